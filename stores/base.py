@@ -1,0 +1,133 @@
+"""The interface of every store of readings, and the words it uses. One contract test class runs on each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from readings.model import PointBlock
+
+
+class StoreError(Exception):
+    """A store could not do what was asked. ``retriable`` says whether the same call may succeed later."""
+
+    retriable = False
+
+
+class StoreUnavailable(StoreError):
+    """The store does not answer now (away, locked, disk full). Nothing of the call is sure to be stored: ask again."""
+
+    retriable = True
+
+
+class Position(NamedTuple):
+    """Where a row stands in the order of ``readings()``: the cursor of a page."""
+
+    time_ns: int
+    gpu: str
+    metric_name: str
+
+
+class Row(NamedTuple):
+    """One reading as it is asked back, with what described its GPU when it was taken."""
+
+    time_ns: int
+    metric_name: str
+    value: float
+    uuid: str
+    mig_id: str
+    gpu_id: int | None
+    device: str
+    model_name: str
+    hostname: str
+    container: str
+    pod: str
+    namespace: str
+
+    @property
+    def gpu(self) -> str:
+        """The GPU's identity (see readings.model.Gpu.id)."""
+        return f"{self.uuid}:{self.mig_id}" if self.mig_id else self.uuid
+
+    @property
+    def position(self) -> Position:
+        """The cursor that continues after this row."""
+        return Position(self.time_ns, self.gpu, self.metric_name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingsQuery:
+    """Which rows. An empty tuple or None is no condition; several values of one field are alternatives.
+
+    The range is [start_ns, end_ns). Order: time (newest first unless told otherwise), then GPU id, then metric name,
+    both ascending whatever the order of times. Shares (one pod's part of a shared GPU) are never among the rows.
+    """
+
+    gpus: tuple[str, ...] = ()
+    metric_names: tuple[str, ...] = ()
+    hostnames: tuple[str, ...] = ()
+    gpu_ids: tuple[int, ...] = ()
+    models: tuple[str, ...] = ()
+    namespaces: tuple[str, ...] = ()
+    pods: tuple[str, ...] = ()
+    start_ns: int | None = None
+    end_ns: int | None = None
+    newest_first: bool = True
+    limit: int = 100
+    offset: int = 0
+    after: Position | None = None
+
+
+class RefusedReading(NamedTuple):
+    """A reading that the store itself turned away, with its reason in the store's words."""
+
+    gpu: str
+    metric_name: str
+    time_ns: int
+    value: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """What became of a write: readings accepted (new or again the same), and those the store refused."""
+
+    written: int
+    refused: tuple[RefusedReading, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """What a store holds. Times are nanoseconds since 1970 UTC, None when it is empty; ``bytes`` is its size on disk or in memory."""
+
+    readings: int
+    series: int
+    oldest_ns: int | None
+    newest_ns: int | None
+    bytes: int
+
+
+class Store(Protocol):
+    """Keeps readings. Safe to call from several threads. Every method may raise StoreError or StoreUnavailable."""
+
+    def write(self, blocks: Sequence[PointBlock]) -> WriteResult:
+        """Store all blocks, durably, or raise. Writing the same reading again changes nothing; a new value replaces the old."""
+
+    def readings(self, query: ReadingsQuery) -> list[Row]:
+        """The rows that match, in the query's order."""
+
+    def metric_names(self, gpu: str | None = None) -> list[str]:
+        """Names of the metrics that have readings, of one GPU or of all, sorted."""
+
+    def stats(self) -> StoreStats:
+        """What it holds."""
+
+    def apply_retention(self, oldest_ns: int) -> int:
+        """Drop what is older than ``oldest_ns`` without holding up writers; returns how many readings went."""
+
+    def ping(self) -> None:
+        """Raise StoreUnavailable unless it can answer queries now."""
+
+    def close(self) -> None:
+        """Let go of files and connections. Idempotent."""

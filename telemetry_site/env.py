@@ -1,0 +1,201 @@
+"""Typed reading of settings from the environment: each parser takes text and raises ValueError naming what is allowed."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", re.ASCII)
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE = re.compile(r"(\d+)\s*([kmgt]?)(?:i?b)?", re.ASCII | re.IGNORECASE)
+_BYTES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+class SettingError(Exception):
+    """A setting has a value that is not allowed. The text is one line and names the variable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option(Generic[T]):
+    """One setting: its environment name, default (as text), parser, help line and the groups of commands that take it.
+
+    A secret can also be read from the file that ``NAME_FILE`` names (as container platforms mount them).
+    """
+
+    name: str
+    default: str
+    parse: Callable[[str], T]
+    help: str
+    groups: tuple[str, ...]
+    secret: bool = False
+
+    @property
+    def flag(self) -> str:
+        """The command-line form: ``BATCH_SIZE`` is ``--batch-size``."""
+        return "--" + self.name.lower().replace("_", "-")
+
+    def text(self, environ: Mapping[str, str]) -> str:
+        """The text that is to be parsed: from NAME, else from the file that NAME_FILE names, else the default."""
+        value = environ.get(self.name, "")
+        if value or not self.secret:
+            return value or self.default
+        path = environ.get(f"{self.name}_FILE", "")
+        if not path:
+            return self.default
+        try:
+            return Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingError(f"{self.name}_FILE: cannot read {path!r}: {error}") from error
+
+    def read(self, environ: Mapping[str, str] | None = None) -> T:
+        """The parsed value. An empty variable counts as unset. Raises SettingError."""
+        text = self.text(os.environ if environ is None else environ)
+        try:
+            return self.parse(text)
+        except ValueError as error:
+            shown = "the value" if self.secret else repr(text)
+            raise SettingError(f"{self.name} ({self.flag}): {shown} {error}") from None
+
+    def is_given(self, environ: Mapping[str, str] | None = None) -> bool:
+        """Whether somebody set it, so that a default never overrules what is already there."""
+        return bool((os.environ if environ is None else environ).get(self.name))
+
+
+def text(value: str) -> str:
+    """Any text."""
+    return value
+
+
+def name(value: str) -> str:
+    """A short identifier that is safe in file names, tags and logs."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", value, re.ASCII):
+        raise ValueError("is not a name: use up to 128 letters, digits, dots, dashes and underscores")
+    return value
+
+
+def words(value: str) -> list[str]:
+    """A comma-separated list."""
+    return [word.strip() for word in value.split(",") if word.strip()]
+
+
+def boolean(value: str) -> bool:
+    """true/false, yes/no, on/off, 1/0."""
+    lowered = value.lower()
+    if lowered in {"1", "true", "yes", "on"}:
+        return True
+    if lowered in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError("is not a yes or a no: use true or false")
+
+
+def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
+    """A whole number between two bounds, both allowed."""
+
+    def parse(value: str) -> int:
+        if not re.fullmatch(r"[+-]?\d{1,20}", value, re.ASCII):
+            raise ValueError(f"is not a whole number: use {minimum} to {maximum}")
+        number = int(value)
+        if not minimum <= number <= maximum:
+            raise ValueError(f"is out of range: use {minimum} to {maximum}")
+        return number
+
+    return parse
+
+
+def rate(value: str) -> float:
+    """Readings per second; 0 means as fast as possible."""
+    if not re.fullmatch(r"\d+(\.\d+)?", value, re.ASCII):
+        raise ValueError("is not a rate: use readings per second, as 500, or 0 for as fast as possible")
+    return float(value)
+
+
+def duration(minimum: float = 0.0, *, zero: bool = False) -> Callable[[str], float]:
+    """Seconds, written 500ms, 5s, 10m, 24h or 7d. ``zero`` allows a bare 0."""
+
+    def parse(value: str) -> float:
+        if zero and re.fullmatch(r"0(ms|s|m|h|d)?", value):
+            return 0.0
+        match = _DURATION.fullmatch(value)
+        if match is None:
+            raise ValueError("is not a duration: use a number and a unit, as 500ms, 5s, 10m, 24h or 7d")
+        seconds = float(match[1]) * _SECONDS[match[2]]
+        if seconds < minimum or seconds <= 0:
+            raise ValueError(f"is too short: use at least {minimum:g}s")
+        if seconds > 100 * 365 * 86400:
+            raise ValueError("is too long: use at most 36500d")
+        return seconds
+
+    return parse
+
+
+def size(minimum: int, maximum: int) -> Callable[[str], int]:
+    """Bytes, written 1048576, 512KiB, 64MiB or 10GiB (K, M, G and T are powers of 1024)."""
+
+    def parse(value: str) -> int:
+        match = _SIZE.fullmatch(value)
+        if match is None:
+            raise ValueError("is not a size: use bytes, or a number and a unit, as 512KiB, 64MiB or 10GiB")
+        number = int(match[1]) * _BYTES[match[2].lower()]
+        if not minimum <= number <= maximum:
+            raise ValueError(f"is out of range: use {minimum} to {maximum} bytes")
+        return number
+
+    return parse
+
+
+def one_of(*allowed: str) -> Callable[[str], str]:
+    """One of a few words."""
+
+    def parse(value: str) -> str:
+        if value not in allowed:
+            raise ValueError(f"is not known: use {', '.join(allowed[:-1])} or {allowed[-1]}")
+        return value
+
+    return parse
+
+
+def start_offset(value: str) -> int | None:
+    """earliest (-2), latest (-1), an offset, or nothing: resume from the commit, else earliest."""
+    if value == "":
+        return None
+    if value in {"earliest", "latest"}:
+        return -2 if value == "earliest" else -1
+    if not re.fullmatch(r"\d{1,18}", value, re.ASCII):
+        raise ValueError("is not an offset: use earliest, latest or a whole number from 0")
+    return int(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen. Port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def address(value: str) -> Address:
+    """host:port, [ipv6]:port or :port. Without a host it is the loopback, so that nothing is open by accident."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]*)):(\d{1,5})", value, re.ASCII)
+    if match is None or int(match[3]) > 65535:
+        raise ValueError("is not an address: use host:port, as 127.0.0.1:9000 or :9000")
+    return Address(match[1] or match[2] or "127.0.0.1", int(match[3]))

@@ -1,0 +1,180 @@
+"""Every setting of the pipeline, once: name, default, help. settings.py reads them, commands take them as flags."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from telemetry_site.env import (
+    Option,
+    address,
+    boolean,
+    duration,
+    name,
+    one_of,
+    rate,
+    size,
+    start_offset,
+    text,
+    whole_number,
+    words,
+)
+
+MIB = 1 << 20
+
+SITE, BROKER, CLIENT, STREAM, COLLECT, STORE, WEB = "site", "broker", "client", "stream", "collect", "store", "web"
+
+# Which groups of settings a command takes as flags. Everything that Django itself needs is in SITE.
+COMMAND_GROUPS: dict[str, tuple[str, ...]] = {
+    "runbroker": (SITE, BROKER),
+    "stream": (SITE, CLIENT, STREAM),
+    "collect": (SITE, CLIENT, COLLECT, STORE),
+    "serve": (SITE, CLIENT, COLLECT, STORE, WEB),
+    "pipeline": (SITE, BROKER, CLIENT, STREAM, COLLECT, STORE, WEB),
+}
+
+STATE_DIR = Option(
+    "STATE_DIR",
+    "var",
+    text,
+    "folder for all that is kept: broker log, SQLite files, dead letters, resume state, secret key",
+    (SITE,),
+)
+DATABASE_URL = Option(
+    "DATABASE_URL",
+    "",
+    text,
+    "Django's database (hosts, GPUs, users); unset: SQLite under STATE_DIR",
+    (SITE,),
+    secret=True,
+)
+SECRET_KEY = Option(
+    "SECRET_KEY", "", text, "Django's signing key; unset: made once and kept under STATE_DIR", (SITE,), secret=True
+)
+DEBUG = Option("DEBUG", "false", boolean, "Django's debug pages; never on where others can reach it", (SITE,))
+ALLOWED_HOSTS = Option(
+    "ALLOWED_HOSTS",
+    "localhost,127.0.0.1,[::1]",
+    words,
+    "host names the web service answers to (health checks are answered on any)",
+    (SITE,),
+)
+
+TCP_ADDR = Option("TCP_ADDR", ":9000", address, "where the broker listens; without a host: the loopback", (BROKER,))
+HTTP_ADDR = Option("HTTP_ADDR", ":9001", address, "where the broker answers /health, /stats and /metrics", (BROKER,))
+BUFFER_SIZE = Option(
+    "BUFFER_SIZE",
+    "10000",
+    whole_number(0, 1_000_000),
+    "how many of the newest messages are kept ready in memory (32 MiB at most)",
+    (BROKER,),
+)
+FSYNC = Option(
+    "FSYNC",
+    "always",
+    one_of("always", "interval", "never"),
+    "when a publish is answered: after fsync (always), or with one fsync a second (interval), or none (never)",
+    (BROKER,),
+)
+SEGMENT_BYTES = Option(
+    "SEGMENT_BYTES", "64MiB", size(4096, 1 << 32), "size at which the log starts a new segment file", (BROKER,)
+)
+MAX_FRAME_BYTES = Option("MAX_FRAME_BYTES", "8MiB", size(1024, 128 * MIB), "largest frame the broker takes", (BROKER,))
+MAX_CONNECTIONS = Option(
+    "MAX_CONNECTIONS", "2000", whole_number(1, 1_000_000), "most clients connected at once", (BROKER,)
+)
+FREE_SPACE_RESERVE = Option(
+    "FREE_SPACE_RESERVE",
+    "256MiB",
+    size(0, 1 << 50),
+    "free disk space under which the broker calls itself unhealthy",
+    (BROKER,),
+)
+BROKER_ALLOW_ANONYMOUS = Option(
+    "BROKER_ALLOW_ANONYMOUS", "false", boolean, "let the broker listen beyond this machine without a token", (BROKER,)
+)
+BROKER_TOKEN = Option(
+    "BROKER_TOKEN",
+    "",
+    text,
+    "shared secret that clients say to the broker; unset: none is asked for",
+    (BROKER, CLIENT),
+    secret=True,
+)
+
+MQ_HOST = Option("MQ_HOST", "localhost", text, "broker host", (CLIENT,))
+MQ_PORT = Option("MQ_PORT", "9000", whole_number(1, 65535), "broker port", (CLIENT,))
+
+CSV_PATH = Option("CSV_PATH", "", text, "the DCGM capture to stream (a CSV file)", (STREAM,))
+BATCH_SIZE = Option("BATCH_SIZE", "100", whole_number(1, 20_000), "readings in one published batch, at most", (STREAM,))
+COLLECT_INTERVAL = Option(
+    "COLLECT_INTERVAL", "5s", duration(0.01), "how long readings are gathered before they are published", (STREAM,)
+)
+INSTANCE_ID = Option("INSTANCE_ID", "streamer-1", name, "this streamer's name: the source of its batches", (STREAM,))
+LOOP = Option("LOOP", "false", boolean, "start the capture again when it ends", (STREAM,))
+RATE = Option("RATE", "0", rate, "readings per second; 0: as fast as possible", (STREAM,))
+TIMESTAMPS = Option(
+    "TIMESTAMPS",
+    "auto",
+    one_of("auto", "source", "now", "shift"),
+    "reading times: as in the capture (source), of sending (now), moved so that the last is now (shift), or source unless that is older than RETENTION_PERIOD, then shift (auto)",
+    (STREAM,),
+)
+
+COLLECTOR_ID = Option(
+    "COLLECTOR_ID",
+    "collector-1",
+    name,
+    "this collector's name: the broker keeps its place in the log under it",
+    (COLLECT,),
+)
+START_OFFSET = Option(
+    "START_OFFSET",
+    "",
+    start_offset,
+    "where to begin: earliest, latest or an offset; unset: after the last commit, else earliest",
+    (COLLECT,),
+)
+FLUSH_INTERVAL = Option(
+    "FLUSH_INTERVAL",
+    "10s",
+    duration(0.01),
+    "longest time between a message's arrival and its write to the store",
+    (COLLECT,),
+)
+RETENTION_PERIOD = Option(
+    "RETENTION_PERIOD", "24h", duration(zero=True), "how long readings are kept; 0: for ever", (COLLECT, STREAM, STORE)
+)
+
+STORAGE_TYPE = Option(
+    "STORAGE_TYPE",
+    "sqlite",
+    one_of("sqlite", "memory"),
+    "where readings are kept: sqlite (a file), or memory (in the web process, gone with it)",
+    (STORE,),
+)
+SQLITE_PATH = Option(
+    "SQLITE_PATH", "", text, "the readings' SQLite file; unset: readings.sqlite3 under STATE_DIR", (STORE,)
+)
+
+HOST = Option("HOST", "127.0.0.1", text, "address the web service listens on", (WEB,))
+PORT = Option("PORT", "8080", whole_number(0, 65535), "port the web service listens on", (WEB,))
+WEB_CONCURRENCY = Option(
+    "WEB_CONCURRENCY", "2", whole_number(1, 64), "web worker processes (memory storage always has one)", (WEB,)
+)
+MAX_PAGE_SIZE = Option("MAX_PAGE_SIZE", "1000", whole_number(1, 100_000), "most rows of one API answer", (WEB,))
+STALE_AFTER = Option(
+    "STALE_AFTER",
+    "5m",
+    duration(1.0),
+    "a GPU is stale when its last reading is this much older than the fleet's newest",
+    (WEB,),
+)
+
+OPTIONS: tuple[Option[Any], ...] = tuple(value for value in list(globals().values()) if isinstance(value, Option))
+BY_NAME: dict[str, Option[Any]] = {option.name: option for option in OPTIONS}
+
+
+def options_for(command: str) -> list[Option[Any]]:
+    """The settings that a command takes as flags, in the table's order; none for a command that is not a service."""
+    groups = set(COMMAND_GROUPS.get(command, ()))
+    return [option for option in OPTIONS if groups.intersection(option.groups)]

@@ -1,0 +1,175 @@
+"""Django's settings and the pipeline's. The one place that reads the environment (see options.py for the names)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import dj_database_url
+import django_stubs_ext
+
+from telemetry_site import options
+from telemetry_site.env import SettingError
+from telemetry_site.secret_key import load_or_make_secret_key
+
+django_stubs_ext.monkeypatch()
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+STATE_DIR = Path(options.STATE_DIR.read()).expanduser().absolute()
+
+# --- the pipeline -----------------------------------------------------------------------------------------------
+TCP_ADDR = options.TCP_ADDR.read()
+HTTP_ADDR = options.HTTP_ADDR.read()
+BUFFER_SIZE = options.BUFFER_SIZE.read()
+FSYNC = options.FSYNC.read()
+SEGMENT_BYTES = options.SEGMENT_BYTES.read()
+MAX_FRAME_BYTES = options.MAX_FRAME_BYTES.read()
+MAX_CONNECTIONS = options.MAX_CONNECTIONS.read()
+FREE_SPACE_RESERVE = options.FREE_SPACE_RESERVE.read()
+BROKER_ALLOW_ANONYMOUS = options.BROKER_ALLOW_ANONYMOUS.read()
+BROKER_TOKEN = options.BROKER_TOKEN.read()
+
+MQ_HOST = options.MQ_HOST.read()
+MQ_PORT = options.MQ_PORT.read()
+
+CSV_PATH = options.CSV_PATH.read()
+BATCH_SIZE = options.BATCH_SIZE.read()
+COLLECT_INTERVAL = options.COLLECT_INTERVAL.read()
+INSTANCE_ID = options.INSTANCE_ID.read()
+LOOP = options.LOOP.read()
+RATE = options.RATE.read()
+TIMESTAMPS = options.TIMESTAMPS.read()
+
+COLLECTOR_ID = options.COLLECTOR_ID.read()
+START_OFFSET = options.START_OFFSET.read()
+FLUSH_INTERVAL = options.FLUSH_INTERVAL.read()
+RETENTION_PERIOD = options.RETENTION_PERIOD.read()
+
+STORAGE_TYPE = options.STORAGE_TYPE.read()
+SQLITE_PATH = Path(options.SQLITE_PATH.read() or STATE_DIR / "readings.sqlite3").expanduser().absolute()
+
+HOST = options.HOST.read()
+PORT = options.PORT.read()
+WEB_CONCURRENCY = options.WEB_CONCURRENCY.read()
+MAX_PAGE_SIZE = options.MAX_PAGE_SIZE.read()
+STALE_AFTER = options.STALE_AFTER.read()
+
+# --- Django -----------------------------------------------------------------------------------------------------
+DEBUG = options.DEBUG.read()
+ALLOWED_HOSTS = options.ALLOWED_HOSTS.read()
+SECRET_KEY = options.SECRET_KEY.read() or load_or_make_secret_key(STATE_DIR)
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "telemetry_site",
+    "broker",
+    "ingest",
+    "inventory",
+    "api",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "telemetry_site.urls"
+WSGI_APPLICATION = "telemetry_site.wsgi.application"
+
+TEMPLATES: list[dict[str, Any]] = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+
+def _database() -> dict[str, Any]:
+    url = options.DATABASE_URL.read()
+    if not url:
+        config: dict[str, Any] = {"ENGINE": "django.db.backends.sqlite3", "NAME": STATE_DIR / "inventory.sqlite3"}
+    else:
+        try:
+            config = dict(dj_database_url.parse(url, conn_max_age=60))
+        except (ValueError, KeyError) as error:
+            # The URL may hold a password: say what is wrong without it.
+            reason = re.sub(r"://[^@]*@", "://…@", str(error)).splitlines()[0]
+            raise SettingError(f"DATABASE_URL: not usable ({reason}): use sqlite:///path") from None
+    if config["ENGINE"] == "django.db.backends.sqlite3":
+        config["OPTIONS"] = {
+            # WAL lets the web read while collectors write; IMMEDIATE takes the write lock when a transaction begins,
+            # so that two writers wait for each other instead of failing half-way.
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+        }
+    return config
+
+
+DATABASES = {"default": _database()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{validator}"}
+    for validator in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_I18N = False
+USE_TZ = True
+
+STATIC_URL = "static/"
+# Served straight from the packages that ship them: no collectstatic step to forget.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+
+REST_FRAMEWORK = {
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "GPU telemetry API",
+    "DESCRIPTION": "The GPUs of the fleet, what they report and how the pipeline is doing.",
+    "VERSION": "1.0.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"human": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "human"}},
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+    "loggers": {"django": {"handlers": [], "level": "INFO"}},
+}
