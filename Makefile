@@ -1,4 +1,107 @@
-.PHONY: lock
-lock: ## pin requirements*.in again, with hashes
-	.venv/bin/uv pip compile requirements.in     --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet --output-file requirements.txt
-	.venv/bin/uv pip compile requirements-dev.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet --output-file requirements-dev.txt
+# Everything a developer or a user runs. Needs Python 3.11+, git and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+MANAGE := $(BIN)/python manage.py
+ROOMS  := telemetry_site broker readings stores ingest inventory api
+COMMON := telemetry_site readings
+
+.DEFAULT_GOAL := help
+.PHONY: help all setup setup-dev run test build build-api build-mq-server build-streamer build-collector \
+        run-mq run-stream run-collect run-api fmt lint vet check coverage coverage-summary swagger soak lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+all: check test build ## check, test and build
+
+# --- environment ---------------------------------------------------------------------------------------------------
+setup: $(VENV)/.runtime ## make .venv with what the services need
+setup-dev: $(VENV)/.dev ## make .venv with what the tests need too
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 …" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.runtime: requirements.txt | $(VENV)/.python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+# --- the two commands ----------------------------------------------------------------------------------------------
+run: setup ## run the whole pipeline here: make run, or CSV_PATH=capture.csv make run
+	@exec $(MANAGE) pipeline
+
+test: setup-dev ## run all tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# --- one service each ----------------------------------------------------------------------------------------------
+run-mq: setup ## run the broker
+	@exec $(MANAGE) runbroker
+
+run-stream: setup ## run a streamer: CSV_PATH=capture.csv make run-stream
+	@exec $(MANAGE) stream
+
+run-collect: setup ## run a collector
+	@$(MANAGE) migrate --verbosity 0 && exec $(MANAGE) collect
+
+run-api: setup ## run the web service
+	@$(MANAGE) migrate --verbosity 0 && exec $(MANAGE) serve
+
+# --- builds: the installed environment, compiled and checked -------------------------------------------------------
+build: setup ## compile and check all services
+	$(BIN)/python -m compileall -q $(ROOMS) manage.py
+	$(MANAGE) check
+
+build-api: setup ## compile and check the web service
+	$(BIN)/python -m compileall -q $(COMMON) stores inventory broker api && $(MANAGE) check && $(MANAGE) serve --help > /dev/null
+
+build-mq-server: setup ## compile and check the broker
+	$(BIN)/python -m compileall -q telemetry_site broker && $(MANAGE) runbroker --help > /dev/null
+
+build-streamer: setup ## compile and check the streamer
+	$(BIN)/python -m compileall -q $(COMMON) broker ingest && $(MANAGE) stream --help > /dev/null
+
+build-collector: setup ## compile and check the collector
+	$(BIN)/python -m compileall -q $(COMMON) broker stores inventory ingest && $(MANAGE) collect --help > /dev/null
+
+# --- checks --------------------------------------------------------------------------------------------------------
+fmt: setup-dev ## format the code
+	$(BIN)/ruff check --fix --select I . && $(BIN)/ruff format .
+
+lint: setup-dev ## check style and format
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+vet: setup-dev ## check types
+	$(BIN)/mypy .
+
+check: lint vet ## check style, types, migrations, settings and the API's description
+	$(MANAGE) makemigrations --check --dry-run
+	$(MANAGE) check
+	$(MANAGE) spectacular --validate --fail-on-warn --file build/openapi.yaml && diff -u docs/openapi.yaml build/openapi.yaml
+
+coverage: setup-dev ## run the tests with branch coverage, written to coverage/coverage.html
+	$(BIN)/python -m pytest --cov --cov-report= $(PYTEST_ARGS)
+	$(BIN)/coverage html --directory coverage && cp coverage/index.html coverage/coverage.html
+
+coverage-summary: setup-dev ## show the figures of the last coverage run
+	$(BIN)/coverage report
+
+swagger: setup-dev ## write docs/openapi.yaml
+	$(MANAGE) spectacular --validate --fail-on-warn --file docs/openapi.yaml
+
+soak: setup-dev ## the long run: kill each service ten times while a capture streams
+	$(BIN)/python tests/ingest/kill_rounds.py
+
+lock: setup-dev ## pin requirements*.in again, with hashes
+	$(BIN)/uv pip compile requirements.in $(LOCK) --output-file requirements.txt
+	$(BIN)/uv pip compile requirements-dev.in $(LOCK) --output-file requirements-dev.txt
+LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+clean: ## remove .venv and all build products (never var/, where the data is)
+	rm -rf $(VENV) build coverage .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path './var/*' -prune -exec rm -rf {} +

@@ -1,0 +1,116 @@
+"""Every error of the API has one shape: ``{"error": code, "message": text}``."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.core.exceptions import PermissionDenied, SuspiciousOperation
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.views import defaults
+from rest_framework.exceptions import APIException
+from rest_framework.response import Response
+
+from stores.base import StoreUnavailable
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS = 5
+
+_CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    415: "unsupported_media_type",
+    429: "too_many_requests",
+    500: "server_error",
+    503: "unavailable",
+}
+
+
+class BadRequest(APIException):
+    """A parameter is not usable: the text names it and says what is allowed."""
+
+    status_code = 400
+
+
+class NotFound(APIException):
+    """There is no such thing: the text says what was looked for."""
+
+    status_code = 404
+
+
+def error_body(status: int, message: str) -> dict[str, str]:
+    """The body of an error answer."""
+    return {"error": _CODES.get(status, "error"), "message": message}
+
+
+def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
+    """DRF's hook: the answer for an exception of a view, or None for a fault of our own (a 500)."""
+    headers: dict[str, str] = {}
+    match error:
+        case APIException():
+            status, message = error.status_code, _text(error.detail)
+            if wait := getattr(error, "wait", None):
+                headers["Retry-After"] = str(int(wait))
+            if auth_header := getattr(error, "auth_header", None):
+                headers["WWW-Authenticate"] = auth_header
+        case Http404():
+            status, message = 404, "there is nothing here"
+        case PermissionDenied():
+            status, message = 403, "this is not allowed"
+        case SuspiciousOperation():
+            status, message = 400, str(error)
+        case StoreUnavailable():
+            logger.warning("the store does not answer: %s", error)
+            status, message = 503, f"the store of readings does not answer: {error}"
+        case OperationalError() | InterfaceError():
+            logger.warning("the database does not answer: %s", error)
+            status, message = 503, "the inventory database does not answer"
+        case _:
+            return None
+    if status == 503:
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return Response(error_body(status, message), status=status, headers=headers)
+
+
+def _text(detail: object) -> str:
+    """DRF keeps a message as a text, a list or a dict of lists: make it one line."""
+    if isinstance(detail, dict):
+        return "; ".join(f"{name}: {_text(value)}" for name, value in detail.items())
+    if isinstance(detail, (list, tuple)):
+        return "; ".join(_text(value) for value in detail)
+    return str(detail)
+
+
+def _is_api(request: HttpRequest) -> bool:
+    return request.path_info.startswith("/api/") or request.path_info == "/api"
+
+
+# What Django answers by itself (an unknown host, a broken request, our own faults) has the API's shape under /api,
+# and Django's plain page elsewhere.
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's handler400."""
+    if not _is_api(request):
+        return defaults.bad_request(request, exception)
+    return JsonResponse(error_body(400, str(exception) or "the request is broken"), status=400)
+
+
+def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's handler404."""
+    if not _is_api(request):
+        return defaults.page_not_found(request, exception)
+    return JsonResponse(error_body(404, "there is nothing here"), status=404)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Django's handler500."""
+    if not _is_api(request):
+        return defaults.server_error(request)
+    return JsonResponse(error_body(500, "a fault of ours: the log of the web service has the details"), status=500)

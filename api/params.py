@@ -1,0 +1,187 @@
+"""Query parameters: one table per view parses them, documents them, and refuses what it does not know."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.conf import settings
+from django.http import QueryDict
+
+from api.errors import BadRequest
+from readings.times import parse_time
+
+MAX_VALUE_LENGTH = 512
+MAX_VALUES = 100
+
+# Nanoseconds that a signed 64-bit column can hold; a bound beyond them includes or excludes everything just the same.
+_FIRST_NS, _LAST_NS = -(1 << 63), (1 << 63) - 1
+
+_WHOLE_NUMBER = re.compile(r"[+-]?\d{1,512}", re.ASCII)
+# "+02:00" that was not percent-encoded arrives as " 02:00".
+_LOST_PLUS = re.compile(r"(?<=\d\d:\d\d)((?::\d\d(?:\.\d+)?)?) (?=\d\d:?\d\d$)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One query parameter. ``parse`` raises ValueError saying what is allowed; ``many`` allows it several times.
+
+    The value of one that is absent is ``default``, or an empty tuple with ``many``. ``schema`` is its OpenAPI type.
+    """
+
+    name: str
+    help: str
+    parse: Callable[[str], Any]
+    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    default: Any = None
+    many: bool = False
+
+
+def read_parameters(query: QueryDict, known: Sequence[Parameter]) -> dict[str, Any]:
+    """The value of every known parameter, by name. Raises BadRequest naming the one that is wrong."""
+    names = [parameter.name for parameter in known]
+    for name in query:
+        if name not in names:
+            allowed = f"known here: {', '.join(names)}" if names else "there are none here"
+            raise BadRequest(f"{_shown(name)} is not a known parameter; {allowed}")
+    return {parameter.name: _read(query.getlist(parameter.name), parameter) for parameter in known}
+
+
+def _read(texts: Sequence[str], parameter: Parameter) -> Any:
+    name = parameter.name
+    if len(texts) > (MAX_VALUES if parameter.many else 1):
+        times = f"at most {MAX_VALUES} times" if parameter.many else "once"
+        raise BadRequest(f"{name} is given {len(texts)} times: give it {times}")
+    values = []
+    for text in texts:
+        if not text:
+            raise BadRequest(f"{name} is empty: give it a value or leave it out")
+        if len(text) > MAX_VALUE_LENGTH:
+            raise BadRequest(f"{name} is too long: use at most {MAX_VALUE_LENGTH} characters")
+        if not text.isprintable():
+            raise BadRequest(f"{name} {_shown(text)} holds control characters")
+        try:
+            values.append(parameter.parse(text))
+        except ValueError as error:
+            raise BadRequest(f"{name} {_shown(text)} {error}") from None
+    if parameter.many:
+        return tuple(values)
+    return values[0] if values else parameter.default
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:80] + "…")
+
+
+def text(value: str) -> str:
+    """Any text."""
+    return value
+
+
+def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
+    """A whole number between two bounds, both allowed."""
+
+    def parse(value: str) -> int:
+        if not _WHOLE_NUMBER.fullmatch(value):
+            raise ValueError(f"is not a whole number: use {minimum} to {maximum}")
+        if not minimum <= (number := int(value)) <= maximum:
+            raise ValueError(f"is out of range: use {minimum} to {maximum}")
+        return number
+
+    return parse
+
+
+def page_length(value: str) -> int:
+    """How many rows, from 1; more than MAX_PAGE_SIZE is cut to it."""
+    if not _WHOLE_NUMBER.fullmatch(value) or (number := int(value)) < 1:
+        raise ValueError(f"is not a number of rows: use 1 to {settings.MAX_PAGE_SIZE}")
+    return min(number, settings.MAX_PAGE_SIZE)
+
+
+def one_of(*allowed: str) -> Callable[[str], str]:
+    """One of a few words."""
+
+    def parse(value: str) -> str:
+        if value not in allowed:
+            raise ValueError(f"is not known: use {', '.join(allowed[:-1])} or {allowed[-1]}")
+        return value
+
+    return parse
+
+
+def boolean(value: str) -> bool:
+    """true or false."""
+    return one_of("true", "false")(value) == "true"
+
+
+def time_ns(value: str) -> int:
+    """A time as nanoseconds since 1970 UTC, within what a store can hold."""
+    try:
+        nanoseconds = parse_time(_LOST_PLUS.sub(r"\1+", value))
+    except ValueError:
+        raise ValueError("is not a time: use RFC 3339, as 2025-07-18T20:42:34Z") from None
+    return max(_FIRST_NS, min(_LAST_NS, nanoseconds))
+
+
+def check_range(start_ns: int | None, end_ns: int | None) -> None:
+    """Raise BadRequest for a range that holds nothing."""
+    if start_ns is not None and end_ns is not None and end_ns <= start_ns:
+        raise BadRequest("end_time must be later than start_time")
+
+
+def several(name: str, help: str, parse: Callable[[str], Any] = text, **schema: Any) -> Parameter:
+    """A filter that may be given several times: any of its values will do."""
+    return Parameter(
+        name=name,
+        help=f"{help}; may be given several times",
+        parse=parse,
+        schema={"type": "array", "items": schema or {"type": "string"}},
+        many=True,
+    )
+
+
+FORMAT = Parameter(
+    name="format",
+    help="json, or html for the page that a browser gets",
+    parse=one_of("json", "html"),
+    schema={"type": "string", "enum": ["json", "html"]},
+)
+PAGE = Parameter(
+    name="page",
+    help="which page, from 1",
+    parse=whole_number(1, 1_000_000_000),
+    schema={"type": "integer", "minimum": 1},
+    default=1,
+)
+PAGE_SIZE = Parameter(
+    name="page_size",
+    help="rows on a page; by default, and at most, the service's MAX_PAGE_SIZE",
+    parse=page_length,
+    schema={"type": "integer", "minimum": 1},
+)
+START_TIME = Parameter(
+    name="start_time",
+    help="only readings at or after this time (RFC 3339); without it there is no lower bound",
+    parse=time_ns,
+    schema={"type": "string", "format": "date-time"},
+)
+END_TIME = Parameter(
+    name="end_time",
+    help="only readings before this time (RFC 3339)",
+    parse=time_ns,
+    schema={"type": "string", "format": "date-time"},
+)
+ORDER = Parameter(
+    name="order",
+    help="desc: the newest first; asc: the oldest first",
+    parse=one_of("desc", "asc"),
+    schema={"type": "string", "enum": ["desc", "asc"], "default": "desc"},
+    default="desc",
+)
+
+
+def names_of(parameters: Iterable[Parameter]) -> list[str]:
+    """Their names, in order."""
+    return [parameter.name for parameter in parameters]

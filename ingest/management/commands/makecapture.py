@@ -1,0 +1,50 @@
+"""Write a synthetic DCGM capture, for trying the pipeline without a GPU."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from ingest.synthetic import FleetShape, write_capture
+
+
+def _count(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1000000")
+    return number
+
+
+class Command(BaseCommand):
+    """``manage.py makecapture FILE``: a made-up fleet in the columns of a DCGM capture."""
+
+    help = __doc__
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """The file and the shape of the fleet."""
+        shape = FleetShape()
+        parser.add_argument("path", type=Path, help="the CSV file to write")
+        parser.add_argument("--hosts", type=_count, default=shape.hosts, help="hosts [%(default)s]")
+        parser.add_argument("--gpus", type=_count, default=shape.gpus_per_host, help="GPUs of a host [%(default)s]")
+        parser.add_argument("--samples", type=_count, default=shape.samples, help="samples of a GPU [%(default)s]")
+        parser.add_argument(
+            "--interval", type=_count, default=shape.interval_s, help="seconds between samples [%(default)s]"
+        )
+        parser.add_argument(
+            "--seed", type=_count, default=shape.seed, help="another number, another load [%(default)s]"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Write it and say how many rows it has."""
+        shape = FleetShape(options["hosts"], options["gpus"], options["samples"], options["interval"], options["seed"])
+        try:
+            rows = write_capture(options["path"], shape)
+        except OSError as error:
+            raise CommandError(f"cannot write {str(options['path'])!r}: {error.strerror}") from error
+        self.stdout.write(f"{options['path']}: {rows} synthetic readings of {shape.hosts * shape.gpus_per_host} GPUs")

@@ -1,0 +1,138 @@
+"""Run the whole pipeline on this machine: broker, collector, web and streamer, until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from ingest.synthetic import FleetShape, write_capture
+from telemetry_site.env import Address
+from telemetry_site.flags import ServiceCommand
+from telemetry_site.service import stop_signals
+from telemetry_site.supervisor import Service, ServiceFailed, Supervisor, python
+
+ADMIN_NAME = "admin"
+
+
+class Command(ServiceCommand):
+    """``manage.py pipeline``: what ``make run`` runs."""
+
+    help = __doc__
+    command_name = "pipeline"
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Prepare the database and the capture, run the services, stop them in order."""
+        broker, broker_http = (
+            _free_or_given(settings.TCP_ADDR, "TCP_ADDR"),
+            _free_or_given(settings.HTTP_ADDR, "HTTP_ADDR"),
+        )
+        web = _free_or_given(Address(settings.HOST, settings.PORT), "PORT")
+        call_command("migrate", verbosity=0, interactive=False)
+        password = _make_admin()
+        capture = settings.CSV_PATH or self._synthetic_capture()
+        environ = {
+            **os.environ,
+            "PYTHONUNBUFFERED": "1",
+            "TCP_ADDR": str(broker),
+            "HTTP_ADDR": str(broker_http),
+            "MQ_HOST": _reachable(broker).host,
+            "MQ_PORT": str(broker.port),
+            "PORT": str(web.port),
+            "CSV_PATH": str(capture),
+        }
+        base = f"http://{_reachable(web)}"
+        services = [
+            Service("broker", python("runbroker"), ready_url=f"http://{_reachable(broker_http)}/health"),
+            Service("web", python("serve"), ready_url=f"{base}/ready"),
+            Service("streamer", python("stream"), may_end=True),
+        ]
+        if settings.STORAGE_TYPE != "memory":  # with memory storage the web process collects for itself
+            services.insert(1, Service("collector", python("collect")))
+        lines = [
+            "",
+            f"  API        {base}/api/v1/gpus",
+            f"  Swagger    {base}/swagger/index.html",
+            f"  Admin      {base}/admin/",
+        ]
+        if password:
+            lines.append(
+                f"             user {ADMIN_NAME}, password {password}  (shown this once; manage.py changepassword {ADMIN_NAME})"
+            )
+        lines += [
+            f"  Broker     http://{_reachable(broker_http)}/stats",
+            f"  Capture    {capture}",
+            "",
+            "  Ctrl-C stops everything.",
+            "",
+        ]
+        if not asyncio.run(_run(services, environ, lines)):
+            raise CommandError("a service did not end cleanly: see its lines above")
+
+    def _synthetic_capture(self) -> Path:
+        path: Path = settings.STATE_DIR / "synthetic-capture.csv"
+        if not path.exists():
+            try:
+                rows = write_capture(path, FleetShape())
+            except OSError as error:
+                raise CommandError(f"cannot write {str(path)!r}: {error.strerror}") from error
+            self.stdout.write(f"CSV_PATH is not set: made a synthetic capture of {rows} readings, {path}")
+        return path
+
+
+async def _run(services: list[Service], environ: dict[str, str], banner: list[str]) -> bool:
+    supervisor = Supervisor(environ)
+    stop = asyncio.Event()
+    ok = True
+    with stop_signals(stop):
+        try:
+            for service in services:
+                if service.may_end:  # the last one: all others are ready
+                    for line in banner:
+                        supervisor.say(line)
+                if not stop.is_set():
+                    await supervisor.start(service)
+            await supervisor.wait(stop)
+        except ServiceFailed as failure:
+            supervisor.say(f"error: {failure}; stopping the others")
+            ok = False
+        clean = await supervisor.stop()
+    supervisor.say("all services have stopped")
+    return ok and clean
+
+
+def _free_or_given(address: Address, setting: str) -> Address:
+    """The address with a port that can be bound now: the given one, or a free one for 0. Raises CommandError."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address.host, address.port))
+        except OSError as error:
+            raise CommandError(
+                f"{setting}: cannot listen on {address}: {error.strerror}; set {setting} to another"
+            ) from error
+        return Address(address.host, int(probe.getsockname()[1]))
+
+
+def _reachable(address: Address) -> Address:
+    """Where to reach what listens there: an address that means any interface is reached on the loopback."""
+    return Address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host), address.port)  # noqa: S104
+
+
+def _make_admin() -> str | None:
+    """Make the first admin user, with a random password that is returned; None when there is one already."""
+    users = get_user_model()
+    if users.objects.filter(is_superuser=True).exists():
+        return None
+    password = secrets.token_urlsafe(12)
+    users.objects.create_superuser(ADMIN_NAME, "", password)
+    return password

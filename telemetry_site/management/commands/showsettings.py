@@ -1,0 +1,43 @@
+"""Show every setting of the pipeline: its value here, where that comes from, and what it means."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from telemetry_site.options import COMMAND_GROUPS, OPTIONS, options_for
+
+
+class Command(BaseCommand):
+    """``manage.py showsettings [--markdown]``."""
+
+    help = __doc__
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """One switch: the reference page instead of the values."""
+        parser.add_argument("--markdown", action="store_true", help="print the table of docs/configuration.md")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Print one line for each setting."""
+        if options["markdown"]:
+            self.stdout.write(markdown_table())
+            return
+        for option in OPTIONS:
+            shown = option.text(os.environ)
+            if option.secret and shown:
+                shown = "(hidden)"
+            origin = "set" if option.is_given() else "default"
+            self.stdout.write(f"{option.name:<23} {shown or '(unset)':<32} {origin:<8} {option.help}")
+
+
+def markdown_table() -> str:
+    """The settings as the rows of a Markdown table: name, default, commands that take it as a flag, help."""
+    lines = ["| name | default | commands | meaning |", "| --- | --- | --- | --- |"]
+    for option in OPTIONS:
+        takers = [command for command in COMMAND_GROUPS if command != "pipeline" and option in options_for(command)]
+        default = f"`{option.default}`" if option.default else "–"
+        everywhere = len(takers) == len(COMMAND_GROUPS) - 1
+        lines.append(f"| `{option.name}` | {default} | {'all' if everywhere else ', '.join(takers)} | {option.help} |")
+    return "\n".join(lines)

@@ -1,0 +1,167 @@
+"""Runs the services of the pipeline as child processes: one terminal, one Ctrl-C, one order of stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TextIO
+
+logger = logging.getLogger(__name__)
+
+STOP_SECONDS = 15.0  # a service drains within 10 s; past this it is killed and the run counts as failed
+_COLOURS = (36, 33, 32, 35, 34)
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: after a fork only plain calls are safe
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One child: its name, command line and, if it serves HTTP, the address that answers 200 when it is ready."""
+
+    name: str
+    argv: Sequence[str]
+    ready_url: str = ""
+    may_end: bool = False  # a clean end of this one (a finished capture) stops nothing
+
+
+class ServiceFailed(Exception):
+    """A service ended when it should not have, or did not become ready. The text is one line."""
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Starts services one after the other, echoes their output with their names, and stops them in reverse order."""
+
+    environ: Mapping[str, str]
+    output: TextIO = field(default_factory=lambda: sys.stdout)
+    _running: list[_Child] = field(default_factory=list)
+
+    async def start(self, service: Service, ready_seconds: float = 60.0) -> None:
+        """Start a service and wait until it is ready. Raises ServiceFailed when it ends first or takes too long."""
+        process = await asyncio.create_subprocess_exec(
+            *service.argv,
+            env=dict(self.environ),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            # Ctrl-C goes to the terminal's whole process group: children in sessions of their own leave the order to us.
+            start_new_session=True,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            limit=1 << 20,
+        )
+        child = _Child(service, process, asyncio.create_task(self._echo(service, process, len(self._running))))
+        self._running.append(child)
+        if not service.ready_url:
+            return
+        try:
+            await asyncio.wait_for(self._wait_until_ready(child), ready_seconds)
+        except TimeoutError:
+            raise ServiceFailed(f"{service.name} was not ready after {ready_seconds:g} s") from None
+
+    async def wait(self, stop: asyncio.Event) -> None:
+        """Return when ``stop`` is set. Raises ServiceFailed when a service ends that should run on."""
+        ends = {asyncio.create_task(child.process.wait()): child for child in self._running}
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            while not stopping.done():
+                done, _ = await asyncio.wait([stopping, *ends], return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    if task is stopping:
+                        continue
+                    child = ends.pop(task)  # type: ignore[arg-type]
+                    if not (child.service.may_end and child.process.returncode == 0):
+                        raise ServiceFailed(f"{child.service.name} ended with {_ending(child.process.returncode)}")
+                    await child.echo
+                    self.say(f"{child.service.name} is done; the other services go on until Ctrl-C")
+        finally:
+            for waiting in (stopping, *ends):
+                waiting.cancel()
+
+    async def stop(self) -> bool:
+        """Stop all, last started first, each with its time to drain; says whether every one ended cleanly."""
+        clean = True
+        for child in reversed(self._running):
+            process = child.process
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    await asyncio.wait_for(process.wait(), STOP_SECONDS)
+                except TimeoutError:
+                    self.say(f"{child.service.name} did not stop within {STOP_SECONDS:g} s and is killed")
+                    process.kill()
+                    await process.wait()
+            await child.echo
+            if process.returncode != 0:
+                clean = False
+                self.say(f"{child.service.name} ended with {_ending(process.returncode)}")
+        self._running.clear()
+        return clean
+
+    def say(self, line: str) -> None:
+        """Print a line of the supervisor's own."""
+        self.output.write(f"{line}\n")
+        self.output.flush()
+
+    async def _wait_until_ready(self, child: _Child) -> None:
+        while not await asyncio.to_thread(_answers, child.service.ready_url):
+            try:
+                await asyncio.wait_for(child.process.wait(), 0.1)
+            except TimeoutError:
+                continue
+            await child.echo
+            raise ServiceFailed(f"{child.service.name} ended with {_ending(child.process.returncode)}")
+
+    async def _echo(self, service: Service, process: asyncio.subprocess.Process, number: int) -> None:
+        assert process.stdout is not None  # noqa: S101 - asked for above
+        prefix = f"{service.name:<9} | "
+        if self.output.isatty() and "NO_COLOR" not in self.environ:
+            prefix = f"\x1b[{_COLOURS[number % len(_COLOURS)]}m{prefix}\x1b[0m"
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:  # a line over the limit: its rest follows as lines of their own
+                continue
+            if not line:
+                return
+            self.output.write(prefix + line.decode("utf-8", "replace").rstrip() + "\n")
+            self.output.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    service: Service
+    process: asyncio.subprocess.Process
+    echo: asyncio.Task[None]
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - our own http:// address
+            return True
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def _end_with_parent() -> None:
+    """In the child: be told to stop when the supervisor dies, so that no service is left behind without a terminal."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _ending(returncode: int | None) -> str:
+    if returncode is not None and returncode < 0:
+        return f"signal {signal.Signals(-returncode).name}"
+    return f"exit status {returncode}"
+
+
+def python(*arguments: str) -> list[str]:
+    """The command line that runs a manage.py command with this interpreter; its output comes line by line."""
+    return [sys.executable, "-u", os.path.join(os.path.dirname(os.path.dirname(__file__)), "manage.py"), *arguments]

@@ -1,0 +1,94 @@
+"""Imports between the rooms go one way, and the cores do no input or output of their own."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = {"broker", "readings", "stores", "ingest", "inventory", "api", "telemetry_site"}
+
+ALLOWED: dict[str, set[str]] = {
+    "readings": set(),
+    "broker": set(),
+    "stores": {"readings"},
+    "inventory": {"readings"},
+    "ingest": {"broker", "readings", "stores", "inventory"},
+    "api": {"readings", "stores", "inventory", "broker.client", "broker.errors"},
+}
+# How a command gets its settings and its stop signal; these import no room.
+COMMAND_HELPERS = {"telemetry_site.flags", "telemetry_site.service", "telemetry_site.env", "telemetry_site.options"}
+IO_MODULES = {"asyncio", "socket", "ssl", "selectors", "django"}
+# The broker's input and output live in these alone.
+BROKER_SHELL = {"server.py", "http.py", "client.py", "apps.py"}
+
+
+def modules(room: str) -> list[Path]:
+    return sorted(path for path in (ROOT / room).rglob("*.py") if "migrations" not in path.parts)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever in it the import stands; `from a import b` counts as a.b too."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = (
+                ".".join([*package[: len(package) - node.level + 1], node.module or ""])
+                if node.level
+                else node.module or ""
+            )
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def is_within(name: str, allowed: set[str]) -> bool:
+    return any(name == one or name.startswith(one + ".") for one in allowed)
+
+
+@pytest.mark.parametrize("room", sorted(ALLOWED))
+def test_a_room_imports_only_the_rooms_below_it(room: str) -> None:
+    wrong = []
+    for path in modules(room):
+        allowed = ALLOWED[room] | {room}
+        if "commands" in path.parts:
+            allowed = allowed | COMMAND_HELPERS
+        for name in imports(path):
+            parts = name.split(".")
+            # `from broker import client` yields broker and broker.client: the package alone holds nothing.
+            if (
+                parts[0] in ROOMS
+                and not is_within(name, allowed)
+                and not any(one.startswith(name + ".") for one in allowed)
+            ):
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("room", ["broker", "readings"])
+def test_protocol_log_and_codec_do_no_io_of_their_own(room: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules(room)
+        if "commands" not in path.parts and not (room == "broker" and path.name in BROKER_SHELL)
+        for name in imports(path)
+        if name.split(".")[0] in IO_MODULES
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_every_module_has_its_own_test_file(room: str) -> None:
+    missing = []
+    for path in modules(room):
+        relative = path.relative_to(ROOT / room)
+        if path.name == "__init__.py" or path.name in {"apps.py", "urls.py", "wsgi.py", "settings.py"}:
+            continue
+        test = ROOT / "tests" / room / f"test_{path.stem}.py"
+        if not test.is_file():
+            missing.append(f"{room}/{relative} has no {test.relative_to(ROOT)}")
+    assert missing == []
