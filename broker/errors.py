@@ -1,0 +1,183 @@
+"""All that the broker and its client can raise, in one table that knows which errors are worth a retry.
+
+    BrokerError
+    ├── answered over the wire, one per ``code``
+    │   ├── BadFrame           bad_frame             the frame is no JSON object the broker knows
+    │   ├── TooLarge           too_large             a frame over max_frame
+    │   ├── Unauthorized       unauthorized          no token, or the wrong one
+    │   ├── SubscriberInUse    subscriber_in_use     a live subscriber has this id           retriable
+    │   ├── OffsetOutOfRange   offset_out_of_range   an offset past the end of the log
+    │   ├── DiskFull           disk_full             nothing of the request was kept         retriable
+    │   ├── ReadOnly           read_only             the log's disk takes no writes          retriable
+    │   ├── Overloaded         overloaded            too many clients or too much in flight  retriable
+    │   ├── ShuttingDown       shutting_down         the broker stops                        retriable
+    │   ├── UnknownType        unknown_type          a request type the broker does not know
+    │   ├── BadRequest         bad_request           a known request with a bad field
+    │   └── NotSubscribed      not_subscribed        an ack or nack without a subscription
+    ├── seen by the client
+    │   ├── BrokerUnavailable  unavailable           no broker answers there                 retriable
+    │   └── ConnectionLost     connection_lost       the connection ended                    retriable
+    └── seen by whoever holds the log
+        ├── CorruptRecord      corrupt_record        a record's bytes are not what was written
+        ├── LogLocked          log_locked            another broker has the directory
+        ├── LogUnusable        log_unusable          the directory cannot hold a log
+        └── LogFailed          log_failed            a write's fate is unknown: stop, recover by a restart
+
+Callers branch on ``retriable``, never on the text.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class BrokerError(Exception):
+    """The base of every error here. ``code`` is its name on the wire, ``retriable`` whether trying again can help."""
+
+    code: ClassVar[str] = "error"
+    retriable: ClassVar[bool] = False
+
+
+class BadFrame(BrokerError):
+    """The frame is no JSON object that the broker knows."""
+
+    code = "bad_frame"
+
+
+class TooLarge(BrokerError):
+    """A frame over the largest size the broker takes."""
+
+    code = "too_large"
+
+
+class Unauthorized(BrokerError):
+    """No token, or the wrong one."""
+
+    code = "unauthorized"
+
+
+class SubscriberInUse(BrokerError):
+    """A live subscriber has this id."""
+
+    code = "subscriber_in_use"
+    retriable = True
+
+
+class OffsetOutOfRange(BrokerError):
+    """An offset past the end of the log."""
+
+    code = "offset_out_of_range"
+
+
+class DiskFull(BrokerError):
+    """The disk is full: nothing of the request was kept."""
+
+    code = "disk_full"
+    retriable = True
+
+
+class ReadOnly(BrokerError):
+    """The log's disk takes no writes: nothing of the request was kept."""
+
+    code = "read_only"
+    retriable = True
+
+
+class Overloaded(BrokerError):
+    """Too many clients, or too much in flight."""
+
+    code = "overloaded"
+    retriable = True
+
+
+class ShuttingDown(BrokerError):
+    """The broker stops."""
+
+    code = "shutting_down"
+    retriable = True
+
+
+class UnknownType(BrokerError):
+    """A request type that the broker does not know."""
+
+    code = "unknown_type"
+
+
+class BadRequest(BrokerError):
+    """A known request with a field that is missing or wrong."""
+
+    code = "bad_request"
+
+
+class NotSubscribed(BrokerError):
+    """An ack or nack on a connection that has no subscription."""
+
+    code = "not_subscribed"
+
+
+class BrokerUnavailable(BrokerError):
+    """No broker answers at the address."""
+
+    code = "unavailable"
+    retriable = True
+
+
+class ConnectionLost(BrokerError):
+    """The connection ended; what was not answered may or may not be in the log."""
+
+    code = "connection_lost"
+    retriable = True
+
+
+class CorruptRecord(BrokerError):
+    """A record's bytes are not what was written."""
+
+    code = "corrupt_record"
+
+
+class LogLocked(BrokerError):
+    """Another broker has the directory."""
+
+    code = "log_locked"
+
+
+class LogUnusable(BrokerError):
+    """The directory cannot hold a log: no access, no folder, or written by a newer version."""
+
+    code = "log_unusable"
+
+
+class LogFailed(BrokerError):
+    """The fate of a write is unknown (a failed fsync). Nothing more is written: stop, and recover by a restart."""
+
+    code = "log_failed"
+
+
+BY_CODE: dict[str, type[BrokerError]] = {
+    error.code: error
+    for error in (
+        BadFrame,
+        TooLarge,
+        Unauthorized,
+        SubscriberInUse,
+        OffsetOutOfRange,
+        DiskFull,
+        ReadOnly,
+        Overloaded,
+        ShuttingDown,
+        UnknownType,
+        BadRequest,
+        NotSubscribed,
+        BrokerUnavailable,
+        ConnectionLost,
+        CorruptRecord,
+        LogLocked,
+        LogUnusable,
+        LogFailed,
+    )
+}
+
+
+def for_code(code: str, message: str) -> BrokerError:
+    """The error that ``code`` names, saying ``message``; a plain BrokerError for a code of some newer broker."""
+    return BY_CODE.get(code, BrokerError)(message)

@@ -1,0 +1,131 @@
+"""One record: the same bytes on disk and on the wire, so that delivering a message is copying it.
+
+      0  u32 big-endian   n, the length of what follows
+      4  {"type":"message","crc":"
+     29  xxxxxxxx         CRC-32 (zlib), lower-case hex, of all the bytes before and after these eight
+     37  ","offset":
+     48  %16d             number in the log, padded with spaces
+     64  ,"timestamp":
+     77  %13d             Unix milliseconds
+     90  ,"message_id":"
+    105  %16s:%012d       producer (16 hex digits) and its sequence; with no producer: zeros and the offset
+    134  ","payload":
+    146  …                the payload as it was published: any JSON value
+    -1   }
+
+The head has a fixed width, so that every field is found by slicing. The CRC covers the length too, and is compared as
+bytes: parsing it would take "A" for "a". After damage, a record is found again by its literal head: before it stands a
+length under 0x09000000, and no byte under 0x09 can occur in JSON text, so no payload can forge one.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+from zlib import crc32
+
+from broker.errors import CorruptRecord
+
+HEAD = b'{"type":"message","crc":"'
+PREFIX_SIZE = 4
+CRC_START = PREFIX_SIZE + len(HEAD)
+CRC_END = CRC_START + 8
+OFFSET_START, OFFSET_END = 48, 64
+TIMESTAMP_START, TIMESTAMP_END = 77, 90
+PRODUCER_START, PRODUCER_END = 105, 121
+SEQUENCE_START, SEQUENCE_END = 122, 134
+PAYLOAD_START = 146
+# A record is its payload and this many bytes.
+OVERHEAD = PAYLOAD_START + 1
+
+# Lengths stay under it, so that a length's first byte is none that JSON text can hold.
+MAX_LENGTH = 0x09000000 - 1
+MAX_PAYLOAD = MAX_LENGTH - OVERHEAD
+MAX_SEQUENCE = 10**12 - 1
+
+NO_PRODUCER = "0" * 16
+_PRODUCER = re.compile(r"[0-9a-f]{16}")
+_FIELDS = b'","offset":%16d,"timestamp":%13d,"message_id":"%b:%012d","payload":'
+_FIXED = ((37, 48), (64, 77), (90, 105), (121, 122), (134, 146))
+_SAMPLE = b"%b%08x" % (b"\0" * PREFIX_SIZE + HEAD, 0) + _FIELDS % (0, 0, NO_PRODUCER.encode(), 0)
+
+
+class Record(NamedTuple):
+    """One message of the log. ``timestamp_ms`` is Unix milliseconds; no producer is an empty string."""
+
+    offset: int
+    timestamp_ms: int
+    producer: str
+    sequence: int
+    payload: bytes
+
+    @property
+    def message_id(self) -> str:
+        """The message's id on the wire."""
+        return message_id(self.offset, self.producer, self.sequence)
+
+
+def message_id(offset: int, producer: str, sequence: int) -> str:
+    """A message's id: of its producer and sequence, or of its offset when it has no producer."""
+    return f"{producer}:{sequence:012d}" if producer else f"{NO_PRODUCER}:{offset % (MAX_SEQUENCE + 1):012d}"
+
+
+def check_producer(producer: str) -> None:
+    """Raises ValueError unless it is 16 lower-case hex digits that are not all zero."""
+    if not _PRODUCER.fullmatch(producer) or producer == NO_PRODUCER:
+        raise ValueError(f"producer {producer[:40]!r} is not 16 lower-case hex digits (not all zero)")
+
+
+def record_parts(
+    offset: int, timestamp_ms: int, producer: bytes, sequence: int, payload: bytes
+) -> tuple[bytes, bytes, bytes]:
+    """A record in pieces to be joined, so that a group of records copies each payload once.
+
+    Nothing is checked here: ``producer`` is 16 hex digits, the numbers fit their width, the payload is valid JSON.
+    """
+    start = (len(payload) + (OVERHEAD - PREFIX_SIZE)).to_bytes(PREFIX_SIZE, "big") + HEAD
+    fields = _FIELDS % (offset, timestamp_ms, producer, sequence)
+    crc = crc32(b"}", crc32(payload, crc32(start + fields)))
+    return b"%b%08x%b" % (start, crc, fields), payload, b"}"
+
+
+def encode_record(offset: int, timestamp_ms: int, producer: str, sequence: int, payload: bytes) -> bytes:
+    """The whole frame of one record, length included.
+
+    Without a producer ("") the sequence counts for nothing. Raises ValueError for a field that does not fit.
+    """
+    if producer:
+        check_producer(producer)
+    else:
+        producer, sequence = NO_PRODUCER, offset % (MAX_SEQUENCE + 1)
+    if not 0 <= sequence <= MAX_SEQUENCE:
+        raise ValueError(f"sequence {sequence} is not within 0 and {MAX_SEQUENCE}")
+    if not (0 <= offset < 10**16 and 0 <= timestamp_ms < 10**13):
+        raise ValueError(f"offset {offset} or timestamp {timestamp_ms} does not fit its field")
+    if not 0 < len(payload) <= MAX_PAYLOAD:
+        raise ValueError(f"a payload of {len(payload)} bytes is not within 1 and {MAX_PAYLOAD}")
+    return b"".join(record_parts(offset, timestamp_ms, producer.encode(), sequence, payload))
+
+
+def decode_record(frame: bytes | memoryview) -> Record:
+    """The record in one whole frame, length included. Raises CorruptRecord when any byte is not as written."""
+    head = bytes(frame[:PAYLOAD_START])
+    if len(frame) <= OVERHEAD or int.from_bytes(head[:PREFIX_SIZE], "big") != len(frame) - PREFIX_SIZE:
+        raise CorruptRecord(f"{len(frame)} bytes are not the length that the record tells")
+    if b"%08x" % crc32(frame[CRC_END:], crc32(head[:CRC_START])) != head[CRC_START:CRC_END]:
+        raise CorruptRecord("the record does not match its checksum")
+    return _read_fields(head, bytes(frame[PAYLOAD_START:-1]))
+
+
+def _read_fields(head: bytes, payload: bytes) -> Record:
+    """The fields of a head whose checksum is right. Still checked: a peer may have made it wrong, not damage."""
+    if not head.startswith(HEAD, PREFIX_SIZE) or any(head[a:b] != _SAMPLE[a:b] for a, b in _FIXED):
+        raise CorruptRecord("the record is not laid out as a record")
+    try:
+        offset = int(head[OFFSET_START:OFFSET_END])
+        timestamp_ms = int(head[TIMESTAMP_START:TIMESTAMP_END])
+        sequence = int(head[SEQUENCE_START:SEQUENCE_END])
+        producer = head[PRODUCER_START:PRODUCER_END].decode("ascii")
+    except ValueError as error:
+        raise CorruptRecord(f"the record's head has a bad field: {error}") from None
+    return Record(offset, timestamp_ms, "" if producer == NO_PRODUCER else producer, sequence, payload)
