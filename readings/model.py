@@ -8,14 +8,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 # One point: index into the block's gpus, nanoseconds since 1970 UTC, one value per metric name (None: no reading).
 Point = tuple[int, int, list[float | None]]
 
 DRIVER_LABEL = "DCGM_FI_DRIVER_VERSION"
+
+
+# The limits hold when a batch is decoded; what passes them fits the columns of the inventory.
+Index = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+Uuid = Annotated[str, Meta(min_length=1, max_length=128)]
+Word = Annotated[str, Meta(max_length=64)]
+Model = Annotated[str, Meta(max_length=128)]
+Name = Annotated[str, Meta(max_length=255)]
+Labels = Annotated[dict[Name, Annotated[str, Meta(max_length=4096)]], Meta(max_length=100)]
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -25,18 +35,18 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     A ``share`` is one pod's part of a GPU that several pods use: kept apart, never summed into the fleet.
     """
 
-    uuid: str
-    hostname: str = ""
-    gpu_id: int | None = None
-    device: str = ""
-    model_name: str = ""
-    mig_id: str = ""
-    mig_profile: str = ""
-    container: str = ""
-    pod: str = ""
-    namespace: str = ""
+    uuid: Uuid
+    hostname: Name = ""
+    gpu_id: Index | None = None
+    device: Word = ""
+    model_name: Model = ""
+    mig_id: Word = ""
+    mig_profile: Word = ""
+    container: Name = ""
+    pod: Name = ""
+    namespace: Name = ""
     share: bool = False
-    labels: Mapping[str, str] = {}
+    labels: Labels = {}
 
     @property
     def id(self) -> str:

@@ -1,0 +1,208 @@
+"""The checks that keep what is no measurement out of the store. Unknown is never stored as 0: it is refused, with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from readings.catalogue import CATALOGUE, canonical_name
+from readings.labels import is_blank_text
+from readings.model import Gpu, Point, PointBlock
+from readings.reasons import (
+    BAD_FIELD,
+    BAD_NUMBER,
+    BAD_TIMESTAMP,
+    BLANK,
+    FUTURE,
+    NO_IDENTITY,
+    NO_METRIC,
+    NON_FINITE,
+    NOT_AVAILABLE,
+    OUT_OF_RANGE,
+    REASONS,
+    TOO_OLD,
+    Refusal,
+    Refused,
+)
+from readings.times import INT64_MAX, SECOND, format_time
+
+__all__ = [
+    "REASONS",
+    "Refusal",
+    "Refused",
+    "check_block",
+    "check_gpu",
+    "check_metric_name",
+    "parse_value",
+    "problem_of",
+]
+
+MAX_AHEAD_NS = 300 * SECOND
+MAX_METRIC_NAME = 255
+
+# DCGM writes "no value" as numbers: blank, not found, not supported, not permitted, for each of its types. They are refused for every
+# metric: a counter that truly stands at one of these eight values for one sample is far rarer than a blank.
+_INT32_BLANK = 2147483632.0
+_FP64_BLANK = 140737488355328.0
+_BLANKS = frozenset(first + code for first in (_INT32_BLANK, _FP64_BLANK) for code in range(4))
+_INT64_BLANK = 9.2e18  # as doubles the four 64-bit ones are all 2**63, and some exporters round them further
+
+_NOT_AVAILABLE = frozenset({"", "-", "n/a", "na", "none", "null", "not supported", "not available", "unknown"})
+
+_UNBOUNDED = (float("-inf"), float("inf"))
+_RANGES = {
+    metric.name: (
+        _UNBOUNDED[0] if metric.low is None else float(metric.low),
+        _UNBOUNDED[1] if metric.high is None else float(metric.high),
+    )
+    for metric in CATALOGUE.values()
+}
+
+
+def parse_value(text: str) -> float:
+    """The number that ``text`` is in plain decimal notation (blanks around it allowed). Raises Refused.
+
+    Stricter than float(): no underscores, no digits of other scripts, no infinities, and none of DCGM's blank values.
+    """
+    if text.isascii() and "_" not in text:
+        try:
+            value = float(text)
+        except ValueError:
+            raise _not_a_number(text) from None
+        if -_INT32_BLANK < value < _INT32_BLANK:  # nearly all, and neither a blank nor infinite nor NaN
+            return value
+        problem = _number_problem(value)
+        if problem is None:
+            return value
+        raise Refused(problem, f"value {text.strip()[:80]!r}")
+    raise _not_a_number(text)
+
+
+def _not_a_number(text: str) -> Refused:
+    word = text.strip()
+    shown = f"value {word[:80]!r}"
+    if is_blank_text(word):
+        return Refused(BLANK, shown)
+    if (word.startswith("[") and word.endswith("]")) or word.startswith("ERROR") or word.lower() in _NOT_AVAILABLE:
+        return Refused(NOT_AVAILABLE, shown)
+    return Refused(BAD_NUMBER, shown)
+
+
+def _number_problem(value: float) -> str | None:
+    if value - value != 0:  # NaN and infinities only
+        return NON_FINITE
+    return BLANK if value >= _INT64_BLANK or value in _BLANKS else None
+
+
+def problem_of(metric_name: str, value: float) -> str | None:
+    """The reason for which this metric (under its canonical name) cannot have this value, or None when it can."""
+    problem = _number_problem(value)
+    if problem is not None:
+        return problem
+    low, high = _RANGES.get(metric_name, _UNBOUNDED)
+    return None if low <= value <= high else OUT_OF_RANGE
+
+
+def check_metric_name(name: str) -> str:
+    """The canonical name. Raises Refused when there is none, it is over 255 characters or holds a NUL."""
+    canonical = canonical_name(name)
+    if not canonical:
+        raise Refused(NO_METRIC, "metric_name is empty")
+    if len(canonical) > MAX_METRIC_NAME or "\0" in canonical:
+        raise Refused(BAD_FIELD, f"metric_name {canonical[:40]!r}… has a NUL or over {MAX_METRIC_NAME} characters")
+    return canonical
+
+
+def check_gpu(gpu: Gpu) -> Gpu:
+    """``gpu`` itself when it has an identity and every text fits; else raises Refused. Once per GPU, not per reading."""
+    if not gpu.uuid.strip() or is_blank_text(gpu.uuid):
+        raise Refused(NO_IDENTITY, f"uuid {gpu.uuid!r} names no GPU")
+    fields = msgspec.structs.asdict(gpu)
+    try:
+        msgspec.convert(fields, Gpu)
+    except msgspec.ValidationError as error:
+        raise Refused(BAD_FIELD, f"gpu {gpu.uuid[:128]!r}: {error}") from None
+    texts = [*fields.values(), *gpu.labels, *gpu.labels.values()]
+    if any(isinstance(text, str) and "\0" in text for text in texts):
+        raise Refused(BAD_FIELD, f"gpu {gpu.uuid[:128]!r}: a NUL character")
+    return gpu
+
+
+def check_block(block: PointBlock, *, now_ns: int, oldest_ns: int | None) -> tuple[PointBlock, list[Refusal]]:
+    """The block without the readings that cannot be, and a Refusal for each of those. Metric names are canonical ones.
+
+    Refused are blanks, NaN and infinities, values out of the metric's hard range, and times before ``oldest_ns`` (None: no
+    limit), before 1970 or over 5 minutes after ``now_ns``. The block given is not changed; it is returned itself when all is well.
+    """
+    points = block.points
+    if not points:
+        return block, []
+    # One pass per column instead of a test per reading: min, max and sum run in C, so a good block costs some
+    # tens of nanoseconds a reading. Only a block in which they find anything is gone through value by value.
+    times = [point[1] for point in points]
+    newest, oldest = now_ns + MAX_AHEAD_NS, 0 if oldest_ns is None else max(oldest_ns, 0)
+    if min(times) >= oldest and max(times) <= newest:
+        columns = zip(*[point[2] for point in points], strict=True)
+        if all(map(_column_is_good, block.metric_names, columns)):
+            return block, []
+    return _sift(block, oldest, newest)
+
+
+def _column_is_good(name: str, column: Sequence[float | None]) -> bool:
+    try:
+        high = max(column)  # type: ignore[type-var]
+    except TypeError:  # None among the values
+        column = [value for value in column if value is not None]
+        if not column:
+            return True
+        high = max(column)  # type: ignore[type-var]
+    lowest, highest = _RANGES.get(name, _UNBOUNDED)
+    total = sum(column)  # type: ignore[arg-type]
+    # min and max may step over a NaN, a sum cannot; it is also infinite when a value is.
+    return (
+        total - total == 0
+        and high <= highest  # type: ignore[operator]
+        and min(column) >= lowest  # type: ignore[type-var, operator]
+        and (high < _INT32_BLANK or (high < _INT64_BLANK and _BLANKS.isdisjoint(column)))  # type: ignore[operator]
+    )
+
+
+def _sift(block: PointBlock, oldest: int, newest: int) -> tuple[PointBlock, list[Refusal]]:
+    names = block.metric_names
+    refusals: list[Refusal] = []
+    kept: list[Point] = []
+    for point in block.points:
+        index, time_ns, values = point
+        problem = _time_problem(time_ns, oldest, newest)
+        good = None if problem else values
+        for column, value in enumerate(values):
+            if value is None:
+                continue
+            reason = problem or problem_of(names[column], value)
+            if reason is not None:
+                gpu = block.gpus[index]
+                refusals.append(Refusal(reason, f"{gpu.id} {names[column]} = {value!r} at {_shown_time(time_ns)}"))
+                if good is values:
+                    good = values.copy()
+                if good is not None:
+                    good[column] = None
+        if good is values:
+            kept.append(point)
+        elif good is not None and good.count(None) < len(good):
+            kept.append((index, time_ns, good))
+    if not refusals and len(kept) == len(block.points):
+        return block, []
+    return PointBlock(block.gpus, names, kept), refusals
+
+
+def _time_problem(time_ns: int, oldest: int, newest: int) -> str | None:
+    if time_ns > newest:
+        return FUTURE
+    if time_ns < oldest:
+        return TOO_OLD if time_ns >= 0 else BAD_TIMESTAMP
+    return None
+
+
+def _shown_time(time_ns: int) -> str:
+    return format_time(time_ns) if 0 <= time_ns <= INT64_MAX else str(time_ns)

@@ -1,0 +1,98 @@
+"""Times as text: what captures, clients and queries write, to nanoseconds since 1970 UTC and back.
+
+Python's datetime stops at the microsecond; DCGM's tools write nanoseconds, so the fraction is kept apart from it.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
+
+SECOND = 1_000_000_000
+INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
+
+_ALLOWED = "RFC 3339 (2025-07-18T20:42:34Z) or Unix seconds, ms, µs or ns"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_RFC3339 = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:)([0-9]{2})(?:[.,]([0-9]{1,30}))? ?([Zz]|[+-][0-9]{2}:?[0-9]{2})?"
+)
+_NUMBER = re.compile(r"([0-9]{1,19})(?:\.([0-9]{0,30}))?")
+
+# The largest magnitude that is still read as that unit: 1e11 s is the year 5138, 1e11 ms is 1973.
+_UNITS = ((10**11, SECOND), (10**14, 1_000_000), (10**17, 1_000))
+
+
+def _unit_ns(magnitude: float) -> int:
+    return next((unit for bound, unit in _UNITS if magnitude < bound), 1)
+
+
+def _in_range(ns: int, text: object) -> int:
+    if not INT64_MIN <= ns <= INT64_MAX:
+        raise ValueError(f"time {text!r} is out of range: the years 1678 to 2262 fit")
+    return ns
+
+
+# A capture has many rows with one time, so most calls are answered from here.
+@lru_cache(maxsize=4096)
+def parse_time(text: str) -> int:
+    """``text`` as nanoseconds since 1970 UTC.
+
+    RFC 3339 with up to nanoseconds (further digits are cut off; without an offset it is UTC, never the machine's zone), or
+    a Unix time in seconds, ms, µs or ns, told apart by magnitude. Raises ValueError with what is allowed.
+    """
+    stripped = text.strip()
+    match = _RFC3339.fullmatch(stripped)
+    if match is not None:
+        return _in_range(_from_match(match, text), text)
+    match = _NUMBER.fullmatch(stripped)
+    if match is None:
+        raise ValueError(f"bad time {text[:80]!r}: give {_ALLOWED}")
+    whole, fraction = int(match[1]), match[2] or ""
+    unit = _unit_ns(whole)
+    return _in_range(whole * unit + int((fraction + "0" * 9)[:9]) * unit // SECOND, text)
+
+
+def _from_match(match: re.Match[str], text: str) -> int:
+    date, minutes, seconds, fraction, offset = match.groups()
+    leap = seconds == "60"
+    try:
+        moment = datetime.fromisoformat(f"{date}T{minutes}{'59' if leap else seconds}")
+    except ValueError as error:
+        raise ValueError(f"bad time {text!r}: {error}") from None
+    whole = (moment.replace(tzinfo=_zone(offset, text)) - _EPOCH) // timedelta(seconds=1)
+    if leap:
+        # As in POSIX: the leap second has the number of the second after it. Only the end of a UTC day can have one.
+        whole += 1
+        if whole % 86_400:
+            raise ValueError(f"bad time {text!r}: second must be in 0..59")
+    return whole * SECOND + int(((fraction or "") + "0" * 9)[:9])
+
+
+def _zone(offset: str | None, text: str) -> timezone:
+    if offset is None or offset in "Zz":
+        return UTC
+    hours, minutes = int(offset[1:3]), int(offset[-2:])
+    if hours > 23 or minutes > 59:
+        raise ValueError(f"bad time {text!r}: no such offset from UTC")
+    return timezone(timedelta(hours=hours, minutes=minutes) * (-1 if offset[0] == "-" else 1))
+
+
+def epoch_ns(value: float) -> int:
+    """A Unix time given as a number, in seconds, ms, µs or ns by magnitude, as nanoseconds. Raises ValueError.
+
+    A float is taken to the microsecond: that is all that a double holds of today's times in seconds.
+    """
+    if not 0 <= value <= INT64_MAX:
+        raise ValueError(f"bad time {value!r}: give {_ALLOWED}")
+    unit = _unit_ns(value)
+    if isinstance(value, int):
+        return value * unit
+    return _in_range(round(value * unit / 1000) * 1000, value)
+
+
+def format_time(ns: int) -> str:
+    """RFC 3339 in UTC with as many fraction digits as needed: ``2025-07-18T20:42:34.5Z``."""
+    seconds, fraction = divmod(ns, SECOND)
+    text = (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
+    return f"{text}.{fraction:09}".rstrip("0") + "Z" if fraction else text + "Z"
