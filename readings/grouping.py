@@ -50,6 +50,11 @@ class BlockBuilder:
         return _cut(_Gathering(readings).points(), batch_size)
 
 
+def most_cells(readings: int) -> int:
+    """How large (points times metric names) a block of that many readings may be."""
+    return max(_MIN_CELLS, _CELLS_PER_READING * readings)
+
+
 class _Draft:
     """A point in the making. ``gpu`` is what its first reading said of the GPU."""
 
@@ -174,7 +179,7 @@ def _merged(gpus: Sequence[Gpu], *, shared: bool) -> Gpu:
 
 
 def _cut(points: Iterable[tuple[Gpu, int, Values]], batch_size: int) -> Iterator[PointBlock]:
-    most_cells = max(_MIN_CELLS, _CELLS_PER_READING * batch_size)
+    limit = most_cells(batch_size)
     rows: list[tuple[Gpu, int, Values]] = []
     names: dict[str, None] = {}
     readings = 0
@@ -182,7 +187,7 @@ def _cut(points: Iterable[tuple[Gpu, int, Values]], batch_size: int) -> Iterator
         for gpu, time_ns, values in _pieces(point, batch_size):
             new = values.keys() - names.keys()
             cells = (len(rows) + 1) * (len(names) + len(new))
-            if rows and (readings + len(values) > batch_size or cells > most_cells):
+            if rows and (readings + len(values) > batch_size or cells > limit):
                 yield _block(rows, list(names))
                 rows, names, readings = [], {}, 0
             rows.append((gpu, time_ns, values))

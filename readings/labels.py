@@ -27,12 +27,16 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     "namespace": ("exported_namespace", "namespace", "pod_namespace"),
     "container": ("exported_container", "container", "container_name"),
 }
-_COLUMN_LABELS = frozenset(label for labels in _COLUMNS.values() for label in labels)
+_NO_EXTRA = DROPPED.union(*_COLUMNS.values())
 
 
 def is_blank_text(value: str) -> bool:
     """Whether it is one of DCGM's blank strings: ``<<<NULL>>>``, ``<<<NOT_SUPPORTED>>>``, …"""
     return value.startswith("<<<") and value.endswith(">>>")
+
+
+def _says(value: str) -> bool:
+    return value != "" and not is_blank_text(value)
 
 
 def parse_labels(text: str) -> dict[str, str]:
@@ -60,7 +64,7 @@ def parse_labels(text: str) -> dict[str, str]:
             value = _ESCAPE.sub(lambda found: _ESCAPED.get(found[1], found[0]), value)
         if labels.setdefault(name, value) != value:
             raise ValueError(f"bad labels: {name} is given twice with different values")
-    return {name: value for name, value in labels.items() if value and not is_blank_text(value)}
+    return {name: value for name, value in labels.items() if _says(value)}
 
 
 def split_labels(labels: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -71,12 +75,11 @@ def split_labels(labels: Mapping[str, str]) -> tuple[dict[str, str], dict[str, s
     """
     columns = {}
     for column, names in _COLUMNS.items():
-        value = next((labels[name] for name in names if labels.get(name)), "")
-        if value:
+        value = next((labels[name] for name in names if _says(labels.get(name, ""))), None)
+        if value is not None:
             columns[column] = value
-    return columns, {
-        name: value for name, value in labels.items() if name not in _COLUMN_LABELS and name not in DROPPED
-    }
+    extras = {name: value for name, value in labels.items() if name not in _NO_EXTRA and _says(value)}
+    return columns, extras
 
 
 def label_conflicts(columns: Mapping[str, str], told: Mapping[str, str]) -> list[str]:
