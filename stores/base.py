@@ -61,7 +61,8 @@ class ReadingsQuery:
     """Which rows. An empty tuple or None is no condition; several values of one field are alternatives.
 
     The range is [start_ns, end_ns). Order: time (newest first unless told otherwise), then GPU id, then metric name,
-    both ascending whatever the order of times. Shares (one pod's part of a shared GPU) are never among the rows.
+    both ascending whatever the order of times. ``after`` leaves out all up to and including that position; ``offset``
+    counts from there. Text is compared exactly, case and all. Raises ValueError for a negative limit or offset.
     """
 
     gpus: tuple[str, ...] = ()
@@ -78,6 +79,10 @@ class ReadingsQuery:
     offset: int = 0
     after: Position | None = None
 
+    def __post_init__(self) -> None:
+        if self.limit < 0 or self.offset < 0:
+            raise ValueError(f"limit and offset cannot be negative: {self.limit}, {self.offset}")
+
 
 class RefusedReading(NamedTuple):
     """A reading that the store itself turned away, with its reason in the store's words."""
@@ -91,7 +96,7 @@ class RefusedReading(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """What became of a write: readings accepted (new or again the same), and those the store refused."""
+    """What became of a write: readings and shares accepted (new or again the same), and those the store refused."""
 
     written: int
     refused: tuple[RefusedReading, ...] = ()
@@ -99,32 +104,46 @@ class WriteResult:
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """What a store holds. Times are nanoseconds since 1970 UTC, None when it is empty; ``bytes`` is its size on disk or in memory."""
+    """What a store holds. Times are nanoseconds since 1970 UTC, None when it is empty; ``bytes`` is its size on disk or in memory.
+
+    A series is one metric of one GPU. Shares count under ``shares`` alone.
+    """
 
     readings: int
     series: int
     oldest_ns: int | None
     newest_ns: int | None
     bytes: int
+    shares: int = 0
 
 
 class Store(Protocol):
     """Keeps readings. Safe to call from several threads. Every method may raise StoreError or StoreUnavailable."""
 
     def write(self, blocks: Sequence[PointBlock]) -> WriteResult:
-        """Store all blocks, durably, or raise. Writing the same reading again changes nothing; a new value replaces the old."""
+        """Store all blocks, durably, or raise. Writing the same reading again changes nothing; a new value replaces the old.
+
+        A null value is no reading. What no store can keep (a value that is not finite, a time beyond 64 bits, text that
+        is not Unicode) is refused by itself. Of one reading told twice in a call, the later stays.
+        """
 
     def readings(self, query: ReadingsQuery) -> list[Row]:
-        """The rows that match, in the query's order."""
+        """The rows that match, in the query's order. Shares (one pod's part of a shared GPU) are never among them."""
+
+    def shares(self, query: ReadingsQuery) -> list[Row]:
+        """The shares that match: after the metric name, ordered by namespace, pod and container.
+
+        Page them by ``offset``: a position does not tell two pods apart, so a query with ``after`` raises ValueError.
+        """
 
     def metric_names(self, gpu: str | None = None) -> list[str]:
-        """Names of the metrics that have readings, of one GPU or of all, sorted."""
+        """Names of the metrics that have readings (shares aside), of one GPU or of all, sorted."""
 
     def stats(self) -> StoreStats:
         """What it holds."""
 
     def apply_retention(self, oldest_ns: int) -> int:
-        """Drop what is older than ``oldest_ns`` without holding up writers; returns how many readings went."""
+        """Drop what is older than ``oldest_ns`` without holding up writers; returns how many readings and shares went."""
 
     def ping(self) -> None:
         """Raise StoreUnavailable unless it can answer queries now."""

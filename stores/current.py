@@ -1,0 +1,41 @@
+"""This process's store, as the settings name it."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from django.conf import settings
+
+from stores.base import Store
+from stores.factory import open_store
+
+_lock = threading.Lock()
+_store: Store | None = None
+
+
+def get_store() -> Store:
+    """The process's one store, opened at the first call. Raises StoreError or StoreUnavailable; then the next call tries again."""
+    global _store
+    with _lock:
+        if _store is None:
+            _store = open_store(settings.STORAGE_TYPE, sqlite_path=settings.SQLITE_PATH)
+        return _store
+
+
+def reset_store() -> None:
+    """Close it; the next call of get_store() opens one anew. For tests and for the end of a service."""
+    global _store
+    with _lock:
+        if _store is not None:
+            _store.close()
+            _store = None
+
+
+def _new_lock() -> None:
+    global _lock
+    # Another thread of the parent may have held it at the fork. The store itself survives a fork.
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_new_lock)

@@ -1,0 +1,208 @@
+"""The store for development: everything in this process's memory, gone with it."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from readings.model import Gpu, PointBlock
+from stores.base import ReadingsQuery, Row, StoreError, StoreStats, WriteResult
+from stores.storable import split_storable
+
+_BYTES_PER_READING = 200  # a time in two containers, a value and a shared description; estimated
+
+_Key = tuple[str, str, str, str, str]  # gpu, metric, and of a share namespace, pod, container
+_Described = tuple[str, str, int | None, str, str, str, str, str, str]
+_Found = tuple[int, _Key, float, _Described]
+
+
+class _Series:
+    """The readings of one metric of one GPU."""
+
+    __slots__ = ("readings", "times")
+
+    def __init__(self) -> None:
+        self.times: list[int] = []
+        self.readings: dict[int, tuple[float, _Described]] = {}
+
+    def put(self, time_ns: int, value: float, described: _Described) -> bool:
+        """Store a reading; says whether there was none at that time."""
+        is_new = time_ns not in self.readings
+        if is_new:
+            if not self.times or time_ns > self.times[-1]:
+                self.times.append(time_ns)
+            else:
+                insort(self.times, time_ns)
+        self.readings[time_ns] = (value, described)
+        return is_new
+
+    def drop_before(self, oldest_ns: int) -> int:
+        """Drop what is older; returns how many."""
+        count = bisect_left(self.times, oldest_ns)
+        for time_ns in self.times[:count]:
+            del self.readings[time_ns]
+        del self.times[:count]
+        return count
+
+
+class MemoryStore:
+    """Readings in memory. See stores.base.Store for the methods. Safe for threads; each process has its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._series: dict[_Key, _Series] = {}
+        self._shares: dict[_Key, _Series] = {}
+        self._described: dict[_Described, _Described] = {}
+        self._counts = {"readings": 0, "shares": 0}
+        self._closed = False
+
+    def write(self, blocks: Sequence[PointBlock]) -> WriteResult:
+        """Store all blocks."""
+        storable, refused = split_storable(blocks)
+        written = 0
+        with self._lock:
+            self._check_open()
+            for block in storable:
+                written += self._write_block(block)
+        return WriteResult(written, tuple(refused))
+
+    def readings(self, query: ReadingsQuery) -> list[Row]:
+        """The rows that match, in the query's order."""
+        with self._lock:
+            self._check_open()
+            return _answer(self._series, query)
+
+    def shares(self, query: ReadingsQuery) -> list[Row]:
+        """The shares that match."""
+        if query.after is not None:
+            raise ValueError("shares are paged by offset: a position does not tell two pods apart")
+        with self._lock:
+            self._check_open()
+            return _answer(self._shares, query)
+
+    def metric_names(self, gpu: str | None = None) -> list[str]:
+        """Names of the metrics that have readings."""
+        with self._lock:
+            self._check_open()
+            return sorted({key[1] for key in self._series if gpu is None or key[0] == gpu})
+
+    def stats(self) -> StoreStats:
+        """What it holds; ``bytes`` is an estimate."""
+        with self._lock:
+            self._check_open()
+            held = sum(self._counts.values())
+            return StoreStats(
+                readings=self._counts["readings"],
+                series=len(self._series),
+                oldest_ns=min((series.times[0] for series in self._series.values()), default=None),
+                newest_ns=max((series.times[-1] for series in self._series.values()), default=None),
+                bytes=held * _BYTES_PER_READING,
+                shares=self._counts["shares"],
+            )
+
+    def apply_retention(self, oldest_ns: int) -> int:
+        """Drop what is older, one series at a time."""
+        dropped = 0
+        for name, kept in (("readings", self._series), ("shares", self._shares)):
+            for key in list(kept):
+                with self._lock:
+                    self._check_open()
+                    series = kept.get(key)
+                    if series is None:
+                        continue
+                    count = series.drop_before(oldest_ns)
+                    self._counts[name] -= count
+                    dropped += count
+                    if not series.times:
+                        del kept[key]
+        return dropped
+
+    def ping(self) -> None:
+        """It can always answer, unless it is closed."""
+        self._check_open()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        with self._lock:
+            self._closed = True
+            self._series.clear()
+            self._shares.clear()
+            self._described.clear()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the memory store is closed")
+
+    def _write_block(self, block: PointBlock) -> int:
+        written = 0
+        descriptions = [_describe(gpu) for gpu in block.gpus]
+        for index, time_ns, values in block.points:
+            gpu = block.gpus[index]
+            described = self._described.setdefault(descriptions[index], descriptions[index])
+            name, kept = ("shares", self._shares) if gpu.share else ("readings", self._series)
+            share_of = (gpu.namespace, gpu.pod, gpu.container) if gpu.share else ("", "", "")
+            for metric, value in zip(block.metric_names, values, strict=True):
+                if value is None:
+                    continue
+                key = (gpu.id, metric, *share_of)
+                series = kept.get(key)
+                if series is None:
+                    series = kept[key] = _Series()
+                self._counts[name] += series.put(time_ns, value, described)
+                written += 1
+        return written
+
+
+def _describe(gpu: Gpu) -> _Described:
+    return (
+        gpu.uuid, gpu.mig_id, gpu.gpu_id, gpu.device, gpu.model_name,
+        gpu.hostname, gpu.container, gpu.pod, gpu.namespace,
+    )  # fmt: skip
+
+
+def _answer(kept: dict[_Key, _Series], query: ReadingsQuery) -> list[Row]:
+    sign = -1 if query.newest_first else 1
+    after = query.after
+    beyond = None if after is None else (sign * after.time_ns, (after.gpu, after.metric_name))
+    merged = heapq.merge(
+        *(
+            _walk(key, series, query, sign)
+            for key, series in kept.items()
+            if (not query.gpus or key[0] in query.gpus) and (not query.metric_names or key[1] in query.metric_names)
+        )
+    )
+    rows = (found for found in merged if beyond is None or (found[0], found[1][:2]) > beyond)
+    return [
+        Row(sign * time, key[1], value, *described)
+        for time, key, value, described in islice(rows, query.offset, query.offset + query.limit)
+    ]
+
+
+def _walk(key: _Key, series: _Series, query: ReadingsQuery, sign: int) -> Iterator[_Found]:
+    """A series' matching readings in the query's order; their times with the sign that makes the order ascending."""
+    times = series.times
+    low = 0 if query.start_ns is None else bisect_left(times, query.start_ns)
+    high = len(times) if query.end_ns is None else bisect_left(times, query.end_ns)
+    if query.after is not None:
+        if query.newest_first:
+            high = min(high, bisect_left(times, query.after.time_ns + 1))
+        else:
+            low = max(low, bisect_left(times, query.after.time_ns))
+    for place in range(high - 1, low - 1, -1) if sign < 0 else range(low, high):
+        value, described = series.readings[times[place]]
+        if _matches(described, query):
+            yield sign * times[place], key, value, described
+
+
+def _matches(described: _Described, query: ReadingsQuery) -> bool:
+    _, _, gpu_id, _, model, host, _, pod, namespace = described
+    return (
+        (not query.hostnames or host in query.hostnames)
+        and (not query.gpu_ids or gpu_id in query.gpu_ids)
+        and (not query.models or model in query.models)
+        and (not query.namespaces or namespace in query.namespaces)
+        and (not query.pods or pod in query.pods)
+    )

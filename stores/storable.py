@@ -1,0 +1,60 @@
+"""What every store can keep. What it cannot is refused reading by reading, so that one odd value holds up nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from readings.model import Gpu, Point, PointBlock
+from stores.base import RefusedReading
+
+_FIRST_NS, _LAST_NS = -(1 << 63), (1 << 63) - 1
+
+
+def split_storable(blocks: Sequence[PointBlock]) -> tuple[list[PointBlock], list[RefusedReading]]:
+    """The blocks without what no store can keep, every value a float, and what was taken out of them."""
+    refused: list[RefusedReading] = []
+    kept = []
+    for block in blocks:
+        gpu_faults = [_gpu_fault(gpu) for gpu in block.gpus]
+        name_faults = [_text_fault("metric name", name) for name in block.metric_names]
+        points: list[Point] = []
+        for index, time_ns, values in block.points:
+            point_fault = gpu_faults[index] or _time_fault(time_ns)
+            storable: list[float | None] = []
+            for name, name_fault, value in zip(block.metric_names, name_faults, values, strict=True):
+                fault = None if value is None else point_fault or name_fault or _value_fault(value)
+                if fault is not None and value is not None:
+                    refused.append(RefusedReading(block.gpus[index].id, name, time_ns, value, fault))
+                storable.append(None if value is None or fault is not None else float(value))
+            points.append((index, time_ns, storable))
+        kept.append(PointBlock(block.gpus, block.metric_names, points))
+    return kept, refused
+
+
+def _gpu_fault(gpu: Gpu) -> str | None:
+    texts = (
+        gpu.uuid, gpu.mig_id, gpu.hostname, gpu.device, gpu.model_name, gpu.container, gpu.pod, gpu.namespace,
+    )  # fmt: skip
+    if gpu.gpu_id is not None and not _FIRST_NS <= gpu.gpu_id <= _LAST_NS:
+        return "the GPU's index is beyond 64 bits"
+    return next((fault for text in texts if (fault := _text_fault("GPU's description", text))), None)
+
+
+def _text_fault(what: str, text: str) -> str | None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return f"the {what} is not valid Unicode"
+    return None
+
+
+def _time_fault(time_ns: int) -> str | None:
+    return None if _FIRST_NS <= time_ns <= _LAST_NS else "the time is beyond 64 bits of nanoseconds"
+
+
+def _value_fault(value: float) -> str | None:
+    try:
+        return None if math.isfinite(value) else "the value is not finite"
+    except (TypeError, OverflowError):
+        return "the value is not a number that fits 64 bits"
