@@ -1,8 +1,12 @@
-"""The inventory: which hosts and GPUs there are, what ran where, and how the collectors are doing."""
+"""The inventory: which hosts and GPUs there are, what ran where, and how the collectors are doing.
+
+All times except CollectorStatus's are the readings' own, cut to microseconds.
+"""
 
 from __future__ import annotations
 
 from django.db import models
+from django.db.models import Q
 
 
 class Host(models.Model):
@@ -22,7 +26,8 @@ class Host(models.Model):
 class GPU(models.Model):
     """A GPU or a MIG instance of one. Its identity never changes; host, index and attributes are the newest known.
 
-    ``latest`` maps metric name to [value, time in ns]: the newest reading of each metric. All times are the readings' own.
+    ``latest`` maps metric name to [value, time in ns]: the newest reading of each metric. A GPU cut into instances has
+    a row of its own, seen when any of them is; readings of the whole board (power, temperature) are kept there too.
     """
 
     id = models.CharField(max_length=200, primary_key=True, help_text="uuid, and :instance for a MIG instance")
@@ -39,8 +44,8 @@ class GPU(models.Model):
     namespace = models.CharField(max_length=255, blank=True, default="", db_index=True)
     first_seen = models.DateTimeField()
     last_seen = models.DateTimeField(db_index=True)
-    latest = models.JSONField(default=dict)
-    labels = models.JSONField(default=dict)
+    latest = models.JSONField(default=dict, blank=True)
+    labels = models.JSONField(default=dict, blank=True)
 
     class Meta:
         ordering = ("host__name", "index", "id")
@@ -49,14 +54,41 @@ class GPU(models.Model):
     def __str__(self) -> str:
         return self.id
 
+    def value(self, metric_name: str) -> float | None:
+        """The newest value of a metric, or None where there is none: unknown is never 0."""
+        reading = self.latest.get(metric_name)
+        return None if reading is None else float(reading[0])
+
+
+class Residence(models.Model):
+    """Where a GPU has sat: one row per place. The open one (no ``until``) is where it sits now."""
+
+    gpu = models.ForeignKey(GPU, on_delete=models.CASCADE, related_name="residences")
+    host = models.ForeignKey(Host, on_delete=models.PROTECT, related_name="residences", null=True, blank=True)
+    index = models.IntegerField(null=True, blank=True)
+    since = models.DateTimeField(help_text="its first reading there")
+    until = models.DateTimeField(null=True, blank=True, help_text="its last reading there, once it was seen elsewhere")
+
+    class Meta:
+        ordering = ("-since",)
+        constraints = (models.UniqueConstraint(fields=("gpu", "host", "index"), name="one_residence_per_place"),)
+
+    def __str__(self) -> str:
+        return f"{self.gpu_id} in slot {self.index} of host {self.host_id}"
+
 
 class Placement(models.Model):
-    """What ran on a GPU, from when to when. The open one (no ``ended``) is what runs there now."""
+    """What ran on a GPU, from when to when. The open one (no ``ended``) is what runs there now.
+
+    ``ended`` is the last reading that showed it, set once newer readings show something else. A ``share`` is one pod's
+    part of a GPU that several pods use: several of them may be open at once.
+    """
 
     gpu = models.ForeignKey(GPU, on_delete=models.CASCADE, related_name="placements")
     namespace = models.CharField(max_length=255, blank=True, default="")
     pod = models.CharField(max_length=255, blank=True, default="")
     container = models.CharField(max_length=255, blank=True, default="")
+    share = models.BooleanField(default=False)
     started = models.DateTimeField()
     last_seen = models.DateTimeField()
     ended = models.DateTimeField(null=True, blank=True)
@@ -68,7 +100,11 @@ class Placement(models.Model):
                 fields=("gpu", "namespace", "pod", "container", "started"), name="one_placement_per_start"
             ),
         )
-        indexes = (models.Index(fields=("namespace", "pod", "started"), name="placement_by_pod"),)
+        indexes = (
+            models.Index(fields=("namespace", "pod", "started"), name="placement_by_pod"),
+            models.Index(fields=("gpu", "last_seen"), name="placement_by_gpu"),
+            models.Index(fields=("gpu",), condition=Q(ended=None), name="placement_open"),
+        )
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.pod} on {self.gpu_id}"
@@ -84,7 +120,7 @@ class CollectorStatus(models.Model):
     messages = models.BigIntegerField(default=0)
     readings_stored = models.BigIntegerField(default=0)
     refused = models.JSONField(
-        default=dict, help_text="reason: readings, of this collector and of the streamers it heard"
+        default=dict, blank=True, help_text="reason: readings, of this collector and of the streamers it heard"
     )
 
     class Meta:

@@ -1,0 +1,71 @@
+"""Takes what was seen of a GPU into its row. The newest reading decides; unknown never replaces known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from datetime import datetime
+
+from inventory.models import GPU, Host
+from inventory.seen import NOTHING, Seen, Stay
+
+_NONE: frozenset[str] = frozenset()
+
+
+def merge_seen(row: GPU, seen: Seen, hosts: Mapping[str, Host]) -> Set[str]:
+    """Whether the row is another now. ``hosts`` holds every host that ``seen`` names."""
+    stays = seen.stays or seen.shares  # shares alone come here only to fill a row that was just made
+    last_seen = row.last_seen
+    newer = stays[-1].last >= last_seen
+    changed = _set(row, "first_seen", min(row.first_seen, seen.first)) | _set(
+        row, "last_seen", max(last_seen, seen.last)
+    )
+    changed |= _merge_place(row, stays, hosts, newer=newer)
+    for name, text in seen.described.items():
+        if text and (newer or not getattr(row, name)):
+            changed |= _set(row, name, text)
+    if seen.labels and (newer or not row.labels):
+        changed |= _set(row, "labels", seen.labels)
+    changed |= _merge_pod(row, seen.stays, last_seen)
+    return changed | _merge_latest(row, seen)
+
+
+def _merge_place(row: GPU, stays: list[Stay], hosts: Mapping[str, Host], *, newer: bool) -> Set[str]:
+    changed: Set[str] = _NONE
+    hostname = next((stay.hostname for stay in reversed(stays) if stay.hostname), "")
+    if hostname and (newer or row.host_id is None):
+        changed |= _set(row, "host_id", hosts[hostname].pk)
+    slot = next((stay.slot for stay in reversed(stays) if stay.slot is not None), None)
+    if slot is not None and (newer or row.index is None):
+        changed |= _set(row, "index", slot)
+    return changed
+
+
+def _merge_pod(row: GPU, stays: list[Stay], last_seen: datetime) -> Set[str]:
+    """Unlike a place, a pod may go: the newest stay that tells of pods decides, also when it tells of none."""
+    for stay in reversed(stays):
+        if stay.pod is None:
+            continue
+        if stay.last < last_seen or (stay.last == last_seen and stay.pod == NOTHING):
+            return _NONE
+        namespace, pod, container = stay.pod
+        return _set(row, "namespace", namespace) | _set(row, "pod", pod) | _set(row, "container", container)
+    return _NONE
+
+
+def _merge_latest(row: GPU, seen: Seen) -> Set[str]:
+    changed: Set[str] = _NONE
+    latest = row.latest
+    for name, (value, time_ns) in seen.latest.items():
+        known = latest.get(name)
+        # At the same time a new value replaces the old, as it does in the stores.
+        if known is None or time_ns > known[1] or (time_ns == known[1] and value != known[0]):
+            latest[name] = [value, time_ns]
+            changed = {"latest"}
+    return changed
+
+
+def _set(row: GPU, name: str, value: object) -> Set[str]:
+    if getattr(row, name) == value:
+        return _NONE
+    setattr(row, name, value)
+    return {name}

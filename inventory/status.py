@@ -1,0 +1,43 @@
+"""What collectors tell of themselves, kept in the database so that the web service can ask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from django.db import transaction
+from django.utils import timezone
+
+from inventory.models import CollectorStatus
+
+
+def add_counts(
+    collector_id: str,
+    *,
+    started: datetime,
+    messages: int,
+    readings_stored: int,
+    refused: Mapping[str, int],
+    committed_offset: int,
+) -> None:
+    """Add to the counters of a collector and note its commit, in one transaction.
+
+    The counts are what came since the last call; ``committed_offset`` is taken as it is (-1: nothing yet), since a new
+    broker log begins at 0 again. Raises django.db.Error when the database cannot be written; nothing is added then.
+    """
+    now = timezone.now()
+    with transaction.atomic():
+        # Made first and locked then, so that two that start at once wait for each other.
+        CollectorStatus.objects.bulk_create(
+            [CollectorStatus(collector_id=collector_id, started=started, updated=now)], ignore_conflicts=True
+        )
+        status = CollectorStatus.objects.select_for_update().get(pk=collector_id)
+        status.started = started
+        status.updated = now
+        status.messages += messages
+        status.readings_stored += readings_stored
+        status.committed_offset = committed_offset
+        for reason, count in refused.items():
+            if count:
+                status.refused[reason] = status.refused.get(reason, 0) + count
+        status.save()
