@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import msgspec
 
@@ -150,21 +151,22 @@ def check_block(block: PointBlock, *, now_ns: int, oldest_ns: int | None) -> tup
 
 
 def _column_is_good(name: str, column: Sequence[float | None]) -> bool:
+    values = cast("Sequence[float]", column)
     try:
-        high = max(column)  # type: ignore[type-var]
+        total = sum(values)
     except TypeError:  # None among the values
-        column = [value for value in column if value is not None]
-        if not column:
+        values = [value for value in column if value is not None]
+        if not values:
             return True
-        high = max(column)  # type: ignore[type-var]
-    lowest, highest = _RANGES.get(name, _UNBOUNDED)
-    total = sum(column)  # type: ignore[arg-type]
+        total = sum(values)
+    low, high = _RANGES.get(name, _UNBOUNDED)
+    highest = max(values)
     # min and max may step over a NaN, a sum cannot; it is also infinite when a value is.
     return (
         total - total == 0
-        and high <= highest  # type: ignore[operator]
-        and min(column) >= lowest  # type: ignore[type-var, operator]
-        and (high < _INT32_BLANK or (high < _INT64_BLANK and _BLANKS.isdisjoint(column)))  # type: ignore[operator]
+        and low <= min(values)
+        and highest <= high
+        and (highest < _INT32_BLANK or (highest < _INT64_BLANK and _BLANKS.isdisjoint(values)))
     )
 
 

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import pytest
+
+from readings.catalogue import CATALOGUE, canonical_name, info, unit_of
+
+ON_BY_DEFAULT = [
+    "DEV_SM_CLOCK",
+    "DEV_MEM_CLOCK",
+    "DEV_MEMORY_TEMP",
+    "DEV_GPU_TEMP",
+    "DEV_POWER_USAGE",
+    "DEV_TOTAL_ENERGY_CONSUMPTION",
+    "DEV_PCIE_REPLAY_COUNTER",
+    "DEV_GPU_UTIL",
+    "DEV_MEM_COPY_UTIL",
+    "DEV_ENC_UTIL",
+    "DEV_DEC_UTIL",
+    "DEV_XID_ERRORS",
+    "DEV_FB_FREE",
+    "DEV_FB_USED",
+    "DEV_FB_RESERVED",
+    "DEV_UNCORRECTABLE_REMAPPED_ROWS",
+    "DEV_CORRECTABLE_REMAPPED_ROWS",
+    "DEV_ROW_REMAP_FAILURE",
+    "DEV_NVLINK_BANDWIDTH_TOTAL",
+    "DEV_VGPU_LICENSE_STATUS",
+    "PROF_GR_ENGINE_ACTIVE",
+    "PROF_PIPE_TENSOR_ACTIVE",
+    "PROF_DRAM_ACTIVE",
+    "PROF_PCIE_TX_BYTES",
+    "PROF_PCIE_RX_BYTES",
+]
+
+
+@pytest.mark.parametrize("name", ON_BY_DEFAULT)
+def test_what_dcgm_exporter_gives_by_default_is_known(name: str) -> None:
+    assert f"DCGM_FI_{name}" in CATALOGUE
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DCGM_FI_DEV_ECC_DBE_AGG_TOTAL",
+        "DCGM_FI_DEV_THERMAL_VIOLATION",
+        "DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL",
+        "DCGM_FI_DEV_RETIRED_PENDING",
+        "DCGM_FI_PROF_SM_OCCUPANCY",
+        "DCGM_FI_PROF_PIPE_FP64_ACTIVE",
+        "DCGM_EXP_XID_ERRORS_COUNT",
+        "DCGM_EXP_CLOCK_EVENTS_COUNT",
+        "DCGM_EXP_GPU_HEALTH_STATUS",
+    ],
+)
+def test_what_it_gives_when_asked_is_known_too(name: str) -> None:
+    assert name in CATALOGUE
+
+
+def test_no_name_or_alias_means_two_metrics() -> None:
+    names = [name for metric in CATALOGUE.values() for name in (metric.name, *metric.aliases)]
+    assert len(names) == len(set(names))
+
+
+def test_every_metric_is_described_whole() -> None:
+    for name, metric in CATALOGUE.items():
+        assert metric.name == name
+        assert metric.title
+        assert metric.unit
+        assert metric.description.endswith(".")
+        assert metric.kind in {"gauge", "counter", "event"}
+        assert metric.low is None or metric.high is None or metric.low < metric.high
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical"),
+    [
+        ("DCGM_FI_DEV_DEC_UTIL ", "DCGM_FI_DEV_DEC_UTIL"),
+        ("dcgm_gpu_utilization", "DCGM_FI_DEV_GPU_UTIL"),
+        ("dcgm_ecc_dbe_volatile_total", "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL"),
+        ("dcgm_sync_boost_violation", "DCGM_FI_DEV_SYNC_BOOST_VIOLATION"),
+        (" dcgm_fi_prof_gr_engine_active", "DCGM_FI_PROF_GR_ENGINE_ACTIVE"),
+        ("dcgm_nvlink_flit_crc_error_count_total", "DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL"),
+        ("DCGM_FI_DEV_GPU_TEMP_CELSIUS", "DCGM_FI_DEV_GPU_TEMP"),
+        ("my_own_metric", "my_own_metric"),
+        ("", ""),
+    ],
+)
+def test_names_fold_to_one(name: str, canonical: str) -> None:
+    assert canonical_name(name) == canonical
+
+
+@pytest.mark.parametrize(
+    "name", ["DCGM_FI_DEV_SM_CLOCK_HERTZ", "DCGM_FI_DEV_GPU_UTIL_RATIO", "DCGM_FI_DEV_FB_USED_BYTES"]
+)
+def test_a_name_whose_unit_depends_on_the_source_is_not_folded(name: str) -> None:
+    assert canonical_name(name) == name
+    assert info(name) is None
+
+
+def test_units_are_asked_by_name_or_alias() -> None:
+    assert unit_of("DCGM_FI_DEV_POWER_USAGE") == "W"
+    assert unit_of("dcgm_fb_used") == "MiB"
+    assert unit_of("my_own_metric") == ""
+
+
+def test_the_throughputs_that_exporters_call_counters_are_rates() -> None:
+    for name in ("DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL", "DCGM_FI_PROF_PCIE_TX_BYTES", "DCGM_EXP_XID_ERRORS_COUNT"):
+        assert CATALOGUE[name].kind == "gauge"

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from readings.labels import DROPPED, is_blank_text, label_conflicts, parse_labels, split_labels
+
+
+def test_escapes_and_commas_inside_values_are_kept_together() -> None:
+    text = r'modelName="NVIDIA A100, 80GB \"SXM\"",path="C:\\x",note="a\nb"'
+    assert parse_labels(text) == {"modelName": 'NVIDIA A100, 80GB "SXM"', "path": "C:\\x", "note": "a\nb"}
+
+
+def test_what_prometheus_adds_is_dropped() -> None:
+    assert parse_labels('__name__="m",gpu="0",instance="h:9400",job="dcgm"') == {"gpu": "0"}
+
+
+@pytest.mark.parametrize("text", ["", "  ", "{}", 'a="",b="<<<NULL>>>"', 'job="x"'])
+def test_labels_that_say_nothing_are_no_labels(text: str) -> None:
+    assert parse_labels(text) == {}
+
+
+@pytest.mark.parametrize("text", ['{a="1",b="2"}', 'a="1",b="2",', ' a = "1" , b="2" ', 'a="1",b="2",a="1"'])
+def test_braces_blanks_a_last_comma_and_a_repeated_label_are_accepted(text: str) -> None:
+    assert parse_labels(text) == {"a": "1", "b": "2"}
+
+
+def test_an_unknown_escape_stands_for_itself() -> None:
+    assert parse_labels(r'a="\d"') == {"a": r"\d"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a", "a=", "a=1", 'a="1', 'a="1" b="2"', '="1"', 'a="x"y"', 'a="1",,b="2"', ',a="1"', 'hpc_job="job"1"', 'a="\\'],
+)
+def test_what_is_no_label_list_is_refused_with_its_place(text: str) -> None:
+    with pytest.raises(ValueError, match=r"bad labels at character \d+: expected name=\"value\""):
+        parse_labels(text)
+
+
+def test_a_label_with_two_values_is_refused() -> None:
+    with pytest.raises(ValueError, match="a is given twice"):
+        parse_labels('a="1",a="2"')
+
+
+def test_a_long_unfinished_value_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="bad labels"):
+        parse_labels('a="' + "\\x" * 200_000)
+
+
+names = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,12}", fullmatch=True).filter(lambda name: name not in DROPPED)
+values = st.text(max_size=20).filter(lambda value: value != "" and not is_blank_text(value))
+
+
+@given(st.dictionaries(names, values, max_size=6))
+def test_every_label_survives_being_escaped_and_read(labels: dict[str, str]) -> None:
+    def escaped(value: str) -> str:
+        return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+    assert parse_labels(",".join(f'{name}="{escaped(value)}"' for name, value in labels.items())) == labels
+
+
+@given(st.text(alphabet='a1="\\,{} \n', max_size=30))
+def test_any_text_is_labels_or_a_value_error(text: str) -> None:
+    try:
+        labels = parse_labels(text)
+    except ValueError:
+        return
+    assert all(labels.values())
+
+
+@pytest.mark.parametrize("spelling", ["Hostname", "hostname"])
+def test_every_spelling_of_a_column_is_folded(spelling: str) -> None:
+    labels = {
+        "UUID": "GPU-1",
+        "gpu": "3",
+        spelling: "node",
+        "modelName": "H100",
+        "GPU_I_ID": "7",
+        "GPU_I_PROFILE": "1g.10gb",
+    }
+    columns, extras = split_labels({**labels, "pci_bus_id": "0000:01", "job": "x"})
+    assert columns == {
+        "uuid": "GPU-1",
+        "gpu_id": "3",
+        "hostname": "node",
+        "model_name": "H100",
+        "mig_id": "7",
+        "mig_profile": "1g.10gb",
+    }
+    assert extras == {"pci_bus_id": "0000:01"}
+
+
+def test_the_workloads_own_pod_wins_over_the_exporters() -> None:
+    labels = {
+        "pod": "dcgm-exporter-x",
+        "namespace": "gpu-operator",
+        "exported_pod": "train-0",
+        "exported_namespace": "ml",
+    }
+    assert split_labels(labels) == ({"pod": "train-0", "namespace": "ml"}, {})
+
+
+def test_blank_labels_are_neither_column_nor_extra() -> None:
+    assert split_labels({"UUID": "<<<NULL>>>", "gpu_uuid": "GPU-1", "DCGM_FI_DEV_SERIAL": "<<<NULL>>>", "x": ""}) == (
+        {"uuid": "GPU-1"},
+        {},
+    )
+
+
+def test_a_conflict_is_a_column_that_the_labels_contradict() -> None:
+    columns = {"uuid": "GPU-1", "model_name": "NVIDIA H100 80GB HBM3", "hostname": "", "device": "nvidia0"}
+    told = {"uuid": "GPU-2", "model_name": "NVIDIA-H100-80GB-HBM3", "hostname": "node"}
+    assert label_conflicts(columns, told) == ["uuid"]
+
+
+@pytest.mark.capture
+def test_the_labels_of_the_real_capture_agree_with_its_columns(real_capture: Path) -> None:
+    with real_capture.open(newline="") as file:
+        for row in csv.DictReader(file):
+            columns, extras = split_labels(parse_labels(row["labels_raw"]))
+            assert columns["uuid"] == row["uuid"]
+            assert columns["gpu_id"] == row["gpu_id"]
+            assert columns["hostname"] == row["Hostname"]
+            assert columns["model_name"] == row["modelName"]
+            assert extras == {"DCGM_FI_DRIVER_VERSION": "535.129.03"}

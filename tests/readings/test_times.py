@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from readings.times import INT64_MAX, INT64_MIN, epoch_ns, format_time, parse_time
+
+S = 1_000_000_000
+T = 1752871354 * S  # 2025-07-18T20:42:34Z
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2025-07-18T20:42:34Z", T),
+        (" 2025-07-18t20:42:34z\n", T),
+        ("2025-07-18T13:42:34-07:00", T),
+        ("2025-07-18T22:42:34+0200", T),
+        ("2025-07-18 20:42:34+00:00", T),
+        ("2025-07-18 20:42:34 +00:00", T),
+        ("2025-07-18T20:42:34.5Z", T + S // 2),
+        ("2025-07-18T20:42:34,5Z", T + S // 2),
+        ("2025-07-18T20:42:34.123456789Z", T + 123456789),
+        ("2025-07-18T20:42:34.1234567899Z", T + 123456789),
+        ("2025-07-18T20:42:34.000000001Z", T + 1),
+        ("1752871354", T),
+        ("1752871354.000000001", T + 1),
+        ("1752871354.", T),
+        ("1752871354000", T),
+        ("1752871354000.5", T + 500_000),
+        ("1752871354000000", T),
+        ("1752871354000000000", T),
+        ("0", 0),
+        ("1970-01-01T00:00:00Z", 0),
+        ("1969-12-31T23:59:59.5Z", -S // 2),
+        ("2016-12-31T23:59:60Z", 1483228800 * S),
+        ("2017-01-01T00:59:60+01:00", 1483228800 * S),
+    ],
+)
+def test_every_known_format_is_read_to_the_nanosecond(text: str, expected: int) -> None:
+    assert parse_time(text) == expected
+
+
+def test_a_time_without_offset_is_utc_whatever_zone_the_machine_is_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/Los_Angeles")
+    time.tzset()
+    try:
+        parse_time.cache_clear()
+        assert parse_time("2025-07-18 20:42:34") == T
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "yesterday",
+        "2025-07-18",
+        "2025-07-18T20:42Z",
+        "2025-13-18T20:42:34Z",
+        "2025-02-29T20:42:34Z",
+        "2025-07-18T24:42:34Z",
+        "2025-07-18T20:42:61Z",
+        "2025-07-18T20:42:60Z",
+        "2025-07-18T20:42:34+24:00",
+        "2025-07-18T20:42:34+02:75",
+        "-5",
+        "1e9",
+        "１７５２８７１３５４",
+        "1752871354_000",
+        "99999999999999999999",
+        "9999999999999999999",
+        "3025-07-18T20:42:34Z",
+        "0000-07-18T20:42:34Z",
+        "0001-01-01T00:00:00Z",
+        "nan",
+    ],
+)
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_time(text)
+
+
+def test_the_error_says_what_is_allowed() -> None:
+    with pytest.raises(ValueError, match=r"bad time 'noon': give RFC 3339 .* or Unix seconds"):
+        parse_time("noon")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1752871354, T),
+        (1752871354000, T),
+        (1752871354000000, T),
+        (T, T),
+        (T + 7, T + 7),
+        (1752871354.25, T + S // 4),
+        (1752871354.000001, T + 1000),
+        (1752871354000.5, T + 500_000),
+        (0, 0),
+    ],
+)
+def test_a_number_is_taken_as_s_ms_us_or_ns_by_its_size(value: float, expected: int) -> None:
+    assert epoch_ns(value) == expected
+
+
+@pytest.mark.parametrize("value", [-1, -0.5, 1 << 63, 1e300, float("nan"), float("inf")])
+def test_a_number_that_is_no_time_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="bad time"):
+        epoch_ns(value)
+
+
+@pytest.mark.parametrize(
+    ("ns", "text"),
+    [
+        (T, "2025-07-18T20:42:34Z"),
+        (T + 500_000_000, "2025-07-18T20:42:34.5Z"),
+        (T + 1, "2025-07-18T20:42:34.000000001Z"),
+        (-1, "1969-12-31T23:59:59.999999999Z"),
+        (0, "1970-01-01T00:00:00Z"),
+    ],
+)
+def test_times_are_written_with_as_many_digits_as_needed(ns: int, text: str) -> None:
+    assert format_time(ns) == text
+
+
+@given(st.integers(min_value=INT64_MIN, max_value=INT64_MAX))
+def test_every_time_survives_being_written_and_read(ns: int) -> None:
+    assert parse_time(format_time(ns)) == ns
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_time_within_64_bits_or_a_value_error(text: str) -> None:
+    try:
+        ns = parse_time(text)
+    except ValueError:
+        return
+    assert INT64_MIN <= ns <= INT64_MAX
