@@ -1,0 +1,82 @@
+"""What a log asks of the operating system, in one small object, so that a test can make any of it fail."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+FILE_MODE = 0o640
+_BLOCK = 4096
+
+
+class Disk:
+    """Plain system calls. Every method may raise OSError."""
+
+    def open(self, path: Path) -> int:
+        """Opens a file for reading and writing, making it where it is missing."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+
+    def write(self, fd: int, data: bytes | memoryview, position: int) -> int:
+        """Writes some of ``data`` at ``position``; says how many bytes."""
+        return os.pwrite(fd, data, position)
+
+    def sync(self, fd: int) -> None:
+        """Returns when what was written is on the disk."""
+        os.fdatasync(fd)
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Cuts the file to ``size`` bytes."""
+        os.ftruncate(fd, size)
+
+    def read(self, fd: int, size: int, position: int) -> bytes:
+        """Up to ``size`` bytes at ``position``. A sector that cannot be read comes as zeros: its neighbours count."""
+        try:
+            return os.pread(fd, size, position)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+        blocks = (self._read_block(fd, min(_BLOCK, size - start), position + start) for start in range(0, size, _BLOCK))
+        return b"".join(blocks)
+
+    def _read_block(self, fd: int, size: int, position: int) -> bytes:
+        try:
+            return os.pread(fd, size, position)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return bytes(size)
+
+    def sync_directory(self, directory: Path) -> None:
+        """Returns when the directory's new, renamed and removed names are on the disk."""
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def replace(self, path: Path, data: bytes) -> None:
+        """Puts ``data`` in the place of the file at once: after a crash it is the old one or the new one, whole."""
+        fresh = path.with_name(path.name + ".tmp")
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
+        try:
+            self.write_all(fd, data, 0)
+            self.sync(fd)
+        finally:
+            os.close(fd)
+        os.replace(fresh, path)
+        self.sync_directory(path.parent)
+
+    def write_all(self, fd: int, data: bytes, position: int) -> None:
+        """Writes all of ``data`` at ``position``, however many calls it takes."""
+        left = memoryview(data)
+        while left:
+            written = self.write(fd, left, position)
+            if not written:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            left, position = left[written:], position + written
+
+    def free_bytes(self, directory: Path) -> int:
+        """The bytes that are free for us on the directory's disk."""
+        told = os.statvfs(directory)
+        return told.f_bavail * told.f_frsize

@@ -1,0 +1,96 @@
+"""A group: the messages that are made durable together, with one write and one fsync."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+from broker.producers import Producers, ProducerState
+from broker.record import MAX_PAYLOAD, MAX_SEQUENCE, NO_PRODUCER, OVERHEAD, record_parts
+
+_NOBODY = NO_PRODUCER.encode()
+
+
+class Entry(NamedTuple):
+    """One message to append: a JSON text. Without a producer ("") repetitions are not noticed."""
+
+    payload: bytes
+    producer: str = ""
+    sequence: int = 0
+
+
+class Answer(NamedTuple):
+    """Where the message lies. A duplicate was there before: the offset is its first one, or -1 when long forgotten."""
+
+    offset: int
+    duplicate: bool
+
+
+class Group:
+    """The frames of a group, ready to be written: ``blob`` is all of them, ``positions`` where each begins in it.
+
+    ``answers`` has one for each entry, in order; they hold once the group is durable.
+    """
+
+    def __init__(self, first_offset: int, timestamp_ms: int) -> None:
+        self.first_offset = first_offset
+        self.next_offset = first_offset
+        self.timestamp_ms = timestamp_ms
+        self.blob = b""
+        self.positions: list[int] = []
+        self.answers: list[Answer] = []
+        self.duplicates = 0
+        self.producer_gaps = 0
+        self.producers: dict[str, ProducerState] = {}
+
+    @cached_property
+    def frames(self) -> list[bytes]:
+        """The frames one by one."""
+        ends = [*self.positions[1:], len(self.blob)]
+        return [self.blob[start:end] for start, end in zip(self.positions, ends, strict=True)]
+
+
+def build_group(entries: Sequence[Entry], first_offset: int, timestamp_ms: int, known: Producers) -> Group:
+    """Sorts out repetitions, also inside the group, numbers the rest and lays out its frames.
+
+    Raises ValueError for an entry that fits no record: an empty or too large payload, a bad producer or sequence.
+    """
+    group = Group(first_offset, timestamp_ms)
+    parts: list[bytes] = []
+    answers, positions = group.answers, group.positions
+    offset, position = first_offset, 0
+    for payload, producer, sequence in entries:
+        if not 0 < len(payload) <= MAX_PAYLOAD:
+            raise ValueError(f"a payload of {len(payload)} bytes is not within 1 and {MAX_PAYLOAD}")
+        if producer:
+            state = group.producers.get(producer)
+            if state is None:
+                before = known.get(producer)
+                state = group.producers[producer] = ProducerState(before.last if before else -1)
+            if sequence <= state.last:
+                answers.append(Answer(_first_offset(producer, sequence, state, known), True))
+                continue
+            if sequence > MAX_SEQUENCE:
+                raise ValueError(f"sequence {sequence} is not within 0 and {MAX_SEQUENCE}")
+            group.producer_gaps += sequence != state.last + 1 and state.last >= 0
+            state.learn(sequence, offset)
+            parts += record_parts(offset, timestamp_ms, producer.encode(), sequence, payload)
+        else:
+            parts += record_parts(offset, timestamp_ms, _NOBODY, offset % (MAX_SEQUENCE + 1), payload)
+        answers.append(Answer(offset, False))
+        positions.append(position)
+        position += OVERHEAD + len(payload)
+        offset += 1
+    group.next_offset = offset
+    group.duplicates = len(answers) - len(positions)
+    group.blob = b"".join(parts)
+    return group
+
+
+def _first_offset(producer: str, sequence: int, state: ProducerState, known: Producers) -> int:
+    """Where a repetition lies: in this group, or before it."""
+    if state.runs and sequence >= state.runs[0][0]:
+        return state.offset_of(sequence)
+    before = known.get(producer)
+    return before.offset_of(sequence) if before else -1

@@ -1,0 +1,79 @@
+"""Appending to the active segment: all of a group or nothing of it, and a stop when nobody can know which."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from broker.clock import Clock
+from broker.disk import Disk
+from broker.errors import BrokerError, DiskFull, LogFailed, ReadOnly
+from broker.histogram import Histogram
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def write_error(error: OSError, what: str) -> BrokerError:
+    """What a failed write means: DiskFull and ReadOnly can pass, LogFailed cannot."""
+    text = f"{what}: {error.strerror or error}"
+    if error.errno in _FULL:
+        return DiskFull(text)
+    if error.errno in _READ_ONLY:
+        return ReadOnly(text)
+    return LogFailed(text)
+
+
+class SegmentWriter:
+    """The end of one segment file. ``position`` is the size of what is whole in it, ``dirty`` whether a sync is due."""
+
+    def __init__(self, disk: Disk, clock: Clock, fsyncs: Histogram, path: Path, position: int) -> None:
+        """Opens the file, making it where it is missing; nothing may lie behind ``position``. Raises OSError."""
+        self.path = path
+        self.position = position
+        self.dirty = False
+        self._disk = disk
+        self._clock = clock
+        self._fsyncs = fsyncs
+        self._fd = disk.open(path)
+
+    def append(self, blob: bytes) -> None:
+        """Writes the blob behind what is there.
+
+        Raises DiskFull or ReadOnly with nothing of it left in the file, LogFailed when that is not sure.
+        """
+        try:
+            self._disk.write_all(self._fd, blob, self.position)
+        except OSError as error:
+            self._cut_back()
+            raise write_error(error, f"writing to {self.path}") from error
+        self.position += len(blob)
+        self.dirty = True
+
+    def sync(self) -> None:
+        """Returns when all that was appended is on the disk.
+
+        Raises LogFailed otherwise: after a failed fsync the system may have dropped the data, and a second one lies.
+        """
+        if not self.dirty:
+            return
+        started = self._clock.steady()
+        try:
+            self._disk.sync(self._fd)
+        except OSError as error:
+            raise LogFailed(f"fsync of {self.path}: {error.strerror or error}") from error
+        self._fsyncs.add(self._clock.steady() - started)
+        self.dirty = False
+
+    def close(self) -> None:
+        """Closes the file; syncs nothing."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _cut_back(self) -> None:
+        try:
+            self._disk.truncate(self._fd, self.position)
+        except OSError as error:
+            raise LogFailed(f"cutting {self.path} back to its last record: {error.strerror or error}") from error
