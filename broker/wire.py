@@ -1,0 +1,209 @@
+"""The wire: frames, the requests in them and the answers to them. No input or output here.
+
+    +----------------+---------------------------------+
+    | length (u32be) | length bytes: one JSON object   |
+    +----------------+---------------------------------+
+
+``payload`` and ``message_id`` stay the bytes they came as: the broker never interprets them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from broker.errors import BrokerError, for_code
+
+PREFIX = 4
+# Smaller pieces of an unfinished frame are gathered into one buffer, so that a peer that sends single bytes costs no
+# object for each of them.
+_SMALL_PIECE = 4096
+_GATHERED = 1 << 16
+MAX_MARK_BYTES = 1024
+
+_json = msgspec.json.Encoder()
+
+
+class FrameReader:
+    """Cuts a stream of bytes into frames. Memory follows what has arrived, never what a length announces.
+
+    ``keep_prefix`` leaves the 4 length bytes on the frames (the client checks a record with them).
+    """
+
+    def __init__(self, max_frame: int, *, keep_prefix: bool = False) -> None:
+        self.max_frame = max_frame
+        self.fault: BrokerError | None = None
+        self.held = 0  # bytes of the unfinished frame
+        self._skip = 0 if keep_prefix else PREFIX
+        self._pieces: list[bytes | bytearray] = []
+        self._need = PREFIX
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The frames that ``data`` completes, in order.
+
+        A length of 0 or over ``max_frame`` sets ``fault`` (codes bad_frame, too_large): the stream cannot be followed
+        any further and everything after it is ignored. Raises nothing.
+        """
+        if self.fault is not None:
+            return []
+        if self.held:
+            self._keep(data)
+            if self.held < self._need:
+                return []
+            data = b"".join(self._pieces)
+            self._pieces.clear()
+            self.held = 0
+        frames = []
+        position, end, skip = 0, len(data), self._skip
+        self._need = PREFIX
+        while end - position >= PREFIX:
+            start = position + PREFIX
+            length = int.from_bytes(data[position:start], "big")
+            if not 0 < length <= self.max_frame:
+                self.fault = _bad_length(length, self.max_frame)
+                return frames
+            stop = start + length
+            if stop > end:
+                self._need = PREFIX + length
+                break
+            frames.append(data[position + skip : stop])
+            position = stop
+        if position < end:
+            self._keep(data[position:] if position else data)
+        return frames
+
+    def _keep(self, data: bytes) -> None:
+        self.held += len(data)
+        if len(data) >= _SMALL_PIECE:
+            self._pieces.append(data)
+            return
+        last = self._pieces[-1] if self._pieces else None
+        if isinstance(last, bytearray) and len(last) < _GATHERED:
+            last += data
+        else:
+            self._pieces.append(bytearray(data))
+
+
+def _bad_length(length: int, max_frame: int) -> BrokerError:
+    if length == 0:
+        return for_code("bad_frame", "a frame cannot be empty: its length is 0")
+    return for_code("too_large", f"a frame of {length} bytes: at most {max_frame} are taken")
+
+
+def frame(body: bytes) -> bytes:
+    """``body`` with its length in front."""
+    return len(body).to_bytes(PREFIX, "big") + body
+
+
+class Request(msgspec.Struct, gc=False):
+    """What a client asks. Fields that a kind of request does not use are ignored, whatever they hold."""
+
+    type: Any = None
+    payload: msgspec.Raw = msgspec.Raw()
+    message_id: msgspec.Raw = msgspec.Raw()
+    producer: Any = None
+    sequence: Any = None
+    subscriber_id: Any = None
+    offset: Any = None
+    token: Any = None
+    client: Any = None
+
+
+_decode_request = msgspec.json.Decoder(Request).decode
+_decode_anything = msgspec.json.Decoder().decode
+
+# What a number that no reader can hold looks like: an exponent of three digits or more, or hundreds of digits. Decoding
+# everything costs three times as much as looking for these. A number ends before one of the bytes in the last bracket;
+# inside strings the patterns also match, which only costs the full look.
+_BIG_EXPONENT = re.compile(rb"e\+?[0-9]{3,}[\s,\]}]")
+_BIG_EXPONENT_UPPER = re.compile(rb"E\+?[0-9]{3,}[\s,\]}]")
+_MANY_DIGITS = re.compile(rb"[0-9]{200}")
+# Each run of 200 digits covers 12 bytes in a row of those that are left when only each 16th is looked at.
+_STRIDE = 16
+_MANY_SAMPLED_DIGITS = re.compile(rb"[0-9]{12}")
+
+
+def decode_request(body: bytes) -> Request:
+    """The request in a frame. Raises BrokerError bad_frame where it is not one JSON object that every reader can read:
+    malformed, not UTF-8, too deep, or with a number out of the range of a double."""
+    try:
+        request = _decode_request(body)
+        if not body.isascii():
+            body.decode()  # what the decoder skipped (the payload) it did not check
+        if _may_hold_unreadable_number(body):
+            _decode_anything(body)
+    except (ValueError, RecursionError) as error:
+        raise for_code("bad_frame", f"not a frame: {_reason(error)}") from None
+    return request
+
+
+def _may_hold_unreadable_number(body: bytes) -> bool:
+    if _BIG_EXPONENT.search(body) or _BIG_EXPONENT_UPPER.search(body):
+        return True
+    return _MANY_SAMPLED_DIGITS.search(body[::_STRIDE]) is not None and _MANY_DIGITS.search(body) is not None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "the text is not UTF-8"
+    if isinstance(error, RecursionError):
+        return "the JSON is nested too deeply"
+    return str(error)
+
+
+def publish_response(offset: int, mark: bytes, duplicate: bool) -> bytes:
+    """The frame that answers a publish. ``mark`` is the client's message_id as JSON, or empty."""
+    return frame(
+        b'{"type":"response","success":true,%b"offset":%d%b}'
+        % (b'"message_id":%b,' % mark if mark else b"", offset, b',"duplicate":true' if duplicate else b"")
+    )
+
+
+def response(mark: bytes = b"", **fields: object) -> bytes:
+    """The frame that answers any other request."""
+    answer: dict[str, object] = {"type": "response", "success": True}
+    if mark:
+        answer["message_id"] = msgspec.Raw(mark)
+    return frame(_json.encode(answer | fields))
+
+
+def error_frame(error: BrokerError, mark: bytes = b"") -> bytes:
+    """The frame that refuses a request."""
+    answer: dict[str, object] = {"type": "error", "error": str(error), "code": error.code}
+    if mark:
+        answer["message_id"] = msgspec.Raw(mark)
+    return frame(_json.encode(answer))
+
+
+def gap_frame(first: int, last: int, reason: str) -> bytes:
+    """The frame that says which offsets (both included) a subscriber will not get."""
+    return frame(_json.encode({"type": "gap", "from": first, "to": last, "reason": reason}))
+
+
+def welcome_frame(oldest: int, next_offset: int, max_frame: int, fsync: str) -> bytes:
+    """The frame that answers a hello."""
+    return frame(
+        _json.encode({"type": "welcome", "oldest": oldest, "next": next_offset, "max_frame": max_frame, "fsync": fsync})
+    )
+
+
+def publish_frame(payload: bytes, producer: str, sequence: int) -> bytes:
+    """The client's request to append ``payload`` (JSON)."""
+    head = (
+        b'{"type":"publish","producer":"%b","sequence":%d,"payload":' % (producer.encode(), sequence)
+        if producer
+        else b'{"type":"publish","payload":'
+    )
+    return b"".join(((len(head) + len(payload) + 1).to_bytes(PREFIX, "big"), head, payload, b"}"))
+
+
+def request_frame(kind: str, **fields: object) -> bytes:
+    """Any other request of a client; a field that is None is left out."""
+    return frame(_json.encode({"type": kind} | {name: value for name, value in fields.items() if value is not None}))
+
+
+PING = frame(b'{"type":"ping"}')
+PONG = frame(b'{"type":"pong"}')
+GOAWAY = frame(b'{"type":"goaway","reason":"shutting_down"}')

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import json
+import random
+import struct
+import tracemalloc
+
+import pytest
+
+from broker import wire
+from broker.errors import BrokerError, for_code
+from broker.wire import FrameReader, decode_request, frame
+
+TWO_FRAMES = b'\x00\x00\x00\x0f{"type":"ping"}\x00\x00\x00\x14{"type":"get_stats"}'
+TWO_BODIES = [b'{"type":"ping"}', b'{"type":"get_stats"}']
+
+
+def pieces(data: bytes, size: int) -> list[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def read_all(chunks: list[bytes], max_frame: int = 1024, *, keep_prefix: bool = False) -> list[bytes]:
+    reader = FrameReader(max_frame, keep_prefix=keep_prefix)
+    return [body for chunk in chunks for body in reader.feed(chunk)]
+
+
+def test_it_reads_frames_that_come_whole() -> None:
+    assert read_all([TWO_FRAMES]) == TWO_BODIES
+
+
+@pytest.mark.parametrize("size", range(1, len(TWO_FRAMES)))
+def test_it_reads_frames_in_pieces_of_every_size(size: int) -> None:
+    assert read_all(pieces(TWO_FRAMES, size)) == TWO_BODIES
+
+
+def test_it_reads_frames_cut_in_two_at_every_byte() -> None:
+    for cut in range(len(TWO_FRAMES) + 1):
+        assert read_all([TWO_FRAMES[:cut], TWO_FRAMES[cut:]]) == TWO_BODIES
+
+
+def test_the_prefix_is_kept_on_request() -> None:
+    assert b"".join(read_all(pieces(TWO_FRAMES, 7), keep_prefix=True)) == TWO_FRAMES
+
+
+def test_large_and_small_pieces_mix() -> None:
+    rng = random.Random(7)
+    bodies = [bytes([65 + n % 26]) * rng.choice([1, 3, 5000, 70_000, 200_000]) for n in range(60)]
+    stream = b"".join(map(frame, bodies))
+    chunks = []
+    while stream:
+        size = rng.choice([1, 2, 100, 4095, 4096, 65_536])
+        chunks.append(stream[:size])
+        stream = stream[size:]
+    assert read_all(chunks, 200_000) == bodies
+
+
+def test_held_tells_the_bytes_of_the_unfinished_frame() -> None:
+    reader = FrameReader(1024)
+    assert reader.feed(TWO_FRAMES[:25]) == TWO_BODIES[:1]
+    assert reader.held == 6
+    reader.feed(TWO_FRAMES[25:])
+    assert reader.held == 0
+
+
+def test_a_frame_of_the_largest_size_is_taken() -> None:
+    assert read_all([frame(b"x" * 64)], 64) == [b"x" * 64]
+
+
+@pytest.mark.parametrize(
+    ("length", "code"), [(0, "bad_frame"), (65, "too_large"), (2**31, "too_large"), (2**32 - 1, "too_large")]
+)
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_a_bad_length_is_a_fault_and_nothing_after_it_is_read(length: int, code: str, size: int) -> None:
+    reader = FrameReader(64)
+    stream = frame(b"good") + struct.pack(">I", length) + frame(b"never read")
+    assert [body for chunk in pieces(stream, size) for body in reader.feed(chunk)] == [b"good"]
+    assert reader.fault is not None
+    assert reader.fault.code == code
+    assert reader.feed(frame(b"never read")) == []
+
+
+def test_memory_follows_what_came_not_what_was_announced() -> None:
+    tracemalloc.start()
+    try:
+        readers = [FrameReader(8 << 20) for _ in range(200)]
+        for reader in readers:
+            reader.feed(struct.pack(">I", 8 << 20) + b"{")
+        assert tracemalloc.get_traced_memory()[0] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_tiny_pieces_cost_no_object_each() -> None:
+    tracemalloc.start()
+    try:
+        reader = FrameReader(1 << 20)
+        reader.feed(struct.pack(">I", 1 << 20))
+        for _ in range(1 << 18):
+            reader.feed(b"ab")
+        assert reader.held == (1 << 19) + 4
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+# requests
+
+
+def test_a_request_is_decoded_and_its_payload_left_as_it_came() -> None:
+    request = decode_request(b'{"type":"publish","message_id":"m1","payload":{"b" : [1.50, "\\u00e9"]},"other":{}}')
+    assert request.type == "publish"
+    assert bytes(request.payload) == b'{"b" : [1.50, "\\u00e9"]}'
+    assert bytes(request.message_id) == b'"m1"'
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"1e308",
+        b"-1.5E+10",
+        b"99999999999999999999999999",
+        b'"1e999"',
+        b'"GPU-5e123456-1e999-9e9999"',
+        b'{"1e999":"E+9999"}',
+        b"1e-999",
+        b"1e0001",
+        b"null",
+        b'"\xc3\xa9"',
+        b"0." + b"1" * 400,
+        b'"' + b"7" * 5000 + b'"',
+    ],
+)
+def test_any_json_that_readers_can_read_is_taken(payload: bytes) -> None:
+    body = b'{"type":"publish","payload":%b}' % payload
+    assert bytes(decode_request(body).payload) == payload
+    json.loads(payload)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"x",
+        b"[1]",
+        b'"text"',
+        b"null",
+        b"{",
+        b'{"type":"publish","payload":}',
+        b'{"type":"publish","payload":1}{}',
+        b'{"type":"publish","payload":"\xff"}',
+        b'{"type":"publish","payload":1,"unknown":"\xc3"}',
+        b'{"type":"publish","payload":NaN}',
+        b'{"type":"publish","payload":Infinity}',
+        b'{"type":"publish","payload":1e999}',
+        b'{"type":"publish","payload":[1, -1E+400 ]}',
+        b'{"type":"publish","payload":{"a":99999e305}}',
+        b'{"type":"publish","payload":' + b"9" * 250 + b"e99}",
+        b'{"type":"publish","payload":' + b"9" * 5000 + b"}",
+        b'{"type":"publish","payload":"\\ud800"}',
+        b'{"type":"publish","payload":"a\x00b"}',
+        b'{"type":"publish","payload":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"type":"publish","payload":' + b'{"a":' * 100_000,
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ],
+)
+def test_what_no_reader_can_read_is_a_bad_frame(body: bytes) -> None:
+    with pytest.raises(BrokerError) as raised:
+        decode_request(body)
+    assert raised.value.code == "bad_frame"
+    assert "\n" not in str(raised.value)
+
+
+def test_mutated_frames_raise_only_bad_frame_and_what_passes_can_be_read() -> None:
+    rng = random.Random(20250718)
+    seeds = [
+        b'{"type":"publish","message_id":"m","producer":"00000000000000aa","sequence":7,"payload":{"v":[1.5e3,-2,"\xc3\xa9",null]}}',
+        b'{"type":"subscribe","subscriber_id":"c1","offset":-2}',
+        b'{"type":"ack","message_id":"00000000000000aa:000000000007","offset":12}',
+        b'{"type":"publish","payload":' + b"[" * 30 + b"1e30" + b"]" * 30 + b"}",
+    ]
+    alphabet = b'{}[]",:\\ue+-.0129eEtfn\xff\xc3\x80\x00 \n'
+    passed = 0
+    for _ in range(30_000):
+        body = bytearray(rng.choice(seeds))
+        for _ in range(rng.randint(1, 4)):
+            place = rng.randrange(len(body))
+            match rng.randrange(4):
+                case 0:
+                    body[place] = rng.choice(alphabet)
+                case 1:
+                    body.insert(place, rng.choice(alphabet))
+                case 2:
+                    del body[place]
+                case _:
+                    body[place:place] = body[place : place + rng.randint(1, 20)]
+        try:
+            request = decode_request(bytes(body))
+        except BrokerError as error:
+            assert error.code == "bad_frame"
+            continue
+        passed += 1
+        if bytes(request.payload):
+            json.loads(bytes(request.payload))
+    assert passed > 1000
+
+
+# answers
+
+
+def test_a_publish_is_answered_with_its_own_mark_and_the_offset() -> None:
+    assert wire.publish_response(5, b'"m1"', False) == frame(
+        b'{"type":"response","success":true,"message_id":"m1","offset":5}'
+    )
+    assert wire.publish_response(5, b"", True) == frame(
+        b'{"type":"response","success":true,"offset":5,"duplicate":true}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("built", "body"),
+    [
+        (wire.response(), b'{"type":"response","success":true}'),
+        (wire.response(b"7", offset=3), b'{"type":"response","success":true,"message_id":7,"offset":3}'),
+        (wire.gap_frame(3, 9, "corrupt"), b'{"type":"gap","from":3,"to":9,"reason":"corrupt"}'),
+        (
+            wire.error_frame(for_code("bad_request", 'no "x"'), b'"m"'),
+            b'{"type":"error","error":"no \\"x\\"","code":"bad_request","message_id":"m"}',
+        ),
+        (
+            wire.welcome_frame(2, 9, 1024, "always"),
+            b'{"type":"welcome","oldest":2,"next":9,"max_frame":1024,"fsync":"always"}',
+        ),
+        (wire.publish_frame(b"[1]", "", 0), b'{"type":"publish","payload":[1]}'),
+        (
+            wire.publish_frame(b"[1]", "00000000000000aa", 7),
+            b'{"type":"publish","producer":"00000000000000aa","sequence":7,"payload":[1]}',
+        ),
+        (wire.request_frame("ack", offset=4, token=None), b'{"type":"ack","offset":4}'),
+        (wire.PING, b'{"type":"ping"}'),
+    ],
+)
+def test_frames_are_built_to_the_byte(built: bytes, body: bytes) -> None:
+    assert built == len(body).to_bytes(4, "big") + body
