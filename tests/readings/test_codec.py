@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from readings.codec import BatchError, Decoded, decode_batch, encode_block
+from readings.model import Gpu, PointBlock
+from readings.times import INT64_MAX
+
+T = 1_752_871_354_000_000_000
+UTIL, TEMP = "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_GPU_TEMP"
+GPUS = [
+    Gpu(uuid="GPU-1", hostname="node-1", gpu_id=0, device="nvidia0", model_name="H100", labels={"x": 'a "b" \\ \n é'}),
+    Gpu(uuid="GPU-2", gpu_id=7, mig_id="3", mig_profile="1g.10gb", pod="p", namespace="n", container="c", share=True),
+]
+BLOCK = PointBlock(GPUS, [UTIL, TEMP], [(0, T, [5.0, None]), (1, T + 1, [0.1, 31.5])])
+
+
+def encoded(block: PointBlock = BLOCK, **more: Any) -> bytes:
+    return encode_block(
+        block, **{"batch_id": "b1", "source": "streamer-1", "collected_at": "2025-07-18T20:42:34Z", **more}
+    )
+
+
+def decoded(**batch: Any) -> Decoded:
+    return decode_batch(json.dumps(batch).encode())
+
+
+def compact(**more: Any) -> dict[str, Any]:
+    batch = {"gpus": [{"uuid": "GPU-1"}, {"uuid": "GPU-2"}], "metric_names": [UTIL, TEMP], "points": [[0, T, [1, 2]]]}
+    return {**batch, **more}
+
+
+def metric(**more: Any) -> dict[str, Any]:
+    return {"timestamp": "2025-07-18T20:42:34Z", "metric_name": UTIL, "uuid": "GPU-1", "value": 5, **more}
+
+
+def reasons(result: Decoded) -> list[str]:
+    return [refusal.reason for refusal in result.refusals]
+
+
+def test_a_block_survives_the_wire() -> None:
+    assert decode_batch(encoded(refused={"blank": 3})) == Decoded(BLOCK, [], "streamer-1", "b1", {"blank": 3})
+
+
+def test_the_compact_form_is_as_documented() -> None:
+    assert json.loads(encoded(PointBlock(GPUS[1:], [UTIL], [(0, T, [None])]), refused={"blank": 3})) == {
+        "batch_id": "b1",
+        "source": "streamer-1",
+        "collected_at": "2025-07-18T20:42:34Z",
+        "refused": {"blank": 3},
+        "gpus": [
+            {
+                "uuid": "GPU-2",
+                "gpu_id": 7,
+                "mig_id": "3",
+                "mig_profile": "1g.10gb",
+                "container": "c",
+                "pod": "p",
+                "namespace": "n",
+                "share": True,
+            }
+        ],
+        "metric_names": [UTIL],
+        "points": [[0, T, [None]]],
+    }
+
+
+def test_counts_of_refused_readings_can_be_sent_alone() -> None:
+    result = decode_batch(encoded(PointBlock([], [], []), refused={"blank": 3}))
+    assert result.reported == {"blank": 3}
+    assert result.block.points == []
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+some_gpus = st.builds(
+    Gpu,
+    uuid=texts.filter(str.strip),
+    hostname=texts,
+    gpu_id=st.none() | st.integers(0, 2**31 - 1),
+    device=texts,
+    model_name=texts,
+    mig_id=texts,
+    mig_profile=texts,
+    container=texts,
+    pod=texts,
+    namespace=texts,
+    share=st.booleans(),
+    labels=st.dictionaries(texts, texts, max_size=3),
+)
+
+
+@st.composite
+def some_blocks(draw: st.DrawFn) -> PointBlock:
+    gpus = draw(st.lists(some_gpus, min_size=1, max_size=3))
+    names = draw(st.lists(st.from_regex(r"[a-z]{1,8}", fullmatch=True), unique=True, max_size=4))
+    values = st.lists(
+        st.none() | st.floats(allow_nan=False, allow_infinity=False), min_size=len(names), max_size=len(names)
+    )
+    points = st.tuples(st.integers(0, len(gpus) - 1), st.integers(0, INT64_MAX), values)
+    return PointBlock(gpus, names, draw(st.lists(points, max_size=5)))
+
+
+@given(some_blocks(), st.dictionaries(texts, st.integers(0, INT64_MAX), max_size=3))
+def test_any_block_survives_the_wire_bit_for_bit(block: PointBlock, refused: dict[str, int]) -> None:
+    result = decode_batch(encoded(block, refused=refused))
+    assert result == Decoded(block, [], "streamer-1", "b1", refused)
+    assert msgspec.json.encode(result.block) == msgspec.json.encode(block)
+
+
+def test_values_are_floats_also_where_the_wire_says_integers() -> None:
+    result = decoded(**compact(), metrics=[metric(uuid="GPU-3", value=7)])
+    assert [type(value) for _, _, values in result.block.points for value in values if value is not None] == [float] * 3
+
+
+def test_plain_readings_become_points_of_gpu_and_time() -> None:
+    result = decoded(
+        source="client",
+        metrics=[
+            metric(gpu_id=3, device="nvidia3", model_name="H100", hostname="node", container="c", pod="p", namespace="n"),
+            metric(uuid="GPU-2", value=1.5),
+            metric(
+                metric_name=TEMP, gpu_id="3", device="nvidia3", model_name="H100", hostname="node", container="c", pod="p",
+                namespace="n", value=40,
+            ),
+            metric(uuid="GPU-2", timestamp=T + 1, value=2.5),
+        ],
+    )  # fmt: skip
+    gpu = Gpu(
+        uuid="GPU-1",
+        gpu_id=3,
+        device="nvidia3",
+        model_name="H100",
+        hostname="node",
+        container="c",
+        pod="p",
+        namespace="n",
+    )
+    assert result.refusals == []
+    assert result.source == "client"
+    assert result.block == PointBlock(
+        [gpu, Gpu(uuid="GPU-2")], [UTIL, TEMP], [(0, T, [5.0, 40.0]), (1, T, [1.5, None]), (1, T + 1, [2.5, None])]
+    )
+
+
+def test_compact_and_plain_may_be_in_one_batch() -> None:
+    batch = compact(metrics=[metric(uuid="GPU-3", metric_name="own"), metric(uuid="GPU-1", metric_name=TEMP)])
+    result = decoded(**batch)
+    assert result.block == PointBlock(
+        [Gpu(uuid="GPU-1"), Gpu(uuid="GPU-2"), Gpu(uuid="GPU-3"), Gpu(uuid="GPU-1")],
+        [UTIL, TEMP, "own"],
+        [(0, T, [1.0, 2.0, None]), (2, T, [None, None, 5.0]), (3, T, [None, 5.0, None])],
+    )
+
+
+def test_unknown_fields_are_ignored_everywhere() -> None:
+    batch = compact(metrics=[metric(extra=[1, {"a": 2}])], extra={"deep": [[[]]]})
+    batch["gpus"][0]["extra"] = 5
+    result = decoded(**batch)
+    assert result.refusals == []
+    assert result.block.count() == 3
+
+
+@pytest.mark.parametrize("empty", [{"points": []}, {"metrics": []}, {"points": None, "metrics": []}, {"metrics": None}])
+def test_a_batch_may_be_empty(empty: dict[str, Any]) -> None:
+    assert decoded(**empty) == Decoded(PointBlock([], [], []), [], "", "", {})
+
+
+def test_names_of_older_exporters_are_folded() -> None:
+    result = decoded(**compact(metric_names=["dcgm_gpu_utilization", TEMP + " "]))
+    assert result.block.metric_names == [UTIL, TEMP]
+
+
+@pytest.mark.parametrize(
+    ("payload", "text"),
+    [
+        (b"", "truncated"),
+        (b"5", "Expected `object`"),
+        (b"null", "Expected `object`"),
+        (b"[]", "Expected `object`"),
+        (b"{}", "neither points nor metrics"),
+        (b'{"message":"hello"}', "neither points nor metrics"),
+        (b'{"points":[[0,1,[1]]', "truncated"),
+        (b'{"points":{}}', r"Expected `array.*`, got `object` - at `\$\.points`"),
+        (b'{"metrics":"x"}', r"\$\.metrics"),
+        (b'{"points":[],"gpus":5}', r"\$\.gpus"),
+        (b'{"points":[],"source":5}', r"\$\.source"),
+        (b'{"points":[],"source":"%s"}' % (b"x" * 256), r"length <= 255 - at `\$\.source`"),
+        (b'{"points":[],"source":"a\\u0000"}', "NUL character"),
+        (b'{"points":[],"refused":{"a\\u0000":1}}', "NUL character"),
+        (b'{"points":[],"refused":{"blank":-1}}', r"\$\.refused"),
+        (b'{"points":[],"metric_names":["a",5]}', r"\$\.metric_names\[1\]"),
+        (b'{"points":[],"metric_names":["a","a"]}', r"a is there twice - at `\$\.metric_names`"),
+        (b'{"points":[],"metric_names":["dcgm_gpu_temp","DCGM_FI_DEV_GPU_TEMP"]}', "GPU_TEMP is there twice"),
+        (b'{"points":[],"metric_names":[" "]}', "metric_name is empty"),
+        (b'{"points":[],"metric_names":["%s"]}' % (b"m" * 256), "over 255 characters"),
+        (b'{"points":[],"metric_names":["a\\u0000"]}', "NUL"),
+        (b'{"points":[],"source":"\xff"}', "utf-8"),
+        (b'{"points":[],"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "recursion"),
+    ],
+)  # fmt: skip
+def test_what_is_no_batch_is_an_error_that_says_where(payload: bytes, text: str) -> None:
+    with pytest.raises(BatchError, match=text) as caught:
+        decode_batch(payload)
+    assert str(caught.value).startswith("bad batch: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_readings_that_share_nothing_do_not_make_a_huge_table() -> None:
+    strangers = [metric(uuid=f"GPU-{n}", metric_name=f"m{n}") for n in range(3000)]
+    with pytest.raises(BatchError, match="too many metric names"):
+        decoded(metrics=strangers)
+    names = [f"c{n}" for n in range(3000)]
+    table = {"gpus": [{"uuid": "GPU-1"}], "metric_names": names, "points": [[0, T, [1, *[None] * 2999]]]}
+    with pytest.raises(BatchError, match="too many metric names"):
+        decoded(**table, metrics=[metric(uuid=f"GPU-{n}") for n in range(300)])
+    assert decoded(**table, metrics=[metric()]).block.count() == 2
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_a_batch_or_a_batch_error(payload: bytes) -> None:
+    try:
+        result = decode_batch(payload)
+    except BatchError:
+        return
+    consistent(result.block)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["uuid", "value", "labels", "x"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+fields = st.sampled_from(["gpus", "metric_names", "points", "metrics", "refused", "source", "x"])
+
+
+@given(st.dictionaries(fields, json_values | st.lists(json_values, max_size=3), max_size=5))
+def test_any_json_is_a_batch_or_a_batch_error(batch: dict[str, Any]) -> None:
+    try:
+        result = decode_batch(msgspec.json.encode(batch))
+    except BatchError:
+        return
+    consistent(result.block)
+
+
+@given(st.data())
+def test_any_damage_to_a_batch_is_seen_or_leaves_a_consistent_block(data: st.DataObject) -> None:
+    payload = bytearray(json.dumps(compact(metrics=[metric(labels={"a": "b"}), metric(timestamp=T)])).encode())
+    for _ in range(data.draw(st.integers(1, 3))):
+        payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        result = decode_batch(bytes(payload))
+    except BatchError:
+        return
+    consistent(result.block)
+
+
+def consistent(block: PointBlock) -> None:
+    assert len(set(block.metric_names)) == len(block.metric_names)
+    assert all(gpu.uuid for gpu in block.gpus)
+    for index, time_ns, values in block.points:
+        assert 0 <= index < len(block.gpus)
+        assert 0 <= time_ns <= INT64_MAX
+        assert len(values) == len(block.metric_names)
+        assert all(value is None or type(value) is float for value in values)
