@@ -9,10 +9,11 @@ from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework.exceptions import APIException
 from rest_framework.response import Response
 
-from stores.base import StoreUnavailable
+from stores.base import StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +66,10 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
             status, message = 403, "this is not allowed"
         case SuspiciousOperation():
             status, message = 400, str(error)
-        case StoreUnavailable():
+        case StoreError():
+            # The log has the reason: it names files of this machine.
             logger.warning("the store does not answer: %s", error)
-            status, message = 503, f"the store of readings does not answer: {error}"
+            status, message = 503, "the store of readings does not answer"
         case OperationalError() | InterfaceError():
             logger.warning("the database does not answer: %s", error)
             status, message = 503, "the inventory database does not answer"
@@ -102,11 +104,11 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     return JsonResponse(error_body(400, str(exception) or "the request is broken"), status=400)
 
 
-def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Django's handler404."""
-    if not _is_api(request):
-        return defaults.page_not_found(request, exception)
-    return JsonResponse(error_body(404, "there is nothing here"), status=404)
+@csrf_exempt
+def unknown_path(request: HttpRequest, rest: str = "") -> HttpResponse:
+    """Whatever is under /api and is nothing: a 404 with any method, also with DEBUG on."""
+    hint = ": paths have no trailing slash" if rest.endswith("/") else ", see /api/v1 for what there is"
+    return JsonResponse(error_body(404, f"there is nothing at {request.path_info[:200]}{hint}"), status=404)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

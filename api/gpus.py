@@ -1,0 +1,83 @@
+"""GPUs as they are answered."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from rest_framework.request import Request
+from rest_framework.reverse import reverse
+
+from api.errors import NotFound
+from api.times import format_datetime
+from inventory.models import GPU
+from inventory.queries import latest_readings, state_of
+from readings.times import format_time
+from stores.current import get_store
+
+GPU_IN_PATH = {"uuid": "the GPU's id: its uuid; for a MIG instance, uuid:instance"}
+_MAX_ID_LENGTH = 200
+
+
+def gpu_answer(gpu: GPU, cutoff: datetime | None, gpus_url: str) -> dict[str, Any]:
+    """One GPU of a list. Its host must have been fetched with it; ``gpus_url`` is what ``list_url`` gives."""
+    return {
+        "id": gpu.id,
+        "uuid": gpu.uuid,
+        "mig_id": gpu.mig_id,
+        "mig_profile": gpu.mig_profile,
+        "gpu_id": gpu.index,
+        "device": gpu.device,
+        "model_name": gpu.model_name,
+        "hostname": gpu.host.name if gpu.host else "",
+        "driver_version": gpu.driver_version,
+        "namespace": gpu.namespace,
+        "pod": gpu.pod,
+        "container": gpu.container,
+        "state": state_of(gpu, cutoff),
+        "first_seen": format_datetime(gpu.first_seen),
+        "last_seen": format_datetime(gpu.last_seen),
+        "url": item_url(gpus_url, gpu.id),
+    }
+
+
+def gpu_detail_answer(gpu: GPU, cutoff: datetime | None, request: Request) -> dict[str, Any]:
+    """One GPU with its newest readings."""
+    answer = gpu_answer(gpu, cutoff, list_url("gpus", request))
+    answer["latest"] = {
+        each.metric_name: {"value": each.value, "unit": each.unit, "timestamp": format_time(each.time_ns)}
+        for each in latest_readings(gpu)
+    }
+    answer["labels"] = gpu.labels
+    answer["telemetry_url"] = f"{answer['url']}/telemetry"
+    answer["metrics_url"] = f"{answer['url']}/metrics"
+    answer["host_url"] = item_url(list_url("hosts", request), gpu.host.name) if gpu.host else None
+    return answer
+
+
+def list_url(name: str, request: Request) -> str:
+    """The absolute URL of a list, asked for once per answer."""
+    return str(reverse(name, request=request))
+
+
+def item_url(base: str, key: str) -> str:
+    """The URL of one item of a list."""
+    return f"{base}/{quote(key, safe='~:@')}"
+
+
+def check_id(gpu_id: str) -> None:
+    """Raise NotFound for what cannot be the id of any GPU, so that no database has to take it."""
+    if len(gpu_id) > _MAX_ID_LENGTH or not gpu_id.isprintable():
+        raise no_such_gpu(gpu_id)
+
+
+def check_known(gpu_id: str) -> None:
+    """Raise NotFound for a GPU that neither the inventory nor the store knows (the inventory is up to a second behind)."""
+    if not GPU.objects.filter(pk=gpu_id).exists() and not get_store().metric_names(gpu_id):
+        raise no_such_gpu(gpu_id)
+
+
+def no_such_gpu(gpu_id: str) -> NotFound:
+    """The error that says so."""
+    return NotFound(f"there is no GPU {gpu_id[:_MAX_ID_LENGTH]!r}")

@@ -1,0 +1,51 @@
+"""``manage.py serve``: the API, its pages and the admin, by gunicorn."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import CommandError
+
+from telemetry_site.env import Address
+from telemetry_site.flags import ServiceCommand
+
+BACKLOG = 512
+
+
+class Command(ServiceCommand):
+    """Runs the web service until SIGTERM or SIGINT."""
+
+    help = "Serve the API, its documentation and the admin."
+    command_name = "serve"
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Become gunicorn, so that signals reach it. It inherits the listening socket: a port in use is told here, once."""
+        listener = listen(Address(settings.HOST, settings.PORT))
+        listener.set_inheritable(True)
+        argv = [sys.executable, "-m", "gunicorn", "--config", str(settings.BASE_DIR / "gunicorn.conf.py")]
+        os.execv(sys.executable, [*argv, "--bind", f"fd://{listener.fileno()}"])  # noqa: S606
+
+
+def listen(address: Address) -> socket.socket:
+    """A socket that listens there. Raises CommandError in one line."""
+    try:
+        family, _, _, _, where = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise CommandError(f"HOST (--host): {address.host!r} is no address of this machine: {error.strerror}") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise CommandError(
+            f"cannot listen on {address}: {error.strerror} (choose another with --port or PORT)"
+        ) from None
+    return listener

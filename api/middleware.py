@@ -1,0 +1,28 @@
+"""Probes are asked by address and without TLS, so they are answered before any rule on host name or scheme."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse
+from rest_framework.response import Response
+
+from api.views.probes import HealthView, ReadyView
+
+
+class ProbeMiddleware:
+    """Answers /health and /ready itself. Must be the first middleware."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+        self.probes: dict[str, Callable[..., HttpResponse]] = {
+            "/health": HealthView.as_view(),
+            "/ready": ReadyView.as_view(),
+        }
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        probe = self.probes.get(request.path_info)
+        if probe is None:
+            return self.get_response(request)
+        response = probe(request)
+        return response.render() if isinstance(response, Response) else response

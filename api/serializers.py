@@ -1,0 +1,259 @@
+"""The shapes of the answers, for the schema. Answers are built as plain data; a test holds them to these fields."""
+
+from __future__ import annotations
+
+from rest_framework import serializers
+
+# A field called data is fine for DRF, which takes fields out of the class; only the type checker minds.
+
+
+class ErrorSerializer(serializers.Serializer[None]):
+    """Every error."""
+
+    error = serializers.CharField(help_text="a code for programs, as bad_request")
+    message = serializers.CharField(help_text="one line for people")
+
+
+class IndexSerializer(serializers.Serializer[None]):
+    """Where everything is."""
+
+    gpus = serializers.URLField()
+    hosts = serializers.URLField()
+    telemetry = serializers.URLField()
+    metrics = serializers.URLField()
+    stats = serializers.URLField()
+    schema = serializers.URLField()
+    swagger = serializers.URLField()
+    redoc = serializers.URLField()
+
+
+class HealthSerializer(serializers.Serializer[None]):
+    """The process answers."""
+
+    status = serializers.ChoiceField(choices=["healthy"])
+
+
+class ReadyChecksSerializer(serializers.Serializer[None]):
+    """ok, or what is wrong."""
+
+    database = serializers.CharField()
+    store = serializers.CharField()
+
+
+class ReadySerializer(serializers.Serializer[None]):
+    """Database and store answer."""
+
+    status = serializers.ChoiceField(choices=["ready"])
+    checks = ReadyChecksSerializer()
+
+
+class NotReadySerializer(ErrorSerializer):
+    """The message and the checks name what does not answer."""
+
+    checks = ReadyChecksSerializer()
+
+
+class PageSerializer(serializers.Serializer[None]):
+    """Links to the neighbouring pages."""
+
+    next = serializers.URLField(allow_null=True, help_text="the next page")
+    previous = serializers.URLField(allow_null=True, help_text="the page before")
+
+
+class GpuSerializer(serializers.Serializer[None]):
+    """A GPU, or a MIG instance of one, as the newest reading described it."""
+
+    id = serializers.CharField(help_text="uuid, and :instance for a MIG instance: what the other paths take")
+    uuid = serializers.CharField()
+    mig_id = serializers.CharField(help_text="empty for a physical GPU")
+    mig_profile = serializers.CharField()
+    gpu_id = serializers.IntegerField(allow_null=True, help_text="index on its host")
+    device = serializers.CharField()
+    model_name = serializers.CharField()
+    hostname = serializers.CharField()
+    driver_version = serializers.CharField()
+    namespace = serializers.CharField()
+    pod = serializers.CharField()
+    container = serializers.CharField()
+    state = serializers.ChoiceField(choices=["reporting", "stale"])
+    first_seen = serializers.DateTimeField()
+    last_seen = serializers.DateTimeField()
+    url = serializers.URLField()
+
+
+class GpuPageSerializer(PageSerializer):
+    """A page of the fleet."""
+
+    data = serializers.ListField(  # type: ignore[assignment]
+        child=serializers.CharField(), help_text="ids of the GPUs below"
+    )
+    count = serializers.IntegerField(help_text="how many match, on all pages")
+    gpus = GpuSerializer(many=True)
+
+
+class LatestSerializer(serializers.Serializer[None]):
+    """The newest reading of one metric."""
+
+    value = serializers.FloatField()
+    unit = serializers.CharField()
+    timestamp = serializers.DateTimeField()
+
+
+class GpuDetailSerializer(GpuSerializer):
+    """A GPU with its newest readings."""
+
+    latest = serializers.DictField(child=LatestSerializer(), help_text="by metric name")
+    labels = serializers.DictField(child=serializers.CharField())
+    telemetry_url = serializers.URLField()
+    metrics_url = serializers.URLField()
+    host_url = serializers.URLField(allow_null=True)
+
+
+class MetricNamesSerializer(serializers.Serializer[None]):
+    """The metrics that a GPU has readings of."""
+
+    data = serializers.ListField(child=serializers.CharField())  # type: ignore[assignment]
+    count = serializers.IntegerField()
+
+
+class ReadingSerializer(serializers.Serializer[None]):
+    """One metric of one GPU at one time, with what described the GPU then."""
+
+    timestamp = serializers.DateTimeField(help_text="UTC, to the nanosecond where the source was")
+    metric_name = serializers.CharField()
+    gpu_id = serializers.IntegerField(allow_null=True)
+    device = serializers.CharField()
+    uuid = serializers.CharField()
+    mig_id = serializers.CharField(required=False, help_text="only where there is one")
+    model_name = serializers.CharField()
+    hostname = serializers.CharField()
+    container = serializers.CharField()
+    pod = serializers.CharField()
+    namespace = serializers.CharField()
+    value = serializers.FloatField()
+    unit = serializers.CharField(help_text="empty when the catalogue does not know the metric")
+
+
+class ReadingPageSerializer(PageSerializer):
+    """A page of readings."""
+
+    data = ReadingSerializer(many=True)  # type: ignore[assignment]
+    count = serializers.IntegerField(help_text="rows in this answer")
+
+
+class HostSerializer(serializers.Serializer[None]):
+    """A host and its GPUs in sum; null where no GPU of it reports the metric."""
+
+    name = serializers.CharField()
+    gpu_count = serializers.IntegerField()
+    reporting = serializers.IntegerField()
+    stale = serializers.IntegerField()
+    mean_utilisation = serializers.FloatField(allow_null=True, help_text="percent")
+    power_watts = serializers.FloatField(allow_null=True)
+    memory_used_mib = serializers.FloatField(allow_null=True)
+    last_seen = serializers.DateTimeField()
+    url = serializers.URLField()
+
+
+class HostPageSerializer(PageSerializer):
+    """A page of hosts."""
+
+    data = HostSerializer(many=True)  # type: ignore[assignment]
+    count = serializers.IntegerField(help_text="how many there are, on all pages")
+
+
+class HostDetailSerializer(HostSerializer):
+    """A host with its GPUs."""
+
+    gpus = GpuSerializer(many=True)
+
+
+class MetricSerializer(serializers.Serializer[None]):
+    """What a metric is."""
+
+    name = serializers.CharField()
+    aliases = serializers.ListField(child=serializers.CharField())
+    title = serializers.CharField()
+    unit = serializers.CharField()
+    type = serializers.ChoiceField(choices=["gauge", "counter", "event", "unknown"])
+    range = serializers.ListField(
+        child=serializers.FloatField(allow_null=True),
+        min_length=2,
+        max_length=2,
+        help_text="lowest and highest value that can be true; null: no bound",
+    )
+    description = serializers.CharField()
+    seen = serializers.BooleanField(help_text="whether there are readings of it")
+
+
+class MetricListSerializer(serializers.Serializer[None]):
+    """The catalogue."""
+
+    data = MetricSerializer(many=True)  # type: ignore[assignment]
+    count = serializers.IntegerField()
+
+
+class BrokerSerializer(serializers.Serializer[None]):
+    """What the broker says of itself; null figures while it does not answer."""
+
+    available = serializers.BooleanField()
+    error = serializers.CharField(allow_null=True, help_text="why it does not answer")
+    address = serializers.CharField()
+    total_messages = serializers.IntegerField(allow_null=True)
+    oldest_offset = serializers.IntegerField(allow_null=True)
+    latest_offset = serializers.IntegerField(allow_null=True)
+    subscriber_count = serializers.IntegerField(allow_null=True)
+    bytes = serializers.IntegerField(allow_null=True)
+    segments = serializers.IntegerField(allow_null=True)
+    uptime = serializers.FloatField(allow_null=True, help_text="seconds")
+
+
+class SubscriberSerializer(serializers.Serializer[None]):
+    """One reader of the log."""
+
+    id = serializers.CharField()
+    current_offset = serializers.IntegerField(allow_null=True)
+    committed_offset = serializers.IntegerField(allow_null=True)
+    lag = serializers.IntegerField(allow_null=True, help_text="messages it has not committed")
+    connected = serializers.BooleanField()
+
+
+class CollectorSerializer(serializers.Serializer[None]):
+    """What one collector has done."""
+
+    id = serializers.CharField()
+    started = serializers.DateTimeField()
+    updated = serializers.DateTimeField()
+    committed_offset = serializers.IntegerField()
+    messages = serializers.IntegerField()
+    readings_stored = serializers.IntegerField()
+    refused = serializers.DictField(child=serializers.IntegerField(), help_text="readings refused, by reason")
+
+
+class ReadingCountsSerializer(serializers.Serializer[None]):
+    """The sum over all collectors; each counts what it wrote, so two that read the same log count twice."""
+
+    stored = serializers.IntegerField()
+    refused = serializers.DictField(child=serializers.IntegerField(), help_text="readings refused, by reason")
+
+
+class StoreSerializer(serializers.Serializer[None]):
+    """What the store holds."""
+
+    type = serializers.CharField()
+    readings = serializers.IntegerField()
+    series = serializers.IntegerField()
+    bytes = serializers.IntegerField()
+    oldest = serializers.DateTimeField(allow_null=True)
+    newest = serializers.DateTimeField(allow_null=True)
+    newest_age_seconds = serializers.FloatField(allow_null=True)
+
+
+class StatsSerializer(serializers.Serializer[None]):
+    """The pipeline from broker to store."""
+
+    broker = BrokerSerializer()
+    subscribers = SubscriberSerializer(many=True)
+    collectors = CollectorSerializer(many=True)
+    readings = ReadingCountsSerializer()
+    store = StoreSerializer()

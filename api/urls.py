@@ -1,0 +1,39 @@
+"""The addresses of the API. None has a trailing slash."""
+
+from __future__ import annotations
+
+from django.urls import path, re_path
+from django.views.generic import RedirectView
+
+from api.errors import unknown_path
+from api.views.gpus import GpuListView, GpuView
+from api.views.hosts import HostListView, HostView
+from api.views.metrics import MetricsView
+from api.views.pages import IndexView, RedocView, SchemaView, SwaggerView, prometheus
+from api.views.probes import HealthView, ReadyView
+from api.views.stats import StatsView
+from api.views.telemetry import GpuMetricsView, GpuTelemetryView, TelemetryView
+
+urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="swagger")),
+    path("health", HealthView.as_view(), name="health"),
+    path("ready", ReadyView.as_view(), name="ready"),
+    path("metrics", prometheus, name="prometheus"),
+    path("swagger/index.html", SwaggerView.as_view(), name="swagger"),
+    re_path(r"^swagger/?$", RedirectView.as_view(pattern_name="swagger")),
+    path("redoc", RedocView.as_view(), name="redoc"),
+    path("api", RedirectView.as_view(pattern_name="index")),
+    path("api/schema", SchemaView.as_view(), name="schema"),
+    path("api/v1", IndexView.as_view(), name="index"),
+    path("api/v1/gpus", GpuListView.as_view(), name="gpus"),
+    path("api/v1/gpus/<str:uuid>", GpuView.as_view(), name="gpu"),
+    path("api/v1/gpus/<str:uuid>/telemetry", GpuTelemetryView.as_view(), name="gpu-telemetry"),
+    path("api/v1/gpus/<str:uuid>/metrics", GpuMetricsView.as_view(), name="gpu-metrics"),
+    path("api/v1/telemetry", TelemetryView.as_view(), name="telemetry"),
+    path("api/v1/hosts", HostListView.as_view(), name="hosts"),
+    path("api/v1/hosts/<str:name>", HostView.as_view(), name="host"),
+    path("api/v1/metrics", MetricsView.as_view(), name="metrics"),
+    path("api/v1/stats", StatsView.as_view(), name="stats"),
+    path("api/<path:rest>", unknown_path),
+    path("api/", unknown_path),
+]

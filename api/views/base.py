@@ -1,0 +1,36 @@
+"""What every view of the API shares: its table of parameters, and what the schema says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from rest_framework.request import Request
+from rest_framework.serializers import Serializer
+from rest_framework.views import APIView
+
+from api.params import FORMAT, Parameter, read_parameters
+
+
+class ApiView(APIView):
+    """A read-only view. Subclasses fill the table; ``values`` holds the parsed parameters when ``get`` runs.
+
+    ``answer`` documents the body of a 200; ``path_help`` explains the parts of the path by name.
+    """
+
+    name: ClassVar[str]
+    tag: ClassVar[str]
+    operation_id: ClassVar[str]
+    answer: ClassVar[type[Serializer[Any]]]
+    parameters: ClassVar[tuple[Parameter, ...]] = ()
+    path_help: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    error_statuses: ClassVar[tuple[int, ...]] = (400, 503)
+
+    values: dict[str, Any]
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Read the parameters before the method runs. Raises BadRequest."""
+        super().initial(request, *args, **kwargs)
+        if request.method in {"GET", "HEAD"}:
+            self.values = read_parameters(request.query_params, (*self.parameters, FORMAT))

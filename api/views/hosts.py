@@ -1,0 +1,90 @@
+"""The hosts of the fleet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from api.errors import NotFound
+from api.gpus import gpu_answer, item_url, list_url
+from api.pagination import page_links
+from api.params import PAGE, PAGE_SIZE
+from api.serializers import HostDetailSerializer, HostPageSerializer
+from api.times import format_datetime
+from api.views.base import ApiView
+from inventory.models import Host
+from inventory.queries import gpus_for_list, stale_before
+from inventory.summaries import HostSummary, host_summaries
+
+HOST_IN_PATH = {"name": "the host's name"}
+_MAX_NAME_LENGTH = 255
+
+
+class HostListView(ApiView):
+    """The hosts by name, each with its GPUs in sum; only GPUs that report count in the sums."""
+
+    name = "Hosts"
+    tag = "fleet"
+    operation_id = "hosts"
+    answer = HostPageSerializer
+    parameters = (PAGE, PAGE_SIZE)
+
+    def get(self, request: Request) -> Response:
+        """The hosts by name, each with its GPUs in sum; only GPUs that report count in the sums."""
+        page, size = self.values["page"], self.values["page_size"] or settings.MAX_PAGE_SIZE
+        names = list(Host.objects.order_by("name").values_list("name", flat=True))
+        start, end = (page - 1) * size, page * size
+        on_page = names[start:end]
+        summaries = host_summaries(None if len(on_page) == len(names) else on_page) if on_page else []
+        base = list_url("hosts", request)
+        return Response(
+            {
+                "data": [_host_answer(summary, base) for summary in summaries],
+                "count": len(names),
+                **page_links(request, page, more=end < len(names))._asdict(),
+            }
+        )
+
+
+class HostView(ApiView):
+    """A host, its GPUs in sum and one by one."""
+
+    name = "Host"
+    tag = "fleet"
+    operation_id = "host"
+    answer = HostDetailSerializer
+    path_help = HOST_IN_PATH
+    error_statuses = (400, 404, 503)
+
+    def get(self, request: Request, name: str) -> Response:
+        """A host, its GPUs in sum and one by one."""
+        usable = len(name) <= _MAX_NAME_LENGTH and name.isprintable()
+        cutoff = stale_before() if usable else None
+        summaries = host_summaries([name], cutoff=cutoff) if usable else []
+        if not summaries:
+            raise NotFound(f"there is no host {name[:_MAX_NAME_LENGTH]!r}")
+        gpus_url = list_url("gpus", request)
+        gpus = gpus_for_list(hostnames=[name]).defer("latest", "labels")
+        return Response(
+            {
+                **_host_answer(summaries[0], list_url("hosts", request)),
+                "gpus": [gpu_answer(gpu, cutoff, gpus_url) for gpu in gpus],
+            }
+        )
+
+
+def _host_answer(summary: HostSummary, hosts_url: str) -> dict[str, Any]:
+    return {
+        "name": summary.name,
+        "gpu_count": summary.gpu_count,
+        "reporting": summary.reporting,
+        "stale": summary.stale,
+        "mean_utilisation": summary.mean_utilisation,
+        "power_watts": summary.power_watts,
+        "memory_used_mib": summary.memory_used_mib,
+        "last_seen": format_datetime(summary.last_seen),
+        "url": item_url(hosts_url, summary.name),
+    }

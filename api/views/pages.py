@@ -1,0 +1,72 @@
+"""The index of the API, its documentation pages and the Prometheus endpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.http import require_safe
+from drf_spectacular.renderers import OpenApiJsonRenderer2, OpenApiYamlRenderer
+from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
+from prometheus_client import CONTENT_TYPE_LATEST
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.reverse import reverse
+
+from api.prometheus import render_metrics
+from api.serializers import IndexSerializer
+from api.views.base import ApiView
+
+# The pages load nothing from elsewhere, and the browser holds them to it. Both tools write style attributes, and Redoc
+# searches in a worker that it makes from a blob.
+_POLICY = (
+    "default-src 'none'; connect-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; font-src 'self' data:;"
+    " img-src 'self' data:; worker-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class IndexView(ApiView):
+    """Where everything is. Any address here, opened in a browser, is a page."""
+
+    name = "GPU telemetry"
+    tag = "pipeline"
+    operation_id = "index"
+    answer = IndexSerializer
+    error_statuses = (400,)
+
+    def get(self, request: Request) -> Response:
+        """Where everything is."""
+        names = ("gpus", "hosts", "telemetry", "metrics", "stats", "schema", "swagger", "redoc")
+        return Response({name: reverse(name, request=request) for name in names})
+
+
+class SchemaView(SpectacularAPIView):
+    """The OpenAPI 3 description, as JSON unless YAML is asked for."""
+
+    renderer_classes = [OpenApiJsonRenderer2, OpenApiYamlRenderer]  # noqa: RUF012 - as its base class has it
+
+
+class SwaggerView(SpectacularSwaggerSplitView):
+    """Swagger UI over our own schema."""
+
+    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
+        """Add the policy."""
+        response.headers["Content-Security-Policy"] = _POLICY
+        return super().finalize_response(request, response, *args, **kwargs)
+
+
+class RedocView(SpectacularRedocView):
+    """Redoc over our own schema, without the fonts from elsewhere that its own page asks for."""
+
+    template_name = "api/redoc.html"
+
+    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
+        """Add the policy."""
+        response.headers["Content-Security-Policy"] = _POLICY
+        return super().finalize_response(request, response, *args, **kwargs)
+
+
+@require_safe
+def prometheus(request: HttpRequest) -> HttpResponse:
+    """Prometheus metrics of the pipeline."""
+    return HttpResponse(render_metrics(), content_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,48 @@
+"""/health and /ready, for load balancers and container platforms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from api.errors import RETRY_AFTER_SECONDS, error_body
+from api.probes import OK, check_all
+from api.renderers import JsonRenderer
+from api.serializers import HealthSerializer, ReadySerializer
+from api.views.base import ApiView
+
+
+class HealthView(ApiView):
+    """The web process answers. It says nothing of what the process needs: a restart would not mend that."""
+
+    name = "Health"
+    tag = "probes"
+    operation_id = "health"
+    answer = HealthSerializer
+    error_statuses = (400,)
+    renderer_classes = (JsonRenderer,)
+
+    def get(self, request: Request) -> Response:
+        """The web process answers."""
+        return Response({"status": "healthy"})
+
+
+class ReadyView(ApiView):
+    """Database and store answer, so requests can be served; a 503 names the one that does not."""
+
+    name = "Readiness"
+    tag = "probes"
+    operation_id = "ready"
+    answer = ReadySerializer
+    renderer_classes = (JsonRenderer,)
+
+    def get(self, request: Request) -> Response:
+        """Database and store answer; a 503 names the one that does not."""
+        checks = check_all()
+        broken = [f"the {part} {state}" for part, state in checks.items() if state != OK]
+        if not broken:
+            return Response({"status": "ready", "checks": checks})
+        body: dict[str, Any] = {**error_body(503, "; ".join(broken)), "checks": checks}
+        return Response(body, status=503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})

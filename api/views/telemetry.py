@@ -1,0 +1,188 @@
+"""Readings: of one GPU, and over the fleet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from api.cursor import Cursor, encode_cursor, parse_cursor
+from api.errors import BadRequest
+from api.gpus import GPU_IN_PATH, check_id, check_known
+from api.pagination import offset_links, page_links, same_with
+from api.params import (
+    END_TIME,
+    ORDER,
+    START_TIME,
+    Parameter,
+    check_range,
+    page_length,
+    several,
+    whole_number,
+)
+from api.rows import reading_rows
+from api.serializers import MetricNamesSerializer, ReadingPageSerializer
+from api.views.base import ApiView
+from readings.catalogue import canonical_name
+from stores.base import ReadingsQuery
+from stores.current import get_store
+
+DEFAULT_ROWS = 100
+
+METRIC_NAME = several("metric_name", "only this metric, by its name or an alias", canonical_name)
+HOSTNAME = several("hostname", "only readings taken on this host")
+GPU_ID = several(
+    "gpu_id", "only readings taken at this index of a host", whole_number(0, 2**31 - 1), type="integer", minimum=0
+)
+MODEL = several("model", "only GPUs of this model, by its full name")
+NAMESPACE = several("namespace", "only readings taken while this namespace had the GPU")
+POD = several("pod", "only readings taken while this pod had the GPU")
+LIMIT = Parameter(
+    name="limit",
+    help=f"most rows of the answer (default {DEFAULT_ROWS}); more than the service's MAX_PAGE_SIZE is cut to that",
+    parse=page_length,
+    schema={"type": "integer", "minimum": 1, "default": DEFAULT_ROWS},
+)
+OFFSET = Parameter(
+    name="offset",
+    help="rows to leave out at the start",
+    parse=whole_number(0, 1_000_000_000),
+    schema={"type": "integer", "minimum": 0, "default": 0},
+    default=0,
+)
+TELEMETRY_PAGE = Parameter(
+    name="page",
+    help="which page, from 1; to read on while new readings arrive, follow next, which uses a cursor",
+    parse=whole_number(1, 1_000_000),
+    schema={"type": "integer", "minimum": 1},
+)
+TELEMETRY_PAGE_SIZE = Parameter(
+    name="page_size",
+    help=f"rows on a page (default {DEFAULT_ROWS}); more than the service's MAX_PAGE_SIZE is cut to that",
+    parse=page_length,
+    schema={"type": "integer", "minimum": 1, "default": DEFAULT_ROWS},
+)
+CURSOR = Parameter(
+    name="cursor", help="where to read on: next has it; keep the other parameters as they were", parse=parse_cursor
+)
+
+
+def _conditions(values: dict[str, Any]) -> dict[str, Any]:
+    """The part of a ReadingsQuery that both views share. Raises BadRequest."""
+    check_range(values["start_time"], values["end_time"])
+    return {
+        "metric_names": values["metric_name"],
+        "hostnames": values["hostname"],
+        "start_ns": values["start_time"],
+        "end_ns": values["end_time"],
+        "newest_first": values["order"] == "desc",
+    }
+
+
+def _rows_asked(given: int | None) -> int:
+    return min(DEFAULT_ROWS, settings.MAX_PAGE_SIZE) if given is None else given
+
+
+class GpuTelemetryView(ApiView):
+    """The readings of one GPU, the newest first."""
+
+    name = "Telemetry of a GPU"
+    tag = "telemetry"
+    operation_id = "gpu_telemetry"
+    answer = ReadingPageSerializer
+    parameters = (START_TIME, END_TIME, LIMIT, OFFSET, METRIC_NAME, HOSTNAME, GPU_ID, ORDER)
+    path_help = GPU_IN_PATH
+    error_statuses = (400, 404, 503)
+
+    def get(self, request: Request, uuid: str) -> Response:
+        """The readings of one GPU, the newest first."""
+        check_id(uuid)
+        values = self.values
+        limit, offset = _rows_asked(values["limit"]), values["offset"]
+        query = ReadingsQuery(
+            gpus=(uuid,), gpu_ids=values["gpu_id"], limit=limit + 1, offset=offset, **_conditions(values)
+        )
+        rows = get_store().readings(query)
+        if not rows:
+            check_known(uuid)
+        links = offset_links(request, offset, limit, more=len(rows) > limit)
+        data = reading_rows(rows[:limit])
+        return Response({"data": data, "count": len(data), "next": links.next, "previous": links.previous})
+
+
+class GpuMetricsView(ApiView):
+    """The names of the metrics that a GPU has readings of."""
+
+    name = "Metrics of a GPU"
+    tag = "telemetry"
+    operation_id = "gpu_metrics"
+    answer = MetricNamesSerializer
+    path_help = GPU_IN_PATH
+    error_statuses = (400, 404, 503)
+
+    def get(self, request: Request, uuid: str) -> Response:
+        """The names of the metrics that a GPU has readings of."""
+        check_id(uuid)
+        names = get_store().metric_names(uuid)
+        if not names:
+            check_known(uuid)
+        return Response({"data": names, "count": len(names)})
+
+
+class TelemetryView(ApiView):
+    """The readings of the whole fleet, the newest first."""
+
+    name = "Telemetry"
+    tag = "telemetry"
+    operation_id = "telemetry"
+    answer = ReadingPageSerializer
+    parameters = (
+        METRIC_NAME,
+        HOSTNAME,
+        GPU_ID,
+        MODEL,
+        NAMESPACE,
+        POD,
+        START_TIME,
+        END_TIME,
+        ORDER,
+        TELEMETRY_PAGE,
+        TELEMETRY_PAGE_SIZE,
+        CURSOR,
+    )
+
+    def get(self, request: Request) -> Response:
+        """The readings of the whole fleet, the newest first."""
+        values = self.values
+        conditions = _conditions(values)
+        newest_first: bool = conditions["newest_first"]
+        page: int | None = values["page"]
+        cursor: Cursor | None = values["cursor"]
+        if cursor is not None and page is not None:
+            raise BadRequest("page and cursor exclude each other: give one of them")
+        if cursor is not None and cursor.newest_first != newest_first:
+            raise BadRequest("cursor is from an answer in the other order: keep order as it was")
+        size = _rows_asked(values["page_size"])
+        query = ReadingsQuery(
+            gpu_ids=values["gpu_id"],
+            models=values["model"],
+            namespaces=values["namespace"],
+            pods=values["pod"],
+            limit=size + 1,
+            offset=((page or 1) - 1) * size,
+            after=cursor.position if cursor else None,
+            **conditions,
+        )
+        rows = get_store().readings(query)
+        more = len(rows) > size
+        rows = rows[:size]
+        if page is not None:
+            links = page_links(request, page, more=more)._asdict()
+        else:
+            # A cursor stays right while new readings come in on top; it leads onwards only.
+            after = encode_cursor(Cursor(newest_first, rows[-1].position)) if more else None
+            links = {"next": same_with(request, cursor=after) if after else None, "previous": None}
+        data = reading_rows(rows)
+        return Response({"data": data, "count": len(data), **links})

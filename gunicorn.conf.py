@@ -1,0 +1,39 @@
+"""How gunicorn serves the web part: ``manage.py serve``, or ``gunicorn telemetry_site.wsgi`` in this folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from telemetry_site import options
+from telemetry_site.env import Address, SettingError
+
+try:
+    bind = str(Address(options.HOST.read(), options.PORT.read()))
+    # Memory storage lives in one process; more would each have their own.
+    workers = 1 if options.STORAGE_TYPE.read() == "memory" else options.WEB_CONCURRENCY.read()
+except SettingError as error:
+    sys.exit(f"error: {error}")
+
+wsgi_app = "telemetry_site.wsgi:application"
+proc_name = "gpu-telemetry"
+# Threads, so that a probe is answered while slow questions are being worked on.
+worker_class = "gthread"
+threads = 4
+timeout = 60
+# Less than the 10 s in which every service has stopped after SIGTERM.
+graceful_timeout = 8
+keepalive = 5
+# A question may name many hosts or pods.
+limit_request_line = 8190
+# No management socket in the home folder.
+control_socket_disable = True
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """With memory storage the worker collects for itself: let it commit and hang up."""
+    if (embedded := sys.modules.get("ingest.embedded")) is not None:
+        embedded.stop_embedded_collector()

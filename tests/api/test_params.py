@@ -1,0 +1,145 @@
+"""Query parameters are read by a table, and what it does not know is refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.http import QueryDict
+from pytest_django import Settings
+
+from api.errors import BadRequest
+from api.params import (
+    END_TIME,
+    ORDER,
+    PAGE,
+    PAGE_SIZE,
+    START_TIME,
+    Parameter,
+    boolean,
+    check_range,
+    read_parameters,
+    several,
+    text,
+    whole_number,
+)
+
+HOSTNAME = several("hostname", "only this host")
+OFFSET = Parameter(name="offset", help="rows to leave out", parse=whole_number(0, 10), default=0)
+MIG = Parameter(name="mig", help="also instances", parse=boolean, default=False)
+SEARCH = Parameter(name="search", help="any part", parse=text)
+KNOWN = (PAGE, PAGE_SIZE, START_TIME, END_TIME, ORDER, HOSTNAME, OFFSET, MIG, SEARCH)
+
+
+def read(query: str) -> dict[str, Any]:
+    return read_parameters(QueryDict(query), KNOWN)
+
+
+def refusal(query: str) -> str:
+    with pytest.raises(BadRequest) as caught:
+        read(query)
+    message = str(caught.value.detail)
+    assert "\n" not in message
+    return message
+
+
+def test_absent_parameters_have_their_defaults() -> None:
+    values = read("")
+    assert values == {
+        "page": 1,
+        "page_size": None,
+        "start_time": None,
+        "end_time": None,
+        "order": "desc",
+        "hostname": (),
+        "offset": 0,
+        "mig": False,
+        "search": None,
+    }
+
+
+def test_values_are_parsed() -> None:
+    values = read("page=3&start_time=2025-07-18T20:42:34.5Z&hostname=b&hostname=a&mig=true&order=asc")
+    assert values["page"] == 3
+    assert values["start_time"] == 1752871354_500_000_000
+    assert values["hostname"] == ("b", "a")
+    assert values["mig"] is True
+    assert values["order"] == "asc"
+
+
+@pytest.mark.parametrize(
+    "query", ["start_time=2025-07-18T13:42:34-07:00", "start_time=2025-07-18T22:42:34+02:00", "start_time=1752871354"]
+)
+def test_a_time_may_have_an_offset_even_when_its_plus_was_not_encoded(query: str) -> None:
+    assert read(query)["start_time"] == 1752871354_000_000_000
+
+
+def test_a_time_without_offset_keeps_its_space() -> None:
+    assert read("start_time=2025-07-18 20:42:34")["start_time"] == 1752871354_000_000_000
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
+    message = refusal("pgae=2")
+    assert "'pgae'" in message
+    assert "page_size" in message
+    assert "hostname" in message
+
+
+def test_where_no_parameter_is_known_the_message_says_so() -> None:
+    with pytest.raises(BadRequest, match="there are none here"):
+        read_parameters(QueryDict("page=1"), ())
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("page=1&page=2", ("page", "2 times", "once")),
+        ("page=", ("page", "empty")),
+        ("page=0", ("page", "out of range", "1 to")),
+        ("page=-1", ("page", "out of range")),
+        ("page=1.5", ("page", "not a whole number")),
+        ("page=１", ("page", "not a whole number")),
+        ("page=" + "9" * 400, ("page", "out of range")),
+        ("page=" + "9" * 5000, ("page", "too long", "512")),
+        ("offset=11", ("offset", "0 to 10")),
+        ("page_size=0", ("page_size", "1 to")),
+        ("page_size=ten", ("page_size", "1 to")),
+        ("order=newest", ("order", "desc or asc")),
+        ("mig=yes", ("mig", "true or false")),
+        ("hostname=a%00b", ("hostname", "cannot be printed")),
+        ("hostname=a%0ab", ("hostname", "cannot be printed")),
+        ("hostname=" + "x" * 513, ("hostname", "too long")),
+        ("&".join(["hostname=a"] * 101), ("hostname", "at most 100 times")),
+        ("start_time=yesterday", ("start_time", "'yesterday'", "RFC 3339")),
+        ("start_time=2025-13-01T00:00:00Z", ("start_time", "RFC 3339")),
+        ("start_time=9999-12-31T23:59:59Z", ("start_time", "1678 to 2262")),
+        ("end_time=0001-01-01T00:00:00+14:00", ("end_time",)),
+        ("end_time=" + "9" * 400, ("end_time",)),
+        ("end_time=nan", ("end_time", "RFC 3339")),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(query: str, words: tuple[str, ...]) -> None:
+    message = refusal(query)
+    for word in words:
+        assert word in message
+
+
+def test_a_long_value_is_not_echoed_whole() -> None:
+    assert len(refusal("page=" + "x" * 500)) < 200
+    assert len(refusal("x" * 500 + "=1")) < 300
+
+
+def test_page_size_is_cut_to_the_maximum(settings: Settings) -> None:
+    settings.MAX_PAGE_SIZE = 50
+    assert read("page_size=50")["page_size"] == 50
+    assert read("page_size=51")["page_size"] == 50
+    assert read("page_size=" + "9" * 300)["page_size"] == 50
+
+
+def test_a_range_must_hold_something() -> None:
+    check_range(None, 5)
+    check_range(5, None)
+    check_range(4, 5)
+    for end in (4, 5):
+        with pytest.raises(BadRequest, match="end_time must be later than start_time"):
+            check_range(5, end)

@@ -1,0 +1,145 @@
+"""``manage.py serve`` runs gunicorn in its own place: one process to signal, one line when it cannot listen."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.core.management.base import CommandError
+
+from api.management.commands.serve import listen
+from telemetry_site.env import Address
+from tests.api.serving import START_SECONDS, Service, environment, manage, serving
+
+
+@pytest.fixture(scope="module")
+def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder with a migrated database."""
+    folder = tmp_path_factory.mktemp("state")
+    subprocess.run(manage("migrate", "--verbosity", "0"), env=environment(folder), check=True, timeout=START_SECONDS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def service(state_dir: Path) -> Iterator[Service]:
+    """One service for all tests that only ask."""
+    with serving(state_dir) as running:
+        yield running
+
+
+def assets_of(page: str) -> list[str]:
+    return re.findall(r"<(?:script|link|img)[^>]*?\b(?:src|href)=\"([^\"]+)\"", page)
+
+
+@pytest.mark.parametrize("path", ["/swagger/index.html", "/redoc", "/admin/login/"])
+def test_a_page_and_every_asset_it_names_come_from_here(service: Service, path: str) -> None:
+    page = service.get(path)
+    assert page.status == 200
+    assets = assets_of(page.body.decode())
+    assert assets
+    for asset in assets:
+        assert asset.startswith("/"), asset
+        answer = service.get(asset.replace("&amp;", "&"))
+        assert answer.status == 200, asset
+        assert answer.body, asset
+
+
+def test_browsable_pages_have_their_assets(service: Service) -> None:
+    page = service.get("/api/v1/gpus", Accept="text/html")
+    assert page.status == 200
+    assert page.headers["Content-Type"].startswith("text/html")
+    assets = assets_of(page.body.decode())
+    assert "/static/api/browse.js" in assets
+    for asset in assets:
+        assert service.get(asset).status == 200, asset
+
+
+def test_the_schema_is_json_that_names_every_path(service: Service) -> None:
+    schema = json.loads(service.get("/api/schema").body)
+    assert schema["openapi"].startswith("3.")
+    assert "/api/v1/gpus/{uuid}/telemetry" in schema["paths"]
+
+
+def test_the_root_leads_to_the_documentation(service: Service) -> None:
+    answer = service.get("/")  # follows the redirect
+    assert answer.status == 200
+    assert b"swagger-ui" in answer.body
+
+
+def test_probes_are_answered_on_any_host_name(service: Service) -> None:
+    for path in ("/health", "/ready"):
+        assert service.get(path, Host="10.1.2.3").status == 200
+    refused = service.get("/api/v1/gpus", Host="elsewhere.example")
+    assert refused.status == 400
+    assert json.loads(refused.body)["error"] == "bad_request"
+
+
+def test_a_long_question_is_answered(service: Service) -> None:
+    pods = "&".join(f"pod=training-job-{number:040}" for number in range(100))
+    assert service.get(f"/api/v1/telemetry?{pods}").status == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_status_0(state_dir: Path, number: int, tmp_path: Path) -> None:
+    with serving(state_dir, cwd=tmp_path) as running:  # started from another folder
+        assert running.get("/health").status == 200
+        assert running.stop(number) == 0
+    assert not any("Traceback" in line for line in running.lines)
+
+
+def test_a_port_in_use_is_one_line(state_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = subprocess.run(
+            manage("serve", "--port", str(port)),
+            env=environment(state_dir),
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+        )
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert len(ended.stderr.splitlines()) == 1
+    assert f"127.0.0.1:{port}" in ended.stderr
+    assert "in use" in ended.stderr
+
+
+def test_a_bad_flag_is_one_line(state_dir: Path) -> None:
+    ended = subprocess.run(
+        manage("serve", "--web-concurrency", "many"),
+        env=environment(state_dir),
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+    )
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 1
+    assert "WEB_CONCURRENCY" in ended.stderr
+
+
+def test_listen_takes_a_free_port() -> None:
+    with listen(Address("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()[:2], 5):
+        assert listener.getsockname()[1] > 0
+
+
+def test_listen_knows_ipv6() -> None:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            pass
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    with listen(Address("::1", 0)) as listener:
+        assert listener.family == socket.AF_INET6
+
+
+def test_an_address_that_is_not_ours_is_refused_by_name() -> None:
+    with pytest.raises(CommandError, match=r"no-such-host\.invalid"):
+        listen(Address("no-such-host.invalid", 0))
+    with pytest.raises(CommandError, match=r"192\.0\.2\.1"):
+        listen(Address("192.0.2.1", 0))
