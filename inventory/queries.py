@@ -1,0 +1,132 @@
+"""What lists and pages ask of the inventory: which GPUs, which of them are stale, and how each host is doing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal, NamedTuple
+
+from django.conf import settings
+from django.db.models import Count, Max, Q, QuerySet
+
+from inventory.models import GPU, Host, Placement
+from readings.catalogue import unit_of
+
+State = Literal["reporting", "stale"]
+STATES: tuple[State, ...] = ("reporting", "stale")
+
+
+def newest_reading() -> datetime | None:
+    """The time of the fleet's newest reading; None while there is none. One query."""
+    newest: datetime | None = GPU.objects.aggregate(newest=Max("last_seen"))["newest"]
+    return newest
+
+
+def stale_before() -> datetime | None:
+    """A GPU is stale when its last reading is older than this: STALE_AFTER before the fleet's newest. One query.
+
+    Measured against the fleet and not the clock, so a replayed capture is not all stale. None while there are no GPUs.
+    """
+    newest = newest_reading()
+    return None if newest is None else newest - timedelta(seconds=settings.STALE_AFTER)
+
+
+def state_of(gpu: GPU, cutoff: datetime | None) -> State:
+    """Whether a GPU reports or is stale, by the cutoff that ``stale_before`` gave."""
+    return "stale" if cutoff is not None and gpu.last_seen < cutoff else "reporting"
+
+
+def in_state(state: State, cutoff: datetime | None, prefix: str = "") -> Q:
+    """The condition for GPUs in that state; ``prefix`` is a path to the GPU, as ``gpus__``. Raises ValueError."""
+    if state not in STATES:
+        raise ValueError(f"{state!r} is not a state: use {' or '.join(STATES)}")
+    if cutoff is None:  # no GPUs, so none is stale
+        return Q(pk__in=[]) if state == "stale" else Q()
+    return Q((f"{prefix}last_seen__{'gte' if state == 'reporting' else 'lt'}", cutoff))
+
+
+def gpus_for_list(
+    *,
+    hostnames: Sequence[str] = (),
+    models: Sequence[str] = (),
+    namespaces: Sequence[str] = (),
+    pods: Sequence[str] = (),
+    state: State | None = None,
+    search: str = "",
+    mig: bool = False,
+    cutoff: datetime | None = None,
+) -> QuerySet[GPU]:
+    """Physical GPUs, with ``mig`` their MIG instances too, in the order host, index, id, each with its host at hand.
+
+    Several values of one filter are alternatives; filters, and the words of ``search``, must all hold. A word is looked
+    for, whatever its case, in id, host name, model and pod. Namespace and pod are those that run there now, also those
+    that share the GPU or run on one of its instances. ``cutoff`` saves a query where ``stale_before`` was already asked.
+    Raises ValueError for an unknown state.
+    """
+    found = GPU.objects.select_related("host")
+    if not mig:
+        found = found.filter(mig_id="")
+    if hostnames:
+        found = found.filter(host__name__in=hostnames)
+    if models:
+        found = found.filter(model_name__in=models)
+    if namespaces or pods:
+        conditions: dict[str, Any] = {}
+        if namespaces:
+            conditions["namespace__in"] = namespaces
+        if pods:
+            conditions["pod__in"] = pods
+        found = found.filter(_runs(**conditions))
+    if state is not None:
+        found = found.filter(in_state(state, cutoff or stale_before()))
+    for word in search.split():
+        found = found.filter(
+            Q(id__icontains=word)
+            | Q(host__name__icontains=word)
+            | Q(model_name__icontains=word)
+            | _runs(pod__icontains=word)
+        )
+    return found
+
+
+def _runs(**conditions: Any) -> Q:
+    """GPUs on which something runs of which the conditions hold: by their own row, a share, or one of their instances."""
+    running = Placement.objects.filter(ended=None, **conditions)
+    return Q(**conditions) | Q(pk__in=running.values("gpu_id")) | Q(mig_id="", uuid__in=running.values("gpu__uuid"))
+
+
+class FleetCounts(NamedTuple):
+    """Hosts, and physical GPUs by state."""
+
+    hosts: int
+    gpus: int
+    reporting: int
+    stale: int
+    newest: datetime | None
+
+
+def fleet_counts() -> FleetCounts:
+    """How large the fleet is. Three queries."""
+    newest = newest_reading()
+    cutoff = None if newest is None else newest - timedelta(seconds=settings.STALE_AFTER)
+    counts = GPU.objects.filter(mig_id="").aggregate(
+        gpus=Count("pk"), stale=Count("pk", filter=in_state("stale", cutoff))
+    )
+    return FleetCounts(Host.objects.count(), counts["gpus"], counts["gpus"] - counts["stale"], counts["stale"], newest)
+
+
+class LatestReading(NamedTuple):
+    """The newest reading of one metric of a GPU; ``unit`` is empty where the metric is not known."""
+
+    metric_name: str
+    value: float
+    unit: str
+    time_ns: int
+
+
+def latest_readings(gpu: GPU) -> list[LatestReading]:
+    """The newest reading of each metric, sorted by name. No query."""
+    return [
+        LatestReading(name, float(value), unit_of(name), time_ns)
+        for name, (value, time_ns) in sorted(gpu.latest.items())
+    ]
