@@ -42,7 +42,9 @@ class MetricReader:
     def __init__(self) -> None:
         self.builder = BlockBuilder()
         self.refusals: list[Refusal] = []
+        # Once per GPU and name of the batch, not per reading.
         self._gpus: dict[Hashable, Gpu] = {}
+        self._names: dict[str, str] = {}
 
     def read(self, metrics: Iterable[Metric]) -> None:
         """Take them all, numbered from 0 in the refusals' details."""
@@ -66,20 +68,20 @@ class MetricReader:
             return
         if isinstance(value, UnsetType):
             raise Refused(BAD_NUMBER, "value is missing")
-        key = (
-            *(metric.uuid, metric.hostname, metric.gpu_id, metric.device, metric.model_name),
-            *(metric.container, metric.pod, metric.namespace),
-            tuple(metric.labels.items()) if metric.labels else None,
-        )
+        labels = tuple(metric.labels.items()) if metric.labels else None
+        described = (metric.uuid, metric.hostname, metric.gpu_id, metric.device, metric.model_name)
+        key = (described, metric.container, metric.pod, metric.namespace, labels)
         gpu = self._gpus.get(key)
         if gpu is None:
             gpu = self._gpus[key] = check_gpu(_gpu_of(metric))
-        name = check_metric_name(metric.metric_name)
+        name = self._names.get(metric.metric_name)
+        if name is None:
+            name = self._names[metric.metric_name] = check_metric_name(metric.metric_name)
         self.builder.add(gpu, name, _time_of(metric), parse_value(value) if isinstance(value, str) else value)
 
 
 def _gpu_of(metric: Metric) -> Gpu:
-    told, extras = split_labels(metric.labels or {})
+    told, extras = split_labels(metric.labels) if metric.labels else ({}, {})
     uuid = (metric.uuid or told.get("uuid", "")).strip()
     if not uuid:
         raise Refused(NO_IDENTITY, "uuid is missing")

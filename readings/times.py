@@ -87,7 +87,7 @@ def epoch_ns(value: float) -> int:
         raise ValueError(f"bad time {value!r}: give {_ALLOWED}")
     unit = _unit_ns(value)
     if isinstance(value, int):
-        return value * unit
+        return _in_range(value * unit, value)
     return _in_range(round(value * unit / 1000) * 1000, value)
 
 

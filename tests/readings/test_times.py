@@ -109,9 +109,9 @@ def test_a_number_is_taken_as_s_ms_us_or_ns_by_its_size(value: float, expected: 
     assert epoch_ns(value) == expected
 
 
-@pytest.mark.parametrize("value", [-1, -0.5, 1 << 63, 1e300, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [-1, -0.5, 1 << 63, 10**11 - 1, 99999999999.5, 1e300, float("nan"), float("inf")])
 def test_a_number_that_is_no_time_is_refused(value: float) -> None:
-    with pytest.raises(ValueError, match="bad time"):
+    with pytest.raises(ValueError, match=r"bad time|out of range"):
         epoch_ns(value)
 
 
