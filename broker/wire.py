@@ -55,7 +55,7 @@ class FrameReader:
             data = b"".join(self._pieces)
             self._pieces.clear()
             self.held = 0
-        frames = []
+        frames: list[bytes] = []
         position, end, skip = 0, len(data), self._skip
         self._need = PREFIX
         while end - position >= PREFIX:

@@ -1,0 +1,137 @@
+"""Group commit: what arrives while one group is being written becomes the next group.
+
+There is no timer. An idle broker writes a message at once; a busy one writes as many in one go as came meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+from broker.errors import BrokerError, LogFailed
+from broker.group import Answer, Entry, Group
+from broker.log import Log
+from broker.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+Owner = TypeVar("Owner")
+
+# Most of one group. Bounds how long the event loop is busy with it, before and after the write.
+GROUP_BYTES = 2 << 20
+GROUP_ENTRIES = 2048
+
+
+class Waiting(NamedTuple, Generic[Owner]):
+    """A publish that waits for its group: the entry and who is to be told."""
+
+    entry: Entry
+    owner: Owner
+    mark: bytes
+
+
+class Committer(Generic[Owner]):
+    """Collects publishes into groups and has them written one group at a time.
+
+    ``on_written(group, waiting, answers)`` and ``on_refused(waiting, error)`` are called on the event loop. ``on_failed``
+    is called once, when the log can promise nothing any more (a failed fsync): nothing of that group or after it is answered.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        writer: Worker,
+        *,
+        on_written: Callable[[Group, Sequence[Waiting[Owner]], Sequence[Answer]], None],
+        on_refused: Callable[[Sequence[Waiting[Owner]], BrokerError], None],
+        on_failed: Callable[[BaseException], None],
+    ) -> None:
+        self.bytes = 0  # of all that waits or is being written
+        self.refusal: BrokerError | None = None  # why the last group was refused; None once one is written
+        self._log = log
+        self._writer = writer
+        self._loop = asyncio.get_running_loop()
+        self._on_written = on_written
+        self._on_refused = on_refused
+        self._on_failed = on_failed
+        self._waiting: deque[Waiting[Owner]] = deque()
+        self._scheduled = False
+        self._in_flight = False
+        self._failed = False
+        self._since = 0.0
+        self._idle: asyncio.Future[None] | None = None
+
+    def add(self, entry: Entry, owner: Owner, mark: bytes) -> None:
+        """Take a publish. It is answered by one of the call-backs."""
+        self._waiting.append(Waiting(entry, owner, mark))
+        self.bytes += len(entry.payload)
+        if not self._scheduled and not self._in_flight:
+            self._scheduled = True
+            self._loop.call_soon(self._start_scheduled)
+
+    def waits_for(self) -> float:
+        """Seconds since the group that is being written was given to the writer; 0 when there is none."""
+        return time.monotonic() - self._since if self._in_flight else 0.0
+
+    async def wait_idle(self) -> None:
+        """Return when everything taken is answered, or the log has failed."""
+        while (self._waiting or self._in_flight) and not self._failed:
+            if self._idle is None:
+                self._idle = self._loop.create_future()
+            await asyncio.shield(self._idle)
+
+    def _start_scheduled(self) -> None:
+        self._scheduled = False
+        if not self._in_flight:
+            self._start()
+
+    def _start(self) -> None:
+        if not self._waiting or self._failed:
+            self._tell_idle()
+            return
+        batch = self._take()
+        group = self._log.prepare([waiting.entry for waiting in batch])
+        self._in_flight = True
+        self._since = time.monotonic()
+        self._writer.submit(lambda: self._log.commit(group), lambda _, error: self._committed(group, batch, error))
+
+    def _take(self) -> list[Waiting[Owner]]:
+        waiting = self._waiting
+        batch: list[Waiting[Owner]] = []
+        size = 0
+        while waiting and len(batch) < GROUP_ENTRIES and size < GROUP_BYTES:
+            one = waiting.popleft()
+            size += len(one.entry.payload)
+            batch.append(one)
+        return batch
+
+    def _committed(self, group: Group, batch: Sequence[Waiting[Owner]], error: BaseException | None) -> None:
+        self._in_flight = False
+        self.bytes -= sum(len(waiting.entry.payload) for waiting in batch)
+        if error is None:
+            answers = self._log.finish(group)
+            if self.refusal is not None:
+                logger.info("the log takes messages again")
+                self.refusal = None
+            self._on_written(group, batch, answers)
+        elif isinstance(error, BrokerError) and not isinstance(error, LogFailed):
+            self._log.abort(group)
+            if self.refusal is None or self.refusal.code != error.code:
+                logger.error("publishes are refused: %s", error)
+            self.refusal = error
+            self._on_refused(batch, error)
+        else:
+            self._failed = True
+            self._tell_idle()
+            self._on_failed(error)
+            return
+        self._start()
+
+    def _tell_idle(self) -> None:
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+        self._idle = None

@@ -1,0 +1,75 @@
+"""The broker as a service."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal, cast
+
+from django.conf import settings
+from django.core.management.base import CommandError
+
+from broker.connection import ConnectionLimits
+from broker.errors import LogFailed, LogLocked, LogUnusable
+from broker.log import LogConfig
+from broker.server import ListenError, ServerConfig
+from broker.service import run
+from telemetry_site.flags import ServiceCommand
+from telemetry_site.service import stop_signals
+
+EXIT_LOCKED = 73
+EXIT_LOG_FAILED = 74
+
+
+class Command(ServiceCommand):
+    """Keep the log and serve it until SIGTERM or SIGINT."""
+
+    help = "Run the message broker: one durable log on disk, for any number of publishers and subscribers."
+    command_name = "runbroker"
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Exit status: 0 stopped, 1 cannot start, 73 the log is another broker's, 74 an fsync failed."""
+        _refuse_open_door()
+        try:
+            asyncio.run(_serve())
+        except LogLocked as error:
+            raise CommandError(str(error), returncode=EXIT_LOCKED) from error
+        except LogFailed as error:
+            raise CommandError(f"{error}: start again to recover", returncode=EXIT_LOG_FAILED) from error
+        except (LogUnusable, ListenError) as error:
+            raise CommandError(str(error)) from error
+
+
+async def _serve() -> None:
+    tcp, http = settings.TCP_ADDR, settings.HTTP_ADDR
+    log_config = LogConfig(
+        segment_bytes=settings.SEGMENT_BYTES,
+        fsync=cast(Literal["always", "interval", "never"], settings.FSYNC),
+        buffer_messages=settings.BUFFER_SIZE,
+        free_space_reserve=settings.FREE_SPACE_RESERVE,
+    )
+    config = ServerConfig(
+        host=tcp.host,
+        port=tcp.port,
+        http_host=http.host,
+        http_port=http.port,
+        http_token="" if http.is_loopback else settings.BROKER_TOKEN,
+        fsync=settings.FSYNC,
+        limits=ConnectionLimits(max_frame=settings.MAX_FRAME_BYTES, token=settings.BROKER_TOKEN),
+        max_connections=settings.MAX_CONNECTIONS,
+    )
+    stop = asyncio.Event()
+    with stop_signals(stop):
+        await run(settings.STATE_DIR / "broker", log_config, config, stop)
+
+
+def _refuse_open_door() -> None:
+    """Nobody's log is open to a network by accident."""
+    if settings.BROKER_TOKEN or settings.BROKER_ALLOW_ANONYMOUS:
+        return
+    for name in ("TCP_ADDR", "HTTP_ADDR"):
+        address = getattr(settings, name)
+        if not address.is_loopback:
+            raise CommandError(
+                f"{name} {address} can be reached from other machines and no BROKER_TOKEN is set: "
+                "set one, listen on the loopback, or allow it with BROKER_ALLOW_ANONYMOUS=true"
+            )

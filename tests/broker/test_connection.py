@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from broker import wire
+from broker.connection import (
+    Ack,
+    ConnectionLimits,
+    Event,
+    GetStats,
+    Hello,
+    Nack,
+    Ping,
+    Publish,
+    Refused,
+    ServerConnection,
+    Subscribe,
+    Unsubscribe,
+)
+from broker.errors import BrokerError
+from broker.wire import FrameReader, frame
+
+LIMITS = ConnectionLimits(max_frame=4096)
+GUARDED = ConnectionLimits(max_frame=1 << 16, token="sesame")  # nosec
+
+
+def request(**fields: object) -> bytes:
+    return frame(json.dumps(fields).encode())
+
+
+def one(data: bytes, limits: ConnectionLimits = LIMITS) -> Event:
+    (event,) = ServerConnection(limits, 0.0).receive_data(data, 0.0)
+    return event
+
+
+def refusal(data: bytes, limits: ConnectionLimits = LIMITS) -> Refused:
+    event = one(data, limits)
+    assert isinstance(event, Refused)
+    return event
+
+
+def sent(connection: ServerConnection) -> list[Any]:
+    return [json.loads(body) for body in FrameReader(1 << 20).feed(connection.data_to_send())]
+
+
+CONVERSATION = b"".join(
+    [
+        request(type="hello", client="c"),
+        request(type="publish", message_id="m1", payload={"a": 1}),
+        request(type="publish", producer="00000000000000aa", sequence=7, payload=[2], later="ignored"),
+        request(type="subscribe", subscriber_id="c1"),
+        request(type="subscribe", subscriber_id="c1", offset=-2, message_id=4),
+        request(type="ack", message_id="m"),
+        request(type="ack", offset=3),
+        request(type="nack", offset=0, message_id="n"),
+        request(type="unsubscribe"),
+        request(type="ping"),
+        request(type="pong"),
+        request(type="get_stats", message_id="s"),
+    ]
+)
+EVENTS: list[Event] = [
+    Hello("c"),
+    Publish(b'{"a": 1}', "", 0, b'"m1"'),
+    Publish(b"[2]", "00000000000000aa", 7, b""),
+    Subscribe("c1", None, b""),
+    Subscribe("c1", -2, b"4"),
+    Ack(None, b'"m"'),
+    Ack(3, b""),
+    Nack(0, b'"n"'),
+    Unsubscribe(b""),
+    Ping(b""),
+    GetStats(b'"s"'),
+]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 17, 64, 10_000])
+def test_requests_become_events_however_the_bytes_are_cut(size: int) -> None:
+    connection = ServerConnection(LIMITS, 0.0)
+    events: list[Event] = []
+    for start in range(0, len(CONVERSATION), size):
+        events += connection.receive_data(CONVERSATION[start : start + size], 0.0)
+    assert events == EVENTS
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "words"),
+    [
+        (request(type="dance"), "unknown_type", "'dance'"),
+        (request(kind="publish"), "unknown_type", "NoneType"),
+        (request(type={"a": 1}), "unknown_type", "dict"),
+        (request(type="pong"), "unknown_type", "'pong'"),
+        (request(type="publish"), "bad_request", "payload"),
+        (request(type="publish", payload=1, producer="xyz", sequence=1), "bad_request", "16"),
+        (request(type="publish", payload=1, producer="0" * 16, sequence=1), "bad_request", "16"),
+        (request(type="publish", payload=1, producer=5, sequence=1), "bad_request", "producer"),
+        (request(type="publish", payload=1, producer="00000000000000aa"), "bad_request", "sequence"),
+        (request(type="publish", payload=1, producer="00000000000000aa", sequence=-1), "bad_request", "sequence"),
+        (request(type="publish", payload=1, producer="00000000000000aa", sequence=10**12), "bad_request", "sequence"),
+        (request(type="publish", payload=1, producer="00000000000000aa", sequence=True), "bad_request", "sequence"),
+        (request(type="publish", payload="x" * 4050), "too_large", "payload"),
+        (request(type="publish", payload=1, message_id="m" * 1100), "bad_request", "message_id"),
+        (request(type="subscribe"), "bad_request", "subscriber_id"),
+        (request(type="subscribe", subscriber_id=""), "bad_request", "subscriber_id"),
+        (request(type="subscribe", subscriber_id="a\nb"), "bad_request", "subscriber_id"),
+        (request(type="subscribe", subscriber_id="x" * 129), "bad_request", "subscriber_id"),
+        (request(type="subscribe", subscriber_id="c", offset=-3), "bad_request", "offset"),
+        (request(type="subscribe", subscriber_id="c", offset="0"), "bad_request", "offset"),
+        (request(type="ack", offset=-1), "bad_request", "offset"),
+        (request(type="ack", offset=1.5), "bad_request", "offset"),
+        (request(type="nack", offset=10**17), "bad_request", "offset"),
+        (frame(b"not json"), "bad_frame", "not a frame"),
+    ],
+)
+def test_a_bad_request_is_refused_and_the_connection_goes_on(data: bytes, code: str, words: str) -> None:
+    connection = ServerConnection(LIMITS, 0.0)
+    refused, ping = connection.receive_data(data + request(type="ping"), 0.0)
+    assert isinstance(refused, Refused)
+    assert (refused.error.code, refused.fatal) == (code, False)
+    assert words in str(refused.error)
+    assert ping == Ping(b"")
+
+
+def test_a_refusal_carries_the_message_id() -> None:
+    assert refusal(request(type="dance", message_id="m9")).mark == b'"m9"'
+
+
+@pytest.mark.parametrize("length", [0, 4097, 2**31, 2**32 - 1])
+def test_a_bad_length_ends_the_connection(length: int) -> None:
+    connection = ServerConnection(LIMITS, 0.0)
+    events = connection.receive_data(request(type="ping") + length.to_bytes(4, "big") + request(type="ping"), 0.0)
+    assert events[0] == Ping(b"")
+    assert isinstance(events[1], Refused)
+    assert events[1].fatal
+    assert connection.closing
+    assert connection.receive_data(request(type="ping"), 0.0) == []
+
+
+def test_a_payload_whose_record_just_fits_is_taken() -> None:
+    payload = json.dumps("x" * (LIMITS.max_payload - 2))
+    body = b'{"type":"publish","payload":%b}' % payload.encode()
+    event = one(frame(body))
+    assert isinstance(event, Publish)
+    assert len(event.payload) == LIMITS.max_payload
+
+
+# the order of answers
+
+
+def test_answers_leave_in_the_order_of_the_requests() -> None:
+    connection = ServerConnection(LIMITS, 0.0)
+    publish = request(type="publish", payload=1)
+    connection.receive_data(publish + publish + request(type="ack") + publish + request(type="ping"), 0.0)
+    connection.respond(wire.response(b'"ack"'))
+    connection.respond(wire.response(b'"ping"'))
+    assert sent(connection) == []
+    # The events were handled after all three publishes had come, as a server does within one turn.
+    for offset in range(3):
+        assert not connection.all_answered
+        connection.answer_publish(wire.publish_response(offset, b"", False))
+    assert [answer.get("offset", answer.get("message_id")) for answer in sent(connection)] == [0, 1, 2, "ack", "ping"]
+    assert connection.all_answered
+
+
+def test_an_answer_waits_only_for_the_publishes_before_it() -> None:
+    connection = ServerConnection(LIMITS, 0.0)
+    publish = request(type="publish", payload=1)
+    connection.receive_data(publish, 0.0)
+    connection.respond(wire.response(b'"a"'))
+    connection.receive_data(publish, 0.0)
+    connection.respond(wire.response(b'"b"'))
+    connection.answer_publish(wire.publish_response(0, b"", False))
+    assert [answer.get("offset", answer.get("message_id")) for answer in sent(connection)] == [0, "a"]
+    connection.answer_publish(wire.publish_response(1, b"", False))
+    assert [answer.get("offset", answer.get("message_id")) for answer in sent(connection)] == [1, "b"]
+
+
+def test_all_answers_of_a_moment_are_one_piece() -> None:
+    connection = ServerConnection(LIMITS, 0.0)
+    for mark in (b"1", b"2"):
+        connection.respond(wire.response(mark))
+    assert connection.data_to_send() == wire.response(b"1") + wire.response(b"2")
+    assert connection.data_to_send() == b""
+
+
+# the token
+
+
+def test_with_a_token_hello_comes_first() -> None:
+    event = refusal(request(type="ping", message_id="m"), GUARDED)
+    assert (event.error.code, event.fatal, event.mark) == ("unauthorized", True, b'"m"')
+
+
+@pytest.mark.parametrize("token", ["wrong", "", None, 5, "sésame", "sesame "])
+def test_a_wrong_token_ends_the_connection(token: object) -> None:
+    event = refusal(request(type="hello", token=token), GUARDED)
+    assert (event.error.code, event.fatal) == ("unauthorized", True)
+
+
+def test_the_right_token_opens_everything_even_in_one_piece() -> None:
+    connection = ServerConnection(GUARDED, 0.0)
+    big = request(type="publish", payload="x" * 10_000)
+    events = connection.receive_data(request(type="hello", token="sesame") + big, 0.0)
+    assert [type(event) for event in events] == [Hello, Publish]
+
+
+def test_little_is_kept_of_a_stranger() -> None:
+    connection = ServerConnection(GUARDED, 0.0)
+    assert connection.receive_data((60_000).to_bytes(4, "big") + b"x" * 4000, 0.0) == []
+    (event,) = connection.receive_data(b"x" * 200, 0.0)
+    assert isinstance(event, Refused)
+    assert (event.error.code, event.fatal) == ("too_large", True)
+
+
+def test_a_stranger_s_garbage_is_fatal() -> None:
+    assert refusal(frame(b"garbage"), GUARDED).fatal
+
+
+def test_a_stranger_has_five_seconds() -> None:
+    connection = ServerConnection(GUARDED, 100.0)
+    assert connection.check_time(104.9)
+    assert sent(connection) == []
+    assert connection.check_time(105.0)
+    assert connection.closing
+    (error,) = sent(connection)
+    assert error["code"] == "unauthorized"
+
+
+# time
+
+
+def test_a_frame_must_be_complete_within_thirty_seconds_however_often_a_byte_comes() -> None:
+    connection = ServerConnection(LIMITS, 0.0)
+    data = request(type="ping", message_id="x" * 100)
+    for second in range(30):
+        connection.receive_data(data[second : second + 1], float(second))
+        connection.check_time(float(second))
+        assert not connection.closing
+    connection.check_time(30.0)
+    assert connection.closing
+    (error,) = sent(connection)
+    assert error["code"] == "bad_frame"
+
+
+def test_each_frame_has_thirty_seconds_of_its_own() -> None:
+    connection = ServerConnection(LIMITS, 0.0)
+    data = request(type="ping")
+    for second in range(0, 300, 20):
+        connection.receive_data(data[10:] + data[:10] if second else data[:10], float(second))
+        connection.check_time(second + 19.0)
+    assert not connection.closing
+
+
+def test_time_in_which_the_broker_did_not_read_does_not_count() -> None:
+    connection = ServerConnection(LIMITS, 0.0)
+    connection.receive_data(request(type="ping")[:10], 0.0)
+    connection.reading_resumed(29.0)
+    connection.check_time(58.0)
+    assert not connection.closing
+
+
+def test_who_said_hello_is_pinged_when_idle_and_dead_after_forty_five_seconds() -> None:
+    connection = ServerConnection(LIMITS, 0.0)
+    connection.receive_data(request(type="hello"), 0.0)
+    assert connection.check_time(14.9)
+    assert sent(connection) == []
+    assert connection.check_time(15.0)
+    assert sent(connection) == [{"type": "ping"}]
+    assert connection.check_time(29.0)
+    assert sent(connection) == []
+    assert connection.check_time(30.0)
+    assert sent(connection) == [{"type": "ping"}]
+    assert not connection.check_time(45.0)
+
+
+def test_a_pong_keeps_a_peer_alive() -> None:
+    connection = ServerConnection(LIMITS, 0.0)
+    connection.receive_data(request(type="hello"), 0.0)
+    for second in range(15, 300, 15):
+        assert connection.check_time(float(second))
+        assert connection.receive_data(request(type="pong"), float(second)) == []
+
+
+def test_a_plain_client_is_never_pinged_nor_dead() -> None:
+    connection = ServerConnection(LIMITS, 0.0)
+    connection.receive_data(request(type="ping"), 0.0)
+    assert connection.check_time(100_000.0)
+    assert sent(connection) == []
+
+
+def test_unfinished_bytes_are_told() -> None:
+    connection = ServerConnection(LIMITS, 0.0)
+    connection.receive_data(request(type="ping")[:10], 0.0)
+    assert connection.partial_bytes == 10
+
+
+def test_mutated_conversations_raise_nothing() -> None:
+    rng = random.Random(42)
+    kinds: dict[type, int] = {}
+    for _ in range(4000):
+        data = bytearray(CONVERSATION)
+        for _ in range(rng.randint(1, 6)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        connection = ServerConnection(rng.choice([LIMITS, GUARDED]), 0.0)
+        stream = bytes(data)
+        while stream:
+            size = rng.randint(1, 200)
+            for event in connection.receive_data(stream[:size], 0.0):
+                kinds[type(event)] = kinds.get(type(event), 0) + 1
+                if isinstance(event, Refused):
+                    assert isinstance(event.error, BrokerError)
+                    connection.refuse(event.error, event.mark, fatal=event.fatal)
+            stream = stream[size:]
+        connection.check_time(1000.0)
+        sent(connection)
+    assert kinds[Refused] > 1000
+    assert kinds[Publish] > 1000
