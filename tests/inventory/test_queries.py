@@ -1,0 +1,141 @@
+"""inventory.queries: lists, filters and the stale rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from pytest_django import Settings
+
+from inventory.models import GPU
+from inventory.queries import (
+    fleet_counts,
+    gpus_for_list,
+    in_state,
+    latest_readings,
+    newest_reading,
+    stale_before,
+    state_of,
+)
+from inventory.seen import to_datetime
+from tests.inventory.building import POWER, T0, UTIL, block, fleet, gpu, save
+
+pytestmark = pytest.mark.django_db
+
+MINUTE = 60_000_000_000
+
+
+@pytest.fixture
+def small_fleet(settings: Settings) -> None:
+    """Two hosts; GPU-c is stale; GPU-d is cut into two instances; two pods share GPU-b."""
+    settings.STALE_AFTER = 300.0
+    save(
+        block(gpu("GPU-c", hostname="host-2", gpu_id=0, model_name="A100"), -301, {UTIL: 1.0}),
+        block(gpu("GPU-a", pod="train-0", namespace="ml"), 0, {UTIL: 1.0}),
+        block(gpu("GPU-b", gpu_id=1), -300, {UTIL: 1.0}),
+        block(gpu("GPU-b", gpu_id=1, pod="web-1", namespace="shop", share=True), -300, {UTIL: 1.0}),
+        block(gpu("GPU-b", gpu_id=1, pod="web-2", namespace="shop", share=True), -300, {UTIL: 1.0}),
+        block(gpu("GPU-d", hostname="host-2", gpu_id=1, mig_id="1", pod="mig-1", namespace="ml"), 0, {UTIL: 1.0}),
+        block(gpu("GPU-d", hostname="host-2", gpu_id=1, mig_id="2"), 0, {UTIL: 1.0}),
+    )
+
+
+def ids(**filters: Any) -> list[str]:
+    return [row.id for row in gpus_for_list(**filters)]
+
+
+def test_an_empty_inventory_has_no_newest_reading_and_nothing_stale() -> None:
+    assert newest_reading() is None
+    assert stale_before() is None
+    assert ids(state="stale") == ids(state="reporting") == ids() == []
+    assert fleet_counts() == (0, 0, 0, 0, None)
+
+
+@pytest.mark.usefixtures("small_fleet")
+def test_stale_is_measured_against_the_fleets_newest_reading() -> None:
+    assert newest_reading() == to_datetime(T0)
+    cutoff = stale_before()
+    assert cutoff == to_datetime(T0 - 5 * MINUTE)
+    states = {row.id: state_of(row, cutoff) for row in GPU.objects.filter(mig_id="")}
+    assert states == {"GPU-a": "reporting", "GPU-b": "reporting", "GPU-c": "stale", "GPU-d": "reporting"}
+    assert state_of(GPU.objects.get(pk="GPU-c"), None) == "reporting"
+
+
+@pytest.mark.usefixtures("small_fleet")
+def test_lists_show_physical_gpus_by_host_and_slot_and_instances_on_request() -> None:
+    assert ids() == ["GPU-a", "GPU-b", "GPU-c", "GPU-d"]
+    assert ids(mig=True) == ["GPU-a", "GPU-b", "GPU-c", "GPU-d", "GPU-d:1", "GPU-d:2"]
+
+
+@pytest.mark.usefixtures("small_fleet")
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"hostnames": ["host-1"]}, ["GPU-a", "GPU-b"]),
+        ({"hostnames": ["host-1", "host-2"], "models": ["A100"]}, ["GPU-c"]),
+        ({"hostnames": ["host"]}, []),
+        ({"models": ["A100", "NVIDIA H100 80GB HBM3"]}, ["GPU-a", "GPU-b", "GPU-c", "GPU-d"]),
+        ({"namespaces": ["ml"]}, ["GPU-a", "GPU-d"]),
+        ({"namespaces": ["shop"]}, ["GPU-b"]),
+        ({"pods": ["web-2"]}, ["GPU-b"]),
+        ({"pods": ["web-2", "train-0"]}, ["GPU-a", "GPU-b"]),
+        ({"pods": ["train-0"], "namespaces": ["shop"]}, []),
+        ({"pods": ["mig-1"]}, ["GPU-d"]),
+        ({"pods": ["mig-1"], "mig": True}, ["GPU-d", "GPU-d:1"]),
+        ({"state": "stale"}, ["GPU-c"]),
+        ({"state": "reporting"}, ["GPU-a", "GPU-b", "GPU-d"]),
+        ({"state": "reporting", "hostnames": ["host-2"]}, ["GPU-d"]),
+        ({"search": "gpu-B"}, ["GPU-b"]),
+        ({"search": "HOST-2"}, ["GPU-c", "GPU-d"]),
+        ({"search": "a100"}, ["GPU-c"]),
+        ({"search": "web-"}, ["GPU-b"]),
+        ({"search": "  train host-1 "}, ["GPU-a"]),
+        ({"search": "train host-2"}, []),
+        ({"search": "%"}, []),
+        ({"search": " "}, ["GPU-a", "GPU-b", "GPU-c", "GPU-d"]),
+    ],
+)
+def test_filters(filters: dict[str, Any], expected: list[str]) -> None:
+    assert ids(**filters) == expected
+
+
+def test_an_unknown_state_is_refused_with_what_is_allowed() -> None:
+    with pytest.raises(ValueError, match="'broken' is not a state: use reporting or stale"):
+        gpus_for_list(state="broken")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="use reporting or stale"):
+        in_state("", None)  # type: ignore[arg-type]
+
+
+def test_a_pod_that_has_gone_finds_nothing() -> None:
+    save(block(gpu(pod="train"), 0, {UTIL: 1.0}))
+    save(block(gpu(pod="serve"), 60, {UTIL: 1.0}))
+    assert ids(pods=["train"]) == []
+    assert ids(pods=["serve"]) == ["GPU-a"]
+
+
+def test_a_list_is_one_query_with_one_gpu_and_with_fifty() -> None:
+    for count in (1, 50):
+        save(fleet(count, pod="train", namespace="ml"))
+        with CaptureQueriesContext(connection) as queries:
+            rows = [
+                (row.id, row.host.name if row.host else "")
+                for row in gpus_for_list(pods=["train"], state="reporting", search="gpu", cutoff=to_datetime(T0))
+            ]
+        assert len(rows) == count
+        assert len(queries) == 1
+
+
+@pytest.mark.usefixtures("small_fleet")
+def test_the_fleet_is_counted_by_physical_gpus() -> None:
+    assert fleet_counts() == (2, 4, 3, 1, to_datetime(T0))
+
+
+def test_latest_readings_have_their_units_and_times() -> None:
+    save(block(gpu(), 0, {UTIL: 12.0, POWER: 99.5, "SOMETHING_NEW": 3.0}))
+    assert latest_readings(GPU.objects.get()) == [
+        (UTIL, 12.0, "%", T0),
+        (POWER, 99.5, "W", T0),
+        ("SOMETHING_NEW", 3.0, "", T0),
+    ]
