@@ -92,7 +92,7 @@ class _Gathering:
             draft = drafts.get(key)
             if draft is None:
                 draft = drafts[key] = _Draft(gpu)
-            elif draft.gpu is not gpu or name in draft.values:
+            elif draft.gpu is not gpu:
                 unsettled.add(key)
             draft.values[name] = value
         points = {_Key(number, (), time_ns): draft for (number, time_ns), draft in drafts.items()}
@@ -114,7 +114,7 @@ class _Gathering:
         return entry
 
     def _settle(self, points: dict[_Key, _Draft], unsettled: set[tuple[int, int]]) -> None:
-        """A second look at those points of which some reading came twice, or with differing descriptions of the GPU."""
+        """A second look at those points whose readings describe the GPU differently: shared GPUs are among them."""
         rows: dict[tuple[int, int], list[tuple[Gpu, str, float]]] = {key: [] for key in unsettled}
         for gpu, name, time_ns, value in self._readings:
             number, described = self._by_object[id(gpu)]
