@@ -1,0 +1,76 @@
+"""The header of a capture: which column holds which field, whatever a version of dcgm-exporter or a tool calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ingest.errors import SourceError
+
+# Field: accepted names, the preferred first. Names are compared without regard to case.
+# With honorLabels off, Prometheus keeps the workload under exported_*, and plain pod is the exporter's own.
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "timestamp": ("timestamp", "time"),
+    "metric_name": ("metric_name", "metric", "__name__"),
+    "value": ("value",),
+    "uuid": ("uuid", "gpu_uuid"),
+    "gpu_id": ("gpu_id", "gpu", "index"),
+    "device": ("device",),
+    "model_name": ("model_name", "modelname", "model"),
+    "hostname": ("hostname", "host", "node"),
+    "container": ("exported_container", "container", "container_name"),
+    "pod": ("exported_pod", "pod", "pod_name"),
+    "namespace": ("exported_namespace", "namespace", "pod_namespace"),
+    "mig_id": ("gpu_i_id", "mig_id"),
+    "mig_profile": ("gpu_i_profile", "mig_profile"),
+    "labels": ("labels_raw", "labels"),
+}
+# Two columns for one of these would leave open which one is meant.
+UNIQUE = ("timestamp", "metric_name", "value", "uuid", "labels")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Where each field is: ``columns`` maps a field to its column numbers, the preferred first; ``extra`` is the rest."""
+
+    names: tuple[str, ...]
+    columns: Mapping[str, tuple[int, ...]]
+    extra: tuple[tuple[int, str], ...]
+
+    def column(self, field: str) -> int | None:
+        """The preferred column of a field, or None."""
+        return self.columns[field][0] if field in self.columns else None
+
+
+def parse_header(fields: Sequence[str], *, needs_timestamp: bool) -> Header:
+    """Understand the first record. Raises SourceError for a column named twice and for missing ones, which it names."""
+    names = tuple(field.strip() for field in fields)
+    for name in names:
+        if name and names.count(name) > 1:
+            raise SourceError(f"the header names the column {name!r} twice")
+    columns = {}
+    for field, aliases in ALIASES.items():
+        # Both Hostname and hostname may be there: the newer, lower-case form is preferred.
+        found = [(aliases.index(name.lower()), name, at) for at, name in enumerate(names) if name.lower() in aliases]
+        found.sort(key=lambda each: (each[0], each[1] != each[1].lower()))
+        if len(found) > 1 and field in UNIQUE:
+            shown = " and ".join(repr(name) for _, name, _ in found)
+            raise SourceError(f"the header has several columns for {field}: {shown}")
+        if found:
+            columns[field] = tuple(at for _, _, at in found)
+    required = ["timestamp", "metric_name", "value"] if needs_timestamp else ["metric_name", "value"]
+    missing = [field for field in required if field not in columns]
+    if "uuid" not in columns and "labels" not in columns:
+        missing.append("uuid (or labels_raw)")
+    if missing:
+        raise SourceError(
+            f"the header lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}; it has {_shown(names)}"
+        )
+    known = {at for numbers in columns.values() for at in numbers}
+    extra = tuple((at, name) for at, name in enumerate(names) if at not in known and name)
+    return Header(names, columns, extra)
+
+
+def _shown(names: Sequence[str]) -> str:
+    text = ", ".join(names)
+    return ascii(text if len(text) <= 200 else text[:200] + "…")[1:-1]

@@ -1,0 +1,39 @@
+"""One log line when a partner goes away and one when it is back, however often it is tried meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from ingest.timestamps import spell_duration
+
+logger = logging.getLogger(__name__)
+
+
+class Outage:
+    """The state of one partner (the broker, the store, the database) as told in the log."""
+
+    def __init__(self, partner: str) -> None:
+        self.partner = partner
+        self._kind = ""
+        self._since = 0.0
+
+    def begin(self, error: Exception) -> None:
+        """Say what is wrong, unless it is the same kind of trouble as before."""
+        kind = type(error).__name__
+        if not self._kind:
+            self._since = time.monotonic()
+        if kind != self._kind:
+            self._kind = kind
+            logger.warning("%s: %s: waiting, and going on when it is back", self.partner, one_line(error))
+
+    def end(self) -> None:
+        """Say that the partner is back, if it was away."""
+        if self._kind:
+            self._kind = ""
+            logger.info("%s is back after %s", self.partner, spell_duration(time.monotonic() - self._since))
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text on one line; its kind where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,36 @@
+"""Pacing: how many readings may be taken at once, and when the next ones are due."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+CHUNK_ROWS = 5000
+TICKS_PER_SECOND = 10
+
+
+class Pacer:
+    """Spreads readings evenly: ``rate`` a second, 0 for as fast as possible.
+
+    After a hold-up (the broker was away) it goes on at the same rate; it does not catch up in a burst.
+    """
+
+    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._due = clock()
+
+    @property
+    def chunk(self) -> int:
+        """How many rows to read at once: a tenth of a second's worth, at least one."""
+        if self._rate <= 0:
+            return CHUNK_ROWS
+        return max(1, min(CHUNK_ROWS, int(self._rate / TICKS_PER_SECOND)))
+
+    def took(self, readings: int) -> float:
+        """Count readings that were just taken; returns the seconds to wait before the next."""
+        if self._rate <= 0:
+            return 0.0
+        now = self._clock()
+        self._due = max(self._due, now - 1.0) + readings / self._rate
+        return max(0.0, self._due - now)

@@ -1,0 +1,40 @@
+"""Running coroutines side by side so that the first failure ends them all and comes out as it is, not in a group."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+
+async def first_of(*coroutines: Coroutine[Any, Any, None]) -> int:
+    """Run all until one returns or fails; cancel the others. Returns the place of one that returned, else raises."""
+    return await _run(coroutines, asyncio.FIRST_COMPLETED)
+
+
+async def all_of(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Run all until each has returned or one fails; then cancel the others and raise what it raised."""
+    await _run(coroutines, asyncio.FIRST_EXCEPTION)
+
+
+async def _run(coroutines: tuple[Coroutine[Any, Any, None], ...], until: str) -> int:
+    tasks = [asyncio.create_task(each, name=each.__name__) for each in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=until)
+        for task in tasks:
+            if task in done:
+                task.result()
+        return next(number for number, task in enumerate(tasks) if task in done)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def pause(stop: asyncio.Event, seconds: float) -> bool:
+    """Sleep, but end at once when ``stop`` is set; says whether it is."""
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,83 @@
+"""Which times readings get: their own, the time of sending, or their own moved so that the last is now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ingest.csv_rows import Sample
+from readings.times import INT64_MAX, SECOND, format_time
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What TIMESTAMPS comes to for one capture: ``mode`` source, now or shift, the shift, and a line that explains it."""
+
+    mode: str
+    shift_ns: int = 0
+    explanation: str = ""
+
+
+def choose(wish: str, last_ns: int | None, *, retention: float, now_ns: int) -> Choice:
+    """Decide for a capture whose newest reading is at ``last_ns`` (None: it has no usable time).
+
+    ``auto`` keeps the times unless retention (seconds, 0: for ever) would drop the newest reading. Shifts are whole
+    seconds, so that times keep their short form.
+    """
+    if wish in {"source", "now"} or last_ns is None:
+        return Choice("source" if wish in {"auto", "shift"} else wish)
+    age_ns = now_ns - last_ns
+    if wish == "auto" and (retention == 0 or age_ns < retention * SECOND):
+        return Choice("source", 0, f"TIMESTAMPS=auto: times are kept; the last reading is of {format_time(last_ns)}")
+    shift_ns = age_ns // SECOND * SECOND
+    moved = f"times are moved {'forward' if shift_ns >= 0 else 'back'} by {spell_duration(abs(shift_ns) / SECOND)}"
+    if wish == "shift":
+        return Choice("shift", shift_ns, f"TIMESTAMPS=shift: {moved}, so that the last reading is now")
+    return Choice(
+        "shift",
+        shift_ns,
+        f"TIMESTAMPS=auto: the last reading, of {format_time(last_ns)}, is older than RETENTION_PERIOD "
+        f"({spell_duration(retention)}): {moved}; set TIMESTAMPS=source and RETENTION_PERIOD=0 to keep them",
+    )
+
+
+@dataclass(slots=True)
+class Stamper:
+    """Gives samples their times. Remembers the last time of each series, so that ``now`` never gives one twice."""
+
+    choice: Choice
+    clock: Callable[[], int] = time.time_ns
+    _last: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def stamp(self, samples: Sequence[Sample]) -> list[Sample]:
+        """The samples with the times they are to be published with."""
+        if self.choice.mode == "now":
+            return self._stamp_now(samples)
+        shift = self.choice.shift_ns
+        if shift == 0:
+            return list(samples)
+        return [Sample(gpu, name, min(time_ns + shift, INT64_MAX), value) for gpu, name, time_ns, value in samples]
+
+    def _stamp_now(self, samples: Sequence[Sample]) -> list[Sample]:
+        # One time for all that is at hand, so that the metrics of a GPU share a point; what comes again gets a later one.
+        now = self.clock()
+        last = self._last
+        stamped = []
+        for gpu, name, _, value in samples:
+            series = (gpu.id, name)
+            time_ns = max(now, last.get(series, 0) + 1)
+            last[series] = time_ns
+            stamped.append(Sample(gpu, name, time_ns, value))
+        return stamped
+
+
+def spell_duration(seconds: float) -> str:
+    """A duration in its two largest units: ``129d 1h``, ``5m 3s``, ``0s``."""
+    rest = int(seconds)
+    parts = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2]) or "0s"

@@ -1,0 +1,69 @@
+"""Small made-up captures for tests, in the shape of the real ones: sorted by metric, one time per metric."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from readings.times import SECOND, format_time, parse_time
+
+COLUMNS = (
+    "timestamp", "metric_name", "gpu_id", "device", "uuid", "modelName", "Hostname", "container", "pod", "namespace",
+    "value", "labels_raw",
+)  # fmt: skip
+METRICS = ("DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_POWER_USAGE")
+START = "2025-07-18T20:42:34Z"
+
+# uuid, metric, time in ns, value
+Reading = tuple[str, str, int, float]
+
+
+def uuid_of(gpu: int) -> str:
+    return f"GPU-{gpu:08x}-0000-4000-8000-000000000000"
+
+
+def row(
+    metric: str = METRICS[0], gpu: int = 0, time: str = START, value: object = "50", labels: str | None = None
+) -> list[str]:
+    """One row of the usual columns."""
+    host = f"host-{gpu // 8:02}"
+    if labels is None:
+        labels = f'DCGM_FI_DRIVER_VERSION="535.129.03",Hostname="{host}",UUID="{uuid_of(gpu)}",__name__="{metric}",gpu="{gpu % 8}"'
+    return [
+        time, metric, str(gpu % 8), f"nvidia{gpu % 8}", uuid_of(gpu), "NVIDIA H100 80GB HBM3", host, "", "", "",
+        str(value), labels,
+    ]  # fmt: skip
+
+
+def line(fields: Sequence[str]) -> str:
+    """A row as text, every field quoted as in the real captures."""
+    text = io.StringIO()
+    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerow(fields)
+    return text.getvalue()
+
+
+def rows(gpus: int, samples: int = 1, start: str = START) -> Iterator[list[str]]:
+    """``samples`` rounds, 10 seconds apart, of every metric of every GPU."""
+    first = parse_time(start)
+    for sample in range(samples):
+        for number, metric in enumerate(METRICS):
+            time = format_time(first + (10 * sample + number) * SECOND)
+            for gpu in range(gpus):
+                yield row(metric, gpu, time, 30 + (7 * gpu + 3 * number + sample) % 50)
+
+
+def write_capture(path: Path, gpus: int = 4, samples: int = 1, start: str = START) -> Path:
+    """A capture of gpus x 3 metrics x samples rows."""
+    path.write_text(",".join(COLUMNS) + "\n" + "".join(map(line, rows(gpus, samples, start))))
+    return path
+
+
+def readings_in(path: Path) -> set[Reading]:
+    """What a good capture holds, read by nothing but the csv module."""
+    with path.open(newline="") as file:
+        return {
+            (each["uuid"], each["metric_name"], parse_time(each["timestamp"]), float(each["value"]))
+            for each in csv.DictReader(file)
+        }

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from ingest.outage import Outage, one_line
+
+
+def test_each_change_of_state_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    outage = Outage("the broker")
+    with caplog.at_level(logging.DEBUG):
+        outage.end()
+        for _ in range(3):
+            outage.begin(ConnectionError("refused\nby the host"))
+        outage.begin(TimeoutError())
+        outage.end()
+        outage.end()
+    assert [record.getMessage() for record in caplog.records] == [
+        "the broker: refused by the host: waiting, and going on when it is back",
+        "the broker: TimeoutError: waiting, and going on when it is back",
+        "the broker is back after 0s",
+    ]
+
+
+def test_an_error_without_text_is_shown_by_its_kind() -> None:
+    assert one_line(TimeoutError()) == "TimeoutError"
+    assert one_line(ValueError(" a\n b ")) == "a b"
