@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import NamedTuple
 
-from broker.producers import Producers, ProducerState
+from broker.producers import Producers, StagedProducer
 from broker.record import MAX_PAYLOAD, MAX_SEQUENCE, NO_PRODUCER, OVERHEAD, record_parts
 
 _NOBODY = NO_PRODUCER.encode()
@@ -42,9 +41,9 @@ class Group:
         self.answers: list[Answer] = []
         self.duplicates = 0
         self.producer_gaps = 0
-        self.producers: dict[str, ProducerState] = {}
+        self.producers: dict[str, StagedProducer] = {}
 
-    @cached_property
+    @property
     def frames(self) -> list[bytes]:
         """The frames one by one."""
         ends = [*self.positions[1:], len(self.blob)]
@@ -64,17 +63,19 @@ def build_group(entries: Sequence[Entry], first_offset: int, timestamp_ms: int, 
         if not 0 < len(payload) <= MAX_PAYLOAD:
             raise ValueError(f"a payload of {len(payload)} bytes is not within 1 and {MAX_PAYLOAD}")
         if producer:
+            if not 0 <= sequence <= MAX_SEQUENCE:
+                raise ValueError(f"sequence {sequence} is not within 0 and {MAX_SEQUENCE}")
             state = group.producers.get(producer)
             if state is None:
-                before = known.get(producer)
-                state = group.producers[producer] = ProducerState(before.last if before else -1)
+                state = group.producers[producer] = known.stage(producer)
             if sequence <= state.last:
-                answers.append(Answer(_first_offset(producer, sequence, state, known), True))
-                continue
-            if sequence > MAX_SEQUENCE:
-                raise ValueError(f"sequence {sequence} is not within 0 and {MAX_SEQUENCE}")
-            group.producer_gaps += sequence != state.last + 1 and state.last >= 0
-            state.learn(sequence, offset)
+                before = state.find(sequence)
+                if before is not None:
+                    answers.append(Answer(before, True))
+                    continue
+            elif sequence != state.last + 1 and state.last >= 0:
+                group.producer_gaps += 1
+            state.add(sequence, offset)
             parts += record_parts(offset, timestamp_ms, producer.encode(), sequence, payload)
         else:
             parts += record_parts(offset, timestamp_ms, _NOBODY, offset % (MAX_SEQUENCE + 1), payload)
@@ -86,11 +87,3 @@ def build_group(entries: Sequence[Entry], first_offset: int, timestamp_ms: int, 
     group.duplicates = len(answers) - len(positions)
     group.blob = b"".join(parts)
     return group
-
-
-def _first_offset(producer: str, sequence: int, state: ProducerState, known: Producers) -> int:
-    """Where a repetition lies: in this group, or before it."""
-    if state.runs and sequence >= state.runs[0][0]:
-        return state.offset_of(sequence)
-    before = known.get(producer)
-    return before.offset_of(sequence) if before else -1

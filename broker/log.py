@@ -119,6 +119,8 @@ class Log:
         self._writer = SegmentWriter(disk, clock, self._fsyncs, self._segments[-1].path, found.position)
         # Found whole, but maybe not on the disk yet: it will be shown to readers.
         self._writer.dirty = True
+        # A roll that failed: nothing may go to the old segment any more, the next one's file may be there.
+        self._roll_due = False
         self._in_flight: Group | None = None
         self._failed: LogFailed | None = None
         self._closed = False
@@ -372,6 +374,8 @@ class Log:
             raise LogFailed("the log is closed")
 
     def _is_segment_full(self, group: Group) -> bool:
+        if self._roll_due:
+            return True
         if not self._writer.position:
             return False
         if self._writer.position + len(group.blob) > self.config.segment_bytes:
@@ -383,11 +387,17 @@ class Log:
         """Seals the active segment and begins the next one at ``base``. The active one stays where that fails."""
         self._writer.sync()
         sealed, fresh = self._segments[-1], Segment(self.directory, base, self._disk)
+        self._roll_due = True
         try:
             writer = SegmentWriter(self._disk, self._clock, self._fsyncs, fresh.path, 0)
-            self._disk.sync_directory(self.directory)
         except OSError as error:
             raise write_error(error, f"starting the segment {fresh.path}") from error
+        try:
+            self._disk.sync_directory(self.directory)
+        except OSError as error:
+            writer.close()
+            raise write_error(error, f"starting the segment {fresh.path}") from error
+        self._roll_due = False
         self._writer.close()
         self._writer = writer
         with self._state_lock:
