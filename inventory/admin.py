@@ -1,0 +1,260 @@
+"""The inventory in Django's admin: to look at and to search. What readings tell is never edited or deleted by hand."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import BooleanField, Count, ExpressionWrapper, Model, Q, QuerySet, Value
+from django.db.models.expressions import Combinable
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.formats import localize
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.timezone import localtime
+
+from inventory.admin_tables import UNKNOWN, shown_exactly, shown_memory, shown_metric, table
+from inventory.board import MEMORY_USED, POWER, TEMPERATURE, UTILISATION
+from inventory.models import GPU, CollectorStatus, Host, Placement
+from inventory.queries import in_state, latest_readings, stale_before
+from readings.times import format_time
+
+# How many rows of history a GPU's page shows; the rest is behind a link.
+MOST_HISTORY = 20
+
+
+class ReadOnlyAdmin(admin.ModelAdmin[Any]):
+    """Pages without a form and without any way to add or delete."""
+
+    actions = None
+    list_per_page = 100
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class StateFilter(admin.SimpleListFilter):
+    """Seen lately, or stale by the rule of ``stale_before``."""
+
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, str]]:
+        return [("reporting", "Reporting"), ("stale", "Stale")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[GPU]) -> QuerySet[GPU]:
+        return queryset.filter(Q(("stale", self.value() == "stale"))) if self.value() else queryset
+
+
+class KindFilter(admin.SimpleListFilter):
+    """Whole GPUs, or instances cut out of them."""
+
+    title = "kind"
+    parameter_name = "kind"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, str]]:
+        return [("physical", "Physical GPUs"), ("instance", "MIG instances")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[GPU]) -> QuerySet[GPU]:
+        if self.value() == "physical":
+            return queryset.filter(mig_id="")
+        return queryset.exclude(mig_id="") if self.value() else queryset
+
+
+@admin.register(GPU)
+class GPUAdmin(ReadOnlyAdmin):
+    """GPUs and MIG instances with their newest readings."""
+
+    list_display = (
+        "id",
+        "host",
+        "index",
+        "model_name",
+        "driver_version",
+        "state",
+        "utilisation",
+        "memory",
+        "temperature",
+        "power",
+        "pod",
+        "last_seen",
+    )
+    list_filter = (StateFilter, KindFilter, "model_name", "driver_version", "host")
+    list_select_related = ("host",)
+    search_fields = ("id", "host__name", "model_name", "pod")
+    search_help_text = "uuid, host, model or pod"
+    fieldsets = (
+        (None, {"fields": ("id", "uuid", "mig_id", "mig_profile", "model_name", "driver_version", "device")}),
+        ("Where", {"fields": ("host", "index", "first_seen", "last_seen", "state", "boards", "residences")}),
+        ("Readings", {"fields": ("readings",)}),
+        ("What runs", {"fields": ("namespace", "pod", "container", "placements")}),
+        ("Labels", {"fields": ("label_table",), "classes": ("collapse",)}),
+    )
+    readonly_fields = ("state", "boards", "residences", "readings", "placements", "label_table")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[GPU]:
+        cutoff = _cutoff(request)
+        stale: Combinable = Value(False)
+        if cutoff is not None:
+            stale = ExpressionWrapper(in_state("stale", cutoff), output_field=BooleanField())
+        gpus: QuerySet[GPU] = super().get_queryset(request)
+        return gpus.annotate(stale=stale).select_related("host")
+
+    @admin.display(ordering="last_seen")
+    def state(self, gpu: GPU) -> str:
+        return "stale" if gpu.stale else "reporting"  # type: ignore[attr-defined]  # annotated above
+
+    @admin.display(ordering=f"latest__{UTILISATION}__0")
+    def utilisation(self, gpu: GPU) -> str:
+        return shown_metric(gpu, UTILISATION)
+
+    @admin.display(description="memory used / total", ordering=f"latest__{MEMORY_USED}__0")
+    def memory(self, gpu: GPU) -> str:
+        return shown_memory(gpu)
+
+    @admin.display(ordering=f"latest__{TEMPERATURE}__0")
+    def temperature(self, gpu: GPU) -> str:
+        return shown_metric(gpu, TEMPERATURE)
+
+    @admin.display(ordering=f"latest__{POWER}__0")
+    def power(self, gpu: GPU) -> str:
+        return shown_metric(gpu, POWER, digits=1)
+
+    @admin.display(description="latest readings")
+    def readings(self, gpu: GPU) -> SafeString | str:
+        rows = [
+            (each.metric_name, shown_exactly(each.value), each.unit, format_time(each.time_ns))
+            for each in latest_readings(gpu)
+        ]
+        return table(("Metric", "Value", "Unit", "Time"), rows)
+
+    @admin.display(description="labels")
+    def label_table(self, gpu: GPU) -> SafeString | str:
+        return table(("Label", "Value"), sorted(gpu.labels.items()))
+
+    @admin.display(description="MIG")
+    def boards(self, gpu: GPU) -> SafeString | str:
+        """The instances of a GPU, or the GPU of an instance."""
+        others = GPU.objects.filter(uuid=gpu.uuid).exclude(pk=gpu.pk).order_by("id")
+        if gpu.mig_id:
+            others = others.filter(mig_id="")
+        return table(
+            ("GPU", "Profile"), [(_gpu_link(each), each.mig_profile or UNKNOWN) for each in others[:MOST_HISTORY]]
+        )
+
+    @admin.display(description="has sat in")
+    def residences(self, gpu: GPU) -> SafeString | str:
+        rows = [
+            (each.host, UNKNOWN if each.index is None else each.index, _shown_time(each.since), _shown_time(each.until))
+            for each in gpu.residences.select_related("host")[:MOST_HISTORY]
+        ]
+        return table(("Host", "Index", "Since", "Until"), rows)
+
+    @admin.display(description="has run")
+    def placements(self, gpu: GPU) -> SafeString | str:
+        newest = [
+            (each.namespace, each.pod, each.container, _shown_time(each.started), _shown_time(each.ended))
+            for each in gpu.placements.all()[:MOST_HISTORY]
+        ]
+        if not newest:
+            return UNKNOWN
+        url = reverse("admin:inventory_placement_changelist")
+        rows = table(("Namespace", "Pod", "Container", "Started", "Ended"), newest)
+        return format_html('{}<p><a href="{}?gpu__id__exact={}">All placements</a></p>', rows, url, gpu.pk)
+
+
+@admin.register(Host)
+class HostAdmin(ReadOnlyAdmin):
+    """Hosts with the number of their physical GPUs."""
+
+    list_display = ("name", "gpu_count", "reporting", "stale", "first_seen", "last_seen")
+    search_fields = ("name",)
+    fields = ("name", "gpu_count", "reporting", "stale", "first_seen", "last_seen")
+    readonly_fields = ("gpu_count", "reporting", "stale")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Host]:
+        cutoff = _cutoff(request)
+        physical = Q(gpus__mig_id="")
+        stale = Count("gpus", filter=physical & in_state("stale", cutoff, "gpus__"))
+        hosts: QuerySet[Host] = super().get_queryset(request)
+        return hosts.annotate(counted=Count("gpus", filter=physical), counted_stale=stale)
+
+    @admin.display(description="GPUs", ordering="counted")
+    def gpu_count(self, host: Any) -> SafeString:
+        url = reverse("admin:inventory_gpu_changelist")
+        return format_html('<a href="{}?host__id__exact={}&amp;kind=physical">{}</a>', url, host.pk, host.counted)
+
+    @admin.display
+    def reporting(self, host: Any) -> int:
+        return int(host.counted - host.counted_stale)
+
+    @admin.display(ordering="counted_stale")
+    def stale(self, host: Any) -> int:
+        return int(host.counted_stale)
+
+
+@admin.register(Placement)
+class PlacementAdmin(ReadOnlyAdmin):
+    """What ran where, newest first."""
+
+    list_display = ("pod", "namespace", "container", "gpu", "host", "share", "started", "last_seen", "ended")
+    list_filter = (("ended", admin.EmptyFieldListFilter), "share", "namespace")
+    list_select_related = ("gpu__host",)
+    search_fields = ("pod", "namespace", "gpu__id", "gpu__host__name")
+    search_help_text = "pod, namespace, uuid or host"
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        return lookup == "gpu__id__exact" or super().lookup_allowed(lookup, value, request)
+
+    @admin.display(ordering="gpu__host__name")
+    def host(self, placement: Placement) -> str:
+        return placement.gpu.host.name if placement.gpu.host else UNKNOWN
+
+
+@admin.register(CollectorStatus)
+class CollectorStatusAdmin(ReadOnlyAdmin):
+    """How the collectors are doing."""
+
+    list_display = (
+        "collector_id",
+        "started",
+        "updated",
+        "committed_offset",
+        "messages",
+        "readings_stored",
+        "refused_sum",
+    )
+    fields = ("collector_id", "started", "updated", "committed_offset", "messages", "readings_stored", "reasons")
+    readonly_fields = ("reasons",)
+
+    @admin.display(description="readings refused")
+    def refused_sum(self, status: CollectorStatus) -> int:
+        return sum(status.refused.values())
+
+    @admin.display(description="readings refused")
+    def reasons(self, status: CollectorStatus) -> SafeString | str:
+        return table(("Reason", "Readings"), sorted(status.refused.items()))
+
+
+def _cutoff(request: HttpRequest) -> datetime | None:
+    """``stale_before``, asked once per request: Django builds the queryset of a list several times."""
+    if not hasattr(request, "stale_before"):
+        request.stale_before = stale_before()  # type: ignore[attr-defined]
+    cutoff: datetime | None = request.stale_before  # type: ignore[attr-defined]
+    return cutoff
+
+
+def _gpu_link(gpu: GPU) -> SafeString:
+    return format_html('<a href="{}">{}</a>', reverse("admin:inventory_gpu_change", args=(gpu.pk,)), gpu.pk)
+
+
+def _shown_time(time: datetime | None) -> str:
+    return UNKNOWN if time is None else str(localize(localtime(time)))

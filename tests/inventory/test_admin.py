@@ -1,0 +1,269 @@
+"""inventory.admin through a real login: what pages show, what they cannot do and what they cost."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from pytest_django import Settings
+
+from inventory.models import GPU, CollectorStatus, Host, Placement
+from inventory.status import add_counts
+from tests.inventory.building import FREE, POWER, TEMP, USED, UTIL, block, fleet, gpu, save
+
+pytestmark = pytest.mark.django_db
+
+GPUS = "/admin/inventory/gpu/"
+HOSTS = "/admin/inventory/host/"
+PLACEMENTS = "/admin/inventory/placement/"
+COLLECTORS = "/admin/inventory/collectorstatus/"
+PAGES = [GPUS, HOSTS, PLACEMENTS, COLLECTORS]
+
+
+@pytest.fixture
+def admin_pages(settings: Settings) -> Client:
+    """A browser that has logged in by the form, as a superuser."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # a slow one helps no test
+    User.objects.create_superuser("operator", password="correct horse battery")
+    client = Client()
+    answer = client.post("/admin/login/", {"username": "operator", "password": "correct horse battery", "next": GPUS})
+    assert answer.status_code == 302
+    assert answer.headers["Location"] == GPUS
+    return client
+
+
+def page(client: Client, path: str) -> str:
+    answer = client.get(path)
+    assert answer.status_code == 200, f"{path}: {answer.status_code}"
+    return answer.content.decode()
+
+
+def cells(html: str) -> list[dict[str, str]]:
+    """The rows of a changelist: column name to text."""
+    body = html.split("<tbody>")[1].split("</tbody>")[0]
+    rows = []
+    for row in body.split("<tr>")[1:]:
+        found = re.findall(r'<t[dh] class="field-([a-z_]+)[^"]*">(.*?)</t[dh]>', row, re.DOTALL)
+        rows.append({name: re.sub(r"<[^>]*>", "", text).strip() for name, text in found})
+    return rows
+
+
+def listed(client: Client, query: str = "") -> list[str]:
+    html = page(client, f"{GPUS}?{query}")
+    return [row["id"] for row in cells(html)] if "<tbody>" in html else []
+
+
+def test_nobody_sees_it_without_logging_in() -> None:
+    for path in PAGES:
+        answer = Client().get(path)
+        assert answer.status_code == 302
+        assert answer.headers["Location"].startswith("/admin/login/")
+
+
+def test_the_list_shows_the_newest_readings_with_units(admin_pages: Client) -> None:
+    save(block(gpu(pod="train-0"), 0, {UTIL: 88.0, POWER: 1412.25, TEMP: 61.0, USED: 5120.0, FREE: 75887.0}))
+    [row] = cells(page(admin_pages, GPUS))
+    assert row["id"] == "GPU-a"
+    assert row["host"] == "host-1"
+    assert row["state"] == "reporting"
+    assert row["utilisation"] == "88 %"
+    assert row["memory"] == "5,120 / 81,007 MiB"
+    assert row["temperature"] == "61 °C"
+    assert row["power"] == "1,412.2 W"
+    assert row["pod"] == "train-0"
+
+
+def test_unknown_is_a_dash_and_zero_is_zero(admin_pages: Client) -> None:
+    save(block(gpu(), 0, {UTIL: 0.0}))
+    [row] = cells(page(admin_pages, GPUS))
+    assert (row["utilisation"], row["memory"], row["temperature"], row["power"]) == ("0 %", "–", "–", "–")
+
+
+def test_memory_totals(admin_pages: Client) -> None:
+    save(
+        block(gpu("GPU-a"), 0, {USED: 5.0}),
+        block(gpu("GPU-b", gpu_id=1), 0, {USED: 5.0, FREE: 10.0, "DCGM_FI_DEV_FB_RESERVED": 3.0}),
+        block(gpu("GPU-c", gpu_id=2), 0, {USED: 5.0, FREE: 10.0, "DCGM_FI_DEV_FB_TOTAL": 99.0}),
+        block(gpu("GPU-d", gpu_id=3), 0, {"DCGM_FI_DEV_FB_TOTAL": 99.0}),
+    )
+    shown = [row["memory"] for row in cells(page(admin_pages, GPUS))]
+    assert shown == ["5 / – MiB", "5 / 18 MiB", "5 / 99 MiB", "– / 99 MiB"]
+
+
+def test_search_and_filters(admin_pages: Client) -> None:
+    save(
+        block(gpu("GPU-a", pod="train-0"), 400, {UTIL: 1.0}),
+        block(
+            gpu("GPU-b", hostname="host-2", model_name="A100", labels={"DCGM_FI_DRIVER_VERSION": "550"}), 0, {UTIL: 2.0}
+        ),
+        block(gpu("GPU-c", hostname="host-3", mig_id="1", mig_profile="1g.10gb"), 400, {UTIL: 3.0}),
+    )
+    assert listed(admin_pages) == ["GPU-a", "GPU-b", "GPU-c", "GPU-c:1"]
+    assert listed(admin_pages, "q=gpu-b") == ["GPU-b"]
+    assert listed(admin_pages, "q=host-1") == ["GPU-a"]
+    assert listed(admin_pages, "q=train") == ["GPU-a"]
+    assert listed(admin_pages, "q=nothing") == []
+    assert listed(admin_pages, "state=stale") == ["GPU-b"]
+    assert listed(admin_pages, "state=reporting") == ["GPU-a", "GPU-c", "GPU-c:1"]
+    assert listed(admin_pages, "kind=physical") == ["GPU-a", "GPU-b", "GPU-c"]
+    assert listed(admin_pages, "kind=instance") == ["GPU-c:1"]
+    assert listed(admin_pages, "model_name=A100") == ["GPU-b"]
+    assert listed(admin_pages, "driver_version=550") == ["GPU-b"]
+    host = Host.objects.get(name="host-2")
+    assert listed(admin_pages, f"host__id__exact={host.pk}") == ["GPU-b"]
+    assert "By state" in page(admin_pages, GPUS)
+
+
+def test_every_column_sorts_both_ways(admin_pages: Client) -> None:
+    save(fleet(3))
+    for column in range(12):
+        for sign in ("", "-"):
+            assert sorted(listed(admin_pages, f"o={sign}{column}")) == ["GPU-0000", "GPU-0001", "GPU-0002"]
+
+
+def test_the_busiest_come_first_when_asked(admin_pages: Client) -> None:
+    save(*(block(gpu(f"GPU-{n}", gpu_id=n), 0, {UTIL: value}) for n, value in enumerate((9.0, 100.0, 20.0))))
+    assert listed(admin_pages, "o=-6") == ["GPU-1", "GPU-2", "GPU-0"]
+
+
+def test_an_empty_inventory_has_its_pages(admin_pages: Client) -> None:
+    for path in PAGES:
+        page(admin_pages, path)
+    page(admin_pages, f"{GPUS}?state=stale")
+    Host.objects.create(name="bare", first_seen=datetime.now(UTC), last_seen=datetime.now(UTC))
+    [row] = cells(page(admin_pages, HOSTS))
+    assert (row["gpu_count"], row["reporting"], row["stale"]) == ("0", "0", "0")
+
+
+def test_a_gpus_page_tells_all_and_offers_nothing_to_change(admin_pages: Client) -> None:
+    save(block(gpu(pod="train-0", namespace="ml", labels={"note": "<script>"}), 0, {UTIL: 12.5, "ODD": 12345678.0}))
+    save(block(gpu(hostname="host-2", gpu_id=4, pod="train-1"), 60, {UTIL: 13.5}))
+    html = page(admin_pages, f"{GPUS}GPU-a/change/")
+    for text in (UTIL, "13.5", "12,345,678", "2025-07-18T20:43:34Z", "host-1", "host-2", "train-0", "train-1"):
+        assert text in html
+    assert "&lt;script&gt;" not in html  # the label is not among the newest description
+    assert "All placements" in html
+    for forbidden in ('name="_save"', "deletelink", "<textarea", 'type="text" name="model_name"'):
+        assert forbidden not in html
+
+
+def test_what_readings_say_is_escaped(admin_pages: Client) -> None:
+    evil = "<script>alert(1)</script>"
+    save(block(gpu(pod=evil, hostname=evil, labels={"note": evil}), 0, {evil: 1.0}))
+    for path in (GPUS, f"{GPUS}GPU-a/change/", HOSTS, PLACEMENTS):
+        html = page(admin_pages, path)
+        assert evil not in html
+        assert "&lt;script&gt;" in html
+
+
+def test_a_board_links_its_instances_and_they_link_it(admin_pages: Client) -> None:
+    save(*(block(gpu(mig_id=str(n), mig_profile="1g.10gb"), 0, {UTIL: 1.0}) for n in range(2)))
+    board = page(admin_pages, f"{GPUS}GPU-a/change/")
+    assert "GPU-a:0</a>" in board
+    assert "GPU-a:1</a>" in board
+    instance = page(admin_pages, f"{GPUS}GPU-a_3A0/change/")
+    assert "GPU-a</a>" in instance
+    assert "GPU-a:1</a>" not in instance
+
+
+def test_history_on_a_gpus_page_is_bounded_and_the_rest_is_a_link_away(admin_pages: Client) -> None:
+    for number in range(50):
+        save(block(gpu(pod=f"pod-{number:02d}"), number, {UTIL: 1.0}))
+    html = page(admin_pages, f"{GPUS}GPU-a/change/")
+    assert "pod-49" in html
+    assert "pod-30" in html
+    assert "pod-29" not in html
+    link = re.search(rf'href="({PLACEMENTS}[^"]*)"', html)
+    assert link is not None
+    assert len(cells(page(admin_pages, link[1]))) == 50
+
+
+@pytest.mark.parametrize("path", [GPUS, HOSTS, PLACEMENTS, COLLECTORS])
+def test_nothing_can_be_added_changed_or_deleted(admin_pages: Client, path: str) -> None:
+    save(block(gpu(pod="train"), 0, {UTIL: 1.0}))
+    add_counts("c1", started=datetime.now(UTC), messages=1, readings_stored=1, refused={}, committed_offset=0)
+    models = {GPUS: GPU, HOSTS: Host, PLACEMENTS: Placement, COLLECTORS: CollectorStatus}
+    key = models[path]._default_manager.get().pk
+    assert admin_pages.get(f"{path}add/").status_code == 403
+    assert admin_pages.get(f"{path}{key}/delete/").status_code == 403
+    assert admin_pages.post(f"{path}{key}/delete/", {"post": "yes"}).status_code == 403
+    assert admin_pages.post(f"{path}{key}/change/", {"name": "other", "pod": "other"}).status_code == 403
+    admin_pages.post(path, {"action": "delete_selected", "_selected_action": [str(key)], "post": "yes"})
+    assert "delete_selected" not in page(admin_pages, path)
+    assert all(model._default_manager.count() == 1 for model in models.values())
+    assert GPU.objects.get().pod == "train"
+
+
+def test_hosts_count_physical_gpus_by_state(admin_pages: Client) -> None:
+    save(
+        block(gpu("GPU-a"), 0, {UTIL: 1.0}),
+        block(gpu("GPU-b", gpu_id=1), 400, {UTIL: 1.0}),
+        *(block(gpu("GPU-c", gpu_id=2, mig_id=str(n)), 400, {UTIL: 1.0}) for n in range(3)),
+    )
+    html = page(admin_pages, HOSTS)
+    [row] = cells(html)
+    assert (row["name"], row["gpu_count"], row["reporting"], row["stale"]) == ("host-1", "3", "2", "1")
+    host = Host.objects.get()
+    assert listed(admin_pages, f"host__id__exact={host.pk}&kind=physical") == ["GPU-a", "GPU-b", "GPU-c"]
+    assert f"host__id__exact={host.pk}&amp;kind=physical" in html
+    page(admin_pages, f"{HOSTS}{host.pk}/change/")
+
+
+def test_placements_can_be_searched_and_filtered(admin_pages: Client) -> None:
+    save(block(gpu(pod="train-0", namespace="ml"), 0, {UTIL: 1.0}))
+    save(block(gpu(pod="train-1", namespace="ml"), 60, {UTIL: 1.0}))
+    assert [row["pod"] for row in cells(page(admin_pages, PLACEMENTS))] == ["train-1", "train-0"]
+    assert [row["pod"] for row in cells(page(admin_pages, f"{PLACEMENTS}?ended__isempty=1"))] == ["train-1"]
+    [found] = cells(page(admin_pages, f"{PLACEMENTS}?q=train-0"))
+    assert (found["namespace"], found["gpu"], found["host"]) == ("ml", "GPU-a", "host-1")
+    page(admin_pages, f"{PLACEMENTS}{Placement.objects.filter(pod='train-0').get().pk}/change/")
+
+
+def test_collectors_show_what_they_refused(admin_pages: Client) -> None:
+    add_counts(
+        "c1",
+        started=datetime.now(UTC),
+        messages=3,
+        readings_stored=9,
+        refused={"blank": 2, "future": 5},
+        committed_offset=2,
+    )
+    [row] = cells(page(admin_pages, COLLECTORS))
+    assert (row["collector_id"], row["readings_stored"], row["refused_sum"]) == ("c1", "9", "7")
+    html = page(admin_pages, f"{COLLECTORS}c1/change/")
+    assert "future" in html
+
+
+# Session and user are two of them; a list then needs the newest reading, two counts, the rows and its filters' choices.
+COSTS = {GPUS: 9, HOSTS: 6, PLACEMENTS: 6, COLLECTORS: 5}
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_list_costs_the_same_with_one_gpu_and_with_fifty(admin_pages: Client, path: str) -> None:
+    counts = []
+    for count in (1, 50):
+        save(fleet(count, pod="train", namespace="ml"))
+        for number in range(count):
+            add_counts(
+                f"c{number}", started=datetime.now(UTC), messages=1, readings_stored=1, refused={}, committed_offset=0
+            )
+        with CaptureQueriesContext(connection) as queries:
+            page(admin_pages, path)
+        counts.append(len(queries))
+    assert counts == [COSTS[path]] * 2
+
+
+def test_a_gpus_page_costs_the_same_with_a_short_and_a_long_history(admin_pages: Client) -> None:
+    counts = []
+    for pods in (range(1), range(1, 50)):
+        for number in pods:
+            save(block(gpu(pod=f"pod-{number}", gpu_id=number % 8), number, {UTIL: 1.0, f"M{number}": 1.0}))
+        with CaptureQueriesContext(connection) as queries:
+            page(admin_pages, f"{GPUS}GPU-a/change/")
+        counts.append(len(queries))
+    assert counts == [7, 7]
