@@ -28,9 +28,9 @@ from typing import Literal
 import msgspec
 
 from broker import sidefile
-from broker.checkpoint import Checkpoint
+from broker.checkpoint import CHECKPOINT_NAME, Checkpoint
 from broker.clock import Clock
-from broker.commits import CommitStore
+from broker.commits import COMMITS_NAME, CommitStore
 from broker.disk import Disk
 from broker.errors import BrokerError, DiskFull, LogFailed, LogUnusable, OffsetOutOfRange, ReadOnly
 from broker.group import Answer, Entry, Group, build_group
@@ -126,7 +126,8 @@ class Log:
         self._closed = False
         # Why the last write that could be tried again failed; empty when it did not.
         self._trouble = ""
-        self._side_trouble = ""
+        # Which side file could not be saved the last time, and why.
+        self._side_troubles: dict[str, str] = {}
         self._last_checkpoint = self._last_sync = clock.steady()
         self._checkpointed = -1
         self._messages = self._groups = self._failed_groups = self._duplicates = self._producer_gaps = 0
@@ -281,7 +282,7 @@ class Log:
         except LogFailed as error:
             self._failed = error
             raise
-        self._save_side_file(self.commits.save)
+        self._save_side_file(COMMITS_NAME, self.commits.save)
 
     def probe(self) -> list[str]:
         """Tries whether the log could be written now; the reasons why not, none when it could."""
@@ -312,7 +313,7 @@ class Log:
         reasons = [
             f"offsets {first} to {last} are damaged" for segment in self._segments for first, last in segment.gaps
         ]
-        return [*reasons, self._side_trouble] if self._side_trouble else reasons
+        return reasons + [f"the {name} cannot be saved: {why}" for name, why in list(self._side_troubles.items())]
 
     def stats(self) -> LogStats:
         """Figures of now."""
@@ -358,7 +359,7 @@ class Log:
         try:
             if self._failed is None:
                 self._checkpoint(clean=True)
-                self._save_side_file(self.commits.save)
+                self._save_side_file(COMMITS_NAME, self.commits.save)
         finally:
             self._abandon()
 
@@ -424,20 +425,20 @@ class Log:
                 producers=self._producers.rows(),
             )
         self._writer.sync()
-        if self._save_side_file(lambda: checkpoint.save(self._disk, self.directory)):
-            self._checkpointed = checkpoint.next_offset
+        saved = self._save_side_file(CHECKPOINT_NAME, lambda: checkpoint.save(self._disk, self.directory))
+        self._checkpointed = checkpoint.next_offset if saved else -1
 
-    def _save_side_file(self, save: Callable[[], None]) -> bool:
+    def _save_side_file(self, name: str, save: Callable[[], None]) -> bool:
         """Saves what only spares work; where it cannot, says so once and goes on."""
         try:
             save()
         except OSError as error:
-            trouble = f"checkpoint or commits cannot be saved: {error.strerror or error}"
-            if trouble != self._side_trouble:
-                logger.warning("%s", trouble)
-            self._side_trouble = trouble
+            why = error.strerror or str(error)
+            if self._side_troubles.get(name) != why:
+                logger.warning("the %s cannot be saved, going on without: %s", name, why)
+            self._side_troubles[name] = why
             return False
-        self._side_trouble = ""
+        self._side_troubles.pop(name, None)
         return True
 
     def _write_probe(self) -> None:
@@ -453,10 +454,10 @@ class Log:
     def _say_recovered(self) -> None:
         report, stats = self.recovery, self.stats()
         logger.info(
-            "log %s: offsets %d to %d, %d bytes in %d segments; %s stop, read %d records (%d bytes) in %.2f s",
+            "log %s: %d messages from offset %d on, %d bytes in %d segments; %s stop, read %d records (%d bytes) in %.2f s",
             self.directory,
+            stats.next_offset - stats.oldest_offset,
             stats.oldest_offset,
-            stats.next_offset - 1,
             stats.bytes,
             stats.segments,
             "clean" if report.clean else "unclean",

@@ -77,7 +77,8 @@ def recover(directory: Path, disk: Disk, clock: Clock) -> Recovered:
     if checkpoint:
         state.producers = Producers(checkpoint.producers)
         state.last_timestamp = checkpoint.last_timestamp
-        state.report.clean = checkpoint.clean
+    # A directory without a log was not stopped at all.
+    state.report.clean = checkpoint.clean if checkpoint else not state.segments
     if not state.segments:
         state.segments = [Segment(directory, checkpoint.next_offset if checkpoint else 0, disk)]
         os.close(disk.open(state.segments[0].path))
