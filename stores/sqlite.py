@@ -14,7 +14,7 @@ from pathlib import Path
 
 from readings.model import PointBlock
 from stores.base import ReadingsQuery, Row, StoreError, StoreStats, StoreUnavailable, WriteResult
-from stores.sqlite_connections import ReaderPool, abandon, describe, open_file, open_reader
+from stores.sqlite_connections import ReaderPool, abandon, describe, open_file, open_reader, shorten_log
 from stores.sqlite_reader import Names, Reader
 from stores.sqlite_retention import BEGINNING, Key, drop_chunk, tidy
 from stores.sqlite_schema import Tables
@@ -45,12 +45,10 @@ class SqliteStore:
     def write(self, blocks: Sequence[PointBlock]) -> WriteResult:
         """Store all blocks in one transaction, which is on the disk when this returns."""
         try:
-            with self._writing() as writer:
-                return WriteResult(writer.write(blocks))
+            return WriteResult(self._write(blocks))
         except Unstorable:
             storable, refused = split_storable(blocks)
-            with self._writing() as writer:
-                return WriteResult(writer.write(storable), tuple(refused))
+            return WriteResult(self._write(storable), tuple(refused))
 
     def readings(self, query: ReadingsQuery) -> list[Row]:
         """The rows that match, in the query's order."""
@@ -107,6 +105,12 @@ class SqliteStore:
         self._readers.close()
         with self._write_lock:
             self._drop_writer()
+
+    def _write(self, blocks: Sequence[PointBlock]) -> int:
+        with self._writing() as writer:
+            written = writer.write(blocks)
+            shorten_log(writer.connection, self.path, timeout=self._timeout)
+            return written
 
     def _open(self) -> None:
         """Open the file anew, forgetting all that was known of it."""

@@ -36,6 +36,7 @@ _MEANING = {
 
 _WAL_PAGES_BEFORE_CHECKPOINT = 4096  # 16 MiB
 _WAL_BYTES_KEPT = 64 << 20
+_PATIENCE_MS = 100
 
 # Connections that a fork copied from the parent: using or closing them in the child could undo the parent's locks.
 _abandoned: list[sqlite3.Connection] = []
@@ -53,7 +54,7 @@ def open_file(path: Path, *, timeout: float) -> sqlite3.Connection:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"{path}: cannot make its folder: {error.strerror}") from error
+        raise StoreError(f"{path}: cannot make its folder {path.parent}: {error.strerror}") from error
     try:
         connection = _connect(path, "rwc", timeout)
     except sqlite3.Error as error:
@@ -77,6 +78,22 @@ def open_file(path: Path, *, timeout: float) -> sqlite3.Connection:
         connection.close()
         raise type(error)(f"{path}: {error}") from error
     return connection
+
+
+def shorten_log(connection: sqlite3.Connection, path: Path, *, timeout: float) -> None:
+    """Empty a write-ahead log that has grown too long, waiting a moment for its readers.
+
+    SQLite starts the log again from its beginning only when nobody reads it; readers that always overlap would let it
+    grow for ever. If they do not let go in time, the next call tries again.
+    """
+    try:
+        size = path.with_name(path.name + "-wal").stat().st_size
+    except OSError:
+        return
+    if size > _WAL_BYTES_KEPT:
+        connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        connection.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
 
 
 def open_reader(path: Path, *, timeout: float) -> sqlite3.Connection:

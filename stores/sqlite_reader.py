@@ -227,8 +227,11 @@ class Reader:
                 if count <= skip:
                     skip -= count
                     continue
+                near, skip = self._without_first(scope, piece, skip, query.newest_first)
+            else:
+                near = scope
             wanted = skip + query.limit - len(found)
-            rows = self._ordered(self._first_of(scope, piece, wanted, query.newest_first), query.newest_first)
+            rows = self._ordered(self._first_of(near, piece, wanted, query.newest_first), query.newest_first)
             found += rows[skip:wanted]
             skip = max(0, skip - len(rows))
 
@@ -243,21 +246,40 @@ class Reader:
             else:
                 low = portion[-1][0] + 1
 
+    def _without_first(self, scope: _Scope, piece: _Piece, skip: int, newest_first: bool) -> tuple[_Scope, int]:
+        """Leave out times of which all rows are to be skipped, and how many rows are then still to skip.
+
+        The piece holds more than ``skip`` rows.
+        """
+        edge = self._time_at(scope, piece, skip, newest_first)
+        if edge is None:
+            return scope, skip
+        if newest_first:
+            beyond, rest = replace(scope, start=edge + 1), replace(scope, end=edge + 1)
+        else:
+            beyond, rest = replace(scope, end=edge), replace(scope, start=edge)
+        return rest, skip - self._count(beyond, piece)
+
+    def _time_at(self, scope: _Scope, piece: _Piece, place: int, newest_first: bool) -> int | None:
+        """The time of the row at a place (from 0) of a piece; None if it holds fewer."""
+        template = "SELECT r.time {from} ORDER BY r.time {direction} LIMIT 1 OFFSET :place".replace(
+            "{direction}", "DESC" if newest_first else "ASC"
+        )
+        found = self._ask(template, scope, piece, place=place).fetchone()
+        return None if found is None else int(found[0])
+
     def _first_of(self, scope: _Scope, piece: _Piece, wanted: int, newest_first: bool) -> list[_Found]:
         """At least the first ``wanted`` rows of a piece (all, if it holds fewer), in no order.
 
         SQLite sorts bare times, which is cheap; the names that break ties are looked up for the few rows that remain.
         """
-        template = "SELECT r.time {from} ORDER BY r.time {direction} LIMIT 1 OFFSET :last".replace(
-            "{direction}", "DESC" if newest_first else "ASC"
-        )
-        limit = self._ask(template, scope, piece, last=wanted - 1).fetchone()
-        if limit is not None:
-            minute = limit[0] // MINUTE_NS
+        edge = self._time_at(scope, piece, wanted - 1, newest_first)
+        if edge is not None:
+            minute = edge // MINUTE_NS
             if newest_first:
-                scope, piece = replace(scope, start=max(scope.start, limit[0])), piece._replace(low=minute)
+                scope, piece = replace(scope, start=max(scope.start, edge)), piece._replace(low=minute)
             else:
-                scope, piece = replace(scope, end=min(scope.end, limit[0] + 1)), piece._replace(high=minute)
+                scope, piece = replace(scope, end=min(scope.end, edge + 1)), piece._replace(high=minute)
         return self._fetch(scope, piece)
 
     def _fetch(self, scope: _Scope, piece: _Piece) -> list[_Found]:

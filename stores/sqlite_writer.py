@@ -65,11 +65,10 @@ class _Minute:
 
 
 @dataclass(slots=True)
-class _Plan:
-    """Where the points of one GPU of a block go: which tables' minutes, its identity and its series (None: not known yet)."""
+class _Known:
+    """The ids of one GPU as it is described, for one list of metric names (a series is None until it has a reading)."""
 
     tables: Tables
-    minutes: dict[int, _Minute]
     identity: int
     series: list[int | None]
     complete: bool
@@ -86,6 +85,7 @@ class Writer:
         self._generation = 0
         self._series: dict[Tables, dict[tuple[str, str, str, str, str], int]] = {}
         self._identities: dict[_Described, int] = {}
+        self._known: dict[tuple[str, ...], dict[tuple[_Described, bool], _Known]] = {}
         # Minute -> ids whose bounds in the file are known to include it.
         self._series_seen: dict[tuple[Tables, int], set[int]] = {}
         self._identities_seen: dict[int, set[int]] = {}
@@ -113,11 +113,13 @@ class Writer:
 
     def _forget_what_may_be_gone(self) -> None:
         (generation,) = self.connection.execute("SELECT generation FROM state").fetchone()
-        known = sum(map(len, self._series.values())) + len(self._identities)
+        known = len(self._identities)
+        known += sum(map(len, self._series.values())) + sum(map(len, self._known.values()))
         if generation != self._generation or known > _IDS_KNOWN:
             self._generation = generation
             self._series = {tables: {} for tables in Tables}
             self._identities.clear()
+            self._known.clear()
             self._series_seen.clear()
             self._identities_seen.clear()
         for seen in (self._series_seen, self._identities_seen):
@@ -126,64 +128,66 @@ class Writer:
 
     def _gather(self, block: PointBlock, minutes: dict[Tables, dict[int, _Minute]]) -> None:
         """Add a block's readings to the minutes they belong to."""
-        plans: list[_Plan | None] = [None] * len(block.gpus)
+        known_here = self._known.setdefault(tuple(block.metric_names), {})
+        gpus: list[tuple[_Known, dict[int, _Minute]] | None] = [None] * len(block.gpus)
         for index, time_ns, values in block.points:
             minute = time_ns // MINUTE_NS
-            plan = plans[index]
-            if plan is None:
-                tables = Tables.SHARES if block.gpus[index].share else Tables.READINGS
-                plan = plans[index] = self._plan(block, index, tables, minute, minutes[tables])
-            if not plan.complete:
-                self._add_missing_series(plan, block, index, values, minute)
-            identity = plan.identity
+            pair = gpus[index]
+            if pair is None:
+                gpu = block.gpus[index]
+                key = (_describe(gpu), gpu.share)
+                known = known_here.get(key)
+                if known is None:
+                    known = known_here[key] = self._known_ids(gpu, key[0], block.metric_names, minute)
+                pair = gpus[index] = (known, minutes[known.tables])
+            known, by_minute = pair
+            if not known.complete:
+                self._add_missing_series(known, block, index, values, minute)
+            identity = known.identity
             rows = [
                 (minute, series, time_ns, value, identity)
-                for series, value in zip(plan.series, values, strict=True)
+                for series, value in zip(known.series, values, strict=True)
                 if value is not None
             ]
             if not rows:
                 continue
-            found = plan.minutes.get(minute)
+            found = by_minute.get(minute)
             if found is None:
-                found = plan.minutes[minute] = _Minute()
+                found = by_minute[minute] = _Minute()
             found.rows += rows  # type: ignore[arg-type]  # a series is only None where the value is
             found.times.append(time_ns)
             found.identities.add(identity)
 
-    def _plan(self, block: PointBlock, index: int, tables: Tables, minute: int, by_minute: dict[int, _Minute]) -> _Plan:
-        gpu = block.gpus[index]
-        known = self._series[tables]
-        key = _share_of(gpu)
-        gpu_id = gpu.id
-        series = [known.get((gpu_id, name, *key)) for name in block.metric_names]
-        return _Plan(tables, by_minute, self._identity(gpu, minute), series, None not in series)
+    def _known_ids(self, gpu: Gpu, described: _Described, metric_names: list[str], minute: int) -> _Known:
+        tables = Tables.SHARES if gpu.share else Tables.READINGS
+        known, gpu_id, share_of = self._series[tables], gpu.id, _share_of(gpu)
+        series = [known.get((gpu_id, name, *share_of)) for name in metric_names]
+        return _Known(tables, self._identity(gpu_id, described, minute), series, None not in series)
 
     def _add_missing_series(
-        self, plan: _Plan, block: PointBlock, index: int, values: list[float | None], minute: int
+        self, ids: _Known, block: PointBlock, index: int, values: list[float | None], minute: int
     ) -> None:
         """Give ids to the series that have a reading here. One that never has a reading gets none: it would be listed."""
         gpu = block.gpus[index]
-        known = self._series[plan.tables]
+        known = self._series[ids.tables]
         for place, value in enumerate(values):
-            if value is None or plan.series[place] is not None:
+            if value is None or ids.series[place] is not None:
                 continue
             key = (gpu.id, block.metric_names[place], *_share_of(gpu))
-            found = self.connection.execute(plan.tables.sql(_FIND_SERIES), key).fetchone()
-            if found is None:
-                added = self.connection.execute(plan.tables.sql(_ADD_SERIES), (*key, minute, minute))
-                found = (added.lastrowid,)
-            plan.series[place] = known[key] = found[0]
-        plan.complete = None not in plan.series
+            if key not in known:
+                found = self.connection.execute(ids.tables.sql(_FIND_SERIES), key).fetchone()
+                if found is None:
+                    added = self.connection.execute(ids.tables.sql(_ADD_SERIES), (*key, minute, minute))
+                    found = (added.lastrowid,)
+                known[key] = found[0]
+            ids.series[place] = known[key]
+        ids.complete = None not in ids.series
 
-    def _identity(self, gpu: Gpu, minute: int) -> int:
-        described = (
-            gpu.uuid, gpu.mig_id, gpu.gpu_id, gpu.device, gpu.model_name,
-            gpu.hostname, gpu.container, gpu.pod, gpu.namespace,
-        )  # fmt: skip
+    def _identity(self, gpu_id: str, described: _Described, minute: int) -> int:
         known = self._identities.get(described)
         if known is not None:
             return known
-        row = (gpu.id, *described)
+        row = (gpu_id, *described)
         found = self.connection.execute(_FIND_IDENTITY, row).fetchone()
         if found is None:
             found = (self.connection.execute(_ADD_IDENTITY, (*row, minute, minute)).lastrowid,)
@@ -212,6 +216,13 @@ class Writer:
         if fresh := found.identities - seen:
             self.connection.executemany(_WIDEN_IDENTITY, [(minute, each) for each in fresh])
             seen |= fresh
+
+
+def _describe(gpu: Gpu) -> _Described:
+    return (
+        gpu.uuid, gpu.mig_id, gpu.gpu_id, gpu.device, gpu.model_name,
+        gpu.hostname, gpu.container, gpu.pod, gpu.namespace,
+    )  # fmt: skip
 
 
 def _share_of(gpu: Gpu) -> tuple[str, str, str]:

@@ -27,7 +27,9 @@ def split_storable(blocks: Sequence[PointBlock]) -> tuple[list[PointBlock], list
                 if fault is not None and value is not None:
                     refused.append(RefusedReading(block.gpus[index].id, name, time_ns, value, fault))
                 storable.append(None if value is None or fault is not None else float(value))
-            points.append((index, time_ns, storable))
+            # A point without readings goes too: its GPU or time may be what cannot be kept.
+            if storable.count(None) < len(storable):
+                points.append((index, time_ns, storable))
         kept.append(PointBlock(block.gpus, block.metric_names, points))
     return kept, refused
 
