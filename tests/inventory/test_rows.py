@@ -1,0 +1,56 @@
+"""inventory.rows: many rows with few statements."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from inventory import rows
+from inventory.models import GPU, Host
+
+pytestmark = pytest.mark.django_db
+
+START = datetime(2025, 7, 18, 20, 42, 34, 123456, tzinfo=UTC)
+
+
+@pytest.fixture
+def gpus() -> list[GPU]:
+    return GPU.objects.bulk_create(
+        [GPU(id=f"GPU-{n}", uuid=f"GPU-{n}", first_seen=START, last_seen=START) for n in range(5)]
+    )
+
+
+def test_update_writes_the_named_fields_of_the_given_rows_and_no_others(gpus: list[GPU]) -> None:
+    host = Host.objects.create(name="host-1", first_seen=START, last_seen=START)
+    for number, gpu in enumerate(gpus):
+        gpu.latest = {"ünit 'x'": [float(number), 1]}
+        gpu.last_seen = START + timedelta(microseconds=number)
+        gpu.host = host
+        gpu.index = None if number == 2 else number
+        gpu.pod = "not written"
+    with CaptureQueriesContext(connection) as queries:
+        rows.update_rows(gpus[1:], ["latest", "last_seen", "host", "index"])
+    assert len(queries) == 1
+    assert GPU.objects.get(pk="GPU-0").latest == {}
+    for number in range(1, 5):
+        gpu = GPU.objects.get(pk=f"GPU-{number}")
+        assert gpu.latest == {"ünit 'x'": [float(number), 1]}
+        assert gpu.last_seen == START + timedelta(microseconds=number)
+        assert (gpu.host, gpu.index, gpu.pod) == (host, None if number == 2 else number, "")
+
+
+def test_no_rows_no_statement() -> None:
+    with CaptureQueriesContext(connection) as queries:
+        rows.update_rows([], ["latest"])
+        assert list(rows.fetch(GPU.objects.all(), "id", [])) == []
+    assert len(queries) == 0
+
+
+@pytest.mark.usefixtures("gpus")
+def test_more_keys_than_a_statement_takes_are_asked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "_MOST_KEYS", 2)
+    found = rows.fetch_locked(GPU.objects, "id", [f"GPU-{n}" for n in range(1, 9)])
+    assert list(found) == ["GPU-1", "GPU-2", "GPU-3", "GPU-4"]
