@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from django.http import HttpRequest, HttpResponse
 from rest_framework.response import Response
@@ -24,5 +25,8 @@ class ProbeMiddleware:
         probe = self.probes.get(request.path_info)
         if probe is None:
             return self.get_response(request)
-        response = probe(request)
-        return response.render() if isinstance(response, Response) else response
+        response = cast(Response, probe(request))
+        response.render()
+        # CommonMiddleware, which does this for the rest, checks the host name too.
+        response.headers.setdefault("Content-Length", str(len(response.content)))
+        return response

@@ -93,9 +93,12 @@ def store_answer(stats: StoreStats) -> dict[str, Any]:
     return {
         "type": settings.STORAGE_TYPE,
         "readings": stats.readings,
+        "shares": stats.shares,
         "series": stats.series,
         "bytes": stats.bytes,
         "oldest": None if stats.oldest_ns is None else format_time(stats.oldest_ns),
         "newest": None if stats.newest_ns is None else format_time(stats.newest_ns),
-        "newest_age_seconds": None if stats.newest_ns is None else (time.time_ns() - stats.newest_ns) / SECOND,
+        "newest_age_seconds": None
+        if stats.newest_ns is None
+        else round((time.time_ns() - stats.newest_ns) / SECOND, 3),
     }

@@ -57,7 +57,7 @@ class PageRenderer(BrowsableAPIRenderer):
                 "value": query.get(parameter.name, ""),
             }
             for parameter in parameters
-            if parameter.name != "cursor"
+            if parameter.name not in {"page", "offset", "cursor"}  # a changed filter begins at the start
         ]
         return loader.get_template(self.filter_template).render({"fields": fields, "path": request.path})
 

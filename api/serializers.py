@@ -65,16 +65,16 @@ class GpuSerializer(serializers.Serializer[None]):
 
     id = serializers.CharField(help_text="uuid, and :instance for a MIG instance: what the other paths take")
     uuid = serializers.CharField()
-    mig_id = serializers.CharField(help_text="empty for a physical GPU")
-    mig_profile = serializers.CharField()
+    mig_id = serializers.CharField(allow_blank=True, help_text="empty for a physical GPU")
+    mig_profile = serializers.CharField(allow_blank=True)
     gpu_id = serializers.IntegerField(allow_null=True, help_text="index on its host")
-    device = serializers.CharField()
-    model_name = serializers.CharField()
-    hostname = serializers.CharField()
-    driver_version = serializers.CharField()
-    namespace = serializers.CharField()
-    pod = serializers.CharField()
-    container = serializers.CharField()
+    device = serializers.CharField(allow_blank=True)
+    model_name = serializers.CharField(allow_blank=True)
+    hostname = serializers.CharField(allow_blank=True)
+    driver_version = serializers.CharField(allow_blank=True)
+    namespace = serializers.CharField(allow_blank=True)
+    pod = serializers.CharField(allow_blank=True)
+    container = serializers.CharField(allow_blank=True)
     state = serializers.ChoiceField(choices=["reporting", "stale"])
     first_seen = serializers.DateTimeField()
     last_seen = serializers.DateTimeField()
@@ -95,7 +95,7 @@ class LatestSerializer(serializers.Serializer[None]):
     """The newest reading of one metric."""
 
     value = serializers.FloatField()
-    unit = serializers.CharField()
+    unit = serializers.CharField(allow_blank=True)
     timestamp = serializers.DateTimeField()
 
 
@@ -103,7 +103,7 @@ class GpuDetailSerializer(GpuSerializer):
     """A GPU with its newest readings."""
 
     latest = serializers.DictField(child=LatestSerializer(), help_text="by metric name")
-    labels = serializers.DictField(child=serializers.CharField())
+    labels = serializers.DictField(child=serializers.CharField(allow_blank=True))
     telemetry_url = serializers.URLField()
     metrics_url = serializers.URLField()
     host_url = serializers.URLField(allow_null=True)
@@ -122,16 +122,16 @@ class ReadingSerializer(serializers.Serializer[None]):
     timestamp = serializers.DateTimeField(help_text="UTC, to the nanosecond where the source was")
     metric_name = serializers.CharField()
     gpu_id = serializers.IntegerField(allow_null=True)
-    device = serializers.CharField()
+    device = serializers.CharField(allow_blank=True)
     uuid = serializers.CharField()
     mig_id = serializers.CharField(required=False, help_text="only where there is one")
-    model_name = serializers.CharField()
-    hostname = serializers.CharField()
-    container = serializers.CharField()
-    pod = serializers.CharField()
-    namespace = serializers.CharField()
+    model_name = serializers.CharField(allow_blank=True)
+    hostname = serializers.CharField(allow_blank=True)
+    container = serializers.CharField(allow_blank=True)
+    pod = serializers.CharField(allow_blank=True)
+    namespace = serializers.CharField(allow_blank=True)
     value = serializers.FloatField()
-    unit = serializers.CharField(help_text="empty when the catalogue does not know the metric")
+    unit = serializers.CharField(allow_blank=True, help_text="empty when the catalogue does not know the metric")
 
 
 class ReadingPageSerializer(PageSerializer):
@@ -174,7 +174,7 @@ class MetricSerializer(serializers.Serializer[None]):
     name = serializers.CharField()
     aliases = serializers.ListField(child=serializers.CharField())
     title = serializers.CharField()
-    unit = serializers.CharField()
+    unit = serializers.CharField(allow_blank=True)
     type = serializers.ChoiceField(choices=["gauge", "counter", "event", "unknown"])
     range = serializers.ListField(
         child=serializers.FloatField(allow_null=True),
@@ -182,7 +182,7 @@ class MetricSerializer(serializers.Serializer[None]):
         max_length=2,
         help_text="lowest and highest value that can be true; null: no bound",
     )
-    description = serializers.CharField()
+    description = serializers.CharField(allow_blank=True)
     seen = serializers.BooleanField(help_text="whether there are readings of it")
 
 
@@ -242,6 +242,7 @@ class StoreSerializer(serializers.Serializer[None]):
 
     type = serializers.CharField()
     readings = serializers.IntegerField()
+    shares = serializers.IntegerField(help_text="readings of one pod's part of a shared GPU, kept apart")
     series = serializers.IntegerField()
     bytes = serializers.IntegerField()
     oldest = serializers.DateTimeField(allow_null=True)

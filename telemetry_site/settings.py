@@ -170,6 +170,12 @@ SPECTACULAR_SETTINGS = {
         " names it. Prometheus metrics of the pipeline are at `/metrics`."
     ),
     "VERSION": "1.0.0",
+    "TAGS": [
+        {"name": "fleet", "description": "GPUs and the hosts they sit in"},
+        {"name": "telemetry", "description": "readings, and what the metrics mean"},
+        {"name": "pipeline", "description": "how broker, collectors and store are doing"},
+        {"name": "probes", "description": "for load balancers and container platforms; answered on any host name"},
+    ],
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "SORT_OPERATION_PARAMETERS": False,

@@ -107,6 +107,10 @@ class Api:
         """The raw response."""
         return self._client.get(path, headers=headers)
 
+    def head(self, path: str) -> Any:
+        """The raw response to a HEAD."""
+        return self._client.head(path)
+
     def get(self, path: str) -> Any:
         """The body of an answer that must be a 200."""
         response = self._client.get(path)

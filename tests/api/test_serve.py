@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,10 @@ import pytest
 from django.core.management.base import CommandError
 
 from api.management.commands.serve import listen
+from readings.codec import encode_block
 from telemetry_site.env import Address
+from tests.api.broker_thread import broker_in_thread
+from tests.api.conftest import A0, T0, block_of
 from tests.api.serving import START_SECONDS, Service, environment, manage, serving
 
 
@@ -90,6 +94,23 @@ def test_a_signal_ends_it_with_status_0(state_dir: Path, number: int, tmp_path: 
     with serving(state_dir, cwd=tmp_path) as running:  # started from another folder
         assert running.get("/health").status == 200
         assert running.stop(number) == 0
+    assert not any("Traceback" in line for line in running.lines)
+
+
+def test_with_memory_storage_one_worker_collects_for_itself(state_dir: Path, tmp_path: Path) -> None:
+    batch = encode_block(
+        block_of([A0], [(0, T0, [1.0, 2.0, 3.0])]), batch_id="b1", source="test", collected_at="2025-07-18T20:42:35Z"
+    )
+    with broker_in_thread(tmp_path / "log", payloads=[batch], fsync="never") as port:
+        flags = ("--storage-type", "memory", "--web-concurrency", "4", "--flush-interval", "50ms")
+        with serving(state_dir, *flags, "--retention-period", "0", MQ_HOST="127.0.0.1", MQ_PORT=str(port)) as running:
+            deadline = time.monotonic() + START_SECONDS
+            while json.loads(running.get("/api/v1/telemetry").body)["count"] != 3:
+                assert time.monotonic() < deadline, running.lines
+                assert running.process.poll() is None
+            assert json.loads(running.get("/api/v1/gpus").body)["data"] == ["GPU-a0"]
+            assert running.stop(signal.SIGTERM) == 0
+    assert sum("Booting worker" in line for line in running.lines) == 1
     assert not any("Traceback" in line for line in running.lines)
 
 

@@ -1,0 +1,98 @@
+"""Whatever is put into a question, the answer is a 200 or a 4xx in the API's shape, never a fault of ours."""
+
+from __future__ import annotations
+
+import random
+from urllib.parse import quote
+
+import pytest
+
+from api.params import Parameter
+from stores.base import Store
+from tests.api.conftest import Api
+from tests.api.test_base import views
+
+NASTY = [
+    "\0",
+    "a\0b",
+    "\n",
+    "\ud7ff",
+    "\ufffd",
+    "😀" * 100,
+    "x" * 600,
+    "'; DROP TABLE reading; --",
+    '" OR 1=1 --',
+    "%",
+    "_",
+    "\\",
+    "../../etc/passwd",
+    "{{7*7}}",
+    "-0",
+    "+1",
+    "1e9",
+    "1_000",
+    "0x10",
+    "nan",
+    "inf",
+    "-1",
+    "9223372036854775807",
+    "9223372036854775808",
+    "9" * 40,
+    "9" * 500,
+    "1970-01-01T00:00:00Z",
+    "0001-01-01T00:00:00Z",
+    "9999-12-31T23:59:60Z",
+    "2025-07-18T20:42:34+99:99",
+    "2262-04-11T23:47:16.854775807Z",
+    "1677-09-21T00:12:43.145224192Z",
+    "W10",
+    "null",
+    "true",
+    "[]",
+]
+PATHS = {
+    "/api/v1/gpus": "GpuListView",
+    "/api/v1/gpus/GPU-a0/telemetry": "GpuTelemetryView",
+    "/api/v1/telemetry": "TelemetryView",
+    "/api/v1/hosts": "HostListView",
+}
+
+
+def parameters_of(view: str) -> tuple[Parameter, ...]:
+    return next(each.parameters for each in views() if each.__name__ == view)
+
+
+def check(api: Api, url: str) -> None:
+    for accept in ("*/*", "text/html"):
+        response = api.ask(url, accept=accept)
+        assert response.status_code in {200, 400, 404}, (url, response.status_code)
+        if accept == "*/*" and response.status_code != 200:
+            assert set(response.json()) == {"error", "message"}
+
+
+@pytest.mark.parametrize("path", sorted(PATHS))
+def test_every_parameter_survives_every_nasty_value(api: Api, fleet: Store, path: str) -> None:
+    for parameter in parameters_of(PATHS[path]):
+        for value in NASTY:
+            check(api, f"{path}?{parameter.name}={quote(value)}")
+
+
+@pytest.mark.parametrize("path", ["/api/v1/gpus/{}", "/api/v1/gpus/{}/telemetry", "/api/v1/hosts/{}"])
+def test_every_path_survives_every_nasty_value(api: Api, fleet: Store, path: str) -> None:
+    for value in NASTY:
+        check(api, path.format(quote(value, safe="")))
+
+
+def test_random_questions(api: Api, fleet: Store) -> None:
+    rng = random.Random(20250718)
+    alphabet = [chr(code) for code in range(1, 0x250)] + ["\U0001f600", "\u2028", "%"]
+    for _ in range(300):
+        path = rng.choice(sorted(PATHS))
+        names = [parameter.name for parameter in parameters_of(PATHS[path])]
+        pairs = []
+        for _ in range(rng.randint(1, 4)):
+            length = rng.randint(0, 12)
+            value = rng.choice(NASTY) if rng.random() < 0.3 else "".join(rng.choice(alphabet) for _ in range(length))
+            pairs.append(f"{rng.choice(names)}={quote(value)}")
+        check(api, f"{path}?{'&'.join(pairs)}")
+    check(api, "/api/v1/gpus?%ff=%ff&=&&a")

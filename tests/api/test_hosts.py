@@ -1,0 +1,74 @@
+"""Hosts with their GPUs in sum."""
+
+from __future__ import annotations
+
+import pytest
+from pytest_django import DjangoAssertNumQueries
+
+from readings.model import Gpu
+from stores.base import Store
+from tests.api.conftest import H100, T0, Api, block_of, save
+
+HOSTS = "/api/v1/hosts"
+
+
+def test_a_host_sums_up_the_gpus_that_report(api: Api, fleet: Store) -> None:
+    body = api.get(HOSTS)
+    assert (body["count"], body["next"], body["previous"]) == (2, None, None)
+    assert body["data"][0] == {
+        "name": "host-a",
+        "gpu_count": 2,
+        "reporting": 1,
+        "stale": 1,
+        "mean_utilisation": 50.0,
+        "power_watts": 410.0,
+        "memory_used_mib": 4000.0,
+        "last_seen": "2025-07-18T20:42:35Z",
+        "url": "http://testserver/api/v1/hosts/host-a",
+    }
+
+
+def test_what_no_gpu_reports_is_null_and_not_0(api: Api, store: Store, db: None) -> None:
+    save(store, block_of([Gpu(uuid="GPU-x", hostname="h")], [(0, T0, [None, 5.0, None])]))
+    (host,) = api.get(HOSTS)["data"]
+    assert (host["mean_utilisation"], host["power_watts"], host["memory_used_mib"]) == (None, 5.0, None)
+
+
+def test_pages(api: Api, fleet: Store) -> None:
+    first = api.get(f"{HOSTS}?page_size=1")
+    assert [host["name"] for host in first["data"]] == ["host-a"]
+    assert first["count"] == 2
+    second = api.get(first["next"])
+    assert [host["name"] for host in second["data"]] == ["host-b"]
+    assert second["next"] is None
+    assert api.get(f"{HOSTS}?page=99")["data"] == []
+
+
+def test_one_host_has_its_gpus(api: Api, fleet: Store) -> None:
+    body = api.get(f"{HOSTS}/host-a")
+    assert body["gpu_count"] == 2
+    assert [gpu["id"] for gpu in body["gpus"]] == ["GPU-a0", "GPU-a1"]
+    assert [gpu["state"] for gpu in body["gpus"]] == ["reporting", "stale"]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "a%00b", "x" * 300, "%ff", "HOST-A"])
+def test_an_unknown_host_is_a_404(api: Api, fleet: Store, name: str) -> None:
+    assert "no host" in api.refused(f"{HOSTS}/{name}", 404)
+
+
+@pytest.mark.parametrize("path", [f"{HOSTS}?host=a", f"{HOSTS}?page=0", f"{HOSTS}/host-a?page=1"])
+def test_a_bad_question_is_a_400(api: Api, fleet: Store, path: str) -> None:
+    api.refused(path, 400)
+
+
+@pytest.mark.parametrize(("path", "queries"), [(HOSTS, 4), (f"{HOSTS}?page_size=1", 4), (f"{HOSTS}/host-a", 4)])
+def test_the_cost_is_the_same_however_many_there_are(
+    api: Api, fleet: Store, django_assert_num_queries: DjangoAssertNumQueries, path: str, queries: int
+) -> None:
+    with django_assert_num_queries(queries):
+        api.get(path)
+    many = [Gpu(uuid=f"GPU-{n}", hostname=f"host-{n // 4}", gpu_id=n % 4, model_name=H100) for n in range(60)]
+    many += [Gpu(uuid=f"GPU-z{n}", hostname="host-a", gpu_id=n, model_name=H100) for n in range(2, 10)]
+    save(fleet, block_of(many, [(n, T0, [1.0, 2.0, 3.0]) for n in range(len(many))]))
+    with django_assert_num_queries(queries):
+        api.get(path)

@@ -1,0 +1,39 @@
+"""The catalogue of metrics."""
+
+from __future__ import annotations
+
+from pytest_django import DjangoAssertNumQueries
+
+from readings.catalogue import CATALOGUE
+from readings.model import PointBlock
+from stores.base import Store
+from tests.api.conftest import A0, T0, UTIL, Api
+
+METRICS = "/api/v1/metrics"
+
+
+def test_every_metric_of_the_catalogue_is_told(
+    api: Api, fleet: Store, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    with django_assert_num_queries(0):
+        body = api.get(METRICS)
+    assert body["count"] == len(body["data"]) == len(CATALOGUE)
+    by_name = {metric["name"]: metric for metric in body["data"]}
+    assert by_name[UTIL] == {
+        "name": UTIL,
+        "aliases": list(CATALOGUE[UTIL].aliases),
+        "title": "GPU utilisation",
+        "unit": "%",
+        "type": "gauge",
+        "range": [0, 100],
+        "description": CATALOGUE[UTIL].description,
+        "seen": True,
+    }
+    assert by_name["DCGM_FI_DEV_GPU_TEMP"]["seen"] is False
+    assert by_name["DCGM_FI_DEV_POWER_VIOLATION"]["range"] == [0, None]
+
+
+def test_a_metric_that_is_not_in_the_catalogue_is_told_when_seen(api: Api, store: Store) -> None:
+    store.write([PointBlock(gpus=[A0], metric_names=["MY_METRIC"], points=[(0, T0, [1.0])])])
+    last = api.get(METRICS)["data"][-1]
+    assert (last["name"], last["type"], last["unit"], last["seen"]) == ("MY_METRIC", "unknown", "", True)

@@ -1,0 +1,55 @@
+"""The index, the documentation pages and /metrics."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from stores.base import Store
+from tests.api.conftest import Api
+
+
+def test_the_index_links_to_everything(api: Api, fleet: Store) -> None:
+    links = api.get("/api/v1")
+    assert links["gpus"] == "http://testserver/api/v1/gpus"
+    for url in links.values():
+        assert api.ask(url).status_code == 200, url
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("/", "/swagger/index.html"),
+        ("/swagger", "/swagger/index.html"),
+        ("/swagger/", "/swagger/index.html"),
+        ("/api", "/api/v1"),
+    ],
+)
+def test_short_addresses_lead_on(api: Api, path: str, target: str) -> None:
+    response = api.ask(path)
+    assert (response.status_code, response["Location"]) == (302, target)
+
+
+@pytest.mark.parametrize("path", ["/swagger/index.html", "/swagger/index.html?script=", "/redoc"])
+def test_documentation_names_no_other_server(api: Api, path: str) -> None:
+    response = api.ask(path)
+    assert response.status_code == 200
+    assert not re.search(rb"(?:src|href)=\"(?:https?:)?//", response.content)
+    assert "http" not in response["Content-Security-Policy"]
+    assert b"/api/schema" in response.content or b"?script=" in response.content
+
+
+def test_swagger_asks_no_validator(api: Api) -> None:
+    assert b'"validatorUrl": null' in api.ask("/swagger/index.html?script=").content
+
+
+def test_metrics_are_in_the_prometheus_format(api: Api, fleet: Store) -> None:
+    response = api.ask("/metrics")
+    assert response.status_code == 200
+    assert response["Content-Type"].startswith("text/plain")
+    assert b"gpu_telemetry_hosts 2.0" in response.content
+
+
+def test_the_admin_is_there(api: Api, db: None) -> None:
+    assert api.ask("/admin/login/").status_code == 200

@@ -1,0 +1,96 @@
+"""How the pipeline is doing, with the broker there and away."""
+
+from __future__ import annotations
+
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pytest_django import DjangoAssertNumQueries, Settings
+
+from inventory.status import add_counts
+from stores.base import Store
+from tests.api.broker_thread import broker_in_thread
+from tests.api.conftest import Api
+
+STATS = "/api/v1/stats"
+STARTED = datetime(2025, 7, 18, 20, 0, tzinfo=UTC)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+def test_a_broker_that_is_away_is_told_in_the_answer(api: Api, fleet: Store, settings: Settings) -> None:
+    settings.MQ_HOST, settings.MQ_PORT = "127.0.0.1", free_port()
+    body = api.get(STATS)
+    assert body["broker"]["available"] is False
+    assert str(settings.MQ_PORT) in body["broker"]["error"]
+    assert body["broker"]["total_messages"] is None
+    assert body["subscribers"] == []
+    assert body["store"]["readings"] == 17
+
+
+def test_a_broker_that_says_nothing_costs_little_time(api: Api, fleet: Store, settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings.MQ_HOST, settings.MQ_PORT = silent.getsockname()[:2]
+        started = datetime.now(tz=UTC)
+        assert api.get(STATS)["broker"]["available"] is False
+        assert (datetime.now(tz=UTC) - started).total_seconds() < 10
+
+
+def test_the_broker_and_its_subscribers(api: Api, fleet: Store, settings: Settings, tmp_path: Path) -> None:
+    with broker_in_thread(tmp_path / "log", payloads=[b"{}"] * 5, fsync="never") as port:
+        settings.MQ_HOST, settings.MQ_PORT = "127.0.0.1", port
+        body = api.get(STATS)
+    broker = body["broker"]
+    assert broker["available"] is True
+    assert broker["error"] is None
+    assert (broker["total_messages"], broker["oldest_offset"], broker["latest_offset"]) == (5, 0, 4)
+    assert broker["subscriber_count"] == 1
+    assert broker["bytes"] > 0
+    assert broker["segments"] >= 1
+    assert broker["uptime"] >= 0
+    (subscriber,) = body["subscribers"]
+    assert (subscriber["id"], subscriber["committed_offset"], subscriber["lag"]) == ("c1", 0, 4)
+    assert subscriber["connected"] is True
+
+
+def test_a_broker_that_wants_another_token_is_told(api: Api, fleet: Store, settings: Settings, tmp_path: Path) -> None:
+    settings.BROKER_TOKEN = "guess"
+    with broker_in_thread(tmp_path / "log", fsync="never") as port:
+        settings.MQ_HOST, settings.MQ_PORT = "127.0.0.1", port
+        assert api.get(STATS)["broker"]["available"] is True  # a token that nobody asked for is no fault
+
+
+def test_what_the_collectors_did(
+    api: Api, fleet: Store, settings: Settings, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    settings.MQ_HOST, settings.MQ_PORT = "127.0.0.1", free_port()
+    for name, refused in (("c2", {"blank": 2}), ("c1", {"blank": 1, "out_of_range": 4})):
+        add_counts(name, started=STARTED, messages=3, readings_stored=100, refused=refused, committed_offset=2)
+    with django_assert_num_queries(1):
+        body = api.get(STATS)
+    assert [collector["id"] for collector in body["collectors"]] == ["c1", "c2"]
+    first = body["collectors"][0]
+    assert first["started"] == "2025-07-18T20:00:00Z"
+    assert (first["messages"], first["readings_stored"], first["committed_offset"]) == (3, 100, 2)
+    assert first["refused"] == {"blank": 1, "out_of_range": 4}
+    assert body["readings"] == {"stored": 200, "refused": {"blank": 3, "out_of_range": 4}}
+
+
+def test_what_the_store_holds(api: Api, fleet: Store, settings: Settings) -> None:
+    settings.MQ_HOST, settings.MQ_PORT = "127.0.0.1", free_port()
+    store = api.get(STATS)["store"]
+    assert (store["type"], store["readings"], store["series"]) == ("sqlite", 17, 10)
+    assert (store["oldest"], store["newest"]) == ("2025-07-18T20:32:34Z", "2025-07-18T20:42:35Z")
+    assert store["newest_age_seconds"] > 0
+    assert store["bytes"] > 0
+
+
+def test_an_empty_store(api: Api, store: Store, db: None, settings: Settings) -> None:
+    settings.MQ_HOST, settings.MQ_PORT = "127.0.0.1", free_port()
+    told = api.get(STATS)["store"]
+    assert (told["readings"], told["oldest"], told["newest"], told["newest_age_seconds"]) == (0, None, None, None)
