@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from itertools import pairwise
 from pathlib import Path
 
 FILE_MODE = 0o640
@@ -29,23 +30,22 @@ class Disk:
         """Cuts the file to ``size`` bytes."""
         os.ftruncate(fd, size)
 
-    def read(self, fd: int, size: int, position: int) -> bytes:
-        """Up to ``size`` bytes at ``position``. A sector that cannot be read comes as zeros: its neighbours count."""
-        try:
-            return os.pread(fd, size, position)
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-        blocks = (self._read_block(fd, min(_BLOCK, size - start), position + start) for start in range(0, size, _BLOCK))
-        return b"".join(blocks)
+    def read_once(self, fd: int, size: int, position: int) -> bytes:
+        """Up to ``size`` bytes at ``position``."""
+        return os.pread(fd, size, position)
 
-    def _read_block(self, fd: int, size: int, position: int) -> bytes:
+    def read(self, fd: int, size: int, position: int) -> bytes:
+        """As ``read_once``; a block that the disk cannot read comes as zeros, for its neighbours' sake."""
         try:
-            return os.pread(fd, size, position)
+            return self.read_once(fd, size, position)
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
-            return bytes(size)
+        if size > _BLOCK:
+            # At the disk's own boundaries, so that one bad block costs no other.
+            cuts = [position, *range(position // _BLOCK * _BLOCK + _BLOCK, position + size, _BLOCK), position + size]
+            return b"".join(self.read(fd, end - start, start) for start, end in pairwise(cuts))
+        return bytes(size)
 
     def sync_directory(self, directory: Path) -> None:
         """Returns when the directory's new, renamed and removed names are on the disk."""

@@ -39,6 +39,16 @@ class StillClock(Clock):
         self.wall_ms += int(seconds * 1000)
 
 
+class LazyDisk(Disk):
+    """Syncs nothing: for tests that open hundreds of logs and pull no plug."""
+
+    def sync(self, fd: int) -> None:
+        pass
+
+    def sync_directory(self, directory: Path) -> None:
+        pass
+
+
 class FaultyDisk(Disk):
     """Fails as it is told: an errno per kind of call, a number of bytes that still fit, a size of the longest write."""
 
