@@ -24,7 +24,7 @@ from ingest.progress import Progress, progress_bar
 from ingest.publisher import Batch, Publisher
 from ingest.resume import ResumeStore
 from ingest.tasks import all_of, first_of, pause
-from ingest.timestamps import Choice, Stamper, choose
+from ingest.timestamps import Choice, Stamper, choose, spell_duration
 from readings.grouping import BlockBuilder
 from readings.model import PointBlock
 from readings.times import SECOND, format_time
@@ -111,6 +111,7 @@ class Streamer:
         self._dead_letters = DeadLetters(config.state_dir, f"streamer-{config.instance_id}")
         self._stamper = Stamper(Choice("source"))
         self._explained = False
+        self._looked_at_age = False
         self._at_end = False
         self._refused: Counter[str] = Counter()
         self._batches_made = 0
@@ -223,7 +224,20 @@ class Streamer:
         if chunk.refused:
             self._keep_refused(chunk)
         stamped = self._stamper.stamp(chunk.samples)
+        if not self._looked_at_age and stamped:
+            self._looked_at_age = True
+            self._warn_of_age(max(sample.time_ns for sample in stamped))
         return _Portion(chunk._replace(samples=stamped), self._stamper.choice.shift_ns)
+
+    def _warn_of_age(self, newest_ns: int) -> None:
+        retention = self._config.retention
+        if self._config.timestamps == "source" and 0 < retention < (time.time_ns() - newest_ns) / SECOND:
+            logger.warning(
+                "TIMESTAMPS=source: readings of %s are older than RETENTION_PERIOD (%s): collectors with that setting "
+                "refuse them; give them RETENTION_PERIOD=0, or stream with TIMESTAMPS=shift",
+                format_time(newest_ns),
+                spell_duration(retention),
+            )
 
     def _keep_refused(self, chunk: Chunk) -> None:
         now = format_time(time.time_ns())

@@ -22,9 +22,8 @@ from pathlib import Path
 from broker.client import fetch_stats
 from broker.errors import BrokerUnavailable
 from stores.sqlite import SqliteStore
-from tests.ingest.captures import Reading, readings_in
+from tests.ingest.captures import Reading, readings_in, stored_readings
 from tests.ingest.processes import Fleet, Service, wait_until
-from tests.ingest.wiring import stored_readings
 
 logger = logging.getLogger(__name__)
 

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.ingest.wiring import free_port
+from telemetry_site.options import BY_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60.0
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 class Service:
@@ -88,7 +98,8 @@ class Fleet:
         state_dir.mkdir(parents=True, exist_ok=True)
         self.port, self.http_port = free_port(), free_port()
         self.environ = {
-            **os.environ,
+            # No setting of whoever runs this.
+            **{name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in BY_NAME},
             "STATE_DIR": str(state_dir),
             "TCP_ADDR": f"127.0.0.1:{self.port}",
             "HTTP_ADDR": f"127.0.0.1:{self.http_port}",

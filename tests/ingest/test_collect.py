@@ -11,9 +11,8 @@ from pytest_django import Settings
 
 from stores.current import reset_store
 from stores.sqlite import SqliteStore
-from tests.ingest.captures import readings_in, write_capture
+from tests.ingest.captures import readings_in, stored_readings, write_capture
 from tests.ingest.processes import Fleet
-from tests.ingest.wiring import stored_readings
 
 
 @pytest.fixture

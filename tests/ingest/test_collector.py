@@ -21,8 +21,9 @@ from readings.model import PointBlock
 from stores.base import RefusedReading, Store, StoreError, StoreUnavailable, WriteResult
 from stores.sqlite import SqliteStore
 from tests.broker.harness import running_broker
-from tests.ingest.captures import readings_in, write_capture
-from tests.ingest.wiring import collect_config, free_port, line_to, stored_readings, stream_config, until
+from tests.ingest.captures import readings_in, stored_readings, write_capture
+from tests.ingest.processes import free_port
+from tests.ingest.wiring import collect_config, line_to, stream_config, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

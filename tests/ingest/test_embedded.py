@@ -12,8 +12,9 @@ from ingest.embedded import start_embedded_collector, stop_embedded_collector
 from ingest.streamer import stream
 from stores.current import get_store, reset_store
 from tests.broker.harness import running_broker
-from tests.ingest.captures import readings_in, write_capture
-from tests.ingest.wiring import free_port, stored_readings, stream_config, until
+from tests.ingest.captures import readings_in, stored_readings, write_capture
+from tests.ingest.processes import free_port
+from tests.ingest.wiring import stream_config, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

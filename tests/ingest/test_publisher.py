@@ -17,7 +17,8 @@ from ingest.positions import Gathering
 from ingest.publisher import Batch, Publisher
 from readings.model import Gpu, PointBlock
 from tests.broker.harness import running_broker
-from tests.ingest.wiring import free_port, line_to, read_batches, readings_of, until
+from tests.ingest.processes import free_port
+from tests.ingest.wiring import line_to, read_batches, readings_of, until
 
 
 def a_batch(number: int, gathering: Gathering | None = None, *, points: int = 3, pod: str = "") -> Batch:

@@ -17,7 +17,8 @@ from ingest.streamer import StreamTotals, stream
 from readings.times import SECOND, parse_time
 from tests.broker.harness import running_broker
 from tests.ingest.captures import COLUMNS, START, line, readings_in, row, write_capture
-from tests.ingest.wiring import free_port, line_to, read_batches, read_log, readings_of, stream_config, until
+from tests.ingest.processes import free_port
+from tests.ingest.wiring import line_to, read_batches, read_log, readings_of, stream_config, until
 
 
 @pytest.fixture
@@ -99,6 +100,15 @@ async def test_auto_moves_an_old_capture_and_says_so_in_one_line(
     shift = newest - max(time_ns for _, _, time_ns, _ in readings_in(capture))
     assert {(u, m, t - shift, v) for u, m, t, v in arrived} == readings_in(capture)
     assert caplog.text.count("TIMESTAMPS=auto") == 1
+
+
+@pytest.mark.parametrize(("retention", "warnings"), [(3600.0, 1), (0.0, 0)])
+async def test_times_that_collectors_will_refuse_are_warned_of_once(
+    tmp_path: Path, capture: Path, caplog: pytest.LogCaptureFixture, retention: float, warnings: int
+) -> None:
+    async with running_broker(tmp_path / "log") as broker:
+        await stream(stream_config(capture, broker.port, tmp_path, retention=retention, rate=500.0), asyncio.Event())
+    assert caplog.text.count("are older than RETENTION_PERIOD (1h)") == warnings
 
 
 async def test_refused_rows_are_counted_in_batches_and_kept_as_dead_letters(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -13,7 +12,6 @@ from ingest.collector import CollectConfig
 from ingest.streamer import StreamConfig
 from readings.codec import Decoded, decode_batch
 from readings.model import PointBlock
-from stores.base import ReadingsQuery, Store
 from tests.ingest.captures import Reading
 
 
@@ -27,15 +25,6 @@ def collect_config(port: int, state_dir: Path, **changes: object) -> CollectConf
     """A collector that flushes soon and keeps for ever."""
     settings = {"collector_id": "collector-1", "flush_interval": 0.05, **changes}
     return CollectConfig(host="127.0.0.1", port=port, state_dir=state_dir, **settings)  # type: ignore[arg-type]
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 async def read_log(port: int) -> list[Message]:
@@ -67,13 +56,6 @@ def readings_of(blocks: Iterable[PointBlock]) -> list[Reading]:
         for index, time_ns, values in block.points
         for name, value in zip(block.metric_names, values, strict=True)
         if value is not None
-    ]
-
-
-def stored_readings(store: Store) -> list[Reading]:
-    """All readings of a store, each as often as it is there."""
-    return [
-        (row.uuid, row.metric_name, row.time_ns, row.value) for row in store.readings(ReadingsQuery(limit=1_000_000))
     ]
 
 
