@@ -49,6 +49,7 @@ __all__ = ["Answer", "Chunk", "Entry", "Gap", "Group", "Log", "LogConfig", "LogS
 FORMAT = 1
 FORMAT_NAME = "format"
 PROBE_NAME = ".probe"
+PROBE_BYTES = 8 << 20
 CHECKPOINT_EVERY_S = 5.0
 SYNC_EVERY_S = 1.0
 MIB = 1 << 20
@@ -124,8 +125,9 @@ class Log:
         self._in_flight: Group | None = None
         self._failed: LogFailed | None = None
         self._closed = False
-        # Why the last write that could be tried again failed; empty when it did not.
+        # Why the last write that could be tried again failed, and its size; empty when it did not.
         self._trouble = ""
+        self._refused_bytes = 0
         # Which side file could not be saved the last time, and why.
         self._side_troubles: dict[str, str] = {}
         self._last_checkpoint = self._last_sync = clock.steady()
@@ -233,7 +235,7 @@ class Log:
             self._failed = error
             raise
         except (DiskFull, ReadOnly) as error:
-            self._trouble = str(error)
+            self._trouble, self._refused_bytes = str(error), len(group.blob)
             raise
         self._trouble = ""
 
@@ -285,15 +287,19 @@ class Log:
         self._save_side_file(COMMITS_NAME, self.commits.save)
 
     def probe(self) -> list[str]:
-        """Tries whether the log could be written now; the reasons why not, none when it could."""
+        """Tries whether the log could be written now; the reasons why not, none when it could.
+
+        Once a write of the size that was refused goes through, the refusal is over, also when nobody publishes.
+        """
         reasons = []
         if self._failed is not None:
             reasons.append(f"the log has failed: {self._failed}")
-        if self._trouble:
-            reasons.append(self._trouble)
         try:
-            self._write_probe()
+            self._write_probe(min(self._refused_bytes, PROBE_BYTES) if self._trouble else 1)
+            self._trouble = ""
         except OSError as error:
+            if self._trouble:
+                reasons.append(self._trouble)
             reasons.append(f"{self.directory} cannot be written: {error.strerror or error}")
         try:
             free = self._disk.free_bytes(self.directory)
@@ -441,11 +447,11 @@ class Log:
         self._side_troubles.pop(name, None)
         return True
 
-    def _write_probe(self) -> None:
+    def _write_probe(self, size: int) -> None:
         path = self.directory / PROBE_NAME
         fd = self._disk.open(path)
         try:
-            self._disk.write_all(fd, b"probe\n", 0)
+            self._disk.write_all(fd, bytes(size), 0)
             self._disk.sync(fd)
         finally:
             os.close(fd)

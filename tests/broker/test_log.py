@@ -274,6 +274,23 @@ def test_a_write_whose_fate_is_unknown_stops_the_log(tmp_path: Path, call: str) 
         assert append(log, b"4")[0].offset == log.next_offset - 1
 
 
+def test_a_refusal_is_over_when_the_refused_size_fits_again(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    with opened(tmp_path, disk=disk) as log:
+        group = log.prepare([Entry(b"1" * 4000)])
+        disk.room = 100
+        with pytest.raises(DiskFull):
+            log.commit(group)
+        log.abort(group)
+        disk.room = 2000
+        assert [reason.partition(":")[2] for reason in log.probe()] == [" No space left on device"] * 2
+        disk.room = None
+        assert log.probe() == []
+        disk.room = 2
+        assert log.probe() == []
+        assert not (tmp_path / ".probe").exists()
+
+
 def test_a_roll_that_fails_is_tried_again(tmp_path: Path) -> None:
     disk = FaultyDisk()
     with opened(tmp_path, disk=disk, segment_bytes=4096) as log:
