@@ -125,7 +125,7 @@ def _database() -> dict[str, Any]:
             # so that two writers wait for each other instead of failing half-way.
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
             "transaction_mode": "IMMEDIATE",
-            "timeout": 20,
+            "timeout": 5,  # seconds; a service that is told to stop has ten
         }
     return config
 

@@ -25,7 +25,18 @@ IO_MODULES = {"asyncio", "socket", "ssl", "selectors", "django"}
 # The broker's event loop, sockets and threads live in these alone; the protocol and the log know of none.
 BROKER_SHELL = {
     f"{name}.py"
-    for name in ("client", "committer", "delivery", "health", "http", "server", "service", "session", "worker")
+    for name in (
+        "client",
+        "client_protocol",
+        "committer",
+        "delivery",
+        "health",
+        "http",
+        "server",
+        "service",
+        "session",
+        "worker",
+    )
 }
 
 
