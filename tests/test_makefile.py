@@ -10,10 +10,31 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGETS = """
-    help all setup run test build build-api build-mq-server build-streamer build-collector run-mq run-stream run-collect
-    run-api fmt lint vet check coverage coverage-summary swagger soak clean
-""".split()
+TARGETS = [
+    "help",
+    "all",
+    "setup",
+    "run",
+    "test",
+    "build",
+    "build-api",
+    "build-mq-server",
+    "build-streamer",
+    "build-collector",
+    "run-mq",
+    "run-stream",
+    "run-collect",
+    "run-api",
+    "fmt",
+    "lint",
+    "vet",
+    "check",
+    "coverage",
+    "coverage-summary",
+    "swagger",
+    "soak",
+    "clean",
+]
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 
