@@ -11,15 +11,19 @@ from typing import BinaryIO, NamedTuple
 
 from ingest.csv_header import Header, parse_header
 from ingest.csv_records import BadRecord, CsvRecords, Record
-from ingest.csv_rows import RowReader, Sample
+from ingest.csv_rows import RowReader
 from ingest.errors import SourceError
 from ingest.resume import ResumeState
+from ingest.samples import RefusedRow, Sample
 from readings.checks import Refused
 from readings.reasons import LABEL_CONFLICT
 from readings.times import parse_time
+from readings.units import SourceUnits
 
 UTF8_BOM = b"\xef\xbb\xbf"
 _SCAN_STEP = 10_000
+# Captures are sorted by metric: of a fleet's first sample this much holds all metrics, in all but the largest.
+_UNITS_BYTES = 8 << 20
 _OTHER_FORMATS = {
     b"\xff\xfe": "is UTF-16 text",
     b"\xfe\xff": "is UTF-16 text",
@@ -27,15 +31,6 @@ _OTHER_FORMATS = {
     b"\x28\xb5\x2f\xfd": "is compressed (zstd)",
     b"PK\x03\x04": "is a zip archive or a spreadsheet",
 }
-
-
-class RefusedRow(NamedTuple):
-    """A row that gave no reading: its line, reason, detail and text."""
-
-    line: int
-    reason: str
-    detail: str
-    raw: str
 
 
 class Chunk(NamedTuple):
@@ -62,7 +57,7 @@ class CsvSource:
         with _naming(path):
             self.size = os.fstat(file.fileno()).st_size
             self._header = self._read_header()
-            self._rows = RowReader(self._header, needs_timestamp=needs_timestamp)
+            self._rows = RowReader(self._header, needs_timestamp=needs_timestamp, units=self._find_units())
             self._start = self._records.position, self._records.line
 
     @classmethod
@@ -201,6 +196,14 @@ class CsvSource:
         self._records = CsvRecords(self._file)
         next(self._records)
         return header
+
+    def _find_units(self) -> SourceUnits:
+        """What the beginning of the capture tells of its units, before any row of it is read."""
+        units = SourceUnits()
+        start = self._file.tell()
+        units.note_text(self._file.read(_UNITS_BYTES).decode("utf-8", "replace"))
+        self._file.seek(start)
+        return units
 
     def _repeats_header(self, record: Record) -> bool:
         """Captures that were appended to each other have a header in the middle. It is never a reading: its value is a word."""
