@@ -11,7 +11,10 @@ import pytest
 
 from ingest.csv_source import CsvSource
 from ingest.exposition import Exposition
+from ingest.generations import GENERATIONS, exposition
 from ingest.samples import Sample
+from ingest.simulator import ALL_METRICS, Fleet, FleetShape
+from readings.model import Gpu
 from readings.times import parse_time
 
 TIME = "2025-07-18T20:42:34Z"
@@ -154,3 +157,29 @@ def test_a_capture_without_the_drivers_label_is_decided_by_what_metrics_it_has(t
         source = CsvSource.open(str(path), needs_timestamp=True)
         assert {sample.metric_name: sample.value for sample in source.read(10).samples} == expected
         source.close()
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_what_we_write_as_a_generation_we_read_back_as_it_was(generation: str) -> None:
+    fleet = Fleet(FleetShape(1, 3, metrics=ALL_METRICS))
+    fleet.step(5.0)
+    told = list(fleet.readings(fleet.hosts[0]))
+    scraped = Exposition("synthetic-001").read(exposition(told, generation), 1)
+    assert scraped.refused == []
+    expected = {(gpu.id, name): value for gpu, name, value in told}
+    found = {(sample.gpu.id, sample.metric_name): sample.value for sample in scraped.samples}
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert {sample.gpu.hostname for sample in scraped.samples} == {"synthetic-001"}
+    assert {sample.gpu.pod for sample in scraped.samples} == {gpu.pod for gpu, _, _ in told}
+
+
+def test_help_and_type_stand_before_each_metric() -> None:
+    gpu = Gpu(uuid="GPU-1", gpu_id=0, mig_id="3", mig_profile="1g.10gb", hostname='a"b')
+    page = exposition([(gpu, "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", 5.0)], "4.9").splitlines()
+    assert page[:2] == [
+        "# HELP DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL Total energy since boot (in J).",
+        "# TYPE DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL counter",
+    ]
+    assert 'GPU_I_PROFILE="1g.10gb",GPU_I_ID="3"' in page[2]
+    assert 'hostname="a\\"b"' in page[2]
+    assert page[2].endswith("} 0.005")
