@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, tzinfo
 from typing import NamedTuple
 
 from ingest.csv_header import Header
@@ -32,7 +33,10 @@ class Described(NamedTuple):
 class RowReader:
     """Reads the rows under one header. ``conflicts`` counts rows whose labels disagree with their columns (the columns win)."""
 
-    def __init__(self, header: Header, *, needs_timestamp: bool, units: SourceUnits | None = None) -> None:
+    def __init__(
+        self, header: Header, *, needs_timestamp: bool, units: SourceUnits | None = None, zone: tzinfo = UTC
+    ) -> None:
+        self._zone = zone
         self.conflicts = 0
         self._namer = Namer(units or SourceUnits())
         self._width = len(header.names)
@@ -66,7 +70,7 @@ class RowReader:
         if self._time_column is None:
             return 0
         try:
-            return parse_time(fields[self._time_column])
+            return parse_time(fields[self._time_column], self._zone)
         except ValueError as error:
             raise Refused(BAD_TIMESTAMP, str(error)) from None
 

@@ -6,7 +6,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
+from datetime import UTC, tzinfo
 from typing import BinaryIO, NamedTuple
 
 from ingest.csv_header import Header, parse_header
@@ -15,8 +15,9 @@ from ingest.csv_rows import RowReader
 from ingest.errors import SourceError
 from ingest.resume import ResumeState
 from ingest.samples import RefusedRow, Sample
+from ingest.unpacked import STDIN, is_truncated, open_capture
 from readings.checks import Refused
-from readings.reasons import LABEL_CONFLICT
+from readings.reasons import BAD_FIELD, LABEL_CONFLICT
 from readings.times import parse_time
 from readings.units import SourceUnits
 
@@ -27,8 +28,6 @@ _UNITS_BYTES = 8 << 20
 _OTHER_FORMATS = {
     b"\xff\xfe": "is UTF-16 text",
     b"\xfe\xff": "is UTF-16 text",
-    b"\x1f\x8b": "is compressed (gzip)",
-    b"\x28\xb5\x2f\xfd": "is compressed (zstd)",
     b"PK\x03\x04": "is a zip archive or a spreadsheet",
 }
 
@@ -50,31 +49,33 @@ class CsvSource:
     Every method may raise SourceError, with the path in its text.
     """
 
-    def __init__(self, path: str, file: BinaryIO, *, needs_timestamp: bool) -> None:
+    def __init__(self, path: str, file: BinaryIO, *, needs_timestamp: bool, zone: tzinfo = UTC) -> None:
         self.path = path
         self._file = file
         self._needs_timestamp = needs_timestamp
         with _naming(path):
-            self.size = os.fstat(file.fileno()).st_size
+            self.size = 0 if path == STDIN else os.fstat(file.fileno()).st_size
             self._header = self._read_header()
-            self._rows = RowReader(self._header, needs_timestamp=needs_timestamp, units=self._find_units())
+            self._zone = zone
+            self._rows = RowReader(self._header, needs_timestamp=needs_timestamp, units=self._find_units(), zone=zone)
             self._start = self._records.position, self._records.line
 
     @classmethod
-    def open(cls, path: str, *, needs_timestamp: bool) -> CsvSource:
+    def open(cls, path: str, *, needs_timestamp: bool, zone: tzinfo = UTC) -> CsvSource:
         """Open a capture and read its header. Raises SourceError, in one line, for whatever is not one."""
         if not path:
             raise SourceError("CSV_PATH (--csv-path): no capture given: name a CSV file of DCGM metrics")
         with _naming(path):
             # Looked at before it is opened: opening a named pipe would wait for a writer.
-            mode = os.stat(path).st_mode
-            if stat.S_ISDIR(mode):
-                raise SourceError("is a directory: name one CSV file")
-            if not stat.S_ISREG(mode):
-                raise SourceError("is not a regular file")
-            file = Path(path).open("rb")  # noqa: SIM115 - closed by close()
+            if path != STDIN:
+                mode = os.stat(path).st_mode
+                if stat.S_ISDIR(mode):
+                    raise SourceError("is a directory: name one CSV file")
+                if not stat.S_ISREG(mode):
+                    raise SourceError("is not a regular file")
+            file = open_capture(path)
         try:
-            return cls(path, file, needs_timestamp=needs_timestamp)
+            return cls(path, file, needs_timestamp=needs_timestamp, zone=zone)
         except BaseException:
             file.close()
             raise
@@ -114,6 +115,8 @@ class CsvSource:
                 except Refused as error:
                     if not self._repeats_header(record):
                         refused.append(RefusedRow(record.line, error.reason, error.detail, records.raw()))
+            if done and is_truncated(self._file):
+                refused.append(RefusedRow(records.line, BAD_FIELD, "the compressed file ends before its end", ""))
         counts = Counter(row.reason for row in refused)
         if self._rows.conflicts > conflicts:
             counts[LABEL_CONFLICT] += self._rows.conflicts - conflicts
@@ -125,6 +128,8 @@ class CsvSource:
 
     def resume(self, state: ResumeState, timestamps: str) -> bool:
         """Go on where ``state`` says, if it speaks of this file as it is and of these timestamps; says whether it does."""
+        if self.path == STDIN:
+            return False
         with _naming(self.path):
             if state.position < self._start[0] or not state.fits(self.path, self._file, timestamps):
                 return False
@@ -159,7 +164,7 @@ class CsvSource:
                     continue
                 last_text = record.fields[column]
                 try:
-                    time_ns = parse_time(last_text)
+                    time_ns = parse_time(last_text, self._zone)
                 except ValueError:
                     continue
                 newest_of_all = time_ns if newest_of_all is None else max(newest_of_all, time_ns)
@@ -179,9 +184,9 @@ class CsvSource:
             raise SourceError("is empty: a capture begins with a header line")
         for magic, problem in _OTHER_FORMATS.items():
             if start.startswith(magic):
-                raise SourceError(f"{problem}: give an uncompressed CSV file in UTF-8")
+                raise SourceError(f"{problem}: give a CSV file in UTF-8")
         if b"\0" in start:
-            raise SourceError("is UTF-16 or binary: give an uncompressed CSV file in UTF-8")
+            raise SourceError("is UTF-16 or binary: give a CSV file in UTF-8")
         self._file.seek(len(UTF8_BOM) if start.startswith(UTF8_BOM) else 0)
         self._records = CsvRecords(self._file)
         first = next(self._records, None)

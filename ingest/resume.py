@@ -16,6 +16,7 @@ from typing import BinaryIO
 import msgspec
 
 from ingest.errors import StateError
+from ingest.unpacked import is_packed
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,9 @@ class FileId(msgspec.Struct, frozen=True):
     def of(cls, file: BinaryIO, position: int) -> FileId:
         """Identify an open file that was read up to ``position``. Uses positioned reads only. Raises OSError."""
         descriptor = file.fileno()
+        if is_packed(file):  # the position is none of the file's own: it is known by its size and its beginning
+            size = os.fstat(descriptor).st_size
+            return cls(os.fstat(descriptor).st_ino, _digest(os.pread(descriptor, HEAD_BYTES, 0)), _digest(b"%d" % size))
         head = os.pread(descriptor, min(HEAD_BYTES, position), 0)
         start = max(0, position - TAIL_BYTES)
         tail = os.pread(descriptor, position - start, start)
@@ -60,7 +64,7 @@ class ResumeState(msgspec.Struct, frozen=True):
         return (
             self.path == _shown(path)
             and self.timestamps == timestamps
-            and 0 <= self.position <= os.fstat(file.fileno()).st_size
+            and (is_packed(file) or 0 <= self.position <= os.fstat(file.fileno()).st_size)
             and self.file == FileId.of(file, self.position)
         )
 
