@@ -43,6 +43,8 @@ def stream_config() -> StreamConfig:
         loop=settings.LOOP,
         timestamps=settings.TIMESTAMPS,
         retention=settings.RETENTION_PERIOD,
+        zone=settings.CSV_TZ,
+        shard=Shard(*settings.SHARD),
     )
 
 

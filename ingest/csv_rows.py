@@ -38,7 +38,7 @@ class RowReader:
     ) -> None:
         self._zone = zone
         self.conflicts = 0
-        self._namer = Namer(units or SourceUnits())
+        self.namer = Namer(units or SourceUnits())
         self._width = len(header.names)
         self._header = header
         self._time_column = header.column("timestamp") if needs_timestamp else None
@@ -58,8 +58,8 @@ class RowReader:
         name = fields[self._metric_column]
         if not name.strip():
             raise Refused(NO_METRIC, "metric_name is empty")
-        gpu, conflict, told = self._describe(fields)
-        metric_name, convert = self._namer.name(name, told)
+        gpu, conflict, told = self.describe(fields)
+        metric_name, convert = self.namer.name(name, told)
         time_ns = self._time(fields)
         value = parse_value(fields[self._value_column])
         if conflict:
@@ -74,7 +74,8 @@ class RowReader:
         except ValueError as error:
             raise Refused(BAD_TIMESTAMP, str(error)) from None
 
-    def _describe(self, fields: Sequence[str]) -> Described:
+    def describe(self, fields: Sequence[str]) -> Described:
+        """What a row tells beside name, time and value. Raises Refused."""
         labels = "" if self._labels_column is None else fields[self._labels_column]
         # The label __name__ is all that differs between the metrics of a GPU.
         key = (

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, tzinfo
 from typing import BinaryIO, NamedTuple
+from zlib import crc32
 
+import numpy as np
+import numpy.typing as npt
+
+from ingest.csv_columns import ColumnReader
 from ingest.csv_header import Header, parse_header
 from ingest.csv_records import BadRecord, CsvRecords, Record
 from ingest.csv_rows import RowReader
 from ingest.errors import SourceError
 from ingest.resume import ResumeState
 from ingest.samples import RefusedRow, Sample
-from ingest.unpacked import STDIN, is_truncated, open_capture
+from ingest.shards import WHOLE, Shard
+from ingest.unpacked import STDIN, Ahead, is_truncated, open_capture
 from readings.checks import Refused
+from readings.columns import Columns, Ints, join
 from readings.reasons import BAD_FIELD, LABEL_CONFLICT
 from readings.times import parse_time
 from readings.units import SourceUnits
 
 UTF8_BOM = b"\xef\xbb\xbf"
 _SCAN_STEP = 10_000
+# What is read by column at once, and how many rows by themselves where that cannot be.
+BLOCK_BYTES = 2 << 20
+CAREFUL_ROWS = 1000
+# Rows in a row that are of one shard, so that the metrics of a GPU mostly stay together.
+SHARD_LINES = 100
 # Captures are sorted by metric: of a fleet's first sample this much holds all metrics, in all but the largest.
 _UNITS_BYTES = 8 << 20
 _OTHER_FORMATS = {
@@ -41,6 +54,12 @@ class Chunk(NamedTuple):
     position: int
     line: int
     done: bool
+    columns: Columns | None = None  # where the rows were read by column; then ``samples`` is empty
+
+    @property
+    def size(self) -> int:
+        """How many readings."""
+        return len(self.samples) if self.columns is None else self.columns.size
 
 
 class CsvSource:
@@ -49,19 +68,28 @@ class CsvSource:
     Every method may raise SourceError, with the path in its text.
     """
 
-    def __init__(self, path: str, file: BinaryIO, *, needs_timestamp: bool, zone: tzinfo = UTC) -> None:
+    def __init__(
+        self, path: str, file: BinaryIO, *, needs_timestamp: bool, zone: tzinfo = UTC, shard: Shard = WHOLE
+    ) -> None:
         self.path = path
-        self._file = file
+        self._file = Ahead(file)
+        self._records: CsvRecords
+        self._shard = shard
+        # Captures with one beginning, as those of a rotated log, are shared out evenly too.
+        self._shard_start = crc32(os.fsencode(os.path.basename(path)))
         self._needs_timestamp = needs_timestamp
         with _naming(path):
             self.size = 0 if path == STDIN else os.fstat(file.fileno()).st_size
             self._header = self._read_header()
             self._zone = zone
             self._rows = RowReader(self._header, needs_timestamp=needs_timestamp, units=self._find_units(), zone=zone)
+            self._columns = ColumnReader(
+                self._header, self._rows, (lambda text: parse_time(text, zone)) if needs_timestamp else None
+            )
             self._start = self._records.position, self._records.line
 
     @classmethod
-    def open(cls, path: str, *, needs_timestamp: bool, zone: tzinfo = UTC) -> CsvSource:
+    def open(cls, path: str, *, needs_timestamp: bool, zone: tzinfo = UTC, shard: Shard = WHOLE) -> CsvSource:
         """Open a capture and read its header. Raises SourceError, in one line, for whatever is not one."""
         if not path:
             raise SourceError("CSV_PATH (--csv-path): no capture given: name a CSV file of DCGM metrics")
@@ -75,7 +103,7 @@ class CsvSource:
                     raise SourceError("is not a regular file")
             file = open_capture(path)
         try:
-            return cls(path, file, needs_timestamp=needs_timestamp, zone=zone)
+            return cls(path, file, needs_timestamp=needs_timestamp, zone=zone, shard=shard)
         except BaseException:
             file.close()
             raise
@@ -107,20 +135,84 @@ class CsvSource:
                 if record is None:
                     done = True
                     break
-                if isinstance(record, BadRecord):
-                    refused.append(RefusedRow(*record))
-                    continue
-                try:
-                    samples.append(self._rows.read(record.fields))
-                except Refused as error:
-                    if not self._repeats_header(record):
-                        refused.append(RefusedRow(record.line, error.reason, error.detail, records.raw()))
+                self._take(record, records, samples, refused)
             if done and is_truncated(self._file):
                 refused.append(RefusedRow(records.line, BAD_FIELD, "the compressed file ends before its end", ""))
         counts = Counter(row.reason for row in refused)
         if self._rows.conflicts > conflicts:
             counts[LABEL_CONFLICT] += self._rows.conflicts - conflicts
         return Chunk(samples, refused, counts, records.position, records.line, done)
+
+    def read_block(self) -> Chunk:
+        """Further rows, as many as a block of bytes holds, by column; ``done`` when there are no more."""
+        records = self._records
+        start, first_line = records.position, records.line
+        with _naming(self.path):
+            if not records.is_at_rest:
+                return self._read_carefully()
+            block = self._file.read_some(BLOCK_BYTES) if self.path == STDIN else self._file.read(BLOCK_BYTES)
+            cut = block.rfind(b"\n") + 1
+            self._file.push(block[cut:])
+            parsed = self._columns.read(block[:cut]) if cut else None
+            if parsed is None:
+                self._file.push(block[:cut])
+                return self._read_carefully()
+            lines = block.count(b"\n", 0, cut) + (not block.endswith(b"\n", 0, cut))
+            careful = (
+                self._read_odd(block[:cut], parsed.odd, records.line)
+                if parsed.odd
+                else Chunk([], [], Counter(), 0, 0, False)
+            )
+            self._records = CsvRecords(self._file, line=first_line + lines)
+        counts = careful.counts
+        if parsed.conflicts:
+            counts[LABEL_CONFLICT] += parsed.conflicts
+        columns = parsed.columns
+        if self._shard.total > 1:
+            columns = columns.where(self._are_ours(parsed.lines + first_line))
+        if careful.samples:
+            columns = join([columns, Columns.of(careful.samples)])
+        return Chunk([], careful.refused, counts, start + cut, self._records.line, False, columns)
+
+    def _is_ours(self, line: int) -> bool:
+        return self._shard.has_number(line // SHARD_LINES + self._shard_start)
+
+    def _are_ours(self, lines: Ints) -> npt.NDArray[np.bool_]:
+        return np.equal((lines // SHARD_LINES + self._shard_start) % self._shard.total, self._shard.place)
+
+    def _read_carefully(self) -> Chunk:
+        chunk = self.read(CAREFUL_ROWS)
+        return chunk._replace(samples=[], columns=Columns.of(chunk.samples))
+
+    def _read_odd(self, block: bytes, odd: list[int], first_line: int) -> Chunk:
+        """Rows of a block that are to be read by themselves: their numbers in it."""
+        lines = block.splitlines(keepends=True) if b"\r" not in block else block.split(b"\n")
+        samples: list[Sample] = []
+        refused: list[RefusedRow] = []
+        conflicts = self._rows.conflicts
+        for number in odd:
+            records = CsvRecords(io.BytesIO(lines[number]), line=first_line + number)
+            for record in records:
+                self._take(record, records, samples, refused)
+        counts = Counter(row.reason for row in refused)
+        if self._rows.conflicts > conflicts:
+            counts[LABEL_CONFLICT] += self._rows.conflicts - conflicts
+        return Chunk(samples, refused, counts, 0, 0, False)
+
+    def _take(
+        self, record: Record | BadRecord, records: CsvRecords, samples: list[Sample], refused: list[RefusedRow]
+    ) -> None:
+        if isinstance(record, BadRecord):
+            if self._is_ours(record.line):
+                refused.append(RefusedRow(*record))
+            return
+        if not self._is_ours(record.line):
+            return
+        try:
+            samples.append(self._rows.read(record.fields))
+        except Refused as error:
+            if not self._repeats_header(record):
+                refused.append(RefusedRow(record.line, error.reason, error.detail, records.raw()))
 
     def rewind(self) -> None:
         """Go back to the first row."""
@@ -187,7 +279,7 @@ class CsvSource:
                 raise SourceError(f"{problem}: give a CSV file in UTF-8")
         if b"\0" in start:
             raise SourceError("is UTF-16 or binary: give a CSV file in UTF-8")
-        self._file.seek(len(UTF8_BOM) if start.startswith(UTF8_BOM) else 0)
+        self._file.push(start.removeprefix(UTF8_BOM))
         self._records = CsvRecords(self._file)
         first = next(self._records, None)
         if first is None:
@@ -195,19 +287,21 @@ class CsvSource:
         if isinstance(first, BadRecord):
             raise SourceError(f"line {first.line} is no CSV header: {first.problem}")
         header = parse_header(first.fields, needs_timestamp=self._needs_timestamp)
-        if next(self._records, None) is None:
+        some = self._file.read_some(4096)
+        while some and not some.strip():
+            some = self._file.read_some(4096)
+        if not some:
             raise SourceError("has a header and no rows")
-        self._file.seek(len(UTF8_BOM) if start.startswith(UTF8_BOM) else 0)
-        self._records = CsvRecords(self._file)
-        next(self._records)
+        self._file.push(some)
+        self._records = CsvRecords(self._file, line=self._records.line)
         return header
 
     def _find_units(self) -> SourceUnits:
         """What the beginning of the capture tells of its units, before any row of it is read."""
         units = SourceUnits()
-        start = self._file.tell()
-        units.note_text(self._file.read(_UNITS_BYTES).decode("utf-8", "replace"))
-        self._file.seek(start)
+        start = self._file.read_some(_UNITS_BYTES) if self.path == STDIN else self._file.read(_UNITS_BYTES)
+        units.note_text(start.decode("utf-8", "replace"))
+        self._file.push(start)
         return units
 
     def _repeats_header(self, record: Record) -> bool:

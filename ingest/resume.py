@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 import msgspec
 
@@ -24,6 +24,13 @@ HEAD_BYTES = 64 * 1024
 TAIL_BYTES = 4 * 1024
 
 
+class HasDescriptor(Protocol):
+    """An open file."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+
+
 class FileId(msgspec.Struct, frozen=True):
     """Which file it was: its inode, and digests of its first bytes and of those just before the position."""
 
@@ -32,7 +39,7 @@ class FileId(msgspec.Struct, frozen=True):
     tail: str
 
     @classmethod
-    def of(cls, file: BinaryIO, position: int) -> FileId:
+    def of(cls, file: HasDescriptor, position: int) -> FileId:
         """Identify an open file that was read up to ``position``. Uses positioned reads only. Raises OSError."""
         descriptor = file.fileno()
         if is_packed(file):  # the position is none of the file's own: it is known by its size and its beginning
@@ -55,11 +62,13 @@ class ResumeState(msgspec.Struct, frozen=True):
     shift_ns: int
 
     @classmethod
-    def at(cls, path: str, file: BinaryIO, *, position: int, line: int, timestamps: str, shift_ns: int) -> ResumeState:
+    def at(
+        cls, path: str, file: HasDescriptor, *, position: int, line: int, timestamps: str, shift_ns: int
+    ) -> ResumeState:
         """The state of a run that came to ``position`` of an open file. Raises OSError."""
         return cls(_shown(path), FileId.of(file, position), position, line, timestamps, shift_ns)
 
-    def fits(self, path: str, file: BinaryIO, timestamps: str) -> bool:
+    def fits(self, path: str, file: HasDescriptor, timestamps: str) -> bool:
         """Whether it speaks of this file, still with the same beginning, and of the same wish for times. Raises OSError."""
         return (
             self.path == _shown(path)

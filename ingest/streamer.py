@@ -11,6 +11,7 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,9 +24,11 @@ from ingest.positions import Gathering, Positions
 from ingest.progress import Progress, progress_bar
 from ingest.publisher import Batch, Publisher
 from ingest.resume import ResumeStore
+from ingest.shards import WHOLE, Shard
 from ingest.tasks import all_of, first_of, pause
 from ingest.timestamps import Choice, Stamper, choose, spell_duration
-from readings.grouping import BlockBuilder
+from readings.columns import Columns
+from readings.columns import blocks as blocks_of
 from readings.model import PointBlock
 from readings.times import SECOND, format_time
 
@@ -57,6 +60,8 @@ class StreamConfig:
     loop: bool = False
     timestamps: str = "auto"
     retention: float = 0.0
+    zone: tzinfo = UTC
+    shard: Shard = WHOLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,7 @@ class _Portion(NamedTuple):
     """A chunk on its way from one loop to the other, and by how much its times were moved."""
 
     chunk: Chunk
+    columns: Columns
     shift_ns: int
 
 
@@ -84,7 +90,13 @@ async def stream(config: StreamConfig, stop: asyncio.Event) -> StreamTotals:
     """
     store = ResumeStore(config.state_dir, config.instance_id, config.csv_path)
     await asyncio.to_thread(store.prepare)
-    source = await asyncio.to_thread(CsvSource.open, config.csv_path, needs_timestamp=config.timestamps != "now")
+    source = await asyncio.to_thread(
+        CsvSource.open,
+        config.csv_path,
+        needs_timestamp=config.timestamps != "now",
+        zone=config.zone,
+        shard=config.shard,
+    )
     try:
         with progress_bar(source.size, source.name) as progress:
             return await Streamer(config, source, store, stop, progress).run()
@@ -214,20 +226,26 @@ class Streamer:
             await self._buffer.put(portion)
             if portion.chunk.done:
                 return True
-            seconds = pacer.took(len(portion.chunk.samples))
+            seconds = pacer.took(portion.columns.size)
             if seconds > 0:
                 await pause(self._stop, seconds)
         return False
 
     def _read(self, max_rows: int) -> _Portion:
-        chunk = self._source.read(max_rows)
+        # By column where nothing is asked of single rows; at a pace, rows are taken in smaller numbers.
+        by_column = self._stamper.choice.mode != "now" and self._config.rate == 0
+        chunk = self._source.read_block() if by_column else self._source.read(max_rows)
         if chunk.refused:
             self._keep_refused(chunk)
-        stamped = self._stamper.stamp(chunk.samples)
-        if not self._looked_at_age and stamped:
+        shift_ns = self._stamper.choice.shift_ns
+        if chunk.columns is not None:
+            columns = chunk.columns.shifted(shift_ns) if shift_ns else chunk.columns
+        else:
+            columns = Columns.of(self._stamper.stamp(chunk.samples))
+        if not self._looked_at_age and columns.size:
             self._looked_at_age = True
-            self._warn_of_age(max(sample.time_ns for sample in stamped))
-        return _Portion(chunk._replace(samples=stamped), self._stamper.choice.shift_ns)
+            self._warn_of_age(int(columns.time_ns.max()))
+        return _Portion(chunk._replace(samples=[], columns=columns), columns, shift_ns)
 
     def _warn_of_age(self, newest_ns: int) -> None:
         retention = self._config.retention
@@ -254,12 +272,13 @@ class Streamer:
 
     async def _publish_gathering(self) -> bool:
         """Gather for COLLECT_INTERVAL, or until there is enough, and publish that; says whether there may be more."""
-        builder = BlockBuilder()
+        parts: list[Columns] = []
+        gathered = 0
         counts: Counter[str] = Counter()
         last: _Portion | None = None
         more = True
         ends = 0.0
-        while last is None or (not last.chunk.done and len(builder) < GATHER_READINGS):
+        while last is None or (not last.chunk.done and gathered < GATHER_READINGS):
             try:
                 portion = await asyncio.wait_for(self._buffer.get(), None if last is None else ends - time.monotonic())
             except TimeoutError:
@@ -271,15 +290,15 @@ class Streamer:
                 ends = time.monotonic() + self._config.collect_interval
             last = portion
             counts.update(portion.chunk.counts)
-            for sample in portion.chunk.samples:
-                builder.add(*sample)
+            parts.append(portion.columns)
+            gathered += portion.columns.size
         if last is not None:
             self._refused.update(counts)
-            await self._put_all(builder, Gathering(last.chunk.position, last.chunk.line, last.shift_ns), counts)
+            await self._put_all(parts, Gathering(last.chunk.position, last.chunk.line, last.shift_ns), counts)
         return more
 
-    async def _put_all(self, builder: BlockBuilder, gathering: Gathering, counts: Counter[str]) -> None:
-        blocks = await asyncio.to_thread(lambda: list(builder.blocks(self._config.batch_size)))
+    async def _put_all(self, parts: list[Columns], gathering: Gathering, counts: Counter[str]) -> None:
+        blocks = await asyncio.to_thread(lambda: list(blocks_of(parts, self._config.batch_size)))
         if not blocks and counts:
             blocks = [PointBlock([], [], [])]  # nothing but what was refused
         collected_at = format_time(time.time_ns())

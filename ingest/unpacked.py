@@ -8,6 +8,7 @@ import io
 import os
 import sys
 import zlib
+from collections.abc import Callable
 from typing import BinaryIO, cast
 
 import zstandard
@@ -33,7 +34,7 @@ class Unpacked(io.RawIOBase):
         self._file = file
         self._magic = magic
         self._position = 0
-        self._stream = self._begin()
+        self._unpack = self._begin()
 
     def readable(self) -> bool:
         return True
@@ -56,7 +57,7 @@ class Unpacked(io.RawIOBase):
         if self.truncated:
             return 0
         try:
-            data = self._stream.read(len(view))
+            data = self._unpack(len(view))
         except _BROKEN:
             self.truncated = True
             return 0
@@ -70,7 +71,7 @@ class Unpacked(io.RawIOBase):
         if position < self._position:
             self._file.seek(0)
             self._position, self.truncated = 0, False
-            self._stream = self._begin()
+            self._unpack = self._begin()
         while self._position < position:
             data = bytearray(min(_STEP, position - self._position))
             if not self.readinto(data):
@@ -82,10 +83,11 @@ class Unpacked(io.RawIOBase):
             self._file.close()
         super().close()
 
-    def _begin(self) -> BinaryIO:
+    def _begin(self) -> Callable[[int], bytes]:
+        # Both give what they have rather than lose it to an error further on.
         if self._magic == _GZIP:
-            return cast(BinaryIO, gzip.GzipFile(fileobj=self._file, mode="rb"))
-        return cast(BinaryIO, _Frames(self._file))
+            return gzip.GzipFile(fileobj=self._file, mode="rb").read1
+        return _Frames(self._file).read
 
 
 class _Frames:
@@ -119,51 +121,73 @@ class _Frames:
         return data
 
 
-class Piped(io.RawIOBase):
-    """Standard input, or a pipe: what was read first is kept, so that a look at the beginning can be taken back."""
+class Ahead:
+    """A file, and what was read of it too early: that is given again first. So a look ahead needs no seeking back."""
 
     def __init__(self, file: BinaryIO) -> None:
-        super().__init__()
+        self.raw = getattr(file, "raw", None)
         self._file = file
-        self._head = b""
+        self._ahead = b""
         self._position = 0
-        self._limit = 16 << 20
 
-    def readable(self) -> bool:
-        return True
+    def read(self, size: int) -> bytes:
+        """Up to ``size`` bytes; fewer only at the end."""
+        data = self._ahead[:size]
+        self._ahead = self._ahead[size:]
+        if len(data) < size:
+            data += self._file.read(size - len(data))
+        self._position += len(data)
+        return data
 
-    def seekable(self) -> bool:
-        return True
+    def read_some(self, size: int) -> bytes:
+        """What there is at once, up to ``size`` bytes; nothing only at the end."""
+        if not self._ahead:
+            self._ahead = self._file.read1(size) if isinstance(self._file, io.BufferedReader) else self._file.read(size)
+        return self.read(min(size, len(self._ahead)))
+
+    def readline(self, limit: int) -> bytes:
+        """One line, of ``limit`` bytes at most."""
+        ahead = self._ahead
+        if not ahead:
+            line = self._file.readline(limit)
+        else:
+            end = ahead.find(b"\n", 0, limit) + 1 or min(limit, len(ahead))
+            line, self._ahead = ahead[:end], ahead[end:]
+            if not self._ahead and not line.endswith(b"\n") and len(line) < limit:
+                line += self._file.readline(limit - len(line))
+        self._position += len(line)
+        return line
+
+    def push(self, data: bytes) -> None:
+        """Give these bytes again, which were the last ones given."""
+        self._ahead = data + self._ahead
+        self._position -= len(data)
 
     def tell(self) -> int:
+        """Where the next byte is."""
         return self._position
 
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(cast(bytearray, buffer))
-        at = self._position
-        if at < len(self._head):
-            data = self._head[at : at + len(view)]
-        else:
-            data = (
-                self._file.read1(len(view)) if isinstance(self._file, io.BufferedReader) else self._file.read(len(view))
-            )
-            if at == len(self._head) and at < self._limit:
-                self._head += data
-        view[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def seek(self, position: int, whence: int = 0) -> int:
-        if whence != 0 or position > len(self._head) or self._position > len(self._head):
-            raise io.UnsupportedOperation("standard input cannot be read again")
+    def seek(self, position: int) -> None:
+        """Go on there."""
+        if position == self._position:
+            return
+        self._ahead = b""
+        self._file.seek(position)
         self._position = position
-        return position
+
+    def fileno(self) -> int:
+        """The file's descriptor."""
+        return self._file.fileno()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 def open_capture(path: str) -> BinaryIO:
     """A capture, opened for reading from its start. Raises OSError, SourceError."""
     if path == STDIN:
-        return cast(BinaryIO, io.BufferedReader(Piped(sys.stdin.buffer), 1 << 16))
+        return sys.stdin.buffer
     file = open(path, "rb")  # noqa: SIM115 - the caller closes it
     try:
         magic = file.read(4)
@@ -177,12 +201,12 @@ def open_capture(path: str) -> BinaryIO:
     return file
 
 
-def is_packed(file: BinaryIO) -> bool:
+def is_packed(file: object) -> bool:
     """Whether positions in it are not positions in a file."""
-    return isinstance(getattr(file, "raw", None), Unpacked | Piped)
+    return isinstance(getattr(file, "raw", None), Unpacked)
 
 
-def is_truncated(file: BinaryIO) -> bool:
+def is_truncated(file: object) -> bool:
     """Whether a compressed file ended where it should not have."""
     raw = getattr(file, "raw", None)
     return isinstance(raw, Unpacked) and raw.truncated

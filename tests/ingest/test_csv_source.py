@@ -226,6 +226,7 @@ def test_a_clock_that_was_wrong_does_not_pass_for_the_newest_time(tmp_path: Path
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     path = write_capture(tmp_path / "capture.csv")
     source = open_source(path)
+    source.read(1)
     os.close(source._file.fileno())
     with pytest.raises(SourceError, match="cannot be read"):
         source.rewind()

@@ -11,7 +11,7 @@ import zstandard
 
 from ingest.csv_source import CsvSource
 from ingest.errors import SourceError
-from ingest.unpacked import Piped, find_captures, open_capture
+from ingest.unpacked import Ahead, find_captures, open_capture
 from tests.ingest.captures import readings_in, write_capture
 
 
@@ -56,13 +56,16 @@ def test_a_compressed_capture_that_is_cut_gives_what_there_is_and_says_so(tmp_pa
     assert chunk.refused[-1].detail == "the compressed file ends before its end"
 
 
-def test_a_pipe_can_be_taken_back_to_its_beginning_only() -> None:
-    file = io.BufferedReader(Piped(io.BytesIO(b"abcdef" * 10)), 4)
-    assert file.read(5) == b"abcde"
-    file.seek(0)
-    assert file.read(60) == b"abcdef" * 10
-    with pytest.raises(io.UnsupportedOperation):
-        file.seek(0, 2)
+def test_what_was_read_too_early_is_given_again() -> None:
+    file = Ahead(io.BufferedReader(io.BytesIO(b"one\ntwo\nthree")))
+    assert file.read(6) == b"one\ntw"
+    file.push(b"tw")
+    assert (file.tell(), file.readline(100)) == (4, b"two\n")
+    file.push(b"two\n")
+    assert [file.readline(2), file.readline(100), file.read_some(2), file.read(9)] == [b"tw", b"o\n", b"th", b"ree"]
+    assert (file.read_some(5), file.tell()) == (b"", 13)
+    file.seek(4)
+    assert file.readline(9) == b"two\n"
 
 
 def test_standard_input_is_a_capture(tmp_path: Path) -> None:
