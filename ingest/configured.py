@@ -45,6 +45,8 @@ def stream_config() -> StreamConfig:
         retention=settings.RETENTION_PERIOD,
         zone=settings.CSV_TZ,
         shard=Shard(*settings.SHARD),
+        follow=settings.FOLLOW,
+        speed=settings.SPEED,
     )
 
 

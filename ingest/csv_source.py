@@ -69,10 +69,17 @@ class CsvSource:
     """
 
     def __init__(
-        self, path: str, file: BinaryIO, *, needs_timestamp: bool, zone: tzinfo = UTC, shard: Shard = WHOLE
+        self,
+        path: str,
+        file: BinaryIO,
+        *,
+        needs_timestamp: bool,
+        zone: tzinfo = UTC,
+        shard: Shard = WHOLE,
+        follow: bool = False,
     ) -> None:
         self.path = path
-        self._file = Ahead(file)
+        self._file = Ahead(file, whole_lines=follow)
         self._records: CsvRecords
         self._shard = shard
         # Captures with one beginning, as those of a rotated log, are shared out evenly too.
@@ -89,7 +96,15 @@ class CsvSource:
             self._start = self._records.position, self._records.line
 
     @classmethod
-    def open(cls, path: str, *, needs_timestamp: bool, zone: tzinfo = UTC, shard: Shard = WHOLE) -> CsvSource:
+    def open(
+        cls,
+        path: str,
+        *,
+        needs_timestamp: bool,
+        zone: tzinfo = UTC,
+        shard: Shard = WHOLE,
+        follow: bool = False,
+    ) -> CsvSource:
         """Open a capture and read its header. Raises SourceError, in one line, for whatever is not one."""
         if not path:
             raise SourceError("CSV_PATH (--csv-path): no capture given: name a CSV file of DCGM metrics")
@@ -103,7 +118,7 @@ class CsvSource:
                     raise SourceError("is not a regular file")
             file = open_capture(path)
         try:
-            return cls(path, file, needs_timestamp=needs_timestamp, zone=zone, shard=shard)
+            return cls(path, file, needs_timestamp=needs_timestamp, zone=zone, shard=shard, follow=follow)
         except BaseException:
             file.close()
             raise
@@ -152,6 +167,8 @@ class CsvSource:
                 return self._read_carefully()
             block = self._file.read_some(BLOCK_BYTES) if self.path == STDIN else self._file.read(BLOCK_BYTES)
             cut = block.rfind(b"\n") + 1
+            if not cut and len(block) < BLOCK_BYTES and not self._file.whole_lines:
+                cut = len(block)
             self._file.push(block[cut:])
             parsed = self._columns.read(block[:cut]) if cut else None
             if parsed is None:
@@ -213,6 +230,19 @@ class CsvSource:
         except Refused as error:
             if not self._repeats_header(record):
                 refused.append(RefusedRow(record.line, error.reason, error.detail, records.raw()))
+
+    def has_ended(self) -> bool:
+        """Whether nothing more will come to a file that is followed: another one has its name, and all of it is read."""
+        if not self._file.whole_lines:
+            return True
+        try:
+            now = os.stat(self.path)
+        except OSError:
+            now = None
+        then = os.fstat(self._file.fileno())
+        if now is None or now.st_ino != then.st_ino or now.st_size < self.position:
+            self._file.whole_lines = False  # one more look: it may have grown before it was moved away
+        return False
 
     def rewind(self) -> None:
         """Go back to the first row."""
@@ -290,7 +320,7 @@ class CsvSource:
         some = self._file.read_some(4096)
         while some and not some.strip():
             some = self._file.read_some(4096)
-        if not some:
+        if not some and not self._file.whole_lines:
             raise SourceError("has a header and no rows")
         self._file.push(some)
         self._records = CsvRecords(self._file, line=self._records.line)

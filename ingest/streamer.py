@@ -19,7 +19,7 @@ from broker.client import BrokerClient
 from ingest.csv_source import Chunk, CsvSource
 from ingest.dead_letters import DeadLetters
 from ingest.errors import StateError
-from ingest.pacing import Pacer
+from ingest.pacing import Pacer, SpeedPacer
 from ingest.positions import Gathering, Positions
 from ingest.progress import Progress, progress_bar
 from ingest.publisher import Batch, Publisher
@@ -27,6 +27,7 @@ from ingest.resume import ResumeStore
 from ingest.shards import WHOLE, Shard
 from ingest.tasks import all_of, first_of, pause
 from ingest.timestamps import Choice, Stamper, choose, spell_duration
+from ingest.unpacked import STDIN
 from readings.columns import Columns
 from readings.columns import blocks as blocks_of
 from readings.model import PointBlock
@@ -42,6 +43,7 @@ DRAIN_SECONDS = 7.0
 # With the broker away there is nothing to wait for: the position is kept.
 DRAIN_SECONDS_AWAY = 1.0
 CLOCK_SLACK_NS = 300 * SECOND
+FOLLOW_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,9 @@ class StreamConfig:
     retention: float = 0.0
     zone: tzinfo = UTC
     shard: Shard = WHOLE
+    follow: bool = False
+    speed: float = 0.0
+    last_ns: int | None = None  # the newest time, where that is of more than this capture
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +101,26 @@ async def stream(config: StreamConfig, stop: asyncio.Event) -> StreamTotals:
         needs_timestamp=config.timestamps != "now",
         zone=config.zone,
         shard=config.shard,
+        follow=config.follow,
     )
     try:
         with progress_bar(source.size, source.name) as progress:
             return await Streamer(config, source, store, stop, progress).run()
     finally:
         source.close()
+
+
+async def last_time_of(config: StreamConfig, path: str, stop: asyncio.Event) -> int | None:
+    """The newest time in a capture, in ns; None without any. Raises SourceError."""
+
+    def find() -> int | None:
+        source = CsvSource.open(path, needs_timestamp=True, zone=config.zone)
+        try:
+            return source.last_time(time.time_ns() + CLOCK_SLACK_NS, stop.is_set)
+        finally:
+            source.close()
+
+    return await asyncio.to_thread(find)
 
 
 class Streamer:
@@ -176,11 +195,16 @@ class Streamer:
 
     async def _choose_times(self) -> None:
         wish = self._config.timestamps
-        last_ns = None
-        if wish in {"auto", "shift"}:
+        last_ns = self._config.last_ns
+        if wish in {"auto", "shift"} and last_ns is None and self._config.csv_path != STDIN:
             latest_ns = time.time_ns() + CLOCK_SLACK_NS
             last_ns = await asyncio.to_thread(self._source.last_time, latest_ns, self._stop.is_set)
-        choice = choose(wish, last_ns, retention=self._config.retention, now_ns=time.time_ns())
+        choice = choose(
+            "source" if wish != "now" and self._config.csv_path == STDIN else wish,
+            last_ns,
+            retention=self._config.retention,
+            now_ns=time.time_ns(),
+        )
         self._stamper.choice = choice
         if choice.explanation:
             # In a loop the shift is another one each time; once is enough to understand it.
@@ -201,7 +225,8 @@ class Streamer:
     # Collect loop: source -> buffer, at the pace that is asked for, until the end or the stop signal.
 
     async def _collect(self) -> None:
-        pacer = Pacer(self._config.rate)
+        config = self._config
+        pacer: Pacer | SpeedPacer = SpeedPacer(config.speed) if config.speed else Pacer(config.rate)
         while True:
             began = time.monotonic()
             at_end = await self._collect_once(pacer)
@@ -218,22 +243,26 @@ class Streamer:
             await self._choose_times()
         await self._buffer.put(None)
 
-    async def _collect_once(self, pacer: Pacer) -> bool:
+    async def _collect_once(self, pacer: Pacer | SpeedPacer) -> bool:
         """One pass over the source; says whether it came to the end."""
         while not self._stop.is_set():
             portion = await asyncio.to_thread(self._read, pacer.chunk)
             self._progress.at(portion.chunk.position)
             await self._buffer.put(portion)
             if portion.chunk.done:
-                return True
-            seconds = pacer.took(portion.columns.size)
+                if not self._config.follow or await asyncio.to_thread(self._source.has_ended):
+                    return True
+                await pause(self._stop, FOLLOW_SECONDS)
+                continue
+            size = portion.columns.size
+            seconds = pacer.took(portion.columns) if isinstance(pacer, SpeedPacer) else pacer.took(size)
             if seconds > 0:
                 await pause(self._stop, seconds)
         return False
 
     def _read(self, max_rows: int) -> _Portion:
         # By column where nothing is asked of single rows; at a pace, rows are taken in smaller numbers.
-        by_column = self._stamper.choice.mode != "now" and self._config.rate == 0
+        by_column = self._stamper.choice.mode != "now" and self._config.rate == 0 and self._config.speed == 0
         chunk = self._source.read_block() if by_column else self._source.read(max_rows)
         if chunk.refused:
             self._keep_refused(chunk)
@@ -278,7 +307,7 @@ class Streamer:
         last: _Portion | None = None
         more = True
         ends = 0.0
-        while last is None or (not last.chunk.done and gathered < GATHER_READINGS):
+        while last is None or (not self._is_last(last) and gathered < GATHER_READINGS):
             try:
                 portion = await asyncio.wait_for(self._buffer.get(), None if last is None else ends - time.monotonic())
             except TimeoutError:
@@ -296,6 +325,9 @@ class Streamer:
             self._refused.update(counts)
             await self._put_all(parts, Gathering(last.chunk.position, last.chunk.line, last.shift_ns), counts)
         return more
+
+    def _is_last(self, portion: _Portion) -> bool:
+        return portion.chunk.done and not self._config.follow
 
     async def _put_all(self, parts: list[Columns], gathering: Gathering, counts: Counter[str]) -> None:
         blocks = await asyncio.to_thread(lambda: list(blocks_of(parts, self._config.batch_size)))

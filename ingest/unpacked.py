@@ -124,8 +124,9 @@ class _Frames:
 class Ahead:
     """A file, and what was read of it too early: that is given again first. So a look ahead needs no seeking back."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, *, whole_lines: bool = False) -> None:
         self.raw = getattr(file, "raw", None)
+        self.whole_lines = whole_lines  # a line without its end is still being written: it is given when it is whole
         self._file = file
         self._ahead = b""
         self._position = 0
@@ -156,6 +157,9 @@ class Ahead:
             if not self._ahead and not line.endswith(b"\n") and len(line) < limit:
                 line += self._file.readline(limit - len(line))
         self._position += len(line)
+        if self.whole_lines and not line.endswith(b"\n") and len(line) < limit:
+            self.push(line)
+            return b""
         return line
 
     def push(self, data: bytes) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
+from ingest.captures import stream_captures, try_captures
 from ingest.configured import live_config, live_source, stream_config
 from ingest.errors import IngestError
 from ingest.live import LiveStreamer, Portion
 from ingest.monitor import monitoring
 from ingest.report import Report
 from ingest.scraper import Scraper
-from ingest.streamer import stream
 from telemetry_site.flags import ServiceCommand
 from telemetry_site.service import stop_signals
 
@@ -51,7 +51,7 @@ class Command(ServiceCommand):
 async def _stream() -> None:
     stop = asyncio.Event()
     with stop_signals(stop):
-        await stream(stream_config(), stop)
+        await stream_captures(stream_config(), stop)
 
 
 async def _stream_live(*, once: bool) -> None:
@@ -73,7 +73,8 @@ async def _try() -> str:
     """Read all there is, or one sample of a live source; the summary."""
     report = Report()
     if settings.SOURCE == "csv":
-        return "not yet"
+        report = await asyncio.to_thread(try_captures, stream_config())
+        return summary(report, None)
 
     def count(portion: Portion) -> None:
         report.read += len(portion.samples)
