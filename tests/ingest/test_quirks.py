@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta, timezone
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from ingest.csv_source import CsvSource
 from ingest.errors import SourceError
@@ -422,6 +425,43 @@ def test_27_a_gpu_that_moves_and_one_that_takes_its_place(pipeline: Pipeline) ->
     pipeline.capture(row(UTIL, "3", uuid="GPU-new", host="b", gpu="3", time=latest))
     slot = Residence.objects.filter(host__name="b", index=3).order_by("since")
     assert [each.gpu_id for each in slot] == [UUID, "GPU-new"]
+
+
+def test_14_a_line_that_is_still_being_written(pipeline: Pipeline) -> None:
+    path = pipeline.folder / "growing.csv"
+    whole = row(UTIL, "5") + "\n"
+    path.write_text(",".join(COLUMNS) + "\n" + whole[:30])
+    source = CsvSource.open(str(path), needs_timestamp=True, follow=True)
+    assert (source.read(10).samples, source.read(10).refused) == ([], [])
+    with path.open("a") as file:
+        file.write(whole[30:])
+    assert [sample.value for sample in source.read(10).samples] == [5.0]
+    source.close()
+
+
+def test_24_a_time_that_tells_no_zone(pipeline: Pipeline) -> None:
+    path = pipeline.folder / "naive.csv"
+    path.write_text(",".join(COLUMNS) + "\n" + row(UTIL, "5", time="2025-07-18 13:42:34") + "\n")
+    source = CsvSource.open(str(path), needs_timestamp=True, zone=timezone(timedelta(hours=-7)))
+    assert [sample.time_ns for sample in source.read(10).samples] == [parse_time(T)]
+    source.close()
+
+
+@pytest.mark.parametrize("form", ["plain", "gz", "zst", "cut"])
+def test_28_compressed_cut_and_joined_captures(pipeline: Pipeline, form: str) -> None:
+    header = ",".join(COLUMNS) + "\n"
+    members = [f"{header}{row(metric, '5')}\n".encode() for metric in (UTIL, TEMP)]
+    squeeze = {"plain": bytes, "zst": zstandard.ZstdCompressor().compress}.get(form, gzip.compress)
+    data = b"".join(squeeze(member) for member in members)
+    path = pipeline.folder / f"capture.csv.{form}"
+    path.write_bytes(data[:-12] if form == "cut" else data)
+    rows = pipeline.file(path)
+    if form == "cut":
+        assert UTIL in {each.metric_name for each in rows}
+        assert pipeline.refused["bad_field"] >= 1
+    else:
+        assert {each.metric_name for each in rows} == {UTIL, TEMP}  # the header in the middle is none
+        assert not pipeline.refused
 
 
 def test_29_oddities_of_the_text_format(pipeline: Pipeline) -> None:
