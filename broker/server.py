@@ -181,10 +181,10 @@ class BrokerServer:
         response = wire.publish_response
         touched: dict[Session, None] = {}
         duplicates = 0
-        for waiting, answer in zip(batch, answers, strict=True):
-            duplicates += answer.duplicate
+        for waiting, (offset, duplicate) in zip(batch, answers, strict=True):
+            duplicates += duplicate
             handler = waiting.owner
-            handler.connection.answer_publish(response(answer.offset, waiting.mark, answer.duplicate))
+            handler.connection.answer_publish(response(offset, waiting.mark, duplicate))
             handler.in_flight_messages -= 1
             handler.in_flight_bytes -= len(waiting.entry.payload)
             touched[handler] = None

@@ -86,8 +86,16 @@ class Session(asyncio.Protocol):
         """Bytes came: at most 256 KiB a call, so that one client's flood is served in turns with the others."""
         if self._stopped or self._closing:
             return
-        for event in self.connection.receive_data(data, self.loop.time()):
-            self._handle(event)
+        connection = self.connection
+        add = self.server.committer.add
+        for event in connection.receive_data(data, self.loop.time()):
+            if type(event) is Publish:
+                connection.take_publish()
+                self.in_flight_messages += 1
+                self.in_flight_bytes += len(event.payload)
+                add(Entry(event.payload, event.producer, event.sequence), self, event.mark)
+            else:
+                self._handle(event)
         self._count_partial()
         self._flush()
         self._regulate()
@@ -187,12 +195,6 @@ class Session(asyncio.Protocol):
 
     def _handle(self, event: Event) -> None:
         connection = self.connection
-        if type(event) is Publish:
-            connection.take_publish()
-            self.in_flight_messages += 1
-            self.in_flight_bytes += len(event.payload)
-            self.server.committer.add(Entry(event.payload, event.producer, event.sequence), self, event.mark)
-            return
         try:
             match event:
                 case Ack():
