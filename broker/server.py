@@ -20,8 +20,9 @@ from broker.health import Health
 from broker.http import HttpAnswer, HttpServer, Route, json_answer
 from broker.log import Log
 from broker.metrics import exposition
+from broker.retention import Drop
 from broker.session import Session
-from broker.stats import Counters, build_stats
+from broker.stats import Counters, build_stats, count_missed
 from broker.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -203,6 +204,7 @@ class BrokerServer:
             handler.in_flight_bytes -= len(waiting.entry.payload)
             touched[handler] = None
         self.counters.refused += len(batch)
+        self.counters.errors[error.code] += len(batch)
         self.health.forget_probe()
         for handler in touched:
             handler.after_answers()
@@ -223,8 +225,12 @@ class BrokerServer:
                 self._upkeep = True
                 self.writer.submit(self.log.tick, self._upkeep_done)
 
-    def _upkeep_done(self, _: None, error: BaseException | None) -> None:
+    def _upkeep_done(self, drop: Drop | None, error: BaseException | None) -> None:
         self._upkeep = False
+        if drop is not None:
+            for subscriber_id, missed in count_missed(self, drop).items():
+                self.counters.missed[subscriber_id] += missed
+                logger.warning("subscriber %s missed %d messages: retention dropped them", subscriber_id, missed)
         if isinstance(error, BrokerError) and not isinstance(error, LogFailed):
             logger.warning("the log's upkeep failed: %s", error)
         elif error is not None:

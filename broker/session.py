@@ -74,6 +74,7 @@ class Session(asyncio.Protocol):
         server.connections.add(self)
         if crowd:
             server.counters.turned_away += 1
+            server.counters.errors["overloaded"] += 1
             logger.warning("%s turned away: %s", self.peer, crowd)
             self.connection.refuse(for_code("overloaded", crowd), fatal=True)
             self._flush()
@@ -224,6 +225,7 @@ class Session(asyncio.Protocol):
 
     def _refuse(self, error: BrokerError, mark: bytes, *, fatal: bool = False) -> None:
         self.server.counters.bad_requests += 1
+        self.server.counters.errors[error.code] += 1
         logger.log(logging.INFO if fatal else logging.DEBUG, "%s: %s: %s", self.peer, error.code, error)
         self.connection.refuse(error, mark, fatal=fatal)
 

@@ -45,6 +45,8 @@ async def _serve() -> None:
         segment_bytes=settings.SEGMENT_BYTES,
         fsync=cast(Literal["always", "interval", "never"], settings.FSYNC),
         buffer_messages=settings.BUFFER_SIZE,
+        retention_bytes=settings.RETENTION_BYTES,
+        retention_age_s=settings.RETENTION_AGE,
         free_space_reserve=settings.FREE_SPACE_RESERVE,
     )
     config = ServerConfig(
