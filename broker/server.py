@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ class ServerConfig:
     http_host: str = "127.0.0.1"
     http_port: int = 9001
     http_token: str = ""  # asked for /stats and /metrics
+    tls: ssl.SSLContext | None = None
+    http_tls: ssl.SSLContext | None = None
     fsync: str = "always"
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     max_connections: int = 2000
@@ -162,11 +165,16 @@ class BrokerServer:
         where = f"{config.host}:{config.port}"
         try:
             self._tcp = await asyncio.get_running_loop().create_server(
-                lambda: Session(self), config.host, config.port, backlog=1024
+                lambda: Session(self),
+                config.host,
+                config.port,
+                backlog=1024,
+                ssl=config.tls,
+                ssl_handshake_timeout=config.limits.hello_s if config.tls else None,
             )
             self.port = self._tcp.sockets[0].getsockname()[1]
             where = f"{config.http_host}:{config.http_port} (HTTP)"
-            self.http_port = await self._http.start(config.http_host, config.http_port)
+            self.http_port = await self._http.start(config.http_host, config.http_port, config.http_tls)
         except OSError as error:
             # asyncio's own text repeats the address; a name that does not resolve has a negative number.
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror

@@ -107,7 +107,8 @@ class Session(asyncio.Protocol):
         self.connection.closing = True
         self._unsubscribe()
         self._flush()
-        return not self.connection.all_answered
+        # TLS has no half-closed connections.
+        return not self.connection.all_answered and self.transport.get_extra_info("sslcontext") is None
 
     def pause_writing(self) -> None:
         """The peer does not take what is written to it."""

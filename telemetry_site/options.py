@@ -115,6 +115,22 @@ BROKER_TOKEN = Option(
     secret=True,
 )
 
+BROKER_TLS_CERT = Option(
+    "BROKER_TLS_CERT",
+    "",
+    text,
+    "the broker's certificate (PEM file): it then speaks TLS only, over TCP and HTTP; for clients their own, where the broker asks for one",
+    (BROKER, CLIENT),
+)
+BROKER_TLS_KEY = Option("BROKER_TLS_KEY", "", text, "the key of that certificate (PEM file)", (BROKER, CLIENT))
+BROKER_TLS_CA = Option(
+    "BROKER_TLS_CA",
+    "",
+    text,
+    "for clients: speak TLS, with a broker whose certificate is of this CA (PEM file, or system); for the broker: let in only clients with a certificate of this CA",
+    (BROKER, CLIENT),
+)
+
 MQ_HOST = Option("MQ_HOST", "localhost", text, "broker host", (CLIENT,))
 MQ_PORT = Option("MQ_PORT", "9000", whole_number(1, 65535), "broker port", (CLIENT,))
 
