@@ -1,8 +1,8 @@
 """One client's connection as the broker sees it, without input or output: bytes in, events out, bytes to send.
 
-Each event is answered exactly once and the answers leave in the order of the requests: a publish by ``answer_publish``
-when it is durable, anything else by ``respond`` at once. An answer that is ready before an earlier publish's is held
-until that one is given. Times are seconds of any clock that only goes forward.
+Events are handled in their order, and each is answered exactly once: anything but a publish by ``respond`` at once; a
+publish is taken by ``take_publish`` and answered by ``answer_publish`` when it is durable. The answers leave in the order
+of the requests: one that is ready before an earlier publish's is held until that one is given. Times are seconds of any clock that only goes forward.
 """
 
 from __future__ import annotations
@@ -164,8 +164,12 @@ class ServerConnection:
 
     # answers out
 
+    def take_publish(self) -> None:
+        """A Publish event is being handled: answers to what comes after it wait for its own."""
+        self.published += 1
+
     def respond(self, answer: bytes) -> None:
-        """Answer a request that is not a publish, after the answers of all publishes before it."""
+        """Answer a request that is not a publish, after the answers of all publishes taken before it."""
         if self.published == self.answered:
             self._out.append(answer)
         else:
@@ -238,9 +242,7 @@ class ServerConnection:
     def _event(self, request: Request, mark: bytes) -> Event | None:
         match request.type:
             case "publish":
-                event = self._publish(request, mark)
-                self.published += 1
-                return event
+                return self._publish(request, mark)
             case "ack":
                 return Ack(_offset(request.offset, "ack", 0), mark)
             case "nack":

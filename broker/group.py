@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from broker.producers import Producers, StagedProducer
@@ -46,8 +47,7 @@ class Group:
     @property
     def frames(self) -> list[bytes]:
         """The frames one by one."""
-        ends = [*self.positions[1:], len(self.blob)]
-        return [self.blob[start:end] for start, end in zip(self.positions, ends, strict=True)]
+        return [self.blob[start:end] for start, end in pairwise([*self.positions, len(self.blob)])]
 
 
 def build_group(entries: Sequence[Entry], first_offset: int, timestamp_ms: int, known: Producers) -> Group:

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import socket
 import time
 from pathlib import Path
 
@@ -49,7 +48,7 @@ class DirectoryLock:
 
     def _sign(self) -> None:
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        told = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
+        told = {"pid": os.getpid(), "host": os.uname().nodename, "started": started}
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, json.dumps(told).encode(), 0)
 

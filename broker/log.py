@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,9 +24,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Literal
 
-import msgspec
-
-from broker import sidefile
 from broker.checkpoint import CHECKPOINT_NAME, Checkpoint
 from broker.clock import Clock
 from broker.commits import COMMITS_NAME, CommitStore
@@ -35,7 +31,9 @@ from broker.disk import Disk
 from broker.errors import BrokerError, DiskFull, LogFailed, LogUnusable, OffsetOutOfRange, ReadOnly
 from broker.group import Answer, Entry, Group, build_group
 from broker.histogram import Histogram
+from broker.layout import check_layout
 from broker.lock import DirectoryLock
+from broker.probe import check_lock, check_space, try_write
 from broker.producers import FORGET_AFTER_MS
 from broker.recovery import Recovered, recover
 from broker.segment import Chunk, Gap, Segment
@@ -46,9 +44,7 @@ logger = logging.getLogger(__name__)
 
 __all__ = ["Answer", "Chunk", "Entry", "Gap", "Group", "Log", "LogConfig", "LogStats"]
 
-FORMAT = 1
-FORMAT_NAME = "format"
-PROBE_NAME = ".probe"
+PROBE_BYTES = 8 << 20
 CHECKPOINT_EVERY_S = 5.0
 SYNC_EVERY_S = 1.0
 MIB = 1 << 20
@@ -90,10 +86,6 @@ class LogStats:
     fsyncs: Histogram
 
 
-class _Format(msgspec.Struct):
-    format: int
-
-
 class Log:
     """One directory's log. ``open`` it; ``close`` it."""
 
@@ -124,8 +116,9 @@ class Log:
         self._in_flight: Group | None = None
         self._failed: LogFailed | None = None
         self._closed = False
-        # Why the last write that could be tried again failed; empty when it did not.
+        # Why the last write that could be tried again failed, and its size; empty when it did not.
         self._trouble = ""
+        self._refused_bytes = 0
         # Which side file could not be saved the last time, and why.
         self._side_troubles: dict[str, str] = {}
         self._last_checkpoint = self._last_sync = clock.steady()
@@ -146,7 +139,7 @@ class Log:
         except OSError as error:
             raise _unusable(directory, error) from error
         try:
-            _check_format(directory, disk)
+            check_layout(directory, disk)
             log = cls(directory, config, disk, clock, lock, recover(directory, disk, clock))
         except OSError as error:
             lock.release()
@@ -233,7 +226,7 @@ class Log:
             self._failed = error
             raise
         except (DiskFull, ReadOnly) as error:
-            self._trouble = str(error)
+            self._trouble, self._refused_bytes = str(error), len(group.blob)
             raise
         self._trouble = ""
 
@@ -285,27 +278,19 @@ class Log:
         self._save_side_file(COMMITS_NAME, self.commits.save)
 
     def probe(self) -> list[str]:
-        """Tries whether the log could be written now; the reasons why not, none when it could."""
-        reasons = []
-        if self._failed is not None:
-            reasons.append(f"the log has failed: {self._failed}")
-        if self._trouble:
-            reasons.append(self._trouble)
-        try:
-            self._write_probe()
-        except OSError as error:
-            reasons.append(f"{self.directory} cannot be written: {error.strerror or error}")
-        try:
-            free = self._disk.free_bytes(self.directory)
-            if free < self.config.free_space_reserve:
-                reasons.append(
-                    f"{free} bytes free in {self.directory}, the reserve is {self.config.free_space_reserve}"
-                )
-        except OSError as error:
-            reasons.append(f"the free space of {self.directory} is unknown: {error.strerror or error}")
-        if not self._directory_lock.is_ours():
-            reasons.append(f"{self._directory_lock.path} is gone or replaced: another broker may have the directory")
-        return reasons
+        """Tries whether the log could be written now; the reasons why not, none when it could.
+
+        Once a write of the size that was refused goes through, the refusal is over, also when nobody publishes.
+        """
+        failed = f"the log has failed: {self._failed}" if self._failed is not None else ""
+        unwritable = try_write(
+            self.directory, self._disk, min(self._refused_bytes, PROBE_BYTES) if self._trouble else 1
+        )
+        if not unwritable:
+            self._trouble = ""
+        space = check_space(self.directory, self._disk, self.config.free_space_reserve)
+        reasons = (failed, self._trouble, unwritable, space, check_lock(self._directory_lock))
+        return [reason for reason in reasons if reason]
 
     @property
     def degraded(self) -> list[str]:
@@ -441,16 +426,6 @@ class Log:
         self._side_troubles.pop(name, None)
         return True
 
-    def _write_probe(self) -> None:
-        path = self.directory / PROBE_NAME
-        fd = self._disk.open(path)
-        try:
-            self._disk.write_all(fd, b"probe\n", 0)
-            self._disk.sync(fd)
-        finally:
-            os.close(fd)
-            path.unlink(missing_ok=True)
-
     def _say_recovered(self) -> None:
         report, stats = self.recovery, self.stats()
         logger.info(
@@ -465,16 +440,6 @@ class Log:
             report.bytes,
             report.seconds,
         )
-
-
-def _check_format(directory: Path, disk: Disk) -> None:
-    """Refuses a directory of a newer layout; marks a fresh one. Raises LogUnusable or OSError."""
-    path = directory / FORMAT_NAME
-    found = sidefile.load(path, _Format)
-    if found is None:
-        sidefile.save(disk, path, _Format(FORMAT))
-    elif found.format > FORMAT:
-        raise LogUnusable(f"{directory} is of layout {found.format}; this broker knows layouts up to {FORMAT}")
 
 
 def _unusable(directory: Path, error: OSError) -> BrokerError:

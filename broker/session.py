@@ -188,6 +188,7 @@ class Session(asyncio.Protocol):
     def _handle(self, event: Event) -> None:
         connection = self.connection
         if type(event) is Publish:
+            connection.take_publish()
             self.in_flight_messages += 1
             self.in_flight_bytes += len(event.payload)
             self.server.committer.add(Entry(event.payload, event.producer, event.sequence), self, event.mark)
@@ -310,10 +311,15 @@ class Session(asyncio.Protocol):
         """Close so that the peer can still read the last answer: a close with unread bytes would reset it away."""
         self._closing = True
         self._unsubscribe()
-        if self._tcp_eof or not self.transport.can_write_eof():
+        if self._tcp_eof:
             self.transport.close()
             return
-        self.transport.write_eof()
+        if self.transport.can_write_eof() and not self.transport.get_write_buffer_size():
+            try:
+                self.transport.write_eof()
+            except OSError:  # the peer was faster
+                self.transport.abort()
+                return
         self._resume()
         self.loop.call_later(LINGER_S, self.transport.close)
 

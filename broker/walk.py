@@ -22,7 +22,10 @@ _SEARCH_OVERLAP = PREFIX_SIZE + len(HEAD) - 1
 class Source(Protocol):
     """Bytes of a known size that can be read at any place."""
 
-    size: int
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        ...
 
     def read(self, position: int, size: int) -> bytes:
         """The bytes at ``position``, fewer than ``size`` only at the end."""

@@ -17,7 +17,6 @@ from readings.times import parse_time
 MAX_CACHED_GPUS = 20_000
 _INSTANCE = re.compile(r'(?:^|,)\s*instance="([^":]+)')
 _INDEX = re.compile(r"[0-9]{1,9}", re.ASCII)
-_NAME_LABEL = re.compile(r'(?:^|(?<=,))__name__="[^"\\]*",?')
 _IDENTITY = (
     "uuid",
     "hostname",
@@ -80,7 +79,11 @@ class RowReader:
 
     def _gpu(self, fields: Sequence[str]) -> tuple[Gpu, bool]:
         labels = "" if self._labels_column is None else fields[self._labels_column]
-        key = (_NAME_LABEL.sub("", labels, count=1), *[fields[at] for at in self._key_columns])
+        # The label __name__ is all that differs between the metrics of a GPU.
+        key = (
+            labels.replace(f'__name__="{fields[self._metric_column]}"', "", 1),
+            *[fields[at] for at in self._key_columns],
+        )
         found = self._gpus.get(key)
         if found is None:
             found = self._make_gpu(fields, labels)

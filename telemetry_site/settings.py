@@ -125,7 +125,7 @@ def _database() -> dict[str, Any]:
             # so that two writers wait for each other instead of failing half-way.
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
             "transaction_mode": "IMMEDIATE",
-            "timeout": 20,
+            "timeout": 5,  # seconds; a service that is told to stop has ten
         }
     return config
 
@@ -192,5 +192,10 @@ LOGGING = {
     "formatters": {"human": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "human"}},
     "root": {"handlers": ["stderr"], "level": "INFO"},
-    "loggers": {"django": {"handlers": [], "level": "INFO"}},
+    "loggers": {
+        "django": {"handlers": [], "level": "INFO"},
+        # What a client did wrong is told to the client; the log is for what is wrong here.
+        "django.request": {"level": "ERROR"},
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
+    },
 }

@@ -76,7 +76,7 @@ class Supervisor:
                 for task in done:
                     if task is stopping:
                         continue
-                    child = ends.pop(task)  # type: ignore[arg-type]
+                    child = ends.pop(task)
                     if not (child.service.may_end and child.process.returncode == 0):
                         raise ServiceFailed(f"{child.service.name} ended with {_ending(child.process.returncode)}")
                     await child.echo

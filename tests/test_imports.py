@@ -22,8 +22,22 @@ ALLOWED: dict[str, set[str]] = {
 # How a command gets its settings and its stop signal; these import no room.
 COMMAND_HELPERS = {"telemetry_site.flags", "telemetry_site.service", "telemetry_site.env", "telemetry_site.options"}
 IO_MODULES = {"asyncio", "socket", "ssl", "selectors", "django"}
-# The broker's input and output live in these alone.
-BROKER_SHELL = {"server.py", "http.py", "client.py", "apps.py"}
+# The broker's event loop, sockets and threads live in these alone; the protocol and the log know of none.
+BROKER_SHELL = {
+    f"{name}.py"
+    for name in (
+        "client",
+        "client_protocol",
+        "committer",
+        "delivery",
+        "health",
+        "http",
+        "server",
+        "service",
+        "session",
+        "worker",
+    )
+}
 
 
 def modules(room: str) -> list[Path]:

@@ -105,10 +105,11 @@ def test_with_memory_storage_one_worker_collects_for_itself(state_dir: Path, tmp
         flags = ("--storage-type", "memory", "--web-concurrency", "4", "--flush-interval", "50ms")
         with serving(state_dir, *flags, "--retention-period", "0", MQ_HOST="127.0.0.1", MQ_PORT=str(port)) as running:
             deadline = time.monotonic() + START_SECONDS
-            while json.loads(running.get("/api/v1/telemetry").body)["count"] != 3:
+            # The store has the readings a moment before the inventory knows of the GPU.
+            while json.loads(running.get("/api/v1/gpus").body)["data"] != ["GPU-a0"]:
                 assert time.monotonic() < deadline, running.lines
                 assert running.process.poll() is None
-            assert json.loads(running.get("/api/v1/gpus").body)["data"] == ["GPU-a0"]
+            assert json.loads(running.get("/api/v1/telemetry").body)["count"] == 3
             assert running.stop(signal.SIGTERM) == 0
     assert sum("Booting worker" in line for line in running.lines) == 1
     assert not any("Traceback" in line for line in running.lines)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from broker.client import BrokerClient, Gap, Message
 from broker.connection import ConnectionLimits
 from broker.log import LogConfig
 from broker.server import BrokerServer, ServerConfig
 from broker.service import serving
+
+PRODUCER = "00000000000000aa"
 
 _LOG_FIELDS = {field.name for field in fields(LogConfig)}
 _LIMIT_FIELDS = {field.name for field in fields(ConnectionLimits)}
@@ -69,6 +72,19 @@ class PlainClient:
         except ConnectionError:
             return True
 
+    def stop_reading(self) -> None:
+        """Take no more from the socket."""
+        self.writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+    def read_again(self) -> None:
+        """Take what comes."""
+        self.writer.transport.resume_reading()  # type: ignore[attr-defined]
+
+    async def drop(self) -> None:
+        """Hang up at once, whatever is still to be sent or read."""
+        self.writer.transport.abort()
+        await self.close()
+
     async def close(self) -> None:
         """Hang up."""
         self.writer.close()
@@ -84,3 +100,41 @@ async def plain_client(port: int) -> AsyncIterator[PlainClient]:
         yield client
     finally:
         await client.close()
+
+
+async def publish_all(port: int, count: int, first: int = 0, size: int = 10) -> None:
+    """Publish numbered messages of about ``size`` bytes."""
+    client = await BrokerClient.connect("127.0.0.1", port)
+    answers = [
+        client.publish(b'{"n":%d,"fill":"%b"}' % (number, b"x" * size), producer=PRODUCER, sequence=number)
+        for number in range(first, first + count)
+    ]
+    for answer in answers:
+        await answer
+    await client.close()
+
+
+async def publish_one_by_one(port: int, count: int) -> None:
+    """Publish messages of 200 bytes in groups of one, so that they fill segments one after the other."""
+    client = await BrokerClient.connect("127.0.0.1", port)
+    for number in range(count):
+        await client.publish(b'{"n":%d,"fill":"%b"}' % (number, b"x" * 200))
+    await client.close()
+
+
+async def take(client: BrokerClient, count: int) -> list[Message | Gap]:
+    """Receive until there are ``count``."""
+    taken: list[Message | Gap] = []
+    while len(taken) < count:
+        taken += await client.receive()
+    return taken
+
+
+def offsets(taken: list[Message | Gap]) -> list[int]:
+    return [one.offset for one in taken if isinstance(one, Message)]
+
+
+async def wait_until(condition: Callable[[], object]) -> None:
+    """Return when ``condition()`` is true; the test's own time limit ends a wait for what never comes."""
+    while not condition():  # noqa: ASYNC110  # what is waited for knows nothing of the test
+        await asyncio.sleep(0.005)

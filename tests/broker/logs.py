@@ -161,7 +161,9 @@ def segment_files(directory: Path) -> list[Path]:
 
 
 def flip(path: Path, position: int, bit: int = 0) -> None:
-    """Flips one bit of a file."""
-    data = bytearray(path.read_bytes())
-    data[position] ^= 1 << bit
-    path.write_bytes(bytes(data))
+    """Flips one bit of a file, in its place."""
+    with path.open("r+b") as file:
+        file.seek(position)
+        byte = file.read(1)[0]
+        file.seek(position)
+        file.write(bytes([byte ^ 1 << bit]))

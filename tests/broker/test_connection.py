@@ -151,32 +151,39 @@ def test_a_payload_whose_record_just_fits_is_taken() -> None:
 # the order of answers
 
 
+def answer_all_but_publishes(connection: ServerConnection, events: list[Event]) -> None:
+    for event in events:
+        if isinstance(event, Publish):
+            connection.take_publish()
+        else:
+            connection.respond(wire.response(b'"%b"' % type(event).__name__.encode()))
+
+
+def marks(connection: ServerConnection) -> list[object]:
+    return [answer.get("offset", answer.get("message_id")) for answer in sent(connection)]
+
+
 def test_answers_leave_in_the_order_of_the_requests() -> None:
     connection = ServerConnection(LIMITS, 0.0)
     publish = request(type="publish", payload=1)
-    connection.receive_data(publish + publish + request(type="ack") + publish + request(type="ping"), 0.0)
-    connection.respond(wire.response(b'"ack"'))
-    connection.respond(wire.response(b'"ping"'))
-    assert sent(connection) == []
-    # The events were handled after all three publishes had come, as a server does within one turn.
+    data = request(type="get_stats") + publish + publish + request(type="ack") + publish + request(type="ping")
+    answer_all_but_publishes(connection, connection.receive_data(data, 0.0))
+    assert marks(connection) == ["GetStats"]
     for offset in range(3):
         assert not connection.all_answered
         connection.answer_publish(wire.publish_response(offset, b"", False))
-    assert [answer.get("offset", answer.get("message_id")) for answer in sent(connection)] == [0, 1, 2, "ack", "ping"]
+    assert marks(connection) == [0, 1, "Ack", 2, "Ping"]
     assert connection.all_answered
 
 
 def test_an_answer_waits_only_for_the_publishes_before_it() -> None:
     connection = ServerConnection(LIMITS, 0.0)
-    publish = request(type="publish", payload=1)
-    connection.receive_data(publish, 0.0)
-    connection.respond(wire.response(b'"a"'))
-    connection.receive_data(publish, 0.0)
-    connection.respond(wire.response(b'"b"'))
+    data = request(type="publish", payload=1) + request(type="ping") + request(type="publish", payload=1)
+    answer_all_but_publishes(connection, connection.receive_data(data + request(type="ack"), 0.0))
     connection.answer_publish(wire.publish_response(0, b"", False))
-    assert [answer.get("offset", answer.get("message_id")) for answer in sent(connection)] == [0, "a"]
+    assert marks(connection) == [0, "Ping"]
     connection.answer_publish(wire.publish_response(1, b"", False))
-    assert [answer.get("offset", answer.get("message_id")) for answer in sent(connection)] == [1, "b"]
+    assert marks(connection) == [1, "Ack"]
 
 
 def test_all_answers_of_a_moment_are_one_piece() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from broker.commits import COMMITS_NAME
 from broker.errors import DiskFull, LogFailed, LogLocked, LogUnusable, OffsetOutOfRange, ReadOnly
-from broker.log import FORMAT_NAME, Answer, Entry, Gap, Log, LogConfig
+from broker.log import Answer, Entry, Gap, Log, LogConfig
 from tests.broker.logs import (
     OTHER,
     PRODUCER,
@@ -274,6 +274,23 @@ def test_a_write_whose_fate_is_unknown_stops_the_log(tmp_path: Path, call: str) 
         assert append(log, b"4")[0].offset == log.next_offset - 1
 
 
+def test_a_refusal_is_over_when_the_refused_size_fits_again(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    with opened(tmp_path, disk=disk) as log:
+        group = log.prepare([Entry(b"1" * 4000)])
+        disk.room = 100
+        with pytest.raises(DiskFull):
+            log.commit(group)
+        log.abort(group)
+        disk.room = 2000
+        assert [reason.partition(":")[2] for reason in log.probe()] == [" No space left on device"] * 2
+        disk.room = None
+        assert log.probe() == []
+        disk.room = 2
+        assert log.probe() == []
+        assert not (tmp_path / ".probe").exists()
+
+
 def test_a_roll_that_fails_is_tried_again(tmp_path: Path) -> None:
     disk = FaultyDisk()
     with opened(tmp_path, disk=disk, segment_bytes=4096) as log:
@@ -460,20 +477,6 @@ def test_kill_9_frees_the_directory_and_loses_nothing_that_was_committed(tmp_pat
     with opened(tmp_path, segment_bytes=4096) as log:
         assert log.next_offset > answered[-1]
         assert [int(payload) for payload in payloads(log)] == [n - n % 3 for n in range(log.next_offset)]
-
-
-def test_a_directory_of_a_newer_layout_is_refused(tmp_path: Path) -> None:
-    from broker import sidefile
-    from broker.disk import Disk
-
-    with opened(tmp_path):
-        pass
-    sidefile.save(Disk(), tmp_path / FORMAT_NAME, {"format": 2})
-    with pytest.raises(LogUnusable, match="layout 2; this broker knows layouts up to 1"):
-        Log.open(tmp_path, LogConfig())
-    (tmp_path / FORMAT_NAME).write_text("what?")
-    with opened(tmp_path) as log:
-        append(log, b"1")
 
 
 def test_a_path_that_is_no_directory_is_refused_in_one_line(tmp_path: Path) -> None:

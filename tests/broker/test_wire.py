@@ -155,6 +155,8 @@ def test_any_json_that_readers_can_read_is_taken(payload: bytes) -> None:
         b'{"type":"publish","payload":[1, -1E+400 ]}',
         b'{"type":"publish","payload":{"a":99999e305}}',
         b'{"type":"publish","payload":' + b"9" * 250 + b"e99}",
+        b'{"type":"publish","payload":' + b"9" * 301 + b"e9}",
+        b'{"type":"publish","payload":[' + b"9" * 310 + b".5]}",
         b'{"type":"publish","payload":' + b"9" * 5000 + b"}",
         b'{"type":"publish","payload":"\\ud800"}',
         b'{"type":"publish","payload":"a\x00b"}',

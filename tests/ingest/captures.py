@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from readings.times import SECOND, format_time, parse_time
+from stores.base import ReadingsQuery, Store
 
 COLUMNS = (
     "timestamp", "metric_name", "gpu_id", "device", "uuid", "modelName", "Hostname", "container", "pod", "namespace",
@@ -67,3 +68,10 @@ def readings_in(path: Path) -> set[Reading]:
             (each["uuid"], each["metric_name"], parse_time(each["timestamp"]), float(each["value"]))
             for each in csv.DictReader(file)
         }
+
+
+def stored_readings(store: Store) -> list[Reading]:
+    """All readings of a store, each as often as it is there."""
+    return [
+        (row.uuid, row.metric_name, row.time_ns, row.value) for row in store.readings(ReadingsQuery(limit=1_000_000))
+    ]

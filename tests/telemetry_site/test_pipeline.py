@@ -130,6 +130,13 @@ def stored(base: str) -> int:
     return int(get(f"{base}/api/v1/stats")["store"]["readings"])
 
 
+def all_is_committed(base: str) -> bool:
+    """Whether the collector has stored all that is in the log, and the inventory knows of it."""
+    stats = get(f"{base}/api/v1/stats")
+    newest = stats["broker"]["latest_offset"]
+    return newest >= 0 and [each["committed_offset"] for each in stats["subscribers"]] == [newest]
+
+
 @pytest.fixture(params=["synthetic", "real"])
 def capture(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A made-up capture always, and the real one where it is."""
@@ -145,7 +152,8 @@ def test_a_capture_goes_in_and_every_reading_comes_out(capture: Path, tmp_path: 
         base = run.until(r"(http://\S+)/api/v1/gpus")[1]
         assert re.search(r"password \S{12,}", run.until(r"user admin, password.*")[0])
         run.until("streamer is done")
-        wait_for(lambda: stored(base) == len(expected))
+        wait_for(lambda: all_is_committed(base))
+        assert stored(base) == len(expected)
         gpus = get(f"{base}/api/v1/gpus")
         assert gpus["count"] == len({row["uuid"] for row in expected})
         assert set(gpus["data"]) == {row["uuid"] for row in expected}
@@ -189,9 +197,8 @@ def test_without_a_capture_it_makes_one_and_without_a_server_for_readings_it_kee
 
 def test_when_a_service_dies_the_others_stop_and_the_end_is_not_clean(tmp_path: Path) -> None:
     with pipeline(tmp_path / "state", LOOP="true", RATE="100") as run:
-        pid = int(run.until(r"broker +\| .*pid (\d+)")[1])
         run.until(r"Ctrl-C stops")
-        os.kill(pid, signal.SIGKILL)
+        os.kill(json.loads((tmp_path / "state" / "broker" / ".lock").read_text())["pid"], signal.SIGKILL)
         run.until("broker ended with signal SIGKILL; stopping the others")
         assert run.process.wait(PATIENCE) == 1
         assert "all services have stopped" in run.rest()

@@ -1,0 +1,121 @@
+"""From messages to what waits for the next flush: decode, check, count. Bounded by the collector, which flushes in time."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from broker.client import Gap, Message
+from ingest.dead_letters import shorten
+from readings.checks import check_block
+from readings.codec import BatchError, Decoded, decode_batch
+from readings.model import PointBlock
+from readings.reasons import Refusal
+from readings.times import SECOND, format_time
+
+logger = logging.getLogger(__name__)
+
+# Counted beside the readings' reasons, but by message: one that is no batch, and one that the broker no longer has.
+BAD_MESSAGE = "bad_message"
+LOST_MESSAGE = "lost_message"
+
+
+@dataclass(slots=True)
+class Pending:
+    """What came in since the last flush. ``last_offset`` is the newest message's (or missing message's), -1: nothing to commit."""
+
+    blocks: list[PointBlock] = field(default_factory=list)
+    letters: list[dict[str, Any]] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+    messages: int = 0
+    readings: int = 0
+    bytes: int = 0
+    last_offset: int = -1
+    since: float = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self.messages or self.refused)
+
+
+class Intake:
+    """Takes messages in. ``retention`` in seconds; 0 refuses nothing for its age."""
+
+    def __init__(self, retention: float) -> None:
+        self.pending = Pending()
+        self._retention_ns = int(retention * SECOND)
+
+    def drain(self) -> Pending:
+        """All that is pending; nothing is, afterwards."""
+        pending, self.pending = self.pending, Pending()
+        return pending
+
+    def forget_offsets(self) -> None:
+        """What is pending is to be written, but there is nothing to commit for it: it came from another log."""
+        self.pending.last_offset = -1
+
+    def take(self, message: Message) -> None:
+        """Take in one message. Never raises: what is no batch becomes a dead letter, so that it cannot block the log."""
+        pending = self._begin(message.offset)
+        pending.messages += 1
+        pending.bytes += len(message.payload)
+        now_ns = time.time_ns()
+        try:
+            decoded = decode_batch(message.payload)
+            block, refusals = check_block(
+                decoded.block, now_ns=now_ns, oldest_ns=now_ns - self._retention_ns if self._retention_ns else None
+            )
+        except BatchError as error:
+            self._bury(message, str(error), now_ns)
+            return
+        except Exception as error:  # a fault of ours must not block the log either
+            logger.exception("message %d: cannot be handled", message.offset)
+            self._bury(message, repr(error), now_ns)
+            return
+        if block.points:
+            pending.blocks.append(block)
+            pending.readings += block.count()
+        pending.refused.update(decoded.reported)
+        if decoded.refusals or refusals:
+            self._refuse(message, decoded, [*decoded.refusals, *refusals], now_ns)
+
+    def take_gap(self, gap: Gap) -> None:
+        """Note messages that the broker no longer has."""
+        count = gap.last - gap.first + 1
+        logger.warning("messages %d to %d are not in the broker's log any more (%s)", gap.first, gap.last, gap.reason)
+        self._begin(gap.last).refused[LOST_MESSAGE] += count
+
+    def _begin(self, offset: int) -> Pending:
+        pending = self.pending
+        if not pending:
+            pending.since = time.monotonic()
+        pending.last_offset = offset
+        return pending
+
+    def _bury(self, message: Message, detail: str, now_ns: int) -> None:
+        logger.debug("message %d: %s", message.offset, detail)
+        self.pending.refused[BAD_MESSAGE] += 1
+        self.pending.letters.append(
+            {
+                "time": format_time(now_ns),
+                "offset": message.offset,
+                "message_id": message.message_id,
+                "reason": BAD_MESSAGE,
+                "detail": detail,
+                "payload": shorten(bytes(message.payload).decode("utf-8", "replace")),
+            }
+        )
+
+    def _refuse(self, message: Message, decoded: Decoded, refusals: Iterable[Refusal], now_ns: int) -> None:
+        head = {
+            "time": format_time(now_ns),
+            "offset": message.offset,
+            "source": decoded.source,
+            "batch_id": decoded.batch_id,
+        }
+        for refusal in refusals:
+            self.pending.refused[refusal.reason] += 1
+            self.pending.letters.append({**head, "reason": refusal.reason, "detail": refusal.detail})

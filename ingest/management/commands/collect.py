@@ -1,0 +1,51 @@
+"""manage.py collect: store what the broker delivers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import CommandError, CommandParser
+
+from ingest.collector import Collector
+from ingest.configured import collect_config
+from ingest.errors import IngestError
+from stores.base import Store, StoreError
+from stores.current import get_store, reset_store
+from telemetry_site.flags import ServiceCommand
+from telemetry_site.service import stop_signals
+
+
+class Command(ServiceCommand):
+    """Reads the log under COLLECTOR_ID until it is stopped; the offset is committed after the readings are stored."""
+
+    command_name = "collect"
+    help = (
+        "Store the readings that the broker delivers, keep the inventory, then commit; resumes after the last commit."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """The settings' flags, and --once."""
+        super().add_arguments(parser)
+        parser.add_argument("--once", action="store_true", help="end when all is stored that the log holds now")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run until a stop signal."""
+        if settings.STORAGE_TYPE == "memory":
+            raise CommandError(
+                "STORAGE_TYPE (--storage-type): memory lives in the web process, which then collects by itself: "
+                "run manage.py serve alone, or use sqlite"
+            )
+        try:
+            asyncio.run(_run(get_store(), once=options["once"]))
+        except (IngestError, StoreError) as error:
+            raise CommandError(str(error)) from error
+        finally:
+            reset_store()
+
+
+async def _run(store: Store, *, once: bool) -> None:
+    stop = asyncio.Event()
+    with stop_signals(stop):
+        await Collector(collect_config(), store, stop).run(once=once)

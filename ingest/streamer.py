@@ -1,0 +1,301 @@
+"""The streamer: a collect loop reads the source into a bounded buffer, a publish loop cuts batches and sends them.
+
+What is promised: a run is ``done`` only when the source is at its end and the broker answered every batch; and the position
+that is kept for a restart is never past a row whose batch is not answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from broker.client import BrokerClient
+from ingest.csv_source import Chunk, CsvSource
+from ingest.dead_letters import DeadLetters
+from ingest.errors import StateError
+from ingest.pacing import Pacer
+from ingest.positions import Gathering, Positions
+from ingest.progress import Progress, progress_bar
+from ingest.publisher import Batch, Publisher
+from ingest.resume import ResumeStore
+from ingest.tasks import all_of, first_of, pause
+from ingest.timestamps import Choice, Stamper, choose, spell_duration
+from readings.grouping import BlockBuilder
+from readings.model import PointBlock
+from readings.times import SECOND, format_time
+
+logger = logging.getLogger(__name__)
+
+# Readings gathered before they are ordered and cut. Captures are sorted by metric: the more is gathered, the more of a
+# GPU's metrics share a point.
+GATHER_READINGS = 50_000
+CHUNKS_AHEAD = 2
+DRAIN_SECONDS = 7.0
+# With the broker away there is nothing to wait for: the position is kept.
+DRAIN_SECONDS_AWAY = 1.0
+CLOCK_SLACK_NS = 300 * SECOND
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamConfig:
+    """What a streamer is told. Durations in seconds; ``rate`` in readings a second, 0 for as fast as possible."""
+
+    csv_path: str
+    host: str
+    port: int
+    state_dir: Path
+    token: str = ""
+    instance_id: str = "streamer-1"
+    batch_size: int = 100
+    collect_interval: float = 5.0
+    rate: float = 0.0
+    loop: bool = False
+    timestamps: str = "auto"
+    retention: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTotals:
+    """What a run has done. ``done``: the source is at its end and everything was answered."""
+
+    readings: int
+    batches: int
+    refused: Counter[str]
+    unanswered: int
+    done: bool
+
+
+class _Portion(NamedTuple):
+    """A chunk on its way from one loop to the other, and by how much its times were moved."""
+
+    chunk: Chunk
+    shift_ns: int
+
+
+async def stream(config: StreamConfig, stop: asyncio.Event) -> StreamTotals:
+    """Stream a capture until its end, or until ``stop``: then what was read is drained, for some seconds at most.
+
+    Raises SourceError, StateError or BrokerRefusal.
+    """
+    store = ResumeStore(config.state_dir, config.instance_id, config.csv_path)
+    await asyncio.to_thread(store.prepare)
+    source = await asyncio.to_thread(CsvSource.open, config.csv_path, needs_timestamp=config.timestamps != "now")
+    try:
+        with progress_bar(source.size, source.name) as progress:
+            return await Streamer(config, source, store, stop, progress).run()
+    finally:
+        source.close()
+
+
+class Streamer:
+    """One run over one open source."""
+
+    def __init__(
+        self, config: StreamConfig, source: CsvSource, store: ResumeStore, stop: asyncio.Event, progress: Progress
+    ) -> None:
+        self._config = config
+        self._source = source
+        self._store = store
+        self._stop = stop
+        self._progress = progress
+        self._positions = Positions(store, source, config.timestamps)
+        self._publisher = Publisher(
+            self._connect, self._positions.check, broker=f"the broker at {config.host}:{config.port}"
+        )
+        self._buffer: asyncio.Queue[_Portion | None] = asyncio.Queue(CHUNKS_AHEAD)
+        self._dead_letters = DeadLetters(config.state_dir, f"streamer-{config.instance_id}")
+        self._stamper = Stamper(Choice("source"))
+        self._explained = False
+        self._looked_at_age = False
+        self._at_end = False
+        self._refused: Counter[str] = Counter()
+        self._batches_made = 0
+
+    async def run(self) -> StreamTotals:
+        """Stream, and keep or clear the position at the end."""
+        config = self._config
+        logger.info("streaming %s to %s:%d as %s", config.csv_path, config.host, config.port, config.instance_id)
+        await self._begin()
+        # The work itself comes first: when the time to drain runs out in the same moment, it counts as finished.
+        ended = await first_of(self._work(), self._publisher.run(), self._positions.keep(), self._drain_deadline())
+        drained = ended == 0
+        done = drained and self._at_end
+        try:
+            await asyncio.to_thread(self._positions.finish, done=done)
+        except StateError as error:
+            logger.error("%s", error)
+        return self._report(done=done, drained=drained)
+
+    def _report(self, *, done: bool, drained: bool) -> StreamTotals:
+        publisher = self._publisher
+        totals = StreamTotals(
+            publisher.readings_answered, publisher.batches_answered, self._refused, publisher.unanswered, done
+        )
+        logger.info(
+            "%s: %d readings in %d batches sent and answered",
+            "done" if done else "stopped",
+            totals.readings,
+            totals.batches,
+        )
+        if totals.refused:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(totals.refused.items()))
+            logger.warning("rows refused or remarked on: %s; see %s", reasons, self._dead_letters.path)
+        if not drained:
+            logger.warning("%d batches are not answered: they are sent again at the next start", totals.unanswered)
+        return totals
+
+    async def _begin(self) -> None:
+        """Find where to start and how to treat times."""
+        state = await asyncio.to_thread(self._store.load)
+        wish = self._config.timestamps
+        if state is None:
+            await self._choose_times()
+        elif await asyncio.to_thread(self._source.resume, state, wish):
+            self._stamper.choice = Choice("now" if wish == "now" else "shift", state.shift_ns)
+            logger.info("resuming at line %d: all before it was answered", state.line)
+        else:
+            logger.info("the capture or TIMESTAMPS is not that of the last run: starting from the beginning")
+            await self._choose_times()
+
+    async def _choose_times(self) -> None:
+        wish = self._config.timestamps
+        last_ns = None
+        if wish in {"auto", "shift"}:
+            latest_ns = time.time_ns() + CLOCK_SLACK_NS
+            last_ns = await asyncio.to_thread(self._source.last_time, latest_ns, self._stop.is_set)
+        choice = choose(wish, last_ns, retention=self._config.retention, now_ns=time.time_ns())
+        self._stamper.choice = choice
+        if choice.explanation:
+            # In a loop the shift is another one each time; once is enough to understand it.
+            logger.log(logging.DEBUG if self._explained else logging.INFO, "%s", choice.explanation)
+            self._explained = True
+
+    async def _work(self) -> None:
+        await all_of(self._collect(), self._publish())
+        await self._publisher.flush()
+
+    async def _drain_deadline(self) -> None:
+        """Returns when the time to drain after the stop signal is over."""
+        await self._stop.wait()
+        await asyncio.sleep(DRAIN_SECONDS_AWAY)
+        if self._publisher.connected:
+            await asyncio.sleep(DRAIN_SECONDS - DRAIN_SECONDS_AWAY)
+
+    # Collect loop: source -> buffer, at the pace that is asked for, until the end or the stop signal.
+
+    async def _collect(self) -> None:
+        pacer = Pacer(self._config.rate)
+        while True:
+            began = time.monotonic()
+            at_end = await self._collect_once(pacer)
+            if not at_end:
+                break
+            if not self._config.loop:
+                self._at_end = True
+                break
+            # A pass takes an interval at least, so that a small capture in a loop does not flood the log.
+            rest = self._config.collect_interval - (time.monotonic() - began)
+            if await pause(self._stop, max(rest, 0.0)):
+                break
+            await asyncio.to_thread(self._source.rewind)
+            await self._choose_times()
+        await self._buffer.put(None)
+
+    async def _collect_once(self, pacer: Pacer) -> bool:
+        """One pass over the source; says whether it came to the end."""
+        while not self._stop.is_set():
+            portion = await asyncio.to_thread(self._read, pacer.chunk)
+            self._progress.at(portion.chunk.position)
+            await self._buffer.put(portion)
+            if portion.chunk.done:
+                return True
+            seconds = pacer.took(len(portion.chunk.samples))
+            if seconds > 0:
+                await pause(self._stop, seconds)
+        return False
+
+    def _read(self, max_rows: int) -> _Portion:
+        chunk = self._source.read(max_rows)
+        if chunk.refused:
+            self._keep_refused(chunk)
+        stamped = self._stamper.stamp(chunk.samples)
+        if not self._looked_at_age and stamped:
+            self._looked_at_age = True
+            self._warn_of_age(max(sample.time_ns for sample in stamped))
+        return _Portion(chunk._replace(samples=stamped), self._stamper.choice.shift_ns)
+
+    def _warn_of_age(self, newest_ns: int) -> None:
+        retention = self._config.retention
+        if self._config.timestamps == "source" and 0 < retention < (time.time_ns() - newest_ns) / SECOND:
+            logger.warning(
+                "TIMESTAMPS=source: readings of %s are older than RETENTION_PERIOD (%s): collectors with that setting "
+                "refuse them; give them RETENTION_PERIOD=0, or stream with TIMESTAMPS=shift",
+                format_time(newest_ns),
+                spell_duration(retention),
+            )
+
+    def _keep_refused(self, chunk: Chunk) -> None:
+        now = format_time(time.time_ns())
+        head = {"time": now, "source": self._source.path}
+        self._dead_letters.write({**head, **row._asdict()} for row in chunk.refused)
+        for row in chunk.refused:
+            logger.debug("line %d refused: %s: %s", row.line, row.reason, row.detail)
+
+    # Publish loop: buffer -> batches.
+
+    async def _publish(self) -> None:
+        while await self._publish_gathering():
+            pass
+
+    async def _publish_gathering(self) -> bool:
+        """Gather for COLLECT_INTERVAL, or until there is enough, and publish that; says whether there may be more."""
+        builder = BlockBuilder()
+        counts: Counter[str] = Counter()
+        last: _Portion | None = None
+        more = True
+        ends = 0.0
+        while last is None or (not last.chunk.done and len(builder) < GATHER_READINGS):
+            try:
+                portion = await asyncio.wait_for(self._buffer.get(), None if last is None else ends - time.monotonic())
+            except TimeoutError:
+                break
+            if portion is None:
+                more = False
+                break
+            if last is None:
+                ends = time.monotonic() + self._config.collect_interval
+            last = portion
+            counts.update(portion.chunk.counts)
+            for sample in portion.chunk.samples:
+                builder.add(*sample)
+        if last is not None:
+            self._refused.update(counts)
+            await self._put_all(builder, Gathering(last.chunk.position, last.chunk.line, last.shift_ns), counts)
+        return more
+
+    async def _put_all(self, builder: BlockBuilder, gathering: Gathering, counts: Counter[str]) -> None:
+        blocks = await asyncio.to_thread(lambda: list(builder.blocks(self._config.batch_size)))
+        if not blocks and counts:
+            blocks = [PointBlock([], [], [])]  # nothing but what was refused
+        collected_at = format_time(time.time_ns())
+        # While its batches are still being made, a gathering is not to pass for answered.
+        gathering.unanswered += 1
+        self._positions.add(gathering)
+        for number, block in enumerate(blocks):
+            self._batches_made += 1
+            batch_id = f"{self._publisher.producer}-{self._batches_made}"
+            refused = counts if number == 0 else {}
+            await self._publisher.put(
+                Batch(block, gathering, batch_id, self._config.instance_id, collected_at, refused)
+            )
+        gathering.unanswered -= 1
+        self._positions.check()
+
+    async def _connect(self) -> BrokerClient:
+        config = self._config
+        return await BrokerClient.connect(config.host, config.port, token=config.token, client=config.instance_id)

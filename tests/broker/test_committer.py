@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from broker import committer as committer_module
+from broker.committer import Committer, Waiting
+from broker.errors import BrokerError
+from broker.group import Answer, Entry, Group
+from broker.log import Log, LogConfig
+from broker.worker import Worker
+
+
+class Desk:
+    """A committer on a real log that writes down what it is told."""
+
+    def __init__(self, directory: Path) -> None:
+        self.log = Log.open(directory, LogConfig())
+        self.worker = Worker("test-writer")
+        self.groups: list[list[str]] = []
+        self.answers: list[Answer] = []
+        self.refused: list[tuple[str, str]] = []
+        self.failures: list[BaseException] = []
+        self.committer = Committer[str](
+            self.log, self.worker, on_written=self.written, on_refused=self.refuse, on_failed=self.failures.append
+        )
+
+    def written(self, group: Group, batch: Sequence[Waiting[str]], answers: Sequence[Answer]) -> None:
+        self.groups.append([waiting.owner for waiting in batch])
+        self.answers += answers
+
+    def refuse(self, batch: Sequence[Waiting[str]], error: BrokerError) -> None:
+        self.refused += [(waiting.owner, error.code) for waiting in batch]
+
+    def add(self, *owners: str) -> None:
+        for owner in owners:
+            self.committer.add(Entry(b'"%b"' % owner.encode()), owner, b"")
+
+    async def close(self) -> None:
+        await self.worker.close(5.0)
+        self.log.close()
+
+
+async def test_what_comes_in_one_turn_is_one_group(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.add("a", "b", "c")
+    assert desk.committer.bytes == 9
+    await desk.committer.wait_idle()
+    assert desk.groups == [["a", "b", "c"]]
+    assert [answer.offset for answer in desk.answers] == [0, 1, 2]
+    assert desk.committer.bytes == 0
+    assert desk.committer.waits_for() == 0.0
+    await desk.close()
+
+
+async def test_what_comes_while_one_is_written_is_the_next_group(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    gate = threading.Event()
+    desk.worker.submit(gate.wait, lambda result, error: None)
+    desk.add("a")
+    await asyncio.sleep(0)
+    for owner in "bcd":
+        desk.add(owner)
+        await asyncio.sleep(0)
+    assert desk.committer.waits_for() > 0
+    gate.set()
+    await desk.committer.wait_idle()
+    assert desk.groups == [["a"], ["b", "c", "d"]]
+    await desk.close()
+
+
+async def test_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committer_module, "GROUP_ENTRIES", 3)
+    monkeypatch.setattr(committer_module, "GROUP_BYTES", 10)
+    desk = Desk(tmp_path)
+    desk.add("a", "b", "c", "d", "eeeeeeeeeeeeeee", "f")
+    await desk.committer.wait_idle()
+    assert desk.groups == [["a", "b", "c"], ["d", "eeeeeeeeeeeeeee"], ["f"]]
+    await desk.close()
+
+
+async def test_a_full_disk_refuses_the_whole_group_and_the_next_one_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(tmp_path)
+
+    def full(fd: int, data: bytes, position: int) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.log._disk, "write", full)
+        desk.add("a", "b")
+        await desk.committer.wait_idle()
+    assert desk.refused == [("a", "disk_full"), ("b", "disk_full")]
+    desk.add("c")
+    await desk.committer.wait_idle()
+    assert desk.groups == [["c"]]
+    assert desk.answers == [Answer(0, False)]
+    assert desk.committer.refusal is None
+    await desk.close()
+
+
+async def test_after_a_failed_fsync_nothing_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(tmp_path)
+
+    def broken(fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(desk.log._disk, "sync", broken)
+    desk.add("a")
+    await asyncio.sleep(0)
+    desk.add("b")
+    await desk.committer.wait_idle()
+    desk.add("c")
+    await asyncio.sleep(0)
+    assert (desk.groups, desk.refused) == ([], [])
+    assert len(desk.failures) == 1
+    monkeypatch.undo()
+    await desk.close()

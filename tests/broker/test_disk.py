@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from broker.disk import Disk
+from tests.broker.logs import FaultyDisk
+
+
+def test_a_file_is_replaced_at_once_and_stays_when_that_fails(tmp_path: Path) -> None:
+    disk, path = FaultyDisk(), tmp_path / "file"
+    disk.longest_write = 3
+    disk.replace(path, b"the first")
+    assert path.read_bytes() == b"the first"
+    disk.room = 5
+    with pytest.raises(OSError, match="No space"):
+        disk.replace(path, b"the second")
+    assert path.read_bytes() == b"the first"
+    disk.room = None
+    disk.replace(path, b"third")
+    assert path.read_bytes() == b"third"
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_write_that_takes_nothing_counts_as_a_full_disk(tmp_path: Path) -> None:
+    class Stuck(Disk):
+        def write(self, fd: int, data: bytes | memoryview, position: int) -> int:
+            return 0
+
+    with pytest.raises(OSError, match="No space"):
+        Stuck().replace(tmp_path / "file", b"data")
+
+
+@pytest.mark.parametrize(("start", "size"), [(0, 20_000), (100, 9000), (4096, 4096), (5000, 100), (8192, 100)])
+def test_a_block_that_cannot_be_read_comes_as_zeros_alone(tmp_path: Path, start: int, size: int) -> None:
+    class BadBlock(Disk):
+        def read_once(self, fd: int, size: int, position: int) -> bytes:
+            if position < 8192 and position + size > 4096:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read_once(fd, size, position)
+
+    content = bytes(range(1, 251)) * 80
+    (tmp_path / "file").write_bytes(content)
+    expected = content[:4096] + bytes(4096) + content[8192:]
+    disk = BadBlock()
+    fd = disk.open(tmp_path / "file")
+    try:
+        assert disk.read(fd, size, start) == expected[start : start + size]
+    finally:
+        os.close(fd)
+
+
+def test_any_other_read_error_is_told(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        Disk().read(-1, 10, 0)
+
+
+def test_free_bytes_are_those_of_the_disk(tmp_path: Path) -> None:
+    told = os.statvfs(tmp_path)
+    assert 0 < Disk().free_bytes(tmp_path) <= told.f_blocks * told.f_frsize

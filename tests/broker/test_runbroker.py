@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from broker.client import BrokerClient, Message, fetch_stats
+from broker.errors import BrokerError
+from tests.broker.process import BrokerProcess, broker_process
+
+PRODUCER = "00000000000000aa"
+
+
+@contextmanager
+def broker_that_cannot_start(state_dir: Path, *flags: str, **environment: str) -> Iterator[tuple[int, str]]:
+    """Gives the exit status and the last line of the process."""
+    with broker_process(state_dir, *flags, **environment) as broker:
+        status = broker.wait_end()
+        yield status, broker.lines[-1]
+        assert not any("Traceback" in line for line in broker.lines)
+
+
+async def read_all(port: int) -> list[Message]:
+    client = await BrokerClient.connect("127.0.0.1", port)
+    first = await client.subscribe("checker", -2)
+    messages: list[Message] = []
+    while first + len(messages) < client.welcome.next:
+        messages += [one for one in await client.receive() if isinstance(one, Message)]
+    await client.close()
+    return messages
+
+
+async def test_sigterm_ends_it_in_order_under_load(tmp_path: Path) -> None:
+    with broker_process(tmp_path) as broker:
+        port, _ = broker.wait_listening()
+        client = await BrokerClient.connect("127.0.0.1", port)
+        publishes = [client.publish(b"%d" % n, producer=PRODUCER, sequence=n) for n in range(5000)]
+        await publishes[0]
+        started = time.monotonic()
+        broker.process.send_signal(signal.SIGTERM)
+        answers = await asyncio.gather(*publishes, return_exceptions=True)
+        assert await asyncio.to_thread(broker.wait_end) == 0
+        assert time.monotonic() - started < 10
+        assert any("SIGTERM: stopping" in line for line in broker.lines)
+        await client.close()
+    answered = [answer.offset for answer in answers if not isinstance(answer, BaseException)]
+    assert all(isinstance(answer, BrokerError) and answer.retriable for answer in answers[len(answered) :])
+    with broker_process(tmp_path) as broker:
+        port, _ = broker.wait_listening()
+        assert any("clean stop" in line for line in broker.lines)
+        kept = await read_all(port)
+        assert [message.offset for message in kept[: len(answered)]] == answered
+
+
+async def test_kill_9_loses_no_answered_message_and_sending_again_makes_no_second(tmp_path: Path) -> None:
+    count = 4000
+    sent = 0
+    for round_ in range(3):
+        with broker_process(tmp_path, "--segment-bytes", "256KiB") as broker:
+            port, _ = broker.wait_listening()
+            client = await BrokerClient.connect("127.0.0.1", port)
+            again = max(0, sent - 50)
+            publishes = [
+                client.publish(b'{"n":%d,"fill":"%b"}' % (n, b"x" * 200), producer=PRODUCER, sequence=n)
+                for n in range(again, again + count)
+            ]
+            await publishes[500 * (round_ + 1)]
+            broker.process.kill()
+            answers = await asyncio.gather(*publishes, return_exceptions=True)
+            answered = [answer.offset for answer in answers if not isinstance(answer, BaseException)]
+            assert answered == list(range(again, again + len(answered)))
+            sent = again + len(answered)
+            await client.close()
+            broker.wait_end()
+    with broker_process(tmp_path) as broker:
+        port, _ = broker.wait_listening()
+        assert any("unclean stop" in line for line in broker.lines)
+        messages = await read_all(port)
+        assert len(messages) >= sent
+        for number, message in enumerate(messages):
+            assert message.offset == number
+            assert message.message_id == f"{PRODUCER}:{number:012d}"
+            assert message.payload.startswith(b'{"n":%d,' % number)
+
+
+async def test_health_and_figures_over_http(tmp_path: Path) -> None:
+    with broker_process(tmp_path) as broker:
+        port, http_port = broker.wait_listening()
+
+        def get(path: str) -> str:
+            with urllib.request.urlopen(f"http://127.0.0.1:{http_port}{path}") as answer:
+                return str(answer.read().decode())
+
+        assert await asyncio.to_thread(get, "/health") == '{"status":"healthy","reasons":[]}\n'
+        assert '"total_messages":0' in await asyncio.to_thread(get, "/stats")
+        assert "broker_next_offset 0.0" in await asyncio.to_thread(get, "/metrics")
+        assert (await asyncio.to_thread(fetch_stats, "127.0.0.1", port))["segments"] == 1
+
+
+def test_a_second_broker_on_the_directory_is_refused_with_73(tmp_path: Path) -> None:
+    with broker_process(tmp_path) as first:
+        port, _ = first.wait_listening()
+        with broker_that_cannot_start(tmp_path) as (status, line):
+            assert status == 73
+            assert f"in use by another broker (process {first.process.pid}" in line
+        assert fetch_stats("127.0.0.1", port)["total_messages"] == 0
+
+
+@pytest.mark.parametrize("flag", ["--tcp-addr", "--http-addr"])
+def test_a_port_in_use(tmp_path: Path, flag: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        with broker_that_cannot_start(tmp_path, flag, where) as (status, line):
+            assert status == 1
+            assert f"cannot listen on {where}" in line
+            assert line.endswith("Address already in use")
+
+
+@pytest.mark.parametrize("flag", ["--tcp-addr", "--http-addr"])
+def test_listening_to_a_network_needs_a_token_or_a_word(tmp_path: Path, flag: str) -> None:
+    with broker_that_cannot_start(tmp_path, flag, "0.0.0.0:0") as (status, line):
+        assert status == 1
+        assert flag[2:].replace("-", "_").upper() in line
+        assert "BROKER_TOKEN" in line
+        assert "BROKER_ALLOW_ANONYMOUS" in line
+    for allowed in ({"BROKER_TOKEN": "sesame"}, {"BROKER_ALLOW_ANONYMOUS": "true"}):
+        with broker_process(tmp_path, flag, "0.0.0.0:0", **allowed) as broker:
+            broker.wait_for("listening on")
+            stop(broker)
+
+
+def stop(broker: BrokerProcess) -> None:
+    broker.process.send_signal(signal.SIGINT)
+    assert broker.wait_end() == 0
+
+
+def test_a_folder_that_cannot_hold_the_log(tmp_path: Path) -> None:
+    (tmp_path / "secret_key").write_text("x" * 50)
+    log = tmp_path / "broker"
+    log.write_text("not a folder")
+    with broker_that_cannot_start(tmp_path) as (status, line):
+        assert status == 1
+        assert str(log) in line

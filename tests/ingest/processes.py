@@ -1,0 +1,141 @@
+"""The real services as processes, each with a log file, on one state folder and one pair of ports."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from telemetry_site.options import BY_NAME
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 60.0
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+class Service:
+    """One ``manage.py`` command that can be killed and started again."""
+
+    def __init__(self, name: str, fleet: Fleet, *arguments: str) -> None:
+        self.name = name
+        self.starts = 0
+        self.log_path = fleet.state_dir / f"{name}.output"
+        self._arguments = arguments
+        self._environ = fleet.environ
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *arguments: str) -> None:
+        """Start it, with further arguments if need be; what it writes is appended to its log."""
+        self.starts += 1
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, str(ROOT / "manage.py"), *self._arguments, *arguments],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=self._environ,
+                cwd=ROOT,
+            )
+
+    @property
+    def log(self) -> str:
+        """All that it has written, over all its starts."""
+        return self.log_path.read_text() if self.log_path.exists() else ""
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit status; None while it runs or when it was never started."""
+        return None if self._process is None else self._process.poll()
+
+    def wait(self, seconds: float = 60.0) -> int:
+        """Wait for its end; returns the exit status."""
+        if self._process is None:
+            raise RuntimeError(f"{self.name} was not started")
+        return self._process.wait(seconds)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it runs."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9, and wait for the end."""
+        self.signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+
+    def stop(self) -> tuple[int, float]:
+        """SIGTERM; returns the exit status and the seconds it took."""
+        began = time.monotonic()
+        self.signal(signal.SIGTERM)
+        return self.wait(), time.monotonic() - began
+
+    def wait_for(self, text: str) -> None:
+        """Wait until its newest start has written ``text``. Raises TimeoutError, with the log."""
+        wait_until(lambda: self.log.count(text) >= self.starts or self.returncode is not None, self.log_path.name)
+        if text not in self.log:
+            raise RuntimeError(f"{self.name} ended with {self.returncode}: {self.log}")
+
+
+class Fleet:
+    """Broker, collector and streamer of one pipeline."""
+
+    def __init__(self, state_dir: Path, **settings: object) -> None:
+        self.state_dir = state_dir
+        state_dir.mkdir(parents=True, exist_ok=True)
+        self.port, self.http_port = free_port(), free_port()
+        self.environ = {
+            # No setting of whoever runs this.
+            **{name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in BY_NAME},
+            "STATE_DIR": str(state_dir),
+            "TCP_ADDR": f"127.0.0.1:{self.port}",
+            "HTTP_ADDR": f"127.0.0.1:{self.http_port}",
+            "MQ_HOST": "127.0.0.1",
+            "MQ_PORT": str(self.port),
+            "TIMESTAMPS": "source",
+            "RETENTION_PERIOD": "0",
+            "FLUSH_INTERVAL": "200ms",
+            "COLLECT_INTERVAL": "200ms",
+            **{name: str(value) for name, value in settings.items()},
+        }
+        self.broker = Service("broker", self, "runbroker")
+        self.collector = Service("collector", self, "collect")
+        self.streamer = Service("streamer", self, "stream")
+
+    @property
+    def services(self) -> list[Service]:
+        """All three, in the order in which they are started."""
+        return [self.broker, self.collector, self.streamer]
+
+    def migrate(self) -> None:
+        """Make the inventory's database."""
+        subprocess.run(
+            [sys.executable, str(ROOT / "manage.py"), "migrate", "-v0"], env=self.environ, cwd=ROOT, check=True
+        )
+
+    def kill_all(self) -> None:
+        """End whatever still runs."""
+        for service in self.services:
+            service.kill()
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:
+    """Wait for something that other processes do. Raises TimeoutError."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not in {seconds:g} s")
+        time.sleep(0.05)

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from pytest_django import Settings
+
+from tests.ingest.captures import write_capture
+from tests.ingest.processes import Fleet
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    fleet = Fleet(tmp_path / "state")
+    yield fleet
+    fleet.kill_all()
+
+
+def test_a_source_that_is_none_is_one_line(settings: Settings, tmp_path: Path) -> None:
+    settings.STATE_DIR = tmp_path
+    for path, said in (("", "CSV_PATH"), (str(tmp_path), "is a directory"), (str(tmp_path / "x.csv"), "no such file")):
+        settings.CSV_PATH = path
+        with pytest.raises(CommandError, match=said):
+            call_command("stream", stderr=StringIO())
+
+
+@pytest.mark.acceptance
+def test_it_exits_0_when_every_batch_is_answered(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.environ["CSV_PATH"] = str(write_capture(tmp_path / "capture.csv"))
+    fleet.streamer.start()
+    fleet.streamer.wait_for("waiting, and going on")
+    fleet.broker.start()
+    assert fleet.streamer.wait() == 0
+    assert "done: 12 readings in 1 batches sent and answered" in fleet.streamer.log
+    assert "\r" not in fleet.streamer.log
+    assert fleet.broker.stop()[0] == 0
+
+
+@pytest.mark.acceptance
+def test_sigterm_ends_it_in_time_and_the_next_run_sends_the_rest(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.environ |= {"CSV_PATH": str(write_capture(tmp_path / "capture.csv", samples=10)), "RATE": "40"}
+    fleet.broker.start()
+    fleet.broker.wait_for("listening on")
+    fleet.streamer.start()
+    fleet.streamer.wait_for("streaming ")
+    time.sleep(0.7)  # into the run
+    status, seconds = fleet.streamer.stop()
+    assert status == 0
+    assert seconds < 8
+    assert "stopped: " in fleet.streamer.log
+    fleet.environ["RATE"] = "0"
+    fleet.streamer.start()
+    assert fleet.streamer.wait() == 0
+    sent = [int(number) for number in re.findall(r"(?:stopped|done): (\d+) readings", fleet.streamer.log)]
+    assert len(sent) == 2
+    assert sum(sent) == 120
+    assert all(sent)
+    assert "resuming at line" in fleet.streamer.log
+
+
+@pytest.mark.acceptance
+def test_bad_input_is_one_line_and_status_1(fleet: Fleet, tmp_path: Path) -> None:
+    path = tmp_path / "capture.csv"
+    path.write_text("a,b\n1,2\n")
+    fleet.environ["CSV_PATH"] = str(path)
+    fleet.streamer.start()
+    assert fleet.streamer.wait() == 1
+    assert fleet.streamer.log.count("\n") == 1
+    assert "lacks the columns timestamp, metric_name, value, uuid (or labels_raw)" in fleet.streamer.log

@@ -1,0 +1,123 @@
+"""What the tests of streamer and collector share: reading a log back, reading a store back, a line that breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from broker.client import BrokerClient, Gap, Message
+from ingest.collector import CollectConfig
+from ingest.streamer import StreamConfig
+from readings.codec import Decoded, decode_batch
+from readings.model import PointBlock
+from tests.ingest.captures import Reading
+
+
+def stream_config(path: Path | str, port: int, state_dir: Path, **changes: object) -> StreamConfig:
+    """A streamer that gathers for a moment only and keeps the times."""
+    settings = {"collect_interval": 0.05, "timestamps": "source", **changes}
+    return StreamConfig(csv_path=str(path), host="127.0.0.1", port=port, state_dir=state_dir, **settings)  # type: ignore[arg-type]
+
+
+def collect_config(port: int, state_dir: Path, **changes: object) -> CollectConfig:
+    """A collector that flushes soon and keeps for ever."""
+    settings = {"collector_id": "collector-1", "flush_interval": 0.05, **changes}
+    return CollectConfig(host="127.0.0.1", port=port, state_dir=state_dir, **settings)  # type: ignore[arg-type]
+
+
+async def read_log(port: int) -> list[Message]:
+    """All messages that are in the log now."""
+    client = await BrokerClient.connect("127.0.0.1", port)
+    messages: list[Message] = []
+    try:
+        if client.welcome.next > client.welcome.oldest:
+            await client.subscribe("test-reader", -2)
+            while not messages or messages[-1].offset < client.welcome.next - 1:
+                for item in await client.receive():
+                    assert not isinstance(item, Gap)
+                    messages.append(item)
+    finally:
+        await client.close()
+    return messages
+
+
+async def read_batches(port: int) -> list[Decoded]:
+    """All batches that are in the log now."""
+    return [decode_batch(message.payload) for message in await read_log(port)]
+
+
+def readings_of(blocks: Iterable[PointBlock]) -> list[Reading]:
+    """The readings of blocks, each as often as it is there."""
+    return [
+        (block.gpus[index].uuid, name, time_ns, value)
+        for block in blocks
+        for index, time_ns, values in block.points
+        for name, value in zip(block.metric_names, values, strict=True)
+        if value is not None
+    ]
+
+
+class Line:
+    """A TCP line to a broker that can be cut, and that can swallow what comes back."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.port = 0
+        self.swallow = False
+        self.connections = 0
+        self.sent = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    def cut(self) -> None:
+        """Break all connections at once."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry one connection."""
+        self.connections += 1
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, far_writer}
+        await asyncio.gather(self._carry(reader, far_writer, back=False), self._carry(far_reader, writer, back=True))
+        self._writers -= {writer, far_writer}
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, back: bool) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if back and self.swallow:
+                    continue
+                if not back:
+                    self.sent += len(data)
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+@asynccontextmanager
+async def line_to(target: int) -> AsyncIterator[Line]:
+    """A line on a port of its own to the broker on ``target``."""
+    line = Line(target)
+    server = await asyncio.start_server(line.serve, "127.0.0.1", 0)
+    line.port = server.sockets[0].getsockname()[1]
+    try:
+        yield line
+    finally:
+        server.close()
+        line.cut()
+        await server.wait_closed()
+        await asyncio.sleep(0.02)  # for the broker to see the hang-up before it is stopped
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait until a callable says yes."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - any condition at all: nobody tells us
+            await asyncio.sleep(0.005)
