@@ -1,0 +1,177 @@
+"""Answering queries from InfluxDB. It orders points by time alone: what shares a time is put in order here."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from stores.base import ReadingsQuery, Row, StoreStats
+from stores.influx_client import InfluxConnection, Series
+from stores.influx_lines import GPU, SHARE, SUPERSEDED, TAGS, decode_name
+from stores.influx_query import Conditions, Params, conditions_of, select_each, select_points
+
+# The most points of one answer, so that a query far into the past is answered in bounded memory.
+_MOST_POINTS = 5_000
+# In the order of Row.
+_DESCRIPTION = ("uuid", "mig_id", "gpu_id", "device", "model", "hostname", "container", "pod", "namespace")
+_GPU_ID = _DESCRIPTION.index("gpu_id")
+_DESCRIBED = frozenset({*_DESCRIPTION, SUPERSEDED})
+
+
+class Reader:
+    """Asks one measurement through a connection. Raises what the connection raises."""
+
+    def __init__(self, connection: InfluxConnection, measurement: str = GPU) -> None:
+        self._connection = connection
+        self._measurement = measurement
+
+    def rows(self, query: ReadingsQuery) -> list[Row]:
+        """The rows that match, in the query's order."""
+        if not query.limit:
+            return []
+        return list(islice(self._walk(query), query.offset, query.offset + query.limit))
+
+    def metric_names(self, gpu: str | None) -> list[str]:
+        """Names of the metrics that have readings, sorted."""
+        conditions = conditions_of(ReadingsQuery(gpus=() if gpu is None else (gpu,)), self._measurement)
+        if conditions.impossible:
+            return []
+        series = self._query(select_each("last", self._measurement, conditions), conditions.params)
+        return sorted(
+            {
+                name
+                for each in series
+                for name, place in _metrics_among(each, "last_")
+                if type(each.values[0][place]) in {int, float}
+            }
+        )
+
+    def counts(self, before_ns: int | None = None) -> dict[tuple[str, str, str], int]:
+        """How many readings each metric of each GPU has (by uuid, MIG instance, metric), of all times or before one."""
+        counts: dict[tuple[str, str, str], int] = defaultdict(int)
+        for superseded in (False, True) if self._measurement == GPU else (False,):
+            conditions = Conditions()
+            conditions.between(None, before_ns)
+            if superseded:
+                conditions.is_superseded()
+            if conditions.impossible:
+                continue
+            statement = select_each("count", self._measurement, conditions, by=("uuid", "mig_id"))
+            for series in self._query(statement, conditions.params):
+                for name, place in _metrics_among(series, "count_"):
+                    count = series.values[0][place] or 0
+                    counts[series.tags["uuid"], series.tags["mig_id"], name] += -count if superseded else count
+        return {key: count for key, count in counts.items() if count > 0}
+
+    def edge_ns(self, *, newest: bool) -> int | None:
+        """The time of the newest point, or of the oldest."""
+        statement = select_points(self._measurement, (), Conditions(), newest_first=newest, limit=1)
+        series = self._query(statement, {})
+        return int(series[0].values[0][0]) if series else None
+
+    def _walk(self, query: ReadingsQuery) -> Iterator[Row]:
+        """All matching rows in order. Asks for no more points than a part of the answer needs at once."""
+        base = conditions_of(query, self._measurement)
+        start, end, after = query.start_ns, query.end_ns, query.after
+        if after is not None and query.newest_first:
+            end = after.time_ns + 1 if end is None else min(end, after.time_ns + 1)
+        elif after is not None:
+            start = after.time_ns if start is None else max(start, after.time_ns)
+        limit = min(query.offset + query.limit, _MOST_POINTS)
+        while not base.impossible:
+            series = self._points(query, base, start, end, limit)
+            times = [row[0] for each in series for row in each.values]
+            whole = len(times) < limit
+            # Of the last time there may be more points than were asked for.
+            last = None if whole else times[-1]
+            yield from self._ordered(query, series, last)
+            if last is None:
+                return
+            yield from self._ordered(query, self._points(query, base, last, last + 1, 0), None)
+            start, end = (start, last) if query.newest_first else (last + 1, end)
+            limit = min(limit * 4, _MOST_POINTS)
+
+    def _points(
+        self, query: ReadingsQuery, base: Conditions, start: int | None, end: int | None, limit: int
+    ) -> list[Series]:
+        conditions = base.copy()
+        conditions.between(start, end)
+        if conditions.impossible:
+            return []
+        if query.metric_names:
+            conditions.has_any(query.metric_names)
+        statement = select_points(
+            self._measurement, query.metric_names, conditions, newest_first=query.newest_first, limit=limit
+        )
+        return self._query(statement, conditions.params)
+
+    def _ordered(self, query: ReadingsQuery, series: list[Series], without: int | None) -> Iterator[Row]:
+        """The rows of an answer in order, but those of the time ``without`` and those up to the query's cursor."""
+        sign = -1 if query.newest_first else 1
+        shares = self._measurement == SHARE
+        wanted = frozenset(query.metric_names)
+        found = {}
+        for each in series:
+            for row in _rows(each, self._measurement, wanted, without):
+                share_of = (row.namespace, row.pod, row.container) if shares else ()
+                found[sign * row.time_ns, row.gpu, row.metric_name, *share_of] = row
+        after = query.after
+        beyond = None if after is None else (sign * after.time_ns, after.gpu, after.metric_name)
+        for key in sorted(found):
+            if beyond is None or key[:3] > beyond:
+                yield found[key]
+
+    def _query(self, statement: str, params: Params) -> list[Series]:
+        return self._connection.query(statement, params)
+
+
+def stats(connection: InfluxConnection, size: int) -> StoreStats:
+    """What the bucket holds; ``size`` in bytes is found elsewhere."""
+    reader = Reader(connection)
+    counts = reader.counts()
+    return StoreStats(
+        readings=sum(counts.values()),
+        series=len(counts),
+        oldest_ns=reader.edge_ns(newest=False),
+        newest_ns=reader.edge_ns(newest=True),
+        bytes=size,
+        shares=sum(Reader(connection, SHARE).counts().values()),
+    )
+
+
+def _rows(series: Series, measurement: str, wanted: frozenset[str], without: int | None) -> Iterator[Row]:
+    """The readings of an answer, but those of the time ``without`` and those of superseded points."""
+    places = {name: place for place, name in enumerate(series.columns)}
+    metrics = [(place, name) for name, place in _metrics_among(series) if not wanted or name in wanted]
+    tags = TAGS[measurement]
+    described = [(places.get(name), name in tags) for name in _DESCRIPTION]
+    superseded = places.get(SUPERSEDED)
+    known: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    for row in series.values:
+        time_ns = row[0]
+        if time_ns == without or (superseded is not None and row[superseded] is True):
+            continue
+        said = tuple([None if place is None else row[place] for place, _ in described])
+        if (description := known.get(said)) is None:
+            texts = [
+                (decode_name(value) if is_tag else value) if value else ""
+                for value, (_, is_tag) in zip(said, described, strict=True)
+            ]
+            index = texts[_GPU_ID]
+            description = known[said] = (*texts[:_GPU_ID], int(index) if index else None, *texts[_GPU_ID + 1 :])
+        for place, name in metrics:
+            value = row[place]
+            if type(value) is float or type(value) is int:
+                yield Row(time_ns, name, float(value), *description)
+
+
+def _metrics_among(series: Series, prefix: str = "") -> list[tuple[str, int]]:
+    """The columns that are metrics: their names and places."""
+    found = []
+    for place, column in enumerate(series.columns):
+        field = column.removeprefix(prefix)
+        if place and field not in _DESCRIBED:
+            found.append((decode_name(field), place))
+    return found
