@@ -126,7 +126,7 @@ class InfluxStore:
     def _write(self, blocks: Sequence[PointBlock]) -> WriteResult:
         gathered = self._lines.gather(blocks)
         marks = self._moves.settle(gathered)
-        refused = self._sender.send(list(gathered.points.values()))
+        refused = self._sender.send(gathered.all_points())
         if marks:
             self._sender.send_lines(marks)
         self._writes += 1  # what was counted while this ran is not the whole

@@ -118,28 +118,30 @@ class Shape(NamedTuple):
     template: str
 
 
-class LinePoint(NamedTuple):
-    """One line to be: no value is None."""
-
-    source: Source
-    time_ns: int
-    shape: Shape
-    values: Sequence[float]
-
-    def line(self) -> str:
-        """The line, without its end."""
-        return self.shape.template % (self.source.head, *self.values, self.source.tail, self.time_ns)
+# One line to be: what writes it, its time, its metrics, and as many values, none of them None. A plain tuple, since one
+# is made for each point.
+LinePoint = tuple[Source, int, Shape, Sequence[float]]
 
 
-Points = dict[tuple[tuple[str, ...], int], LinePoint]
+def render(points: Iterable[LinePoint]) -> bytes:
+    """The lines. Raises Unwritable for text that is not Unicode."""
+    lines = [shape.template % (source.head, *values, source.tail, time_ns) for source, time_ns, shape, values in points]
+    try:
+        return "\n".join(lines).encode()
+    except UnicodeEncodeError as error:
+        raise Unwritable from error
 
 
 @dataclass(slots=True)
 class Gathered:
-    """What a call writes: points by key and time, and the sources they are of."""
+    """What a call writes: the points of each key (see Source) by their times, and the sources they are of."""
 
-    points: Points = field(default_factory=dict)
+    points: dict[tuple[str, ...], dict[int, LinePoint]] = field(default_factory=dict)
     sources: set[Source] = field(default_factory=set)
+
+    def all_points(self) -> list[LinePoint]:
+        """Every point."""
+        return [point for by_time in self.points.values() for point in by_time.values()]
 
 
 @dataclass(slots=True)
@@ -175,39 +177,40 @@ class Lines:
         return known
 
     def _add(self, block: PointBlock, gathered: Gathered) -> None:
-        points = gathered.points
         names = tuple(block.metric_names)
-        whole = len(set(names)) == len(names) and self.shape(names)
-        sources: list[Source | None] = [None] * len(block.gpus)
+        whole = self.shape(names) if len(set(names)) == len(names) else None
+        known: list[tuple[Source, dict[int, LinePoint]] | None] = [None] * len(block.gpus)
         for index, time_ns, values in block.points:
-            source = sources[index]
-            if source is None:
-                source = sources[index] = self._source(block.gpus[index])
+            pair = known[index]
+            if pair is None:
+                source = self._source(block.gpus[index])
                 gathered.sources.add(source)
-            if whole and None not in values and len(values) == len(names):
-                point = LinePoint(source, time_ns, whole, values)  # type: ignore[arg-type]  # no None is among them
+                pair = known[index] = (source, gathered.points.setdefault(source.key, {}))
+            source, by_time = pair
+            if whole is not None and None not in values and len(values) == len(names):
+                # One sum tells of all values whether they are finite; one that overflows is looked at again elsewhere.
+                total = sum(values)  # type: ignore[arg-type]  # no None is among them
+                point: LinePoint = (source, time_ns, whole, values)  # type: ignore[assignment]
             else:
                 found = {name: value for name, value in zip(names, values, strict=True) if value is not None}
                 if not found:
                     continue
-                point = LinePoint(source, time_ns, self.shape(tuple(found)), list(found.values()))
-            # One sum tells of all values whether they are finite; a sum that overflows is looked at again elsewhere.
-            if not isfinite(sum(point.values)) or not FIRST_NS <= time_ns <= LAST_NS:
+                total = sum(found.values(), 0.0)
+                point = (source, time_ns, self.shape(tuple(found)), list(found.values()))
+            if not isfinite(total) or not FIRST_NS <= time_ns <= LAST_NS:
                 raise Unwritable
-            key = (source.key, time_ns)
-            points[key] = point if key not in points else self.merge(points[key], point)
+            by_time[time_ns] = self.merge(by_time[time_ns], point) if time_ns in by_time else point
 
     def merge(self, earlier: LinePoint, later: LinePoint) -> LinePoint:
         """One point of two: the later's description, and its value where both have one."""
-        values = dict(zip(earlier.shape.names, earlier.values, strict=True))
-        values.update(zip(later.shape.names, later.values, strict=True))
-        return LinePoint(later.source, later.time_ns, self.shape(tuple(values)), list(values.values()))
+        values = readings_of(earlier) | readings_of(later)
+        return (later[0], later[1], self.shape(tuple(values)), list(values.values()))
 
     def only(self, point: LinePoint, names: Iterable[str]) -> LinePoint:
         """The same point with some of its metrics."""
-        values = dict(zip(point.shape.names, point.values, strict=True))
+        values = readings_of(point)
         kept = tuple(names)
-        return LinePoint(point.source, point.time_ns, self.shape(kept), [values[name] for name in kept])
+        return (point[0], point[1], self.shape(kept), [values[name] for name in kept])
 
     def _source(self, gpu: Gpu) -> Source:
         described = (
@@ -220,3 +223,9 @@ class Lines:
                 self._sources.clear()
             known = self._sources[described] = Source.of(gpu)
         return known
+
+
+def readings_of(point: LinePoint) -> dict[str, float]:
+    """A point's values by metric."""
+    _, _, shape, values = point
+    return dict(zip(shape.names, values, strict=True))

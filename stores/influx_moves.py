@@ -56,14 +56,15 @@ class Moves:
         suspects = self._suspects(gathered, movers)
         marks = []
         for stored in self._stored_at(suspects):
-            key = ((stored.gpu_id,), stored.time_ns)
-            point = gathered.points[key]
-            here = stored.tags == point.source.tags
+            by_time = gathered.points[stored.gpu_id,]
+            point = by_time[stored.time_ns]
+            source = point[0]
+            here = stored.tags == source.tags
             if here and stored.superseded:
-                tail = f"{point.source.tail},{SUPERSEDED}=false"
-                gathered.points[key] = point._replace(source=replace(point.source, tail=tail))
+                source = replace(source, tail=f"{source.tail},{SUPERSEDED}=false")
+                by_time[stored.time_ns] = (source, *point[1:])
             elif not here and not stored.superseded:
-                gathered.points[key] = self._with_left_behind(point, stored)
+                by_time[stored.time_ns] = self._with_left_behind(point, stored)
                 head = Source.of(_gpu_of(stored.tags)).head
                 marks.append(f"{head} {SUPERSEDED}=true {stored.time_ns}".encode())
         return marks
@@ -93,10 +94,9 @@ class Moves:
         ]
         self._ask_for_newest(asked)
         suspects: dict[str, list[int]] = defaultdict(list)
-        for (key, time_ns), point in gathered.points.items():
-            gpu_id = key[0]
-            if gpu_id in movers and point.source.measurement == GPU:
-                newest = self._newest_elsewhere.get((gpu_id, point.source.tags))
+        for gpu_id in movers:
+            for time_ns, point in gathered.points[gpu_id,].items():
+                newest = self._newest_elsewhere.get((gpu_id, point[0].tags))
                 if newest is not None and time_ns <= newest:
                     suspects[gpu_id].append(time_ns)
         for gpu_id, written in movers.items():
@@ -108,12 +108,11 @@ class Moves:
 
     def _with_left_behind(self, point: LinePoint, stored: _Stored) -> LinePoint:
         """The point with the readings that only the superseded one has: they move too."""
-        left = {name: value for name, value in stored.values.items() if name not in point.shape.names}
+        left = {name: value for name, value in stored.values.items() if name not in point[2].names}
         if not left:
             return point
-        return self._lines.merge(
-            LinePoint(point.source, point.time_ns, self._lines.shape(tuple(left)), list(left.values())), point
-        )
+        behind = (point[0], point[1], self._lines.shape(tuple(left)), list(left.values()))
+        return self._lines.merge(behind, point)
 
     # What is asked of the server.
 

@@ -125,18 +125,29 @@ def _as_time(time_ns: int | None, otherwise: int) -> int:
 
 
 def select_points(
-    measurement: str, metric_names: Sequence[str], conditions: Conditions, *, newest_first: bool, limit: int = 0
+    measurement: str,
+    metric_names: Sequence[str],
+    conditions: Conditions,
+    *,
+    newest_first: bool,
+    limit: int = 0,
+    by_series: bool = False,
 ) -> str:
-    """Points with these metrics (all, when none is named) and what describes them; limit 0 is none."""
+    """Points with these metrics (all, when none is named) and what describes them; limit 0 is none.
+
+    ``by_series``: each series by itself, with a limit of its own, and tags beside the rows instead of in them.
+    """
+    tags = () if by_series else TAGS[measurement]
     if metric_names:
-        described = (*STRING_FIELDS[measurement], *TAGS[measurement], SUPERSEDED)
-        columns = ", ".join(map(quote_identifier, (*encoded_metrics(metric_names), *described)))
+        names = (*encoded_metrics(metric_names), *STRING_FIELDS[measurement], *tags, SUPERSEDED)
+        columns = ", ".join(map(quote_identifier, names))
     else:
         columns = "*"
+    grouped = _group_by(TAGS[measurement]) if by_series else ""
     order = "DESC" if newest_first else "ASC"
     limited = f" LIMIT {int(limit)}" if limit else ""
     where = conditions.where()
-    return f"SELECT {columns} FROM {quote_identifier(measurement)}{where} ORDER BY time {order}{limited}"  # noqa: S608
+    return f"SELECT {columns} FROM {quote_identifier(measurement)}{where}{grouped} ORDER BY time {order}{limited}"  # noqa: S608
 
 
 def select_each(function: str, measurement: str, conditions: Conditions, *, by: Sequence[str] = ()) -> str:

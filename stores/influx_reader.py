@@ -14,6 +14,7 @@ from stores.influx_query import Conditions, Params, conditions_of, select_each, 
 
 # The most points of one answer, so that a query far into the past is answered in bounded memory.
 _MOST_POINTS = 5_000
+_FEW_GPUS = 10
 # In the order of Row.
 _DESCRIPTION = ("uuid", "mig_id", "gpu_id", "device", "model", "hostname", "container", "pod", "namespace")
 _GPU_ID = _DESCRIPTION.index("gpu_id")
@@ -79,18 +80,24 @@ class Reader:
             end = after.time_ns + 1 if end is None else min(end, after.time_ns + 1)
         elif after is not None:
             start = after.time_ns if start is None else max(start, after.time_ns)
-        limit = min(query.offset + query.limit, _MOST_POINTS)
+        # One more than needed: the time of the last point may have others, and without them it is not told.
+        limit = min(query.offset + query.limit + 1, _MOST_POINTS)
         while not base.impossible:
             series = self._points(query, base, start, end, limit)
-            times = [row[0] for each in series for row in each.values]
-            whole = len(times) < limit
-            # Of the last time there may be more points than were asked for.
-            last = None if whole else times[-1]
-            yield from self._ordered(query, series, last)
-            if last is None:
+            ends = [each.values[-1][0] for each in series if len(each.values) >= limit]
+            if not ends:
+                yield from self._ordered(query, series)
                 return
-            yield from self._ordered(query, self._points(query, base, last, last + 1, 0), None)
-            start, end = (start, last) if query.newest_first else (last + 1, end)
+            # Up to here, and not with it, the answer is whole.
+            if query.newest_first:
+                edge = max(ends)
+                yield from self._ordered(query, series, from_ns=edge + 1)
+                end = edge
+            else:
+                edge = min(ends)
+                yield from self._ordered(query, series, to_ns=edge)
+                start = edge + 1
+            yield from self._ordered(query, self._points(query, base, edge, edge + 1, 0))
             limit = min(limit * 4, _MOST_POINTS)
 
     def _points(
@@ -103,20 +110,29 @@ class Reader:
         if query.metric_names:
             conditions.has_any(query.metric_names)
         statement = select_points(
-            self._measurement, query.metric_names, conditions, newest_first=query.newest_first, limit=limit
+            self._measurement,
+            query.metric_names,
+            conditions,
+            newest_first=query.newest_first,
+            limit=limit,
+            # A limit is then one for each series; in exchange the tags are told once and not in each row.
+            by_series=0 < len(query.gpus) <= _FEW_GPUS,
         )
         return self._query(statement, conditions.params)
 
-    def _ordered(self, query: ReadingsQuery, series: list[Series], without: int | None) -> Iterator[Row]:
-        """The rows of an answer in order, but those of the time ``without`` and those up to the query's cursor."""
+    def _ordered(
+        self, query: ReadingsQuery, series: list[Series], *, from_ns: int | None = None, to_ns: int | None = None
+    ) -> Iterator[Row]:
+        """The rows of an answer in order, in [from, to) alone, without those up to the query's cursor."""
         sign = -1 if query.newest_first else 1
         shares = self._measurement == SHARE
         wanted = frozenset(query.metric_names)
         found = {}
         for each in series:
-            for row in _rows(each, self._measurement, wanted, without):
-                share_of = (row.namespace, row.pod, row.container) if shares else ()
-                found[sign * row.time_ns, row.gpu, row.metric_name, *share_of] = row
+            for row in _rows(each, self._measurement, wanted):
+                if (from_ns is None or row.time_ns >= from_ns) and (to_ns is None or row.time_ns < to_ns):
+                    share_of = (row.namespace, row.pod, row.container) if shares else ()
+                    found[sign * row.time_ns, row.gpu, row.metric_name, *share_of] = row
         after = query.after
         beyond = None if after is None else (sign * after.time_ns, after.gpu, after.metric_name)
         for key in sorted(found):
@@ -141,26 +157,26 @@ def stats(connection: InfluxConnection, size: int) -> StoreStats:
     )
 
 
-def _rows(series: Series, measurement: str, wanted: frozenset[str], without: int | None) -> Iterator[Row]:
-    """The readings of an answer, but those of the time ``without`` and those of superseded points."""
+def _rows(series: Series, measurement: str, wanted: frozenset[str]) -> Iterator[Row]:
+    """The readings of an answer, but those of superseded points."""
     places = {name: place for place, name in enumerate(series.columns)}
     metrics = [(place, name) for name, place in _metrics_among(series) if not wanted or name in wanted]
     tags = TAGS[measurement]
-    described = [(places.get(name), name in tags) for name in _DESCRIPTION]
+    described = [places.get(name) for name in _DESCRIPTION]
     superseded = places.get(SUPERSEDED)
     known: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     for row in series.values:
-        time_ns = row[0]
-        if time_ns == without or (superseded is not None and row[superseded] is True):
+        if superseded is not None and row[superseded] is True:
             continue
-        said = tuple([None if place is None else row[place] for place, _ in described])
+        said = tuple([None if place is None else row[place] for place in described])
         if (description := known.get(said)) is None:
-            texts = [
-                (decode_name(value) if is_tag else value) if value else ""
-                for value, (_, is_tag) in zip(said, described, strict=True)
-            ]
+            texts = [series.tags.get(name) or value or "" for name, value in zip(_DESCRIPTION, said, strict=True)]
+            for place, name in enumerate(_DESCRIPTION):
+                if name in tags and texts[place]:
+                    texts[place] = decode_name(texts[place])
             index = texts[_GPU_ID]
             description = known[said] = (*texts[:_GPU_ID], int(index) if index else None, *texts[_GPU_ID + 1 :])
+        time_ns = row[0]
         for place, name in metrics:
             value = row[place]
             if type(value) is float or type(value) is int:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from operator import itemgetter
 
 from stores.base import RefusedReading
 from stores.influx_client import InfluxConnection, InfluxRefused
-from stores.influx_lines import LinePoint, Lines, Unwritable, decode_name
+from stores.influx_lines import LinePoint, Lines, decode_name, readings_of, render
 
-# Lines of one request. While one is with the server, the next is made.
-CHUNK = 2_000
+# Lines of one request, and how many requests are under way at once.
+CHUNK = 1_250
+SENDERS = 2
 _GZIP = 31  # zlib's name for "with gzip's header"
 _DROPPED = re.compile(r"dropped=(\d+)")
 _CONFLICT = re.compile(r'input field "([^"\\]+)" on measurement')
@@ -27,14 +30,6 @@ def compress(body: bytes) -> bytes:
     return packer.compress(body) + packer.flush()
 
 
-def render(points: Sequence[LinePoint]) -> bytes:
-    """The body of a request. Raises Unwritable for text that is not Unicode."""
-    try:
-        return "\n".join([point.line() for point in points]).encode()
-    except UnicodeEncodeError as error:
-        raise Unwritable from error
-
-
 class Sender:
     """Sends points through one connection. Raises what the connection raises; then any part of them may be stored."""
 
@@ -47,16 +42,18 @@ class Sender:
         if len(points) <= CHUNK:
             return self._deliver(points, render(points)) if points else []
         refused: list[RefusedReading] = []
-        with ThreadPoolExecutor(1, "influx-sender") as thread:
-            on_its_way: Future[list[RefusedReading]] | None = None
+        # A few at once, so that the server has one to go on with while another waits for its disk; no more, so that
+        # what is held in memory stays small.
+        on_their_way: deque[Future[list[RefusedReading]]] = deque()
+        with ThreadPoolExecutor(SENDERS, "influx-sender") as threads:
             for start in range(0, len(points), CHUNK):
                 chunk = points[start : start + CHUNK]
                 body = render(chunk)
-                if on_its_way is not None:
-                    refused += on_its_way.result()
-                on_its_way = thread.submit(self._deliver, chunk, body)
-            if on_its_way is not None:
-                refused += on_its_way.result()
+                if len(on_their_way) == SENDERS:
+                    refused += on_their_way.popleft().result()
+                on_their_way.append(threads.submit(self._deliver, chunk, body))
+            for each in on_their_way:
+                refused += each.result()
         return refused
 
     def send_lines(self, lines: Sequence[bytes]) -> None:
@@ -78,9 +75,9 @@ class Sender:
         parts = self._parts(points, error)
         if not parts:
             return [
-                RefusedReading(point.source.gpu.id, metric, point.time_ns, value, error.reason)
+                RefusedReading(point[0].gpu.id, metric, point[1], value, error.reason)
                 for point in points
-                for metric, value in zip(point.shape.names, point.values, strict=True)
+                for metric, value in readings_of(point).items()
             ]
         refused: list[RefusedReading] = []
         for part in parts:
@@ -92,12 +89,12 @@ class Sender:
         conflict = _CONFLICT.search(error.reason) if error.status == 422 else None
         name = decode_name(conflict[1]) if conflict else None
         if name is not None:
-            with_it = [point for point in points if name in point.shape.names]
+            with_it = [point for point in points if name in point[2].names]
             if 0 < len(with_it) < len(points):
-                return [with_it, [point for point in points if name not in point.shape.names]]
+                return [with_it, [point for point in points if name not in point[2].names]]
         if len(points) > 1 and not _all_were_dropped(points, error):
             # A shard refuses what lies in its range of time: in order of time few parts hold both kinds.
-            in_order = sorted(points, key=lambda point: point.time_ns)
+            in_order = sorted(points, key=itemgetter(1))
             return [in_order[: len(points) // 2], in_order[len(points) // 2 :]]
         return self._split_fields(points, name)
 
@@ -105,7 +102,7 @@ class Sender:
         """The same points with that field alone (or the first half of their fields), and with the others."""
         first, second = [], []
         for point in points:
-            metrics = point.shape.names
+            metrics = point[2].names
             chosen = (name,) if name in metrics else metrics[: (len(metrics) + 1) // 2]
             others = [metric for metric in metrics if metric not in chosen]
             first.append(self._lines.only(point, chosen))
