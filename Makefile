@@ -82,6 +82,7 @@ vet: setup-dev ## check types
 check: lint vet ## check style, types, migrations, settings and the API's description
 	$(MANAGE) makemigrations --check --dry-run
 	$(MANAGE) check
+	@mkdir -p build
 	$(MANAGE) spectacular --validate --fail-on-warn --file build/openapi.yaml && diff -u docs/openapi.yaml build/openapi.yaml
 
 coverage: setup-dev ## run the tests with branch coverage, written to coverage/coverage.html
@@ -94,8 +95,10 @@ coverage-summary: setup-dev ## show the figures of the last coverage run
 swagger: setup-dev ## write docs/openapi.yaml
 	$(MANAGE) spectacular --validate --fail-on-warn --file docs/openapi.yaml
 
-soak: setup-dev ## the long run: kill each service ten times while a capture streams
-	$(BIN)/python tests/ingest/kill_rounds.py
+soak: setup-dev ## the long run: kill each service ten times while a capture streams (CAPTURE=file: that one)
+	@mkdir -p build
+	@test -n "$(CAPTURE)" || $(MANAGE) makecapture build/soak.csv --hosts 31 --samples 1
+	$(BIN)/python -m tests.ingest.kill_rounds $(or $(CAPTURE),build/soak.csv) --rounds 10
 
 lock: setup-dev ## pin requirements*.in again, with hashes
 	$(BIN)/uv pip compile requirements.in $(LOCK) --output-file requirements.txt

@@ -224,4 +224,4 @@ class _naming:
         if isinstance(error, ValueError) and "null byte" in str(error):
             raise SourceError(f"{self._path!r}: is not a file name") from None
         if isinstance(error, SourceError) and not str(error).startswith(repr(self._path)):
-            raise SourceError(f"{self._path!r} {error}") from None
+            raise SourceError(f"{self._path!r}: {error}") from None

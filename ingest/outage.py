@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
+from broker.errors import BrokerUnavailable, ConnectionLost
 from ingest.timestamps import spell_duration
 
 logger = logging.getLogger(__name__)
@@ -20,7 +21,8 @@ class Outage:
 
     def begin(self, error: Exception) -> None:
         """Say what is wrong, unless it is the same kind of trouble as before."""
-        kind = type(error).__name__
+        # A connection that breaks and one that cannot be made again are the same trouble.
+        kind = "away" if isinstance(error, (BrokerUnavailable, ConnectionLost)) else type(error).__name__
         if not self._kind:
             self._since = time.monotonic()
         if kind != self._kind:

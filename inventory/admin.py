@@ -74,19 +74,20 @@ class GPUAdmin(ReadOnlyAdmin):
     """GPUs and MIG instances with their newest readings."""
 
     list_display = (
-        "id",
         "host",
         "index",
-        "model_name",
-        "driver_version",
+        "short_id",
         "state",
         "utilisation",
         "memory",
         "temperature",
         "power",
+        "model_name",
+        "driver_version",
         "pod",
         "last_seen",
     )
+    list_display_links = ("short_id",)
     list_filter = (StateFilter, KindFilter, "model_name", "driver_version", "host")
     list_select_related = ("host",)
     search_fields = ("id", "host__name", "model_name", "pod")
@@ -107,6 +108,17 @@ class GPUAdmin(ReadOnlyAdmin):
             stale = ExpressionWrapper(in_state("stale", cutoff), output_field=BooleanField())
         gpus: QuerySet[GPU] = super().get_queryset(request)
         return gpus.annotate(stale=stale).select_related("host")
+
+    @admin.display(description="GPU", ordering="id")
+    def short_id(self, gpu: GPU) -> SafeString:
+        """The first group of the uuid: enough to tell GPUs apart, and the newest readings stay on the screen."""
+        prefix, _, rest = gpu.uuid.partition("-")
+        short = f"{prefix}-{rest.split('-')[0]}" if rest else gpu.uuid
+        return format_html(
+            '<span title="{}" style="white-space: nowrap">{}</span>',
+            gpu.id,
+            f"{short}:{gpu.mig_id}" if gpu.mig_id else short,
+        )
 
     @admin.display(ordering="last_seen")
     def state(self, gpu: GPU) -> str:

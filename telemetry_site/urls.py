@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from django.contrib import admin
+from django.contrib.staticfiles.storage import staticfiles_storage
 from django.urls import include, path
+from django.views.generic import RedirectView
+
+admin.site.site_header = admin.site.site_title = "GPU telemetry"
+admin.site.index_title = "Inventory"
+admin.site.enable_nav_sidebar = False  # its width is that of the columns with the newest readings
 
 urlpatterns = [
+    path("favicon.ico", RedirectView.as_view(url=staticfiles_storage.url("api/icon.svg"))),
     path("admin/", admin.site.urls),
     path("", include("api.urls")),
 ]

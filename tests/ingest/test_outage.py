@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from broker.errors import BrokerUnavailable, ConnectionLost, DiskFull
 from ingest.outage import Outage, one_line
 
 
@@ -26,3 +27,15 @@ def test_each_change_of_state_is_one_line(caplog: pytest.LogCaptureFixture) -> N
 def test_an_error_without_text_is_shown_by_its_kind() -> None:
     assert one_line(TimeoutError()) == "TimeoutError"
     assert one_line(ValueError(" a\n b ")) == "a b"
+
+
+def test_a_broken_connection_and_one_that_cannot_be_made_are_one_state(caplog: pytest.LogCaptureFixture) -> None:
+    outage = Outage("the broker")
+    with caplog.at_level(logging.DEBUG):
+        outage.begin(ConnectionLost("it closed the connection"))
+        outage.begin(BrokerUnavailable("nothing listens there"))
+        outage.begin(DiskFull("no space"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "the broker: it closed the connection: waiting, and going on when it is back",
+        "the broker: no space: waiting, and going on when it is back",
+    ]

@@ -55,7 +55,7 @@ def cells(html: str) -> list[dict[str, str]]:
 
 def listed(client: Client, query: str = "") -> list[str]:
     html = page(client, f"{GPUS}?{query}")
-    return [row["id"] for row in cells(html)] if "<tbody>" in html else []
+    return [row["short_id"] for row in cells(html)] if "<tbody>" in html else []
 
 
 def test_nobody_sees_it_without_logging_in() -> None:
@@ -68,7 +68,7 @@ def test_nobody_sees_it_without_logging_in() -> None:
 def test_the_list_shows_the_newest_readings_with_units(admin_pages: Client) -> None:
     save(block(gpu(pod="train-0"), 0, {UTIL: 88.0, POWER: 1412.25, TEMP: 61.0, USED: 5120.0, FREE: 75887.0}))
     [row] = cells(page(admin_pages, GPUS))
-    assert row["id"] == "GPU-a"
+    assert row["short_id"] == "GPU-a"
     assert row["host"] == "host-1"
     assert row["state"] == "reporting"
     assert row["utilisation"] == "88 %"
@@ -128,7 +128,7 @@ def test_every_column_sorts_both_ways(admin_pages: Client) -> None:
 
 def test_the_busiest_come_first_when_asked(admin_pages: Client) -> None:
     save(*(block(gpu(f"GPU-{n}", gpu_id=n), 0, {UTIL: value}) for n, value in enumerate((9.0, 100.0, 20.0))))
-    assert listed(admin_pages, "o=-6") == ["GPU-1", "GPU-2", "GPU-0"]
+    assert listed(admin_pages, "o=-4") == ["GPU-1", "GPU-2", "GPU-0"]
 
 
 def test_an_empty_inventory_has_its_pages(admin_pages: Client) -> None:
@@ -267,3 +267,12 @@ def test_a_gpus_page_costs_the_same_with_a_short_and_a_long_history(admin_pages:
             page(admin_pages, f"{GPUS}GPU-a/change/")
         counts.append(len(queries))
     assert counts == [7, 7]
+
+
+def test_the_list_shows_short_names_that_lead_to_the_whole_ones(admin_pages: Client) -> None:
+    uuid = "GPU-5fd4f087-86f3-7a43-b711-4771313afc50"
+    save(block(gpu(uuid, mig_id="3"), 0, {UTIL: 1.0}))
+    assert listed(admin_pages) == ["GPU-5fd4f087", "GPU-5fd4f087:3"]
+    html = page(admin_pages, GPUS)
+    assert f'title="{uuid}:3"' in html
+    assert f"{uuid}_3A3/change/" in html  # how the admin writes a colon in an address
