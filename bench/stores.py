@@ -77,9 +77,11 @@ def batches(gpus: Sequence[Gpu], total: int, start_ns: int) -> Iterator[PointBlo
             (
                 place,
                 start_ns + step * SECOND + place * 1_000_003,
-                [float(chance.randrange(100)) for _ in METRICS[:2]]
-                + [round(chance.uniform(60, 700), 3)]
-                + [float(chance.randrange(80_000)) for _ in METRICS[3:]],
+                [
+                    *(float(chance.randrange(100)) for _ in METRICS[:2]),
+                    round(chance.uniform(60, 700), 3),
+                    *(float(chance.randrange(80_000)) for _ in METRICS[3:]),
+                ],
             )
             for place in range(len(gpus))
         ]

@@ -120,8 +120,7 @@ class Collector:
         return totals
 
     async def _work(self, *, once: bool) -> None:
-        # Before anything is read: a store that will never take it ends the start, one that is away is waited for.
-        await self._until_done(self._store.ping, self._store_outage)
+        await self._wait_for_store()
         while not self._stop.is_set():
             await self.poll_once()
             if self._flush_due() <= 0:
@@ -132,6 +131,18 @@ class Collector:
                 break
         await self.flush()
         await self.commit()
+
+    async def _wait_for_store(self) -> None:
+        """Before anything is read: a store that is away is waited for, one that will never take readings ends the start."""
+        waiting = asyncio.create_task(self._until_done(self._store.ping, self._store_outage), name="wait for the store")
+        stopping = asyncio.create_task(self._stop.wait(), name="wait for stop")
+        try:
+            await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                waiting.result()
+        finally:
+            stopping.cancel()
+            waiting.cancel()
 
     async def _drain_deadline(self) -> None:
         await self._stop.wait()

@@ -189,8 +189,9 @@ class Lines:
             source, by_time = pair
             if whole is not None and None not in values and len(values) == len(names):
                 # One sum tells of all values whether they are finite; one that overflows is looked at again elsewhere.
-                total = sum(values)  # type: ignore[arg-type]  # no None is among them
-                point: LinePoint = (source, time_ns, whole, values)  # type: ignore[assignment]
+                full: list[float] = values  # type: ignore[assignment]  # no None is among them
+                total = sum(full, 0.0)
+                point: LinePoint = (source, time_ns, whole, full)
             else:
                 found = {name: value for name, value in zip(names, values, strict=True) if value is not None}
                 if not found:
