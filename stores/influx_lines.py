@@ -32,6 +32,8 @@ FIRST_NS, LAST_NS = -(1 << 63) + 2, (1 << 63) - 2
 # Line protocol has no way to write these in a tag or a field's name (a backslash only before some characters).
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f\\\\]|%(?=[0-9A-F]{2})")
 _WRITTEN = re.compile("%([0-9A-F]{2})")
+# A lone % is an empty name; in a condition, even a quoted now() is the time.
+_MISUNDERSTOOD = frozenset({"%", "now()"})
 _SPECIAL = re.compile("[,= ]")
 _TEMPLATES_KNOWN = 10_000
 _SOURCES_KNOWN = 200_000
@@ -45,8 +47,8 @@ def encode_name(text: str) -> str:
     """A text as it stands in tags and field names on the server: as it is, but for %XX where it could not be written."""
     if not text:
         return "%"
-    if text == "%":
-        return "%25"
+    if text in _MISUNDERSTOOD:
+        return f"%{ord(text[0]):02X}{text[1:]}"
     return _UNWRITABLE.sub(lambda match: f"%{ord(match[0]):02X}", text)
 
 

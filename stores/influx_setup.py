@@ -91,30 +91,34 @@ def _find_bucket(connection: InfluxConnection) -> dict[str, Any] | None:
 
 def _make_bucket(connection: InfluxConnection) -> None:
     config = connection.config
+    what = f"make bucket {config.bucket!r}, which is not there"
     try:
-        orgs = json.loads(connection.request("GET", "/api/v2/orgs", query=[("org", config.org)])).get("orgs") or []
+        orgs = json.loads(connection.request("GET", "/api/v2/orgs", query=[("org", config.org)])).get("orgs")
         if not orgs:
-            raise StoreError(f"INFLUXDB_ORG (--influxdb-org): {connection.name} has no organization {config.org!r}")
+            # It is there, or looking for the bucket would have said so: this token may not even see it.
+            raise _token_may_not(what, connection)
         rules = [{"type": "expire", "everySeconds": int(config.retention)}]
         body = {"orgID": orgs[0]["id"], "name": config.bucket, "retentionRules": rules}
         connection.request("POST", "/api/v2/buckets", body=body)
     except InfluxRefused as error:
         if error.status == 422 and _find_bucket(connection) is not None:
             return  # another process made it meanwhile
-        raise _may_not(error, f"make bucket {config.bucket!r}, which is not there", connection) from error
+        raise _may_not(error, what, connection) from error
     except StoreUnavailable as error:
-        raise _may_not(error, f"make bucket {config.bucket!r}, which is not there", connection) from error
+        raise _may_not(error, what, connection) from error
     logger.info("made bucket %s, which keeps readings %s", config.bucket, _spell(int(config.retention)))
 
 
 def _may_not(error: StoreError, what: str, connection: InfluxConnection) -> StoreError:
     """The error to raise: one that names what the token may not do, or the trouble as it is."""
     refused = isinstance(error, InfluxRefused) and error.status in {401, 403, 404}
-    if refused or "INFLUXDB_TOKEN" in str(error):
-        return StoreError(
-            f"INFLUXDB_TOKEN: {connection.name}: the token may not {what}: do that by hand, or use one that may"
-        )
-    return error
+    return _token_may_not(what, connection) if refused or "INFLUXDB_TOKEN" in str(error) else error
+
+
+def _token_may_not(what: str, connection: InfluxConnection) -> StoreError:
+    return StoreError(
+        f"INFLUXDB_TOKEN: {connection.name}: the token may not {what}: do that by hand, or use one that may"
+    )
 
 
 def _retention(bucket: dict[str, Any]) -> int:

@@ -139,7 +139,10 @@ class Influxd:
     def limited_token(self, *permissions: tuple[str, str]) -> str:
         """A token that may do these (action, resource type) in the organization and nothing else."""
         org_id = self.ask("GET", f"/api/v2/orgs?org={self.org}")["orgs"][0]["id"]
-        rights = [{"action": action, "resource": {"type": kind, "orgID": org_id}} for action, kind in permissions]
+        rights = [
+            {"action": action, "resource": {"type": kind, "id" if kind == "orgs" else "orgID": org_id}}
+            for action, kind in permissions
+        ]
         return str(self.ask("POST", "/api/v2/authorizations", {"orgID": org_id, "permissions": rights})["token"])
 
     def config(self, **changes: Any) -> InfluxConfig:
