@@ -180,7 +180,8 @@ class Lines:
 
     def _add(self, block: PointBlock, gathered: Gathered) -> None:
         names = tuple(block.metric_names)
-        whole = self.shape(names) if len(set(names)) == len(names) else None
+        distinct = len(set(names)) == len(names)
+        whole: Shape | None = None  # made when it is needed: a name without a reading does no harm
         known: list[tuple[Source, dict[int, LinePoint]] | None] = [None] * len(block.gpus)
         for index, time_ns, values in block.points:
             pair = known[index]
@@ -189,7 +190,8 @@ class Lines:
                 gathered.sources.add(source)
                 pair = known[index] = (source, gathered.points.setdefault(source.key, {}))
             source, by_time = pair
-            if whole is not None and None not in values and len(values) == len(names):
+            if distinct and None not in values and len(values) == len(names):
+                whole = whole or self.shape(names)
                 # One sum tells of all values whether they are finite; one that overflows is looked at again elsewhere.
                 full: list[float] = values  # type: ignore[assignment]  # no None is among them
                 total = sum(full, 0.0)
