@@ -45,6 +45,7 @@ class StandIn:
         self.rule: Any = None
         self.away: Answer | None = None
         self.seen: list[Seen] = []
+        self.asked = 0
         self._target = target_port
         outer = self
 
@@ -61,6 +62,7 @@ class StandIn:
 
             def _handle(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                outer.asked += 1
                 answer = outer.away
                 if answer is None and self.path.startswith("/api/v2/write"):
                     text = gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
