@@ -72,19 +72,14 @@ def fleet(count: int) -> list[Gpu]:
 def batches(gpus: Sequence[Gpu], total: int, start_ns: int) -> Iterator[PointBlock]:
     """A batch of all GPUs for each second. Most metrics are whole numbers, as DCGM's are; power is not."""
     chance = random.Random(1)
+    highest = [100 if "UTIL" in name or "TEMP" in name else 1_900 if "CLOCK" in name else 80_000 for name in METRICS]
+    power = METRICS.index("DCGM_FI_DEV_POWER_USAGE")
     for step in range(max(1, total // (len(gpus) * len(METRICS)))):
-        points: list[Point] = [
-            (
-                place,
-                start_ns + step * SECOND + place * 1_000_003,
-                [
-                    *(float(chance.randrange(100)) for _ in METRICS[:2]),
-                    round(chance.uniform(60, 700), 3),
-                    *(float(chance.randrange(80_000)) for _ in METRICS[3:]),
-                ],
-            )
-            for place in range(len(gpus))
-        ]
+        points: list[Point] = []
+        for place in range(len(gpus)):
+            values: list[float | None] = [float(chance.randrange(most)) for most in highest]
+            values[power] = round(chance.uniform(60, 700), 3)
+            points.append((place, start_ns + step * SECOND + place * 1_000_003, values))
         yield PointBlock(list(gpus), METRICS, points)
 
 
@@ -155,7 +150,9 @@ def collect(store: InfluxStore, received: Sequence[Message]) -> None:
     intake = Intake(0)
     for message in received:
         intake.take(message)
-    store.write(intake.drain().blocks)
+    pending = intake.drain()
+    assert not pending.refused, pending.refused
+    store.write(pending.blocks)
 
 
 def measure_writing(server: Influxd, gpus: Sequence[Gpu], readings: int, start_ns: int) -> InfluxConfig:
