@@ -150,9 +150,23 @@ def select_points(
     return f"SELECT {columns} FROM {quote_identifier(measurement)}{where}{grouped} ORDER BY time {order}{limited}"  # noqa: S608
 
 
-def select_each(function: str, measurement: str, conditions: Conditions, *, by: Sequence[str] = ()) -> str:
-    """count(*) or last(*): a column ``function_field`` for each field, in groups by tags."""
-    return f"SELECT {function}(*) FROM {quote_identifier(measurement)}{conditions.where()}{_group_by(by)}"  # noqa: S608
+def select_each(
+    function: str, measurement: str, fields: Sequence[str], conditions: Conditions, *, by: Sequence[str] = ()
+) -> str:
+    """A function of each of these fields, one column each in their order after the time, in groups by tags."""
+    columns = ", ".join(f"{function}({quote_identifier(field)})" for field in fields)
+    return f"SELECT {columns} FROM {quote_identifier(measurement)}{conditions.where()}{_group_by(by)}"  # noqa: S608
+
+
+def select_edge(measurement: str, *, newest: bool) -> str:
+    """The time of the newest point, or of the oldest: of a field that every point has."""
+    always = quote_identifier(STRING_FIELDS[measurement][0])
+    return f"SELECT {'last' if newest else 'first'}({always}) FROM {quote_identifier(measurement)}"  # noqa: S608
+
+
+def show_fields(measurement: str) -> str:
+    """The fields there are, or once were, with their types."""
+    return f"SHOW FIELD KEYS FROM {quote_identifier(measurement)}"
 
 
 def select_newest(measurement: str, conditions: Conditions) -> str:

@@ -10,11 +10,12 @@ from typing import Any
 from stores.base import ReadingsQuery, Row, StoreStats
 from stores.influx_client import InfluxConnection, Series
 from stores.influx_lines import GPU, SHARE, SUPERSEDED, TAGS, decode_name
-from stores.influx_query import Conditions, Params, conditions_of, select_each, select_points
+from stores.influx_query import Conditions, Params, conditions_of, select_each, select_edge, select_points, show_fields
 
 # The most points of one answer, so that a query far into the past is answered in bounded memory.
 _MOST_POINTS = 5_000
 _FEW_GPUS = 10
+_NUMBERS = frozenset({"float", "integer", "unsigned"})
 # In the order of Row.
 _DESCRIPTION = ("uuid", "mig_id", "gpu_id", "device", "model", "hostname", "container", "pod", "namespace")
 _GPU_ID = _DESCRIPTION.index("gpu_id")
@@ -37,39 +38,49 @@ class Reader:
     def metric_names(self, gpu: str | None) -> list[str]:
         """Names of the metrics that have readings, sorted."""
         conditions = conditions_of(ReadingsQuery(gpus=() if gpu is None else (gpu,)), self._measurement)
-        if conditions.impossible:
+        fields, _ = self._fields()
+        if conditions.impossible or not fields:
             return []
-        series = self._query(select_each("last", self._measurement, conditions), conditions.params)
-        return sorted(
-            {
-                name
-                for each in series
-                for name, place in _metrics_among(each, "last_")
-                if type(each.values[0][place]) in {int, float}
-            }
-        )
+        series = self._query(select_each("last", self._measurement, fields, conditions), conditions.params)
+        found = {
+            field
+            for each in series
+            for field, value in zip(fields, each.values[0][1:], strict=True)
+            if value is not None
+        }
+        return sorted(map(decode_name, found))
 
     def counts(self, before_ns: int | None = None) -> dict[tuple[str, str, str], int]:
         """How many readings each metric of each GPU has (by uuid, MIG instance, metric), of all times or before one."""
         counts: dict[tuple[str, str, str], int] = defaultdict(int)
-        for superseded in (False, True) if self._measurement == GPU else (False,):
-            conditions = Conditions()
-            conditions.between(None, before_ns)
-            if superseded:
-                conditions.is_superseded()
-            if conditions.impossible:
-                continue
-            statement = select_each("count", self._measurement, conditions, by=("uuid", "mig_id"))
-            for series in self._query(statement, conditions.params):
-                for name, place in _metrics_among(series, "count_"):
-                    count = series.values[0][place] or 0
-                    counts[series.tags["uuid"], series.tags["mig_id"], name] += -count if superseded else count
+        conditions = Conditions()
+        conditions.between(None, before_ns)
+        fields, some_superseded = self._fields()
+        if conditions.impossible or not fields:
+            return {}
+        self._count(fields, conditions, counts, 1)
+        if some_superseded:
+            conditions.is_superseded()
+            self._count(fields, conditions, counts, -1)
         return {key: count for key, count in counts.items() if count > 0}
+
+    def _count(
+        self, fields: list[str], conditions: Conditions, counts: dict[tuple[str, str, str], int], sign: int
+    ) -> None:
+        statement = select_each("count", self._measurement, fields, conditions, by=("uuid", "mig_id"))
+        for series in self._query(statement, conditions.params):
+            for field, count in zip(fields, series.values[0][1:], strict=True):
+                counts[series.tags["uuid"], series.tags["mig_id"], decode_name(field)] += sign * (count or 0)
+
+    def _fields(self) -> tuple[list[str], bool]:
+        """The fields that are metrics, by the names they have on the server; and whether any point is superseded."""
+        types = {field: kind for each in self._query(show_fields(self._measurement), {}) for field, kind in each.values}
+        metrics = [field for field, kind in types.items() if kind in _NUMBERS and field not in _DESCRIBED]
+        return metrics, SUPERSEDED in types
 
     def edge_ns(self, *, newest: bool) -> int | None:
         """The time of the newest point, or of the oldest."""
-        statement = select_points(self._measurement, (), Conditions(), newest_first=newest, limit=1)
-        series = self._query(statement, {})
+        series = self._query(select_edge(self._measurement, newest=newest), {})
         return int(series[0].values[0][0]) if series else None
 
     def _walk(self, query: ReadingsQuery) -> Iterator[Row]:
@@ -183,11 +194,10 @@ def _rows(series: Series, measurement: str, wanted: frozenset[str]) -> Iterator[
                 yield Row(time_ns, name, float(value), *description)
 
 
-def _metrics_among(series: Series, prefix: str = "") -> list[tuple[str, int]]:
-    """The columns that are metrics: their names and places."""
-    found = []
-    for place, column in enumerate(series.columns):
-        field = column.removeprefix(prefix)
-        if place and field not in _DESCRIBED:
-            found.append((decode_name(field), place))
-    return found
+def _metrics_among(series: Series) -> list[tuple[str, int]]:
+    """The columns that are metrics, or may be: their names and places. The first is the time."""
+    return [
+        (decode_name(column), place)
+        for place, column in enumerate(series.columns)
+        if place and column not in _DESCRIBED
+    ]

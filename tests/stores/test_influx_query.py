@@ -7,7 +7,16 @@ import pytest
 from stores.base import ReadingsQuery
 from stores.influx import InfluxStore
 from stores.influx_lines import FIRST_NS, GPU, LAST_NS, SHARE
-from stores.influx_query import Conditions, conditions_of, quote_identifier, select_each, select_newest, select_points
+from stores.influx_query import (
+    Conditions,
+    conditions_of,
+    quote_identifier,
+    select_each,
+    select_edge,
+    select_newest,
+    select_points,
+    show_fields,
+)
 from tests.stores.making import START, ask, fleet, gpu, keys, one
 
 
@@ -59,7 +68,10 @@ def test_a_share_has_its_pod_in_a_tag() -> None:
 
 
 def test_statements_over_all_series() -> None:
-    assert select_each("count", GPU, Conditions(), by=("uuid",)) == 'SELECT count(*) FROM "gpu" GROUP BY "uuid"'
+    counting = select_each("count", GPU, ["a", 'b"'], Conditions(), by=("uuid",))
+    assert counting == r'SELECT count("a"), count("b\"") FROM "gpu" GROUP BY "uuid"'
+    assert select_edge(GPU, newest=True) == 'SELECT last("container") FROM "gpu"'
+    assert show_fields(SHARE) == 'SHOW FIELD KEYS FROM "gpu_share"'
     assert select_newest(GPU, Conditions()).startswith('SELECT last("container") FROM "gpu" GROUP BY "device", ')
 
 
