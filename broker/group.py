@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+import msgspec
+
 from broker.producers import Producers, StagedProducer
 from broker.record import MAX_PAYLOAD, MAX_SEQUENCE, NO_PRODUCER, OVERHEAD, record_parts
 
 _NOBODY = NO_PRODUCER.encode()
+_NO_STATE = StagedProducer(None)
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, gc=False):
     """One message to append: a JSON text. Without a producer ("") repetitions are not noticed."""
 
     payload: bytes
@@ -59,15 +62,19 @@ def build_group(entries: Sequence[Entry], first_offset: int, timestamp_ms: int, 
     parts: list[bytes] = []
     answers, positions = group.answers, group.positions
     offset, position = first_offset, 0
-    for payload, producer, sequence in entries:
+    name, encoded, state = "", _NOBODY, _NO_STATE
+    for entry in entries:
+        payload, producer, sequence = entry.payload, entry.producer, entry.sequence
         if not 0 < len(payload) <= MAX_PAYLOAD:
             raise ValueError(f"a payload of {len(payload)} bytes is not within 1 and {MAX_PAYLOAD}")
         if producer:
             if not 0 <= sequence <= MAX_SEQUENCE:
                 raise ValueError(f"sequence {sequence} is not within 0 and {MAX_SEQUENCE}")
-            state = group.producers.get(producer)
-            if state is None:
-                state = group.producers[producer] = known.stage(producer)
+            if producer != name:
+                staged = group.producers.get(producer)
+                if staged is None:
+                    staged = group.producers[producer] = known.stage(producer)
+                name, encoded, state = producer, producer.encode(), staged
             if sequence <= state.last:
                 before = state.find(sequence)
                 if before is not None:
@@ -76,7 +83,7 @@ def build_group(entries: Sequence[Entry], first_offset: int, timestamp_ms: int, 
             elif sequence != state.last + 1 and state.last >= 0:
                 group.producer_gaps += 1
             state.add(sequence, offset)
-            parts += record_parts(offset, timestamp_ms, producer.encode(), sequence, payload)
+            parts += record_parts(offset, timestamp_ms, encoded, sequence, payload)
         else:
             parts += record_parts(offset, timestamp_ms, _NOBODY, offset % (MAX_SEQUENCE + 1), payload)
         answers.append(Answer(offset, False))

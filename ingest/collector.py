@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +52,7 @@ class CollectConfig:
     port: int
     state_dir: Path
     token: str = ""
+    tls: ssl.SSLContext | None = None
     start_offset: int | None = None
     flush_interval: float = 10.0
     retention: float = 0.0
@@ -182,7 +184,9 @@ class Collector:
 
     async def _connect(self) -> BrokerClient:
         config = self._config
-        client = await BrokerClient.connect(config.host, config.port, token=config.token, client=config.collector_id)
+        client = await BrokerClient.connect(
+            config.host, config.port, token=config.token, tls=config.tls, client=config.collector_id
+        )
         try:
             first = await self._subscribe(client)
         except BaseException:

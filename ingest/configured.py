@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from django.conf import settings
+import ssl
 
+from django.conf import settings
+from django.core.management.base import CommandError
+
+from broker.client import client_context
+from broker.errors import TlsUnusable
 from ingest.collector import CollectConfig
+
+
+def broker_tls() -> ssl.SSLContext | None:
+    """How to speak to the broker. Raises CommandError for files that do not work: the command cannot start."""
+    try:
+        return client_context(settings.BROKER_TLS_CA, settings.BROKER_TLS_CERT, settings.BROKER_TLS_KEY)
+    except TlsUnusable as error:
+        raise CommandError(str(error)) from error
 
 
 def collect_config() -> CollectConfig:
@@ -14,6 +27,7 @@ def collect_config() -> CollectConfig:
         host=settings.MQ_HOST,
         port=settings.MQ_PORT,
         token=settings.BROKER_TOKEN,
+        tls=broker_tls(),
         state_dir=settings.STATE_DIR,
         start_offset=settings.START_OFFSET,
         flush_interval=settings.FLUSH_INTERVAL,

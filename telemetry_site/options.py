@@ -78,6 +78,20 @@ FSYNC = Option(
 SEGMENT_BYTES = Option(
     "SEGMENT_BYTES", "64MiB", size(4096, 1 << 32), "size at which the log starts a new segment file", (BROKER,)
 )
+RETENTION_BYTES = Option(
+    "RETENTION_BYTES",
+    "10GiB",
+    size(0, 1 << 50),
+    "the log's oldest segments are dropped while it is larger; 0: no limit",
+    (BROKER,),
+)
+RETENTION_AGE = Option(
+    "RETENTION_AGE",
+    "7d",
+    duration(zero=True),
+    "a segment of the log is dropped when all in it is older; 0: never",
+    (BROKER,),
+)
 MAX_FRAME_BYTES = Option("MAX_FRAME_BYTES", "8MiB", size(1024, 128 * MIB), "largest frame the broker takes", (BROKER,))
 MAX_CONNECTIONS = Option(
     "MAX_CONNECTIONS", "2000", whole_number(1, 1_000_000), "most clients connected at once", (BROKER,)
@@ -99,6 +113,22 @@ BROKER_TOKEN = Option(
     "shared secret that clients say to the broker; unset: none is asked for",
     (BROKER, CLIENT),
     secret=True,
+)
+
+BROKER_TLS_CERT = Option(
+    "BROKER_TLS_CERT",
+    "",
+    text,
+    "the broker's certificate (PEM file): it then speaks TLS only, over TCP and HTTP; for clients their own, where the broker asks for one",
+    (BROKER, CLIENT),
+)
+BROKER_TLS_KEY = Option("BROKER_TLS_KEY", "", text, "the key of that certificate (PEM file)", (BROKER, CLIENT))
+BROKER_TLS_CA = Option(
+    "BROKER_TLS_CA",
+    "",
+    text,
+    "for clients: speak TLS, with a broker whose certificate is of this CA (PEM file, or system); for the broker: let in only clients with a certificate of this CA",
+    (BROKER, CLIENT),
 )
 
 MQ_HOST = Option("MQ_HOST", "localhost", text, "broker host", (CLIENT,))

@@ -8,6 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError
 
+from ingest.configured import broker_tls
 from ingest.errors import IngestError
 from ingest.streamer import StreamConfig, StreamTotals, stream
 from telemetry_site.flags import ServiceCommand
@@ -27,6 +28,7 @@ class Command(ServiceCommand):
             host=settings.MQ_HOST,
             port=settings.MQ_PORT,
             token=settings.BROKER_TOKEN,
+            tls=broker_tls(),
             state_dir=settings.STATE_DIR,
             instance_id=settings.INSTANCE_ID,
             batch_size=settings.BATCH_SIZE,

@@ -56,8 +56,9 @@ class Command(ServiceCommand):
         if not FLUSH_INTERVAL.is_given():
             environ["FLUSH_INTERVAL"] = "1s"  # somebody is looking: the first answers should not take ten seconds
         base = f"http://{_reachable(web)}"
+        broker_url = f"{'https' if settings.BROKER_TLS_CERT else 'http'}://{_reachable(broker_http)}"
         services = [
-            Service("broker", python("runbroker"), ready_url=f"http://{_reachable(broker_http)}/health"),
+            Service("broker", python("runbroker"), ready_url=f"{broker_url}/health"),
             Service("web", python("serve"), ready_url=f"{base}/ready"),
             Service("streamer", python("stream"), may_end=True),
         ]
@@ -74,7 +75,7 @@ class Command(ServiceCommand):
                 f"             user {ADMIN_NAME}, password {password}  (shown this once; manage.py changepassword {ADMIN_NAME})"
             )
         lines += [
-            f"  Broker     http://{_reachable(broker_http)}/stats",
+            f"  Broker     {broker_url}/stats",
             f"  Capture    {capture}",
             "",
             "  Ctrl-C stops everything.",
