@@ -15,6 +15,8 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from ingest.synthetic import FleetShape, write_capture
+from stores.base import StoreError
+from stores.current import get_store, reset_store
 from telemetry_site.env import Address
 from telemetry_site.flags import ServiceCommand
 from telemetry_site.options import FLUSH_INTERVAL
@@ -37,6 +39,7 @@ class Command(ServiceCommand):
             _free_or_given(settings.HTTP_ADDR, "HTTP_ADDR"),
         )
         web = _free_or_given(Address(settings.HOST, settings.PORT), "PORT")
+        _check_store()
         call_command("migrate", verbosity=0, interactive=False)
         password = _make_admin()
         capture = settings.CSV_PATH or self._synthetic_capture()
@@ -90,6 +93,18 @@ class Command(ServiceCommand):
                 raise CommandError(f"cannot write {str(path)!r}: {error.strerror}") from error
             self.stdout.write(f"CSV_PATH is not set: made a synthetic capture of {rows} readings, {path}")
         return path
+
+
+def _check_store() -> None:
+    """Say at once what is wrong with a store that is somebody else's server, instead of starting services that wait for it."""
+    if settings.STORAGE_TYPE != "influxdb":
+        return
+    try:
+        get_store().ping()
+    except StoreError as error:
+        raise CommandError(str(error)) from error
+    finally:
+        reset_store()
 
 
 async def _run(services: list[Service], environ: dict[str, str], banner: list[str]) -> bool:
