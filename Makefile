@@ -8,7 +8,7 @@ COMMON := telemetry_site readings
 
 .DEFAULT_GOAL := help
 .PHONY: help all setup setup-dev run test build build-api build-mq-server build-streamer build-collector \
-        run-mq run-stream run-collect run-api fmt lint vet check coverage coverage-summary swagger soak lock clean
+        run-mq run-stream run-collect run-api influxd fmt lint vet check coverage coverage-summary swagger soak lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ run: setup ## run the whole pipeline here: make run, or CSV_PATH=capture.csv mak
 
 test: setup-dev ## run all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+influxd: ## get a real InfluxDB for the tests (built once, some minutes; nothing to do when one is on PATH)
+	@ci/influxd.sh
 
 # --- one service each ----------------------------------------------------------------------------------------------
 run-mq: setup ## run the broker

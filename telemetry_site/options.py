@@ -178,12 +178,30 @@ RETENTION_PERIOD = Option(
 STORAGE_TYPE = Option(
     "STORAGE_TYPE",
     "sqlite",
-    one_of("sqlite", "memory"),
-    "where readings are kept: sqlite (a file), or memory (in the web process, gone with it)",
+    one_of("sqlite", "influxdb", "memory"),
+    "where readings are kept: sqlite (a file), influxdb (a server), or memory (in the web process, gone with it)",
     (STORE,),
 )
 SQLITE_PATH = Option(
     "SQLITE_PATH", "", text, "the readings' SQLite file; unset: readings.sqlite3 under STATE_DIR", (STORE,)
+)
+
+INFLUXDB_URL = Option("INFLUXDB_URL", "http://localhost:8086", text, "the InfluxDB 2 server", (STORE,))
+INFLUXDB_TOKEN = Option(
+    "INFLUXDB_TOKEN",
+    "",
+    text,
+    "InfluxDB's API token; it must be given for STORAGE_TYPE=influxdb",
+    (STORE,),
+    secret=True,
+)
+INFLUXDB_ORG = Option("INFLUXDB_ORG", "cisco", text, "InfluxDB's organization", (STORE,))
+INFLUXDB_BUCKET = Option(
+    "INFLUXDB_BUCKET",
+    "gpu_telemetry",
+    text,
+    "the bucket for the readings; made with RETENTION_PERIOD if it is missing",
+    (STORE,),
 )
 
 HOST = Option("HOST", "127.0.0.1", text, "address the web service listens on", (WEB,))

@@ -50,9 +50,15 @@ COLLECTOR_ID = options.COLLECTOR_ID.read()
 START_OFFSET = options.START_OFFSET.read()
 FLUSH_INTERVAL = options.FLUSH_INTERVAL.read()
 RETENTION_PERIOD = options.RETENTION_PERIOD.read()
+# What is stored somewhere already is not given a shorter life by a default.
+RETENTION_PERIOD_IS_GIVEN = options.RETENTION_PERIOD.is_given()
 
 STORAGE_TYPE = options.STORAGE_TYPE.read()
 SQLITE_PATH = Path(options.SQLITE_PATH.read() or STATE_DIR / "readings.sqlite3").expanduser().absolute()
+INFLUXDB_URL = options.INFLUXDB_URL.read()
+INFLUXDB_TOKEN = options.INFLUXDB_TOKEN.read()
+INFLUXDB_ORG = options.INFLUXDB_ORG.read()
+INFLUXDB_BUCKET = options.INFLUXDB_BUCKET.read()
 
 HOST = options.HOST.read()
 PORT = options.PORT.read()
