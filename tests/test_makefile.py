@@ -33,6 +33,8 @@ TARGETS = [
     "coverage-summary",
     "swagger",
     "soak",
+    "nats-server",
+    "bench-broker",
     "clean",
 ]
 
