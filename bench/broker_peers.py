@@ -86,6 +86,22 @@ class Peer(ABC):
     def start(self, cpu: str, where: str | None) -> None:
         """Start it, pinned to a core, and wait until it answers. Raises RuntimeError with its log."""
         self.folder = Path(mkdtemp(prefix=f"bench-{self.name.split()[0]}-", dir=where))
+        self._run(cpu)
+
+    def restart(self, cpu: str) -> None:
+        """kill -9, and start again on the same data."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._run(cpu)
+
+    @property
+    def pid(self) -> int:
+        """Of the broker."""
+        assert self._process is not None
+        return self._process.pid
+
+    def _run(self, cpu: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = int(free.getsockname()[1])
         log_path = self.folder / "server.log"
@@ -130,7 +146,7 @@ class Ours(Peer):
         self.name = f"ours {fsync}"
         self._fsync = fsync
         self._flags = flags
-        self._sent = 0
+        self.generation = 0  # of producers: what another one sent is not sent again
 
     def missing(self) -> str:
         return ""
@@ -146,7 +162,10 @@ class Ours(Peer):
         pass
 
     def request(self, number: int, sequence: int, payload: bytes) -> bytes:
-        head = b'{"type":"publish","producer":"%016x","sequence":%d,"payload":' % (number + 1, sequence)
+        head = b'{"type":"publish","producer":"%016x","sequence":%d,"payload":' % (
+            self.generation << 32 | number + 1,
+            sequence,
+        )
         return b"".join(((len(head) + len(payload) + 1).to_bytes(4, "big"), head, payload, b"}"))
 
     def subscribe(self, sock: socket.socket, number: int) -> Subscriber:

@@ -140,7 +140,7 @@ class ServerConnection:
         bodies = self._reader.feed(data)
         plain = bool(bodies) and wire.look_plain(bodies)
         for body in bodies:
-            event = self._parse(body, plain)
+            event = (self._plain_publish(body) if plain else None) or self._parse(body, plain)
             if event is not None:
                 events.append(event)
                 if type(event) is Refused and event.fatal:
@@ -190,6 +190,15 @@ class ServerConnection:
         while held and held[0][0] <= self.answered:
             self._out.append(held.popleft()[1])
 
+    def answer_publishes(self, answers: list[bytes]) -> None:
+        """Answer the oldest unanswered publishes, as many as there are answers."""
+        if self._held:
+            for answer in answers:
+                self.answer_publish(answer)
+        else:
+            self._out += answers
+            self.answered += len(answers)
+
     def refuse(self, error: BrokerError, mark: bytes = b"", *, fatal: bool = False) -> None:
         """Answer a request with an error; ``fatal`` reads nothing more and closes once all is answered."""
         self.respond(wire.error_frame(error, mark))
@@ -229,6 +238,28 @@ class ServerConnection:
         return True
 
     # one request
+
+    def _plain_publish(self, body: bytes) -> Publish | None:
+        """The publish in a frame that leaves nothing to be said; None where a closer look is due.
+
+        For the many messages of one producer: what is checked here is what ``_publish`` checks, in one call.
+        """
+        try:
+            request = wire.decode_plain(body)
+        except (ValueError, RecursionError):
+            return None
+        payload, mark, sequence = bytes(request.payload), bytes(request.message_id), request.sequence
+        if (
+            request.type != "publish"
+            or request.producer != self._producer
+            or not self.authorized
+            or type(sequence) is not int
+            or not 0 <= sequence <= MAX_SEQUENCE
+            or not 0 < len(payload) <= self._max_payload
+            or len(mark) > wire.MAX_MARK_BYTES
+        ):
+            return None
+        return Publish(payload, self._producer, sequence, mark)
 
     def _parse(self, body: bytes, plain: bool) -> Event | None:
         try:

@@ -13,6 +13,8 @@ from broker.record import MAX_PAYLOAD, MAX_SEQUENCE, NO_PRODUCER, OVERHEAD, reco
 
 _NOBODY = NO_PRODUCER.encode()
 _NO_STATE = StagedProducer(None)
+# Follows no sequence.
+_NOTHING = MAX_SEQUENCE + 1
 
 
 class Entry(msgspec.Struct, gc=False):
@@ -63,11 +65,20 @@ def build_group(entries: Sequence[Entry], first_offset: int, timestamp_ms: int, 
     answers, positions = group.answers, group.positions
     offset, position = first_offset, 0
     name, encoded, state = "", _NOBODY, _NO_STATE
+    # The run of ``state`` that is being counted, and the sequence that would make it longer.
+    run_offset, run, following = first_offset, 0, _NOTHING
     for entry in entries:
         payload, producer, sequence = entry.payload, entry.producer, entry.sequence
         if not 0 < len(payload) <= MAX_PAYLOAD:
             raise ValueError(f"a payload of {len(payload)} bytes is not within 1 and {MAX_PAYLOAD}")
-        if producer:
+        if not producer:
+            run, following = _end_run(state, run_offset, run, following), _NOTHING
+            parts += record_parts(offset, timestamp_ms, _NOBODY, offset % (MAX_SEQUENCE + 1), payload)
+        elif sequence == following and producer == name and sequence <= MAX_SEQUENCE:
+            run, following = run + 1, sequence + 1
+            parts += record_parts(offset, timestamp_ms, encoded, sequence, payload)
+        else:
+            run, following = _end_run(state, run_offset, run, following), _NOTHING
             if not 0 <= sequence <= MAX_SEQUENCE:
                 raise ValueError(f"sequence {sequence} is not within 0 and {MAX_SEQUENCE}")
             if producer != name:
@@ -82,15 +93,24 @@ def build_group(entries: Sequence[Entry], first_offset: int, timestamp_ms: int, 
                     continue
             elif sequence != state.last + 1 and state.last >= 0:
                 group.producer_gaps += 1
-            state.add(sequence, offset)
+            if sequence > state.last:
+                run_offset, run, following = offset, 1, sequence + 1
+            else:
+                state.add(sequence, offset)
             parts += record_parts(offset, timestamp_ms, encoded, sequence, payload)
-        else:
-            parts += record_parts(offset, timestamp_ms, _NOBODY, offset % (MAX_SEQUENCE + 1), payload)
         answers.append(Answer(offset, False))
         positions.append(position)
         position += OVERHEAD + len(payload)
         offset += 1
+    _end_run(state, run_offset, run, following)
     group.next_offset = offset
     group.duplicates = len(answers) - len(positions)
     group.blob = b"".join(parts)
     return group
+
+
+def _end_run(state: StagedProducer, offset: int, count: int, following: int) -> int:
+    """Takes in a run of ``count`` sequences in a row that ends before ``following``; there is none then."""
+    if count:
+        state.add_run(following - count, offset, count)
+    return 0

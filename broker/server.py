@@ -188,15 +188,19 @@ class BrokerServer:
 
     def _written(self, group: Group, batch: Sequence[Waiting[Session]], answers: Sequence[Answer]) -> None:
         response = wire.publish_response
-        touched: dict[Session, None] = {}
+        touched: dict[Session, list[bytes]] = {}
         duplicates = 0
         for waiting, (offset, duplicate) in zip(batch, answers, strict=True):
             duplicates += duplicate
             handler = waiting.owner
-            handler.connection.answer_publish(response(offset, waiting.mark, duplicate))
-            handler.in_flight_messages -= 1
             handler.in_flight_bytes -= len(waiting.entry.payload)
-            touched[handler] = None
+            made = touched.get(handler)
+            if made is None:
+                made = touched[handler] = []
+            made.append(response(offset, waiting.mark, duplicate))
+        for handler, made in touched.items():
+            handler.in_flight_messages -= len(made)
+            handler.connection.answer_publishes(made)
         self.counters.answered += len(batch)
         self.counters.duplicates += duplicates
         for handler in touched:

@@ -34,6 +34,8 @@ TARGETS = [
     "coverage-summary",
     "swagger",
     "soak",
+    "nats-server",
+    "bench-broker",
     "clean",
 ]
 

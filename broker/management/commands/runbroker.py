@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 from django.conf import settings
 from django.core.management.base import CommandError
 
+from broker.allocator import keep_memory
 from broker.connection import ConnectionLimits
 from broker.errors import LogFailed, LogLocked, LogUnusable, TlsUnusable
 from broker.log import LogConfig
@@ -30,6 +31,7 @@ class Command(ServiceCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Exit status: 0 stopped, 1 cannot start, 73 the log is another broker's, 74 an fsync failed."""
         _refuse_open_door()
+        keep_memory()
         try:
             asyncio.run(_serve())
         except LogLocked as error:
