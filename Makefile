@@ -8,7 +8,7 @@ COMMON := telemetry_site readings
 
 .DEFAULT_GOAL := help
 .PHONY: help all setup setup-dev run test build build-api build-mq-server build-streamer build-collector \
-        run-mq run-stream run-collect run-api fmt lint vet check coverage coverage-summary swagger soak lock clean
+        run-mq run-stream run-collect run-api influxd fmt lint vet check coverage coverage-summary swagger soak nats-server bench-broker lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ run: setup ## run the whole pipeline here: make run, or CSV_PATH=capture.csv mak
 
 test: setup-dev ## run all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+influxd: ## get a real InfluxDB for the tests (built once, some minutes; nothing to do when one is on PATH)
+	@ci/influxd.sh
 
 # --- one service each ----------------------------------------------------------------------------------------------
 run-mq: setup ## run the broker
@@ -95,10 +98,23 @@ coverage-summary: setup-dev ## show the figures of the last coverage run
 swagger: setup-dev ## write docs/openapi.yaml
 	$(MANAGE) spectacular --validate --fail-on-warn --file docs/openapi.yaml
 
-soak: setup-dev ## the long run: kill each service ten times while a capture streams (CAPTURE=file: that one)
+soak: setup-dev ## the long run: kill each service ten times while a capture streams, and the broker's fault matrix in full (CAPTURE=file: that one)
 	@mkdir -p build
 	@test -n "$(CAPTURE)" || $(MANAGE) makecapture build/soak.csv --hosts 31 --samples 1
 	$(BIN)/python -m tests.ingest.kill_rounds $(or $(CAPTURE),build/soak.csv) --rounds 10
+	$(BIN)/python -m tests.broker.faults.kills --rounds 100
+	$(BIN)/python -m tests.broker.faults.kills --rounds 50 --graceful
+	$(BIN)/python -m tests.broker.faults.power --rounds 15
+	FAULT_EXAMPLES=2000 $(BIN)/python -m pytest -q tests/broker/faults/test_histories.py
+
+NATS_VERSION := 2.15.2
+NATS := $(HOME)/.cache/gpu-telemetry/nats-server-$(NATS_VERSION)
+nats-server: $(NATS)/nats-server ## build the NATS server that bench/ compares with (needs Go)
+$(NATS)/nats-server:
+	GOTOOLCHAIN=local GOBIN=$(NATS) go install github.com/nats-io/nats-server/v2@v$(NATS_VERSION)
+
+bench-broker: setup-dev nats-server ## measure the broker beside NATS JetStream and Redis (needs redis-server)
+	$(BIN)/python -m bench.broker
 
 lock: setup-dev ## pin requirements*.in again, with hashes
 	$(BIN)/uv pip compile requirements.in $(LOCK) --output-file requirements.txt

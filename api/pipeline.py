@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from django.conf import settings
 
 from api.times import format_datetime
-from broker.client import fetch_stats
+from broker.client import client_context, fetch_stats
 from broker.errors import BrokerError
 from inventory.models import CollectorStatus
 from readings.times import SECOND, format_time
@@ -41,7 +41,11 @@ def ask_broker() -> Broker:
     """Ask the broker for its statistics. A broker that is away is an answer too: readings can be asked for without it."""
     try:
         stats = fetch_stats(
-            settings.MQ_HOST, settings.MQ_PORT, token=settings.BROKER_TOKEN, timeout=BROKER_TIMEOUT_SECONDS
+            settings.MQ_HOST,
+            settings.MQ_PORT,
+            token=settings.BROKER_TOKEN,
+            timeout=BROKER_TIMEOUT_SECONDS,
+            tls=client_context(settings.BROKER_TLS_CA, settings.BROKER_TLS_CERT, settings.BROKER_TLS_KEY),
         )
     except BrokerError as error:
         return Broker(str(error), dict.fromkeys(_BROKER_FIGURES), [])

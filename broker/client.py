@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import time
 from typing import Any, NamedTuple, cast
 
@@ -19,9 +20,10 @@ from broker.client_protocol import (
     reason_of,
 )
 from broker.errors import BrokerUnavailable, ConnectionLost, TooLarge, for_code
+from broker.tls import client_context
 from broker.wire import FrameReader
 
-__all__ = ["BrokerClient", "Gap", "Message", "Published", "Welcome", "fetch_stats"]
+__all__ = ["BrokerClient", "Gap", "Message", "Published", "Welcome", "client_context", "fetch_stats"]
 
 
 class Welcome(NamedTuple):
@@ -49,8 +51,9 @@ class BrokerClient:
         token: str = "",
         client: str = "",
         timeout: float = 5.0,  # noqa: ASYNC109  # the name callers expect
+        tls: ssl.SSLContext | None = None,
     ) -> BrokerClient:
-        """Connect and introduce ourselves.
+        """Connect and introduce ourselves; with ``tls`` (see client_context) over TLS.
 
         Raises BrokerUnavailable (retriable) when no broker answers within ``timeout`` seconds, and the broker's own
         error (Unauthorized, Overloaded, …) when it turns us away.
@@ -58,7 +61,7 @@ class BrokerClient:
         protocol: ClientProtocol | None = None
         try:
             async with asyncio.timeout(timeout):
-                _, protocol = await asyncio.get_running_loop().create_connection(ClientProtocol, host, port)
+                _, protocol = await asyncio.get_running_loop().create_connection(ClientProtocol, host, port, ssl=tls)
                 hello = protocol.request(wire.request_frame("hello", token=token or None, client=client or None))
                 reply = await hello
         except TimeoutError:
@@ -127,14 +130,16 @@ class BrokerClient:
         await asyncio.shield(self._protocol.closed)
 
 
-def fetch_stats(host: str, port: int, *, token: str = "", timeout: float = 2.0) -> dict[str, Any]:
+def fetch_stats(
+    host: str, port: int, *, token: str = "", timeout: float = 2.0, tls: ssl.SSLContext | None = None
+) -> dict[str, Any]:
     """The broker's figures, asked for on a connection of its own; blocks ``timeout`` seconds at most.
 
     Raises BrokerUnavailable, or the broker's own error.
     """
     deadline = time.monotonic() + timeout
     try:
-        with socket.create_connection((host, port), timeout) as sock:
+        with _connected(host, port, timeout, tls) as sock:
             request = wire.request_frame("hello", token=token) if token else b""
             sock.sendall(request + wire.request_frame("get_stats"))
             reader = FrameReader(MAX_WELCOME)
@@ -157,3 +162,14 @@ def fetch_stats(host: str, port: int, *, token: str = "", timeout: float = 2.0) 
         raise BrokerUnavailable(f"no broker at {host}:{port}: {reason_of(error)}") from None
     except ValueError as error:
         raise BrokerUnavailable(f"what is at {host}:{port} is no broker: {error}") from None
+
+
+def _connected(host: str, port: int, timeout: float, tls: ssl.SSLContext | None) -> socket.socket:
+    sock = socket.create_connection((host, port), timeout)
+    if tls is None:
+        return sock
+    try:
+        return tls.wrap_socket(sock, server_hostname=host)
+    except BaseException:
+        sock.close()
+        raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
 from typing import Any, NamedTuple, cast
 
@@ -286,4 +287,8 @@ def _wake(future: asyncio.Future[None] | None) -> None:
 
 def reason_of(error: OSError) -> str:
     """Why the system said no, in a few words."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {error.reason or error}"
     return error.strerror or str(error) or type(error).__name__

@@ -10,7 +10,9 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
+
+import msgspec
 
 from broker.errors import BrokerError, LogFailed
 from broker.group import Answer, Entry, Group
@@ -26,7 +28,7 @@ GROUP_BYTES = 2 << 20
 GROUP_ENTRIES = 2048
 
 
-class Waiting(NamedTuple, Generic[Owner]):
+class Waiting(msgspec.Struct, Generic[Owner], gc=False):
     """A publish that waits for its group: the entry and who is to be told."""
 
     entry: Entry

@@ -12,6 +12,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgspec
+
 from broker import wire
 from broker.errors import BrokerError, for_code
 from broker.record import MAX_SEQUENCE, OVERHEAD, check_producer
@@ -22,8 +24,11 @@ MAX_OFFSET = 10**16 - 1
 EARLIEST, LATEST = -2, -1
 
 
-class Publish(NamedTuple):
-    """Append ``payload``; ``producer`` is empty where the client wants no duplicate suppression."""
+class Publish(msgspec.Struct, gc=False):
+    """Append ``payload``; ``producer`` is empty where the client wants no duplicate suppression.
+
+    No tuple: there are hundreds of thousands a second, and this is made in a third of the time.
+    """
 
     payload: bytes
     producer: str
@@ -118,6 +123,7 @@ class ServerConnection:
         self.answered = 0
         self._reader = FrameReader(limits.max_frame)
         self._max_payload = limits.max_payload
+        self._producer = ""  # the last one, known to be good
         self._out: list[bytes] = []
         self._held: deque[tuple[int, bytes]] = deque()
         self._opened = self._heard = self._pinged = now
@@ -132,8 +138,9 @@ class ServerConnection:
             return []
         events: list[Event] = []
         bodies = self._reader.feed(data)
+        plain = bool(bodies) and wire.look_plain(bodies)
         for body in bodies:
-            event = self._parse(body)
+            event = (self._plain_publish(body) if plain else None) or self._parse(body, plain)
             if event is not None:
                 events.append(event)
                 if type(event) is Refused and event.fatal:
@@ -183,6 +190,15 @@ class ServerConnection:
         while held and held[0][0] <= self.answered:
             self._out.append(held.popleft()[1])
 
+    def answer_publishes(self, answers: list[bytes]) -> None:
+        """Answer the oldest unanswered publishes, as many as there are answers."""
+        if self._held:
+            for answer in answers:
+                self.answer_publish(answer)
+        else:
+            self._out += answers
+            self.answered += len(answers)
+
     def refuse(self, error: BrokerError, mark: bytes = b"", *, fatal: bool = False) -> None:
         """Answer a request with an error; ``fatal`` reads nothing more and closes once all is answered."""
         self.respond(wire.error_frame(error, mark))
@@ -223,9 +239,31 @@ class ServerConnection:
 
     # one request
 
-    def _parse(self, body: bytes) -> Event | None:
+    def _plain_publish(self, body: bytes) -> Publish | None:
+        """The publish in a frame that leaves nothing to be said; None where a closer look is due.
+
+        For the many messages of one producer: what is checked here is what ``_publish`` checks, in one call.
+        """
         try:
-            request = wire.decode_request(body)
+            request = wire.decode_plain(body)
+        except (ValueError, RecursionError):
+            return None
+        payload, mark, sequence = bytes(request.payload), bytes(request.message_id), request.sequence
+        if (
+            request.type != "publish"
+            or request.producer != self._producer
+            or not self.authorized
+            or type(sequence) is not int
+            or not 0 <= sequence <= MAX_SEQUENCE
+            or not 0 < len(payload) <= self._max_payload
+            or len(mark) > wire.MAX_MARK_BYTES
+        ):
+            return None
+        return Publish(payload, self._producer, sequence, mark)
+
+    def _parse(self, body: bytes, plain: bool) -> Event | None:
+        try:
+            request = wire.decode_request(body, plain=plain)
         except BrokerError as error:
             return Refused(error, b"", fatal=not self.authorized)
         mark = bytes(request.message_id)
@@ -273,10 +311,12 @@ class ServerConnection:
             return Publish(payload, "", 0, mark)
         if not isinstance(producer, str):
             raise for_code("bad_request", f"publish: producer must be 16 hex digits, not {_shown(producer)}")
-        try:
-            check_producer(producer)
-        except ValueError as error:
-            raise for_code("bad_request", f"publish: {error}") from None
+        if producer != self._producer:
+            try:
+                check_producer(producer)
+            except ValueError as error:
+                raise for_code("bad_request", f"publish: {error}") from None
+            self._producer = producer
         sequence = request.sequence
         if type(sequence) is not int or not 0 <= sequence <= MAX_SEQUENCE:
             text = f"publish: sequence must be a whole number from 0 to {MAX_SEQUENCE}, not {_shown(sequence)}"

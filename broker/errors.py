@@ -17,10 +17,11 @@
     ├── seen by the client
     │   ├── BrokerUnavailable  unavailable           no broker answers there                 retriable
     │   └── ConnectionLost     connection_lost       the connection ended                    retriable
-    └── seen by whoever holds the log
+    └── seen by whoever holds the log or its files
         ├── CorruptRecord      corrupt_record        a record's bytes are not what was written
         ├── LogLocked          log_locked            another broker has the directory
         ├── LogUnusable        log_unusable          the directory cannot hold a log
+        ├── TlsUnusable        tls_unusable          a certificate, key or CA file that does not work
         └── LogFailed          log_failed            a write's fate is unknown: stop, recover by a restart
 
 Callers branch on ``retriable``, never on the text.
@@ -147,6 +148,12 @@ class LogUnusable(BrokerError):
     code = "log_unusable"
 
 
+class TlsUnusable(BrokerError):
+    """A certificate, key or CA file that does not work."""
+
+    code = "tls_unusable"
+
+
 class LogFailed(BrokerError):
     """The fate of a write is unknown (a failed fsync). Nothing more is written: stop, and recover by a restart."""
 
@@ -173,6 +180,7 @@ BY_CODE: dict[str, type[BrokerError]] = {
         CorruptRecord,
         LogLocked,
         LogUnusable,
+        TlsUnusable,
         LogFailed,
     )
 }

@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+import msgspec
+
 from broker.producers import Producers, StagedProducer
 from broker.record import MAX_PAYLOAD, MAX_SEQUENCE, NO_PRODUCER, OVERHEAD, record_parts
 
 _NOBODY = NO_PRODUCER.encode()
+_NO_STATE = StagedProducer(None)
+# Follows no sequence.
+_NOTHING = MAX_SEQUENCE + 1
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, gc=False):
     """One message to append: a JSON text. Without a producer ("") repetitions are not noticed."""
 
     payload: bytes
@@ -59,15 +64,28 @@ def build_group(entries: Sequence[Entry], first_offset: int, timestamp_ms: int, 
     parts: list[bytes] = []
     answers, positions = group.answers, group.positions
     offset, position = first_offset, 0
-    for payload, producer, sequence in entries:
+    name, encoded, state = "", _NOBODY, _NO_STATE
+    # The run of ``state`` that is being counted, and the sequence that would make it longer.
+    run_offset, run, following = first_offset, 0, _NOTHING
+    for entry in entries:
+        payload, producer, sequence = entry.payload, entry.producer, entry.sequence
         if not 0 < len(payload) <= MAX_PAYLOAD:
             raise ValueError(f"a payload of {len(payload)} bytes is not within 1 and {MAX_PAYLOAD}")
-        if producer:
+        if not producer:
+            run, following = _end_run(state, run_offset, run, following), _NOTHING
+            parts += record_parts(offset, timestamp_ms, _NOBODY, offset % (MAX_SEQUENCE + 1), payload)
+        elif sequence == following and producer == name and sequence <= MAX_SEQUENCE:
+            run, following = run + 1, sequence + 1
+            parts += record_parts(offset, timestamp_ms, encoded, sequence, payload)
+        else:
+            run, following = _end_run(state, run_offset, run, following), _NOTHING
             if not 0 <= sequence <= MAX_SEQUENCE:
                 raise ValueError(f"sequence {sequence} is not within 0 and {MAX_SEQUENCE}")
-            state = group.producers.get(producer)
-            if state is None:
-                state = group.producers[producer] = known.stage(producer)
+            if producer != name:
+                staged = group.producers.get(producer)
+                if staged is None:
+                    staged = group.producers[producer] = known.stage(producer)
+                name, encoded, state = producer, producer.encode(), staged
             if sequence <= state.last:
                 before = state.find(sequence)
                 if before is not None:
@@ -75,15 +93,24 @@ def build_group(entries: Sequence[Entry], first_offset: int, timestamp_ms: int, 
                     continue
             elif sequence != state.last + 1 and state.last >= 0:
                 group.producer_gaps += 1
-            state.add(sequence, offset)
-            parts += record_parts(offset, timestamp_ms, producer.encode(), sequence, payload)
-        else:
-            parts += record_parts(offset, timestamp_ms, _NOBODY, offset % (MAX_SEQUENCE + 1), payload)
+            if sequence > state.last:
+                run_offset, run, following = offset, 1, sequence + 1
+            else:
+                state.add(sequence, offset)
+            parts += record_parts(offset, timestamp_ms, encoded, sequence, payload)
         answers.append(Answer(offset, False))
         positions.append(position)
         position += OVERHEAD + len(payload)
         offset += 1
+    _end_run(state, run_offset, run, following)
     group.next_offset = offset
     group.duplicates = len(answers) - len(positions)
     group.blob = b"".join(parts)
     return group
+
+
+def _end_run(state: StagedProducer, offset: int, count: int, following: int) -> int:
+    """Takes in a run of ``count`` sequences in a row that ends before ``following``; there is none then."""
+    if count:
+        state.add_run(following - count, offset, count)
+    return 0

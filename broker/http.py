@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import logging
 import re
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -94,9 +95,11 @@ class HttpServer:
         self._token = token
         self._server: asyncio.Server | None = None
 
-    async def start(self, host: str, port: int) -> int:
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
         """Listen; returns the port. Raises OSError."""
-        self._server = await asyncio.get_running_loop().create_server(lambda: HttpProtocol(self), host, port)
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: HttpProtocol(self), host, port, ssl=tls, ssl_handshake_timeout=HEAD_S if tls else None
+        )
         return cast(int, self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
@@ -168,7 +171,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client sends no more; it may still wait for its answer."""
-        return self._task is not None
+        return self._task is not None and self._transport.get_extra_info("sslcontext") is None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""

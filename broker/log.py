@@ -36,6 +36,7 @@ from broker.lock import DirectoryLock
 from broker.probe import check_lock, check_space, try_write
 from broker.producers import FORGET_AFTER_MS
 from broker.recovery import Recovered, recover
+from broker.retention import Drop, count_expired
 from broker.segment import Chunk, Gap, Segment
 from broker.tail import Tail
 from broker.writer import SegmentWriter, write_error
@@ -62,7 +63,10 @@ class LogConfig:
     fsync: Literal["always", "interval", "never"] = "always"
     # The newest messages that are kept in memory.
     buffer_messages: int = 10_000
-    buffer_bytes: int = 32 * MIB
+    buffer_bytes: int = 8 * MIB
+    # The oldest segments go while the log is larger, and when all in them is older; 0: no limit.
+    retention_bytes: int = 0
+    retention_age_s: float = 0.0
     # Less free space than this is bad health.
     free_space_reserve: int = 0
 
@@ -78,6 +82,11 @@ class LogStats:
     messages: int
     groups: int
     failed_groups: int
+    appended_bytes: int
+    dropped_messages: int
+    dropped_bytes: int
+    dropped_segments: int
+    clock_jumped: bool
     duplicates: int
     producers: int
     producer_gaps: int
@@ -123,6 +132,8 @@ class Log:
         self._side_troubles: dict[str, str] = {}
         self._last_checkpoint = self._last_sync = clock.steady()
         self._checkpointed = -1
+        self._dropped = Drop(0, 0, 0, 0)
+        self._appended_bytes = 0
         self._messages = self._groups = self._failed_groups = self._duplicates = self._producer_gaps = 0
 
     @classmethod
@@ -244,6 +255,7 @@ class Log:
                 # Last: it is what makes the rest visible.
                 self.next_offset = group.next_offset
         self._messages += len(group.positions)
+        self._appended_bytes += len(group.blob)
         self._groups += 1
         self._duplicates += group.duplicates
         self._producer_gaps += group.producer_gaps
@@ -256,8 +268,9 @@ class Log:
 
     # Housekeeping, in the writer thread
 
-    def tick(self) -> None:
-        """Does what time asks for: fsync in the interval mode, the checkpoint, the commits. Call it about each second.
+    def tick(self) -> Drop | None:
+        """Does what time asks for: fsync in the interval mode, the checkpoint, the commits, retention. Call it about
+        each second; says what was dropped.
 
         Raises LogFailed when an fsync fails. That a side file cannot be written is only logged.
         """
@@ -276,6 +289,7 @@ class Log:
             self._failed = error
             raise
         self._save_side_file(COMMITS_NAME, self.commits.save)
+        return self._apply_retention()
 
     def probe(self) -> list[str]:
         """Tries whether the log could be written now; the reasons why not, none when it could.
@@ -311,6 +325,11 @@ class Log:
             messages=self._messages,
             groups=self._groups,
             failed_groups=self._failed_groups,
+            appended_bytes=self._appended_bytes,
+            dropped_messages=self._dropped.next_offset - self._dropped.first,
+            dropped_bytes=self._dropped.bytes,
+            dropped_segments=self._dropped.segments,
+            clock_jumped=self._clock.jumped(),
             duplicates=self._duplicates,
             producers=len(self._producers),
             producer_gaps=self._producer_gaps,
@@ -324,15 +343,50 @@ class Log:
 
         Readers that are behind get a gap. Raises OSError when a file cannot be deleted.
         """
+        count = max(0, bisect_right(self._segments, offset, key=lambda segment: segment.base) - 1)
+        self._drop(count)
+        return count
+
+    def _apply_retention(self) -> Drop | None:
+        config, segments = self.config, self._segments
+        oldest_ms = 0
+        # With a clock that was set by hours nobody knows what is old.
+        if config.retention_age_s and not self._clock.jumped():
+            oldest_ms = self._clock.now_ms() - int(config.retention_age_s * 1000)
+        count = count_expired(segments, config.retention_bytes, oldest_ms, self._last_timestamp)
+        if not count:
+            return None
+        try:
+            return self._drop(count)
+        except OSError as error:
+            logger.warning("%s: a dropped segment stays: %s", self.directory, error)
+            return None
+
+    def _drop(self, count: int) -> Drop:
+        """Deletes the ``count`` oldest segments. Raises OSError."""
         segments = self._segments
-        count = max(0, bisect_right(segments, offset, key=lambda segment: segment.base) - 1)
+        dropped = Drop(segments[0].base, segments[count].base, sum(segment.size for segment in segments[:count]), count)
+        so_far = self._dropped
+        self._dropped = Drop(
+            dropped.first - (so_far.next_offset - so_far.first),
+            dropped.next_offset,
+            so_far.bytes + dropped.bytes,
+            so_far.segments + count,
+        )
         # Out of sight first: a reader that finds the file gone looks again and finds the gap.
         self._segments = segments[count:]
         for segment in segments[:count]:
             segment.remove()
         if count:
             self._disk.sync_directory(self.directory)
-        return count
+            logger.info(
+                "dropped %d segments: offsets %d to %d, %d bytes",
+                count,
+                dropped.first,
+                dropped.next_offset - 1,
+                dropped.bytes,
+            )
+        return dropped
 
     def close(self) -> None:
         """Makes all durable and leaves a clean checkpoint, unless the log has failed; gives the directory back.

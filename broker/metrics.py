@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from broker.errors import BY_CODE
 from broker.stats import subscriber_stats
 
 if TYPE_CHECKING:
@@ -45,11 +46,19 @@ class _Figures(Collector):
             ("subscribers", "Subscribers connected", len(delivery.subscriptions)),
             ("waiting_bytes", "Bytes of publishes not written yet", server.committer.bytes),
             ("event_loop_lag_seconds", "How late the event loop was last seen", server.loop_lag),
+            (
+                "clock_jumped",
+                "1 while the clock is an hour off its start: nothing expires by age",
+                on_disk.clock_jumped,
+            ),
             ("uptime_seconds", "Seconds since the start", time.monotonic() - server.started),
         ):
             yield GaugeMetricFamily(f"broker_{name}", text, value)
         for name, text, value in (
             ("published_messages", "Messages appended", counters.answered - counters.duplicates),
+            ("appended_bytes", "Bytes of records appended", on_disk.appended_bytes),
+            ("dropped_messages", "Messages that retention dropped", on_disk.dropped_messages),
+            ("dropped_bytes", "Bytes that retention dropped", on_disk.dropped_bytes),
             ("duplicate_messages", "Publishes that were in the log already", counters.duplicates),
             ("refused_messages", "Publishes the log refused", counters.refused),
             ("bad_requests", "Requests answered with an error of their own", counters.bad_requests),
@@ -70,6 +79,11 @@ class _Figures(Collector):
         ]
         fsyncs.add_metric([], buckets, on_disk.fsyncs.total)
         yield fsyncs
+        errors = CounterMetricFamily("broker_errors", "Requests answered with an error, by its code", labels=["code"])
+        for code in sorted(BY_CODE):
+            if code in counters.errors:
+                errors.add_metric([code], counters.errors[code])
+        yield errors
         lag = GaugeMetricFamily(
             "broker_subscriber_lag", "Messages a subscriber has not committed", labels=["subscriber"]
         )

@@ -132,6 +132,11 @@ class StagedProducer:
         self.fresh.add(sequence, offset)
         self.last = max(self.last, sequence)
 
+    def add_run(self, first: int, offset: int, count: int) -> None:
+        """Takes in sequences in a row, higher than all before, that the group appends in a row."""
+        self.fresh.add_run(first, offset, count)
+        self.last = first + count - 1
+
 
 class Producers:
     """All known producers, the one heard longest ago first."""

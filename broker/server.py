@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,8 +21,9 @@ from broker.health import Health
 from broker.http import HttpAnswer, HttpServer, Route, json_answer
 from broker.log import Log
 from broker.metrics import exposition
+from broker.retention import Drop
 from broker.session import Session
-from broker.stats import Counters, build_stats
+from broker.stats import Counters, build_stats, count_missed
 from broker.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,8 @@ class ServerConfig:
     http_host: str = "127.0.0.1"
     http_port: int = 9001
     http_token: str = ""  # asked for /stats and /metrics
+    tls: ssl.SSLContext | None = None
+    http_tls: ssl.SSLContext | None = None
     fsync: str = "always"
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     max_connections: int = 2000
@@ -161,11 +165,16 @@ class BrokerServer:
         where = f"{config.host}:{config.port}"
         try:
             self._tcp = await asyncio.get_running_loop().create_server(
-                lambda: Session(self), config.host, config.port, backlog=1024
+                lambda: Session(self),
+                config.host,
+                config.port,
+                backlog=1024,
+                ssl=config.tls,
+                ssl_handshake_timeout=config.limits.hello_s if config.tls else None,
             )
             self.port = self._tcp.sockets[0].getsockname()[1]
             where = f"{config.http_host}:{config.http_port} (HTTP)"
-            self.http_port = await self._http.start(config.http_host, config.http_port)
+            self.http_port = await self._http.start(config.http_host, config.http_port, config.http_tls)
         except OSError as error:
             # asyncio's own text repeats the address; a name that does not resolve has a negative number.
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
@@ -179,15 +188,19 @@ class BrokerServer:
 
     def _written(self, group: Group, batch: Sequence[Waiting[Session]], answers: Sequence[Answer]) -> None:
         response = wire.publish_response
-        touched: dict[Session, None] = {}
+        touched: dict[Session, list[bytes]] = {}
         duplicates = 0
-        for waiting, answer in zip(batch, answers, strict=True):
-            duplicates += answer.duplicate
+        for waiting, (offset, duplicate) in zip(batch, answers, strict=True):
+            duplicates += duplicate
             handler = waiting.owner
-            handler.connection.answer_publish(response(answer.offset, waiting.mark, answer.duplicate))
-            handler.in_flight_messages -= 1
             handler.in_flight_bytes -= len(waiting.entry.payload)
-            touched[handler] = None
+            made = touched.get(handler)
+            if made is None:
+                made = touched[handler] = []
+            made.append(response(offset, waiting.mark, duplicate))
+        for handler, made in touched.items():
+            handler.in_flight_messages -= len(made)
+            handler.connection.answer_publishes(made)
         self.counters.answered += len(batch)
         self.counters.duplicates += duplicates
         for handler in touched:
@@ -203,6 +216,7 @@ class BrokerServer:
             handler.in_flight_bytes -= len(waiting.entry.payload)
             touched[handler] = None
         self.counters.refused += len(batch)
+        self.counters.errors[error.code] += len(batch)
         self.health.forget_probe()
         for handler in touched:
             handler.after_answers()
@@ -223,8 +237,12 @@ class BrokerServer:
                 self._upkeep = True
                 self.writer.submit(self.log.tick, self._upkeep_done)
 
-    def _upkeep_done(self, _: None, error: BaseException | None) -> None:
+    def _upkeep_done(self, drop: Drop | None, error: BaseException | None) -> None:
         self._upkeep = False
+        if drop is not None:
+            for subscriber_id, missed in count_missed(self, drop).items():
+                self.counters.missed[subscriber_id] += missed
+                logger.warning("subscriber %s missed %d messages: retention dropped them", subscriber_id, missed)
         if isinstance(error, BrokerError) and not isinstance(error, LogFailed):
             logger.warning("the log's upkeep failed: %s", error)
         elif error is not None:

@@ -74,6 +74,7 @@ class Session(asyncio.Protocol):
         server.connections.add(self)
         if crowd:
             server.counters.turned_away += 1
+            server.counters.errors["overloaded"] += 1
             logger.warning("%s turned away: %s", self.peer, crowd)
             self.connection.refuse(for_code("overloaded", crowd), fatal=True)
             self._flush()
@@ -86,8 +87,16 @@ class Session(asyncio.Protocol):
         """Bytes came: at most 256 KiB a call, so that one client's flood is served in turns with the others."""
         if self._stopped or self._closing:
             return
-        for event in self.connection.receive_data(data, self.loop.time()):
-            self._handle(event)
+        connection = self.connection
+        add = self.server.committer.add
+        for event in connection.receive_data(data, self.loop.time()):
+            if type(event) is Publish:
+                connection.take_publish()
+                self.in_flight_messages += 1
+                self.in_flight_bytes += len(event.payload)
+                add(Entry(event.payload, event.producer, event.sequence), self, event.mark)
+            else:
+                self._handle(event)
         self._count_partial()
         self._flush()
         self._regulate()
@@ -98,7 +107,8 @@ class Session(asyncio.Protocol):
         self.connection.closing = True
         self._unsubscribe()
         self._flush()
-        return not self.connection.all_answered
+        # TLS has no half-closed connections.
+        return not self.connection.all_answered and self.transport.get_extra_info("sslcontext") is None
 
     def pause_writing(self) -> None:
         """The peer does not take what is written to it."""
@@ -187,12 +197,6 @@ class Session(asyncio.Protocol):
 
     def _handle(self, event: Event) -> None:
         connection = self.connection
-        if type(event) is Publish:
-            connection.take_publish()
-            self.in_flight_messages += 1
-            self.in_flight_bytes += len(event.payload)
-            self.server.committer.add(Entry(event.payload, event.producer, event.sequence), self, event.mark)
-            return
         try:
             match event:
                 case Ack():
@@ -222,6 +226,7 @@ class Session(asyncio.Protocol):
 
     def _refuse(self, error: BrokerError, mark: bytes, *, fatal: bool = False) -> None:
         self.server.counters.bad_requests += 1
+        self.server.counters.errors[error.code] += 1
         logger.log(logging.INFO if fatal else logging.DEBUG, "%s: %s: %s", self.peer, error.code, error)
         self.connection.refuse(error, mark, fatal=fatal)
 

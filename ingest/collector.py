@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +52,7 @@ class CollectConfig:
     port: int
     state_dir: Path
     token: str = ""
+    tls: ssl.SSLContext | None = None
     start_offset: int | None = None
     flush_interval: float = 10.0
     retention: float = 0.0
@@ -120,6 +122,7 @@ class Collector:
         return totals
 
     async def _work(self, *, once: bool) -> None:
+        await self._wait_for_store()
         while not self._stop.is_set():
             await self.poll_once()
             if self._flush_due() <= 0:
@@ -130,6 +133,18 @@ class Collector:
                 break
         await self.flush()
         await self.commit()
+
+    async def _wait_for_store(self) -> None:
+        """Before anything is read: a store that is away is waited for, one that will never take readings ends the start."""
+        waiting = asyncio.create_task(self._until_done(self._store.ping, self._store_outage), name="wait for the store")
+        stopping = asyncio.create_task(self._stop.wait(), name="wait for stop")
+        try:
+            await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                waiting.result()
+        finally:
+            stopping.cancel()
+            waiting.cancel()
 
     async def _drain_deadline(self) -> None:
         await self._stop.wait()
@@ -169,7 +184,9 @@ class Collector:
 
     async def _connect(self) -> BrokerClient:
         config = self._config
-        client = await BrokerClient.connect(config.host, config.port, token=config.token, client=config.collector_id)
+        client = await BrokerClient.connect(
+            config.host, config.port, token=config.token, tls=config.tls, client=config.collector_id
+        )
         try:
             first = await self._subscribe(client)
         except BaseException:
@@ -318,25 +335,27 @@ class Collector:
     async def _until_done(self, call: Callable[[], T], outage: Outage) -> T:
         """Do something in the worker thread, again and again while its partner is away."""
         for seconds in backoff():
+            asked_for = 0.0
             try:
                 result = await asyncio.get_running_loop().run_in_executor(self._worker, call)
             except StoreError as error:
                 if not error.retriable:
                     raise StoreRefusal(f"{outage.partner} does not take readings: {one_line(error)}") from error
+                asked_for = getattr(error, "retry_after", None) or 0.0
                 outage.begin(error)
             except RETRIABLE as error:
                 outage.begin(error)
             else:
                 outage.end()
                 return result
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(max(seconds, asked_for))
         raise AssertionError("backoff has no end")
 
     async def _apply_retention(self) -> None:
         """Drop what is older than RETENTION_PERIOD from the store, now and then; for ever."""
         outage = Outage("the store, asked to drop old readings")
         while True:
-            if self._config.retention > 0:
+            if self._config.retention > 0 and not self._store.expires_by_itself:
                 try:
                     oldest_ns = time.time_ns() - int(self._config.retention * SECOND)
                     dropped = await asyncio.to_thread(self._store.apply_retention, oldest_ns)

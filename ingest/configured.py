@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from django.conf import settings
+import ssl
 
+from django.conf import settings
+from django.core.management.base import CommandError
+
+from broker.client import client_context
+from broker.errors import TlsUnusable
 from ingest.collector import CollectConfig
 from ingest.live import LiveConfig, LiveSource
 from ingest.scraper import ScrapeConfig, Scraper
@@ -14,6 +19,14 @@ from ingest.streamer import StreamConfig
 from ingest.targets import Targets
 
 
+def broker_tls() -> ssl.SSLContext | None:
+    """How to speak to the broker. Raises CommandError for files that do not work: the command cannot start."""
+    try:
+        return client_context(settings.BROKER_TLS_CA, settings.BROKER_TLS_CERT, settings.BROKER_TLS_KEY)
+    except TlsUnusable as error:
+        raise CommandError(str(error)) from error
+
+
 def collect_config() -> CollectConfig:
     """The collector's configuration from django.conf.settings."""
     return CollectConfig(
@@ -21,6 +34,7 @@ def collect_config() -> CollectConfig:
         host=settings.MQ_HOST,
         port=settings.MQ_PORT,
         token=settings.BROKER_TOKEN,
+        tls=broker_tls(),
         state_dir=settings.STATE_DIR,
         start_offset=settings.START_OFFSET,
         flush_interval=settings.FLUSH_INTERVAL,
@@ -35,6 +49,7 @@ def stream_config() -> StreamConfig:
         host=settings.MQ_HOST,
         port=settings.MQ_PORT,
         token=settings.BROKER_TOKEN,
+        tls=broker_tls(),
         state_dir=settings.STATE_DIR,
         instance_id=settings.INSTANCE_ID,
         batch_size=settings.BATCH_SIZE,
@@ -56,6 +71,7 @@ def live_config(*, once: bool = False) -> LiveConfig:
         host=settings.MQ_HOST,
         port=settings.MQ_PORT,
         token=settings.BROKER_TOKEN,
+        tls=broker_tls(),
         state_dir=settings.STATE_DIR,
         instance_id=settings.INSTANCE_ID,
         batch_size=settings.BATCH_SIZE,

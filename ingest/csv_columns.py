@@ -20,6 +20,9 @@ from readings.checks import Refused
 from readings.columns import Columns, Ints
 from readings.model import Gpu
 
+# Arrow's own allocators keep what they had once; memory is to stay flat.
+pa.set_memory_pool(pa.system_memory_pool())
+
 MAX_FIELD = 131_072  # as the csv module
 _LEAST_BLANK = 2147483632.0  # below it no number is one of DCGM's blanks
 _MANY_NAMES = 8

@@ -32,7 +32,7 @@ from readings.units import SourceUnits
 UTF8_BOM = b"\xef\xbb\xbf"
 _SCAN_STEP = 10_000
 # What is read by column at once, and how many rows by themselves where that cannot be.
-BLOCK_BYTES = 2 << 20
+BLOCK_BYTES = 1 << 20
 CAREFUL_ROWS = 1000
 # Rows in a row that are of one shard, so that the metrics of a GPU mostly stay together.
 SHARD_LINES = 100

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -78,6 +79,7 @@ class LiveConfig:
     port: int
     state_dir: Path
     token: str = ""
+    tls: ssl.SSLContext | None = None
     instance_id: str = "streamer-1"
     batch_size: int = 100
     collect_interval: float = 5.0
@@ -266,4 +268,6 @@ class LiveStreamer:
 
     async def _connect(self) -> BrokerClient:
         config = self._config
-        return await BrokerClient.connect(config.host, config.port, token=config.token, client=config.instance_id)
+        return await BrokerClient.connect(
+            config.host, config.port, token=config.token, tls=config.tls, client=config.instance_id
+        )

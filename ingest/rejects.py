@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -81,9 +82,9 @@ def repaired_batches(path: Path) -> Iterator[bytes]:
         yield payload
 
 
-async def send(payloads: Iterable[bytes], host: str, port: int, token: str) -> int:
+async def send(payloads: Iterable[bytes], host: str, port: int, token: str, tls: ssl.SSLContext | None = None) -> int:
     """Publish them; how many were answered. Raises BrokerError."""
-    client = await BrokerClient.connect(host, port, token=token, client="rejects")
+    client = await BrokerClient.connect(host, port, token=token, tls=tls, client="rejects")
     try:
         count = 0
         for payload in payloads:

@@ -16,9 +16,16 @@ class StoreError(Exception):
 
 
 class StoreUnavailable(StoreError):
-    """The store does not answer now (away, locked, disk full). Nothing of the call is sure to be stored: ask again."""
+    """The store does not answer now (away, locked, disk full). Nothing of the call is sure to be stored: ask again.
+
+    ``retry_after`` is how many seconds it asked to be left alone, if it said so.
+    """
 
     retriable = True
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Position(NamedTuple):
@@ -120,11 +127,19 @@ class StoreStats:
 class Store(Protocol):
     """Keeps readings. Safe to call from several threads. Every method may raise StoreError or StoreUnavailable."""
 
+    @property
+    def expires_by_itself(self) -> bool:
+        """Whether the store's own server drops what is older than it is told to keep."""
+
     def write(self, blocks: Sequence[PointBlock]) -> WriteResult:
         """Store all blocks, durably, or raise. Writing the same reading again changes nothing; a new value replaces the old.
 
         A null value is no reading. What no store can keep (a value that is not finite, a time beyond 64 bits, text that
         is not Unicode) is refused by itself. Of one reading told twice in a call, the later stays.
+
+        What describes a GPU (host, pod, …) belongs to its point: when one is told again with another description and
+        only some of its readings, the others may keep the old description or take the new one. While a call runs, other
+        processes may see a part of it.
         """
 
     def readings(self, query: ReadingsQuery) -> list[Row]:

@@ -9,6 +9,7 @@ from django.conf import settings
 
 from stores.base import Store
 from stores.factory import open_store
+from stores.influx_client import InfluxConfig
 
 _lock = threading.Lock()
 _store: Store | None = None
@@ -19,7 +20,15 @@ def get_store() -> Store:
     global _store
     with _lock:
         if _store is None:
-            _store = open_store(settings.STORAGE_TYPE, sqlite_path=settings.SQLITE_PATH)
+            influx = InfluxConfig(
+                url=settings.INFLUXDB_URL,
+                token=settings.INFLUXDB_TOKEN,
+                org=settings.INFLUXDB_ORG,
+                bucket=settings.INFLUXDB_BUCKET,
+                retention=settings.RETENTION_PERIOD,
+                retention_is_given=settings.RETENTION_PERIOD_IS_GIVEN,
+            )
+            _store = open_store(settings.STORAGE_TYPE, sqlite_path=settings.SQLITE_PATH, influx=influx)
         return _store
 
 

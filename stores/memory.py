@@ -51,6 +51,8 @@ class _Series:
 class MemoryStore:
     """Readings in memory. See stores.base.Store for the methods. Safe for threads; each process has its own."""
 
+    expires_by_itself = False
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._series: dict[_Key, _Series] = {}

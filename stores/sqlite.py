@@ -34,6 +34,8 @@ class SqliteStore:
     call waits for another process's lock. Raises StoreError or StoreUnavailable, each with one line that names the file.
     """
 
+    expires_by_itself = False
+
     def __init__(self, path: Path | str, *, timeout: float = _BUSY_TIMEOUT) -> None:
         self.path = Path(path)
         self._timeout = timeout

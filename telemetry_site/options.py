@@ -70,7 +70,7 @@ BUFFER_SIZE = Option(
     "BUFFER_SIZE",
     "10000",
     whole_number(0, 1_000_000),
-    "how many of the newest messages are kept ready in memory (32 MiB at most)",
+    "how many of the newest messages are kept ready in memory (8 MiB at most)",
     (BROKER,),
 )
 FSYNC = Option(
@@ -82,6 +82,20 @@ FSYNC = Option(
 )
 SEGMENT_BYTES = Option(
     "SEGMENT_BYTES", "64MiB", size(4096, 1 << 32), "size at which the log starts a new segment file", (BROKER,)
+)
+RETENTION_BYTES = Option(
+    "RETENTION_BYTES",
+    "10GiB",
+    size(0, 1 << 50),
+    "the log's oldest segments are dropped while it is larger; 0: no limit",
+    (BROKER,),
+)
+RETENTION_AGE = Option(
+    "RETENTION_AGE",
+    "7d",
+    duration(zero=True),
+    "a segment of the log is dropped when all in it is older; 0: never",
+    (BROKER,),
 )
 MAX_FRAME_BYTES = Option("MAX_FRAME_BYTES", "8MiB", size(1024, 128 * MIB), "largest frame the broker takes", (BROKER,))
 MAX_CONNECTIONS = Option(
@@ -104,6 +118,22 @@ BROKER_TOKEN = Option(
     "shared secret that clients say to the broker; unset: none is asked for",
     (BROKER, CLIENT),
     secret=True,
+)
+
+BROKER_TLS_CERT = Option(
+    "BROKER_TLS_CERT",
+    "",
+    text,
+    "the broker's certificate (PEM file): it then speaks TLS only, over TCP and HTTP; for clients their own, where the broker asks for one",
+    (BROKER, CLIENT),
+)
+BROKER_TLS_KEY = Option("BROKER_TLS_KEY", "", text, "the key of that certificate (PEM file)", (BROKER, CLIENT))
+BROKER_TLS_CA = Option(
+    "BROKER_TLS_CA",
+    "",
+    text,
+    "for clients: speak TLS, with a broker whose certificate is of this CA (PEM file, or system); for the broker: let in only clients with a certificate of this CA",
+    (BROKER, CLIENT),
 )
 
 MQ_HOST = Option("MQ_HOST", "localhost", text, "broker host", (CLIENT,))
@@ -244,12 +274,30 @@ RETENTION_PERIOD = Option(
 STORAGE_TYPE = Option(
     "STORAGE_TYPE",
     "sqlite",
-    one_of("sqlite", "memory"),
-    "where readings are kept: sqlite (a file), or memory (in the web process, gone with it)",
+    one_of("sqlite", "influxdb", "memory"),
+    "where readings are kept: sqlite (a file), influxdb (a server), or memory (in the web process, gone with it)",
     (STORE,),
 )
 SQLITE_PATH = Option(
     "SQLITE_PATH", "", text, "the readings' SQLite file; unset: readings.sqlite3 under STATE_DIR", (STORE,)
+)
+
+INFLUXDB_URL = Option("INFLUXDB_URL", "http://localhost:8086", text, "the InfluxDB 2 server", (STORE,))
+INFLUXDB_TOKEN = Option(
+    "INFLUXDB_TOKEN",
+    "",
+    text,
+    "InfluxDB's API token; it must be given for STORAGE_TYPE=influxdb",
+    (STORE,),
+    secret=True,
+)
+INFLUXDB_ORG = Option("INFLUXDB_ORG", "cisco", text, "InfluxDB's organization", (STORE,))
+INFLUXDB_BUCKET = Option(
+    "INFLUXDB_BUCKET",
+    "gpu_telemetry",
+    text,
+    "the bucket for the readings; made with RETENTION_PERIOD if it is missing",
+    (STORE,),
 )
 
 HOST = Option("HOST", "127.0.0.1", text, "address the web service listens on", (WEB,))

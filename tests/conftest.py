@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from stores.influx_client import InfluxConfig
+
 # Before Django loads its settings: no setting of the developer's shell, and a state folder that is ours alone.
 from telemetry_site.options import BY_NAME
+from tests.influxd import Influxd, find_binary
 
 for _name in BY_NAME:
     os.environ.pop(_name, None)
@@ -28,3 +32,22 @@ def real_capture() -> Path:
     if not path.is_file():
         pytest.skip("needs the real DCGM capture: set CAPTURE_PATH to it")
     return path
+
+
+@pytest.fixture(scope="session")
+def influxd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
+    """The run's one real InfluxDB; skips where there is none, and fails instead where REQUIRE_INFLUXDB is 1."""
+    server = Influxd(find_binary(), tmp_path_factory.mktemp("influxd"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def influx_config(influxd: Influxd) -> Iterator[InfluxConfig]:
+    """The settings of a store in a fresh bucket, which is deleted afterwards."""
+    config = influxd.config()
+    yield config
+    influxd.drop_bucket(config.bucket)

@@ -35,6 +35,7 @@ BROKER_SHELL = {
         "server",
         "service",
         "session",
+        "tls",
         "worker",
     )
 }

@@ -29,10 +29,13 @@ TARGETS = [
     "lint",
     "vet",
     "check",
+    "influxd",
     "coverage",
     "coverage-summary",
     "swagger",
     "soak",
+    "nats-server",
+    "bench-broker",
     "clean",
 ]
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import queue
 import re
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,8 +20,8 @@ _LISTENING = re.compile(r"listening on 127\.0\.0\.1:(\d+), HTTP on 127\.0\.0\.1:
 class BrokerProcess:
     """One ``manage.py runbroker`` on free ports. ``lines`` is what it logged."""
 
-    def __init__(self, state_dir: Path, *flags: str, **environment: str) -> None:
-        command = [sys.executable, "manage.py", "runbroker", "--state-dir", str(state_dir)]
+    def __init__(self, state_dir: Path, *flags: str, prefix: Sequence[str] = (), **environment: str) -> None:
+        command = [*prefix, sys.executable, "manage.py", "runbroker", "--state-dir", str(state_dir)]
         command += ["--tcp-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0", *flags]
         self.process = subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True
@@ -48,10 +49,25 @@ class BrokerProcess:
         self._thread.join()
         return status
 
+    def pids(self) -> list[int]:
+        """Of the process that was started and of its children, the broker last."""
+        pid = self.process.pid
+        try:
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        except FileNotFoundError:
+            return []
+        return [pid, *map(int, children)]
+
+    def kill_traced(self) -> None:
+        """kill -9 of the broker, also where it runs under a tracer."""
+        os.kill(self.pids()[-1], signal.SIGKILL)
+
     def end(self) -> None:
         """Make sure that nothing of it is left."""
-        if self.process.poll() is None:
-            self.process.kill()
+        for pid in reversed(self.pids()):
+            # A tracer that is killed first would leave what it traces behind.
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.wait_end()
         if self.process.stderr is not None:
             self.process.stderr.close()
@@ -65,9 +81,11 @@ class BrokerProcess:
 
 
 @contextmanager
-def broker_process(state_dir: Path, *flags: str, **environment: str) -> Iterator[BrokerProcess]:
-    """A broker process that is gone at the end of the block."""
-    process = BrokerProcess(state_dir, *flags, **environment)
+def broker_process(
+    state_dir: Path, *flags: str, prefix: Sequence[str] = (), **environment: str
+) -> Iterator[BrokerProcess]:
+    """A broker process that is gone at the end of the block. ``prefix`` is a command that runs it (strace, unshare)."""
+    process = BrokerProcess(state_dir, *flags, prefix=prefix, **environment)
     try:
         yield process
     finally:

@@ -22,12 +22,21 @@ async def test_stats_tell_who_reads_what(tmp_path: Path) -> None:
         assert (stats["total_messages"], stats["oldest_offset"], stats["latest_offset"]) == (10, 0, 9)
         assert (stats["subscriber_count"], stats["published"], stats["delivered"]) == (2, 10, 10)
         assert stats["subscribers"] == [
-            {"id": "c1", "current_offset": 9, "committed_offset": 3, "lag": 6, "connected": True, "paused": False},
+            {
+                "id": "c1",
+                "current_offset": 9,
+                "committed_offset": 3,
+                "lag": 6,
+                "missed": 0,
+                "connected": True,
+                "paused": False,
+            },
             {
                 "id": "fresh",
                 "current_offset": 9,
                 "committed_offset": None,
                 "lag": 0,
+                "missed": 0,
                 "connected": True,
                 "paused": False,
             },
@@ -36,6 +45,7 @@ async def test_stats_tell_who_reads_what(tmp_path: Path) -> None:
                 "current_offset": None,
                 "committed_offset": 7,
                 "lag": 2,
+                "missed": 0,
                 "connected": False,
                 "paused": False,
             },

@@ -173,6 +173,26 @@ def test_what_no_reader_can_read_is_a_bad_frame(body: bytes) -> None:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("suspicious", "plain"),
+    [
+        (b'{"a":[true,false,null,1.5,-2],"e":"GPU-5e123456-1e99, e","b":["e"]}', True),
+        (b'{"a":1e-5}', True),
+        (b'{"a":"\xc3\xa9"}', False),
+        (b'{"a":1e10}', False),
+        (b'{"a":[1,-1.5E+10 ]}', False),
+        (b'{"a":%b}' % (b"1" * 332), False),
+        (b'{"a":%b}' % (b"12345678," * 40), True),
+    ],
+)
+def test_frames_that_came_together_are_looked_at_together(suspicious: bytes, plain: bool) -> None:
+    for place in range(3):
+        bodies = [b'{"type":"ping"}'] * 3
+        bodies[place] = suspicious
+        assert wire.look_plain(bodies) is plain
+    assert wire.look_plain([suspicious]) is plain
+
+
 def test_mutated_frames_raise_only_bad_frame_and_what_passes_can_be_read() -> None:
     rng = random.Random(20250718)
     seeds = [

@@ -93,7 +93,7 @@ def run(capture: Path, state_dir: Path, rounds: int, chance: random.Random) -> O
                 _kill(service, outcome)
             logger.info("round %d of %d done", number + 1, rounds)
         outcome.exits["streamer"] = fleet.streamer.wait(600)
-        wait_until(lambda: _all_committed(fleet), "the collector to commit all", 120)
+        wait_until(lambda: all_committed(fleet), "the collector to commit all", 120)
         outcome.messages = fetch_stats("127.0.0.1", fleet.port)["total_messages"]
         for service in (fleet.collector, fleet.broker):
             outcome.exits[service.name], _ = service.stop()
@@ -121,7 +121,8 @@ def _kill(service: Service, outcome: Outcome) -> None:
     service.start()
 
 
-def _all_committed(fleet: Fleet) -> bool:
+def all_committed(fleet: Fleet) -> bool:
+    """Whether the collector has committed all that is in the log."""
     try:
         stats = fetch_stats("127.0.0.1", fleet.port)
     except BrokerUnavailable:

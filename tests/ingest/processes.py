@@ -60,6 +60,14 @@ class Service:
         """Its exit status; None while it runs or when it was never started."""
         return None if self._process is None else self._process.poll()
 
+    def peak_mib(self) -> float:
+        """The most memory it has taken, in MiB, while it runs; 0 where the kernel does not tell."""
+        try:
+            lines = Path(f"/proc/{self._process.pid if self._process else 0}/status").read_text().splitlines()
+        except OSError:
+            return 0.0
+        return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+
     def wait(self, seconds: float = 60.0) -> int:
         """Wait for its end; returns the exit status."""
         if self._process is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta, timezone
 from pathlib import Path
@@ -451,7 +451,8 @@ def test_24_a_time_that_tells_no_zone(pipeline: Pipeline) -> None:
 def test_28_compressed_cut_and_joined_captures(pipeline: Pipeline, form: str) -> None:
     header = ",".join(COLUMNS) + "\n"
     members = [f"{header}{row(metric, '5')}\n".encode() for metric in (UTIL, TEMP)]
-    squeeze = {"plain": bytes, "zst": zstandard.ZstdCompressor().compress}.get(form, gzip.compress)
+    squeezers: dict[str, Callable[[bytes], bytes]] = {"plain": bytes, "zst": zstandard.ZstdCompressor().compress}
+    squeeze = squeezers.get(form, gzip.compress)
     data = b"".join(squeeze(member) for member in members)
     path = pipeline.folder / f"capture.csv.{form}"
     path.write_bytes(data[:-12] if form == "cut" else data)

@@ -8,19 +8,38 @@ from pathlib import Path
 import pytest
 
 from stores.base import Store
+from stores.influx import InfluxStore
+from stores.influx_client import InfluxConfig
 from stores.memory import MemoryStore
 from stores.sqlite import SqliteStore
 
-STORES: dict[str, Callable[[Path], Store]] = {
-    "sqlite": lambda folder: SqliteStore(folder / "readings.sqlite3"),
-    "memory": lambda folder: MemoryStore(),
+STORES: dict[str, Callable[[pytest.FixtureRequest], Store]] = {
+    "sqlite": lambda request: SqliteStore(request.getfixturevalue("tmp_path") / "readings.sqlite3"),
+    "memory": lambda request: MemoryStore(),
+    "influxdb": lambda request: InfluxStore(request.getfixturevalue("influx_config")),
 }
 
 
 @pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     """An empty store of each kind."""
-    opened = STORES[request.param](tmp_path)
+    opened = STORES[request.param](request)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+def local_store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    """An empty store of each kind that lives in this process."""
+    opened = STORES[request.param](request)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def influx_store(influx_config: InfluxConfig) -> Iterator[InfluxStore]:
+    """A store in a fresh bucket of the real server."""
+    opened = InfluxStore(influx_config)
     yield opened
     opened.close()
 

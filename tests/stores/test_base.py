@@ -6,6 +6,7 @@ import math
 import random
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -466,40 +467,49 @@ class TestEveryStore:
             query = _random_query(chance)
             assert store.readings(query) == _plain_answer(model, query), query
 
+    @pytest.mark.parametrize("seed", range(6))
+    def test_points_told_again_with_any_description_are_there_once_and_as_told_last(
+        self, store: Store, seed: int
+    ) -> None:
+        chance = random.Random(seed)
+        model: dict[tuple[int, str, str], Row] = {}
+        for _ in range(chance.randint(5, 25)):
+            block = _random_block(chance, by_time=False)
+            store.write([block])
+            _remember(model, block)
+        assert store.stats().readings == len(model)
+        for _ in range(20):
+            query = replace(_random_query(chance), hostnames=(), gpu_ids=(), models=(), namespaces=(), pods=())
+            found = store.readings(query)
+            assert [(*row.position, row.value) for row in found] == [
+                (*row.position, row.value) for row in _plain_answer(model, query)
+            ]
+
+    def test_a_point_told_again_for_another_host_is_found_there_alone(self, store: Store) -> None:
+        here, there = gpu(1), gpu(1, hostname="host-099", gpu_id=7)
+        store.write([one(here, START, a=1.0, b=2.0), one(here, START + 1, a=5.0)])
+        for _ in range(2):
+            assert store.write([one(there, START, a=3.0, b=4.0)]).written == 2
+            assert [(row.hostname, row.time_ns, row.value) for row in ask(store)] == [
+                ("host-000", START + 1, 5.0),
+                ("host-099", START, 3.0),
+                ("host-099", START, 4.0),
+            ]
+            assert ask(store, hostnames=("host-000",), metric_names=("b",)) == []
+            assert store.stats().readings == 3
+            assert store.stats().series == 2
+        # And back again, but for one of its readings: that one is still there, once.
+        store.write([one(here, START, a=6.0)])
+        assert values(ask(store)) == [5.0, 6.0, 4.0]
+        assert [row.hostname for row in ask(store, metric_names=("a",))] == ["host-000", "host-000"]
+        assert store.apply_retention(START + 1) == 2
+        assert values(ask(store)) == [5.0]
+
     def test_readers_and_writers_at_once(self, store: Store) -> None:
-        gpus = [gpu(number) for number in range(8)]
-        done = threading.Event()
-        errors: list[BaseException] = []
+        _read_and_write_at_once(store, whole=False)
 
-        def write(worker: int) -> None:
-            for step in range(40):
-                store.write([fleet(gpus, START + (step * 4 + worker) * 3 * SECOND)])
-
-        def read() -> None:
-            while not done.is_set():
-                rows = ask(store, limit=500)
-                assert rows == sorted(rows, key=lambda row: (-row.time_ns, row.gpu, row.metric_name))
-                # A point is written whole or not at all.
-                assert store.stats().readings % 16 == 0
-                assert len(ask(store, gpus=("GPU-0003",), limit=10_000)) % 2 == 0
-
-        def guarded(work: Any, *args: Any) -> None:
-            try:
-                work(*args)
-            except BaseException as error:
-                errors.append(error)
-
-        writers = [threading.Thread(target=guarded, args=(write, worker)) for worker in range(4)]
-        readers = [threading.Thread(target=guarded, args=(read,)) for _ in range(3)]
-        for thread in [*writers, *readers]:
-            thread.start()
-        for thread in writers:
-            thread.join()
-        done.set()
-        for thread in readers:
-            thread.join()
-        assert errors == []
-        assert store.stats().readings == 4 * 40 * 16
+    def test_readers_of_a_local_store_see_a_write_whole_or_not_at_all(self, local_store: Store) -> None:
+        _read_and_write_at_once(local_store, whole=True)
 
     def test_a_closed_store_says_so(self, store: Store) -> None:
         store.write([one(gpu(), START, U=1.0)])
@@ -515,6 +525,43 @@ class TestEveryStore:
         ):
             with pytest.raises(StoreError, match="closed"):
                 call()
+
+
+def _read_and_write_at_once(store: Store, *, whole: bool) -> None:
+    """Four writers and three readers; with ``whole``, readers never find a part of a write."""
+    gpus = [gpu(number) for number in range(8)]
+    done = threading.Event()
+    errors: list[BaseException] = []
+
+    def write(worker: int) -> None:
+        for step in range(40):
+            store.write([fleet(gpus, START + (step * 4 + worker) * 3 * SECOND)])
+
+    def read() -> None:
+        while not done.is_set():
+            rows = ask(store, limit=500)
+            assert rows == sorted(rows, key=lambda row: (-row.time_ns, row.gpu, row.metric_name))
+            assert len(set(keys(rows))) == len(rows)
+            parts = (store.stats().readings % 16, len(ask(store, gpus=("GPU-0003",), limit=10_000)) % 2)
+            assert not whole or parts == (0, 0)
+
+    def guarded(work: Any, *args: Any) -> None:
+        try:
+            work(*args)
+        except BaseException as error:
+            errors.append(error)
+
+    writers = [threading.Thread(target=guarded, args=(write, worker)) for worker in range(4)]
+    readers = [threading.Thread(target=guarded, args=(read,)) for _ in range(3)]
+    for thread in [*writers, *readers]:
+        thread.start()
+    for thread in writers:
+        thread.join()
+    done.set()
+    for thread in readers:
+        thread.join()
+    assert errors == []
+    assert store.stats().readings == 4 * 40 * 16
 
 
 def _write_uneven_fleet(store: Store) -> None:
@@ -541,10 +588,10 @@ def _pages_by_cursor(store: Store, step: int, **query: Any) -> list[Row]:
     return rows
 
 
-def _random_gpu(chance: random.Random) -> Gpu:
+def _random_gpu(chance: random.Random, number: int, mig_id: str) -> Gpu:
     return gpu(
-        chance.randrange(6),
-        mig_id=chance.choice(["", "", "1"]),
+        number,
+        mig_id=mig_id,
         hostname=chance.choice(["h1", "h2", "h3"]),
         gpu_id=chance.choice([None, 0, 1]),
         model_name=chance.choice(["A", "B"]),
@@ -557,17 +604,15 @@ def _random_time(chance: random.Random) -> int:
     return START + chance.choice([chance.randrange(5), chance.randrange(10) * MINUTE, chance.randrange(90 * MINUTE)])
 
 
-def _random_block(chance: random.Random) -> PointBlock:
-    gpus = [_random_gpu(chance) for _ in range(chance.randint(1, 6))]
+def _random_block(chance: random.Random, *, by_time: bool = True) -> PointBlock:
+    """Points of GPUs that move about; ``by_time``: where one is at a time is the same in every block."""
     metrics = chance.sample("abcd", chance.randint(1, 4))
-    points: list[Point] = [
-        (
-            chance.randrange(len(gpus)),
-            _random_time(chance),
-            [chance.choice([None, chance.random(), 1.0]) for _ in metrics],
-        )
-        for _ in range(chance.randint(0, 30))
-    ]
+    gpus: list[Gpu] = []
+    points: list[Point] = []
+    for place in range(chance.randint(0, 30)):
+        number, mig_id, time_ns = chance.randrange(6), chance.choice(["", "", "1"]), _random_time(chance)
+        gpus.append(_random_gpu(random.Random(f"{number} {mig_id} {time_ns}") if by_time else chance, number, mig_id))
+        points.append((place, time_ns, [chance.choice([None, chance.random(), 1.0]) for _ in metrics]))
     return PointBlock(gpus, metrics, points)
 
 

@@ -26,5 +26,5 @@ def test_memory_makes_no_file(tmp_path: Path) -> None:
 
 
 def test_an_unknown_type_names_what_is_allowed(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="STORAGE_TYPE: 'redis' is not a store: use sqlite or memory"):
+    with pytest.raises(StoreError, match="STORAGE_TYPE: 'redis' is not a store: use sqlite, influxdb or memory"):
         open_store("redis", sqlite_path=tmp_path / "r.sqlite3")

@@ -8,11 +8,13 @@ from typing import Any, Literal, cast
 from django.conf import settings
 from django.core.management.base import CommandError
 
+from broker.allocator import keep_memory
 from broker.connection import ConnectionLimits
-from broker.errors import LogFailed, LogLocked, LogUnusable
+from broker.errors import LogFailed, LogLocked, LogUnusable, TlsUnusable
 from broker.log import LogConfig
 from broker.server import ListenError, ServerConfig
 from broker.service import run
+from broker.tls import server_context
 from telemetry_site.flags import ServiceCommand
 from telemetry_site.service import stop_signals
 
@@ -29,13 +31,14 @@ class Command(ServiceCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Exit status: 0 stopped, 1 cannot start, 73 the log is another broker's, 74 an fsync failed."""
         _refuse_open_door()
+        keep_memory()
         try:
             asyncio.run(_serve())
         except LogLocked as error:
             raise CommandError(str(error), returncode=EXIT_LOCKED) from error
         except LogFailed as error:
             raise CommandError(f"{error}: start again to recover", returncode=EXIT_LOG_FAILED) from error
-        except (LogUnusable, ListenError) as error:
+        except (LogUnusable, ListenError, TlsUnusable) as error:
             raise CommandError(str(error)) from error
 
 
@@ -45,14 +48,21 @@ async def _serve() -> None:
         segment_bytes=settings.SEGMENT_BYTES,
         fsync=cast(Literal["always", "interval", "never"], settings.FSYNC),
         buffer_messages=settings.BUFFER_SIZE,
+        retention_bytes=settings.RETENTION_BYTES,
+        retention_age_s=settings.RETENTION_AGE,
         free_space_reserve=settings.FREE_SPACE_RESERVE,
     )
+    cert, key, client_ca = settings.BROKER_TLS_CERT, settings.BROKER_TLS_KEY, settings.BROKER_TLS_CA
+    encrypted = bool(cert or key)
     config = ServerConfig(
         host=tcp.host,
         port=tcp.port,
         http_host=http.host,
         http_port=http.port,
         http_token="" if http.is_loopback else settings.BROKER_TOKEN,
+        tls=server_context(cert, key, client_ca) if encrypted else None,
+        # Probes have no certificates: /health is open, the token guards the rest.
+        http_tls=server_context(cert, key) if encrypted else None,
         fsync=settings.FSYNC,
         limits=ConnectionLimits(max_frame=settings.MAX_FRAME_BYTES, token=settings.BROKER_TOKEN),
         max_connections=settings.MAX_CONNECTIONS,

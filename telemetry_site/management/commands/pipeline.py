@@ -13,6 +13,8 @@ from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
+from stores.base import StoreError
+from stores.current import get_store, reset_store
 from telemetry_site.env import Address
 from telemetry_site.flags import ServiceCommand
 from telemetry_site.options import FLUSH_INTERVAL
@@ -35,6 +37,7 @@ class Command(ServiceCommand):
             _free_or_given(settings.HTTP_ADDR, "HTTP_ADDR"),
         )
         web = _free_or_given(Address(settings.HOST, settings.PORT), "PORT")
+        _check_store()
         call_command("migrate", verbosity=0, interactive=False)
         password = _make_admin()
         source = settings.SOURCE
@@ -53,8 +56,9 @@ class Command(ServiceCommand):
         if not FLUSH_INTERVAL.is_given():
             environ["FLUSH_INTERVAL"] = "1s"  # somebody is looking: the first answers should not take ten seconds
         base = f"http://{_reachable(web)}"
+        broker_url = f"{'https' if settings.BROKER_TLS_CERT else 'http'}://{_reachable(broker_http)}"
         services = [
-            Service("broker", python("runbroker"), ready_url=f"http://{_reachable(broker_http)}/health"),
+            Service("broker", python("runbroker"), ready_url=f"{broker_url}/health"),
             Service("web", python("serve"), ready_url=f"{base}/ready"),
             Service("streamer", python("stream"), may_end=True),
         ]
@@ -71,7 +75,7 @@ class Command(ServiceCommand):
                 f"             user {ADMIN_NAME}, password {password}  (shown this once; manage.py changepassword {ADMIN_NAME})"
             )
         lines += [
-            f"  Broker     http://{_reachable(broker_http)}/stats",
+            f"  Broker     {broker_url}/stats",
             f"  Source     {_described(source)}",
             "",
             "  Ctrl-C stops everything.",
@@ -79,6 +83,18 @@ class Command(ServiceCommand):
         ]
         if not asyncio.run(_run(services, environ, lines)):
             raise CommandError("a service did not end cleanly: see its lines above")
+
+
+def _check_store() -> None:
+    """Say at once what is wrong with a store that is somebody else's server, instead of starting services that wait for it."""
+    if settings.STORAGE_TYPE != "influxdb":
+        return
+    try:
+        get_store().ping()
+    except StoreError as error:
+        raise CommandError(str(error)) from error
+    finally:
+        reset_store()
 
 
 async def _run(services: list[Service], environ: dict[str, str], banner: list[str]) -> bool:
