@@ -1,4 +1,4 @@
-"""What the settings say to a collector, wherever it runs."""
+"""What the settings say to a collector and to a streamer, wherever they run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from django.core.management.base import CommandError
 from broker.client import client_context
 from broker.errors import TlsUnusable
 from ingest.collector import CollectConfig
+from ingest.live import LiveConfig, LiveSource
+from ingest.scraper import ScrapeConfig, Scraper
+from ingest.shards import Shard
+from ingest.simulate_source import SimulateSource
+from ingest.simulator import ALL_METRICS, DEFAULT_METRICS, FleetShape
+from ingest.streamer import StreamConfig
+from ingest.targets import Targets
 
 
 def broker_tls() -> ssl.SSLContext | None:
@@ -33,3 +40,67 @@ def collect_config() -> CollectConfig:
         flush_interval=settings.FLUSH_INTERVAL,
         retention=settings.RETENTION_PERIOD,
     )
+
+
+def stream_config() -> StreamConfig:
+    """The configuration of a streamer of captures from django.conf.settings."""
+    return StreamConfig(
+        csv_path=settings.CSV_PATH,
+        host=settings.MQ_HOST,
+        port=settings.MQ_PORT,
+        token=settings.BROKER_TOKEN,
+        tls=broker_tls(),
+        state_dir=settings.STATE_DIR,
+        instance_id=settings.INSTANCE_ID,
+        batch_size=settings.BATCH_SIZE,
+        collect_interval=settings.COLLECT_INTERVAL,
+        rate=settings.RATE,
+        loop=settings.LOOP,
+        timestamps=settings.TIMESTAMPS,
+        retention=settings.RETENTION_PERIOD,
+        zone=settings.CSV_TZ,
+        shard=Shard(*settings.SHARD),
+        follow=settings.FOLLOW,
+        speed=settings.SPEED,
+    )
+
+
+def live_config(*, once: bool = False) -> LiveConfig:
+    """The configuration of a streamer of a live source from django.conf.settings."""
+    return LiveConfig(
+        host=settings.MQ_HOST,
+        port=settings.MQ_PORT,
+        token=settings.BROKER_TOKEN,
+        tls=broker_tls(),
+        state_dir=settings.STATE_DIR,
+        instance_id=settings.INSTANCE_ID,
+        batch_size=settings.BATCH_SIZE,
+        collect_interval=settings.COLLECT_INTERVAL,
+        interval=settings.SCRAPE_INTERVAL,
+        spool_bytes=settings.SPOOL_BYTES,
+        once=once,
+    )
+
+
+def live_source() -> LiveSource:
+    """The live source that SOURCE names. Raises SourceError."""
+    shard = Shard(*settings.SHARD)
+    if settings.SOURCE == "simulate":
+        shape = FleetShape(
+            hosts=settings.SIM_HOSTS,
+            gpus_per_host=settings.SIM_GPUS_PER_HOST,
+            seed=settings.SIM_SEED,
+            metrics=ALL_METRICS if settings.SIM_METRICS == "all" else DEFAULT_METRICS,
+            faults=settings.SIM_FAULTS,
+        )
+        return SimulateSource(shape, settings.SCRAPE_INTERVAL, shard)
+    config = ScrapeConfig(
+        interval=settings.SCRAPE_INTERVAL,
+        timeout=settings.SCRAPE_TIMEOUT,
+        max_bytes=settings.SCRAPE_MAX_BYTES,
+        token=settings.SCRAPE_TOKEN,
+        user=settings.SCRAPE_USER,
+        password=settings.SCRAPE_PASSWORD,
+        ca_file=settings.SCRAPE_TLS_CA,
+    )
+    return Scraper(config, Targets(settings.TARGETS, shard))

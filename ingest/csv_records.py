@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections import deque
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple, Protocol
 
 from readings.reasons import BAD_FIELD, SHORT_ROW
 
@@ -44,6 +44,16 @@ class _CutLine(_BadLine):
     reason = SHORT_ROW
 
 
+class Lines(Protocol):
+    """What lines are read from."""
+
+    def readline(self, limit: int, /) -> bytes:
+        """One line, of ``limit`` bytes at most; nothing at the end."""
+
+    def tell(self) -> int:
+        """Where the next one begins."""
+
+
 class CsvRecords:
     """An iterator over the records of a UTF-8 file that is open in binary mode, from its current position.
 
@@ -51,7 +61,7 @@ class CsvRecords:
     there goes on exactly where this one stopped. Blank lines are passed over. Raises OSError when the file cannot be read.
     """
 
-    def __init__(self, file: BinaryIO, *, line: int = 1) -> None:
+    def __init__(self, file: Lines, *, line: int = 1) -> None:
         self.position = file.tell()
         self.line = line
         self._file = file
@@ -74,6 +84,11 @@ class CsvRecords:
             self.line += len(self._taken)
             if fields:
                 return Record(first_line, fields)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing was taken from the file beyond ``position``."""
+        return not self._again
 
     def raw(self) -> str:
         """The text of the record given last, cut when long."""

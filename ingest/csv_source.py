@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
+from datetime import UTC, tzinfo
 from typing import BinaryIO, NamedTuple
+from zlib import crc32
 
+import numpy as np
+import numpy.typing as npt
+
+from ingest.csv_columns import ColumnReader
 from ingest.csv_header import Header, parse_header
 from ingest.csv_records import BadRecord, CsvRecords, Record
-from ingest.csv_rows import RowReader, Sample
+from ingest.csv_rows import RowReader
 from ingest.errors import SourceError
 from ingest.resume import ResumeState
+from ingest.samples import RefusedRow, Sample
+from ingest.shards import WHOLE, Shard
+from ingest.unpacked import STDIN, Ahead, is_truncated, open_capture
 from readings.checks import Refused
-from readings.reasons import LABEL_CONFLICT
+from readings.columns import Columns, Ints, join
+from readings.reasons import BAD_FIELD, LABEL_CONFLICT
 from readings.times import parse_time
+from readings.units import SourceUnits
 
 UTF8_BOM = b"\xef\xbb\xbf"
 _SCAN_STEP = 10_000
+# What is read by column at once, and how many rows by themselves where that cannot be.
+BLOCK_BYTES = 2 << 20
+CAREFUL_ROWS = 1000
+# Rows in a row that are of one shard, so that the metrics of a GPU mostly stay together.
+SHARD_LINES = 100
+# Captures are sorted by metric: of a fleet's first sample this much holds all metrics, in all but the largest.
+_UNITS_BYTES = 8 << 20
 _OTHER_FORMATS = {
     b"\xff\xfe": "is UTF-16 text",
     b"\xfe\xff": "is UTF-16 text",
-    b"\x1f\x8b": "is compressed (gzip)",
-    b"\x28\xb5\x2f\xfd": "is compressed (zstd)",
     b"PK\x03\x04": "is a zip archive or a spreadsheet",
 }
-
-
-class RefusedRow(NamedTuple):
-    """A row that gave no reading: its line, reason, detail and text."""
-
-    line: int
-    reason: str
-    detail: str
-    raw: str
 
 
 class Chunk(NamedTuple):
@@ -47,6 +54,12 @@ class Chunk(NamedTuple):
     position: int
     line: int
     done: bool
+    columns: Columns | None = None  # where the rows were read by column; then ``samples`` is empty
+
+    @property
+    def size(self) -> int:
+        """How many readings."""
+        return len(self.samples) if self.columns is None else self.columns.size
 
 
 class CsvSource:
@@ -55,31 +68,57 @@ class CsvSource:
     Every method may raise SourceError, with the path in its text.
     """
 
-    def __init__(self, path: str, file: BinaryIO, *, needs_timestamp: bool) -> None:
+    def __init__(
+        self,
+        path: str,
+        file: BinaryIO,
+        *,
+        needs_timestamp: bool,
+        zone: tzinfo = UTC,
+        shard: Shard = WHOLE,
+        follow: bool = False,
+    ) -> None:
         self.path = path
-        self._file = file
+        self._file = Ahead(file, whole_lines=follow)
+        self._records: CsvRecords
+        self._shard = shard
+        # Captures with one beginning, as those of a rotated log, are shared out evenly too.
+        self._shard_start = crc32(os.fsencode(os.path.basename(path)))
         self._needs_timestamp = needs_timestamp
         with _naming(path):
-            self.size = os.fstat(file.fileno()).st_size
+            self.size = 0 if path == STDIN else os.fstat(file.fileno()).st_size
             self._header = self._read_header()
-            self._rows = RowReader(self._header, needs_timestamp=needs_timestamp)
+            self._zone = zone
+            self._rows = RowReader(self._header, needs_timestamp=needs_timestamp, units=self._find_units(), zone=zone)
+            self._columns = ColumnReader(
+                self._header, self._rows, (lambda text: parse_time(text, zone)) if needs_timestamp else None
+            )
             self._start = self._records.position, self._records.line
 
     @classmethod
-    def open(cls, path: str, *, needs_timestamp: bool) -> CsvSource:
+    def open(
+        cls,
+        path: str,
+        *,
+        needs_timestamp: bool,
+        zone: tzinfo = UTC,
+        shard: Shard = WHOLE,
+        follow: bool = False,
+    ) -> CsvSource:
         """Open a capture and read its header. Raises SourceError, in one line, for whatever is not one."""
         if not path:
             raise SourceError("CSV_PATH (--csv-path): no capture given: name a CSV file of DCGM metrics")
         with _naming(path):
             # Looked at before it is opened: opening a named pipe would wait for a writer.
-            mode = os.stat(path).st_mode
-            if stat.S_ISDIR(mode):
-                raise SourceError("is a directory: name one CSV file")
-            if not stat.S_ISREG(mode):
-                raise SourceError("is not a regular file")
-            file = Path(path).open("rb")  # noqa: SIM115 - closed by close()
+            if path != STDIN:
+                mode = os.stat(path).st_mode
+                if stat.S_ISDIR(mode):
+                    raise SourceError("is a directory: name one CSV file")
+                if not stat.S_ISREG(mode):
+                    raise SourceError("is not a regular file")
+            file = open_capture(path)
         try:
-            return cls(path, file, needs_timestamp=needs_timestamp)
+            return cls(path, file, needs_timestamp=needs_timestamp, zone=zone, shard=shard, follow=follow)
         except BaseException:
             file.close()
             raise
@@ -111,18 +150,99 @@ class CsvSource:
                 if record is None:
                     done = True
                     break
-                if isinstance(record, BadRecord):
-                    refused.append(RefusedRow(*record))
-                    continue
-                try:
-                    samples.append(self._rows.read(record.fields))
-                except Refused as error:
-                    if not self._repeats_header(record):
-                        refused.append(RefusedRow(record.line, error.reason, error.detail, records.raw()))
+                self._take(record, records, samples, refused)
+            if done and is_truncated(self._file):
+                refused.append(RefusedRow(records.line, BAD_FIELD, "the compressed file ends before its end", ""))
         counts = Counter(row.reason for row in refused)
         if self._rows.conflicts > conflicts:
             counts[LABEL_CONFLICT] += self._rows.conflicts - conflicts
         return Chunk(samples, refused, counts, records.position, records.line, done)
+
+    def read_block(self) -> Chunk:
+        """Further rows, as many as a block of bytes holds, by column; ``done`` when there are no more."""
+        records = self._records
+        start, first_line = records.position, records.line
+        with _naming(self.path):
+            if not records.is_at_rest:
+                return self._read_carefully()
+            block = self._file.read_some(BLOCK_BYTES) if self.path == STDIN else self._file.read(BLOCK_BYTES)
+            cut = block.rfind(b"\n") + 1
+            if not cut and len(block) < BLOCK_BYTES and not self._file.whole_lines:
+                cut = len(block)
+            self._file.push(block[cut:])
+            parsed = self._columns.read(block[:cut]) if cut else None
+            if parsed is None:
+                self._file.push(block[:cut])
+                return self._read_carefully()
+            lines = block.count(b"\n", 0, cut) + (not block.endswith(b"\n", 0, cut))
+            careful = (
+                self._read_odd(block[:cut], parsed.odd, records.line)
+                if parsed.odd
+                else Chunk([], [], Counter(), 0, 0, False)
+            )
+            self._records = CsvRecords(self._file, line=first_line + lines)
+        counts = careful.counts
+        if parsed.conflicts:
+            counts[LABEL_CONFLICT] += parsed.conflicts
+        columns = parsed.columns
+        if self._shard.total > 1:
+            columns = columns.where(self._are_ours(parsed.lines + first_line))
+        if careful.samples:
+            columns = join([columns, Columns.of(careful.samples)])
+        return Chunk([], careful.refused, counts, start + cut, self._records.line, False, columns)
+
+    def _is_ours(self, line: int) -> bool:
+        return self._shard.has_number(line // SHARD_LINES + self._shard_start)
+
+    def _are_ours(self, lines: Ints) -> npt.NDArray[np.bool_]:
+        return np.equal((lines // SHARD_LINES + self._shard_start) % self._shard.total, self._shard.place)
+
+    def _read_carefully(self) -> Chunk:
+        chunk = self.read(CAREFUL_ROWS)
+        return chunk._replace(samples=[], columns=Columns.of(chunk.samples))
+
+    def _read_odd(self, block: bytes, odd: list[int], first_line: int) -> Chunk:
+        """Rows of a block that are to be read by themselves: their numbers in it."""
+        lines = block.splitlines(keepends=True) if b"\r" not in block else block.split(b"\n")
+        samples: list[Sample] = []
+        refused: list[RefusedRow] = []
+        conflicts = self._rows.conflicts
+        for number in odd:
+            records = CsvRecords(io.BytesIO(lines[number]), line=first_line + number)
+            for record in records:
+                self._take(record, records, samples, refused)
+        counts = Counter(row.reason for row in refused)
+        if self._rows.conflicts > conflicts:
+            counts[LABEL_CONFLICT] += self._rows.conflicts - conflicts
+        return Chunk(samples, refused, counts, 0, 0, False)
+
+    def _take(
+        self, record: Record | BadRecord, records: CsvRecords, samples: list[Sample], refused: list[RefusedRow]
+    ) -> None:
+        if isinstance(record, BadRecord):
+            if self._is_ours(record.line):
+                refused.append(RefusedRow(*record))
+            return
+        if not self._is_ours(record.line):
+            return
+        try:
+            samples.append(self._rows.read(record.fields))
+        except Refused as error:
+            if not self._repeats_header(record):
+                refused.append(RefusedRow(record.line, error.reason, error.detail, records.raw()))
+
+    def has_ended(self) -> bool:
+        """Whether nothing more will come to a file that is followed: another one has its name, and all of it is read."""
+        if not self._file.whole_lines:
+            return True
+        try:
+            now = os.stat(self.path)
+        except OSError:
+            now = None
+        then = os.fstat(self._file.fileno())
+        if now is None or now.st_ino != then.st_ino or now.st_size < self.position:
+            self._file.whole_lines = False  # one more look: it may have grown before it was moved away
+        return False
 
     def rewind(self) -> None:
         """Go back to the first row."""
@@ -130,6 +250,8 @@ class CsvSource:
 
     def resume(self, state: ResumeState, timestamps: str) -> bool:
         """Go on where ``state`` says, if it speaks of this file as it is and of these timestamps; says whether it does."""
+        if self.path == STDIN:
+            return False
         with _naming(self.path):
             if state.position < self._start[0] or not state.fits(self.path, self._file, timestamps):
                 return False
@@ -164,7 +286,7 @@ class CsvSource:
                     continue
                 last_text = record.fields[column]
                 try:
-                    time_ns = parse_time(last_text)
+                    time_ns = parse_time(last_text, self._zone)
                 except ValueError:
                     continue
                 newest_of_all = time_ns if newest_of_all is None else max(newest_of_all, time_ns)
@@ -184,10 +306,10 @@ class CsvSource:
             raise SourceError("is empty: a capture begins with a header line")
         for magic, problem in _OTHER_FORMATS.items():
             if start.startswith(magic):
-                raise SourceError(f"{problem}: give an uncompressed CSV file in UTF-8")
+                raise SourceError(f"{problem}: give a CSV file in UTF-8")
         if b"\0" in start:
-            raise SourceError("is UTF-16 or binary: give an uncompressed CSV file in UTF-8")
-        self._file.seek(len(UTF8_BOM) if start.startswith(UTF8_BOM) else 0)
+            raise SourceError("is UTF-16 or binary: give a CSV file in UTF-8")
+        self._file.push(start.removeprefix(UTF8_BOM))
         self._records = CsvRecords(self._file)
         first = next(self._records, None)
         if first is None:
@@ -195,12 +317,22 @@ class CsvSource:
         if isinstance(first, BadRecord):
             raise SourceError(f"line {first.line} is no CSV header: {first.problem}")
         header = parse_header(first.fields, needs_timestamp=self._needs_timestamp)
-        if next(self._records, None) is None:
+        some = self._file.read_some(4096)
+        while some and not some.strip():
+            some = self._file.read_some(4096)
+        if not some and not self._file.whole_lines:
             raise SourceError("has a header and no rows")
-        self._file.seek(len(UTF8_BOM) if start.startswith(UTF8_BOM) else 0)
-        self._records = CsvRecords(self._file)
-        next(self._records)
+        self._file.push(some)
+        self._records = CsvRecords(self._file, line=self._records.line)
         return header
+
+    def _find_units(self) -> SourceUnits:
+        """What the beginning of the capture tells of its units, before any row of it is read."""
+        units = SourceUnits()
+        start = self._file.read_some(_UNITS_BYTES) if self.path == STDIN else self._file.read(_UNITS_BYTES)
+        units.note_text(start.decode("utf-8", "replace"))
+        self._file.push(start)
+        return units
 
     def _repeats_header(self, record: Record) -> bool:
         """Captures that were appended to each other have a header in the middle. It is never a reading: its value is a word."""

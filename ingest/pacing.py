@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from readings.columns import Columns
+from readings.times import SECOND
+
 CHUNK_ROWS = 5000
 TICKS_PER_SECOND = 10
 
@@ -34,3 +37,27 @@ class Pacer:
         now = self._clock()
         self._due = max(self._due, now - 1.0) + readings / self._rate
         return max(0.0, self._due - now)
+
+
+class SpeedPacer:
+    """Gives readings out as their own times tell, ``speed`` times as fast. Those of one moment come together."""
+
+    chunk = 200
+
+    def __init__(self, speed: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._speed = speed
+        self._clock = clock
+        self._first_ns: int | None = None
+        self._newest_ns = 0
+        self._began = 0.0
+
+    def took(self, columns: Columns) -> float:
+        """Look at the times of readings that were just taken; returns the seconds until the next are due."""
+        if not columns.size:
+            return 0.0
+        if self._first_ns is None:
+            self._first_ns = self._newest_ns = int(columns.time_ns.min())
+            self._began = self._clock()
+        self._newest_ns = max(self._newest_ns, int(columns.time_ns.max()))
+        due = self._began + (self._newest_ns - self._first_ns) / SECOND / self._speed
+        return max(0.0, due - self._clock())

@@ -11,16 +11,24 @@ import hashlib
 import logging
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 import msgspec
 
 from ingest.errors import StateError
+from ingest.unpacked import is_packed
 
 logger = logging.getLogger(__name__)
 
 HEAD_BYTES = 64 * 1024
 TAIL_BYTES = 4 * 1024
+
+
+class HasDescriptor(Protocol):
+    """An open file."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
 
 
 class FileId(msgspec.Struct, frozen=True):
@@ -31,9 +39,12 @@ class FileId(msgspec.Struct, frozen=True):
     tail: str
 
     @classmethod
-    def of(cls, file: BinaryIO, position: int) -> FileId:
+    def of(cls, file: HasDescriptor, position: int) -> FileId:
         """Identify an open file that was read up to ``position``. Uses positioned reads only. Raises OSError."""
         descriptor = file.fileno()
+        if is_packed(file):  # the position is none of the file's own: it is known by its size and its beginning
+            size = os.fstat(descriptor).st_size
+            return cls(os.fstat(descriptor).st_ino, _digest(os.pread(descriptor, HEAD_BYTES, 0)), _digest(b"%d" % size))
         head = os.pread(descriptor, min(HEAD_BYTES, position), 0)
         start = max(0, position - TAIL_BYTES)
         tail = os.pread(descriptor, position - start, start)
@@ -51,16 +62,18 @@ class ResumeState(msgspec.Struct, frozen=True):
     shift_ns: int
 
     @classmethod
-    def at(cls, path: str, file: BinaryIO, *, position: int, line: int, timestamps: str, shift_ns: int) -> ResumeState:
+    def at(
+        cls, path: str, file: HasDescriptor, *, position: int, line: int, timestamps: str, shift_ns: int
+    ) -> ResumeState:
         """The state of a run that came to ``position`` of an open file. Raises OSError."""
         return cls(_shown(path), FileId.of(file, position), position, line, timestamps, shift_ns)
 
-    def fits(self, path: str, file: BinaryIO, timestamps: str) -> bool:
+    def fits(self, path: str, file: HasDescriptor, timestamps: str) -> bool:
         """Whether it speaks of this file, still with the same beginning, and of the same wish for times. Raises OSError."""
         return (
             self.path == _shown(path)
             and self.timestamps == timestamps
-            and 0 <= self.position <= os.fstat(file.fileno()).st_size
+            and (is_packed(file) or 0 <= self.position <= os.fstat(file.fileno()).st_size)
             and self.file == FileId.of(file, self.position)
         )
 

@@ -12,6 +12,7 @@ import ssl
 import time
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,14 +20,17 @@ from broker.client import BrokerClient
 from ingest.csv_source import Chunk, CsvSource
 from ingest.dead_letters import DeadLetters
 from ingest.errors import StateError
-from ingest.pacing import Pacer
+from ingest.pacing import Pacer, SpeedPacer
 from ingest.positions import Gathering, Positions
 from ingest.progress import Progress, progress_bar
 from ingest.publisher import Batch, Publisher
 from ingest.resume import ResumeStore
+from ingest.shards import WHOLE, Shard
 from ingest.tasks import all_of, first_of, pause
 from ingest.timestamps import Choice, Stamper, choose, spell_duration
-from readings.grouping import BlockBuilder
+from ingest.unpacked import STDIN
+from readings.columns import Columns
+from readings.columns import blocks as blocks_of
 from readings.model import PointBlock
 from readings.times import SECOND, format_time
 
@@ -40,6 +44,7 @@ DRAIN_SECONDS = 7.0
 # With the broker away there is nothing to wait for: the position is kept.
 DRAIN_SECONDS_AWAY = 1.0
 CLOCK_SLACK_NS = 300 * SECOND
+FOLLOW_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,11 @@ class StreamConfig:
     loop: bool = False
     timestamps: str = "auto"
     retention: float = 0.0
+    zone: tzinfo = UTC
+    shard: Shard = WHOLE
+    follow: bool = False
+    speed: float = 0.0
+    last_ns: int | None = None  # the newest time, where that is of more than this capture
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +86,7 @@ class _Portion(NamedTuple):
     """A chunk on its way from one loop to the other, and by how much its times were moved."""
 
     chunk: Chunk
+    columns: Columns
     shift_ns: int
 
 
@@ -86,12 +97,32 @@ async def stream(config: StreamConfig, stop: asyncio.Event) -> StreamTotals:
     """
     store = ResumeStore(config.state_dir, config.instance_id, config.csv_path)
     await asyncio.to_thread(store.prepare)
-    source = await asyncio.to_thread(CsvSource.open, config.csv_path, needs_timestamp=config.timestamps != "now")
+    source = await asyncio.to_thread(
+        CsvSource.open,
+        config.csv_path,
+        needs_timestamp=config.timestamps != "now",
+        zone=config.zone,
+        shard=config.shard,
+        follow=config.follow,
+    )
     try:
         with progress_bar(source.size, source.name) as progress:
             return await Streamer(config, source, store, stop, progress).run()
     finally:
         source.close()
+
+
+async def last_time_of(config: StreamConfig, path: str, stop: asyncio.Event) -> int | None:
+    """The newest time in a capture, in ns; None without any. Raises SourceError."""
+
+    def find() -> int | None:
+        source = CsvSource.open(path, needs_timestamp=True, zone=config.zone)
+        try:
+            return source.last_time(time.time_ns() + CLOCK_SLACK_NS, stop.is_set)
+        finally:
+            source.close()
+
+    return await asyncio.to_thread(find)
 
 
 class Streamer:
@@ -166,11 +197,16 @@ class Streamer:
 
     async def _choose_times(self) -> None:
         wish = self._config.timestamps
-        last_ns = None
-        if wish in {"auto", "shift"}:
+        last_ns = self._config.last_ns
+        if wish in {"auto", "shift"} and last_ns is None and self._config.csv_path != STDIN:
             latest_ns = time.time_ns() + CLOCK_SLACK_NS
             last_ns = await asyncio.to_thread(self._source.last_time, latest_ns, self._stop.is_set)
-        choice = choose(wish, last_ns, retention=self._config.retention, now_ns=time.time_ns())
+        choice = choose(
+            "source" if wish != "now" and self._config.csv_path == STDIN else wish,
+            last_ns,
+            retention=self._config.retention,
+            now_ns=time.time_ns(),
+        )
         self._stamper.choice = choice
         if choice.explanation:
             # In a loop the shift is another one each time; once is enough to understand it.
@@ -191,7 +227,8 @@ class Streamer:
     # Collect loop: source -> buffer, at the pace that is asked for, until the end or the stop signal.
 
     async def _collect(self) -> None:
-        pacer = Pacer(self._config.rate)
+        config = self._config
+        pacer: Pacer | SpeedPacer = SpeedPacer(config.speed) if config.speed else Pacer(config.rate)
         while True:
             began = time.monotonic()
             at_end = await self._collect_once(pacer)
@@ -208,28 +245,38 @@ class Streamer:
             await self._choose_times()
         await self._buffer.put(None)
 
-    async def _collect_once(self, pacer: Pacer) -> bool:
+    async def _collect_once(self, pacer: Pacer | SpeedPacer) -> bool:
         """One pass over the source; says whether it came to the end."""
         while not self._stop.is_set():
             portion = await asyncio.to_thread(self._read, pacer.chunk)
             self._progress.at(portion.chunk.position)
             await self._buffer.put(portion)
             if portion.chunk.done:
-                return True
-            seconds = pacer.took(len(portion.chunk.samples))
+                if not self._config.follow or await asyncio.to_thread(self._source.has_ended):
+                    return True
+                await pause(self._stop, FOLLOW_SECONDS)
+                continue
+            size = portion.columns.size
+            seconds = pacer.took(portion.columns) if isinstance(pacer, SpeedPacer) else pacer.took(size)
             if seconds > 0:
                 await pause(self._stop, seconds)
         return False
 
     def _read(self, max_rows: int) -> _Portion:
-        chunk = self._source.read(max_rows)
+        # By column where nothing is asked of single rows; at a pace, rows are taken in smaller numbers.
+        by_column = self._stamper.choice.mode != "now" and self._config.rate == 0 and self._config.speed == 0
+        chunk = self._source.read_block() if by_column else self._source.read(max_rows)
         if chunk.refused:
             self._keep_refused(chunk)
-        stamped = self._stamper.stamp(chunk.samples)
-        if not self._looked_at_age and stamped:
+        shift_ns = self._stamper.choice.shift_ns
+        if chunk.columns is not None:
+            columns = chunk.columns.shifted(shift_ns) if shift_ns else chunk.columns
+        else:
+            columns = Columns.of(self._stamper.stamp(chunk.samples))
+        if not self._looked_at_age and columns.size:
             self._looked_at_age = True
-            self._warn_of_age(max(sample.time_ns for sample in stamped))
-        return _Portion(chunk._replace(samples=stamped), self._stamper.choice.shift_ns)
+            self._warn_of_age(int(columns.time_ns.max()))
+        return _Portion(chunk._replace(samples=[], columns=columns), columns, shift_ns)
 
     def _warn_of_age(self, newest_ns: int) -> None:
         retention = self._config.retention
@@ -256,12 +303,13 @@ class Streamer:
 
     async def _publish_gathering(self) -> bool:
         """Gather for COLLECT_INTERVAL, or until there is enough, and publish that; says whether there may be more."""
-        builder = BlockBuilder()
+        parts: list[Columns] = []
+        gathered = 0
         counts: Counter[str] = Counter()
         last: _Portion | None = None
         more = True
         ends = 0.0
-        while last is None or (not last.chunk.done and len(builder) < GATHER_READINGS):
+        while last is None or (not self._is_last(last) and gathered < GATHER_READINGS):
             try:
                 portion = await asyncio.wait_for(self._buffer.get(), None if last is None else ends - time.monotonic())
             except TimeoutError:
@@ -273,15 +321,18 @@ class Streamer:
                 ends = time.monotonic() + self._config.collect_interval
             last = portion
             counts.update(portion.chunk.counts)
-            for sample in portion.chunk.samples:
-                builder.add(*sample)
+            parts.append(portion.columns)
+            gathered += portion.columns.size
         if last is not None:
             self._refused.update(counts)
-            await self._put_all(builder, Gathering(last.chunk.position, last.chunk.line, last.shift_ns), counts)
+            await self._put_all(parts, Gathering(last.chunk.position, last.chunk.line, last.shift_ns), counts)
         return more
 
-    async def _put_all(self, builder: BlockBuilder, gathering: Gathering, counts: Counter[str]) -> None:
-        blocks = await asyncio.to_thread(lambda: list(builder.blocks(self._config.batch_size)))
+    def _is_last(self, portion: _Portion) -> bool:
+        return portion.chunk.done and not self._config.follow
+
+    async def _put_all(self, parts: list[Columns], gathering: Gathering, counts: Counter[str]) -> None:
+        blocks = await asyncio.to_thread(lambda: list(blocks_of(parts, self._config.batch_size)))
         if not blocks and counts:
             blocks = [PointBlock([], [], [])]  # nothing but what was refused
         collected_at = format_time(time.time_ns())

@@ -1,15 +1,16 @@
-"""A made-up capture for trying the pipeline without a GPU. Every host, GPU and driver in it says that it is synthetic."""
+"""A made-up capture for trying the pipeline without a GPU: the simulator's fleet, written as a capture."""
 
 from __future__ import annotations
 
 import csv
-import random
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from ingest import simulator
+from ingest.simulator import Fleet
+from readings.model import Gpu
 from readings.times import format_time
 
 COLUMNS = (
@@ -26,17 +27,28 @@ COLUMNS = (
     "value",
     "labels_raw",
 )
-MODEL = "Synthetic GPU 80GB"
-DRIVER = "0.0.0-synthetic"
-# The names and bases are fixed, so the same numbers make the same file on every machine.
-_NAMESPACE = uuid.UUID("7d3e1f7e-6f0c-5d5e-9a43-000000000000")
+# What the captures that people have hold, in their order.
+METRICS = tuple(
+    f"DCGM_FI_DEV_{name}"
+    for name in (
+        "GPU_UTIL",
+        "MEM_COPY_UTIL",
+        "POWER_USAGE",
+        "GPU_TEMP",
+        "FB_USED",
+        "FB_FREE",
+        "DEC_UTIL",
+        "ENC_UTIL",
+        "SM_CLOCK",
+        "MEM_CLOCK",
+    )
+)
 _START_NS = 1_735_689_600_000_000_000  # 2025-01-01T00:00:00Z
-_MEMORY_MIB = 81_007
 
 
 @dataclass(frozen=True, slots=True)
-class FleetShape:
-    """How large a synthetic fleet is and how often it is sampled. Ten metrics a GPU and sample."""
+class CaptureShape:
+    """How large a synthetic capture's fleet is and how often it is sampled. Ten metrics a GPU and sample."""
 
     hosts: int = 4
     gpus_per_host: int = 8
@@ -50,7 +62,7 @@ class FleetShape:
         return self.hosts * self.gpus_per_host * self.samples * 10
 
 
-def write_capture(path: Path, shape: FleetShape) -> int:
+def write_capture(path: Path, shape: CaptureShape) -> int:
     """Write the capture; returns its rows. It appears under its name only when it is whole. Raises OSError."""
     draft = path.with_name(path.name + ".draft")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +72,7 @@ def write_capture(path: Path, shape: FleetShape) -> int:
     return rows
 
 
-def _write_rows(file: TextIO, shape: FleetShape) -> int:
+def _write_rows(file: TextIO, shape: CaptureShape) -> int:
     writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
     file.write(",".join(COLUMNS) + "\n")
     count = 0
@@ -70,55 +82,32 @@ def _write_rows(file: TextIO, shape: FleetShape) -> int:
     return count
 
 
-def capture_rows(shape: FleetShape) -> Iterator[tuple[str, ...]]:
+def capture_rows(shape: CaptureShape) -> Iterator[tuple[str, ...]]:
     """The rows in a real capture's order: sample by sample, in each the metrics one after the other, then GPU by GPU."""
-    rng = random.Random(shape.seed)  # noqa: S311 - made-up load, nothing secret
-    gpus = [(host, index) for host in range(1, shape.hosts + 1) for index in range(shape.gpus_per_host)]
-    load = {gpu: rng.choice((0.0, 0.0, 35.0, 80.0, 98.0)) for gpu in gpus}
+    fleet = Fleet(simulator.FleetShape(shape.hosts, shape.gpus_per_host, shape.seed, METRICS))
     for sample in range(shape.samples):
-        values = {}
-        for gpu in gpus:
-            if rng.random() < 0.03:
-                load[gpu] = rng.choice((0.0, 35.0, 80.0, 98.0))
-            values[gpu] = _metrics(load[gpu], rng)
-        for metric_number, metric in enumerate(values[gpus[0]]):
+        fleet.step(shape.interval_s)
+        readings = [reading for host in fleet.hosts for reading in fleet.readings(host)]
+        for number in range(len(METRICS)):
             # Exporters read the metrics one after the other: so their times differ by up to three seconds.
-            time_ns = _START_NS + (sample * shape.interval_s + metric_number // 3) * 1_000_000_000
-            for host, index in gpus:
-                yield _row(format_time(time_ns), metric, host, index, values[host, index][metric])
+            time_ns = _START_NS + (sample * shape.interval_s + number // 3) * 1_000_000_000
+            time = format_time(time_ns)
+            for gpu, name, value in readings[number :: len(METRICS)]:
+                yield _row(time, name, gpu, f"{value:.0f}" if value == int(value) else f"{value:.3f}")
 
 
-def _metrics(load: float, rng: random.Random) -> dict[str, str]:
-    busy = load > 0
-    utilisation = min(100, max(0, round(load + rng.uniform(-3, 3)))) if busy else 0
-    used = round(_MEMORY_MIB * (0.3 + load / 200)) if busy else 7
-    return {
-        "DCGM_FI_DEV_GPU_UTIL": str(utilisation),
-        "DCGM_FI_DEV_MEM_COPY_UTIL": str(round(utilisation * 0.6)),
-        "DCGM_FI_DEV_POWER_USAGE": f"{70 + utilisation * 5.2 + rng.uniform(0, 9):.3f}",
-        "DCGM_FI_DEV_GPU_TEMP": str(round(28 + utilisation * 0.4 + rng.uniform(0, 3))),
-        "DCGM_FI_DEV_FB_USED": str(used),
-        "DCGM_FI_DEV_FB_FREE": str(_MEMORY_MIB - used),
-        "DCGM_FI_DEV_DEC_UTIL": "0",
-        "DCGM_FI_DEV_ENC_UTIL": "0",
-        "DCGM_FI_DEV_SM_CLOCK": "1980" if busy else "345",
-        "DCGM_FI_DEV_MEM_CLOCK": "2619",
-    }
-
-
-def _row(timestamp: str, metric: str, host: int, index: int, value: str) -> tuple[str, ...]:
-    hostname = f"synthetic-{host:03d}"
-    gpu = f"GPU-{uuid.uuid5(_NAMESPACE, f'{hostname}/{index}')}"
+def _row(timestamp: str, metric: str, gpu: Gpu, value: str) -> tuple[str, ...]:
     labels = {
-        "DCGM_FI_DRIVER_VERSION": DRIVER,
-        "Hostname": hostname,
-        "UUID": gpu,
+        **gpu.labels,
+        "Hostname": gpu.hostname,
+        "UUID": gpu.uuid,
         "__name__": metric,
-        "device": f"nvidia{index}",
-        "gpu": str(index),
-        "instance": f"{hostname}:9400",
+        "device": gpu.device,
+        "gpu": str(gpu.gpu_id),
+        "instance": f"{gpu.hostname}:9400",
         "job": "synthetic_capture",
-        "modelName": MODEL,
+        "modelName": gpu.model_name,
     }
     raw = ",".join(f'{name}="{text}"' for name, text in labels.items())
-    return (timestamp, metric, str(index), f"nvidia{index}", gpu, MODEL, hostname, "", "", "", value, raw)
+    place = (str(gpu.gpu_id), gpu.device, gpu.uuid, gpu.model_name, gpu.hostname)
+    return (timestamp, metric, *place, gpu.container, gpu.pod, gpu.namespace, value, raw)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ingest.csv_rows import Sample
+from ingest.samples import Sample
 from readings.times import INT64_MAX, SECOND, format_time
 
 

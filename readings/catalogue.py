@@ -1,12 +1,13 @@
 """The catalogue of GPU metrics: what dcgm-exporter can give, under one name and one unit each.
 
 Names are DCGM's own. Aliases are the names of other dcgm-exporter generations for the same value in the same unit; names that
-also changed the unit are not here, since what they mean depends on the source. Ranges are hard: no working GPU goes beyond them,
+also changed the unit are in readings.units, since what they mean depends on the source. Ranges are hard: no working GPU goes beyond them,
 so a value outside is an error of measurement (wrong-field spikes, blanks), not an event.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -286,7 +287,7 @@ def _links() -> Iterator[MetricInfo]:
     ):
         yield MetricInfo(
             f"{_DEV}NVLINK_{part}_ERROR_COUNT_TOTAL",
-            (f"dcgm_nvlink_{old}_error_count_total",),
+            (f"dcgm_nvlink_{old}_error_count_total", f"{_DEV}NVLINK_{part}_ERROR_TOTAL"),
             f"NVLink {word}",
             "count",
             "counter",
@@ -377,6 +378,17 @@ def _exporter() -> Iterator[MetricInfo]:
         None,
         "Clock events in the exporter's window (its label window_size_in_ms); falls again, though exporters call it a counter.",
     )
+    for part, word in (("XID_ERRORS", "XID errors"), ("CLOCK_EVENTS", "Clock events")):
+        yield MetricInfo(
+            f"{_EXP}{part}_TOTAL",
+            (),
+            f"{word} in all",
+            "count",
+            "counter",
+            0,
+            None,
+            f"{word} since the exporter was started.",
+        )
     yield MetricInfo(
         _EXP + "GPU_HEALTH_STATUS",
         (),
@@ -396,18 +408,44 @@ CATALOGUE: Mapping[str, MetricInfo] = MappingProxyType({metric.name: metric for 
 _CANONICAL = {alias: metric.name for metric in CATALOGUE.values() for alias in (metric.name, *metric.aliases)}
 
 
+# What a GPU has several of: the labels that tell which one a row is of.
+PART_LABELS = ("nvlink", "xid", "clock_event", "health_watch")
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
 def canonical_name(name: str) -> str:
     """The one name of a metric: trimmed, aliases folded. A name that is not in the catalogue is its own."""
     known = _CANONICAL.get(name)
     if known is not None:
         return known
     trimmed = name.strip()
-    return _CANONICAL.get(trimmed, trimmed)
+    known = _CANONICAL.get(trimmed)
+    if known is None and ":" in trimmed:
+        whole, colon, part = trimmed.partition(":")
+        return _CANONICAL.get(whole, whole) + colon + part
+    return trimmed if known is None else known
+
+
+def name_of_part(name: str, labels: Mapping[str, str]) -> str:
+    """The metric's name for one of the several things of its kind that a GPU has: ``NAME:nvlink:3``.
+
+    Without it the rows of a GPU's links, XIDs and clock events would be one series with many values at one time.
+    """
+    for label in PART_LABELS:
+        value = labels.get(label)
+        if value:
+            name = f"{name}:{label}:{_NOT_PLAIN.sub('_', value)}"
+    return name
+
+
+def whole_of(name: str) -> str:
+    """The metric that a name of a part belongs to; any other name itself."""
+    return name.partition(":")[0]
 
 
 def info(name: str) -> MetricInfo | None:
-    """What is known of a metric, by its name or an alias; None for a metric that is not in the catalogue."""
-    return CATALOGUE.get(canonical_name(name))
+    """What is known of a metric, by its name, an alias or that of a part; None for a metric that is not in the catalogue."""
+    return CATALOGUE.get(whole_of(canonical_name(name)))
 
 
 def unit_of(name: str) -> str:

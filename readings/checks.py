@@ -7,7 +7,7 @@ from typing import cast
 
 import msgspec
 
-from readings.catalogue import CATALOGUE, canonical_name
+from readings.catalogue import CATALOGUE, canonical_name, whole_of
 from readings.labels import is_blank_text
 from readings.model import Gpu, Point, PointBlock
 from readings.reasons import (
@@ -61,6 +61,10 @@ _RANGES = {
 }
 
 
+def _range_of(name: str) -> tuple[float, float]:
+    return _RANGES.get(name) or _RANGES.get(whole_of(name), _UNBOUNDED)
+
+
 def parse_value(text: str) -> float:
     """The number that ``text`` is in plain decimal notation (blanks around it allowed). Raises Refused.
 
@@ -101,7 +105,7 @@ def problem_of(metric_name: str, value: float) -> str | None:
     problem = _number_problem(value)
     if problem is not None:
         return problem
-    low, high = _RANGES.get(metric_name, _UNBOUNDED)
+    low, high = _range_of(metric_name)
     return None if low <= value <= high else OUT_OF_RANGE
 
 
@@ -159,7 +163,7 @@ def _column_is_good(name: str, column: Sequence[float | None]) -> bool:
         if not values:
             return True
         total = sum(values)
-    low, high = _RANGES.get(name, _UNBOUNDED)
+    low, high = _range_of(name)
     highest = max(values)
     # min and max may step over a NaN, a sum cannot; it is also infinite when a value is.
     return (

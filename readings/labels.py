@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from readings.catalogue import PART_LABELS
+from readings.model import DRIVER_LABEL
+
 # What Prometheus adds on its own account: which series, which scrape job, which target. They say nothing of the GPU.
 DROPPED = frozenset({"__name__", "job", "instance"})
 
@@ -27,7 +30,15 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     "namespace": ("exported_namespace", "namespace", "pod_namespace"),
     "container": ("exported_container", "container", "container_name"),
 }
-_NO_EXTRA = DROPPED.union(*_COLUMNS.values())
+# Of a reading, not of its GPU: they come and go with values, or tell which of several parts a row is of.
+_OF_READINGS = {*PART_LABELS, "err_code", "err_msg", "health_error_code", "window_size_in_ms"}
+_HPC_JOB = "hpc_job"
+_NO_EXTRA = DROPPED.union(_OF_READINGS, {_HPC_JOB}, *_COLUMNS.values())
+# Labels that exporters have renamed: new -> the name they are kept under.
+_RENAMED = {
+    "DCGM_FI_SYSTEM_DRIVER_VERSION": DRIVER_LABEL,
+    "DCGM_FI_DEV_BOARD_SERIAL": "DCGM_FI_DEV_SERIAL",
+}
 
 
 def is_blank_text(value: str) -> bool:
@@ -71,14 +82,20 @@ def split_labels(labels: Mapping[str, str]) -> tuple[dict[str, str], dict[str, s
     """Labels as (columns, extras): what describes the GPU under our column names, and what is no column.
 
     Every spelling that exporters have used is folded. Columns: uuid, gpu_id (text), device, hostname, model_name, mig_id,
-    mig_profile, pod, namespace, container; those not told are absent.
+    mig_profile, pod, namespace, container; those not told are absent. A batch job (``hpc_job``) counts as a pod. What tells of one
+    reading only (which link, an error's text) is in neither.
     """
     columns = {}
     for column, names in _COLUMNS.items():
         value = next((labels[name] for name in names if _says(labels.get(name, ""))), None)
         if value is not None:
             columns[column] = value
-    extras = {name: value for name, value in labels.items() if name not in _NO_EXTRA and _says(value)}
+    if _HPC_JOB in labels and "pod" not in columns and _says(labels[_HPC_JOB]):
+        # A batch job is to a bare host what a pod is to a cluster: several rows for one GPU are shares of it.
+        columns |= {"namespace": _HPC_JOB, "pod": labels[_HPC_JOB]}
+    extras = {
+        _RENAMED.get(name, name): value for name, value in labels.items() if name not in _NO_EXTRA and _says(value)
+    }
     return columns, extras
 
 

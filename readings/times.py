@@ -6,7 +6,7 @@ Python's datetime stops at the microsecond; DCGM's tools write nanoseconds, so t
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
 
 SECOND = 1_000_000_000
@@ -35,16 +35,16 @@ def _in_range(ns: int, text: object) -> int:
 
 # A capture has many rows with one time, so most calls are answered from here.
 @lru_cache(maxsize=4096)
-def parse_time(text: str) -> int:
+def parse_time(text: str, zone: tzinfo = UTC) -> int:
     """``text`` as nanoseconds since 1970 UTC.
 
-    RFC 3339 with up to nanoseconds (further digits are cut off; without an offset it is UTC, never the machine's zone), or
+    RFC 3339 with up to nanoseconds (further digits are cut off; without an offset it is of ``zone``, never the machine's), or
     a Unix time in seconds, ms, µs or ns, told apart by magnitude. Raises ValueError with what is allowed.
     """
     stripped = text.strip()
     match = _RFC3339.fullmatch(stripped)
     if match is not None:
-        return _in_range(_from_match(match, text), text)
+        return _in_range(_from_match(match, text, zone), text)
     match = _NUMBER.fullmatch(stripped)
     if match is None:
         raise ValueError(f"bad time {text[:80]!r}: give {_ALLOWED}")
@@ -53,14 +53,14 @@ def parse_time(text: str) -> int:
     return _in_range(whole * unit + int((fraction + "0" * 9)[:9]) * unit // SECOND, text)
 
 
-def _from_match(match: re.Match[str], text: str) -> int:
+def _from_match(match: re.Match[str], text: str, naive: tzinfo) -> int:
     date, minutes, seconds, fraction, offset = match.groups()
     leap = seconds == "60"
     try:
         moment = datetime.fromisoformat(f"{date}T{minutes}{'59' if leap else seconds}")
     except ValueError as error:
         raise ValueError(f"bad time {text!r}: {error}") from None
-    whole = (moment.replace(tzinfo=_zone(offset, text)) - _EPOCH) // timedelta(seconds=1)
+    whole = (moment.replace(tzinfo=_zone(offset, text, naive)) - _EPOCH) // timedelta(seconds=1)
     if leap:
         # As in POSIX: the leap second has the number of the second after it. Only the end of a UTC day can have one.
         whole += 1
@@ -69,8 +69,10 @@ def _from_match(match: re.Match[str], text: str) -> int:
     return whole * SECOND + int(((fraction or "") + "0" * 9)[:9])
 
 
-def _zone(offset: str | None, text: str) -> timezone:
-    if offset is None or offset in "Zz":
+def _zone(offset: str | None, text: str, naive: tzinfo) -> tzinfo:
+    if offset is None:
+        return naive
+    if offset in "Zz":
         return UTC
     hours, minutes = int(offset[1:3]), int(offset[-2:])
     if hours > 23 or minutes > 59:

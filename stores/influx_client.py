@@ -178,10 +178,6 @@ class InfluxConnection:
                 if attempt == 1 and "RemoteDisconnected" in repr(error):
                     continue
                 raise StoreUnavailable(f"{self.name} does not answer: {_cause(error)}") from error
-            except UnicodeEncodeError as error:
-                raise StoreError(
-                    f"{self.name}: INFLUXDB_TOKEN, INFLUXDB_ORG and INFLUXDB_BUCKET must be plain text"
-                ) from error
         raise AssertionError("the second attempt returns or raises")
 
     def _connected(self) -> InfluxDBClient:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from readings.times import SECOND
 from stores.base import ReadingsQuery, Row, StoreStats
 from stores.influx_client import InfluxConnection, Series
 from stores.influx_lines import GPU, SHARE, SUPERSEDED, TAGS, decode_name
@@ -15,6 +16,8 @@ from stores.influx_query import Conditions, Params, conditions_of, select_each, 
 # The most points of one answer, so that a query far into the past is answered in bounded memory.
 _MOST_POINTS = 5_000
 _FEW_GPUS = 10
+_COUNTED_AT_ONCE_NS = 6 * 3600 * SECOND
+_MOST_PIECES = 64
 _NUMBERS = frozenset({"float", "integer", "unsigned"})
 # In the order of Row.
 _DESCRIPTION = ("uuid", "mig_id", "gpu_id", "device", "model", "hostname", "container", "pod", "namespace")
@@ -53,15 +56,20 @@ class Reader:
     def counts(self, before_ns: int | None = None) -> dict[tuple[str, str, str], int]:
         """How many readings each metric of each GPU has (by uuid, MIG instance, metric), of all times or before one."""
         counts: dict[tuple[str, str, str], int] = defaultdict(int)
-        conditions = Conditions()
-        conditions.between(None, before_ns)
         fields, some_superseded = self._fields()
-        if conditions.impossible or not fields:
+        first, last = self.edge_ns(newest=False), self.edge_ns(newest=True)
+        if not fields or first is None or last is None:
             return {}
-        self._count(fields, conditions, counts, 1)
-        if some_superseded:
-            conditions.is_superseded()
-            self._count(fields, conditions, counts, -1)
+        end = last + 1 if before_ns is None else min(last + 1, before_ns)
+        # In pieces, so that no question takes as long as the server gives one.
+        step = max(_COUNTED_AT_ONCE_NS, (end - first) // _MOST_PIECES)
+        for start in range(first, end, step):
+            conditions = Conditions()
+            conditions.between(start, min(start + step, end))
+            self._count(fields, conditions, counts, 1)
+            if some_superseded:
+                conditions.is_superseded()
+                self._count(fields, conditions, counts, -1)
         return {key: count for key, count in counts.items() if count > 0}
 
     def _count(

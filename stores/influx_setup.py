@@ -25,8 +25,8 @@ def check_config(config: InfluxConfig) -> None:
     ):  # fmt: skip
         if not value:
             raise StoreError(f"{name}: not set, and STORAGE_TYPE=influxdb needs it")
-    if not config.token.isascii() or not config.token.isprintable():
-        raise StoreError("INFLUXDB_TOKEN: holds characters that no token has")
+        if not value.isprintable() or (name == "INFLUXDB_TOKEN" and not value.isascii()):
+            raise StoreError(f"{name}: holds characters that cannot be in it")
     if 0 < config.retention < SHORTEST_RETENTION:
         raise StoreError(
             f"RETENTION_PERIOD (--retention-period): {config.retention:g}s is too short: InfluxDB keeps readings for 1h at "

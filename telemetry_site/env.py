@@ -7,8 +7,10 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import Generic, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 T = TypeVar("T")
 
@@ -35,11 +37,13 @@ class Option(Generic[T]):
     help: str
     groups: tuple[str, ...]
     secret: bool = False
+    flag_name: str = ""
+    many: bool = False  # a list: as a flag it may stand as several words
 
     @property
     def flag(self) -> str:
-        """The command-line form: ``BATCH_SIZE`` is ``--batch-size``."""
-        return "--" + self.name.lower().replace("_", "-")
+        """The command-line form: ``BATCH_SIZE`` is ``--batch-size``, unless it has a name of its own there."""
+        return "--" + (self.flag_name or self.name.lower().replace("_", "-"))
 
     def text(self, environ: Mapping[str, str]) -> str:
         """The text that is to be parsed: from NAME, else from the file that NAME_FILE names, else the default."""
@@ -114,6 +118,46 @@ def rate(value: str) -> float:
     if not re.fullmatch(r"\d+(\.\d+)?", value, re.ASCII):
         raise ValueError("is not a rate: use readings per second, as 500, or 0 for as fast as possible")
     return float(value)
+
+
+def speed(value: str) -> float:
+    """How many times as fast as it was: 1x, 10x, 0.5; 0 means as fast as possible."""
+    if not re.fullmatch(r"\d+(\.\d+)?x?", value, re.ASCII):
+        raise ValueError("is not a speed: use 1x for the capture's own pace, 10x for ten times that, 0 for no pace")
+    return float(value.rstrip("x"))
+
+
+def shard(value: str) -> tuple[int, int]:
+    """``i/n``, the i-th of n parts, as (i - 1, n); empty is the whole, (0, 1)."""
+    match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", value or "1/1", re.ASCII)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError("is not a shard: use i/n with i from 1 to n, as 1/3")
+    return int(match[1]) - 1, int(match[2])
+
+
+def time_zone(value: str) -> tzinfo:
+    """A zone of the IANA database, as Europe/Berlin, or an offset, as +02:00."""
+    match = re.fullmatch(r"([+-])(\d{2}):(\d{2})", value, re.ASCII)
+    if match is not None and int(match[2]) < 24 and int(match[3]) < 60:
+        offset = timedelta(hours=int(match[2]), minutes=int(match[3]))
+        return timezone(-offset if match[1] == "-" else offset)
+    try:
+        return ZoneInfo(value)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        raise ValueError("is not a time zone: use UTC, a name as Europe/Berlin, or an offset as +02:00") from None
+
+
+def some_of(*allowed: str) -> Callable[[str], tuple[str, ...]]:
+    """Some of a few words, separated by commas; ``all`` is all of them, nothing is none."""
+
+    def parse(value: str) -> tuple[str, ...]:
+        chosen = allowed if value == "all" else tuple(dict.fromkeys(words(value)))
+        unknown = [word for word in chosen if word not in allowed]
+        if unknown:
+            raise ValueError(f"has {unknown[0]!r}, which is not known: use {', '.join(allowed)}, or all")
+        return chosen
+
+    return parse
 
 
 def duration(minimum: float = 0.0, *, zero: bool = False) -> Callable[[str], float]:
@@ -191,6 +235,11 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def no_address_or(value: str) -> Address | None:
+    """An address as for ``address``; nothing is none."""
+    return address(value) if value else None
 
 
 def address(value: str) -> Address:

@@ -26,7 +26,7 @@ def add_flags(parser: argparse.ArgumentParser, command: str) -> None:
             option.flag,
             dest=option.name,
             metavar="VALUE",
-            nargs="?" if is_switch else None,
+            nargs="?" if is_switch else "+" if option.many else None,
             const="true" if is_switch else None,
             help=f"{option.help} [{option.name}, default {shown}]".replace("%", "%%"),
         )
@@ -44,7 +44,7 @@ def move_flags_to_environment(argv: Sequence[str], environ: MutableMapping[str, 
         return  # the command's own parser finds the same fault and words it with its usage line
     for name, value in vars(known).items():
         if value is not None:
-            environ[name] = value
+            environ[name] = _as_text(value)
 
 
 class ServiceCommand(BaseCommand):
@@ -59,9 +59,13 @@ class ServiceCommand(BaseCommand):
     def execute(self, *args: Any, **options: Any) -> str | None:
         """Refuse a flag that did not come by the command line, since it would have no effect."""
         for name, value in options.items():
-            if name in BY_NAME and value is not None and os.environ.get(name) != value:
+            if name in BY_NAME and value is not None and os.environ.get(name) != _as_text(value):
                 raise CommandError(f"{name}: flags work on the command line only; in code, set settings.{name}")
         return super().execute(*args, **options)
+
+
+def _as_text(value: str | list[str]) -> str:
+    return value if isinstance(value, str) else ",".join(value)
 
 
 class _Unusable(Exception):

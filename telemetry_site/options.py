@@ -10,11 +10,16 @@ from telemetry_site.env import (
     boolean,
     duration,
     name,
+    no_address_or,
     one_of,
     rate,
+    shard,
     size,
+    some_of,
+    speed,
     start_offset,
     text,
+    time_zone,
     whole_number,
     words,
 )
@@ -134,7 +139,98 @@ BROKER_TLS_CA = Option(
 MQ_HOST = Option("MQ_HOST", "localhost", text, "broker host", (CLIENT,))
 MQ_PORT = Option("MQ_PORT", "9000", whole_number(1, 65535), "broker port", (CLIENT,))
 
-CSV_PATH = Option("CSV_PATH", "", text, "the DCGM capture to stream (a CSV file)", (STREAM,))
+SOURCE = Option(
+    "SOURCE",
+    "csv",
+    one_of("csv", "dcgm", "simulate"),
+    "where readings come from: captures (csv), live dcgm-exporters (dcgm), or a synthetic fleet (simulate)",
+    (STREAM,),
+)
+SHARD = Option(
+    "SHARD", "", shard, "our part of the source where several streamers share it: i/n, the i-th of n", (STREAM,)
+)
+SPOOL_BYTES = Option(
+    "SPOOL_BYTES",
+    "1GiB",
+    size(1 << 20, 1 << 40),
+    "most that a live source keeps on disk while the broker is away; past it the oldest readings are given up, and counted",
+    (STREAM,),
+)
+METRICS_ADDR = Option(
+    "METRICS_ADDR",
+    "",
+    no_address_or,
+    "where the streamer answers /health and /metrics of its own; unset: nowhere",
+    (STREAM,),
+)
+
+CSV_PATH = Option(
+    "CSV_PATH",
+    "",
+    text,
+    "the DCGM captures to stream: a CSV file (also .gz, .zst), a folder, a pattern as logs/*.csv, or - for standard input",
+    (STREAM,),
+)
+FOLLOW = Option("FOLLOW", "false", boolean, "wait for more at the capture's end, also when it is rotated", (STREAM,))
+CSV_TZ = Option("CSV_TZ", "UTC", time_zone, "time zone of times in a capture that tell none", (STREAM,), flag_name="tz")
+SPEED = Option(
+    "SPEED", "0", speed, "pace: 1x is the capture's own, 10x ten times that; 0: as fast as possible", (STREAM,)
+)
+
+TARGETS = Option(
+    "TARGETS",
+    "",
+    words,
+    "exporters to scrape: URLs, files that list them (one a line, or Prometheus' file_sd JSON), DNS names",
+    (STREAM,),
+    many=True,
+)
+SCRAPE_INTERVAL = Option(
+    "SCRAPE_INTERVAL",
+    "5s",
+    duration(0.05),
+    "time between two scrapes of an exporter, or two samples of the synthetic fleet",
+    (STREAM,),
+    flag_name="interval",
+)
+SCRAPE_TIMEOUT = Option("SCRAPE_TIMEOUT", "5s", duration(0.05), "longest time for an exporter's answer", (STREAM,))
+SCRAPE_MAX_BYTES = Option(
+    "SCRAPE_MAX_BYTES", "64MiB", size(1024, 1 << 30), "largest answer of an exporter, unpacked", (STREAM,)
+)
+SCRAPE_TOKEN = Option("SCRAPE_TOKEN", "", text, "bearer token that exporters ask for", (STREAM,), secret=True)
+SCRAPE_USER = Option("SCRAPE_USER", "", text, "user name that exporters ask for", (STREAM,))
+SCRAPE_PASSWORD = Option("SCRAPE_PASSWORD", "", text, "password of SCRAPE_USER", (STREAM,), secret=True)
+SCRAPE_TLS_CA = Option(
+    "SCRAPE_TLS_CA", "", text, "certificates that exporters' are checked against; unset: the system's", (STREAM,)
+)
+
+SIM_HOSTS = Option(
+    "SIM_HOSTS", "4", whole_number(1, 10_000), "hosts of the synthetic fleet", (STREAM,), flag_name="hosts"
+)
+SIM_GPUS_PER_HOST = Option(
+    "SIM_GPUS_PER_HOST", "8", whole_number(1, 64), "GPUs of each of its hosts", (STREAM,), flag_name="gpus-per-host"
+)
+SIM_METRICS = Option(
+    "SIM_METRICS",
+    "default",
+    one_of("default", "all"),
+    "what it tells: what dcgm-exporter gives by default, or the whole catalogue",
+    (STREAM,),
+    flag_name="metrics",
+)
+SIM_FAULTS = Option(
+    "SIM_FAULTS",
+    "",
+    some_of("xid", "overheat", "throttle", "missing", "blank", "spike", "silent"),
+    "what goes wrong in it now and then: xid, overheat, throttle, missing, blank, spike, silent, or all",
+    (STREAM,),
+    flag_name="faults",
+    many=True,
+)
+SIM_SEED = Option(
+    "SIM_SEED", "1", whole_number(0, 1 << 32), "another number, another fleet", (STREAM,), flag_name="seed"
+)
+
 BATCH_SIZE = Option("BATCH_SIZE", "100", whole_number(1, 20_000), "readings in one published batch, at most", (STREAM,))
 COLLECT_INTERVAL = Option(
     "COLLECT_INTERVAL", "5s", duration(0.01), "how long readings are gathered before they are published", (STREAM,)

@@ -29,6 +29,7 @@ TARGETS = [
     "lint",
     "vet",
     "check",
+    "influxd",
     "coverage",
     "coverage-summary",
     "swagger",

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ingest.synthetic import FleetShape, write_capture
+from ingest.synthetic import CaptureShape, write_capture
 from tests.influxd import Influxd, find_binary
 from tests.ingest.kill_rounds import all_committed
 from tests.ingest.processes import Fleet, wait_until
@@ -52,7 +52,7 @@ def run(folder: Path, binary: str, *, readings: int, kills: int, rate: int, gpus
     """Stream a synthetic capture of about so many readings at ``rate`` a second, killing the server meanwhile."""
     hosts = max(1, gpus // 8)
     capture = folder / "capture.csv"
-    in_capture = write_capture(capture, FleetShape(hosts, 8, -(-readings // (hosts * 8 * METRICS)), 5))
+    in_capture = write_capture(capture, CaptureShape(hosts, 8, -(-readings // (hosts * 8 * METRICS)), 5))
     server = Influxd(binary, folder / "influxd")
     chance = random.Random(1)
     fleet = None

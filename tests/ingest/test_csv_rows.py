@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from ingest.csv_header import parse_header
-from ingest.csv_rows import MAX_CACHED_GPUS, RowReader, Sample
+from ingest.csv_rows import MAX_CACHED_GPUS, RowReader
+from ingest.samples import Sample
 from readings.checks import Refused
 from readings.times import parse_time
 from tests.ingest.captures import COLUMNS, METRICS, START, row, uuid_of

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from ingest.pacing import CHUNK_ROWS, Pacer
+from ingest.pacing import CHUNK_ROWS, Pacer, SpeedPacer
+from readings.columns import Columns
+from readings.model import Gpu
+from readings.times import SECOND
 
 
 class Clock:
@@ -44,3 +47,14 @@ def test_after_a_hold_up_it_does_not_catch_up_in_a_burst() -> None:
     while pacer.took(10) == 0.0:
         free += 10
     assert free <= 100
+
+
+@pytest.mark.parametrize("speed", [1.0, 10.0])
+def test_a_speed_follows_the_readings_own_times(speed: float) -> None:
+    clock = Clock()
+    pacer = SpeedPacer(speed, clock)
+    assert pacer.took(Columns.of([])) == 0.0
+    for second in range(0, 100, 5):
+        clock.now += 0.01  # reading
+        clock.now += pacer.took(Columns.of([(Gpu(uuid="GPU-1"), "x", (7 + second) * SECOND, 1.0)]))
+        assert clock.now == pytest.approx(100.01 + second / speed, abs=0.011)

@@ -24,7 +24,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 def test_a_source_that_is_none_is_one_line(settings: Settings, tmp_path: Path) -> None:
     settings.STATE_DIR = tmp_path
-    for path, said in (("", "CSV_PATH"), (str(tmp_path), "is a directory"), (str(tmp_path / "x.csv"), "no such file")):
+    for path, said in (("", "CSV_PATH"), (str(tmp_path), "holds no .csv"), (str(tmp_path / "x.csv"), "no such file")):
         settings.CSV_PATH = path
         with pytest.raises(CommandError, match=said):
             call_command("stream", stderr=StringIO())

@@ -173,7 +173,7 @@ async def test_a_stop_drains_what_was_read_and_the_next_run_sends_the_rest(tmp_p
 async def test_a_killed_run_is_resumed_with_the_same_times(tmp_path: Path, capture: Path, timestamps: str) -> None:
     """What was unanswered comes twice, but as the same readings: no series has more of them than the capture."""
     async with running_broker(tmp_path / "log") as broker:
-        config = stream_config(capture, broker.port, tmp_path, rate=200.0, timestamps=timestamps, retention=3600.0)
+        config = stream_config(capture, broker.port, tmp_path, rate=60.0, timestamps=timestamps, retention=3600.0)
         for least in (1, 4):
             running = asyncio.create_task(stream(config, asyncio.Event()))
             await until(lambda least=least: broker.log.next_offset >= least and bool(saved_state(tmp_path, capture)))  # type: ignore[misc]

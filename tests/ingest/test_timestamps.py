@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ingest.csv_rows import Sample
+from ingest.samples import Sample
 from ingest.timestamps import Choice, Stamper, choose, spell_duration
 from readings.model import Gpu
 from readings.times import INT64_MAX, SECOND, parse_time

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from readings.catalogue import CATALOGUE, canonical_name, info, unit_of
+from readings.catalogue import CATALOGUE, canonical_name, info, name_of_part, unit_of, whole_of
 
 ON_BY_DEFAULT = [
     "DEV_SM_CLOCK",
@@ -106,3 +106,13 @@ def test_units_are_asked_by_name_or_alias() -> None:
 def test_the_throughputs_that_exporters_call_counters_are_rates() -> None:
     for name in ("DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL", "DCGM_FI_PROF_PCIE_TX_BYTES", "DCGM_EXP_XID_ERRORS_COUNT"):
         assert CATALOGUE[name].kind == "gauge"
+
+
+def test_parts_of_a_gpu_have_names_of_their_own_and_the_whole_ones_unit() -> None:
+    name = name_of_part("DCGM_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL", {"nvlink": "3", "gpu": "0"})
+    assert name == "DCGM_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL:nvlink:3"
+    assert canonical_name("dcgm_nvlink_replay_error_count_total:nvlink:3") == name
+    assert unit_of(name) == "count"
+    assert whole_of(name) == "DCGM_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL"
+    assert name_of_part("x", {"clock_event": "sw thermal/2"}) == "x:clock_event:sw_thermal_2"
+    assert name_of_part("x", {"gpu": "0"}) == "x"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta, timezone
 
 import pytest
 from hypothesis import given
@@ -141,3 +142,9 @@ def test_any_text_is_a_time_within_64_bits_or_a_value_error(text: str) -> None:
     except ValueError:
         return
     assert INT64_MIN <= ns <= INT64_MAX
+
+
+def test_a_time_that_tells_no_zone_is_of_the_given_one() -> None:
+    zone = timezone(timedelta(hours=-7))
+    assert parse_time("2025-07-18 13:42:34", zone) == parse_time("2025-07-18T20:42:34Z")
+    assert parse_time("2025-07-18T20:42:34Z", zone) == parse_time("2025-07-18T20:42:34Z")

@@ -9,7 +9,7 @@ from stores.base import ReadingsQuery
 from stores.influx import InfluxStore
 from stores.influx_reader import Reader
 from tests.influxd import Influxd
-from tests.stores.making import MINUTE, START, ask, fleet, gpu, keys, one, several, values
+from tests.stores.making import MINUTE, START, UTIL, ask, fleet, gpu, keys, one, several, values
 
 
 def test_a_page_takes_one_question(influx_store: InfluxStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,6 +61,14 @@ def test_counts_are_by_gpu_and_metric(influx_store: InfluxStore) -> None:
     assert reader.counts() == {("GPU-0001", "", "a"): 2, ("GPU-0001", "2", "a"): 1}
     assert reader.counts(START) == {}
     assert (reader.edge_ns(newest=True), reader.edge_ns(newest=False)) == (START + 1, START)
+
+
+def test_what_spans_days_is_counted_in_pieces(influx_store: InfluxStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    influx_store.write([several(gpu(), [(START + i * 60 * MINUTE, i) for i in range(100)])])
+    asked = _count_questions(influx_store, monkeypatch)
+    assert Reader(influx_store._connection).counts() == {("GPU-0000", "", UTIL): 100}
+    assert sum("count(" in each for each in asked) == 17
+    assert Reader(influx_store._connection).counts(START + 60 * MINUTE) == {("GPU-0000", "", UTIL): 1}
 
 
 def _count_questions(store: InfluxStore, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -28,6 +28,7 @@ def retention(influxd: Influxd, name: str) -> int:
         ({"token": ""}, "INFLUXDB_TOKEN: not set, and STORAGE_TYPE=influxdb needs it"),
         ({"token": "a\nb"}, "INFLUXDB_TOKEN: holds characters"),
         ({"org": ""}, "INFLUXDB_ORG: not set"),
+        ({"org": "\udcff"}, "INFLUXDB_ORG: holds characters"),
         ({"bucket": ""}, "INFLUXDB_BUCKET: not set"),
         ({"retention": 3599.0}, r"RETENTION_PERIOD \(--retention-period\): 3599s is too short: .* 1h at least"),
     ],

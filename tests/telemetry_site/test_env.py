@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,51 @@ def test_a_bad_secret_is_not_shown() -> None:
     with pytest.raises(SettingError) as caught:
         _option(env.whole_number(1, 5), secret=True).read({"SOME_NAME": "hunter2"})
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "number"), [("1x", 1.0), ("0.5", 0.5), ("100x", 100.0), ("0", 0.0)])
+def test_a_speed_is_a_factor(text: str, number: float) -> None:
+    assert env.speed(text) == number
+
+
+@pytest.mark.parametrize("text", ["fast", "-1x", "x", "1xx", ""])
+def test_what_is_no_speed_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="use 1x"):
+        env.speed(text)
+
+
+def test_shards_are_numbered_from_1() -> None:
+    assert env.shard("") == env.shard("1/1") == (0, 1)
+    assert env.shard("2/3") == (1, 3)
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/0", "-1/2", "1/2/3"])
+def test_what_is_no_shard_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="use i/n"):
+        env.shard(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "hours"), [("UTC", 0.0), ("+02:00", 2.0), ("-07:30", -7.5), ("America/Los_Angeles", -7.0)]
+)
+def test_a_time_zone_is_a_name_or_an_offset(text: str, hours: float) -> None:
+    offset = env.time_zone(text).utcoffset(datetime(2025, 7, 18))  # noqa: DTZ001 - a zone is asked with a naive time
+    assert offset == timedelta(hours=hours)
+
+
+@pytest.mark.parametrize("text", ["", "Nowhere/City", "+25:00", "../etc/passwd", "+2"])
+def test_what_is_no_time_zone_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="use UTC"):
+        env.time_zone(text)
+
+
+def test_some_of_a_few_words() -> None:
+    parse = env.some_of("a", "b", "c")
+    assert [parse(text) for text in ("", "all", "b, a,b")] == [(), ("a", "b", "c"), ("b", "a")]
+    with pytest.raises(ValueError, match="'x', which is not known: use a, b, c, or all"):
+        parse("a,x")
+
+
+def test_an_address_may_be_left_out() -> None:
+    assert env.no_address_or("") is None
+    assert env.no_address_or(":9100") == Address("127.0.0.1", 9100)

@@ -22,6 +22,11 @@ MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
         (["--loop"], {"LOOP": "true"}),
         (["--loop=false"], {"LOOP": "false"}),
         (["--verbosity", "2", "--no-color"], {}),
+        (["--targets", "http://a", "b.txt"], {"TARGETS": "http://a,b.txt"}),
+        (
+            ["--hosts", "3", "--interval", "1s", "--tz=+02:00"],
+            {"SIM_HOSTS": "3", "SCRAPE_INTERVAL": "1s", "CSV_TZ": "+02:00"},
+        ),
         (["--batch-s", "7"], {}),
         (["--batch-size"], {}),
     ],

@@ -22,7 +22,8 @@ from typing import Any
 
 import pytest
 
-from ingest.synthetic import FleetShape, write_capture
+from ingest.simulator import DEFAULT_METRICS
+from ingest.synthetic import CaptureShape, write_capture
 from readings.times import parse_time
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180)]
@@ -142,7 +143,7 @@ def capture(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A made-up capture always, and the real one where it is."""
     if request.param == "real":
         return Path(request.getfixturevalue("real_capture"))
-    write_capture(tmp_path / "made.csv", FleetShape(hosts=3, gpus_per_host=4, samples=2))
+    write_capture(tmp_path / "made.csv", CaptureShape(hosts=3, gpus_per_host=4, samples=2))
     return tmp_path / "made.csv"
 
 
@@ -183,14 +184,15 @@ def test_an_old_capture_is_shifted_to_now_and_nothing_of_it_is_lost(capture: Pat
         } == {(row["uuid"], row["metric_name"], parse_time(row["timestamp"]), float(row["value"])) for row in expected}
 
 
-def test_without_a_capture_it_makes_one_and_without_a_server_for_readings_it_keeps_them_in_memory(
-    tmp_path: Path,
-) -> None:
-    with pipeline(tmp_path / "state", STORAGE_TYPE="memory") as run:
+def test_without_a_capture_it_streams_a_synthetic_fleet_and_keeps_it_in_memory_where_asked(tmp_path: Path) -> None:
+    with pipeline(tmp_path / "state", STORAGE_TYPE="memory", SCRAPE_INTERVAL="200ms") as run:
         base = run.until(r"(http://\S+)/api/v1/gpus")[1]
-        run.until("streamer is done")
-        wait_for(lambda: stored(base) == FleetShape().readings)
-        assert all(gpu["hostname"].startswith("synthetic-") for gpu in get(f"{base}/api/v1/gpus")["gpus"])
+        run.until("SYNTHETIC fleet of 4 hosts")
+        sample = 32 * len(DEFAULT_METRICS)
+        wait_for(lambda: stored(base) >= 3 * sample)
+        gpus = get(f"{base}/api/v1/gpus")
+        assert gpus["count"] == 32
+        assert all(gpu["hostname"].startswith("synthetic-") for gpu in gpus["gpus"])
         run.process.send_signal(signal.SIGTERM)
         assert run.process.wait(PATIENCE) == 0, run.rest()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ingest.synthetic import FleetShape, write_capture
+from ingest.synthetic import CaptureShape, write_capture
 
 
 def _count(text: str) -> int:
@@ -28,7 +28,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """The file and the shape of the fleet."""
-        shape = FleetShape()
+        shape = CaptureShape()
         parser.add_argument("path", type=Path, help="the CSV file to write")
         parser.add_argument("--hosts", type=_count, default=shape.hosts, help="hosts [%(default)s]")
         parser.add_argument("--gpus", type=_count, default=shape.gpus_per_host, help="GPUs of a host [%(default)s]")
@@ -42,7 +42,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Write it and say how many rows it has."""
-        shape = FleetShape(options["hosts"], options["gpus"], options["samples"], options["interval"], options["seed"])
+        shape = CaptureShape(
+            options["hosts"], options["gpus"], options["samples"], options["interval"], options["seed"]
+        )
         try:
             rows = write_capture(options["path"], shape)
         except OSError as error:

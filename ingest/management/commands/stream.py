@@ -1,50 +1,97 @@
-"""manage.py stream: publish a capture to the broker."""
+"""manage.py stream: publish captures, live exporters or a synthetic fleet to the broker."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, CommandParser
 
-from ingest.configured import broker_tls
+from ingest.captures import stream_captures, try_captures
+from ingest.configured import live_config, live_source, stream_config
 from ingest.errors import IngestError
-from ingest.streamer import StreamConfig, StreamTotals, stream
+from ingest.live import LiveStreamer, Portion
+from ingest.monitor import monitoring
+from ingest.report import Report
+from ingest.scraper import Scraper
 from telemetry_site.flags import ServiceCommand
 from telemetry_site.service import stop_signals
 
 
 class Command(ServiceCommand):
-    """Reads CSV_PATH and ends when every batch is answered; SIGTERM or SIGINT ends it before, and it resumes next time."""
+    """Reads SOURCE. A capture ends when every batch is answered; what is stopped before goes on there next time."""
 
     command_name = "stream"
-    help = "Stream a capture of DCGM metrics (CSV_PATH) to the broker; a run that was stopped resumes where it was."
+    help = "Stream readings to the broker: captures (CSV_PATH), live exporters (TARGETS) or a synthetic fleet."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """The settings' flags, --once and --dry-run."""
+        super().add_arguments(parser)
+        parser.add_argument("--once", action="store_true", help="of a live source: one sample of each, then end")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="read and check once, say what was found, send nothing"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run until the end of the capture or a stop signal."""
-        config = StreamConfig(
-            csv_path=settings.CSV_PATH,
-            host=settings.MQ_HOST,
-            port=settings.MQ_PORT,
-            token=settings.BROKER_TOKEN,
-            tls=broker_tls(),
-            state_dir=settings.STATE_DIR,
-            instance_id=settings.INSTANCE_ID,
-            batch_size=settings.BATCH_SIZE,
-            collect_interval=settings.COLLECT_INTERVAL,
-            rate=settings.RATE,
-            loop=settings.LOOP,
-            timestamps=settings.TIMESTAMPS,
-            retention=settings.RETENTION_PERIOD,
-        )
+        """Run until the end of the source or a stop signal."""
         try:
-            asyncio.run(_run(config))
+            if options["dry_run"]:
+                self.stdout.write(asyncio.run(_try()))
+            elif settings.SOURCE == "csv":
+                asyncio.run(_stream())
+            else:
+                asyncio.run(_stream_live(once=options["once"]))
         except IngestError as error:
             raise CommandError(str(error)) from error
 
 
-async def _run(config: StreamConfig) -> StreamTotals:
+async def _stream() -> None:
     stop = asyncio.Event()
     with stop_signals(stop):
-        return await stream(config, stop)
+        await stream_captures(stream_config(), stop)
+
+
+async def _stream_live(*, once: bool) -> None:
+    stop = asyncio.Event()
+    source = live_source()
+    streamer = LiveStreamer(live_config(once=once), source, stop)
+    with stop_signals(stop):
+        async with AsyncExitStack() as stack:
+            if settings.METRICS_ADDR is not None:
+                statuses = source.statuses if isinstance(source, Scraper) else {}
+                address = settings.METRICS_ADDR
+                await stack.enter_async_context(
+                    monitoring(address.host, address.port, lambda: streamer.report, statuses)
+                )
+            await streamer.run()
+
+
+async def _try() -> str:
+    """Read all there is, or one sample of a live source; the summary."""
+    report = Report()
+    if settings.SOURCE == "csv":
+        report = await asyncio.to_thread(try_captures, stream_config())
+        return summary(report, None)
+
+    def count(portion: Portion) -> None:
+        report.read += len(portion.samples)
+        report.refused.update(portion.counts)
+
+    source = live_source()
+    await source.run(count, asyncio.Event(), once=True)
+    return summary(report, source)
+
+
+def summary(report: Report, source: object) -> str:
+    """What a dry run found."""
+    lines = [f"{report.read} readings"]
+    if report.refused:
+        lines.append(f"refused: {report.reasons()}")
+    if isinstance(source, Scraper):
+        down = Counter(status.reason for status in source.statuses.values() if not status.up)
+        lines.append(f"{len(source.statuses) - down.total()} of {len(source.statuses)} exporters are up")
+        lines += [f"{count} down: {reason}" for reason, count in down.most_common(20)]
+    return "\n".join([*lines, "nothing was sent"])

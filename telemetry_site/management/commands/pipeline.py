@@ -6,7 +6,6 @@ import asyncio
 import os
 import secrets
 import socket
-from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -14,7 +13,8 @@ from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
-from ingest.synthetic import FleetShape, write_capture
+from stores.base import StoreError
+from stores.current import get_store, reset_store
 from telemetry_site.env import Address
 from telemetry_site.flags import ServiceCommand
 from telemetry_site.options import FLUSH_INTERVAL
@@ -31,15 +31,18 @@ class Command(ServiceCommand):
     command_name = "pipeline"
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Prepare the database and the capture, run the services, stop them in order."""
+        """Prepare the database, run the services, stop them in order."""
         broker, broker_http = (
             _free_or_given(settings.TCP_ADDR, "TCP_ADDR"),
             _free_or_given(settings.HTTP_ADDR, "HTTP_ADDR"),
         )
         web = _free_or_given(Address(settings.HOST, settings.PORT), "PORT")
+        _check_store()
         call_command("migrate", verbosity=0, interactive=False)
         password = _make_admin()
-        capture = settings.CSV_PATH or self._synthetic_capture()
+        source = settings.SOURCE
+        if source == "csv" and not settings.CSV_PATH:
+            source = "simulate"
         environ = {
             **os.environ,
             "PYTHONUNBUFFERED": "1",
@@ -48,7 +51,7 @@ class Command(ServiceCommand):
             "MQ_HOST": _reachable(broker).host,
             "MQ_PORT": str(broker.port),
             "PORT": str(web.port),
-            "CSV_PATH": str(capture),
+            "SOURCE": source,
         }
         if not FLUSH_INTERVAL.is_given():
             environ["FLUSH_INTERVAL"] = "1s"  # somebody is looking: the first answers should not take ten seconds
@@ -73,7 +76,7 @@ class Command(ServiceCommand):
             )
         lines += [
             f"  Broker     {broker_url}/stats",
-            f"  Capture    {capture}",
+            f"  Source     {_described(source)}",
             "",
             "  Ctrl-C stops everything.",
             "",
@@ -81,15 +84,17 @@ class Command(ServiceCommand):
         if not asyncio.run(_run(services, environ, lines)):
             raise CommandError("a service did not end cleanly: see its lines above")
 
-    def _synthetic_capture(self) -> Path:
-        path: Path = settings.STATE_DIR / "synthetic-capture.csv"
-        if not path.exists():
-            try:
-                rows = write_capture(path, FleetShape())
-            except OSError as error:
-                raise CommandError(f"cannot write {str(path)!r}: {error.strerror}") from error
-            self.stdout.write(f"CSV_PATH is not set: made a synthetic capture of {rows} readings, {path}")
-        return path
+
+def _check_store() -> None:
+    """Say at once what is wrong with a store that is somebody else's server, instead of starting services that wait for it."""
+    if settings.STORAGE_TYPE != "influxdb":
+        return
+    try:
+        get_store().ping()
+    except StoreError as error:
+        raise CommandError(str(error)) from error
+    finally:
+        reset_store()
 
 
 async def _run(services: list[Service], environ: dict[str, str], banner: list[str]) -> bool:
@@ -111,6 +116,14 @@ async def _run(services: list[Service], environ: dict[str, str], banner: list[st
         clean = await supervisor.stop()
     supervisor.say("all services have stopped")
     return ok and clean
+
+
+def _described(source: str) -> str:
+    """What the readings are, for the banner: nobody is to take made-up ones for real."""
+    if source == "simulate":
+        hosts, gpus = settings.SIM_HOSTS, settings.SIM_GPUS_PER_HOST
+        return f"a SYNTHETIC fleet of {hosts} hosts with {gpus} GPUs each; CSV_PATH=capture.csv streams your own"
+    return settings.CSV_PATH if source == "csv" else f"exporters: {', '.join(settings.TARGETS)}"
 
 
 def _free_or_given(address: Address, setting: str) -> Address:

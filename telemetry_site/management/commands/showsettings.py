@@ -39,5 +39,8 @@ def markdown_table() -> str:
         takers = [command for command in COMMAND_GROUPS if command != "pipeline" and option in options_for(command)]
         default = f"`{option.default}`" if option.default else "–"
         everywhere = len(takers) == len(COMMAND_GROUPS) - 1
-        lines.append(f"| `{option.name}` | {default} | {'all' if everywhere else ', '.join(takers)} | {option.help} |")
+        flag = f" (flag `{option.flag}`)" if option.flag_name else ""
+        lines.append(
+            f"| `{option.name}` | {default} | {'all' if everywhere else ', '.join(takers)} | {option.help}{flag} |"
+        )
     return "\n".join(lines)

@@ -1,0 +1,150 @@
+"""All the captures that CSV_PATH names, one after the other; or one that grows, and what comes in its place when it is rotated."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from ingest.csv_source import CsvSource
+from ingest.errors import SourceError, StateError
+from ingest.report import Report
+from ingest.streamer import FOLLOW_SECONDS, StreamConfig, StreamTotals, last_time_of, stream
+from ingest.tasks import pause
+from ingest.unpacked import STDIN, find_captures
+from readings.checks import check_block
+from readings.columns import blocks
+
+logger = logging.getLogger(__name__)
+
+
+class DoneFiles:
+    """Which files of a run over several are done, kept on disk until the whole run is."""
+
+    def __init__(self, config: StreamConfig) -> None:
+        digest = hashlib.sha256(os.fsencode(os.path.abspath(config.csv_path))).hexdigest()[:16]
+        self._path = Path(config.state_dir) / "resume" / f"{config.instance_id}-{digest}.done.json"
+        self._done = self._load()
+
+    def has(self, path: str) -> bool:
+        """Whether this file, as it is, is done."""
+        return self._done.get(path) == _stamp(path)
+
+    def add(self, path: str) -> None:
+        """It is done. Raises StateError."""
+        self._done[path] = _stamp(path)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            draft = self._path.with_suffix(".draft")
+            draft.write_bytes(msgspec.json.encode(self._done))
+            os.replace(draft, self._path)
+        except OSError as error:
+            raise StateError(f"STATE_DIR (--state-dir): cannot keep {self._path}: {error.strerror}") from error
+
+    def clear(self) -> None:
+        """The whole run is done."""
+        self._path.unlink(missing_ok=True)
+
+    def _load(self) -> dict[str, list[int]]:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, list[int]])
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return {}
+
+
+def _stamp(path: str) -> list[int]:
+    status = os.stat(path)
+    return [status.st_ino, status.st_size]
+
+
+async def stream_captures(config: StreamConfig, stop: asyncio.Event) -> Report:
+    """Stream all of them until the end, or until ``stop``; a later run goes on where this one stopped. As ``stream`` raises."""
+    if config.follow:
+        return await _follow(config, stop)
+    paths = await asyncio.to_thread(find_captures, config.csv_path)
+    report = Report()
+    if paths == [config.csv_path]:
+        _add(report, await stream(config, stop))
+        return report
+    if config.timestamps in {"auto", "shift"}:
+        # One shift for all, so that they keep their distances.
+        newest = [await last_time_of(config, path, stop) for path in paths]
+        config = replace(config, last_ns=max((each for each in newest if each is not None), default=None))
+    done = DoneFiles(config)
+    logger.info("%d captures in %s", len(paths), config.csv_path)
+    while True:
+        for path in paths:
+            if done.has(path):
+                continue
+            totals = await stream(replace(config, csv_path=path, loop=False), stop)
+            _add(report, totals)
+            if not totals.done:
+                return report
+            done.add(path)
+        done.clear()
+        if not config.loop or stop.is_set():
+            return report
+        done = DoneFiles(config)
+
+
+async def _follow(config: StreamConfig, stop: asyncio.Event) -> Report:
+    """One file for ever: a run ends when the file was rotated and is read to its end; the next one reads what is there now."""
+    if config.csv_path == STDIN or not await asyncio.to_thread(os.path.isfile, config.csv_path):
+        raise SourceError(f"FOLLOW (--follow): {config.csv_path!r} is not a file: name one file that grows")
+    if config.timestamps in {"auto", "shift"}:
+        config = replace(config, timestamps="source")
+    report = Report()
+    while not stop.is_set():
+        while not await asyncio.to_thread(_has_begun, config.csv_path):
+            if await pause(stop, FOLLOW_SECONDS):
+                return report
+        _add(report, await stream(config, stop))
+        if not stop.is_set():
+            logger.info("%s was rotated: going on with the new file", config.csv_path)
+    return report
+
+
+def _has_begun(path: str) -> bool:
+    """Whether there is a file with a first line."""
+    try:
+        with open(path, "rb") as file:
+            return file.readline(1 << 20).endswith(b"\n")
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise SourceError(f"{path!r}: cannot be read: {error.strerror}") from error
+
+
+def _add(report: Report, totals: StreamTotals) -> None:
+    report.sent += totals.readings
+    report.batches += totals.batches
+    report.refused.update(totals.refused)
+
+
+def try_captures(config: StreamConfig) -> Report:
+    """Read and check all of them once, and send nothing. Raises SourceError."""
+    report = Report()
+    now_ns = time.time_ns()
+    for path in find_captures(config.csv_path):
+        source = CsvSource.open(path, needs_timestamp=config.timestamps != "now", zone=config.zone, shard=config.shard)
+        try:
+            done = False
+            while not done:
+                chunk = source.read_block()
+                done = chunk.done
+                report.refused.update(chunk.counts)
+                if chunk.columns is None:
+                    continue
+                report.read += chunk.columns.size
+                for block in blocks([chunk.columns], config.batch_size):
+                    _, refusals = check_block(block, now_ns=now_ns, oldest_ns=None)
+                    report.refused.update(refusal.reason for refusal in refusals)
+        finally:
+            source.close()
+    return report

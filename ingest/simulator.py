@@ -1,0 +1,324 @@
+"""A made-up fleet that behaves as GPUs do: jobs come and go, power follows load, temperature follows power, memory goes in steps.
+
+Everything in it says that it is synthetic. The same seed and the same steps give the same values.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from readings.catalogue import CATALOGUE
+from readings.model import DRIVER_LABEL, Gpu
+
+MODEL = "Synthetic GPU 80GB"
+DRIVER = "0.0.0-synthetic"
+MEMORY_MIB = 81_007
+FAULTS = {
+    "xid": "an XID error of a GPU whose job then dies",
+    "overheat": "a GPU whose cooling fails",
+    "throttle": "a GPU that is held at a low clock",
+    "missing": "a GPU that falls off the bus",
+    "blank": "DCGM's blank numbers in place of values",
+    "spike": "values of other fields in place of the utilisation",
+    "silent": "a host that tells nothing",
+}
+DEFAULT_METRICS = tuple(
+    f"DCGM_FI_{name}"
+    for name in (
+        "DEV_SM_CLOCK",
+        "DEV_MEM_CLOCK",
+        "DEV_MEMORY_TEMP",
+        "DEV_GPU_TEMP",
+        "DEV_POWER_USAGE",
+        "DEV_TOTAL_ENERGY_CONSUMPTION",
+        "DEV_PCIE_REPLAY_COUNTER",
+        "DEV_GPU_UTIL",
+        "DEV_MEM_COPY_UTIL",
+        "DEV_ENC_UTIL",
+        "DEV_DEC_UTIL",
+        "DEV_XID_ERRORS",
+        "DEV_FB_FREE",
+        "DEV_FB_USED",
+        "DEV_FB_RESERVED",
+        "DEV_UNCORRECTABLE_REMAPPED_ROWS",
+        "DEV_CORRECTABLE_REMAPPED_ROWS",
+        "DEV_ROW_REMAP_FAILURE",
+        "DEV_NVLINK_BANDWIDTH_TOTAL",
+        "DEV_VGPU_LICENSE_STATUS",
+        "PROF_GR_ENGINE_ACTIVE",
+        "PROF_PIPE_TENSOR_ACTIVE",
+        "PROF_DRAM_ACTIVE",
+        "PROF_PCIE_TX_BYTES",
+        "PROF_PCIE_RX_BYTES",
+    )
+)
+ALL_METRICS = tuple(CATALOGUE)
+
+BLANK = 9223372036854775794.0
+# The names are made from these alone, so the same fleet is the same on every machine.
+_NAMESPACE = uuid.UUID("7d3e1f7e-6f0c-5d5e-9a43-000000000000")
+_IDLE_W, _FULL_W = 68.0, 640.0
+_AMBIENT, _DEGREES_PER_W = 24.0, 0.062
+_WARM_UP_S = 25.0
+_JOB_SIZES = (1, 1, 2, 4, 8)
+_MEAN_JOB_S, _MEAN_PAUSE_S = 900.0, 240.0
+_FIRST_FAULT_S, _MEAN_FAULT_GAP_S, _FAULT_S = 5.0, 45.0, 30.0
+_XIDS = (13, 31, 48, 63, 79, 94)
+
+
+@dataclass(frozen=True, slots=True)
+class FleetShape:
+    """How large the fleet is, which metrics it tells and what goes wrong in it."""
+
+    hosts: int = 4
+    gpus_per_host: int = 8
+    seed: int = 1
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+    faults: tuple[str, ...] = ()
+
+
+class Job(NamedTuple):
+    """What runs on some GPUs of a host until ``ends`` (seconds of the fleet's own time)."""
+
+    name: str
+    ends: float
+    load: float
+    swing: float
+    memory_mib: float
+    tensor: float
+
+
+@dataclass(slots=True)
+class SimGpu:
+    """One GPU: who it is and how it is doing. ``faults`` maps what is wrong with it to when that ends."""
+
+    identity: Gpu
+    rng: random.Random
+    job: Job | None = None
+    power_w: float = _IDLE_W
+    temperature: float = _AMBIENT + _IDLE_W * _DEGREES_PER_W
+    used_mib: float = 7.0
+    utilisation: float = 0.0
+    energy_mj: float = 0.0
+    throttled_ns: float = 0.0
+    xid: float = 0.0
+    xids: float = 0.0
+    replays: float = 0.0
+    faults: dict[str, float] = field(default_factory=dict)
+
+    def step(self, seconds: float) -> None:
+        """Let time pass."""
+        job, rng = self.job, self.rng
+        target = 0.0
+        if job is not None:
+            target = min(100.0, max(0.0, job.load + rng.uniform(-job.swing, job.swing)))
+        self.utilisation = float(round(target))
+        # Memory is taken a piece at a time while a job starts, and is free at once when it ends.
+        if job is None:
+            self.used_mib = 7.0
+        elif self.used_mib < job.memory_mib:
+            self.used_mib = float(round(min(job.memory_mib, self.used_mib + job.memory_mib * min(1.0, seconds / 20))))
+        share = self.utilisation / 100 * (0.45 if "throttle" in self.faults else 1.0)
+        goal = _IDLE_W + share * (_FULL_W - _IDLE_W) * (0.75 + 0.25 * (job.tensor if job else 0))
+        self.power_w += (goal - self.power_w) * min(1.0, seconds / 2) + rng.uniform(-1.5, 1.5)
+        self.power_w = max(_IDLE_W - 6, self.power_w)
+        warm = _AMBIENT + self.power_w * _DEGREES_PER_W + (40.0 if "overheat" in self.faults else 0.0)
+        self.temperature += (warm - self.temperature) * min(1.0, seconds / _WARM_UP_S)
+        self.energy_mj += self.power_w * seconds * 1000
+        if "throttle" in self.faults or self.temperature > 88:
+            self.throttled_ns += seconds * 1e9
+        if rng.random() < seconds / 86_400:
+            self.replays += 1
+
+    def value(self, name: str) -> float:
+        """What the metric stands at."""
+        job, busy = self.job, self.utilisation / 100
+        tensor = busy * (job.tensor if job else 0.0)
+        slow = "throttle" in self.faults
+        match name:
+            case "DCGM_FI_DEV_GPU_UTIL":
+                return self.rng.choice((2619.0, 1980.0, 808_334_905.0)) if "spike" in self.faults else self.utilisation
+            case "DCGM_FI_DEV_MEM_COPY_UTIL":
+                return float(round(self.utilisation * 0.6))
+            case "DCGM_FI_DEV_POWER_USAGE":
+                return BLANK if "blank" in self.faults else round(self.power_w, 3)
+            case "DCGM_FI_DEV_GPU_TEMP":
+                return float(round(self.temperature))
+            case "DCGM_FI_DEV_MEMORY_TEMP":
+                return BLANK if "blank" in self.faults else float(round(self.temperature + 6 + 8 * busy))
+            case "DCGM_FI_DEV_FB_USED":
+                return self.used_mib
+            case "DCGM_FI_DEV_FB_FREE":
+                return MEMORY_MIB - self.used_mib
+            case "DCGM_FI_DEV_FB_RESERVED":
+                return 552.0
+            case "DCGM_FI_DEV_FB_TOTAL":
+                return MEMORY_MIB + 552.0
+            case "DCGM_FI_DEV_FB_USED_PERCENT":
+                return round(self.used_mib / MEMORY_MIB, 6)
+            case "DCGM_FI_DEV_SM_CLOCK":
+                return (855.0 if slow else 1980.0) if self.utilisation else 345.0
+            case "DCGM_FI_DEV_MEM_CLOCK":
+                return 2619.0
+            case "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION":
+                return float(round(self.energy_mj))
+            case "DCGM_FI_DEV_XID_ERRORS":
+                return self.xid
+            case "DCGM_EXP_XID_ERRORS_COUNT" | "DCGM_EXP_XID_ERRORS_TOTAL":
+                return self.xids
+            case "DCGM_FI_DEV_PCIE_REPLAY_COUNTER":
+                return self.replays
+            case "DCGM_FI_DEV_POWER_VIOLATION" | "DCGM_FI_DEV_THERMAL_VIOLATION":
+                return float(round(self.throttled_ns))
+            case "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL":
+                return float(round(tensor * 4500))
+            case "DCGM_FI_PROF_GR_ENGINE_ACTIVE" | "DCGM_FI_PROF_SM_ACTIVE":
+                return round(busy * 0.97, 6)
+            case "DCGM_FI_PROF_SM_OCCUPANCY":
+                return round(busy * 0.4, 6)
+            case "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE":
+                return round(tensor, 6)
+            case "DCGM_FI_PROF_DRAM_ACTIVE":
+                return round(busy * 0.55, 6)
+            case "DCGM_FI_PROF_PIPE_FP16_ACTIVE" | "DCGM_FI_PROF_PIPE_FP32_ACTIVE":
+                return round(busy * 0.2, 6)
+            case "DCGM_FI_PROF_PCIE_TX_BYTES" | "DCGM_FI_PROF_PCIE_RX_BYTES":
+                return float(round(busy * 2.4e9))
+            case "DCGM_FI_DEV_PCIE_TX_THROUGHPUT" | "DCGM_FI_DEV_PCIE_RX_THROUGHPUT":
+                return float(round(busy * 2.4e6))
+            case "DCGM_FI_DEV_VGPU_LICENSE_STATUS":
+                return 1.0
+            case _:
+                return 0.0
+
+
+@dataclass(slots=True)
+class SimHost:
+    """A machine and its GPUs. ``silent_until`` is when it tells something again."""
+
+    name: str
+    gpus: list[SimGpu]
+    silent_until: float = 0.0
+    next_job: float = 0.0
+
+
+class Fleet:
+    """The whole fleet at one moment; ``step`` moves it on. ``seconds`` is its own time, from 0."""
+
+    def __init__(self, shape: FleetShape) -> None:
+        self.shape = shape
+        self.seconds = 0.0
+        self._rng = random.Random(shape.seed)  # noqa: S311 - made-up load, nothing secret
+        self._jobs = 0
+        self.hosts = [self._make_host(number) for number in range(1, shape.hosts + 1)]
+        self._next_fault = dict.fromkeys(shape.faults, _FIRST_FAULT_S)
+        for host in self.hosts:  # a fleet in the middle of its day
+            self._start_jobs(host)
+            for gpu in host.gpus:
+                for _ in range(3):
+                    gpu.step(20.0)
+
+    def step(self, seconds: float) -> None:
+        """Let time pass for all."""
+        self.seconds += seconds
+        for fault, due in self._next_fault.items():
+            if self.seconds >= due:
+                self._break(fault)
+                self._next_fault[fault] = self.seconds + self._rng.expovariate(1 / _MEAN_FAULT_GAP_S)
+        for host in self.hosts:
+            for gpu in host.gpus:
+                if gpu.job is not None and self.seconds >= gpu.job.ends:
+                    gpu.job = None
+                    gpu.identity = _without_job(gpu.identity)
+                for fault in [fault for fault, until in gpu.faults.items() if self.seconds >= until]:
+                    del gpu.faults[fault]
+                gpu.step(seconds)
+            if self.seconds >= host.next_job:
+                self._start_jobs(host)
+
+    def readings(self, host: SimHost) -> Iterator[tuple[Gpu, str, float]]:
+        """What the host tells now, GPU by GPU; nothing where it or a GPU is silent."""
+        if self.seconds < host.silent_until:
+            return
+        for gpu in host.gpus:
+            if "missing" not in gpu.faults:
+                for name in self.shape.metrics:
+                    yield gpu.identity, name, gpu.value(name)
+
+    def _make_host(self, number: int) -> SimHost:
+        name = f"synthetic-{number:03d}"
+        gpus = [
+            SimGpu(
+                Gpu(
+                    uuid=f"GPU-{uuid.uuid5(_NAMESPACE, f'{name}/{index}')}",
+                    hostname=name,
+                    gpu_id=index,
+                    device=f"nvidia{index}",
+                    model_name=MODEL,
+                    labels={DRIVER_LABEL: DRIVER},
+                ),
+                random.Random(self._rng.random()),  # noqa: S311
+                energy_mj=float(self._rng.randrange(10**9, 10**11)),
+            )
+            for index in range(self.shape.gpus_per_host)
+        ]
+        return SimHost(name, gpus)
+
+    def _start_jobs(self, host: SimHost) -> None:
+        """Something new on the GPUs of a host that are free, or nothing for a while."""
+        rng = self._rng
+        free = [gpu for gpu in host.gpus if gpu.job is None]
+        while free and rng.random() < 0.7:
+            size = min(rng.choice(_JOB_SIZES), len(free))
+            self._jobs += 1
+            job = Job(
+                name=f"train-{self._jobs}" if size > 1 else f"notebook-{self._jobs}",
+                ends=self.seconds + 30 + rng.expovariate(1 / _MEAN_JOB_S),
+                load=rng.choice((35.0, 80.0, 96.0, 99.0)),
+                swing=rng.choice((1.0, 3.0, 10.0)),
+                memory_mib=float(round(MEMORY_MIB * rng.uniform(0.25, 0.95))),
+                tensor=rng.uniform(0.1, 0.8),
+            )
+            for gpu in free[:size]:
+                gpu.job = job
+                gpu.identity = _with_job(gpu.identity, job)
+            free = free[size:]
+        host.next_job = self.seconds + 15 + rng.expovariate(1 / _MEAN_PAUSE_S)
+
+    def _break(self, fault: str) -> None:
+        rng = self._rng
+        host = rng.choice(self.hosts)
+        gpu = rng.choice(host.gpus)
+        if fault == "silent":
+            host.silent_until = self.seconds + _FAULT_S
+        elif fault == "xid":
+            gpu.xid = float(rng.choice(_XIDS))
+            gpu.xids += 1
+            gpu.job = None
+            gpu.identity = _without_job(gpu.identity)
+        else:
+            gpu.faults[fault] = self.seconds + _FAULT_S
+
+
+def _with_job(gpu: Gpu, job: Job) -> Gpu:
+    return _described(gpu, {"namespace": "synthetic", "pod": job.name, "container": "main"})
+
+
+def _without_job(gpu: Gpu) -> Gpu:
+    return _described(gpu, {"namespace": "", "pod": "", "container": ""})
+
+
+def _described(gpu: Gpu, workload: Mapping[str, str]) -> Gpu:
+    return Gpu(
+        uuid=gpu.uuid,
+        hostname=gpu.hostname,
+        gpu_id=gpu.gpu_id,
+        device=gpu.device,
+        model_name=gpu.model_name,
+        labels=gpu.labels,
+        **workload,  # type: ignore[arg-type]
+    )

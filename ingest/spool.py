@@ -1,0 +1,185 @@
+"""The spool: batches of a live source on disk until the broker has answered each. The broker's own log, as a library.
+
+A batch goes into the spool before it goes to the broker, under the spool's producer id and the number of its record, and is on the disk
+by then. So whatever is killed, what is sent again is the same under the same number, and the broker takes it once.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from broker.errors import BrokerError, DiskFull, LogLocked, ReadOnly
+from broker.log import Entry, Log, LogConfig
+from broker.record import PREFIX_SIZE, decode_record
+from ingest.errors import StateError
+
+logger = logging.getLogger(__name__)
+
+COMMIT_ID = "broker"
+READ_BYTES = 1 << 20
+_SEGMENTS = 16
+_MIB = 1 << 20
+
+
+class Spooled(NamedTuple):
+    """One batch in the spool: its record number and payload."""
+
+    number: int
+    payload: bytes
+
+
+class Kept(NamedTuple):
+    """What is known of a batch that is not answered: how many readings, and when it was spooled (Unix seconds)."""
+
+    readings: int
+    since: float
+
+
+class Spool:
+    """One folder's spool, of ``max_bytes`` at most where ``give_up`` is called. Raises StateError when the folder cannot be used.
+
+    ``append``, ``read``, ``tick`` and ``close`` are for one worker thread; all else is for the event loop's.
+    """
+
+    def __init__(self, directory: Path, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        segment = min(max(max_bytes // _SEGMENTS, 64 * 1024), 8 * _MIB)
+        self._group_bytes = segment // 2  # a group is in one segment, and space is freed by the segment
+        try:
+            self._log = Log.open(
+                directory,
+                LogConfig(segment_bytes=segment, fsync="always", buffer_messages=1000, buffer_bytes=8 * _MIB),
+            )
+            self.producer = self._load_producer(directory / "producer")
+        except LogLocked as error:
+            raise StateError(f"INSTANCE_ID (--instance-id): another streamer has this spool: {error}") from error
+        except (BrokerError, OSError) as error:
+            raise StateError(f"STATE_DIR (--state-dir): cannot keep the spool in {directory}: {error}") from error
+        answered = self._log.commits.get(COMMIT_ID)
+        self._next_answer = max(self._log.oldest_offset, 0 if answered is None else answered + 1)
+        self._kept: deque[Kept] = deque(Kept(0, time.time()) for _ in range(self._log.next_offset - self._next_answer))
+        if self.waiting:
+            logger.info("%d batches of the last run are in the spool and go first", self.waiting)
+
+    @property
+    def waiting(self) -> int:
+        """Batches that the broker has not answered."""
+        return self._log.next_offset - self._next_answer
+
+    @property
+    def next_unanswered(self) -> int:
+        """The number of the first batch that is not answered, or that the next one will get."""
+        return self._next_answer
+
+    @property
+    def oldest_since(self) -> float | None:
+        """When the oldest batch that is not answered was spooled; None when all are answered."""
+        kept = self._kept
+        return kept[0].since if kept else None
+
+    @property
+    def size_bytes(self) -> int:
+        """Its size on disk."""
+        return self._log.stats().bytes
+
+    def append(self, batches: list[tuple[bytes, int]]) -> None:
+        """Keep payloads, each with its number of readings; on disk when this returns.
+
+        Raises DiskFull or ReadOnly; what is then still in ``batches`` is not kept.
+        """
+        while batches:
+            size, count = 0, 0
+            while count < len(batches) and (size < self._group_bytes or not count):
+                size += len(batches[count][0])
+                count += 1
+            self._append_group(batches[:count])
+            del batches[:count]
+
+    def _append_group(self, batches: Sequence[tuple[bytes, int]]) -> None:
+        first = self._log.next_offset
+        group = self._log.prepare(
+            [Entry(payload, self.producer, first + number) for number, (payload, _) in enumerate(batches)]
+        )
+        try:
+            self._log.commit(group)
+        except (DiskFull, ReadOnly):
+            self._log.abort(group)
+            raise
+        now = time.time()
+        self._kept.extend(Kept(readings, now) for _, readings in batches)
+        self._log.finish(group)
+
+    def read(self, number: int) -> tuple[list[Spooled], int]:
+        """Some batches from ``number`` on, none at the end; and the number after them. What is damaged is passed over."""
+        number = max(number, self._next_answer)
+        while number < self._log.next_offset:
+            chunk = self._log.read(number, READ_BYTES)
+            if chunk.gap is not None:
+                logger.error("batches %d to %d of the spool cannot be read (%s)", *chunk.gap)
+            found = _batches(chunk.data)
+            if found:
+                return found, chunk.next_offset
+            number = chunk.next_offset
+        return [], number
+
+    def answered(self, number: int) -> int:
+        """The broker has all up to ``number``; returns how many readings that were since the last call."""
+        readings = 0
+        while self._next_answer <= number:
+            readings += self._kept.popleft().readings
+            self._next_answer += 1
+        self._log.commits.set(COMMIT_ID, number)
+        return readings
+
+    def tick(self) -> None:
+        """Housekeeping, about once a second: what is answered, or was given up, leaves the disk."""
+        self._log.tick()
+        self._log.drop_before(self._next_answer)
+
+    def give_up(self, *, at_least: int = 0) -> tuple[int, int]:
+        """Give up the oldest batches while the spool is too large; how many batches and readings. ``tick`` frees their space."""
+        size = self.size_bytes
+        excess = self.waiting * max(0, size - self.max_bytes) // max(size, 1) + (size > self.max_bytes)
+        number = min(self._next_answer + max(excess, at_least), self._log.next_offset)
+        batches = number - self._next_answer
+        return batches, self.answered(number - 1) if batches else 0
+
+    def close(self) -> None:
+        """Leave it for the next run."""
+        try:
+            self._log.tick()
+            self._log.close()
+        except BrokerError as error:
+            logger.error("the spool cannot be closed in order: %s", error)
+
+    def _load_producer(self, path: Path) -> str:
+        # An id is as old as the records it numbers. Records without one, or one without records, get a new id: at worst the
+        # broker takes some batches twice, which changes nothing; under an old id it would take new ones for repetitions.
+        if self._log.next_offset:
+            try:
+                text = path.read_text(encoding="ascii").strip()
+                if len(text) == 16 and int(text, 16):
+                    return text
+            except (FileNotFoundError, ValueError):
+                pass
+            logger.warning("the spool's producer id is missing from %s: making a new one", path)
+        producer = secrets.token_hex(8)
+        path.write_text(producer + "\n", encoding="ascii")
+        return producer
+
+
+def _batches(data: bytes) -> list[Spooled]:
+    found = []
+    position = 0
+    while position < len(data):
+        end = position + PREFIX_SIZE + int.from_bytes(data[position : position + PREFIX_SIZE], "big")
+        record = decode_record(data[position:end])
+        found.append(Spooled(record.offset, record.payload))
+        position = end
+    return found

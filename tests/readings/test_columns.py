@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from readings.columns import Columns, blocks
+from readings.grouping import BlockBuilder, Reading
+from readings.model import Gpu, PointBlock
+from readings.times import INT64_MAX
+
+A, B, C = (Gpu(uuid=f"GPU-{each}", hostname="h", labels={"d": "5"}) for each in "abc")
+A_AGAIN = msgspec.structs.replace(A)
+A_IN_POD = msgspec.structs.replace(A, pod="p")
+Flat = set[tuple[object, ...]]
+
+
+def by_builder(readings: list[Reading], size: int) -> list[PointBlock]:
+    builder = BlockBuilder()
+    for reading in readings:
+        builder.add(*reading)
+    return list(builder.blocks(size))
+
+
+def flat(found: list[PointBlock]) -> list[tuple[object, ...]]:
+    return [
+        (block.gpus[index].id, block.gpus[index].pod, block.gpus[index].share, time_ns, name, value)
+        for block in found
+        for index, time_ns, values in block.points
+        for name, value in sorted(zip(block.metric_names, values, strict=True))
+        if value is not None
+    ]
+
+
+readings_of = st.lists(
+    st.tuples(
+        st.sampled_from([A, A_AGAIN, B, C]),
+        st.sampled_from(["x", "y", "z"]),
+        st.integers(0, 4),
+        st.floats(-1e6, 1e6),
+    ),
+    max_size=60,
+)
+
+
+@settings(deadline=None)
+@given(readings_of, st.integers(1, 20), st.integers(0, 60), st.booleans())
+def test_it_makes_of_readings_what_the_builder_makes(
+    readings: list[Reading], size: int, middle: int, shared: bool
+) -> None:
+    if shared and readings:
+        readings[0] = (A_IN_POD, *readings[0][1:])
+    parts = [Columns.of(readings[:middle]), Columns.of(readings[middle:])]
+    made, expected = list(blocks(parts, size)), by_builder(readings, size)
+    assert flat(made) == flat(expected)
+    assert [block.count() for block in made] == [block.count() for block in expected]
+    for block in made:
+        used = {index for index, _, _ in block.points}
+        assert used == set(range(len(block.gpus)))
+        assert all(
+            any(values[at] is not None for _, _, values in block.points) for at in range(len(block.metric_names))
+        )
+
+
+def test_readings_come_back_out_of_columns() -> None:
+    readings: list[Reading] = [(A, "x", 1, 2.0), (B, "y", 3, 4.0), (A, "y", 5, 6.0)]
+    columns = Columns.of(readings)
+    assert list(columns.readings()) == readings
+    assert columns.size == 3
+    assert Columns.of([]).size == 0
+
+
+def test_columns_are_shifted_and_sifted() -> None:
+    columns = Columns.of([(A, "x", 1, 2.0), (B, "y", INT64_MAX - 5, 4.0)])
+    assert columns.shifted(10).time_ns.tolist() == [11, INT64_MAX]
+    assert columns.shifted(-1).time_ns.tolist() == [0, INT64_MAX - 6]
+    assert list(columns.where(np.array([False, True])).readings()) == [(B, "y", INT64_MAX - 5, 4.0)]
+
+
+def test_a_table_that_would_be_mostly_empty_is_left_to_the_builder() -> None:
+    readings: list[Reading] = [(A, f"metric {number}", number, 1.0) for number in range(2000)]
+    assert flat(list(blocks([Columns.of(readings)], 100))) == flat(by_builder(readings, 100))
