@@ -231,7 +231,8 @@ class Nats(Peer):
         return Subscriber(sock)
 
     def delivered_bytes(self, count: int, size: int) -> int:
-        fixed = len(b"MSG d00 1 $JS.ACK.S.c00.1...1700000000000000000.0 \r\n\r\n") + len(str(size)) + size
+        # A delivered message shows the subject it was published to.
+        fixed = len(b"MSG s 1 $JS.ACK.S.c00.1...1700000000000000000.0 \r\n\r\n") + len(str(size)) + size
         # Both of the subject's sequences, which count from 1.
         digits = sum(count + 1 - int(10**length) for length in range(len(str(count))))
         return count * fixed + 2 * digits

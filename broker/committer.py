@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 Owner = TypeVar("Owner")
 
 # Most of one group. Bounds how long the event loop is busy with it, before and after the write.
-GROUP_BYTES = 2 << 20
+GROUP_BYTES = 1 << 20
 GROUP_ENTRIES = 2048
 
 

@@ -63,7 +63,7 @@ class LogConfig:
     fsync: Literal["always", "interval", "never"] = "always"
     # The newest messages that are kept in memory.
     buffer_messages: int = 10_000
-    buffer_bytes: int = 8 * MIB
+    buffer_bytes: int = 4 * MIB
     # The oldest segments go while the log is larger, and when all in them is older; 0: no limit.
     retention_bytes: int = 0
     retention_age_s: float = 0.0
