@@ -119,7 +119,7 @@ bench-broker: setup-dev nats-server ## measure the broker beside NATS JetStream 
 lock: setup-dev ## pin requirements*.in again, with hashes
 	$(BIN)/uv pip compile requirements.in $(LOCK) --output-file requirements.txt
 	$(BIN)/uv pip compile requirements-dev.in $(LOCK) --output-file requirements-dev.txt
-LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+LOCK := --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 clean: ## remove .venv and all build products (never var/, where the data is)
 	rm -rf $(VENV) build coverage .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
