@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ssl
-
 from django.conf import settings
 from django.core.management.base import CommandError
 
 from broker.client import client_context
 from broker.errors import TlsUnusable
+from ingest.broker_address import BrokerAddress
 from ingest.collector import CollectConfig
 from ingest.live import LiveConfig, LiveSource
 from ingest.scraper import ScrapeConfig, Scraper
@@ -19,22 +18,20 @@ from ingest.streamer import StreamConfig
 from ingest.targets import Targets
 
 
-def broker_tls() -> ssl.SSLContext | None:
-    """How to speak to the broker. Raises CommandError for files that do not work: the command cannot start."""
+def broker_address() -> BrokerAddress:
+    """The broker. Raises CommandError for TLS files that do not work: the command cannot start."""
     try:
-        return client_context(settings.BROKER_TLS_CA, settings.BROKER_TLS_CERT, settings.BROKER_TLS_KEY)
+        tls = client_context(settings.BROKER_TLS_CA, settings.BROKER_TLS_CERT, settings.BROKER_TLS_KEY)
     except TlsUnusable as error:
         raise CommandError(str(error)) from error
+    return BrokerAddress(host=settings.MQ_HOST, port=settings.MQ_PORT, token=settings.BROKER_TOKEN, tls=tls)
 
 
 def collect_config() -> CollectConfig:
     """The collector's configuration from django.conf.settings."""
     return CollectConfig(
         collector_id=settings.COLLECTOR_ID,
-        host=settings.MQ_HOST,
-        port=settings.MQ_PORT,
-        token=settings.BROKER_TOKEN,
-        tls=broker_tls(),
+        broker=broker_address(),
         state_dir=settings.STATE_DIR,
         start_offset=settings.START_OFFSET,
         flush_interval=settings.FLUSH_INTERVAL,
@@ -46,10 +43,7 @@ def stream_config() -> StreamConfig:
     """The configuration of a streamer of captures from django.conf.settings."""
     return StreamConfig(
         csv_path=settings.CSV_PATH,
-        host=settings.MQ_HOST,
-        port=settings.MQ_PORT,
-        token=settings.BROKER_TOKEN,
-        tls=broker_tls(),
+        broker=broker_address(),
         state_dir=settings.STATE_DIR,
         instance_id=settings.INSTANCE_ID,
         batch_size=settings.BATCH_SIZE,
@@ -68,10 +62,7 @@ def stream_config() -> StreamConfig:
 def live_config(*, once: bool = False) -> LiveConfig:
     """The configuration of a streamer of a live source from django.conf.settings."""
     return LiveConfig(
-        host=settings.MQ_HOST,
-        port=settings.MQ_PORT,
-        token=settings.BROKER_TOKEN,
-        tls=broker_tls(),
+        broker=broker_address(),
         state_dir=settings.STATE_DIR,
         instance_id=settings.INSTANCE_ID,
         batch_size=settings.BATCH_SIZE,
