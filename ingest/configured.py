@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -10,6 +9,7 @@ from django.core.management.base import CommandError
 
 from broker.client import client_context
 from broker.errors import TlsUnusable
+from ingest.broker_address import BrokerAddress
 from ingest.shards import Shard
 
 # Each service needs one or two of these, and some are large (numpy and pyarrow, aiohttp, the stores): a function imports
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from ingest.streamer import StreamConfig
 
 
-def broker_tls() -> ssl.SSLContext | None:
-    """How to speak to the broker. Raises CommandError for files that do not work: the command cannot start."""
+def broker_address() -> BrokerAddress:
+    """The broker. Raises CommandError for TLS files that do not work: the command cannot start."""
     try:
-        return client_context(settings.BROKER_TLS_CA, settings.BROKER_TLS_CERT, settings.BROKER_TLS_KEY)
+        tls = client_context(settings.BROKER_TLS_CA, settings.BROKER_TLS_CERT, settings.BROKER_TLS_KEY)
     except TlsUnusable as error:
         raise CommandError(str(error)) from error
+    return BrokerAddress(host=settings.MQ_HOST, port=settings.MQ_PORT, token=settings.BROKER_TOKEN, tls=tls)
 
 
 def collect_config() -> CollectConfig:
@@ -34,10 +35,7 @@ def collect_config() -> CollectConfig:
 
     return CollectConfig(
         collector_id=settings.COLLECTOR_ID,
-        host=settings.MQ_HOST,
-        port=settings.MQ_PORT,
-        token=settings.BROKER_TOKEN,
-        tls=broker_tls(),
+        broker=broker_address(),
         state_dir=settings.STATE_DIR,
         start_offset=settings.START_OFFSET,
         flush_interval=settings.FLUSH_INTERVAL,
@@ -51,10 +49,7 @@ def stream_config() -> StreamConfig:
 
     return StreamConfig(
         csv_path=settings.CSV_PATH,
-        host=settings.MQ_HOST,
-        port=settings.MQ_PORT,
-        token=settings.BROKER_TOKEN,
-        tls=broker_tls(),
+        broker=broker_address(),
         state_dir=settings.STATE_DIR,
         instance_id=settings.INSTANCE_ID,
         batch_size=settings.BATCH_SIZE,
@@ -75,10 +70,7 @@ def live_config(*, once: bool = False) -> LiveConfig:
     from ingest.live import LiveConfig
 
     return LiveConfig(
-        host=settings.MQ_HOST,
-        port=settings.MQ_PORT,
-        token=settings.BROKER_TOKEN,
-        tls=broker_tls(),
+        broker=broker_address(),
         state_dir=settings.STATE_DIR,
         instance_id=settings.INSTANCE_ID,
         batch_size=settings.BATCH_SIZE,
