@@ -26,6 +26,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from operator import itemgetter
 from typing import NamedTuple
 from zlib import crc32
 
@@ -66,7 +67,6 @@ _written = CHECKSUMS[WRITTEN]
 
 NO_PRODUCER = "0" * 16
 _PRODUCER = re.compile(r"[0-9a-f]{16}")
-_FIXED = ((26, 29), (37, 48), (64, 77), (90, 105), (121, 122), (134, 146))
 # A payload of so many bytes is copied once more rather than given to the checksum by itself: a third less time.
 _COPIED = 4096
 # By payload size: messages of one source have few sizes.
@@ -107,6 +107,11 @@ def fields_template(timestamp_ms: int, producer: bytes) -> bytes:
 
 
 _SAMPLE = b'%b%b%b":"%08x' % (bytes(PREFIX_SIZE), HEAD, WRITTEN, 0) + fields_template(0, NO_PRODUCER.encode()) % (0, 0)
+
+
+# What is the same in all heads.
+_fixed = itemgetter(*(slice(a, b) for a, b in ((26, 29), (37, 48), (64, 77), (90, 105), (121, 122), (134, 146))))
+_FIXED = _fixed(_SAMPLE)
 
 
 def record_parts(template: bytes, offset: int, sequence: int, payload: bytes) -> tuple[bytes, bytes, bytes]:
@@ -167,7 +172,7 @@ def decode_record(frame: bytes | memoryview) -> Record:
 
 def _read_fields(head: bytes, payload: bytes) -> Record:
     """The fields of a head whose checksum is right. Still checked: a peer may have made it wrong, not damage."""
-    if not head.startswith(HEAD, PREFIX_SIZE) or any(head[a:b] != _SAMPLE[a:b] for a, b in _FIXED):
+    if not head.startswith(HEAD, PREFIX_SIZE) or _fixed(head) != _FIXED:
         raise CorruptRecord("the record is not laid out as a record")
     try:
         offset = int(head[OFFSET_START:OFFSET_END])
