@@ -9,8 +9,10 @@ from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
 from ingest.collector import Collector
+from ingest.collector_figures import MonitoredCollector
 from ingest.configured import collect_config
 from ingest.errors import IngestError
+from ingest.monitor import monitoring
 from stores.base import Store, StoreError
 from stores.current import get_store, reset_store
 from telemetry_site.flags import ServiceCommand
@@ -47,5 +49,7 @@ class Command(ServiceCommand):
 
 async def _run(store: Store, *, once: bool) -> None:
     stop = asyncio.Event()
+    collector = Collector(collect_config(), store, stop)
     with stop_signals(stop):
-        await Collector(collect_config(), store, stop).run(once=once)
+        async with monitoring(settings.METRICS_ADDR, MonitoredCollector(collector)):
+            await collector.run(once=once)

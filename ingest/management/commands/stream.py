@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import AsyncExitStack
 from typing import Any
 
 from django.conf import settings
@@ -17,6 +16,7 @@ from ingest.live import LiveStreamer, Portion
 from ingest.monitor import monitoring
 from ingest.report import Report
 from ingest.scraper import Scraper
+from ingest.streamer_figures import MonitoredStreamer
 from telemetry_site.flags import ServiceCommand
 from telemetry_site.service import stop_signals
 
@@ -50,8 +50,10 @@ class Command(ServiceCommand):
 
 async def _stream() -> None:
     stop = asyncio.Event()
+    report = Report()
     with stop_signals(stop):
-        await stream_captures(stream_config(), stop)
+        async with monitoring(settings.METRICS_ADDR, MonitoredStreamer(report)):
+            await stream_captures(stream_config(), stop, report)
 
 
 async def _stream_live(*, once: bool) -> None:
@@ -59,13 +61,8 @@ async def _stream_live(*, once: bool) -> None:
     source = live_source()
     streamer = LiveStreamer(live_config(once=once), source, stop)
     with stop_signals(stop):
-        async with AsyncExitStack() as stack:
-            if settings.METRICS_ADDR is not None:
-                statuses = source.statuses if isinstance(source, Scraper) else {}
-                address = settings.METRICS_ADDR
-                await stack.enter_async_context(
-                    monitoring(address.host, address.port, lambda: streamer.report, statuses)
-                )
+        statuses = source.statuses if isinstance(source, Scraper) else None
+        async with monitoring(settings.METRICS_ADDR, MonitoredStreamer(streamer.report, statuses)):
             await streamer.run()
 
 
