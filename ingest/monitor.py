@@ -40,15 +40,12 @@ class Monitored(Protocol):
 
 
 @asynccontextmanager
-async def monitoring(address: Address | None, service: Monitored) -> AsyncIterator[int]:
-    """Answer inside the block; gives the port, 0 where ``address`` is None and nothing listens.
+async def monitoring(address: Address, service: Monitored) -> AsyncIterator[int]:
+    """Answer inside the block; gives the port.
 
     /health is 503 when something is stuck, and says ``degraded`` with status 200 while a partner is away: a restart would not
     bring that back. /ready is 503 in both cases. Raises SourceError when the address cannot be listened on.
     """
-    if address is None:
-        yield 0
-        return
 
     async def health(request: web.Request) -> web.Response:
         stuck, trouble = service.stuck(), service.trouble()

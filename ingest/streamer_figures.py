@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from ingest.report import Report
-from ingest.scraper import TargetStatus
+
+if TYPE_CHECKING:
+    from ingest.scraper import TargetStatus
 
 _PREFIX = "gpu_telemetry_streamer_"
 
 
 class MonitoredStreamer:
-    """A streamer as /health and /metrics see it. ``statuses``: its exporters, where it has any."""
+    """A streamer as /health and /metrics see it. ``statuses``: its exporters, if it has any."""
 
-    def __init__(self, report: Report, statuses: Mapping[str, TargetStatus] | None = None) -> None:
+    def __init__(self, report: Report, statuses: Mapping[str, TargetStatus]) -> None:
         self._report = report
-        self._statuses = {} if statuses is None else statuses
+        self._statuses = statuses
 
     def stuck(self) -> list[str]:
         """What hangs inside it."""

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from ingest.errors import SourceError
-from ingest.monitor import Monitored, monitoring, render
+from ingest.monitor import monitoring, render
 from telemetry_site.env import Address
 
 ANYWHERE = Address("127.0.0.1", 0)
@@ -67,9 +67,3 @@ async def test_an_address_that_is_taken_is_said_in_one_line() -> None:
         with pytest.raises(SourceError, match=r"METRICS_ADDR .*: cannot listen on 127.0.0.1:"):
             async with monitoring(Address("127.0.0.1", port), Service()):
                 pass
-
-
-async def test_without_an_address_nothing_listens() -> None:
-    service: Monitored = Service()
-    async with monitoring(None, service) as port:
-        assert port == 0

@@ -41,7 +41,7 @@ async def test_all_that_it_did_and_has_before_it_is_told() -> None:
 
 
 async def test_what_there_is_none_of_is_left_out() -> None:
-    found = await figures(MonitoredStreamer(Report()))
+    found = await figures(MonitoredStreamer(Report(), {}))
     assert not [name for name, *_ in found if name.startswith(("target_", "capture_", "spool_"))]
 
 
@@ -63,8 +63,8 @@ def test_trouble_is_the_brokers_and_that_of_all_exporters_together() -> None:
 def test_what_hangs_is_told() -> None:
     report = Report()
     with report.watch.doing("a read", -1):
-        assert MonitoredStreamer(report).stuck() == ["a read has not ended for 0 s"]
-    assert MonitoredStreamer(report).stuck() == []
+        assert MonitoredStreamer(report, {}).stuck() == ["a read has not ended for 0 s"]
+    assert MonitoredStreamer(report, {}).stuck() == []
 
 
 async def test_promtool_finds_nothing_to_say() -> None:

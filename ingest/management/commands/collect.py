@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
 from ingest.collector import Collector
-from ingest.collector_figures import MonitoredCollector
 from ingest.configured import collect_config
 from ingest.errors import IngestError
-from ingest.monitor import monitoring
 from stores.base import Store, StoreError
 from stores.current import get_store, reset_store
 from telemetry_site.flags import ServiceCommand
@@ -51,5 +50,11 @@ async def _run(store: Store, *, once: bool) -> None:
     stop = asyncio.Event()
     collector = Collector(collect_config(), store, stop)
     with stop_signals(stop):
-        async with monitoring(settings.METRICS_ADDR, MonitoredCollector(collector)):
+        async with AsyncExitStack() as stack:
+            if settings.METRICS_ADDR is not None:
+                # Not loaded where nobody asks for it: a web server takes memory.
+                from ingest.collector_figures import MonitoredCollector
+                from ingest.monitor import monitoring
+
+                await stack.enter_async_context(monitoring(settings.METRICS_ADDR, MonitoredCollector(collector)))
             await collector.run(once=once)
