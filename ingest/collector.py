@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +21,12 @@ from broker.backoff import backoff
 from broker.client import BrokerClient, Gap, Message
 from broker.errors import BrokerError, OffsetOutOfRange, SubscriberInUse
 from ingest.books import RETRIABLE, Books
+from ingest.broker_address import BrokerAddress
 from ingest.dead_letters import DeadLetters
 from ingest.errors import BrokerRefusal, StoreRefusal
 from ingest.intake import Intake, Pending
 from ingest.outage import Outage, one_line
-from ingest.tasks import first_of, pause
+from ingest.tasks import drain_deadline, first_of, pause
 from readings.times import SECOND
 from stores.base import RefusedReading, Store, StoreError
 
@@ -48,11 +48,8 @@ class CollectConfig:
     """What a collector is told. Durations in seconds; ``retention`` 0 keeps for ever; ``start_offset`` as in subscribe."""
 
     collector_id: str
-    host: str
-    port: int
+    broker: BrokerAddress
     state_dir: Path
-    token: str = ""
-    tls: ssl.SSLContext | None = None
     start_offset: int | None = None
     flush_interval: float = 10.0
     retention: float = 0.0
@@ -94,7 +91,7 @@ class Collector:
         self._waits = backoff()
         self._closed = False
         self._in_use_since: float | None = None
-        self._broker_outage = Outage(f"the broker at {config.host}:{config.port}")
+        self._broker_outage = Outage(config.broker.partner)
         self._store_outage = Outage("the store")
         self._database_outage = Outage("the inventory's database")
 
@@ -104,9 +101,11 @@ class Collector:
         Then write and commit what was received, within DRAIN_SECONDS. Raises BrokerRefusal or StoreRefusal.
         """
         config = self._config
-        logger.info("collecting from %s:%d as %s", config.host, config.port, config.collector_id)
+        logger.info("collecting from %s as %s", config.broker, config.collector_id)
         try:
-            ended = await first_of(self._work(once=once), self._apply_retention(), self._drain_deadline())
+            ended = await first_of(
+                self._work(once=once), self._apply_retention(), drain_deadline(self._stop, DRAIN_SECONDS)
+            )
             if ended != 0:
                 logger.warning("stopped before all was written: what is not committed is delivered again")
         finally:
@@ -146,10 +145,6 @@ class Collector:
             stopping.cancel()
             waiting.cancel()
 
-    async def _drain_deadline(self) -> None:
-        await self._stop.wait()
-        await asyncio.sleep(DRAIN_SECONDS)
-
     async def close(self) -> None:
         """Disconnect and let go of the threads' connections. What is not committed is delivered again to the next one."""
         await self._disconnect()
@@ -184,9 +179,7 @@ class Collector:
 
     async def _connect(self) -> BrokerClient:
         config = self._config
-        client = await BrokerClient.connect(
-            config.host, config.port, token=config.token, tls=config.tls, client=config.collector_id
-        )
+        client = await config.broker.connect(config.collector_id)
         try:
             first = await self._subscribe(client)
         except BaseException:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from broker.client import BrokerClient
 from broker.errors import BrokerError, DiskFull, LogFailed, ReadOnly
+from ingest.broker_address import BrokerAddress
 from ingest.dead_letters import DeadLetters
 from ingest.errors import StateError
 from ingest.outage import Outage
@@ -26,7 +25,7 @@ from ingest.report import Report
 from ingest.samples import RefusedRow, Sample
 from ingest.sender import Sender
 from ingest.spool import Spool
-from ingest.tasks import first_of
+from ingest.tasks import drain_deadline, first_of
 from readings.codec import encode_block
 from readings.grouping import BlockBuilder
 from readings.model import PointBlock
@@ -75,11 +74,8 @@ class LiveSource(Protocol):
 class LiveConfig:
     """What the streamer of a live source is told. Seconds and bytes."""
 
-    host: str
-    port: int
+    broker: BrokerAddress
     state_dir: Path
-    token: str = ""
-    tls: ssl.SSLContext | None = None
     instance_id: str = "streamer-1"
     batch_size: int = 100
     collect_interval: float = 5.0
@@ -109,14 +105,18 @@ class LiveStreamer:
         # Opening it waits for the disk for a moment, at a start.
         self._spool = Spool(config.state_dir / "spool" / config.instance_id, config.spool_bytes)
         self._sender = Sender(
-            self._spool, self._in_spool, self._connect, broker=f"the broker at {config.host}:{config.port}"
+            self._spool,
+            self._in_spool,
+            lambda: config.broker.connect(config.instance_id),
+            broker=config.broker.partner,
         )
 
     @property
     def report(self) -> Report:
         """How far it has come, as of now."""
         report = self._report
-        report.sent, report.batches = self._sender.readings_answered, self._sender.batches_answered
+        uplink = self._sender.uplink
+        report.sent, report.batches = uplink.readings_answered, uplink.batches_answered
         report.waiting = self._spool.waiting
         oldest = self._spool.oldest_since or (self._since if self._gathered else None)
         report.behind_s = 0.0 if oldest is None else max(0.0, time.time() - oldest)
@@ -129,10 +129,14 @@ class LiveStreamer:
         """
         config = self._config
         try:
-            logger.info("streaming %s to %s:%d as %s", self._source.name, config.host, config.port, config.instance_id)
-            await first_of(
-                self._work(), self._sender.run(), self._flush_often(), self._report_often(), self._drain_deadline()
+            logger.info("streaming %s to %s as %s", self._source.name, config.broker, config.instance_id)
+            deadline = drain_deadline(
+                self._stop,
+                DRAIN_SECONDS,
+                seconds_away=DRAIN_SECONDS_AWAY,
+                connected=lambda: self._sender.uplink.connected,
             )
+            await first_of(self._work(), self._sender.run(), self._flush_often(), self._report_often(), deadline)
             await self._finish_flushing()
             report = self.report
             logger.info("%s: %s", "stopped" if self._stop.is_set() else "done", report.line())
@@ -163,13 +167,6 @@ class LiveStreamer:
         await self._source.run(self.give, self._stop, once=self._config.once)
         await self._flush()
         await self._sender.flush()
-
-    async def _drain_deadline(self) -> None:
-        """Returns when the time to drain after the stop signal is over."""
-        await self._stop.wait()
-        await asyncio.sleep(DRAIN_SECONDS_AWAY)
-        if self._sender.connected:
-            await asyncio.sleep(DRAIN_SECONDS - DRAIN_SECONDS_AWAY)
 
     async def _flush_often(self) -> None:
         """Into the spool, and the spool's own housekeeping; until cancelled."""
@@ -265,9 +262,3 @@ class LiveStreamer:
 
     async def _in_spool(self, call: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, call, *arguments)
-
-    async def _connect(self) -> BrokerClient:
-        config = self._config
-        return await BrokerClient.connect(
-            config.host, config.port, token=config.token, tls=config.tls, client=config.instance_id
-        )

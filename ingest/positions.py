@@ -7,10 +7,13 @@ import logging
 import threading
 from collections import deque
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ingest.csv_source import CsvSource
 from ingest.errors import StateError
 from ingest.resume import ResumeStore
+
+if TYPE_CHECKING:
+    from ingest.csv_source import CsvSource  # numpy and pyarrow: nothing for a live source
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import NamedTuple
 
-from broker.client import BrokerClient
+from ingest.broker_address import BrokerAddress
 from ingest.csv_source import Chunk, CsvSource
 from ingest.dead_letters import DeadLetters
 from ingest.errors import StateError
@@ -26,7 +25,7 @@ from ingest.progress import Progress, progress_bar
 from ingest.publisher import Batch, Publisher
 from ingest.resume import ResumeStore
 from ingest.shards import WHOLE, Shard
-from ingest.tasks import all_of, first_of, pause
+from ingest.tasks import all_of, drain_deadline, first_of, pause
 from ingest.timestamps import Choice, Stamper, choose, spell_duration
 from ingest.unpacked import STDIN
 from readings.columns import Columns
@@ -52,11 +51,8 @@ class StreamConfig:
     """What a streamer is told. Durations in seconds; ``rate`` in readings a second, 0 for as fast as possible."""
 
     csv_path: str
-    host: str
-    port: int
+    broker: BrokerAddress
     state_dir: Path
-    token: str = ""
-    tls: ssl.SSLContext | None = None
     instance_id: str = "streamer-1"
     batch_size: int = 100
     collect_interval: float = 5.0
@@ -138,7 +134,7 @@ class Streamer:
         self._progress = progress
         self._positions = Positions(store, source, config.timestamps)
         self._publisher = Publisher(
-            self._connect, self._positions.check, broker=f"the broker at {config.host}:{config.port}"
+            lambda: config.broker.connect(config.instance_id), self._positions.check, broker=config.broker.partner
         )
         self._buffer: asyncio.Queue[_Portion | None] = asyncio.Queue(CHUNKS_AHEAD)
         self._dead_letters = DeadLetters(config.state_dir, f"streamer-{config.instance_id}")
@@ -152,10 +148,16 @@ class Streamer:
     async def run(self) -> StreamTotals:
         """Stream, and keep or clear the position at the end."""
         config = self._config
-        logger.info("streaming %s to %s:%d as %s", config.csv_path, config.host, config.port, config.instance_id)
+        logger.info("streaming %s to %s as %s", config.csv_path, config.broker, config.instance_id)
         await self._begin()
         # The work itself comes first: when the time to drain runs out in the same moment, it counts as finished.
-        ended = await first_of(self._work(), self._publisher.run(), self._positions.keep(), self._drain_deadline())
+        deadline = drain_deadline(
+            self._stop,
+            DRAIN_SECONDS,
+            seconds_away=DRAIN_SECONDS_AWAY,
+            connected=lambda: self._publisher.uplink.connected,
+        )
+        ended = await first_of(self._work(), self._publisher.run(), self._positions.keep(), deadline)
         drained = ended == 0
         done = drained and self._at_end
         try:
@@ -167,7 +169,11 @@ class Streamer:
     def _report(self, *, done: bool, drained: bool) -> StreamTotals:
         publisher = self._publisher
         totals = StreamTotals(
-            publisher.readings_answered, publisher.batches_answered, self._refused, publisher.unanswered, done
+            publisher.uplink.readings_answered,
+            publisher.uplink.batches_answered,
+            self._refused,
+            publisher.unanswered,
+            done,
         )
         logger.info(
             "%s: %d readings in %d batches sent and answered",
@@ -216,13 +222,6 @@ class Streamer:
     async def _work(self) -> None:
         await all_of(self._collect(), self._publish())
         await self._publisher.flush()
-
-    async def _drain_deadline(self) -> None:
-        """Returns when the time to drain after the stop signal is over."""
-        await self._stop.wait()
-        await asyncio.sleep(DRAIN_SECONDS_AWAY)
-        if self._publisher.connected:
-            await asyncio.sleep(DRAIN_SECONDS - DRAIN_SECONDS_AWAY)
 
     # Collect loop: source -> buffer, at the pace that is asked for, until the end or the stop signal.
 
@@ -348,9 +347,3 @@ class Streamer:
             )
         gathering.unanswered -= 1
         self._positions.check()
-
-    async def _connect(self) -> BrokerClient:
-        config = self._config
-        return await BrokerClient.connect(
-            config.host, config.port, token=config.token, tls=config.tls, client=config.instance_id
-        )
