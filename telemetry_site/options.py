@@ -27,12 +27,13 @@ from telemetry_site.env import (
 MIB = 1 << 20
 
 SITE, BROKER, CLIENT, STREAM, COLLECT, STORE, WEB = "site", "broker", "client", "stream", "collect", "store", "web"
+MONITOR = "monitor"
 
 # Which groups of settings a command takes as flags. Everything that Django itself needs is in SITE.
 COMMAND_GROUPS: dict[str, tuple[str, ...]] = {
     "runbroker": (SITE, BROKER),
-    "stream": (SITE, CLIENT, STREAM),
-    "collect": (SITE, CLIENT, COLLECT, STORE),
+    "stream": (SITE, CLIENT, STREAM, MONITOR),
+    "collect": (SITE, CLIENT, COLLECT, STORE, MONITOR),
     "serve": (SITE, CLIENT, COLLECT, STORE, WEB),
     "pipeline": (SITE, BROKER, CLIENT, STREAM, COLLECT, STORE, WEB),
 }
@@ -160,8 +161,8 @@ METRICS_ADDR = Option(
     "METRICS_ADDR",
     "",
     no_address_or,
-    "where the streamer answers /health and /metrics of its own; unset: nowhere",
-    (STREAM,),
+    "where a streamer or collector answers /health, /ready and /metrics of its own; unset: nowhere",
+    (MONITOR,),
 )
 
 CSV_PATH = Option(
