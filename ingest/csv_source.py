@@ -22,7 +22,7 @@ from ingest.errors import SourceError
 from ingest.resume import ResumeState
 from ingest.samples import RefusedRow, Sample
 from ingest.shards import WHOLE, Shard
-from ingest.unpacked import STDIN, Ahead, is_truncated, open_capture
+from ingest.unpacked import STDIN, Ahead, is_truncated, open_capture, packed_share
 from readings.checks import Refused
 from readings.columns import Columns, Ints, join
 from readings.reasons import BAD_FIELD, LABEL_CONFLICT
@@ -230,6 +230,15 @@ class CsvSource:
         except Refused as error:
             if not self._repeats_header(record):
                 refused.append(RefusedRow(record.line, error.reason, error.detail, records.raw()))
+
+    def bytes_after(self, position: int) -> int | None:
+        """How many bytes of the file come after a position that was read, as it is now; None where nobody knows.
+
+        Of a compressed file these are its own, in proportion.
+        """
+        if self.path == STDIN:
+            return None
+        return max(0, os.fstat(self._file.fileno()).st_size - round(position * packed_share(self._file)))
 
     def has_ended(self) -> bool:
         """Whether nothing more will come to a file that is followed: another one has its name, and all of it is read."""

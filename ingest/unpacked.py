@@ -210,6 +210,12 @@ def is_packed(file: object) -> bool:
     return isinstance(getattr(file, "raw", None), Unpacked)
 
 
+def packed_share(file: object) -> float:
+    """How many bytes of its file a byte of what it holds takes, on average so far; 1 where it is not compressed."""
+    raw = getattr(file, "raw", None)
+    return raw.packed_position() / max(raw.tell(), 1) if isinstance(raw, Unpacked) else 1.0
+
+
 def is_truncated(file: object) -> bool:
     """Whether a compressed file ended where it should not have."""
     raw = getattr(file, "raw", None)

@@ -132,12 +132,14 @@ _PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def no_allowance_or(value: str) -> Allowance | None:
-    """How often somebody may ask, as 10/s, 600/m, 5000/h or 100000/d; nothing is as often as they like."""
-    if not value:
+    """How often somebody may ask, as 10/s, 600/m, 5000/h or 100000/d; 0 is as often as they like."""
+    if value == "0":
         return None
     match = re.fullmatch(r"(\d{1,9})/(s|m|h|d)", value, re.ASCII)
     if match is None or int(match[1]) == 0:
-        raise ValueError("is not a number of requests in a time: use a number and a unit, as 10/s, 600/m or 5000/h")
+        raise ValueError(
+            "is not a number of requests in a time: use a number and a unit, as 10/s, 600/m or 5000/h, or 0 for no limit"
+        )
     return Allowance(int(match[1]), _PERIODS[match[2]])
 
 

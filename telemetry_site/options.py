@@ -31,12 +31,13 @@ from telemetry_site.env import (
 MIB = 1 << 20
 
 SITE, BROKER, CLIENT, STREAM, COLLECT, STORE, WEB = "site", "broker", "client", "stream", "collect", "store", "web"
+MONITOR = "monitor"
 
 # Which groups of settings a command takes as flags. Everything that Django itself needs is in SITE.
 COMMAND_GROUPS: dict[str, tuple[str, ...]] = {
     "runbroker": (SITE, BROKER),
-    "stream": (SITE, CLIENT, STREAM),
-    "collect": (SITE, CLIENT, COLLECT, STORE),
+    "stream": (SITE, CLIENT, STREAM, MONITOR),
+    "collect": (SITE, CLIENT, COLLECT, STORE, MONITOR),
     "serve": (SITE, CLIENT, COLLECT, STORE, WEB),
     "pipeline": (SITE, BROKER, CLIENT, STREAM, COLLECT, STORE, WEB),
 }
@@ -164,8 +165,8 @@ METRICS_ADDR = Option(
     "METRICS_ADDR",
     "",
     no_address_or,
-    "where the streamer answers /health and /metrics of its own; unset: nowhere",
-    (STREAM,),
+    "where a streamer or collector answers /health, /ready and /metrics of its own; unset: nowhere",
+    (MONITOR,),
 )
 
 CSV_PATH = Option(
@@ -327,19 +328,21 @@ API_AUTH_REQUIRED = Option(
 )
 API_RATE_PER_TOKEN = Option(
     "API_RATE_PER_TOKEN",
-    "",
+    "0",
     no_allowance_or,
-    "how often one token, or one person logged in, may ask, as 10/s or 600/m; unset: no limit",
+    "how often one token, or one person logged in, may ask, as 10/s or 600/m; 0: no limit",
     (WEB,),
 )
 API_RATE_PER_ADDRESS = Option(
     "API_RATE_PER_ADDRESS",
-    "",
+    "0",
     no_allowance_or,
-    "how often one address may ask without a good token or login, as 10/s or 600/m; unset: no limit",
+    "how often one address may ask without a good token or login, as 10/s or 600/m; 0: no limit",
     (WEB,),
 )
-LOGIN_RATE = Option("LOGIN_RATE", "10/m", no_allowance_or, "how often one address may try to log in", (WEB,))
+LOGIN_RATE = Option(
+    "LOGIN_RATE", "10/m", no_allowance_or, "how often one address may try to log in; 0: no limit", (WEB,)
+)
 PUBLIC_URL = Option(
     "PUBLIC_URL",
     "",
