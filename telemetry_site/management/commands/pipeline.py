@@ -75,6 +75,8 @@ class Command(ServiceCommand):
             lines.append(
                 f"             user {ADMIN_NAME}, password {password}  (shown this once; manage.py changepassword {ADMIN_NAME})"
             )
+        if settings.API_AUTH_REQUIRED:
+            lines.append("  Access     by login or token only (manage.py apitoken create NAME)")
         lines += [
             f"  Broker     {broker_url}/stats",
             f"  Source     {_described(source)}",
