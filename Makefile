@@ -102,6 +102,8 @@ soak: setup-dev influxd ## the long run: kill each service ten times while a cap
 	@mkdir -p build
 	@test -n "$(CAPTURE)" || $(MANAGE) makecapture build/soak.csv --hosts 31 --samples 1
 	$(BIN)/python -m tests.ingest.kill_rounds $(or $(CAPTURE),build/soak.csv) --rounds 10
+	$(BIN)/python -m tests.ingest.broker_away --seconds 60
+	$(BIN)/python -m tests.ingest.many_targets --targets 500 --minutes 10
 	$(BIN)/python -m tests.broker.faults.kills --rounds 100
 	$(BIN)/python -m tests.broker.faults.kills --rounds 50 --graceful
 	$(BIN)/python -m tests.broker.faults.power --rounds 15
