@@ -195,7 +195,7 @@ class ColumnReader:
         return list(names), codes[inverse]
 
 
-_NOT_IDENTITY = {"timestamp", "metric_name", "value", "labels"}
+_NOT_IDENTITY = {"timestamp", "metric_name", "value", "labels", "unit"}
 
 
 def _coded(column: pa.ChunkedArray) -> tuple[Ints, list[str]]:
