@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from django.conf import settings
 from django.core.management.base import CommandError
 
 from broker.client import client_context
 from broker.errors import TlsUnusable
 from ingest.broker_address import BrokerAddress
-from ingest.collector import CollectConfig
-from ingest.live import LiveConfig, LiveSource
-from ingest.scraper import ScrapeConfig, Scraper
 from ingest.shards import Shard
-from ingest.simulate_source import SimulateSource
-from ingest.simulator import ALL_METRICS, DEFAULT_METRICS, FleetShape
-from ingest.streamer import StreamConfig
-from ingest.targets import Targets
+
+# Each service needs one or two of these, and some are large (numpy and pyarrow, aiohttp, the stores): a function imports
+# what it makes.
+if TYPE_CHECKING:
+    from ingest.collector import CollectConfig
+    from ingest.live import LiveConfig, LiveSource
+    from ingest.streamer import StreamConfig
 
 
 def broker_address() -> BrokerAddress:
@@ -29,6 +31,8 @@ def broker_address() -> BrokerAddress:
 
 def collect_config() -> CollectConfig:
     """The collector's configuration from django.conf.settings."""
+    from ingest.collector import CollectConfig
+
     return CollectConfig(
         collector_id=settings.COLLECTOR_ID,
         broker=broker_address(),
@@ -41,6 +45,8 @@ def collect_config() -> CollectConfig:
 
 def stream_config() -> StreamConfig:
     """The configuration of a streamer of captures from django.conf.settings."""
+    from ingest.streamer import StreamConfig
+
     return StreamConfig(
         csv_path=settings.CSV_PATH,
         broker=broker_address(),
@@ -61,6 +67,8 @@ def stream_config() -> StreamConfig:
 
 def live_config(*, once: bool = False) -> LiveConfig:
     """The configuration of a streamer of a live source from django.conf.settings."""
+    from ingest.live import LiveConfig
+
     return LiveConfig(
         broker=broker_address(),
         state_dir=settings.STATE_DIR,
@@ -77,6 +85,9 @@ def live_source() -> LiveSource:
     """The live source that SOURCE names. Raises SourceError."""
     shard = Shard(*settings.SHARD)
     if settings.SOURCE == "simulate":
+        from ingest.simulate_source import SimulateSource
+        from ingest.simulator import ALL_METRICS, DEFAULT_METRICS, FleetShape
+
         shape = FleetShape(
             hosts=settings.SIM_HOSTS,
             gpus_per_host=settings.SIM_GPUS_PER_HOST,
@@ -85,6 +96,9 @@ def live_source() -> LiveSource:
             faults=settings.SIM_FAULTS,
         )
         return SimulateSource(shape, settings.SCRAPE_INTERVAL, shard)
+    from ingest.scraper import ScrapeConfig, Scraper
+    from ingest.targets import Targets
+
     config = ScrapeConfig(
         interval=settings.SCRAPE_INTERVAL,
         timeout=settings.SCRAPE_TIMEOUT,
