@@ -81,7 +81,7 @@ class Names:
 
 
 @dataclass(frozen=True, slots=True)
-class _Scope:
+class Scope:
     """Where the rows of a query can be: series and identities (None: any), and the time range [start, end)."""
 
     series: list[int] | None
@@ -92,7 +92,7 @@ class _Scope:
     seeks: bool
 
 
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
     """Some minutes in a row; ``readings`` is how many they hold."""
 
     low: int
@@ -112,7 +112,7 @@ class Reader:
         """The rows that match, in the query's order. Raises sqlite3.Error."""
         if query.limit == 0:
             return []
-        scope = self._scope(query)
+        scope = self.scope(query)
         if scope is None:
             return []
         skip, found = query.offset, list[_Found]()
@@ -129,7 +129,7 @@ class Reader:
         if gpu is None:
             found = self._execute("SELECT DISTINCT metric FROM {p}series ORDER BY metric")
         else:
-            gpus = _encodable((gpu,))
+            gpus = encodable((gpu,))
             if not gpus:
                 return []
             found = self._execute("SELECT DISTINCT metric FROM {p}series WHERE gpu = ? ORDER BY metric", gpus)
@@ -149,7 +149,7 @@ class Reader:
     def _execute(self, template: str, values: Sequence[object] | dict[str, object] = ()) -> sqlite3.Cursor:
         return self._connection.execute(self._tables.sql(template), values)
 
-    def _scope(self, query: ReadingsQuery) -> _Scope | None:
+    def scope(self, query: ReadingsQuery) -> Scope | None:
         """Turn names into ids and narrow the time range to where they have readings. None: nothing can match."""
         start = max(_FIRST_NS, _FIRST_NS if query.start_ns is None else query.start_ns)
         end = min(_LAST_NS, _LAST_NS if query.end_ns is None else query.end_ns)
@@ -171,7 +171,7 @@ class Reader:
         seeks = series is not None and part <= 1 / _SEEK_COST
         # Without seeks, series that follow from identities alone would only be the same condition twice.
         needed = series is not None and (seeks or query.gpus or query.metric_names)
-        return _Scope(
+        return Scope(
             series=series[0] if series is not None and needed else None,
             identities=None if identities is None else identities[0],
             start=start,
@@ -202,21 +202,21 @@ class Reader:
             )
         )
 
-    def _after(self, tied: _Scope, query: ReadingsQuery) -> list[_Found]:
+    def _after(self, tied: Scope, query: ReadingsQuery) -> list[_Found]:
         """All readings of the cursor's own time that come after the cursor."""
         if query.after is None or tied.start >= tied.end:
             return []
-        piece = _Piece(tied.start // MINUTE_NS, tied.start // MINUTE_NS, 0)
+        piece = Piece(tied.start // MINUTE_NS, tied.start // MINUTE_NS, 0)
         rows = self._ordered(self._fetch(tied, piece), query.newest_first)
         names = self._names.series(self._connection, self._tables, {row[1] for row in rows})
         cursor = (query.after.gpu, query.after.metric_name)
         return [row for row in rows if names[row[1]][:2] > cursor]
 
-    def _walk(self, scope: _Scope, query: ReadingsQuery, skip: int, found: list[_Found]) -> None:
+    def _walk(self, scope: Scope, query: ReadingsQuery, skip: int, found: list[_Found]) -> None:
         """Add rows to ``found``, in order, until there are as many as the query's limit; leave out the first ``skip``."""
         if scope.start >= scope.end:
             return
-        pieces = _Pieces(self._minutes(scope, query.newest_first), scope)
+        pieces = Pieces(self._minutes(scope, query.newest_first), scope)
         while len(found) < query.limit:
             skip = pieces.pass_over(skip)
             piece = pieces.next(skip + query.limit - len(found))
@@ -235,7 +235,7 @@ class Reader:
             found += rows[skip:wanted]
             skip = max(0, skip - len(rows))
 
-    def _minutes(self, scope: _Scope, newest_first: bool) -> Iterator[tuple[int, int]]:
+    def _minutes(self, scope: Scope, newest_first: bool) -> Iterator[tuple[int, int]]:
         """(minute, readings in it) of the minutes in range that hold any, from the wanted end. Read in portions."""
         low, high = scope.start // MINUTE_NS, (scope.end - 1) // MINUTE_NS
         template = _MINUTES + ("DESC LIMIT 1000" if newest_first else "ASC LIMIT 1000")
@@ -246,7 +246,7 @@ class Reader:
             else:
                 low = portion[-1][0] + 1
 
-    def _without_first(self, scope: _Scope, piece: _Piece, skip: int, newest_first: bool) -> tuple[_Scope, int]:
+    def _without_first(self, scope: Scope, piece: Piece, skip: int, newest_first: bool) -> tuple[Scope, int]:
         """Leave out times of which all rows are to be skipped, and how many rows are then still to skip.
 
         The piece holds more than ``skip`` rows.
@@ -260,15 +260,15 @@ class Reader:
             beyond, rest = replace(scope, end=edge), replace(scope, start=edge)
         return rest, skip - self._count(beyond, piece)
 
-    def _time_at(self, scope: _Scope, piece: _Piece, place: int, newest_first: bool) -> int | None:
+    def _time_at(self, scope: Scope, piece: Piece, place: int, newest_first: bool) -> int | None:
         """The time of the row at a place (from 0) of a piece; None if it holds fewer."""
         template = "SELECT r.time {from} ORDER BY r.time {direction} LIMIT 1 OFFSET :place".replace(
             "{direction}", "DESC" if newest_first else "ASC"
         )
-        found = self._ask(template, scope, piece, place=place).fetchone()
+        found = self.ask(template, scope, piece, place=place).fetchone()
         return None if found is None else int(found[0])
 
-    def _first_of(self, scope: _Scope, piece: _Piece, wanted: int, newest_first: bool) -> list[_Found]:
+    def _first_of(self, scope: Scope, piece: Piece, wanted: int, newest_first: bool) -> list[_Found]:
         """At least the first ``wanted`` rows of a piece (all, if it holds fewer), in no order.
 
         SQLite sorts bare times, which is cheap; the names that break ties are looked up for the few rows that remain.
@@ -282,14 +282,15 @@ class Reader:
                 scope, piece = replace(scope, end=min(scope.end, edge + 1)), piece._replace(high=minute)
         return self._fetch(scope, piece)
 
-    def _fetch(self, scope: _Scope, piece: _Piece) -> list[_Found]:
-        return self._ask("SELECT r.time, r.series, r.value, r.identity {from}", scope, piece).fetchall()
+    def _fetch(self, scope: Scope, piece: Piece) -> list[_Found]:
+        return self.ask("SELECT r.time, r.series, r.value, r.identity {from}", scope, piece).fetchall()
 
-    def _count(self, scope: _Scope, piece: _Piece) -> int:
-        count: int = self._ask("SELECT count(*) {from}", scope, piece).fetchone()[0]
+    def _count(self, scope: Scope, piece: Piece) -> int:
+        count: int = self.ask("SELECT count(*) {from}", scope, piece).fetchone()[0]
         return count
 
-    def _ask(self, template: str, scope: _Scope, piece: _Piece, **values: object) -> sqlite3.Cursor:
+    def ask(self, template: str, scope: Scope, piece: Piece, **values: object) -> sqlite3.Cursor:
+        """A statement with ``{from}`` over the readings ``r`` of some minutes of a scope."""
         source = FROM_SEEKS if scope.seeks else FROM_SCAN
         if scope.series is not None:
             values["series"] = json.dumps(scope.series)
@@ -312,10 +313,10 @@ class Reader:
         return [Row(time_ns, names[series][1], value, *known[identity]) for time_ns, series, value, identity in found]
 
 
-class _Pieces:
+class Pieces:
     """Cuts the minutes of a walk into pieces, each for one statement."""
 
-    def __init__(self, minutes: Iterator[tuple[int, int]], scope: _Scope) -> None:
+    def __init__(self, minutes: Iterator[tuple[int, int]], scope: Scope) -> None:
         self._minutes = minutes
         self._scope = scope
         self._whole = scope.series is None and scope.identities is None
@@ -333,7 +334,7 @@ class _Pieces:
             skip -= readings
         return skip
 
-    def next(self, wanted: int) -> _Piece | None:
+    def next(self, wanted: int) -> Piece | None:
         """The next minutes, as many as should hold what is wanted; None at the end."""
         enough = wanted * 1.25 * self._growth
         budget = min(_FIRST_BUDGET * self._growth, _LARGEST_BUDGET)
@@ -346,7 +347,7 @@ class _Pieces:
             cost += seeks or held[1]
             expected += held[1] * self._scope.share_of_readings
         self._growth *= 4
-        return _Piece(min(taken), max(taken), total) if taken else None
+        return Piece(min(taken), max(taken), total) if taken else None
 
     def _take(self) -> tuple[int, int] | None:
         if self._held is not None:
@@ -366,7 +367,7 @@ def _ids_and_bounds(rows: Iterable[tuple[int, int, int]]) -> tuple[list[int], in
     return [row[0] for row in found], min(row[1] for row in found), max(row[2] for row in found)
 
 
-def _split_at(scope: _Scope, time_ns: int, newest_first: bool) -> tuple[_Scope, _Scope]:
+def _split_at(scope: Scope, time_ns: int, newest_first: bool) -> tuple[Scope, Scope]:
     """The part of a scope at one time, and the part beyond it in the query's order."""
     tied = replace(scope, start=max(scope.start, time_ns), end=min(scope.end, time_ns + 1))
     if newest_first:
@@ -390,13 +391,13 @@ def _conditions(*wanted: tuple[str, Sequence[str] | Sequence[int]]) -> tuple[lis
     values: list[object] = []
     for column, alternatives in wanted:
         if alternatives:
-            possible = _encodable(alternatives)
+            possible = encodable(alternatives)
             conditions.append("{column} IN ({marks})".format(column=column, marks=", ".join("?" * len(possible))))
             values += possible
     return conditions, values
 
 
-def _encodable(values: Sequence[str] | Sequence[int]) -> list[object]:
+def encodable(values: Sequence[str] | Sequence[int]) -> list[object]:
     """Those that a stored value can be equal to at all."""
     possible: list[object] = []
     for value in values:
