@@ -26,6 +26,7 @@ PATHS = {
     "/api/v1/hosts/{name}",
     "/api/v1/metrics",
     "/api/v1/stats",
+    "/api/v1/tokens",
 }
 
 

@@ -111,8 +111,13 @@ def _taken(query: SeriesQuery, gpus: Sequence[Gpu], readings: Readings) -> list[
             folded[group, board, part, time_ns].append(value)
         else:
             taken.append(Taken(group, board, part, time_ns, value))
-    combine = {"one": max, "add": math.fsum, "average": fmean}[how_parts_combine(query.metric_name)]
-    return taken + [Taken(*key, float(combine(values))) for key, values in folded.items()]
+    combination = how_parts_combine(query.metric_name)
+    for key, values in folded.items():
+        value = (
+            max(values) if combination == "one" else fmean(values) if combination == "average" else math.fsum(values)
+        )
+        taken.append(Taken(*key, value))
+    return taken
 
 
 def _passes(query: SeriesQuery, gpu: Gpu, time_ns: int) -> bool:
