@@ -105,7 +105,7 @@ def epoch_ns(value: float) -> int:
 def format_time(ns: int) -> str:
     """RFC 3339 in UTC with as many fraction digits as needed: ``2025-07-18T20:42:34.5Z``."""
     seconds, fraction = divmod(ns, SECOND)
-    text = (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
+    text = _second_text(seconds)
     return f"{text}.{fraction:09}".rstrip("0") + "Z" if fraction else text + "Z"
 
 
@@ -121,3 +121,9 @@ def format_duration(ns: int) -> str:
     """A duration in the largest unit that tells it in whole numbers, as ``parse_duration`` reads it (to the millisecond)."""
     unit = next((name for name, size in reversed(_UNIT_NS.items()) if ns % size == 0), "ms")
     return f"{ns // _UNIT_NS[unit]}{unit}"
+
+
+# The GPUs of a fleet report in the same seconds.
+@lru_cache(maxsize=4096)
+def _second_text(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from stores.base import ReadingsQuery, Row, StoreStats
+from stores.base import Origin, Portion, ReadingsQuery, StoreStats
 from stores.sqlite_schema import MINUTE_NS, Tables
 
 _FIRST_NS, _LAST_NS = -(1 << 63), (1 << 63) - 1
@@ -108,21 +108,19 @@ class Reader:
         self._names = names
         self._tables = tables
 
-    def rows(self, query: ReadingsQuery) -> list[Row]:
+    def page(self, query: ReadingsQuery) -> Portion:
         """The rows that match, in the query's order. Raises sqlite3.Error."""
-        if query.limit == 0:
-            return []
-        scope = self.scope(query)
+        scope = self.scope(query) if query.limit else None
         if scope is None:
-            return []
-        skip, found = query.offset, list[_Found]()
+            return Portion([], [], [], [])
+        skip, limit, found = query.offset, query.limit or 0, list[_Found]()
         if query.after is not None:
             # The cursor may stand among readings of one time: first the rest of that time, then what lies beyond.
             tied, scope = _split_at(scope, query.after.time_ns, query.newest_first)
             rest = self._after(tied, query)
-            found, skip = rest[skip : skip + query.limit], max(0, skip - len(rest))
-        self._walk(scope, query, skip, found)
-        return self._as_rows(found)
+            found, skip = rest[skip : skip + limit], max(0, skip - len(rest))
+        self._walk(scope, query, skip, limit, found)
+        return self._portion(found)
 
     def metric_names(self, gpu: str | None) -> list[str]:
         """Names of the metrics that have readings, of one GPU or of all, sorted."""
@@ -207,19 +205,19 @@ class Reader:
         if query.after is None or tied.start >= tied.end:
             return []
         piece = Piece(tied.start // MINUTE_NS, tied.start // MINUTE_NS, 0)
-        rows = self._ordered(self._fetch(tied, piece), query.newest_first)
-        names = self._names.series(self._connection, self._tables, {row[1] for row in rows})
+        rows = self._ordered(self.fetch(tied, piece), query.newest_first)
+        names = self.names({row[1] for row in rows})
         cursor = (query.after.gpu, query.after.metric_name)
         return [row for row in rows if names[row[1]][:2] > cursor]
 
-    def _walk(self, scope: Scope, query: ReadingsQuery, skip: int, found: list[_Found]) -> None:
-        """Add rows to ``found``, in order, until there are as many as the query's limit; leave out the first ``skip``."""
+    def _walk(self, scope: Scope, query: ReadingsQuery, skip: int, limit: int, found: list[_Found]) -> None:
+        """Add rows to ``found``, in order, until there are ``limit``; leave out the first ``skip``."""
         if scope.start >= scope.end:
             return
-        pieces = Pieces(self._minutes(scope, query.newest_first), scope)
-        while len(found) < query.limit:
+        pieces = _Pieces(self.minutes(scope, query.newest_first), scope)
+        while len(found) < limit:
             skip = pieces.pass_over(skip)
-            piece = pieces.next(skip + query.limit - len(found))
+            piece = pieces.next(skip + limit - len(found))
             if piece is None:
                 return
             if skip > _WORTH_COUNTING:
@@ -230,12 +228,12 @@ class Reader:
                 near, skip = self._without_first(scope, piece, skip, query.newest_first)
             else:
                 near = scope
-            wanted = skip + query.limit - len(found)
+            wanted = skip + limit - len(found)
             rows = self._ordered(self._first_of(near, piece, wanted, query.newest_first), query.newest_first)
             found += rows[skip:wanted]
             skip = max(0, skip - len(rows))
 
-    def _minutes(self, scope: Scope, newest_first: bool) -> Iterator[tuple[int, int]]:
+    def minutes(self, scope: Scope, newest_first: bool) -> Iterator[tuple[int, int]]:
         """(minute, readings in it) of the minutes in range that hold any, from the wanted end. Read in portions."""
         low, high = scope.start // MINUTE_NS, (scope.end - 1) // MINUTE_NS
         template = _MINUTES + ("DESC LIMIT 1000" if newest_first else "ASC LIMIT 1000")
@@ -280,10 +278,20 @@ class Reader:
                 scope, piece = replace(scope, start=max(scope.start, edge)), piece._replace(low=minute)
             else:
                 scope, piece = replace(scope, end=min(scope.end, edge + 1)), piece._replace(high=minute)
-        return self._fetch(scope, piece)
+        return self.fetch(scope, piece)
 
-    def _fetch(self, scope: Scope, piece: Piece) -> list[_Found]:
-        return self.ask("SELECT r.time, r.series, r.value, r.identity {from}", scope, piece).fetchall()
+    def fetch(self, scope: Scope, piece: Piece, most: int | None = None) -> list[_Found]:
+        """The rows of a piece, in no order: all, or ``most`` of them."""
+        cursor = self.ask("SELECT r.time, r.series, r.value, r.identity {from}", scope, piece)
+        if most is None:
+            return cursor.fetchall()
+        rows = cursor.fetchmany(most)
+        cursor.close()
+        return rows
+
+    def all_series(self) -> list[int]:
+        """The ids of all series."""
+        return [series for (series,) in self._execute("SELECT id FROM {p}series")]
 
     def _count(self, scope: Scope, piece: Piece) -> int:
         count: int = self.ask("SELECT count(*) {from}", scope, piece).fetchone()[0]
@@ -302,18 +310,33 @@ class Reader:
         return self._execute(template.replace("{from}", source), values)
 
     def _ordered(self, rows: list[_Found], newest_first: bool) -> list[_Found]:
-        names = self._names.series(self._connection, self._tables, {row[1] for row in rows})
+        names = self.names({row[1] for row in rows})
         rows.sort(key=lambda row: names[row[1]])
         rows.sort(key=lambda row: row[0], reverse=newest_first)  # stable, also in reverse
         return rows
 
-    def _as_rows(self, found: list[_Found]) -> list[Row]:
-        names = self._names.series(self._connection, self._tables, {row[1] for row in found})
-        known = self._names.identities(self._connection, {row[3] for row in found})
-        return [Row(time_ns, names[series][1], value, *known[identity]) for time_ns, series, value, identity in found]
+    def _portion(self, found: list[_Found]) -> Portion:
+        pairs = [(row[1], row[3]) for row in found]
+        place_of = {pair: place for place, pair in enumerate(dict.fromkeys(pairs))}
+        return Portion(
+            [row[0] for row in found],
+            [row[2] for row in found],
+            [place_of[pair] for pair in pairs],
+            self.origins(list(place_of)),
+        )
+
+    def origins(self, pairs: list[tuple[int, int]]) -> list[Origin]:
+        """What readings of these series and identities are of."""
+        names = self.names({series for series, _ in pairs})
+        known = self._names.identities(self._connection, {identity for _, identity in pairs})
+        return [Origin(names[series][1], *known[identity]) for series, identity in pairs]
+
+    def names(self, series: set[int]) -> dict[int, _Name]:
+        """A mapping that has at least the names of these series; names are in the order of rows of one time."""
+        return self._names.series(self._connection, self._tables, series)
 
 
-class Pieces:
+class _Pieces:
     """Cuts the minutes of a walk into pieces, each for one statement."""
 
     def __init__(self, minutes: Iterator[tuple[int, int]], scope: Scope) -> None:
