@@ -48,7 +48,9 @@ class PageRenderer(BrowsableAPIRenderer):
         """The page as text."""
         context = dict(renderer_context or {})
         view, request, response = context["view"], context["request"], context["response"]
-        answer = data if isinstance(data, dict) else {}
+        answer = msgspec.json.decode(
+            msgspec.json.encode(data, enc_hook=str)
+        )  # what the JSON has, whatever the view gave
         page = {
             "name": getattr(view, "name", ""),
             "description": view.get_view_description(html=False),

@@ -14,6 +14,7 @@ from api.gpus import GPU_IN_PATH, check_id, check_known
 from api.pagination import offset_links, page_links, same_with
 from api.params import (
     END_TIME,
+    MOST_ROWS,
     ORDER,
     START_TIME,
     Parameter,
@@ -34,7 +35,12 @@ DEFAULT_ROWS = 100
 METRIC_NAME = several("metric_name", "only this metric, by its name or an alias", canonical_name)
 HOSTNAME = several("hostname", "only readings taken on this host")
 GPU_ID = several(
-    "gpu_id", "only readings taken at this index of a host", whole_number(0, 2**31 - 1), type="integer", minimum=0
+    "gpu_id",
+    "only readings taken at this index of a host",
+    whole_number(0, 2**31 - 1),
+    type="integer",
+    minimum=0,
+    maximum=2**31 - 1,
 )
 MODEL = several("model", "only GPUs of this model, by its full name")
 NAMESPACE = several("namespace", "only readings taken while this namespace had the GPU")
@@ -43,26 +49,26 @@ LIMIT = Parameter(
     name="limit",
     help=f"most rows of the answer (default {DEFAULT_ROWS}); more than the service's MAX_PAGE_SIZE is cut to that",
     parse=page_length,
-    schema={"type": "integer", "minimum": 1, "default": DEFAULT_ROWS},
+    schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS, "default": DEFAULT_ROWS},
 )
 OFFSET = Parameter(
     name="offset",
     help="rows to leave out at the start",
     parse=whole_number(0, 1_000_000_000),
-    schema={"type": "integer", "minimum": 0, "default": 0},
+    schema={"type": "integer", "minimum": 0, "maximum": 1_000_000_000, "default": 0},
     default=0,
 )
 TELEMETRY_PAGE = Parameter(
     name="page",
     help="which page, from 1; to read on while new readings arrive, follow next, which uses a cursor",
     parse=whole_number(1, 1_000_000),
-    schema={"type": "integer", "minimum": 1},
+    schema={"type": "integer", "minimum": 1, "maximum": 1_000_000},
 )
 TELEMETRY_PAGE_SIZE = Parameter(
     name="page_size",
     help=f"rows on a page (default {DEFAULT_ROWS}); more than the service's MAX_PAGE_SIZE is cut to that",
     parse=page_length,
-    schema={"type": "integer", "minimum": 1, "default": DEFAULT_ROWS},
+    schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS, "default": DEFAULT_ROWS},
 )
 CURSOR = Parameter(
     name="cursor", help="where to read on: next has it; keep the other parameters as they were", parse=parse_cursor
