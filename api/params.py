@@ -13,6 +13,7 @@ from django.http import QueryDict
 from api.errors import BadRequest
 from readings.times import parse_time
 
+EXPORT_FORMATS = ("csv", "ndjson", "parquet")
 MAX_VALUE_LENGTH = 512
 MAX_VALUES = 100
 MOST_ROWS = 10**12
@@ -99,9 +100,14 @@ def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
     return parse
 
 
+def row_count(value: str) -> int:
+    """How many rows, from 1."""
+    return whole_number(1, MOST_ROWS)(value)
+
+
 def page_length(value: str) -> int:
     """How many rows, from 1; more than MAX_PAGE_SIZE is cut to it."""
-    return min(whole_number(1, MOST_ROWS)(value), settings.MAX_PAGE_SIZE)
+    return min(row_count(value), settings.MAX_PAGE_SIZE)
 
 
 def one_of(*allowed: str) -> Callable[[str], str]:
@@ -147,12 +153,20 @@ def several(name: str, help: str, parse: Callable[[str], Any] = text, **schema: 
     )
 
 
-FORMAT = Parameter(
-    name="format",
-    help="json, or html for the page that a browser gets",
-    parse=one_of("json", "html"),
-    schema={"type": "string", "enum": ["json", "html"]},
-)
+def format_of(names: Sequence[str]) -> Parameter:
+    """The parameter that chooses among the formats of an answer."""
+    exports = [name for name in names if name in EXPORT_FORMATS]
+    help = "json, or html for the page that a browser gets"
+    if exports:
+        help += f"; {', '.join(exports[:-1])} or {exports[-1]}: all rows, as a file that is sent while it is read"
+    return Parameter(
+        name="format",
+        help=help,
+        parse=one_of(*names) if len(names) > 1 else one_of(*names, "json"),
+        schema={"type": "string", "enum": list(names)},
+    )
+
+
 PAGE = Parameter(
     name="page",
     help="which page, from 1",

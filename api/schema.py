@@ -7,16 +7,18 @@ from typing import Any, cast
 from django.conf import settings
 from django.http import QueryDict
 from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
 
 from api.access import WHO_ASKS
 from api.errors import STORE_AWAY, BadRequest, error_body
 from api.examples import ANSWERS, GPU_ID, HOST_NAME, NO_SUCH_GPU, NOT_FOUND, NOT_READY
 from api.models import ApiToken
-from api.params import FORMAT, read_parameters
+from api.params import Parameter, format_of, read_parameters
 from api.serializers import ErrorSerializer, NotReadySerializer
 from api.views.base import ApiView
 
+_JSON = "application/json"
 _ERRORS = {
     400: "A parameter is not usable; the message names it and says what is allowed.",
     401: "The token is not known, was revoked or has expired; or there is none, and one is needed.",
@@ -99,9 +101,21 @@ class TableSchema(AutoSchema):
         return operation
 
     def get_response_serializers(self) -> Any:
-        """The answer and every error, each with an example."""
+        """The answer and every error, each with an example. Errors are JSON, whatever was asked for."""
         answer = OpenApiResponse(self._table.answer, examples=[_example(ANSWERS[self._table.operation_id])])
-        return {200: answer, **{status: self._error(status) for status in self._statuses()}}
+        files = {(200, media_type): OpenApiTypes.BINARY for media_type in self._export_types()}
+        errors = {(status, _JSON): self._error(status) for status in self._statuses()}
+        return {(200, _JSON): answer, **files, **errors}
+
+    def _export_types(self) -> list[str]:
+        return [str(each.media_type) for each in self._table.renderer_classes if each.format in self._table.exports()]
+
+    def _described(self) -> tuple[Parameter, ...]:
+        """Its parameters; the page for people is no part of the API."""
+        if not self._table.exports():
+            return self._table.parameters
+        names = [name for name in self._table.formats() if name != "html"]
+        return (*self._table.parameters, format_of(names))
 
     def _statuses(self) -> list[int]:
         found = set(self._table.error_statuses)
@@ -121,7 +135,7 @@ class TableSchema(AutoSchema):
         match status:
             case 400:
                 try:
-                    read_parameters(QueryDict("colour=red"), (*self._table.parameters, FORMAT))
+                    read_parameters(QueryDict("colour=red"), (*self._table.parameters, self._table.format_parameter()))
                 except BadRequest as error:
                     return str(error.detail)
             case 401:
@@ -148,7 +162,7 @@ class TableSchema(AutoSchema):
         ]
         in_query = [
             OpenApiParameter(each.name, dict(each.schema), OpenApiParameter.QUERY, description=each.help)
-            for each in self._table.parameters
+            for each in self._described()
         ]
         return in_path + in_query
 

@@ -10,10 +10,12 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ingest.broker_address import BrokerAddress
 from ingest.csv_source import Chunk, CsvSource
@@ -35,6 +37,8 @@ from readings.model import PointBlock
 from readings.times import SECOND, format_time
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 # Readings gathered before they are ordered and cut. Captures are sorted by metric: the more is gathered, the more of a
 # GPU's metrics share a point.
@@ -157,6 +161,8 @@ class Streamer:
         self._at_end = False
         self._refused: Counter[str] = Counter()
         self._batches_made = 0
+        # One thread for all large pieces of work: each further one would keep memory of its own.
+        self._thread = ThreadPoolExecutor(1, "capture")
 
     async def run(self) -> StreamTotals:
         """Stream, and keep or clear the position at the end."""
@@ -172,9 +178,12 @@ class Streamer:
             seconds_away=DRAIN_SECONDS_AWAY,
             connected=lambda: self._publisher.uplink.connected,
         )
-        ended = await first_of(
-            self._work(), self._publisher.run(), self._positions.keep(), report_often(self._report), deadline
-        )
+        try:
+            ended = await first_of(
+                self._work(), self._publisher.run(), self._positions.keep(), report_often(self._report), deadline
+            )
+        finally:
+            self._thread.shutdown(wait=False)
         drained = ended == 0
         done = drained and self._at_end
         try:
@@ -282,7 +291,7 @@ class Streamer:
             rest = self._config.collect_interval - (time.monotonic() - began)
             if await pause(self._stop, max(rest, 0.0)):
                 break
-            await asyncio.to_thread(self._source.rewind)
+            await self._in_thread(self._source.rewind)
             await self._choose_times()
         await self._buffer.put(None)
 
@@ -290,7 +299,7 @@ class Streamer:
         """One pass over the source; says whether it came to the end."""
         while not self._stop.is_set():
             with self._report.watch.doing(f"a read of {self._source.path}", STUCK_SECONDS):
-                portion = await asyncio.to_thread(self._read, pacer.chunk)
+                portion = await self._in_thread(self._read, pacer.chunk)
             self._progress.at(portion.chunk.position)
             self._report.read += portion.columns.size
             await self._buffer.put(portion)
@@ -376,7 +385,7 @@ class Streamer:
         return portion.chunk.done and not self._config.follow
 
     async def _put_all(self, parts: list[Columns], gathering: Gathering, counts: Counter[str]) -> None:
-        blocks = await asyncio.to_thread(lambda: list(blocks_of(parts, self._config.batch_size)))
+        blocks = await self._in_thread(lambda: list(blocks_of(parts, self._config.batch_size)))
         if not blocks and counts:
             blocks = [PointBlock([], [], [])]  # nothing but what was refused
         collected_at = format_time(time.time_ns())
@@ -392,3 +401,6 @@ class Streamer:
             )
         gathering.unanswered -= 1
         self._positions.check()
+
+    async def _in_thread(self, call: Callable[..., Result], *args: object) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)

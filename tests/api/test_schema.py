@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.test import Client
 from pytest_django import Settings
 
-from api.params import TEXT_SCHEMA
+from api.params import MOST_ROWS, TEXT_SCHEMA
 from api.tokens import make_token
 from tests.api.conftest import Api
 
@@ -68,7 +68,8 @@ def test_parameters_are_those_of_the_view(schema: Any) -> None:
     assert found["uuid"]["in"] == "path"
     assert found["start_time"]["schema"] == {"type": "string", "format": "date-time"}
     assert found["metric_name"]["schema"] == {"type": "array", "items": TEXT_SCHEMA, "maxItems": 100}
-    assert found["limit"]["schema"]["default"] == 100
+    assert found["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": MOST_ROWS}
+    assert found["format"]["schema"]["enum"] == ["json", "csv", "ndjson", "parquet"]
     assert found["order"]["schema"]["enum"] == ["desc", "asc"]
 
 
@@ -161,3 +162,12 @@ def test_links_lead_to_operations_by_what_the_answer_has(schema: Any) -> None:
                 assert isinstance(value, str)
                 found += 1
     assert found > 8
+
+
+def test_an_answer_that_can_be_had_as_a_file_says_so(schema: Any) -> None:
+    for path in ("/api/v1/telemetry", "/api/v1/gpus/{uuid}/telemetry"):
+        content = schema["paths"][path]["get"]["responses"]["200"]["content"]
+        assert set(content) == {
+            "application/json", "text/csv", "application/x-ndjson", "application/vnd.apache.parquet",
+        }  # fmt: skip
+    assert "format" not in parameters(schema["paths"]["/api/v1/hosts"]["get"])
