@@ -29,6 +29,9 @@ graceful_timeout = 8
 keepalive = 5
 # A question may name many hosts or pods.
 limit_request_line = 8190
+# Django decides what a proxy is believed (TRUSTED_PROXIES); gunicorn believes nobody.
+forwarded_allow_ips = ""
+secure_scheme_headers: dict[str, str] = {}
 # No management socket in the home folder.
 control_socket_disable = True
 

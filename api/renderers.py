@@ -6,13 +6,17 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from django.contrib.auth.middleware import get_user
+from django.http import QueryDict
 from django.template import loader
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.renderers import BaseRenderer, BrowsableAPIRenderer, JSONRenderer
 from rest_framework.request import Request
 
 from api.errors import BadRequest
-from api.params import Parameter
+from api.pagination import same_with
+from api.params import FORMAT, Parameter
+from api.tables import tables_of
 
 if TYPE_CHECKING:
     from rest_framework.views import APIView
@@ -33,33 +37,70 @@ class JsonRenderer(JSONRenderer):
 
 
 class PageRenderer(BrowsableAPIRenderer):
-    """The browsable page: the JSON with clickable links, and the view's parameters as a form."""
+    """The browsable page: the answer as tables with links, the view's parameters as a form, and the answer's other formats."""
 
     format = "html"
     template = "api/browse.html"
-    filter_template = "api/filters.html"
 
-    def get_rendered_html_form(self, data: Any, view: APIView, method: str, request: Request) -> Any:
-        """Nothing here is written to: no form but the filters."""
-        return None
+    def render(
+        self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None
+    ) -> str:
+        """The page as text."""
+        context = dict(renderer_context or {})
+        view, request, response = context["view"], context["request"], context["response"]
+        answer = data if isinstance(data, dict) else {}
+        page = {
+            "name": getattr(view, "name", ""),
+            "description": view.get_view_description(html=False),
+            "status": response.status_code,
+            "answer": answer,
+            "tables": tables_of(answer),
+            "fields": _fields(view, request.query_params),
+            "filters_given": bool(set(request.query_params) - {"format", *_PLACES}),
+            "path": request._request.path,
+            "formats": _formats(view, request),
+            "url": request.build_absolute_uri(),
+            # Who is logged in. DRF's request has nobody, since the views leave that to api.access.
+            "user": get_user(request._request),
+        }
+        return loader.get_template(self.template).render(page, request=request._request)
 
-    def get_filter_form(self, data: Any, view: APIView, request: Request) -> str | None:
-        """The view's parameters as a form that asks the same address again."""
-        parameters: tuple[Parameter, ...] = getattr(view, "parameters", ())
-        if not parameters:
-            return None
-        query = request.query_params
-        fields = [
-            {
-                "name": parameter.name,
-                "help": parameter.help,
-                "choices": parameter.schema.get("enum", ()),
-                "value": query.get(parameter.name, ""),
-            }
-            for parameter in parameters
-            if parameter.name not in {"page", "offset", "cursor"}  # a changed filter begins at the start
-        ]
-        return loader.get_template(self.filter_template).render({"fields": fields, "path": request.path})
+
+# Where in an answer one is. A changed filter begins at the start, so the form does not keep these.
+_PLACES = frozenset({"page", "offset", "cursor"})
+
+
+def _parameters(view: APIView) -> tuple[Parameter, ...]:
+    found: tuple[Parameter, ...] = getattr(view, "parameters", ())
+    return found
+
+
+def _fields(view: APIView, query: QueryDict) -> list[dict[str, Any]]:
+    """The form's fields: one for each parameter, with the values that were given and, for a list, room for one more."""
+    return [
+        {
+            "name": parameter.name,
+            "help": parameter.help,
+            "choices": parameter.schema.get("enum", ()),
+            "is_number": parameter.schema.get("type") == "integer",
+            "minimum": parameter.schema.get("minimum"),
+            "maximum": parameter.schema.get("maximum"),
+            "values": _values(parameter, query),
+        }
+        for parameter in _parameters(view)
+        if parameter.name not in {"cursor", "format"}  # a cursor is followed, not typed; formats are links
+    ]
+
+
+def _values(parameter: Parameter, query: QueryDict) -> list[str]:
+    given = [] if parameter.name in _PLACES else query.getlist(parameter.name)
+    return [*given, ""] if parameter.many or not given else given[:1]
+
+
+def _formats(view: APIView, request: Request) -> list[dict[str, str]]:
+    """Links to the same answer for programs."""
+    names = next((each.schema["enum"] for each in (*_parameters(view), FORMAT) if each.name == "format"), ())
+    return [{"name": name.upper(), "url": same_with(request, format=name)} for name in names if name != "html"]
 
 
 class Negotiation(DefaultContentNegotiation):

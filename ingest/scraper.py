@@ -48,7 +48,7 @@ class ScrapeConfig:
 
 @dataclass(slots=True)
 class TargetStatus:
-    """How an exporter is doing. ``up`` is None before its first answer; ``since`` is the Unix time of the last change."""
+    """How an exporter is doing. ``up`` is None before its first answer."""
 
     up: bool | None = None
     duration_s: float = 0.0

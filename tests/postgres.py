@@ -12,6 +12,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -102,7 +103,7 @@ class Postgres:
             check=True, cwd="/", capture_output=True, **self._as_user(),
         )  # fmt: skip
 
-    def _as_user(self) -> dict[str, str]:
+    def _as_user(self) -> dict[str, Any]:
         return {"user": USER, "group": USER} if os.getuid() == 0 else {}
 
     def url(self, database: str) -> str:

@@ -10,13 +10,15 @@ from rest_framework.request import Request
 from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 
+from api.access import REALM, check_scope
+from api.models import ApiToken
 from api.params import FORMAT, Parameter, read_parameters
 
 
 class ApiView(APIView):
     """A read-only view. Subclasses fill the table; ``values`` holds the parsed parameters when ``get`` runs.
 
-    ``answer`` documents the body of a 200; ``path_help`` explains the parts of the path by name.
+    ``answer`` documents the body of a 200; ``scope`` is what a token needs (reading is judged before any view); ``path_help`` explains the parts of the path by name.
     """
 
     name: ClassVar[str]
@@ -26,11 +28,18 @@ class ApiView(APIView):
     parameters: ClassVar[tuple[Parameter, ...]] = ()
     path_help: ClassVar[Mapping[str, str]] = MappingProxyType({})
     error_statuses: ClassVar[tuple[int, ...]] = (400, 503)
+    scope: ClassVar[str] = ApiToken.Scope.READ
 
     values: dict[str, Any]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Read the parameters before the method runs. Raises BadRequest."""
         super().initial(request, *args, **kwargs)
+        if self.scope != ApiToken.Scope.READ:
+            check_scope(request._request, self.scope)
         if request.method in {"GET", "HEAD"}:
             self.values = read_parameters(request.query_params, (*self.parameters, FORMAT))
+
+    def get_authenticate_header(self, request: Request) -> str:
+        """What goes with a 401 of a view's own."""
+        return REALM

@@ -25,6 +25,7 @@ PATHS = {
     "/api/v1/hosts/{name}",
     "/api/v1/metrics",
     "/api/v1/stats",
+    "/api/v1/tokens",
 }
 
 
