@@ -39,6 +39,10 @@ run: setup ## run the whole pipeline here: make run, or CSV_PATH=capture.csv mak
 test: setup-dev ## run all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+.PHONY: test-postgres
+test-postgres: setup-dev ## run the tests of inventory and API again, with Django's database on a real PostgreSQL
+	TEST_DATABASE=postgresql $(BIN)/python -m pytest -q tests/inventory tests/api $(PYTEST_ARGS)
+
 influxd: ## get a real InfluxDB for the tests (built once, some minutes; nothing to do when one is on PATH)
 	@ci/influxd.sh
 

@@ -139,9 +139,12 @@ class Pod:
         """``docker run --rm --entrypoint`` of a command, until it ends."""
         return subprocess.run(self._argv(stage, command, environ), capture_output=True, text=True, timeout=120)
 
-    def get(self, url: str) -> str:
+    def get(self, url: str, token: str = "") -> str:
         """What is answered there, asked from inside the network."""
-        code = f"import urllib.request; print(urllib.request.urlopen({url!r}, timeout=20).read().decode())"
+        code = (
+            f"import urllib.request as r; q = r.Request({url!r}, headers={{'Authorization': 'Bearer {token}'}});"
+            "print(r.urlopen(q, timeout=20).read().decode())"
+        )
         asked = subprocess.run(
             [*self._in_network(), sys.executable, "-c", code], capture_output=True, text=True, timeout=60
         )
