@@ -125,10 +125,12 @@ coverage-summary: setup-dev ## show the figures of the last coverage run
 swagger: setup-dev ## write docs/openapi.yaml
 	$(MANAGE) spectacular --validate --fail-on-warn --file docs/openapi.yaml
 
-soak: setup-dev influxd ## the long run: kill each service ten times while a capture streams, and the fault matrix in full (CAPTURE=file: that one)
+soak: setup-dev influxd ## the long run: kills while a capture streams, 500 exporters, a broker away, and the fault matrix in full (CAPTURE=file: that one)
 	@mkdir -p build
 	@test -n "$(CAPTURE)" || $(MANAGE) makecapture build/soak.csv --hosts 31 --samples 1
 	$(BIN)/python -m tests.ingest.kill_rounds $(or $(CAPTURE),build/soak.csv) --rounds 10
+	$(BIN)/python -m tests.ingest.broker_away --seconds 60
+	$(BIN)/python -m tests.ingest.many_targets --targets 500 --minutes 10
 	$(BIN)/python -m tests.broker.faults.kills --rounds 100
 	$(BIN)/python -m tests.broker.faults.kills --rounds 50 --graceful
 	$(BIN)/python -m tests.broker.faults.power --rounds 15

@@ -36,6 +36,13 @@ secure_scheme_headers: dict[str, str] = {}
 control_socket_disable = True
 
 
+def post_worker_init(worker: Any) -> None:
+    """Exports last: they have to know when the worker is told to stop."""
+    from api.exports import serving
+
+    serving.goes_on = lambda: bool(worker.alive)
+
+
 def worker_exit(server: Any, worker: Any) -> None:
     """With memory storage the worker collects for itself: let it commit and hang up."""
     if (embedded := sys.modules.get("ingest.embedded")) is not None:

@@ -13,9 +13,19 @@ from django.http import QueryDict
 from api.errors import BadRequest
 from readings.times import parse_time
 
+EXPORT_FORMATS = ("csv", "ndjson", "parquet")
 MAX_VALUE_LENGTH = 512
 MAX_VALUES = 100
+MOST_ROWS = 10**12
+# Any text but control characters.
+TEXT_SCHEMA: Mapping[str, Any] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": MAX_VALUE_LENGTH,
+    "pattern": r"^[^\x00-\x1f\x7f-\x9f]*$",
+}
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _WHOLE_NUMBER = re.compile(r"[+-]?\d{1,512}", re.ASCII)
 # "+02:00" that was not percent-encoded arrives as " 02:00".
 _LOST_PLUS = re.compile(r"(?<=\d\d:\d\d)((?::\d\d(?:\.\d+)?)?) (?=\d\d:?\d\d$)", re.ASCII)
@@ -31,7 +41,7 @@ class Parameter:
     name: str
     help: str
     parse: Callable[[str], Any]
-    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    schema: Mapping[str, Any] = field(default_factory=lambda: TEXT_SCHEMA)
     default: Any = None
     many: bool = False
 
@@ -57,8 +67,8 @@ def _read(texts: Sequence[str], parameter: Parameter) -> Any:
             raise BadRequest(f"{name} is empty: give it a value or leave it out")
         if len(text) > MAX_VALUE_LENGTH:
             raise BadRequest(f"{name} is too long: use at most {MAX_VALUE_LENGTH} characters")
-        if not text.isprintable():
-            raise BadRequest(f"{name} {_shown(text)} holds characters that cannot be printed")
+        if _CONTROL.search(text):
+            raise BadRequest(f"{name} {_shown(text)} holds control characters")
         try:
             values.append(parameter.parse(text))
         except ValueError as error:
@@ -90,11 +100,14 @@ def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
     return parse
 
 
+def row_count(value: str) -> int:
+    """How many rows, from 1."""
+    return whole_number(1, MOST_ROWS)(value)
+
+
 def page_length(value: str) -> int:
     """How many rows, from 1; more than MAX_PAGE_SIZE is cut to it."""
-    if not _WHOLE_NUMBER.fullmatch(value) or (number := int(value)) < 1:
-        raise ValueError(f"is not a number of rows: use 1 to {settings.MAX_PAGE_SIZE}")
-    return min(number, settings.MAX_PAGE_SIZE)
+    return min(row_count(value), settings.MAX_PAGE_SIZE)
 
 
 def one_of(*allowed: str) -> Callable[[str], str]:
@@ -135,29 +148,37 @@ def several(name: str, help: str, parse: Callable[[str], Any] = text, **schema: 
         name=name,
         help=f"{help}; may be given several times",
         parse=parse,
-        schema={"type": "array", "items": schema or {"type": "string"}},
+        schema={"type": "array", "items": schema or TEXT_SCHEMA, "maxItems": MAX_VALUES},
         many=True,
     )
 
 
-FORMAT = Parameter(
-    name="format",
-    help="json, or html for the page that a browser gets",
-    parse=one_of("json", "html"),
-    schema={"type": "string", "enum": ["json", "html"]},
-)
+def format_of(names: Sequence[str]) -> Parameter:
+    """The parameter that chooses among the formats of an answer."""
+    exports = [name for name in names if name in EXPORT_FORMATS]
+    help = "json, or html for the page that a browser gets"
+    if exports:
+        help += f"; {', '.join(exports[:-1])} or {exports[-1]}: all rows, as a file that is sent while it is read"
+    return Parameter(
+        name="format",
+        help=help,
+        parse=one_of(*names) if len(names) > 1 else one_of(*names, "json"),
+        schema={"type": "string", "enum": list(names)},
+    )
+
+
 PAGE = Parameter(
     name="page",
     help="which page, from 1",
     parse=whole_number(1, 1_000_000_000),
-    schema={"type": "integer", "minimum": 1},
+    schema={"type": "integer", "minimum": 1, "maximum": 1_000_000_000, "default": 1},
     default=1,
 )
 PAGE_SIZE = Parameter(
     name="page_size",
     help="rows on a page; by default, and at most, the service's MAX_PAGE_SIZE",
     parse=page_length,
-    schema={"type": "integer", "minimum": 1},
+    schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
 START_TIME = Parameter(
     name="start_time",

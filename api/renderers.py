@@ -9,13 +9,15 @@ import msgspec
 from django.contrib.auth.middleware import get_user
 from django.http import QueryDict
 from django.template import loader
+from rest_framework.exceptions import NotAcceptable
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.renderers import BaseRenderer, BrowsableAPIRenderer, JSONRenderer
 from rest_framework.request import Request
+from rest_framework.settings import api_settings
 
 from api.errors import BadRequest
 from api.pagination import same_with
-from api.params import FORMAT, Parameter
+from api.params import EXPORT_FORMATS, Parameter
 from api.tables import tables_of
 
 if TYPE_CHECKING:
@@ -48,18 +50,19 @@ class PageRenderer(BrowsableAPIRenderer):
         """The page as text."""
         context = dict(renderer_context or {})
         view, request, response = context["view"], context["request"], context["response"]
-        answer = data if isinstance(data, dict) else {}
+        answer = msgspec.json.decode(JsonRenderer().render(data)) if isinstance(data, dict) else {}
         page = {
             "name": getattr(view, "name", ""),
-            "description": view.get_view_description(html=False),
+            "key": next(iter(context["kwargs"].values()), ""),
+            "description": view.get_view_description(html=False).replace("`", ""),
             "status": response.status_code,
             "answer": answer,
             "tables": tables_of(answer),
             "fields": _fields(view, request.query_params),
-            "filters_given": bool(set(request.query_params) - {"format", *_PLACES}),
+            "given": [each for each in request.query_params.lists() if each[0] not in {"format", *_PLACES}],
             "path": request._request.path,
             "formats": _formats(view, request),
-            "url": request.build_absolute_uri(),
+            "address": request.build_absolute_uri(),
             # Who is logged in. DRF's request has nobody, since the views leave that to api.access.
             "user": get_user(request._request),
         }
@@ -68,6 +71,8 @@ class PageRenderer(BrowsableAPIRenderer):
 
 # Where in an answer one is. A changed filter begins at the start, so the form does not keep these.
 _PLACES = frozenset({"page", "offset", "cursor"})
+# A file has all rows, whatever page the link to it stands on.
+_PAGING = (*_PLACES, "page_size", "limit")
 
 
 def _parameters(view: APIView) -> tuple[Parameter, ...]:
@@ -83,8 +88,7 @@ def _fields(view: APIView, query: QueryDict) -> list[dict[str, Any]]:
             "help": parameter.help,
             "choices": parameter.schema.get("enum", ()),
             "is_number": parameter.schema.get("type") == "integer",
-            "minimum": parameter.schema.get("minimum"),
-            "maximum": parameter.schema.get("maximum"),
+            "default": parameter.schema.get("default"),
             "values": _values(parameter, query),
         }
         for parameter in _parameters(view)
@@ -99,18 +103,77 @@ def _values(parameter: Parameter, query: QueryDict) -> list[str]:
 
 def _formats(view: APIView, request: Request) -> list[dict[str, str]]:
     """Links to the same answer for programs."""
-    names = next((each.schema["enum"] for each in (*_parameters(view), FORMAT) if each.name == "format"), ())
-    return [{"name": name.upper(), "url": same_with(request, format=name)} for name in names if name != "html"]
+    names: tuple[str, ...] = getattr(view, "formats", tuple)()
+    exports = {
+        name: same_with(request, format=name, **dict.fromkeys(_PAGING)) for name in names if name in EXPORT_FORMATS
+    }
+    return [
+        {"name": name.upper(), "url": exports.get(name) or same_with(request, format=name)}
+        for name in names
+        if name != "html"
+    ]
+
+
+class ExportRenderer(BaseRenderer):
+    """A format that rows are sent in while they are read: the view makes the answer. What is no rows is said in JSON."""
+
+    charset = None
+
+    def render(
+        self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None
+    ) -> bytes:
+        """For errors: see ApiView.finalize_response."""
+        return JsonRenderer().render(data)
+
+
+class CsvRenderer(ExportRenderer):
+    """CSV (RFC 4180)."""
+
+    media_type = "text/csv"
+    format = "csv"
+
+
+class NdjsonRenderer(ExportRenderer):
+    """One JSON object a line."""
+
+    media_type = "application/x-ndjson"
+    format = "ndjson"
+
+
+class ParquetRenderer(ExportRenderer):
+    """Apache Parquet."""
+
+    media_type = "application/vnd.apache.parquet"
+    format = "parquet"
+
+
+EXPORT_RENDERERS: tuple[type[ExportRenderer], ...] = (CsvRenderer, NdjsonRenderer, ParquetRenderer)
 
 
 class Negotiation(DefaultContentNegotiation):
-    """Chooses the renderer by ``format`` or the Accept header; an unknown format is a 400 like any other bad value."""
+    """Chooses the renderer by ``format``, else by the Accept header; an unknown format is a 400 like any other bad value."""
+
+    def select_renderer(
+        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
+    ) -> tuple[BaseRenderer, str]:
+        """What was asked for by name is given, whatever the header says."""
+        renderers = list(renderers)
+        try:
+            chosen, media_type = super().select_renderer(request, renderers, format_suffix)
+            return chosen, str(media_type)
+        except NotAcceptable:
+            asked = request.query_params.get(api_settings.URL_FORMAT_OVERRIDE)
+            if not asked:
+                raise
+            chosen = self.filter_renderers(renderers, asked)[0]
+            return chosen, str(chosen.media_type)
 
     def filter_renderers(self, renderers: Iterable[BaseRenderer], format: str) -> list[BaseRenderer]:
         """Those that write this format. Raises BadRequest."""
         renderers = list(renderers)
         chosen = [renderer for renderer in renderers if renderer.format == format]
         if not chosen:
-            known = " or ".join(str(renderer.format) for renderer in renderers)
+            names = [str(renderer.format) for renderer in renderers]
+            known = " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
             raise BadRequest(f"format {format[:80]!r} is not known: use {known}")
         return chosen

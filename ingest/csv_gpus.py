@@ -16,7 +16,7 @@ from readings.columns import Ints
 from readings.labels import without_name
 from readings.model import Gpu
 
-_NOT_IDENTITY = {"timestamp", "metric_name", "value", "labels"}
+_NOT_IDENTITY = {"timestamp", "metric_name", "value", "labels", "unit"}
 _MAX_CODE = 1 << 62
 _MAX_LABELS_HELD = 16 << 20  # bytes
 

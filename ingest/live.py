@@ -1,4 +1,4 @@
-"""The streamer of a live source: what the source gives goes into the spool about each second, and from there to the broker.
+"""The streamer of a live source: what the source gives goes into the spool twice a second, and from there to the broker.
 
 Unlike a file, a source that runs on cannot be asked again: so nothing that the broker's absence or our own end touches is only in
 memory, but what came in since the last flush.
@@ -38,7 +38,8 @@ T = TypeVar("T")
 # Counted beside the readings' reasons: readings that were given up since the spool, or the disk, was full.
 SPOOL_FULL = "spool_full"
 
-FLUSH_SECONDS = 1.0
+# How old readings may get before they are on the disk and on their way.
+FLUSH_SECONDS = 0.5
 DRAIN_SECONDS = 7.0
 # With the broker away there is nothing to wait for: the spool keeps it all.
 DRAIN_SECONDS_AWAY = 1.0

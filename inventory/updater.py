@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from django.db import transaction
 
-from inventory.merging import merge_seen
+from inventory.merging import counter_resets, merge_seen
 from inventory.models import GPU, Host, Placement, Residence
 from inventory.placing import RESUME_WITHIN, update_placements
 from inventory.residing import Visit, place_of, update_residences, visits_of
@@ -33,46 +33,47 @@ class _Move(NamedTuple):
     last_seen: datetime
 
 
-def save_sightings(sightings: Sightings) -> None:
+def save_sightings(sightings: Sightings) -> int:
     """Bring the inventory up to what was seen, in one transaction and a number of statements that does not grow with GPUs.
 
     The newest reading decides, by its own time: an older one never replaces a newer one, whichever collector saves it
     and however often. Shares make placements; they leave the GPU's row alone, but for making one that is not there.
-    ``sightings`` stays as it is. Raises django.db.Error when the database cannot be written; nothing is saved then.
+    ``sightings`` stays as it is. Returns how many counters began again. Raises django.db.Error when the database cannot be written; nothing is saved then.
     """
     if not sightings:
-        return
+        return 0
     seen = gather(sightings)
     with transaction.atomic():
-        if _save(seen):
-            return
-    with transaction.atomic():
-        _save(seen, make=True)
+        resets = _save(seen)
+    if resets is None:
+        with transaction.atomic():
+            resets = _save(seen, make=True)
+    return resets or 0
 
 
-def _save(seen: Mapping[str, Seen], *, make: bool = False) -> bool:
+def _save(seen: Mapping[str, Seen], *, make: bool = False) -> int | None:
     """Save it, if all hosts and GPUs are known, which they mostly are; with ``make`` those that are not are made.
 
-    Says whether it was saved. Rows are made before any is locked, and both in one order: else two collectors, of which
+    The counters that began again; None when it was not saved. Rows are made before any is locked, and both in one order: else two collectors, of which
     one waits for a row that the other is making, could wait for each other.
     """
     times = _host_times(seen.values())
     new_hosts = make_missing(Host.objects, "name", times, lambda name: _host(name, times)) if make else []
     hosts = fetch_locked(Host.objects, "name", times)
     if len(hosts) < len(times):
-        return False
+        return None
     new = make_missing(GPU.objects, "id", seen, lambda gpu_id: _bare(seen[gpu_id])) if make else []
     rows = fetch_locked(GPU.objects, "id", seen)
     if len(rows) < len(seen):
-        return False
+        return None
     if new_hosts:
         logger.info("new hosts: %s", ", ".join(new_hosts) if len(new_hosts) <= 10 else len(new_hosts))
     if new:
         logger.info("new GPUs: %d", len(new))
     _save_hosts(hosts, times)
-    _save_gpus(seen, rows, set(new), hosts)
+    resets = _save_gpus(seen, rows, set(new), hosts)
     _save_placements(seen, rows)
-    return True
+    return resets
 
 
 _Times = Mapping[str, tuple[datetime, datetime]]
@@ -108,10 +109,11 @@ def _save_hosts(hosts: Mapping[str, Host], times: _Times) -> None:
     update_rows(changed, ("first_seen", "last_seen"))
 
 
-def _save_gpus(seen: Mapping[str, Seen], rows: Mapping[str, GPU], new: Set[str], hosts: Mapping[str, Host]) -> None:
+def _save_gpus(seen: Mapping[str, Seen], rows: Mapping[str, GPU], new: Set[str], hosts: Mapping[str, Host]) -> int:
     read: list[GPU] = []
     described: list[GPU] = []
     moves: dict[str, _Move] = {}
+    resets = 0
     for gpu_id, each in seen.items():
         row = rows[gpu_id]
         if not each.stays and gpu_id not in new:
@@ -120,12 +122,14 @@ def _save_gpus(seen: Mapping[str, Seen], rows: Mapping[str, GPU], new: Set[str],
         known = gpu_id not in new and row.first_seen <= each.first
         if not known or any(visit.place != place_of(row) for visit in visits):
             moves[gpu_id] = _Move(visits, row.last_seen)
+        resets += counter_resets(row, each)
         changed = merge_seen(row, each, hosts)
         if changed:
             (read if changed <= _READING_FIELDS else described).append(row)
     update_rows(read, _READING_FIELDS)
     update_rows(described, _FIELDS)
     _save_residences(moves, rows)
+    return resets
 
 
 def _save_residences(moves: Mapping[str, _Move], rows: Mapping[str, GPU]) -> None:

@@ -77,6 +77,16 @@ class Service:
             return 0.0
         return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(field + ":")), 0.0)
 
+    def cpu_seconds(self) -> float:
+        """The CPU time it has taken, in all its threads, while it runs; 0 where the kernel does not tell."""
+        try:
+            fields = (
+                Path(f"/proc/{self._process.pid if self._process else 0}/stat").read_text().rpartition(")")[2].split()
+            )
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def wait(self, seconds: float = 60.0) -> int:
         """Wait for its end; returns the exit status."""
         if self._process is None:
