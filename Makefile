@@ -8,7 +8,7 @@ COMMON := telemetry_site readings
 
 .DEFAULT_GOAL := help
 .PHONY: help all setup setup-dev run test build build-api build-mq-server build-streamer build-collector \
-        run-mq run-stream run-collect run-api influxd fmt lint vet check coverage coverage-summary swagger soak nats-server bench-broker lock clean
+        run-mq run-stream run-collect run-api influxd fmt lint vet check coverage coverage-summary swagger soak nats-server bench-broker bench-capture lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -98,14 +98,24 @@ coverage-summary: setup-dev ## show the figures of the last coverage run
 swagger: setup-dev ## write docs/openapi.yaml
 	$(MANAGE) spectacular --validate --fail-on-warn --file docs/openapi.yaml
 
-soak: setup-dev ## the long run: kill each service ten times while a capture streams, and the broker's fault matrix in full (CAPTURE=file: that one)
+soak: setup-dev influxd ## the long run: kills while a capture streams, 500 exporters, a broker away, and the fault matrix in full (CAPTURE=file: that one)
 	@mkdir -p build
 	@test -n "$(CAPTURE)" || $(MANAGE) makecapture build/soak.csv --hosts 31 --samples 1
 	$(BIN)/python -m tests.ingest.kill_rounds $(or $(CAPTURE),build/soak.csv) --rounds 10
+	$(BIN)/python -m tests.ingest.broker_away --seconds 60
+	$(BIN)/python -m tests.ingest.many_targets --targets 500 --minutes 10
 	$(BIN)/python -m tests.broker.faults.kills --rounds 100
 	$(BIN)/python -m tests.broker.faults.kills --rounds 50 --graceful
 	$(BIN)/python -m tests.broker.faults.power --rounds 15
-	FAULT_EXAMPLES=2000 $(BIN)/python -m pytest -q tests/broker/faults/test_histories.py
+	$(BIN)/python -m tests.broker.faults.power --rounds 5 --fsync interval
+	$(BIN)/python -m tests.broker.faults.long_peers
+	FAULT_EXAMPLES=2000 FAULT_FLIPS=4000 FAULT_LAST=2500 FAULT_FRAMES=50000000 $(BIN)/python -m pytest -q --timeout 7200 \
+		tests/broker/faults/test_histories.py tests/broker/faults/test_crashes.py tests/broker/faults/test_peers.py
+	$(BIN)/python -m tests.ingest.spool_faults --away 300 --kills 5
+	$(BIN)/python -m tests.ingest.spool_faults --away 60 --kills 2 --spool-bytes 1MiB
+	$(BIN)/python -m tests.ingest.collector_kills --rounds 50
+	$(BIN)/python -m tests.ingest.influxd_kill --kills 5
+	$(BIN)/python -m tests.ingest.influxd_kill --readings 200000 --rate 2000 --kills 1 --away 60
 
 NATS_VERSION := 2.15.2
 NATS := $(HOME)/.cache/gpu-telemetry/nats-server-$(NATS_VERSION)
@@ -115,6 +125,11 @@ $(NATS)/nats-server:
 
 bench-broker: setup-dev nats-server ## measure the broker beside NATS JetStream and Redis (needs redis-server)
 	$(BIN)/python -m bench.broker
+
+bench-capture: setup-dev ## measure how fast a large capture is streamed (CAPTURE=file: made from that one)
+	@mkdir -p build
+	@test -n "$(CAPTURE)" || $(MANAGE) makecapture build/bench.csv --hosts 31 --samples 1
+	$(BIN)/python -m bench.capture $(or $(CAPTURE),build/bench.csv)
 
 lock: setup-dev ## pin requirements*.in again, with hashes
 	$(BIN)/uv pip compile requirements.in $(LOCK) --output-file requirements.txt

@@ -17,9 +17,9 @@ def main() -> None:
         # Settings are read once, from the environment: so a flag has to be there before Django loads them.
         move_flags_to_environment(sys.argv, os.environ)
 
-        from django.core.management import execute_from_command_line
+        from telemetry_site.commands import run
 
-        execute_from_command_line(sys.argv)
+        run(sys.argv)
     except SettingError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)

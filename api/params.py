@@ -13,8 +13,10 @@ from django.http import QueryDict
 from api.errors import BadRequest
 from readings.times import parse_time
 
+EXPORT_FORMATS = ("csv", "ndjson", "parquet")
 MAX_VALUE_LENGTH = 512
 MAX_VALUES = 100
+_MOST_ROWS = 1 << 62
 
 _WHOLE_NUMBER = re.compile(r"[+-]?\d{1,512}", re.ASCII)
 # "+02:00" that was not percent-encoded arrives as " 02:00".
@@ -90,11 +92,16 @@ def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
     return parse
 
 
-def page_length(value: str) -> int:
-    """How many rows, from 1; more than MAX_PAGE_SIZE is cut to it."""
+def row_count(value: str) -> int:
+    """How many rows, from 1."""
     if not _WHOLE_NUMBER.fullmatch(value) or (number := int(value)) < 1:
         raise ValueError(f"is not a number of rows: use 1 to {settings.MAX_PAGE_SIZE}")
-    return min(number, settings.MAX_PAGE_SIZE)
+    return min(number, _MOST_ROWS)
+
+
+def page_length(value: str) -> int:
+    """How many rows, from 1; more than MAX_PAGE_SIZE is cut to it."""
+    return min(row_count(value), settings.MAX_PAGE_SIZE)
 
 
 def one_of(*allowed: str) -> Callable[[str], str]:
@@ -140,12 +147,20 @@ def several(name: str, help: str, parse: Callable[[str], Any] = text, **schema: 
     )
 
 
-FORMAT = Parameter(
-    name="format",
-    help="json, or html for the page that a browser gets",
-    parse=one_of("json", "html"),
-    schema={"type": "string", "enum": ["json", "html"]},
-)
+def format_of(names: Sequence[str]) -> Parameter:
+    """The parameter that chooses among the formats of an answer."""
+    exports = [name for name in names if name in EXPORT_FORMATS]
+    help = "json, or html for the page that a browser gets"
+    if exports:
+        help += f"; {', '.join(exports[:-1])} or {exports[-1]}: all rows, as a file that is sent while it is read"
+    return Parameter(
+        name="format",
+        help=help,
+        parse=one_of(*names) if len(names) > 1 else one_of(*names, "json"),
+        schema={"type": "string", "enum": list(names)},
+    )
+
+
 PAGE = Parameter(
     name="page",
     help="which page, from 1",

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, cast
 
 from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 
+from api.params import Parameter, format_of
 from api.serializers import ErrorSerializer
 from api.views.base import ApiView
 
@@ -49,7 +51,18 @@ class TableSchema(AutoSchema):
             status: OpenApiResponse(ErrorSerializer, description=_ERRORS[status])
             for status in self._table.error_statuses
         }
-        return {200: self._table.answer, **errors}
+        files = {(200, media_type): OpenApiTypes.BINARY for media_type in self._export_types()}
+        return {(200, "application/json"): self._table.answer, **files, **errors}
+
+    def _export_types(self) -> list[str]:
+        return [str(each.media_type) for each in self._table.renderer_classes if each.format in self._table.exports()]
+
+    def _described(self) -> tuple[Parameter, ...]:
+        """Its parameters; the page for people is no part of the API."""
+        if not self._table.exports():
+            return self._table.parameters
+        names = [name for name in self._table.formats() if name != "html"]
+        return (*self._table.parameters, format_of(names))
 
     def get_override_parameters(self) -> list[Any]:
         """The view's table, and the parts of its path."""
@@ -59,6 +72,6 @@ class TableSchema(AutoSchema):
         ]
         in_query = [
             OpenApiParameter(each.name, dict(each.schema), OpenApiParameter.QUERY, description=each.help)
-            for each in self._table.parameters
+            for each in self._described()
         ]
         return in_path + in_query

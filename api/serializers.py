@@ -258,3 +258,24 @@ class StatsSerializer(serializers.Serializer[None]):
     collectors = CollectorSerializer(many=True)
     readings = ReadingCountsSerializer()
     store = StoreSerializer()
+
+
+class TokenSerializer(serializers.Serializer[None]):
+    """A program's permission to ask."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    scope = serializers.ChoiceField(choices=["read", "admin"])
+    state = serializers.ChoiceField(choices=["active", "expired", "revoked"])
+    hint = serializers.CharField(help_text="how the token begins")
+    created = serializers.DateTimeField()
+    expires = serializers.DateTimeField(allow_null=True, help_text="null: never")
+    revoked = serializers.DateTimeField(allow_null=True)
+    last_used = serializers.DateTimeField(allow_null=True, help_text="to the minute")
+
+
+class TokenListSerializer(serializers.Serializer[None]):
+    """Who may ask."""
+
+    data = TokenSerializer(many=True)  # type: ignore[assignment]
+    count = serializers.IntegerField()

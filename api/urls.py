@@ -6,6 +6,7 @@ from django.urls import path, re_path
 from django.views.generic import RedirectView
 
 from api.errors import unknown_path
+from api.views.access import LoginView, LogoutView, TokensView
 from api.views.gpus import GpuListView, GpuView
 from api.views.hosts import HostListView, HostView
 from api.views.metrics import MetricsView
@@ -22,6 +23,8 @@ urlpatterns = [
     path("swagger/index.html", SwaggerView.as_view(), name="swagger"),
     re_path(r"^swagger/?$", RedirectView.as_view(pattern_name="swagger")),
     path("redoc", RedocView.as_view(), name="redoc"),
+    path("login", LoginView.as_view(), name="login"),
+    path("logout", LogoutView.as_view(), name="logout"),
     path("api", RedirectView.as_view(pattern_name="index")),
     path("api/schema", SchemaView.as_view(), name="schema"),
     path("api/v1", IndexView.as_view(), name="index"),
@@ -34,6 +37,7 @@ urlpatterns = [
     path("api/v1/hosts/<str:name>", HostView.as_view(), name="host"),
     path("api/v1/metrics", MetricsView.as_view(), name="metrics"),
     path("api/v1/stats", StatsView.as_view(), name="stats"),
+    path("api/v1/tokens", TokensView.as_view(), name="tokens"),
     path("api/<path:rest>", unknown_path),
     path("api/", unknown_path),
 ]

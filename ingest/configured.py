@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-import ssl
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.core.management.base import CommandError
 
 from broker.client import client_context
 from broker.errors import TlsUnusable
-from ingest.collector import CollectConfig
-from ingest.live import LiveConfig, LiveSource
-from ingest.scraper import ScrapeConfig, Scraper
+from ingest.broker_address import BrokerAddress
 from ingest.shards import Shard
-from ingest.simulate_source import SimulateSource
-from ingest.simulator import ALL_METRICS, DEFAULT_METRICS, FleetShape
-from ingest.streamer import StreamConfig
-from ingest.targets import Targets
+
+# Each service needs one or two of these, and some are large (numpy and pyarrow, aiohttp, the stores): a function imports
+# what it makes.
+if TYPE_CHECKING:
+    from ingest.collector import CollectConfig
+    from ingest.live import LiveConfig, LiveSource
+    from ingest.streamer import StreamConfig
 
 
-def broker_tls() -> ssl.SSLContext | None:
-    """How to speak to the broker. Raises CommandError for files that do not work: the command cannot start."""
+def broker_address() -> BrokerAddress:
+    """The broker. Raises CommandError for TLS files that do not work: the command cannot start."""
     try:
-        return client_context(settings.BROKER_TLS_CA, settings.BROKER_TLS_CERT, settings.BROKER_TLS_KEY)
+        tls = client_context(settings.BROKER_TLS_CA, settings.BROKER_TLS_CERT, settings.BROKER_TLS_KEY)
     except TlsUnusable as error:
         raise CommandError(str(error)) from error
+    return BrokerAddress(host=settings.MQ_HOST, port=settings.MQ_PORT, token=settings.BROKER_TOKEN, tls=tls)
 
 
 def collect_config() -> CollectConfig:
     """The collector's configuration from django.conf.settings."""
+    from ingest.collector import CollectConfig
+
     return CollectConfig(
         collector_id=settings.COLLECTOR_ID,
-        host=settings.MQ_HOST,
-        port=settings.MQ_PORT,
-        token=settings.BROKER_TOKEN,
-        tls=broker_tls(),
+        broker=broker_address(),
         state_dir=settings.STATE_DIR,
         start_offset=settings.START_OFFSET,
         flush_interval=settings.FLUSH_INTERVAL,
@@ -44,12 +45,11 @@ def collect_config() -> CollectConfig:
 
 def stream_config() -> StreamConfig:
     """The configuration of a streamer of captures from django.conf.settings."""
+    from ingest.streamer import StreamConfig
+
     return StreamConfig(
         csv_path=settings.CSV_PATH,
-        host=settings.MQ_HOST,
-        port=settings.MQ_PORT,
-        token=settings.BROKER_TOKEN,
-        tls=broker_tls(),
+        broker=broker_address(),
         state_dir=settings.STATE_DIR,
         instance_id=settings.INSTANCE_ID,
         batch_size=settings.BATCH_SIZE,
@@ -67,11 +67,10 @@ def stream_config() -> StreamConfig:
 
 def live_config(*, once: bool = False) -> LiveConfig:
     """The configuration of a streamer of a live source from django.conf.settings."""
+    from ingest.live import LiveConfig
+
     return LiveConfig(
-        host=settings.MQ_HOST,
-        port=settings.MQ_PORT,
-        token=settings.BROKER_TOKEN,
-        tls=broker_tls(),
+        broker=broker_address(),
         state_dir=settings.STATE_DIR,
         instance_id=settings.INSTANCE_ID,
         batch_size=settings.BATCH_SIZE,
@@ -86,6 +85,9 @@ def live_source() -> LiveSource:
     """The live source that SOURCE names. Raises SourceError."""
     shard = Shard(*settings.SHARD)
     if settings.SOURCE == "simulate":
+        from ingest.simulate_source import SimulateSource
+        from ingest.simulator import ALL_METRICS, DEFAULT_METRICS, FleetShape
+
         shape = FleetShape(
             hosts=settings.SIM_HOSTS,
             gpus_per_host=settings.SIM_GPUS_PER_HOST,
@@ -94,6 +96,9 @@ def live_source() -> LiveSource:
             faults=settings.SIM_FAULTS,
         )
         return SimulateSource(shape, settings.SCRAPE_INTERVAL, shard)
+    from ingest.scraper import ScrapeConfig, Scraper
+    from ingest.targets import Targets
+
     config = ScrapeConfig(
         interval=settings.SCRAPE_INTERVAL,
         timeout=settings.SCRAPE_TIMEOUT,

@@ -23,6 +23,8 @@ from readings.units import Folded, SourceUnits
 MAX_SHOWN = 4096
 # An exporter of which fewer lines than this are readings, and more are bad, gives no metrics at all.
 _BAD_PER_GOOD = 2
+# What lines were seen to mean is kept for so many of them: hundreds of exporters are read in one process.
+_KEPT_PER_LINE, _KEPT_MORE = 1.5, 50
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABELS = re.compile(r'\{(?:[^"{}]|"[^"\\]*(?:\\.[^"\\]*)*")*\}', re.DOTALL)
 _HELP = re.compile(r"^#[ \t]+HELP[ \t]+(\S+)[ \t]+(.*)$", re.MULTILINE)
@@ -74,6 +76,9 @@ class Exposition:
         known = self._series
         strange = [at for at, line in enumerate(lines) if line and line[0] != "#" and _head(line) not in known]
         if strange:
+            if len(known) > _KEPT_PER_LINE * len(lines) + _KEPT_MORE:
+                self._forget_all_but(lines)
+                known = self._series
             self._learn(body, [lines[at] for at in strange])
         scraped = self._values(lines, now_ns)
         bad = len(scraped.refused) - scraped.counts[NO_IDENTITY]
@@ -114,9 +119,6 @@ class Exposition:
 
     def _learn(self, body: str, strange: list[str]) -> None:
         """Take in lines whose labels were not seen before. The units are decided from the whole answer."""
-        if len(self._series) > 4 * body.count("\n") + 1000:  # pods come and go
-            self._series.clear()
-            self._gpus.clear()
         units = SourceUnits()
         for name, text in _HELP.findall(body):
             units.note_help(name, text)
@@ -129,6 +131,13 @@ class Exposition:
                 self._series[_head(line)] = error.refusal
             except ValueError as error:
                 self._series[_head(line)] = Refusal(BAD_FIELD, str(error))
+
+    def _forget_all_but(self, lines: Iterable[str]) -> None:
+        """Pods come and go, and what their lines meant with them: keep what this answer has."""
+        heads = {_head(line) for line in lines}
+        self._series = {head: series for head, series in self._series.items() if head in heads}
+        used = {id(series.gpu) for series in self._series.values() if isinstance(series, _Series)}
+        self._gpus = {key: gpu for key, gpu in self._gpus.items() if id(gpu) in used}
 
     def _understand(self, line: str, namer: Namer) -> _Series | None:
         """What the line is a reading of; None for a metric that is of no GPU by its name."""

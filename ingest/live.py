@@ -1,4 +1,4 @@
-"""The streamer of a live source: what the source gives goes into the spool about each second, and from there to the broker.
+"""The streamer of a live source: what the source gives goes into the spool twice a second, and from there to the broker.
 
 Unlike a file, a source that runs on cannot be asked again: so nothing that the broker's absence or our own end touches is only in
 memory, but what came in since the last flush.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,16 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from broker.client import BrokerClient
 from broker.errors import BrokerError, DiskFull, LogFailed, ReadOnly
+from ingest.broker_address import BrokerAddress
 from ingest.dead_letters import DeadLetters
 from ingest.errors import StateError
 from ingest.outage import Outage
-from ingest.report import Report
+from ingest.report import Report, report_often
 from ingest.samples import RefusedRow, Sample
 from ingest.sender import Sender
 from ingest.spool import Spool
-from ingest.tasks import first_of
+from ingest.tasks import drain_deadline, first_of
 from readings.codec import encode_block
 from readings.grouping import BlockBuilder
 from readings.model import PointBlock
@@ -39,13 +38,15 @@ T = TypeVar("T")
 # Counted beside the readings' reasons: readings that were given up since the spool, or the disk, was full.
 SPOOL_FULL = "spool_full"
 
-FLUSH_SECONDS = 1.0
+# How old readings may get before they are on the disk and on their way.
+FLUSH_SECONDS = 0.5
 DRAIN_SECONDS = 7.0
 # With the broker away there is nothing to wait for: the spool keeps it all.
 DRAIN_SECONDS_AWAY = 1.0
 # For what was gathered last, when the time to drain is over.
 FINISH_SECONDS = 1.5
-REPORT_SECONDS = 60.0
+# A disk that takes so long for one call hangs.
+STUCK_SECONDS = 60.0
 # What may wait in memory while the disk takes nothing; some 100 bytes each.
 MOST_IN_MEMORY = 2_000_000
 
@@ -75,11 +76,8 @@ class LiveSource(Protocol):
 class LiveConfig:
     """What the streamer of a live source is told. Seconds and bytes."""
 
-    host: str
-    port: int
+    broker: BrokerAddress
     state_dir: Path
-    token: str = ""
-    tls: ssl.SSLContext | None = None
     instance_id: str = "streamer-1"
     batch_size: int = 100
     collect_interval: float = 5.0
@@ -98,7 +96,7 @@ class LiveStreamer:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="spool")
         self._dead_letters = DeadLetters(config.state_dir, f"streamer-{config.instance_id}")
         self._disk = Outage("the spool's disk")
-        self._report = Report()
+        self._report = Report(refresh=self._refresh)
         self._gathered: list[Sample] = []
         self._counts: Counter[str] = Counter()
         self._batches_made = 0
@@ -109,18 +107,27 @@ class LiveStreamer:
         # Opening it waits for the disk for a moment, at a start.
         self._spool = Spool(config.state_dir / "spool" / config.instance_id, config.spool_bytes)
         self._sender = Sender(
-            self._spool, self._in_spool, self._connect, broker=f"the broker at {config.host}:{config.port}"
+            self._spool,
+            self._in_spool,
+            lambda: config.broker.connect(config.instance_id),
+            broker=config.broker.partner,
         )
 
     @property
     def report(self) -> Report:
         """How far it has come, as of now."""
+        return self._report.now()
+
+    def _refresh(self) -> None:
         report = self._report
-        report.sent, report.batches = self._sender.readings_answered, self._sender.batches_answered
+        uplink = self._sender.uplink
+        report.sent, report.batches = uplink.readings_answered, uplink.batches_answered
         report.waiting = self._spool.waiting
         oldest = self._spool.oldest_since or (self._since if self._gathered else None)
         report.behind_s = 0.0 if oldest is None else max(0.0, time.time() - oldest)
-        return report
+        report.spool_bytes = self._spool.size_bytes
+        report.connected = uplink.connected
+        report.trouble = [*uplink.trouble, *self._disk.trouble]
 
     async def run(self) -> Report:
         """Stream until ``stop``, or once; then what was read is sent, for some seconds at most: the spool keeps the rest.
@@ -129,10 +136,14 @@ class LiveStreamer:
         """
         config = self._config
         try:
-            logger.info("streaming %s to %s:%d as %s", self._source.name, config.host, config.port, config.instance_id)
-            await first_of(
-                self._work(), self._sender.run(), self._flush_often(), self._report_often(), self._drain_deadline()
+            logger.info("streaming %s to %s as %s", self._source.name, config.broker, config.instance_id)
+            deadline = drain_deadline(
+                self._stop,
+                DRAIN_SECONDS,
+                seconds_away=DRAIN_SECONDS_AWAY,
+                connected=lambda: self._sender.uplink.connected,
             )
+            await first_of(self._work(), self._sender.run(), self._flush_often(), report_often(self._report), deadline)
             await self._finish_flushing()
             report = self.report
             logger.info("%s: %s", "stopped" if self._stop.is_set() else "done", report.line())
@@ -163,13 +174,6 @@ class LiveStreamer:
         await self._source.run(self.give, self._stop, once=self._config.once)
         await self._flush()
         await self._sender.flush()
-
-    async def _drain_deadline(self) -> None:
-        """Returns when the time to drain after the stop signal is over."""
-        await self._stop.wait()
-        await asyncio.sleep(DRAIN_SECONDS_AWAY)
-        if self._sender.connected:
-            await asyncio.sleep(DRAIN_SECONDS - DRAIN_SECONDS_AWAY)
 
     async def _flush_often(self) -> None:
         """Into the spool, and the spool's own housekeeping; until cancelled."""
@@ -250,11 +254,6 @@ class LiveStreamer:
         except (BrokerError, OSError) as error:
             logger.debug("the spool's housekeeping: %s", error)
 
-    async def _report_often(self) -> None:
-        while True:
-            await asyncio.sleep(REPORT_SECONDS)
-            logger.info("%s", self.report.line())
-
     def _note_given_up(self, batches: int, readings: int, why: str) -> None:
         logger.warning("%s: gave up the oldest %d batches (%d readings)", why, batches, readings)
         self._count_given_up(readings)
@@ -264,10 +263,5 @@ class LiveStreamer:
         self._report.refused[SPOOL_FULL] += readings
 
     async def _in_spool(self, call: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, call, *arguments)
-
-    async def _connect(self) -> BrokerClient:
-        config = self._config
-        return await BrokerClient.connect(
-            config.host, config.port, token=config.token, tls=config.tls, client=config.instance_id
-        )
+        with self._report.watch.doing("a call to the spool's disk", STUCK_SECONDS):
+            return await asyncio.get_running_loop().run_in_executor(self._worker, call, *arguments)

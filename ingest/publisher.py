@@ -11,17 +11,16 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from broker.backoff import backoff
 from broker.client import BrokerClient, Published
 from broker.errors import BrokerError, BrokerUnavailable, ConnectionLost
 from ingest.errors import BrokerRefusal
-from ingest.outage import Outage, one_line
 from ingest.positions import Gathering
 from ingest.split import split_block
+from ingest.uplink import Connect, Uplink
 from readings.codec import encode_block
 from readings.model import PointBlock
 
@@ -74,19 +73,15 @@ class Publisher:
 
     def __init__(
         self,
-        connect: Callable[[], Awaitable[BrokerClient]],
+        connect: Connect,
         on_answered: Callable[[], None],
         *,
         broker: str,
         window: int = WINDOW,
     ) -> None:
         self.producer = secrets.token_hex(8)
-        self.batches_answered = 0
-        self.readings_answered = 0
-        self.connected = False
-        self._connect = connect
+        self._uplink = Uplink(connect, broker=broker)
         self._on_answered = on_answered
-        self._outage = Outage(broker)
         self._window = window
         self._sequence = 0
         self._waiting: deque[Batch] = deque()
@@ -95,6 +90,11 @@ class Publisher:
         self._in_flight = 0
         self._failure: Exception | None = None
         self._changed = asyncio.Event()
+
+    @property
+    def uplink(self) -> Uplink:
+        """Whether the broker is there, and what it has answered."""
+        return self._uplink
 
     @property
     def unanswered(self) -> int:
@@ -113,26 +113,7 @@ class Publisher:
 
     async def run(self) -> None:
         """Connect and send until cancelled. Raises BrokerRefusal when the broker will never take our batches."""
-        waits = backoff()
-        while True:
-            answered = self.batches_answered
-            try:
-                client = await self._connect()
-                try:
-                    self.connected = True
-                    if not self._sent and not self._waiting:
-                        self._outage.end()
-                    await self._serve(client)
-                finally:
-                    self.connected = False
-                    await client.close()
-            except BrokerError as error:
-                if not error.retriable:
-                    raise BrokerRefusal(f"{self._outage.partner} refuses this streamer: {one_line(error)}") from error
-                self._outage.begin(error)
-            if self.batches_answered > answered:
-                waits = backoff()
-            await asyncio.sleep(next(waits))
+        await self._uplink.run(self._serve, lambda: not self._sent and not self._waiting)
 
     async def _serve(self, client: BrokerClient) -> NoReturn:
         """Send over one connection until something fails, then raise that."""
@@ -182,10 +163,8 @@ class Publisher:
             self._waiting.appendleft(batch)
         elif error is None:
             del self._sent[sequence]
-            self.batches_answered += 1
-            self.readings_answered += batch.block.count()
+            self._uplink.note_answered(batch.block.count())
             batch.gathering.unanswered -= 1
-            self._outage.end()
             self._on_answered()
         else:
             if isinstance(error, BrokerError) and not isinstance(error, ConnectionLost | BrokerUnavailable):
@@ -209,7 +188,7 @@ class Publisher:
         halves = batch.split()
         if halves is None:
             raise BrokerRefusal(
-                f"{self._outage.partner} takes frames of {limit + FRAME_OVERHEAD} bytes at most, "
+                f"{self._uplink.partner} takes frames of {limit + FRAME_OVERHEAD} bytes at most, "
                 f"and one reading takes {len(batch.payload) + FRAME_OVERHEAD}: raise its MAX_FRAME_BYTES"
             )
         return halves

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import ssl
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from broker.client import BrokerClient
+from ingest.broker_address import BrokerAddress
 from ingest.errors import SourceError
 from ingest.intake import BAD_MESSAGE
 from readings.codec import BatchError, decode_batch
@@ -82,9 +81,9 @@ def repaired_batches(path: Path) -> Iterator[bytes]:
         yield payload
 
 
-async def send(payloads: Iterable[bytes], host: str, port: int, token: str, tls: ssl.SSLContext | None = None) -> int:
+async def send(payloads: Iterable[bytes], broker: BrokerAddress) -> int:
     """Publish them; how many were answered. Raises BrokerError."""
-    client = await BrokerClient.connect(host, port, token=token, tls=tls, client="rejects")
+    client = await broker.connect("rejects")
     try:
         count = 0
         for payload in payloads:

@@ -8,14 +8,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
-from broker.backoff import backoff
 from broker.client import BrokerClient, Published
-from broker.errors import BrokerError
 from ingest.errors import BrokerRefusal
-from ingest.outage import Outage, one_line
 from ingest.publisher import FRAME_OVERHEAD
 from ingest.split import split_block
 from ingest.spool import Spool, Spooled
+from ingest.uplink import Connect, Uplink
 from readings.codec import Decoded, decode_batch, encode_block
 
 logger = logging.getLogger(__name__)
@@ -30,18 +28,19 @@ class Sender:
         self,
         spool: Spool,
         in_spool: Callable[..., Awaitable[Any]],
-        connect: Callable[[], Awaitable[BrokerClient]],
+        connect: Connect,
         *,
         broker: str,
     ) -> None:
-        self.batches_answered = 0
-        self.readings_answered = 0
-        self.connected = False
         self._spool = spool
         self._in_spool = in_spool
-        self._connect = connect
-        self._outage = Outage(broker)
+        self._uplink = Uplink(connect, broker=broker)
         self._changed = asyncio.Event()
+
+    @property
+    def uplink(self) -> Uplink:
+        """Whether the broker is there, and what it has answered."""
+        return self._uplink
 
     def wake(self) -> None:
         """There is more in the spool."""
@@ -55,26 +54,7 @@ class Sender:
 
     async def run(self) -> None:
         """Connect and send until cancelled. Raises BrokerRefusal when the broker will never take our batches."""
-        waits = backoff()
-        while True:
-            answered = self.batches_answered
-            try:
-                client = await self._connect()
-                try:
-                    self.connected = True
-                    if not self._spool.waiting:
-                        self._outage.end()
-                    await self._serve(client)
-                finally:
-                    self.connected = False
-                    await client.close()
-            except BrokerError as error:
-                if not error.retriable:
-                    raise BrokerRefusal(f"{self._outage.partner} refuses this streamer: {one_line(error)}") from error
-                self._outage.begin(error)
-            if self.batches_answered > answered:
-                waits = backoff()
-            await asyncio.sleep(next(waits))
+        await self._uplink.run(self._serve, lambda: not self._spool.waiting)
 
     async def _serve(self, client: BrokerClient) -> NoReturn:
         limit = client.welcome.max_frame - FRAME_OVERHEAD
@@ -114,9 +94,7 @@ class Sender:
         return answer
 
     async def _note_answered(self, batch: Spooled) -> None:
-        self.batches_answered += 1
-        self.readings_answered += self._spool.answered(batch.number)
-        self._outage.end()
+        self._uplink.note_answered(self._spool.answered(batch.number))
         if not self._spool.waiting:
             self.wake()
 
@@ -126,7 +104,7 @@ class Sender:
         for payload in _parts(decoded, limit):
             if payload is None:
                 raise BrokerRefusal(
-                    f"{self._outage.partner} takes frames of {limit + FRAME_OVERHEAD} bytes at most, "
+                    f"{self._uplink.partner} takes frames of {limit + FRAME_OVERHEAD} bytes at most, "
                     "and one reading takes more: raise its MAX_FRAME_BYTES"
                 )
             await asyncio.shield(client.publish(payload))

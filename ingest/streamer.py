@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from broker.client import BrokerClient
+from ingest.broker_address import BrokerAddress
 from ingest.csv_source import Chunk, CsvSource
 from ingest.dead_letters import DeadLetters
 from ingest.errors import StateError
@@ -24,9 +25,10 @@ from ingest.pacing import Pacer, SpeedPacer
 from ingest.positions import Gathering, Positions
 from ingest.progress import Progress, progress_bar
 from ingest.publisher import Batch, Publisher
+from ingest.report import Backlog, Report, report_often
 from ingest.resume import ResumeStore
 from ingest.shards import WHOLE, Shard
-from ingest.tasks import all_of, first_of, pause
+from ingest.tasks import all_of, drain_deadline, first_of, pause
 from ingest.timestamps import Choice, Stamper, choose, spell_duration
 from ingest.unpacked import STDIN
 from readings.columns import Columns
@@ -35,6 +37,8 @@ from readings.model import PointBlock
 from readings.times import SECOND, format_time
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 # Readings gathered before they are ordered and cut. Captures are sorted by metric: the more is gathered, the more of a
 # GPU's metrics share a point.
@@ -45,6 +49,8 @@ DRAIN_SECONDS = 7.0
 DRAIN_SECONDS_AWAY = 1.0
 CLOCK_SLACK_NS = 300 * SECOND
 FOLLOW_SECONDS = 0.25
+# A disk that takes so long for one block of a capture hangs.
+STUCK_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +58,8 @@ class StreamConfig:
     """What a streamer is told. Durations in seconds; ``rate`` in readings a second, 0 for as fast as possible."""
 
     csv_path: str
-    host: str
-    port: int
+    broker: BrokerAddress
     state_dir: Path
-    token: str = ""
-    tls: ssl.SSLContext | None = None
     instance_id: str = "streamer-1"
     batch_size: int = 100
     collect_interval: float = 5.0
@@ -90,10 +93,10 @@ class _Portion(NamedTuple):
     shift_ns: int
 
 
-async def stream(config: StreamConfig, stop: asyncio.Event) -> StreamTotals:
+async def stream(config: StreamConfig, stop: asyncio.Event, report: Report | None = None) -> StreamTotals:
     """Stream a capture until its end, or until ``stop``: then what was read is drained, for some seconds at most.
 
-    Raises SourceError, StateError or BrokerRefusal.
+    Adds to ``report`` what it does. Raises SourceError, StateError or BrokerRefusal.
     """
     store = ResumeStore(config.state_dir, config.instance_id, config.csv_path)
     await asyncio.to_thread(store.prepare)
@@ -107,7 +110,7 @@ async def stream(config: StreamConfig, stop: asyncio.Event) -> StreamTotals:
     )
     try:
         with progress_bar(source.size, source.name) as progress:
-            return await Streamer(config, source, store, stop, progress).run()
+            return await Streamer(config, source, store, stop, progress, report or Report()).run()
     finally:
         source.close()
 
@@ -129,16 +132,26 @@ class Streamer:
     """One run over one open source."""
 
     def __init__(
-        self, config: StreamConfig, source: CsvSource, store: ResumeStore, stop: asyncio.Event, progress: Progress
+        self,
+        config: StreamConfig,
+        source: CsvSource,
+        store: ResumeStore,
+        stop: asyncio.Event,
+        progress: Progress,
+        report: Report,
     ) -> None:
         self._config = config
         self._source = source
         self._store = store
         self._stop = stop
         self._progress = progress
+        self._report = report
+        self._sent_before, self._batches_before = report.sent, report.batches
+        self._began = time.monotonic()
+        self._start_position = 0
         self._positions = Positions(store, source, config.timestamps)
         self._publisher = Publisher(
-            self._connect, self._positions.check, broker=f"the broker at {config.host}:{config.port}"
+            lambda: config.broker.connect(config.instance_id), self._positions.check, broker=config.broker.partner
         )
         self._buffer: asyncio.Queue[_Portion | None] = asyncio.Queue(CHUNKS_AHEAD)
         self._dead_letters = DeadLetters(config.state_dir, f"streamer-{config.instance_id}")
@@ -148,26 +161,68 @@ class Streamer:
         self._at_end = False
         self._refused: Counter[str] = Counter()
         self._batches_made = 0
+        # One thread for all large pieces of work: each further one would keep memory of its own.
+        self._thread = ThreadPoolExecutor(1, "capture")
 
     async def run(self) -> StreamTotals:
         """Stream, and keep or clear the position at the end."""
         config = self._config
-        logger.info("streaming %s to %s:%d as %s", config.csv_path, config.host, config.port, config.instance_id)
+        logger.info("streaming %s to %s as %s", config.csv_path, config.broker, config.instance_id)
         await self._begin()
+        self._began, self._start_position = time.monotonic(), self._source.position
+        self._report.refresh = self._refresh
         # The work itself comes first: when the time to drain runs out in the same moment, it counts as finished.
-        ended = await first_of(self._work(), self._publisher.run(), self._positions.keep(), self._drain_deadline())
+        deadline = drain_deadline(
+            self._stop,
+            DRAIN_SECONDS,
+            seconds_away=DRAIN_SECONDS_AWAY,
+            connected=lambda: self._publisher.uplink.connected,
+        )
+        try:
+            ended = await first_of(
+                self._work(), self._publisher.run(), self._positions.keep(), report_often(self._report), deadline
+            )
+        finally:
+            self._thread.shutdown(wait=False)
         drained = ended == 0
         done = drained and self._at_end
         try:
             await asyncio.to_thread(self._positions.finish, done=done)
         except StateError as error:
             logger.error("%s", error)
-        return self._report(done=done, drained=drained)
+        self._refresh()
+        self._report.refresh = lambda: None  # the file is closed now
+        return self._tell(done=done, drained=drained)
 
-    def _report(self, *, done: bool, drained: bool) -> StreamTotals:
+    def _refresh(self) -> None:
+        report, uplink, oldest = self._report, self._publisher.uplink, self._positions.oldest
+        report.sent = self._sent_before + uplink.readings_answered
+        report.batches = self._batches_before + uplink.batches_answered
+        report.waiting = self._publisher.unanswered
+        report.behind_s = 0.0 if oldest is None else time.monotonic() - oldest.since
+        report.backlog = self._backlog()
+        report.connected = uplink.connected
+        report.trouble = uplink.trouble
+
+    def _backlog(self) -> Backlog | None:
+        reached = self._positions.reached
+        position, line = (self._start_position, 0) if reached is None else (reached.position, reached.line)
+        left = self._source.bytes_after(position)
+        if left is None:
+            return None
+        left += self._report.later_bytes
+        done = position - self._start_position
+        seconds = left * (time.monotonic() - self._began) / done if done > 0 and left else None
+        return Backlog(left, left * line // position if position else 0, seconds)
+
+    def _tell(self, *, done: bool, drained: bool) -> StreamTotals:
         publisher = self._publisher
         totals = StreamTotals(
-            publisher.readings_answered, publisher.batches_answered, self._refused, publisher.unanswered, done
+            publisher.uplink.readings_answered,
+            publisher.uplink.batches_answered,
+            self._refused,
+            publisher.unanswered,
+            done,
         )
         logger.info(
             "%s: %d readings in %d batches sent and answered",
@@ -180,6 +235,8 @@ class Streamer:
             logger.warning("rows refused or remarked on: %s; see %s", reasons, self._dead_letters.path)
         if not drained:
             logger.warning("%d batches are not answered: they are sent again at the next start", totals.unanswered)
+        if not done and self._report.backlog is not None:
+            logger.info("%s: the next start goes on there", self._report.backlog)
         return totals
 
     async def _begin(self) -> None:
@@ -217,13 +274,6 @@ class Streamer:
         await all_of(self._collect(), self._publish())
         await self._publisher.flush()
 
-    async def _drain_deadline(self) -> None:
-        """Returns when the time to drain after the stop signal is over."""
-        await self._stop.wait()
-        await asyncio.sleep(DRAIN_SECONDS_AWAY)
-        if self._publisher.connected:
-            await asyncio.sleep(DRAIN_SECONDS - DRAIN_SECONDS_AWAY)
-
     # Collect loop: source -> buffer, at the pace that is asked for, until the end or the stop signal.
 
     async def _collect(self) -> None:
@@ -241,15 +291,17 @@ class Streamer:
             rest = self._config.collect_interval - (time.monotonic() - began)
             if await pause(self._stop, max(rest, 0.0)):
                 break
-            await asyncio.to_thread(self._source.rewind)
+            await self._in_thread(self._source.rewind)
             await self._choose_times()
         await self._buffer.put(None)
 
     async def _collect_once(self, pacer: Pacer | SpeedPacer) -> bool:
         """One pass over the source; says whether it came to the end."""
         while not self._stop.is_set():
-            portion = await asyncio.to_thread(self._read, pacer.chunk)
+            with self._report.watch.doing(f"a read of {self._source.path}", STUCK_SECONDS):
+                portion = await self._in_thread(self._read, pacer.chunk)
             self._progress.at(portion.chunk.position)
+            self._report.read += portion.columns.size
             await self._buffer.put(portion)
             if portion.chunk.done:
                 if not self._config.follow or await asyncio.to_thread(self._source.has_ended):
@@ -325,6 +377,7 @@ class Streamer:
             gathered += portion.columns.size
         if last is not None:
             self._refused.update(counts)
+            self._report.refused.update(counts)
             await self._put_all(parts, Gathering(last.chunk.position, last.chunk.line, last.shift_ns), counts)
         return more
 
@@ -332,7 +385,7 @@ class Streamer:
         return portion.chunk.done and not self._config.follow
 
     async def _put_all(self, parts: list[Columns], gathering: Gathering, counts: Counter[str]) -> None:
-        blocks = await asyncio.to_thread(lambda: list(blocks_of(parts, self._config.batch_size)))
+        blocks = await self._in_thread(lambda: list(blocks_of(parts, self._config.batch_size)))
         if not blocks and counts:
             blocks = [PointBlock([], [], [])]  # nothing but what was refused
         collected_at = format_time(time.time_ns())
@@ -349,8 +402,5 @@ class Streamer:
         gathering.unanswered -= 1
         self._positions.check()
 
-    async def _connect(self) -> BrokerClient:
-        config = self._config
-        return await BrokerClient.connect(
-            config.host, config.port, token=config.token, tls=config.tls, client=config.instance_id
-        )
+    async def _in_thread(self, call: Callable[..., Result], *args: object) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)

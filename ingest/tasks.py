@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 
@@ -38,3 +38,13 @@ async def pause(stop: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+async def drain_deadline(
+    stop: asyncio.Event, seconds: float, *, seconds_away: float = 0.0, connected: Callable[[], bool] = lambda: True
+) -> None:
+    """Returns when the time to drain after the stop signal is over: less of it when nobody is there to drain to."""
+    await stop.wait()
+    await asyncio.sleep(seconds_away)
+    if connected():
+        await asyncio.sleep(seconds - seconds_away)

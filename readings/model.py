@@ -68,4 +68,4 @@ class PointBlock(msgspec.Struct):
 
     def count(self) -> int:
         """How many readings it holds."""
-        return sum(len(values) - values.count(None) for _, _, values in self.points)
+        return sum([len(values) - values.count(None) for _, _, values in self.points])

@@ -96,5 +96,11 @@ def epoch_ns(value: float) -> int:
 def format_time(ns: int) -> str:
     """RFC 3339 in UTC with as many fraction digits as needed: ``2025-07-18T20:42:34.5Z``."""
     seconds, fraction = divmod(ns, SECOND)
-    text = (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
+    text = _second_text(seconds)
     return f"{text}.{fraction:09}".rstrip("0") + "Z" if fraction else text + "Z"
+
+
+# The GPUs of a fleet report in the same seconds.
+@lru_cache(maxsize=4096)
+def _second_text(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat()[:19]

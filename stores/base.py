@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -63,13 +63,67 @@ class Row(NamedTuple):
         return Position(self.time_ns, self.gpu, self.metric_name)
 
 
+class Origin(NamedTuple):
+    """What a reading is of: a Row but for its time and its value."""
+
+    metric_name: str
+    uuid: str
+    mig_id: str
+    gpu_id: int | None
+    device: str
+    model_name: str
+    hostname: str
+    container: str
+    pod: str
+    namespace: str
+
+    @property
+    def gpu(self) -> str:
+        """The GPU's identity (see readings.model.Gpu.id)."""
+        return f"{self.uuid}:{self.mig_id}" if self.mig_id else self.uuid
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """Rows in the order of a query, column by column, so that no object is made for each.
+
+    Row i was taken at ``times[i]`` (ns), is ``values[i]`` and is of ``origins[places[i]]``.
+    """
+
+    times: list[int]
+    values: list[float]
+    places: list[int]
+    origins: list[Origin]
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def cut(self, start: int, end: int | None) -> Portion:
+        """The rows from one place to another, as a slice."""
+        return Portion(self.times[start:end], self.values[start:end], self.places[start:end], self.origins)
+
+    def rows(self) -> list[Row]:
+        """The rows one by one."""
+        origins = self.origins
+        return [
+            Row(time_ns, origins[place][0], value, *origins[place][1:])
+            for time_ns, value, place in zip(self.times, self.values, self.places, strict=True)
+        ]
+
+    def position(self, row: int) -> Position:
+        """The cursor that continues after a row."""
+        origin = self.origins[self.places[row]]
+        return Position(self.times[row], origin.gpu, origin.metric_name)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadingsQuery:
     """Which rows. An empty tuple or None is no condition; several values of one field are alternatives.
 
     The range is [start_ns, end_ns). Order: time (newest first unless told otherwise), then GPU id, then metric name,
     both ascending whatever the order of times. ``after`` leaves out all up to and including that position; ``offset``
-    counts from there. Text is compared exactly, case and all. Raises ValueError for a negative limit or offset.
+    counts from there. Text is compared exactly, case and all. Without a ``limit`` (None) all rows are meant: only
+    ``stream()`` takes that. Raises ValueError for a negative limit or offset.
     """
 
     gpus: tuple[str, ...] = ()
@@ -82,12 +136,12 @@ class ReadingsQuery:
     start_ns: int | None = None
     end_ns: int | None = None
     newest_first: bool = True
-    limit: int = 100
+    limit: int | None = 100
     offset: int = 0
     after: Position | None = None
 
     def __post_init__(self) -> None:
-        if self.limit < 0 or self.offset < 0:
+        if (self.limit is not None and self.limit < 0) or self.offset < 0:
             raise ValueError(f"limit and offset cannot be negative: {self.limit}, {self.offset}")
 
 
@@ -144,6 +198,17 @@ class Store(Protocol):
 
     def readings(self, query: ReadingsQuery) -> list[Row]:
         """The rows that match, in the query's order. Shares (one pod's part of a shared GPU) are never among them."""
+
+    def page(self, query: ReadingsQuery) -> Portion:
+        """What ``readings()`` gives, as columns."""
+
+    def stream(self, query: ReadingsQuery) -> Iterator[Portion]:
+        """The same rows, however many, a bounded number at a time and in memory that does not grow with them.
+
+        Each portion is read when it is asked for, of the store as it is then; no lock and no transaction is held between
+        two of them. What is written meanwhile may be among the rows or not; oldest first, it ends with what was newest
+        when it began. Raises as it goes. Close it (or read it to its end) to let go of what it holds.
+        """
 
     def shares(self, query: ReadingsQuery) -> list[Row]:
         """The shares that match: after the metric name, ordered by namespace, pod and container.

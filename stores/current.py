@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 
 from stores.base import Store
 from stores.factory import open_store
-from stores.influx_client import InfluxConfig
+
+if TYPE_CHECKING:
+    from stores.influx_client import InfluxConfig
 
 _lock = threading.Lock()
 _store: Store | None = None
@@ -20,14 +23,7 @@ def get_store() -> Store:
     global _store
     with _lock:
         if _store is None:
-            influx = InfluxConfig(
-                url=settings.INFLUXDB_URL,
-                token=settings.INFLUXDB_TOKEN,
-                org=settings.INFLUXDB_ORG,
-                bucket=settings.INFLUXDB_BUCKET,
-                retention=settings.RETENTION_PERIOD,
-                retention_is_given=settings.RETENTION_PERIOD_IS_GIVEN,
-            )
+            influx = _influx_config() if settings.STORAGE_TYPE == "influxdb" else None
             _store = open_store(settings.STORAGE_TYPE, sqlite_path=settings.SQLITE_PATH, influx=influx)
         return _store
 
@@ -39,6 +35,19 @@ def reset_store() -> None:
         if _store is not None:
             _store.close()
             _store = None
+
+
+def _influx_config() -> InfluxConfig:
+    from stores.influx_client import InfluxConfig
+
+    return InfluxConfig(
+        url=settings.INFLUXDB_URL,
+        token=settings.INFLUXDB_TOKEN,
+        org=settings.INFLUXDB_ORG,
+        bucket=settings.INFLUXDB_BUCKET,
+        retention=settings.RETENTION_PERIOD,
+        retention_is_given=settings.RETENTION_PERIOD_IS_GIVEN,
+    )
 
 
 def _new_lock() -> None:

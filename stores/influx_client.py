@@ -6,7 +6,7 @@ import http.client
 import json
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,6 +22,8 @@ from stores.base import StoreError, StoreUnavailable
 
 _CONNECT_MS = 3_000
 QUERY_MS, WRITE_MS, PING_MS = 30_000, 60_000, 3_000
+STREAM_MS = 60_000  # between two parts of an answer
+_READ_AT_ONCE = 1 << 16
 # The server is there, and the same request may succeed later without anybody changing it.
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CONNECTIONS = 16
@@ -104,14 +106,31 @@ class InfluxConnection:
 
     def query(self, statement: str, params: Mapping[str, str | int | float]) -> list[Series]:
         """Ask in InfluxQL; times are nanoseconds."""
-        form = [
+        return self._series(self.request("POST", "/query", form=self._question(statement, params), timeout_ms=QUERY_MS))
+
+    def stream(self, statement: str, params: Mapping[str, str | int | float], points: int) -> Iterator[Series]:
+        """Ask in InfluxQL and take the answer in parts of so many points, as the server reads them."""
+        form = [*self._question(statement, params), ("chunked", "true"), ("chunk_size", str(points))]
+        response = self._guarded(lambda client: _send(client, "POST", "/query", form=form, timeout_ms=STREAM_MS))
+        try:
+            for line in _lines(response.stream(_READ_AT_ONCE)):
+                yield from self._series(line)
+        except (HTTPError, http.client.HTTPException, OSError) as error:
+            raise StoreUnavailable(f"{self.name} broke off in its answer: {_cause(error)}") from error
+        finally:
+            # A connection whose answer was not read to its end is of no more use.
+            response.close()
+
+    def _question(self, statement: str, params: Mapping[str, str | int | float]) -> list[tuple[str, str]]:
+        return [
             ("q", statement),
             ("params", json.dumps(params)),
             ("db", self.config.bucket),
             ("org", self.config.org),
             ("epoch", "ns"),
         ]
-        data = self.request("POST", "/query", form=form, timeout_ms=QUERY_MS)
+
+    def _series(self, data: bytes) -> list[Series]:
         try:
             answer = _decode_answer(data)
         except msgspec.DecodeError as error:
@@ -134,21 +153,9 @@ class InfluxConnection:
         timeout_ms: int = QUERY_MS,
     ) -> bytes:
         """Any other request: its answer's body."""
-        kind = "application/x-www-form-urlencoded" if form else "application/json"
 
         def ask(client: InfluxDBClient) -> bytes:
-            response = client.api_client.call_api(
-                path,
-                method,
-                query_params=list(query),
-                header_params={"Content-Type": kind, "Accept": "application/json"},
-                post_params=list(form),
-                body=body,
-                _return_http_data_only=True,
-                _preload_content=False,
-                _request_timeout=(_CONNECT_MS, timeout_ms),
-            )
-            data: bytes = response.data
+            data: bytes = _send(client, method, path, query=query, form=form, body=body, timeout_ms=timeout_ms).data
             return data
 
         data: bytes = self._guarded(ask)
@@ -217,6 +224,46 @@ class InfluxConnection:
         if "timeout" in reason or "max-concurrent" in reason or "shutdown" in reason or "closed" in reason:
             raise StoreUnavailable(f"{self.name} does not answer now: {reason}")
         raise InfluxRefused(f"{self.name}: {reason}", 400, reason)
+
+
+def _send(
+    client: InfluxDBClient,
+    method: str,
+    path: str,
+    *,
+    query: Sequence[tuple[str, str]] = (),
+    form: Sequence[tuple[str, str]] = (),
+    body: object = None,
+    timeout_ms: int,
+) -> Any:
+    """A request's response, of which nothing but the headers has been read."""
+    return client.api_client.call_api(
+        path,
+        method,
+        query_params=list(query),
+        header_params={
+            "Content-Type": "application/x-www-form-urlencoded" if form else "application/json",
+            "Accept": "application/json",
+        },
+        post_params=list(form),
+        body=body,
+        _return_http_data_only=True,
+        _preload_content=False,
+        _request_timeout=(_CONNECT_MS, timeout_ms),
+    )
+
+
+def _lines(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Whole lines, out of parts that end anywhere."""
+    held: list[bytes] = []
+    for part in parts:
+        *ended, rest = part.split(b"\n")
+        for line in ended:
+            yield b"".join([*held, line])
+            held = []
+        held.append(rest)
+    if last := b"".join(held):
+        yield last
 
 
 def _reason(error: ApiException) -> str:

@@ -6,10 +6,12 @@ import heapq
 import threading
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from readings.model import Gpu, PointBlock
-from stores.base import ReadingsQuery, Row, StoreError, StoreStats, WriteResult
+from stores.base import Portion, ReadingsQuery, Row, StoreError, StoreStats, WriteResult
+from stores.portions import ROWS_AT_ONCE, as_portion, bounded
 from stores.storable import split_storable
 
 _BYTES_PER_READING = 200  # a time in two containers, a value and a shared description; estimated
@@ -76,6 +78,23 @@ class MemoryStore:
         with self._lock:
             self._check_open()
             return _answer(self._series, query)
+
+    def page(self, query: ReadingsQuery) -> Portion:
+        """The rows that match, as columns."""
+        return as_portion(self.readings(query))
+
+    def stream(self, query: ReadingsQuery) -> Iterator[Portion]:
+        """The rows that match, a bounded number at a time."""
+        return bounded(self._pages(query), query)
+
+    def _pages(self, query: ReadingsQuery) -> Iterator[Portion]:
+        if not query.newest_first and (newest := self.stats().newest_ns) is not None:
+            # Or it would run after what is written meanwhile.
+            query = replace(query, end_ns=newest + 1 if query.end_ns is None else min(query.end_ns, newest + 1))
+        query = replace(query, limit=ROWS_AT_ONCE, offset=0)
+        while rows := self.readings(query):
+            yield as_portion(rows)
+            query = replace(query, after=rows[-1].position)
 
     def shares(self, query: ReadingsQuery) -> list[Row]:
         """The shares that match."""
@@ -179,7 +198,7 @@ def _answer(kept: dict[_Key, _Series], query: ReadingsQuery) -> list[Row]:
     rows = (found for found in merged if beyond is None or (found[0], found[1][:2]) > beyond)
     return [
         Row(sign * time, key[1], value, *described)
-        for time, key, value, described in islice(rows, query.offset, query.offset + query.limit)
+        for time, key, value, described in islice(rows, query.offset, query.offset + (query.limit or 0))
     ]
 
 

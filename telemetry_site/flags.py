@@ -51,6 +51,8 @@ class ServiceCommand(BaseCommand):
     """A command whose flags are settings. Its ``handle`` reads django.conf.settings and ignores the flags."""
 
     command_name: str
+    # Django's checks look at the URLs, and load the whole API for it. `make check` and CI run them.
+    requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the flags of this command's settings."""

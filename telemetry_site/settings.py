@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import dj_database_url
-import django_stubs_ext
 
 from telemetry_site import options
-from telemetry_site.env import SettingError
+from telemetry_site.commands import apps_for
+from telemetry_site.env import Address, SettingError
 from telemetry_site.secret_key import load_or_make_secret_key
-
-django_stubs_ext.monkeypatch()
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 STATE_DIR = Path(options.STATE_DIR.read()).expanduser().absolute()
@@ -86,31 +86,31 @@ WEB_CONCURRENCY = options.WEB_CONCURRENCY.read()
 MAX_PAGE_SIZE = options.MAX_PAGE_SIZE.read()
 STALE_AFTER = options.STALE_AFTER.read()
 
+_auth_required = options.API_AUTH_REQUIRED.read()
+# Whoever opens a port to others is not to open the fleet to them by accident.
+API_AUTH_REQUIRED = not Address(HOST, PORT).is_loopback if _auth_required is None else _auth_required
+API_RATE_PER_TOKEN = options.API_RATE_PER_TOKEN.read()
+API_RATE_PER_ADDRESS = options.API_RATE_PER_ADDRESS.read()
+LOGIN_RATE = options.LOGIN_RATE.read()
+PUBLIC_URL = options.PUBLIC_URL.read()
+TRUSTED_PROXIES = options.TRUSTED_PROXIES.read()
+CORS_ALLOWED_ORIGINS = options.CORS_ALLOWED_ORIGINS.read()
+
 # --- Django -----------------------------------------------------------------------------------------------------
 DEBUG = options.DEBUG.read()
 ALLOWED_HOSTS = options.ALLOWED_HOSTS.read()
 SECRET_KEY = options.SECRET_KEY.read() or load_or_make_secret_key(STATE_DIR)
 
-INSTALLED_APPS = [
-    "django.contrib.admin",
-    "django.contrib.auth",
-    "django.contrib.contenttypes",
-    "django.contrib.sessions",
-    "django.contrib.messages",
-    "whitenoise.runserver_nostatic",
-    "django.contrib.staticfiles",
-    "rest_framework",
-    "drf_spectacular",
-    "drf_spectacular_sidecar",
-    "telemetry_site",
-    "broker",
-    "ingest",
-    "inventory",
-    "api",
-]
+INSTALLED_APPS = apps_for(sys.argv)
+if "django.contrib.admin" in INSTALLED_APPS:
+    # Lets the admin's and the API's classes take type arguments. It imports what it patches, 10 MiB of it.
+    import django_stubs_ext
+
+    django_stubs_ext.monkeypatch()
 
 MIDDLEWARE = [
     "api.middleware.ProbeMiddleware",
+    "api.headers.HeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -119,7 +119,39 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "api.access.AccessMiddleware",
 ]
+if CORS_ALLOWED_ORIGINS:
+    # Before whatever answers by itself, so that a refusal can be read by the page that asked, too.
+    MIDDLEWARE.insert(2, "corsheaders.middleware.CorsMiddleware")
+CORS_ALLOW_METHODS = ("GET", "HEAD", "OPTIONS")
+CORS_ALLOW_HEADERS = ("accept", "authorization")
+CORS_EXPOSE_HEADERS = ("Retry-After",)
+CORS_URLS_REGEX = r"^/api/"
+
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "index"
+LOGOUT_REDIRECT_URL = "login"
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 7 * 86400
+CSRF_COOKIE_HTTPONLY = True  # forms have it; no script of ours reads it
+X_FRAME_OPTIONS = "DENY"
+
+if TRUSTED_PROXIES:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+if PUBLIC_URL:
+    ALLOWED_HOSTS = [*ALLOWED_HOSTS, str(urlsplit(PUBLIC_URL).hostname)]
+    CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
+if PUBLIC_URL.startswith("https:"):
+    if not TRUSTED_PROXIES:
+        raise SettingError(
+            f"PUBLIC_URL (--public-url): {PUBLIC_URL} needs a proxy that speaks TLS: say with TRUSTED_PROXIES how many there are"
+        )
+    SECURE_SSL_REDIRECT = True
+    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+    SECURE_HSTS_SECONDS = 30 * 86400
+# HSTS for all subdomains, or for ever in the browsers' list, is for the owner of the domain to decide, in the proxy.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
 ROOT_URLCONF = "telemetry_site.urls"
 WSGI_APPLICATION = "telemetry_site.wsgi.application"
@@ -206,9 +238,15 @@ SPECTACULAR_SETTINGS = {
         {"name": "fleet", "description": "GPUs and the hosts they sit in"},
         {"name": "telemetry", "description": "readings, and what the metrics mean"},
         {"name": "pipeline", "description": "how broker, collectors and store are doing"},
+        {"name": "access", "description": "who may ask"},
         {"name": "probes", "description": "for load balancers and container platforms; answered on any host name"},
     ],
     "SERVE_INCLUDE_SCHEMA": False,
+    # Two fields are called state.
+    "ENUM_NAME_OVERRIDES": {
+        "GpuStateEnum": ["reporting", "stale"],
+        "TokenStateEnum": ["active", "expired", "revoked"],
+    },
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "SORT_OPERATION_PARAMETERS": False,
     "SWAGGER_UI_DIST": "SIDECAR",

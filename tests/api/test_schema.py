@@ -25,6 +25,7 @@ PATHS = {
     "/api/v1/hosts/{name}",
     "/api/v1/metrics",
     "/api/v1/stats",
+    "/api/v1/tokens",
 }
 
 
@@ -64,7 +65,8 @@ def test_parameters_are_those_of_the_view(schema: Any) -> None:
     assert found["uuid"]["in"] == "path"
     assert found["start_time"]["schema"] == {"type": "string", "format": "date-time"}
     assert found["metric_name"]["schema"] == {"type": "array", "items": {"type": "string"}}
-    assert found["limit"]["schema"]["default"] == 100
+    assert found["limit"]["schema"] == {"type": "integer", "minimum": 1}
+    assert found["format"]["schema"]["enum"] == ["json", "csv", "ndjson", "parquet"]
     assert found["order"]["schema"]["enum"] == ["desc", "asc"]
 
 
@@ -84,3 +86,12 @@ def test_yaml_is_there_too(api: Api) -> None:
         assert response.content.startswith(b"openapi: 3")
     assert json.loads(api.ask("/api/schema").content)["info"]["title"] == "GPU telemetry API"
     assert "format" in api.refused("/api/schema?format=pdf", 400)
+
+
+def test_an_answer_that_can_be_had_as_a_file_says_so(schema: Any) -> None:
+    for path in ("/api/v1/telemetry", "/api/v1/gpus/{uuid}/telemetry"):
+        content = schema["paths"][path]["get"]["responses"]["200"]["content"]
+        assert set(content) == {
+            "application/json", "text/csv", "application/x-ndjson", "application/vnd.apache.parquet",
+        }  # fmt: skip
+    assert "format" not in parameters(schema["paths"]["/api/v1/hosts"]["get"])

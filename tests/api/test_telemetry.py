@@ -181,7 +181,7 @@ def test_by_default_there_are_a_hundred_rows(api: Api, store: Store, db: None, s
         (f"{A0_TELEMETRY}?limit=1&limit=2", ["limit", "once"]),
         (f"{A0_TELEMETRY}?page=1", ["'page'", "limit"]),
         (f"{A0_TELEMETRY}?metric=x", ["'metric'", "metric_name"]),
-        (f"{FLEET}?limit=1", ["'limit'", "page_size"]),
+        (f"{FLEET}?offset=1", ["'offset'", "page_size"]),
         (f"{FLEET}?cursor=nonsense", ["cursor"]),
         (f"{FLEET}?pod=a%00b", ["pod"]),
         (f"{FLEET}?order=up", ["order", "asc"]),

@@ -12,7 +12,7 @@ from ingest.errors import SourceError
 from readings.times import SECOND
 from tests.broker.harness import running_broker
 from tests.ingest.captures import COLUMNS, line, readings_in, row, rows, write_capture
-from tests.ingest.wiring import read_batches, readings_of, stream_config
+from tests.ingest.wiring import local, read_batches, readings_of, stream_config
 
 HEADER = ",".join(COLUMNS) + "\n"
 
@@ -40,7 +40,7 @@ async def test_captures_that_are_moved_to_now_keep_their_distances(tmp_path: Pat
     new = write_capture(tmp_path / "2.csv", start="2025-07-18T21:00:00Z")
     config = stream_config(tmp_path / "*.csv", 0, tmp_path, timestamps="shift")
     async with running_broker(tmp_path / "log") as broker:
-        await stream_captures(replace(config, port=broker.port), asyncio.Event())
+        await stream_captures(replace(config, broker=local(broker.port)), asyncio.Event())
         times = {time_ns for _, _, time_ns, _ in await arrived(broker.port)}
     before = {time_ns for path in (old, new) for _, _, time_ns, _ in readings_in(path)}
     assert max(times) - min(times) == max(before) - min(before) == 3602 * SECOND
@@ -56,7 +56,7 @@ async def test_a_run_that_was_stopped_goes_on_with_the_file_it_was_in(tmp_path: 
     assert DoneFiles(config).has(str(first))
     assert not DoneFiles(config).has(str(second))
     async with running_broker(tmp_path / "log") as broker:
-        report = await stream_captures(replace(config, port=broker.port), asyncio.Event())
+        report = await stream_captures(replace(config, broker=local(broker.port)), asyncio.Event())
     assert report.sent == 60
     with first.open("a") as file:
         file.write("x")

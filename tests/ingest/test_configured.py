@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pytest_django import Settings
 
+from ingest.broker_address import BrokerAddress
 from ingest.collector import CollectConfig
 from ingest.configured import collect_config
 
@@ -15,10 +16,8 @@ def test_every_setting_of_a_collector_reaches_it(settings: Settings, tmp_path: P
     settings.START_OFFSET, settings.FLUSH_INTERVAL, settings.RETENTION_PERIOD = 5, 2.5, 60.0
     assert collect_config() == CollectConfig(
         collector_id="c7",
-        host="mq",
-        port=9123,
+        broker=BrokerAddress(host="mq", port=9123, token="secret"),
         state_dir=tmp_path,
-        token="secret",
         start_offset=5,
         flush_interval=2.5,
         retention=60.0,

@@ -19,7 +19,7 @@ from ingest.tasks import pause
 from readings.model import Gpu
 from tests.broker.harness import running_broker
 from tests.ingest.processes import free_port
-from tests.ingest.wiring import read_batches, read_log, readings_of, until
+from tests.ingest.wiring import local, read_batches, read_log, readings_of, until
 
 GPU = Gpu(uuid="GPU-1", hostname="a")
 
@@ -45,7 +45,7 @@ class Ticker:
 
 def config(port: int, state_dir: Path, **changes: object) -> LiveConfig:
     settings = {"collect_interval": 0.05, "interval": 0.05, **changes}
-    return LiveConfig(host="127.0.0.1", port=port, state_dir=state_dir, **settings)  # type: ignore[arg-type]
+    return LiveConfig(broker=local(port), state_dir=state_dir, **settings)  # type: ignore[arg-type]
 
 
 async def values_in(port: int) -> list[float]:

@@ -64,7 +64,7 @@ async def test_batches_arrive_once_and_in_order(tmp_path: Path) -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert await published(broker.port) == [f"b{number}" for number in range(100)]
-    assert (publisher.batches_answered, publisher.readings_answered) == (100, 600)
+    assert (publisher.uplink.batches_answered, publisher.uplink.readings_answered) == (100, 600)
     assert gathering.unanswered == 0
     assert len(answered) == 100
 
@@ -103,7 +103,7 @@ async def test_what_a_restarted_broker_has_already_is_not_stored_twice(tmp_path:
         putting = asyncio.create_task(put_all(publisher, batches))
         for least in (50, 120, 300):
             async with running_broker(tmp_path, port=port):
-                await until(lambda least=least: publisher.batches_answered >= least)  # type: ignore[misc]
+                await until(lambda least=least: publisher.uplink.batches_answered >= least)  # type: ignore[misc]
         await putting
     async with running_broker(tmp_path) as broker:
         assert await published(broker.port) == [f"b{number}" for number in range(300)]
@@ -116,11 +116,11 @@ async def test_batches_whose_answers_got_lost_are_sent_again_harmlessly(tmp_path
         for number in range(1, 20):
             await publisher.put(a_batch(number))
         await until(lambda: broker.log.next_offset == 20)
-        assert publisher.batches_answered == 1
+        assert publisher.uplink.batches_answered == 1
         line.cut()
         line.swallow = False
         await publisher.flush()
-        assert publisher.batches_answered == 20
+        assert publisher.uplink.batches_answered == 20
         assert line.connections == 2
         assert await published(broker.port) == [f"b{number}" for number in range(20)]
 
@@ -174,7 +174,7 @@ async def test_a_batch_larger_than_the_brokers_frames_is_cut(tmp_path: Path) -> 
     assert len(batches) > 3
     assert sorted(readings_of(each.block for each in batches if each.batch_id != "b1")) == expected
     assert gathering.unanswered == 0
-    assert publisher.readings_answered == 86
+    assert publisher.uplink.readings_answered == 86
 
 
 async def test_refused_counts_are_told_once_when_a_batch_is_cut(tmp_path: Path) -> None:

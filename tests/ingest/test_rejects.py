@@ -14,7 +14,7 @@ from ingest.errors import SourceError
 from ingest.rejects import repaired_batches, send
 from tests.broker.harness import running_broker
 from tests.ingest.processes import free_port
-from tests.ingest.wiring import read_batches, readings_of
+from tests.ingest.wiring import local, read_batches, readings_of
 
 GOOD = {"metrics": [{"timestamp": 1752871354, "metric_name": "x", "uuid": "GPU-1", "value": 5}]}
 
@@ -61,7 +61,7 @@ def test_repaired_batches_are_checked_before_any_is_sent(tmp_path: Path) -> None
 
 async def test_they_are_published(tmp_path: Path) -> None:
     async with running_broker(tmp_path / "log") as broker:
-        assert await send([json.dumps(GOOD).encode()] * 2, "127.0.0.1", broker.port, "") == 2
+        assert await send([json.dumps(GOOD).encode()] * 2, local(broker.port)) == 2
         batches = await read_batches(broker.port)
     assert [len(readings_of([batch.block])) for batch in batches] == [1, 1]
 

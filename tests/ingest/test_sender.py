@@ -58,7 +58,7 @@ async def test_batches_are_sent_in_order_under_their_numbers(spool: Spool, tmp_p
         await sender.flush()
         assert await ids(broker.port) == [f"b{number}" for number in range(601)]
         assert (await read_log(broker.port))[600].message_id == f"{spool.producer}:{600:012d}"
-    assert (sender.batches_answered, sender.readings_answered) == (601, 601)
+    assert (sender.uplink.batches_answered, sender.uplink.readings_answered) == (601, 601)
 
 
 async def test_a_connection_that_breaks_again_and_again_loses_and_doubles_nothing(spool: Spool, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ingest.tasks import all_of, first_of, pause
+from ingest.tasks import all_of, drain_deadline, first_of, pause
 
 
 class Case:
@@ -67,3 +67,17 @@ async def test_a_pause_ends_when_the_stop_comes() -> None:
     assert not await pause(stop, 0.001)
     stop.set()
     assert await pause(stop, 60)
+
+
+@pytest.mark.parametrize(("connected", "seconds"), [(True, 0.07), (False, 0.02)])
+async def test_the_time_to_drain_begins_with_the_stop_and_is_short_when_nobody_is_there(
+    connected: bool, seconds: float
+) -> None:
+    stop = asyncio.Event()
+    deadline = asyncio.create_task(drain_deadline(stop, 0.07, seconds_away=0.02, connected=lambda: connected))
+    await asyncio.sleep(0.1)
+    assert not deadline.done()
+    stop.set()
+    began = asyncio.get_running_loop().time()
+    await deadline
+    assert asyncio.get_running_loop().time() - began >= seconds * 0.9

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from broker.client import BrokerClient, Gap, Message
+from ingest.broker_address import BrokerAddress
 from ingest.collector import CollectConfig
 from ingest.streamer import StreamConfig
 from readings.codec import Decoded, decode_batch
@@ -15,16 +16,21 @@ from readings.model import PointBlock
 from tests.ingest.captures import Reading
 
 
+def local(port: int) -> BrokerAddress:
+    """The broker on a port of this machine."""
+    return BrokerAddress(host="127.0.0.1", port=port)
+
+
 def stream_config(path: Path | str, port: int, state_dir: Path, **changes: object) -> StreamConfig:
     """A streamer that gathers for a moment only and keeps the times."""
     settings = {"collect_interval": 0.05, "timestamps": "source", **changes}
-    return StreamConfig(csv_path=str(path), host="127.0.0.1", port=port, state_dir=state_dir, **settings)  # type: ignore[arg-type]
+    return StreamConfig(csv_path=str(path), broker=local(port), state_dir=state_dir, **settings)  # type: ignore[arg-type]
 
 
 def collect_config(port: int, state_dir: Path, **changes: object) -> CollectConfig:
     """A collector that flushes soon and keeps for ever."""
     settings = {"collector_id": "collector-1", "flush_interval": 0.05, **changes}
-    return CollectConfig(host="127.0.0.1", port=port, state_dir=state_dir, **settings)  # type: ignore[arg-type]
+    return CollectConfig(broker=local(port), state_dir=state_dir, **settings)  # type: ignore[arg-type]
 
 
 async def read_log(port: int) -> list[Message]:

@@ -29,6 +29,7 @@ PAGES = [GPUS, HOSTS, PLACEMENTS, COLLECTORS]
 def admin_pages(settings: Settings) -> Client:
     """A browser that has logged in by the form, as a superuser."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # a slow one helps no test
+    settings.LOGIN_RATE = None
     User.objects.create_superuser("operator", password="correct horse battery")
     client = Client()
     answer = client.post("/admin/login/", {"username": "operator", "password": "correct horse battery", "next": GPUS})

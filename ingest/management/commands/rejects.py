@@ -11,7 +11,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from broker.errors import BrokerError
-from ingest.configured import broker_tls
+from ingest.configured import broker_address
 from ingest.errors import IngestError
 from ingest.rejects import count_letters, letter_files, read_letters, repaired_batches, send
 from readings.reasons import REASONS
@@ -54,7 +54,7 @@ class Command(BaseCommand):
     def _resend(self, path: Path) -> None:
         try:
             batches = list(repaired_batches(path))
-            sent = asyncio.run(send(batches, settings.MQ_HOST, settings.MQ_PORT, settings.BROKER_TOKEN, broker_tls()))
+            sent = asyncio.run(send(batches, broker_address()))
         except (IngestError, BrokerError) as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"sent {sent} batches; what is still wrong in them the collector refuses again")

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import AsyncExitStack
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
-from ingest.captures import stream_captures, try_captures
 from ingest.configured import live_config, live_source, stream_config
 from ingest.errors import IngestError
-from ingest.live import LiveStreamer, Portion
-from ingest.monitor import monitoring
 from ingest.report import Report
-from ingest.scraper import Scraper
 from telemetry_site.flags import ServiceCommand
 from telemetry_site.service import stop_signals
+
+# Captures come with numpy and pyarrow, live sources with aiohttp: a streamer imports what its source needs.
+if TYPE_CHECKING:
+    from ingest.live import Portion
+    from ingest.scraper import TargetStatus
 
 
 class Command(ServiceCommand):
@@ -49,30 +51,45 @@ class Command(ServiceCommand):
 
 
 async def _stream() -> None:
+    from ingest.captures import stream_captures
+
     stop = asyncio.Event()
+    report = Report()
     with stop_signals(stop):
-        await stream_captures(stream_config(), stop)
+        async with _monitoring(report, {}):
+            await stream_captures(stream_config(), stop, report)
 
 
 async def _stream_live(*, once: bool) -> None:
+    from ingest.live import LiveStreamer
+
     stop = asyncio.Event()
     source = live_source()
     streamer = LiveStreamer(live_config(once=once), source, stop)
     with stop_signals(stop):
-        async with AsyncExitStack() as stack:
-            if settings.METRICS_ADDR is not None:
-                statuses = source.statuses if isinstance(source, Scraper) else {}
-                address = settings.METRICS_ADDR
-                await stack.enter_async_context(
-                    monitoring(address.host, address.port, lambda: streamer.report, statuses)
-                )
+        async with _monitoring(streamer.report, exporters(source)):
             await streamer.run()
+
+
+@asynccontextmanager
+async def _monitoring(report: Report, statuses: Mapping[str, TargetStatus]) -> AsyncIterator[None]:
+    """Tell of the streamer inside the block, where METRICS_ADDR says so."""
+    if settings.METRICS_ADDR is None:
+        yield
+        return
+    from ingest.monitor import monitoring
+    from ingest.streamer_figures import MonitoredStreamer
+
+    async with monitoring(settings.METRICS_ADDR, MonitoredStreamer(report, statuses)):
+        yield
 
 
 async def _try() -> str:
     """Read all there is, or one sample of a live source; the summary."""
     report = Report()
     if settings.SOURCE == "csv":
+        from ingest.captures import try_captures
+
         report = await asyncio.to_thread(try_captures, stream_config())
         return summary(report, None)
 
@@ -85,13 +102,19 @@ async def _try() -> str:
     return summary(report, source)
 
 
+def exporters(source: object) -> Mapping[str, TargetStatus]:
+    """How each exporter is doing; empty for a source that scrapes none."""
+    statuses: Mapping[str, TargetStatus] = getattr(source, "statuses", {})
+    return statuses
+
+
 def summary(report: Report, source: object) -> str:
     """What a dry run found."""
     lines = [f"{report.read} readings"]
     if report.refused:
         lines.append(f"refused: {report.reasons()}")
-    if isinstance(source, Scraper):
-        down = Counter(status.reason for status in source.statuses.values() if not status.up)
-        lines.append(f"{len(source.statuses) - down.total()} of {len(source.statuses)} exporters are up")
+    if statuses := exporters(source):
+        down = Counter(status.reason for status in statuses.values() if not status.up)
+        lines.append(f"{len(statuses) - down.total()} of {len(statuses)} exporters are up")
         lines += [f"{count} down: {reason}" for reason, count in down.most_common(20)]
     return "\n".join([*lines, "nothing was sent"])

@@ -63,7 +63,8 @@ class Command(ServiceCommand):
             Service("streamer", python("stream"), may_end=True),
         ]
         if settings.STORAGE_TYPE != "memory":  # with memory storage the web process collects for itself
-            services.insert(1, Service("collector", python("collect")))
+            # METRICS_ADDR is one address: here it is the streamer's. The collector's figures are on the web service's /metrics.
+            services.insert(1, Service("collector", python("collect", "--metrics-addr=")))
         lines = [
             "",
             f"  API        {base}/api/v1/gpus",
@@ -74,6 +75,8 @@ class Command(ServiceCommand):
             lines.append(
                 f"             user {ADMIN_NAME}, password {password}  (shown this once; manage.py changepassword {ADMIN_NAME})"
             )
+        if settings.API_AUTH_REQUIRED:
+            lines.append("  Access     by login or token only (manage.py apitoken create NAME)")
         lines += [
             f"  Broker     {broker_url}/stats",
             f"  Source     {_described(source)}",

@@ -204,6 +204,10 @@ ODD = (
 )
 
 
+# A million in CI, more in the soak.
+FRAMES = int(os.environ.get("FAULT_FRAMES", "200000"))
+
+
 def mutated(rng: random.Random) -> bytes:
     """A frame that once was good."""
     if rng.random() < 0.0005:
@@ -251,10 +255,10 @@ def feed_mutated(count: int, seed: int) -> tuple[int, int]:
     return taken, refused
 
 
-def test_row_13_two_hundred_thousand_mutated_frames() -> None:
-    taken, refused = feed_mutated(200_000, seed=13)
-    assert taken > 20_000
-    assert refused > 50_000
+def test_row_13_mutated_frames() -> None:
+    taken, refused = feed_mutated(FRAMES, seed=13)
+    assert taken > FRAMES // 10
+    assert refused > FRAMES // 4
 
 
 async def test_row_13_garbage_over_tcp_hurts_nobody_else(tmp_path: Path) -> None:
