@@ -70,7 +70,7 @@ class Rendering:
 
     def __init__(self, text: str) -> None:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
-        self.objects: list[Object] = [each for each in yaml.load_all(text, loader) if each]  # noqa: S506 - both are safe
+        self.objects: list[Object] = [each for each in yaml.load_all(text, loader) if each]
 
     def kind(self, kind: str) -> list[Object]:
         """All objects of a kind."""

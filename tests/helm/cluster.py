@@ -149,7 +149,7 @@ class Cluster:
 
 
 class Kubelet:
-    """What a node does, as far as the API sees it: pods of Jobs succeed, others become ready, once what they wait for is done.
+    """What nodes do, as far as the API sees it: pods of Jobs succeed, others become ready, once what they wait for is done; claims get a volume.
 
     ``events`` is what became of which pod, in order.
     """
@@ -158,6 +158,7 @@ class Kubelet:
         self.events: list[str] = []
         self._cluster = cluster
         self._pods = f"/api/v1/namespaces/{namespace}/pods"
+        self._claims = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -170,7 +171,13 @@ class Kubelet:
         self._thread.join()
 
     def _run(self) -> None:
+        provided: set[str] = set()
         while not self._stop.wait(0.2):
+            for claim in self._cluster.ask("GET", self._claims)["items"]:
+                uid = claim["metadata"]["uid"]
+                if claim["status"]["phase"] == "Pending" and uid not in provided:
+                    provided.add(uid)
+                    self._provide(claim)
             pods = self._cluster.ask("GET", self._pods)["items"]
             migrated = "migrate succeeded" in self.events
             for pod in pods:
@@ -183,6 +190,20 @@ class Kubelet:
                 self._tell(pod, "Succeeded" if pod["spec"]["restartPolicy"] != "Always" else "Running")
                 done = "succeeded" if pod["spec"]["restartPolicy"] != "Always" else "ready"
                 self.events.append(f"{component} {done}")
+
+    def _provide(self, claim: dict[str, Any]) -> None:
+        spec = claim["spec"]
+        volume = {
+            "metadata": {"name": f"volume-{claim['metadata']['uid']}"},
+            "spec": {
+                "capacity": spec["resources"]["requests"],
+                "accessModes": spec["accessModes"],
+                "storageClassName": spec.get("storageClassName", ""),
+                "hostPath": {"path": "/nowhere"},
+                "claimRef": {key: claim["metadata"][key] for key in ("name", "namespace", "uid")},
+            },
+        }
+        self._cluster.ask("POST", "/api/v1/persistentvolumes", volume)
 
     def _tell(self, pod: dict[str, Any], phase: str) -> None:
         state = {"running": {}} if phase == "Running" else {"terminated": {"exitCode": 0}}

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -34,7 +33,9 @@ class Node:
 
     rendering: Rendering
     folder: Path
-    replaced: dict[str, str] = field(default_factory=dict)  # in the environment: what is asked for here -> what is there
+    replaced: dict[str, str] = field(
+        default_factory=dict
+    )  # in the environment: what is asked for here -> what is there
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     ports: dict[int, int] = field(default_factory=dict)
 
@@ -42,6 +43,15 @@ class Node:
         """Run a container that ends, as an init container does."""
         process = self._start(container, pod_name)
         assert process.wait(START_SECONDS) == 0, self.log(container)
+
+    def execute(self, container: Container, pod_name: str, *command: str) -> str:
+        """Run a command in a container, as `kubectl exec` does; returns what it printed."""
+        done = subprocess.run(
+            [*confined(self.folder), *command],
+            cwd=ROOT, env=self._process_environment(container, pod_name), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def start(self, container: Container, pod_name: str) -> None:
         """Start a container and wait until its probes say that it is ready."""
@@ -88,13 +98,12 @@ class Node:
         return self.folder / f"{str(container).replace('/', '-')}.log"
 
     def _start(self, container: Container, pod_name: str) -> subprocess.Popen[bytes]:
-        environ = self._environment(container, pod_name)
         command = [*container.spec["command"], *container.spec.get("args", ())]
         with self._log_path(container).open("ab") as log:
             return subprocess.Popen(
                 [*confined(self.folder), *command],
                 cwd=ROOT,
-                env={**environ, "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "TMPDIR": str(self._volume("tmp"))},
+                env=self._process_environment(container, pod_name),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -107,6 +116,10 @@ class Node:
             if user():
                 os.chown(here, *user())
         return here
+
+    def _process_environment(self, container: Container, pod_name: str) -> dict[str, str]:
+        path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+        return {**self._environment(container, pod_name), "PATH": path, "TMPDIR": str(self._volume("tmp"))}
 
     def _environment(self, container: Container, pod_name: str) -> dict[str, str]:
         environ = self.rendering.environment(container, pod_name)
@@ -139,14 +152,17 @@ class Node:
         ports = {port["name"]: port["containerPort"] for port in container.spec["ports"]}
         process = self.processes[str(container)]
         deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                self.get(self._own(container, ports[asked["port"]]), asked["path"])
-                return
-            except (OSError, urllib.error.HTTPError) as error:
-                assert process.poll() is None, self.log(container)
-                assert time.monotonic() < deadline, f"{container}: {asked}: {error}\n{self.log(container)}"
-                time.sleep(0.1)
+        while not self._answers(self._own(container, ports[asked["port"]]), asked["path"]):
+            assert process.poll() is None, self.log(container)
+            assert time.monotonic() < deadline, f"{container}: {asked}\n{self.log(container)}"
+            time.sleep(0.1)
+
+    def _answers(self, port: int, path: str) -> bool:
+        try:
+            self.get(port, path)
+        except OSError:  # also what is no 2xx
+            return False
+        return True
 
 
 @lru_cache

@@ -52,7 +52,9 @@ def test_it_is_installed_and_becomes_ready(cluster: Cluster, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["everything", "production"])
-def test_every_object_of_an_installation_that_needs_more_than_a_bare_cluster_is_taken(cluster: Cluster, way: str) -> None:
+def test_every_object_of_an_installation_that_needs_more_than_a_bare_cluster_is_taken(
+    cluster: Cluster, way: str
+) -> None:
     # Without the operator's own kinds, which a bare cluster does not know.
     namespace = f"way-{way}"
     cluster.namespace(namespace)

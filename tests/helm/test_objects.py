@@ -246,8 +246,8 @@ def test_the_database_of_the_chart_has_the_password_that_clients_say() -> None:
 def test_every_service_has_probes_on_paths_that_it_answers(rendering: Rendering) -> None:
     paths = {
         "runbroker": {"startupProbe": "/live", "livenessProbe": "/live", "readinessProbe": "/health"},
-        "collect": dict.fromkeys(("startupProbe", "livenessProbe", "readinessProbe"), "/health"),
-        "stream": dict.fromkeys(("startupProbe", "livenessProbe", "readinessProbe"), "/health"),
+        "collect": {"startupProbe": "/health", "livenessProbe": "/health", "readinessProbe": "/ready"},
+        "stream": {"startupProbe": "/health", "livenessProbe": "/health", "readinessProbe": "/ready"},
         "serve": {"startupProbe": "/health", "livenessProbe": "/health", "readinessProbe": "/ready"},
     }
     probed = set()
@@ -370,6 +370,24 @@ def test_an_ingress_leads_to_the_api_and_its_names_are_answered() -> None:
     assert {rule["http"]["paths"][0]["backend"]["service"]["name"] for rule in rules} == {"tele-api"}
     allowed = rendering.environment(rendering.container("api", "api"))["ALLOWED_HOSTS"].split(",")
     assert {rule["host"] for rule in rules} | {"gpus.internal", "tele-api.fleet.svc", "127.0.0.1"} <= set(allowed)
+
+
+def test_settings_in_the_values_win_over_the_charts_own() -> None:
+    rendering = render(
+        "--set", "streamer.data.existingConfigMap=c,streamer.settings.LOOP=false,streamer.settings.INSTANCE_ID=me"
+    )
+    container = rendering.container("streamer", "streamer")
+    names = [variable["name"] for variable in container.spec["env"]]
+    assert len(names) == len(set(names))
+    environ = rendering.environment(container, "tele-streamer-1")
+    assert (environ["LOOP"], environ["INSTANCE_ID"]) == ("false", "me")
+
+
+def test_behind_an_ingress_the_api_knows_its_address_and_believes_one_proxy() -> None:
+    environ = render(*WAYS["everything"]).environment(render(*WAYS["everything"]).container("api", "api"))
+    assert (environ["PUBLIC_URL"], environ["TRUSTED_PROXIES"]) == ("https://gpus.example.com", "1")
+    plain = render("--set", "api.ingress.enabled=true,api.ingress.hosts={gpus.internal}")
+    assert plain.environment(plain.container("api", "api"))["PUBLIC_URL"] == "http://gpus.internal"
 
 
 def test_nothing_is_open_to_pods_that_have_no_business_there() -> None:

@@ -83,13 +83,29 @@ workingDir: /app
 {{ include "gpu-telemetry.securityContext" . }}
 {{- end -}}
 
-{{/* {root, values, secrets}: environment of a container of ours. What a list says wins over what the ConfigMap says. */}}
+{{/* {root, values, secrets, fixed, fields}: environment of a container of ours: out of Secrets, out of the pod (name -> field path),
+     and plain values. The settings that the values give win over the chart's own. */}}
 {{- define "gpu-telemetry.env" -}}
 {{- $root := .root -}}
-{{- range .secrets }}
+{{- $settings := .values.settings -}}
+{{- range .secrets -}}
 {{ include "gpu-telemetry.secretEnv" (dict "root" $root "name" .) }}
+{{ end -}}
+{{- range $name, $path := .fields }}
+{{- if not (hasKey $settings $name) }}
+- name: {{ $name }}
+  valueFrom:
+    fieldRef:
+      fieldPath: {{ $path }}
 {{- end }}
-{{- range $name, $value := .values.settings }}
+{{- end }}
+{{- $plain := dict -}}
+{{- range $name, $value := .fixed }}{{- $_ := set $plain $name $value -}}{{- end -}}
+{{- range $name, $value := $settings }}{{- $_ := set $plain $name $value -}}{{- end -}}
+{{- with $root.Values.mqServer.tls.existingSecret -}}
+  {{- if not (hasKey $plain "BROKER_TLS_CERT") -}}{{- $_ := set $plain "BROKER_TLS_CA" "/etc/gpu-telemetry/tls/ca.crt" -}}{{- end -}}
+{{- end -}}
+{{- range $name, $value := $plain }}
 - name: {{ $name }}
   value: {{ $value | toString | quote }}
 {{- end }}
@@ -187,7 +203,7 @@ volumeClaimTemplates:
 {{- end }}
 {{- end -}}
 
-{{/* /health of its own at METRICS_ADDR, for collector and streamer */}}
+{{/* at METRICS_ADDR, for collector and streamer: /health is 503 where only a restart helps, /ready also while a partner is away */}}
 {{- define "gpu-telemetry.ownProbes" -}}
 ports:
   - name: metrics
@@ -202,7 +218,7 @@ livenessProbe:
   timeoutSeconds: 5
   failureThreshold: 6
 readinessProbe:
-  httpGet: {path: /health, port: metrics}
+  httpGet: {path: /ready, port: metrics}
   periodSeconds: 10
   timeoutSeconds: 5
 {{- end -}}
@@ -231,23 +247,19 @@ readinessProbe:
 {{/* {root}: the collector's container, in a pod of its own or in the API's */}}
 {{- define "gpu-telemetry.collectorContainer" -}}
 {{- $values := .root.Values.collector -}}
+{{- $fixed := dict "METRICS_ADDR" (include "gpu-telemetry.listen" (dict "root" .root "port" 9102)) -}}
+{{- $fields := dict -}}
+{{- if include "gpu-telemetry.onePod" .root -}}
+  {{- $_ := set $fixed "COLLECTOR_ID" (printf "%s-collector" (include "gpu-telemetry.fullname" .root)) -}}
+{{- else -}}
+  {{- $_ := set $fields "COLLECTOR_ID" "metadata.name" -}}
+{{- end -}}
 - name: collector
   {{- include "gpu-telemetry.container" (dict "root" .root "image" $values.image) | nindent 2 }}
   command: [python, manage.py, collect]
   {{- include "gpu-telemetry.envFrom" .root | nindent 2 }}
   env:
-    - name: METRICS_ADDR
-      value: {{ include "gpu-telemetry.listen" (dict "root" .root "port" 9102) | quote }}
-    - name: COLLECTOR_ID
-      {{- if include "gpu-telemetry.onePod" .root }}
-      value: {{ include "gpu-telemetry.fullname" .root }}-collector
-      {{- else }}
-      valueFrom:
-        fieldRef:
-          fieldPath: metadata.name
-      {{- end }}
-    {{- include "gpu-telemetry.tlsEnv" .root | nindent 4 }}
-    {{- include "gpu-telemetry.env" (dict "root" .root "values" $values "secrets" (include "gpu-telemetry.storeSecrets" .root | fromYamlArray)) | nindent 4 }}
+    {{- include "gpu-telemetry.env" (dict "root" .root "values" $values "secrets" (include "gpu-telemetry.storeSecrets" .root | fromYamlArray) "fixed" $fixed "fields" $fields) | nindent 4 }}
   {{- include "gpu-telemetry.ownProbes" . | nindent 2 }}
   resources:
     {{- toYaml $values.resources | nindent 4 }}
