@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from django.db import transaction
 
-from inventory.merging import merge_seen
+from inventory.merging import counter_resets, merge_seen
 from inventory.models import GPU, Host, Placement, Residence
 from inventory.placing import RESUME_WITHIN, update_placements
 from inventory.residing import Visit, place_of, update_residences, visits_of
@@ -33,21 +33,22 @@ class _Move(NamedTuple):
     last_seen: datetime
 
 
-def save_sightings(sightings: Sightings) -> None:
+def save_sightings(sightings: Sightings) -> int:
     """Bring the inventory up to what was seen, in one transaction and a number of statements that does not grow with GPUs.
 
     The newest reading decides, by its own time: an older one never replaces a newer one, whichever collector saves it
     and however often. Shares make placements; they leave the GPU's row alone, but for making one that is not there.
-    ``sightings`` stays as it is. Raises django.db.Error when the database cannot be written; nothing is saved then.
+    ``sightings`` stays as it is. Returns how many counters began again. Raises django.db.Error when the database cannot be written; nothing is saved then.
     """
     if not sightings:
-        return
+        return 0
     seen = gather(sightings)
     with transaction.atomic():
         hosts = _save_hosts(seen.values())
         rows, new = _lock_gpus(seen)
-        _save_gpus(seen, rows, new, hosts)
+        resets = _save_gpus(seen, rows, new, hosts)
         _save_placements(seen, rows)
+    return resets
 
 
 def _save_hosts(seen: Iterable[Seen]) -> dict[str, Host]:
@@ -94,10 +95,11 @@ def _lock_gpus(seen: Mapping[str, Seen]) -> tuple[dict[str, GPU], set[str]]:
     return rows, {each.id for each in missing}
 
 
-def _save_gpus(seen: Mapping[str, Seen], rows: Mapping[str, GPU], new: Set[str], hosts: Mapping[str, Host]) -> None:
+def _save_gpus(seen: Mapping[str, Seen], rows: Mapping[str, GPU], new: Set[str], hosts: Mapping[str, Host]) -> int:
     read: list[GPU] = []
     described: list[GPU] = []
     moves: dict[str, _Move] = {}
+    resets = 0
     for gpu_id, each in seen.items():
         row = rows[gpu_id]
         if not each.stays and gpu_id not in new:
@@ -106,12 +108,14 @@ def _save_gpus(seen: Mapping[str, Seen], rows: Mapping[str, GPU], new: Set[str],
         known = gpu_id not in new and row.first_seen <= each.first
         if not known or any(visit.place != place_of(row) for visit in visits):
             moves[gpu_id] = _Move(visits, row.last_seen)
+        resets += counter_resets(row, each)
         changed = merge_seen(row, each, hosts)
         if changed:
             (read if changed <= _READING_FIELDS else described).append(row)
     update_rows(read, _READING_FIELDS)
     update_rows(described, _FIELDS)
     _save_residences(moves, rows)
+    return resets
 
 
 def _save_residences(moves: Mapping[str, _Move], rows: Mapping[str, GPU]) -> None:

@@ -244,6 +244,21 @@ SPECTACULAR_SETTINGS = {
         {"name": "probes", "description": "for load balancers and container platforms; answered on any host name"},
     ],
     "SERVE_INCLUDE_SCHEMA": False,
+    "APPEND_COMPONENTS": {
+        "securitySchemes": {
+            "token": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "a token of `manage.py apitoken create NAME`, or of the admin",
+            },
+            "session": {
+                "type": "apiKey",
+                "in": "cookie",
+                "name": "sessionid",
+                "description": "a login at `/login`, for people",
+            },
+        }
+    },
     # Two fields are called state.
     "ENUM_NAME_OVERRIDES": {
         "GpuStateEnum": ["reporting", "stale"],
