@@ -39,7 +39,6 @@ run: setup ## run the whole pipeline here: make run, or CSV_PATH=capture.csv mak
 test: setup-dev ## run all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-<<<<<<< HEAD
 helm: ## get Helm for the chart's tests (built once with Go, a minute or two; nothing to do when it is on PATH)
 	@ci/helm.sh
 
@@ -48,11 +47,10 @@ kubernetes: ## get a real Kubernetes API, without nodes, for the chart's tests (
 
 chart-docs: setup-dev ## write the chart's README.md and values.schema.json from its values
 	$(BIN)/python -m ci.chart_docs
-=======
+
 .PHONY: test-postgres
 test-postgres: setup-dev ## run the tests of inventory and API again, with Django's database on a real PostgreSQL
 	TEST_DATABASE=postgresql $(BIN)/python -m pytest -q tests/inventory tests/api $(PYTEST_ARGS)
->>>>>>> main
 
 influxd: ## get a real InfluxDB for the tests (built once, some minutes; nothing to do when one is on PATH)
 	@ci/influxd.sh
