@@ -32,6 +32,7 @@ _CODES = {
     503: "unavailable",
 }
 
+STORE_AWAY = "the store of readings does not answer"
 _DATABASE_AWAY = "the inventory database does not answer"
 
 
@@ -84,7 +85,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
         case StoreError():
             # The log has the reason: it names files of this machine.
             logger.warning("the store does not answer: %s", error)
-            status, message = 503, "the store of readings does not answer"
+            status, message = 503, STORE_AWAY
         case OperationalError() | InterfaceError():
             logger.warning("the database does not answer: %s", error)
             status, message = 503, _DATABASE_AWAY

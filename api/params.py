@@ -16,8 +16,16 @@ from readings.times import parse_time
 EXPORT_FORMATS = ("csv", "ndjson", "parquet")
 MAX_VALUE_LENGTH = 512
 MAX_VALUES = 100
-_MOST_ROWS = 1 << 62
+MOST_ROWS = 10**12
+# Any text but control characters.
+TEXT_SCHEMA: Mapping[str, Any] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": MAX_VALUE_LENGTH,
+    "pattern": r"^[^\x00-\x1f\x7f-\x9f]*$",
+}
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _WHOLE_NUMBER = re.compile(r"[+-]?\d{1,512}", re.ASCII)
 # "+02:00" that was not percent-encoded arrives as " 02:00".
 _LOST_PLUS = re.compile(r"(?<=\d\d:\d\d)((?::\d\d(?:\.\d+)?)?) (?=\d\d:?\d\d$)", re.ASCII)
@@ -33,7 +41,7 @@ class Parameter:
     name: str
     help: str
     parse: Callable[[str], Any]
-    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    schema: Mapping[str, Any] = field(default_factory=lambda: TEXT_SCHEMA)
     default: Any = None
     many: bool = False
 
@@ -59,8 +67,8 @@ def _read(texts: Sequence[str], parameter: Parameter) -> Any:
             raise BadRequest(f"{name} is empty: give it a value or leave it out")
         if len(text) > MAX_VALUE_LENGTH:
             raise BadRequest(f"{name} is too long: use at most {MAX_VALUE_LENGTH} characters")
-        if not text.isprintable():
-            raise BadRequest(f"{name} {_shown(text)} holds characters that cannot be printed")
+        if _CONTROL.search(text):
+            raise BadRequest(f"{name} {_shown(text)} holds control characters")
         try:
             values.append(parameter.parse(text))
         except ValueError as error:
@@ -94,9 +102,7 @@ def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
 
 def row_count(value: str) -> int:
     """How many rows, from 1."""
-    if not _WHOLE_NUMBER.fullmatch(value) or (number := int(value)) < 1:
-        raise ValueError(f"is not a number of rows: use 1 to {settings.MAX_PAGE_SIZE}")
-    return min(number, _MOST_ROWS)
+    return whole_number(1, MOST_ROWS)(value)
 
 
 def page_length(value: str) -> int:
@@ -142,7 +148,7 @@ def several(name: str, help: str, parse: Callable[[str], Any] = text, **schema: 
         name=name,
         help=f"{help}; may be given several times",
         parse=parse,
-        schema={"type": "array", "items": schema or {"type": "string"}},
+        schema={"type": "array", "items": schema or TEXT_SCHEMA, "maxItems": MAX_VALUES},
         many=True,
     )
 
@@ -165,14 +171,14 @@ PAGE = Parameter(
     name="page",
     help="which page, from 1",
     parse=whole_number(1, 1_000_000_000),
-    schema={"type": "integer", "minimum": 1},
+    schema={"type": "integer", "minimum": 1, "maximum": 1_000_000_000, "default": 1},
     default=1,
 )
 PAGE_SIZE = Parameter(
     name="page_size",
     help="rows on a page; by default, and at most, the service's MAX_PAGE_SIZE",
     parse=page_length,
-    schema={"type": "integer", "minimum": 1},
+    schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
 START_TIME = Parameter(
     name="start_time",

@@ -17,6 +17,7 @@ NO_METRIC = "no_metric"
 LABEL_CONFLICT = "label_conflict"
 SHORT_ROW = "short_row"
 BAD_FIELD = "bad_field"
+COUNTER_RESET = "counter_reset"
 
 # Reason -> what it means, in the words of a user.
 REASONS = {
@@ -32,6 +33,7 @@ REASONS = {
     NO_METRIC: "no metric name",
     LABEL_CONFLICT: "the labels tell something else than the columns (the columns are taken)",
     SHORT_ROW: "fewer or more values than columns",
+    COUNTER_RESET: "a counter stood lower than before, as after a reload of the driver (the value is taken)",
     BAD_FIELD: "another field is missing, of the wrong kind or too long",
 }
 

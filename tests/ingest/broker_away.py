@@ -26,8 +26,8 @@ from readings.times import SECOND
 from stores.sqlite import SqliteStore
 from tests.ingest.captures import Reading, stored_readings
 from tests.ingest.kill_rounds import all_committed
+from tests.ingest.log_reader import read_batches, readings_of
 from tests.ingest.processes import Fleet, Service, free_port, wait_until
-from tests.ingest.wiring import read_batches, readings_of
 
 logger = logging.getLogger(__name__)
 
