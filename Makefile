@@ -144,6 +144,7 @@ soak: setup-dev influxd ## the long run: kills while a capture streams, 500 expo
 	@mkdir -p build
 	@test -n "$(CAPTURE)" || $(MANAGE) makecapture build/soak.csv --hosts 31 --samples 1
 	$(BIN)/python -m tests.ingest.kill_rounds $(or $(CAPTURE),build/soak.csv) --rounds 10
+	$(BIN)/python -m tests.ingest.streamer_kills $(or $(CAPTURE),build/soak.csv) --rows 2000000 --kills 10
 	$(BIN)/python -m tests.ingest.broker_away --seconds 60
 	$(BIN)/python -m tests.ingest.many_targets --targets 500 --minutes 10
 	$(BIN)/python -m tests.broker.faults.kills --rounds 100
