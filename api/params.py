@@ -147,6 +147,13 @@ def several(name: str, help: str, parse: Callable[[str], Any] = text, **schema: 
     )
 
 
+def list_cursor(parse: Callable[[str], Any]) -> Parameter:
+    """The cursor of a list; ``parse`` reads it."""
+    return Parameter(
+        name="cursor", help="where to read on: next has it; keep the other parameters as they were", parse=parse
+    )
+
+
 def format_of(names: Sequence[str]) -> Parameter:
     """The parameter that chooses among the formats of an answer."""
     exports = [name for name in names if name in EXPORT_FORMATS]
@@ -167,6 +174,12 @@ PAGE = Parameter(
     parse=whole_number(1, 1_000_000_000),
     schema={"type": "integer", "minimum": 1},
     default=1,
+)
+LIST_PAGE = Parameter(
+    name="page",
+    help="which page, from 1; to read on while the list changes, follow next, which uses a cursor",
+    parse=whole_number(1, 1_000_000_000),
+    schema={"type": "integer", "minimum": 1},
 )
 PAGE_SIZE = Parameter(
     name="page_size",

@@ -61,6 +61,11 @@ def to_datetime(time_ns: int) -> datetime:
     return _EPOCH + timedelta(microseconds=time_ns // 1000)
 
 
+def from_datetime(moment: datetime) -> int:
+    """Its nanoseconds since 1970 UTC."""
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
 def gather(sightings: Sightings) -> dict[str, Seen]:
     """What each row is to learn, by GPU id and in the order of ids.
 

@@ -182,6 +182,8 @@ def _database() -> dict[str, Any]:
             # The URL may hold a password: say what is wrong without it.
             reason = re.sub(r"://[^@]*@", "://…@", str(error)).splitlines()[0]
             raise SettingError(f"DATABASE_URL: not usable ({reason}): use sqlite:///path") from None
+    # Opening a connection takes longer than most questions.
+    config["CONN_MAX_AGE"] = 60
     if config["ENGINE"] == "django.db.backends.sqlite3":
         config["OPTIONS"] = {
             # WAL lets the web read while collectors write; IMMEDIATE takes the write lock when a transaction begins,
