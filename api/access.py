@@ -27,7 +27,7 @@ from api.tokens import TokenRefused, find_token
 _OPEN_FOLDERS = ("/static/", "/admin/")
 _OPEN_PATHS = frozenset({"/login", "/logout", "/favicon.ico", "/admin"})
 _LOGIN_PATHS = frozenset({"/login", "/admin/login/"})
-_WHO = "this wants a token (Authorization: Bearer …) or a login"
+WHO_ASKS = "this wants a token (Authorization: Bearer …) or a login"
 REALM = 'Bearer realm="GPU telemetry"'
 
 allowances = Allowances(settings.STATE_DIR / "rates.sqlite3")
@@ -50,7 +50,7 @@ def check_scope(request: HttpRequest, scope: str) -> None:
     """For what is never open. Raises NotAuthenticated for anybody, PermissionDenied for who may less."""
     access = access_of(request)
     if access is None:
-        raise NotAuthenticated(_WHO)
+        raise NotAuthenticated(WHO_ASKS)
     if access.scope != scope:
         raise PermissionDenied(f"this wants the scope {scope}; yours is {access.scope}")
 
@@ -90,7 +90,7 @@ class AccessMiddleware:
             return None
         if request.method in {"GET", "HEAD"} and _is_browser(request):
             return HttpResponseRedirect(f"{reverse('login')}?{urlencode({'next': request.get_full_path()})}")
-        return unauthorized(_WHO)
+        return unauthorized(WHO_ASKS)
 
 
 def unauthorized(message: str, *, bad_token: bool = False) -> HttpResponse:

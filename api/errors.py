@@ -13,7 +13,7 @@ from django.views.decorators.csrf import csrf_exempt
 from rest_framework.exceptions import APIException
 from rest_framework.response import Response
 
-from stores.base import StoreError
+from stores.base import StoreError, TooMuch
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ _CODES = {
     503: "unavailable",
 }
 
+STORE_AWAY = "the store of readings does not answer"
 _DATABASE_AWAY = "the inventory database does not answer"
 
 
@@ -81,10 +82,12 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
             status, message = 403, "this is not allowed"
         case SuspiciousOperation():
             status, message = 400, str(error)
+        case TooMuch():
+            status, message = 400, str(error)
         case StoreError():
             # The log has the reason: it names files of this machine.
             logger.warning("the store does not answer: %s", error)
-            status, message = 503, "the store of readings does not answer"
+            status, message = 503, STORE_AWAY
         case OperationalError() | InterfaceError():
             logger.warning("the database does not answer: %s", error)
             status, message = 503, _DATABASE_AWAY

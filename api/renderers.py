@@ -53,15 +53,16 @@ class PageRenderer(BrowsableAPIRenderer):
         answer = msgspec.json.decode(JsonRenderer().render(data)) if isinstance(data, dict) else {}
         page = {
             "name": getattr(view, "name", ""),
-            "description": view.get_view_description(html=False),
+            "key": next(iter(context["kwargs"].values()), ""),
+            "description": view.get_view_description(html=False).replace("`", ""),
             "status": response.status_code,
             "answer": answer,
             "tables": tables_of(answer),
             "fields": _fields(view, request.query_params),
-            "filters_given": bool(set(request.query_params) - {"format", *_PLACES}),
+            "given": [each for each in request.query_params.lists() if each[0] not in {"format", *_PLACES}],
             "path": request._request.path,
             "formats": _formats(view, request),
-            "url": request.build_absolute_uri(),
+            "address": request.build_absolute_uri(),
             # Who is logged in. DRF's request has nobody, since the views leave that to api.access.
             "user": get_user(request._request),
         }
@@ -87,8 +88,7 @@ def _fields(view: APIView, query: QueryDict) -> list[dict[str, Any]]:
             "help": parameter.help,
             "choices": parameter.schema.get("enum", ()),
             "is_number": parameter.schema.get("type") == "integer",
-            "minimum": parameter.schema.get("minimum"),
-            "maximum": parameter.schema.get("maximum"),
+            "default": parameter.schema.get("default"),
             "values": _values(parameter, query),
         }
         for parameter in _parameters(view)

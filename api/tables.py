@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from django.urls import reverse
 
+# What stands in these is named by others.
+_GIVEN_NAMES = frozenset({"labels", "refused"})
 # Shown as links or in the page's own words, not as rows.
-_LEFT_OUT = frozenset({"next", "previous", "count", "error", "message"})
+_LEFT_OUT = frozenset({"next", "previous", "count", "error", "message", "url"})
 # The value of these columns is the name of a page.
 _PAGES = {"uuid": "gpus", "hostname": "hosts"}
 
+_ID = re.compile(r"((?:GPU|MIG)-[0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(:.+)?")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?Z")
+
 
 class Cell(NamedTuple):
-    """One value: its text, where it leads to (or nowhere), and how it stands."""
+    """One value: its text, where it leads to (or nowhere), how it stands, and the whole of it where the text is cut."""
 
     text: str
     url: str = ""
     style: str = ""
+    whole: str = ""
 
 
 class Table(NamedTuple):
     """A titled table. ``facts`` has a name and a value in each row and no heads."""
 
     title: str
-    heads: list[str]
+    heads: list[Cell]
     rows: list[list[Cell]]
     facts: bool = False
 
@@ -37,11 +44,11 @@ def tables_of(answer: object) -> list[Table]:
         return []
     facts, tables = [], []
     for name, value in answer.items():
-        if name in _LEFT_OUT or (name == "data" and "gpus" in answer):  # the ids of the GPUs below
+        if name in _LEFT_OUT or value in ("", {}) or (name == "data" and "gpus" in answer):  # the ids of the GPUs below
             continue
         title = "" if name in {"data", "gpus"} and "name" not in answer else words(name)
         if isinstance(value, Mapping):
-            tables.append(_of_mapping(title, value))
+            tables.append(_of_mapping(title, value, given_names=name in _GIVEN_NAMES))
         elif not _is_list(value):
             facts.append([Cell(words(name)), _cell(name, value)])
         elif value and isinstance(value[0], Mapping):
@@ -49,7 +56,7 @@ def tables_of(answer: object) -> list[Table]:
         elif value and _is_list(value[0]):
             tables.append(Table(title, [], [[_cell("", each) for each in row] for row in value]))
         elif name == "data":
-            tables.append(Table(title, ["Name"], [[_cell("name", each)] for each in value]))
+            tables.append(Table(title, [Cell("Name")], [[_cell("name", each)] for each in value]))
         else:
             facts.append([Cell(words(name)), _cell(name, value)])
     return [Table("", [], facts, facts=True), *tables] if facts else tables
@@ -65,10 +72,15 @@ def words(name: str) -> str:
     return name[:1].upper() + name[1:]
 
 
-def _of_mapping(title: str, mapping: Mapping[str, Any]) -> Table:
+def _of_mapping(title: str, mapping: Mapping[str, Any], *, given_names: bool) -> Table:
     if mapping and all(isinstance(value, Mapping) for value in mapping.values()):
         return _of_rows(title, [{"name": name, **value} for name, value in mapping.items()])
-    return Table(title, [], [[Cell(str(name)), _cell(str(name), value)] for name, value in mapping.items()], facts=True)
+    rows = [
+        [Cell(name if given_names else words(name)), _cell(name, value)]
+        for name, value in mapping.items()
+        if value not in ("", None)
+    ]
+    return Table(title, [], rows, facts=True)
 
 
 def _of_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -79,11 +91,23 @@ def _of_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     names = [name for name in names if any(row.get(name) not in ("", None, [], {}) for row in rows)]
     lines = []
     for row in rows:
-        line = [_cell(name, row.get(name)) for name in names]
+        line = [_short(_cell(name, row.get(name)), fraction=name == "timestamp") for name in names]
         if row.get("url"):
             line[0] = line[0]._replace(url=str(row["url"]))
         lines.append(line)
-    return Table(title, [words(name) for name in names], lines)
+    numbers = {place for line in lines for place, cell in enumerate(line) if cell.style == "number"}
+    heads = [Cell(words(name), style="number" if place in numbers else "") for place, name in enumerate(names)]
+    return Table(title, heads, lines)
+
+
+def _short(cell: Cell, *, fraction: bool) -> Cell:
+    """In a row: of a GPU's id the first group, of a time the seconds, or milliseconds with ``fraction``."""
+    text = cell.text
+    if match := _ID.fullmatch(text):
+        text = f"{match[1]}{match[2] or ''}"
+    elif match := _TIME.fullmatch(text):
+        text = f"{match[1]} {match[2]}{(match[3] or '')[:4] if fraction else ''}"
+    return cell if text == cell.text else cell._replace(text=text, style="short", whole=cell.text)
 
 
 def _of_series(title: str, series: Sequence[Mapping[str, Any]]) -> Table:
@@ -93,8 +117,11 @@ def _of_series(title: str, series: Sequence[Mapping[str, Any]]) -> Table:
         for time, value in each["points"]:
             row = values.setdefault(str(time), [Cell("")] * len(series))
             row[position] = _cell("value", value)
-    heads = [" ".join(str(part) for part in each.get("group", {}).values()) or "all" for each in series]
-    return Table(title, ["Time", *heads], [[Cell(time, style="short"), *row] for time, row in values.items()])
+    heads = [
+        Cell(" ".join(str(part) for part in each.get("group", {}).values()) or "all", style="number") for each in series
+    ]
+    rows = [[_short(Cell(time, style="short"), fraction=True), *row] for time, row in values.items()]
+    return Table(title, [Cell("Time"), *heads], rows)
 
 
 def _cell(name: str, value: object) -> Cell:
@@ -106,9 +133,11 @@ def _cell(name: str, value: object) -> Cell:
         case int() | float():
             return Cell(_number(value), style="number")
         case str() if name in _PAGES:
-            return Cell(value, f"{reverse(_PAGES[name])}/{quote(value, safe='~:@')}")
+            return Cell(
+                value, f"{reverse(_PAGES[name])}/{quote(value, safe='~:@')}", "short" if len(value) <= 40 else ""
+            )
         case str() if value.startswith(("http://", "https://")):
-            return Cell(value, value)
+            return Cell(urlsplit(value).path or value, value)
         case str():
             return Cell(value, style="short" if _is_short(name, value) else "")
         case Mapping():

@@ -29,6 +29,7 @@ from ingest.intake import Intake, Pending
 from ingest.outage import Outage, one_line
 from ingest.tasks import drain_deadline, first_of, pause
 from ingest.watch import Watch
+from readings.reasons import COUNTER_RESET
 from readings.times import SECOND
 from stores.base import RefusedReading, Store, StoreError
 
@@ -371,7 +372,9 @@ class Collector:
     async def commit(self) -> None:
         """Save the inventory, commit what is written at the broker, then save the counters."""
         written = self._written
-        await self._until_done(self._books.save_inventory, self._database_outage)
+        resets = await self._until_done(self._books.save_inventory, self._database_outage)
+        if resets:
+            self.totals.refused_by[COUNTER_RESET] += resets
         if self._client is not None and written > self.committed:
             try:
                 await self._client.ack(written)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from inventory.board import BOARD_METRICS
 from inventory.sightings import Latest, Sightings, Span
+from readings.boards import BOARD_METRICS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -61,8 +61,8 @@ def to_datetime(time_ns: int) -> datetime:
     return _EPOCH + timedelta(microseconds=time_ns // 1000)
 
 
-def from_datetime(moment: datetime) -> int:
-    """Its nanoseconds since 1970 UTC."""
+def to_ns(moment: datetime) -> int:
+    """Nanoseconds since 1970 UTC."""
     return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
 
 

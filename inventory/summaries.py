@@ -17,7 +17,7 @@ from inventory.board import MEMORY_USED, POWER, UTILISATION
 from inventory.models import GPU, Host
 from inventory.moments import parse_moment
 from inventory.queries import stale_before
-from inventory.seen import from_datetime
+from inventory.seen import to_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def _boards(
 ) -> dict[int | None, dict[str, _Board]]:
     found: dict[int | None, dict[str, _Board]] = defaultdict(dict)
     # Readings' times are cut to microseconds before they are compared.
-    oldest_ns = None if cutoff is None else from_datetime(cutoff)
+    oldest_ns = None if cutoff is None else to_ns(cutoff)
     for host_id, uuid, mig_id, seen, latest_text in rows:
         last_seen = parse_moment(seen)
         board = found[host_id].setdefault(uuid, _Board(last_seen))

@@ -19,6 +19,7 @@ from api.gpus import GPU_IN_PATH, check_id, check_known
 from api.pagination import offset_links, page_links, same_with
 from api.params import (
     END_TIME,
+    MOST_ROWS,
     ORDER,
     START_TIME,
     Parameter,
@@ -41,7 +42,12 @@ DEFAULT_ROWS = 100
 METRIC_NAME = several("metric_name", "only this metric, by its name or an alias", canonical_name)
 HOSTNAME = several("hostname", "only readings taken on this host")
 GPU_ID = several(
-    "gpu_id", "only readings taken at this index of a host", whole_number(0, 2**31 - 1), type="integer", minimum=0
+    "gpu_id",
+    "only readings taken at this index of a host",
+    whole_number(0, 2**31 - 1),
+    type="integer",
+    minimum=0,
+    maximum=2**31 - 1,
 )
 MODEL = several("model", "only GPUs of this model, by its full name")
 NAMESPACE = several("namespace", "only readings taken while this namespace had the GPU")
@@ -53,20 +59,20 @@ LIMIT = Parameter(
         " Of csv, ndjson and parquet: all rows, unless a limit is given, however large"
     ),
     parse=row_count,
-    schema={"type": "integer", "minimum": 1},
+    schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
 OFFSET = Parameter(
     name="offset",
     help="rows to leave out at the start",
     parse=whole_number(0, 1_000_000_000),
-    schema={"type": "integer", "minimum": 0, "default": 0},
+    schema={"type": "integer", "minimum": 0, "maximum": 1_000_000_000, "default": 0},
     default=0,
 )
 TELEMETRY_PAGE = Parameter(
     name="page",
     help="which page, from 1; to read on while new readings arrive, follow next, which uses a cursor",
     parse=whole_number(1, 1_000_000),
-    schema={"type": "integer", "minimum": 1},
+    schema={"type": "integer", "minimum": 1, "maximum": 1_000_000},
 )
 TELEMETRY_PAGE_SIZE = Parameter(
     name="page_size",
@@ -75,13 +81,13 @@ TELEMETRY_PAGE_SIZE = Parameter(
         " Of csv, ndjson and parquet: all rows, unless it is given"
     ),
     parse=row_count,
-    schema={"type": "integer", "minimum": 1},
+    schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
 TELEMETRY_LIMIT = Parameter(
     name="limit",
     help="most rows in all of csv, ndjson and parquet, however large; of a page, the smaller of this and page_size",
     parse=row_count,
-    schema={"type": "integer", "minimum": 1},
+    schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
 CSV_SAFE = Parameter(
     name="csv_safe",

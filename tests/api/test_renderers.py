@@ -45,13 +45,15 @@ def test_a_list_links_to_its_items(api: Api, fleet: Store) -> None:
     assert '<a href="http://testserver/api/v1/gpus/GPU-a0"' in page
     assert 'href="http://testserver/api/v1/gpus?page_size=1&amp;cursor=' in page
     assert 'href="/api/v1">GPU telemetry</a>' in page
+    assert "curl 'http://testserver/api/v1/gpus?page_size=1'" in page
     assert 'href="http://testserver/api/v1/gpus?page_size=1&amp;format=json"' in page
 
 
 def test_the_parameters_are_a_form_that_shows_what_is_asked(api: Api, fleet: Store) -> None:
     page = api.ask("/api/v1/gpus?hostname=host-a&state=stale&page=1", accept=BROWSER).content.decode()
     assert 'name="hostname" value="host-a"' in page
-    assert "<option selected>stale</option>" in page
+    assert '<option value="stale" selected>stale</option>' in page
+    assert "hostname = host-a" in page
     assert page.count('name="hostname"') == 2  # and room for one more
     assert 'name="page" value=""' in page  # a changed filter begins at the start
     for field in re.findall(r"<(?:input|select) [^>]*>", page):

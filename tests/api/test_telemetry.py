@@ -152,7 +152,7 @@ def test_pages_have_both_neighbours(api: Api, fleet: Store) -> None:
     assert api.get(f"{FLEET}?page=1000000&page_size=5")["data"] == []
 
 
-@pytest.mark.parametrize("path", [f"{A0_TELEMETRY}?limit=100000", f"{FLEET}?page_size=999999999999999999999"])
+@pytest.mark.parametrize("path", [f"{A0_TELEMETRY}?limit=100000", f"{FLEET}?page_size=999999999999"])
 def test_more_rows_than_allowed_are_cut(api: Api, fleet: Store, settings: Settings, path: str) -> None:
     settings.MAX_PAGE_SIZE = 4
     body = api.get(path)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
 import tempfile
 import time
@@ -40,6 +41,7 @@ class Minute(NamedTuple):
     anonymous_mib: float
     broker_rss_mib: float
     readings: int
+    cpus: tuple[float, float, float]  # of streamer, broker and exporters, in cores
 
 
 @dataclass
@@ -143,11 +145,13 @@ async def run(
                 watching.result()
             await asyncio.sleep(LOOK_SECONDS)
         for number in range(minutes):
-            seen = await _minute(watch, minute_s, fleet)
+            seen = await _minute(watch, minute_s, fleet, exporters)
             outcome.minutes.append(seen)
             logger.info(
-                "minute %d: oldest data %.2f s; %d readings; streamer %.1f MiB (%.1f anonymous); broker %.1f MiB",
+                "minute %d: oldest data %.2f s; %d readings; streamer %.1f MiB (%.1f anonymous); broker %.1f MiB; "
+                "cores: streamer %.2f, broker %.2f, exporters %.2f; load %.1f",
                 number + 1, seen.worst_age_s, seen.readings, seen.rss_mib, seen.anonymous_mib, seen.broker_rss_mib,
+                *seen.cpus, os.getloadavg()[0],
             )  # fmt: skip
         watching.cancel()
     finally:
@@ -156,7 +160,9 @@ async def run(
     return outcome
 
 
-async def _minute(watch: Watch, seconds: float, fleet: Fleet) -> Minute:
+async def _minute(watch: Watch, seconds: float, fleet: Fleet, exporters: Service) -> Minute:
+    services = (fleet.streamer, fleet.broker, exporters)
+    began = [service.cpu_seconds() for service in services]
     ends = time.monotonic() + seconds
     before = watch.readings
     worst = 0.0
@@ -170,6 +176,7 @@ async def _minute(watch: Watch, seconds: float, fleet: Fleet) -> Minute:
         streamer.memory_mib("RssAnon"),
         fleet.broker.memory_mib(),
         watch.readings - before,
+        tuple((service.cpu_seconds() - then) / seconds for service, then in zip(services, began, strict=True)),  # type: ignore[arg-type]
     )
 
 

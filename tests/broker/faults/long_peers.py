@@ -30,7 +30,7 @@ from bench.broker_peers import Ours, Subscriber
 from broker.client import BrokerClient, Message
 from broker.errors import BrokerError
 from broker.wire import request_frame
-from tests.broker.faults.test_peers import memory, open_files
+from tests.broker.faults.test_peers import SUBSCRIBER, memory, open_files
 from tests.broker.faults.tools import need, need_namespaces
 from tests.broker.harness import offsets, take
 from tests.broker.process import ROOT, BrokerProcess, broker_process
@@ -148,17 +148,6 @@ async def main():
         await asyncio.sleep(0.02)
 asyncio.run(main())
 """
-_SUBSCRIBER = """
-import asyncio, sys
-from broker.client import BrokerClient
-async def main():
-    client = await BrokerClient.connect("127.0.0.1", int(sys.argv[1]))
-    await client.subscribe("stopped")
-    while True:
-        for message in await client.receive():
-            await client.ack(message.offset)
-asyncio.run(main())
-"""
 
 
 def row_09(folder: Path, stopped_s: float = 60) -> tuple[str, bool]:
@@ -175,7 +164,7 @@ async def _stop_both(port: int, stopped_s: float) -> tuple[str, bool]:
         return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
     watch = await BrokerClient.connect("127.0.0.1", port)
-    subscriber, publisher = start(_SUBSCRIBER), start(_PUBLISHER, "0")
+    subscriber, publisher = start(SUBSCRIBER), start(_PUBLISHER, "0")
     again: subprocess.Popen[str] | None = None
     try:
         await _until(

@@ -68,7 +68,7 @@ async def test_row_08_sixteen_subscribers_that_never_read(tmp_path: Path) -> Non
         stuck[0].close()
 
 
-_SUBSCRIBER = """
+SUBSCRIBER = """
 import asyncio, sys
 from broker.client import BrokerClient
 async def main():
@@ -83,7 +83,7 @@ asyncio.run(main())
 
 async def test_row_09_a_stopped_subscriber_is_dropped_and_resumes_from_its_commit(tmp_path: Path) -> None:
     async with running_broker(tmp_path, ping_after_s=0.5, dead_after_s=1.5, tick_s=0.1) as broker:
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", _SUBSCRIBER, str(broker.port), cwd=ROOT)
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", SUBSCRIBER, str(broker.port), cwd=ROOT)
         try:
             await publish_all(broker.port, 20)
             await wait_until(lambda: broker.log.commits.get("stopped") == 19)
