@@ -157,8 +157,8 @@ def several(name: str, help: str, parse: Callable[[str], Any] = text, **schema: 
     )
 
 
-def list_cursor(parse: Callable[[str], Any]) -> Parameter:
-    """The cursor of a list; ``parse`` reads it."""
+def cursor_of(parse: Callable[[str], Any]) -> Parameter:
+    """Where to read on; ``parse`` reads it."""
     return Parameter(
         name="cursor", help="where to read on: next has it; keep the other parameters as they were", parse=parse
     )
@@ -180,16 +180,9 @@ def format_of(names: Sequence[str]) -> Parameter:
 
 PAGE = Parameter(
     name="page",
-    help="which page, from 1",
-    parse=whole_number(1, 1_000_000_000),
-    schema={"type": "integer", "minimum": 1, "maximum": 1_000_000_000, "default": 1},
-    default=1,
-)
-LIST_PAGE = Parameter(
-    name="page",
     help="which page, from 1; to read on while the list changes, follow next, which uses a cursor",
     parse=whole_number(1, 1_000_000_000),
-    schema={"type": "integer", "minimum": 1},
+    schema={"type": "integer", "minimum": 1, "maximum": 1_000_000_000},
 )
 PAGE_SIZE = Parameter(
     name="page_size",

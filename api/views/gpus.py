@@ -12,7 +12,7 @@ from api.cursor import encode_place, parse_place
 from api.errors import BadRequest
 from api.gpus import GPU_IN_PATH, check_id, gpu_detail_answer, gpu_list, list_url, no_such_gpu
 from api.pagination import list_links
-from api.params import LIST_PAGE, PAGE_SIZE, Parameter, boolean, list_cursor, one_of, several, text
+from api.params import PAGE, PAGE_SIZE, Parameter, boolean, cursor_of, one_of, several, text
 from api.serializers import GpuDetailSerializer, GpuPageSerializer
 from api.views.base import ApiView
 from inventory.models import GPU
@@ -22,7 +22,7 @@ HOSTNAME = several("hostname", "only GPUs in this host")
 MODEL = several("model", "only GPUs of this model, by its full name")
 NAMESPACE = several("namespace", "only GPUs that this namespace has now")
 POD = several("pod", "only GPUs that this pod has now")
-CURSOR = list_cursor(parse_place)
+CURSOR = cursor_of(parse_place)
 STATE = Parameter(
     name="state",
     help="only GPUs that report, or only those whose last reading is STALE_AFTER older than the fleet's newest",
@@ -46,7 +46,7 @@ class GpuListView(ApiView):
     tag = "fleet"
     operation_id = "gpus"
     answer = GpuPageSerializer
-    parameters = (LIST_PAGE, PAGE_SIZE, CURSOR, HOSTNAME, MODEL, NAMESPACE, POD, STATE, SEARCH, MIG)
+    parameters = (PAGE, PAGE_SIZE, CURSOR, HOSTNAME, MODEL, NAMESPACE, POD, STATE, SEARCH, MIG)
 
     def get(self, request: Request) -> Response:
         """The GPUs of the fleet, by host and index."""

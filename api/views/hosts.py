@@ -12,7 +12,7 @@ from api.cursor import encode_name, parse_name
 from api.errors import BadRequest, NotFound
 from api.gpus import gpu_list, item_url, list_url
 from api.pagination import list_links
-from api.params import LIST_PAGE, PAGE_SIZE, list_cursor
+from api.params import PAGE, PAGE_SIZE, cursor_of
 from api.serializers import HostDetailSerializer, HostPageSerializer
 from api.times import format_datetime
 from api.views.base import ApiView
@@ -20,7 +20,7 @@ from inventory.models import Host
 from inventory.queries import gpu_rows, gpus_for_list, stale_before
 from inventory.summaries import HostSummary, host_summaries
 
-CURSOR = list_cursor(parse_name)
+CURSOR = cursor_of(parse_name)
 HOST_IN_PATH = {"name": "the host's name"}
 _MAX_NAME_LENGTH = 255
 
@@ -32,7 +32,7 @@ class HostListView(ApiView):
     tag = "fleet"
     operation_id = "hosts"
     answer = HostPageSerializer
-    parameters = (LIST_PAGE, PAGE_SIZE, CURSOR)
+    parameters = (PAGE, PAGE_SIZE, CURSOR)
 
     def get(self, request: Request) -> Response:
         """The hosts by name, each with its GPUs in sum; only GPUs that report count in the sums."""
