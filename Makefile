@@ -8,7 +8,7 @@ COMMON := telemetry_site readings
 
 .DEFAULT_GOAL := help
 .PHONY: help all setup setup-dev run test build build-api build-mq-server build-streamer build-collector \
-        run-mq run-stream run-collect run-api influxd helm kubernetes chart-docs fmt lint vet check coverage coverage-summary swagger soak nats-server bench-broker bench-capture lock clean
+        run-mq run-stream run-collect run-api influxd helm kubernetes chart-docs kind-up kind-down fmt lint vet check coverage coverage-summary swagger soak nats-server bench-broker bench-capture lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -107,6 +107,12 @@ docker-push: ## push all images to DOCKER_REGISTRY
 	@test -n "$(DOCKER_REGISTRY)" || { echo "error: set DOCKER_REGISTRY to where they go, as registry.example.com/team" >&2; exit 1; }
 	@$(MAKE) --no-print-directory docker-build
 	$(foreach each,$(IMAGES),$(DOCKER) push $(call image,$(each)) && ) true
+
+kind-up: ## the whole pipeline in a kind cluster on this machine (needs docker, kind, kubectl, helm)
+	@deploy/kind/up.sh
+
+kind-down: ## remove that cluster
+	@deploy/kind/up.sh --delete
 
 # --- checks --------------------------------------------------------------------------------------------------------
 fmt: setup-dev ## format the code
