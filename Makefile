@@ -8,10 +8,10 @@ COMMON := telemetry_site readings
 
 .DEFAULT_GOAL := help
 .PHONY: help all setup setup-dev run test build build-api build-mq-server build-streamer build-collector \
-        run-mq run-stream run-collect run-api influxd fmt lint vet check coverage coverage-summary swagger soak nats-server bench-broker lock clean
+        run-mq run-stream run-collect run-api influxd helm kubernetes chart-docs kind-up kind-down fmt lint vet check coverage coverage-summary swagger soak nats-server bench-broker bench-capture lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 all: check test build ## check, test and build
 
@@ -38,6 +38,19 @@ run: setup ## run the whole pipeline here: make run, or CSV_PATH=capture.csv mak
 
 test: setup-dev ## run all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+helm: ## get Helm for the chart's tests (built once with Go, a minute or two; nothing to do when it is on PATH)
+	@ci/helm.sh
+
+kubernetes: ## get a real Kubernetes API, without nodes, for the chart's tests (built once with Go, some ten minutes)
+	@ci/kubernetes.sh
+
+chart-docs: setup-dev ## write the chart's README.md and values.schema.json from its values
+	$(BIN)/python -m ci.chart_docs
+
+.PHONY: test-postgres
+test-postgres: setup-dev ## run the tests of inventory and API again, with Django's database on a real PostgreSQL
+	TEST_DATABASE=postgresql $(BIN)/python -m pytest -q tests/inventory tests/api $(PYTEST_ARGS)
 
 influxd: ## get a real InfluxDB for the tests (built once, some minutes; nothing to do when one is on PATH)
 	@ci/influxd.sh
@@ -72,6 +85,35 @@ build-streamer: setup ## compile and check the streamer
 build-collector: setup ## compile and check the collector
 	$(BIN)/python -m compileall -q $(COMMON) broker stores inventory ingest && $(MANAGE) collect --help > /dev/null
 
+# --- images and compose --------------------------------------------------------------------------------------------
+DOCKER  ?= docker
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGES  := mq-server streamer collector api pipeline
+# $(call image,api): its name, in DOCKER_REGISTRY where one is given, with or without a slash at its end
+image    = $(if $(DOCKER_REGISTRY),$(patsubst %/,%,$(DOCKER_REGISTRY))/)gpu-telemetry-pipeline/$(1):$(VERSION)
+
+.PHONY: docker-build $(IMAGES:%=docker-build-%) docker-push
+docker-build: $(IMAGES:%=docker-build-%) ## build all images, tagged gpu-telemetry-pipeline/SERVICE:VERSION (DOCKER_REGISTRY=… before it)
+docker-build-mq-server: ## build the broker's image
+docker-build-streamer: ## build the streamer's image
+docker-build-collector: ## build the collector's image
+docker-build-api: ## build the image of the web service
+docker-build-pipeline: ## build the image that runs any of them by its command
+
+$(IMAGES:%=docker-build-%): docker-build-%:
+	$(DOCKER) build --file deploy/Dockerfile --target $* --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD 2> /dev/null || echo unknown) --tag $(call image,$*) .
+
+docker-push: ## push all images to DOCKER_REGISTRY
+	@test -n "$(DOCKER_REGISTRY)" || { echo "error: set DOCKER_REGISTRY to where they go, as registry.example.com/team" >&2; exit 1; }
+	@$(MAKE) --no-print-directory docker-build
+	$(foreach each,$(IMAGES),$(DOCKER) push $(call image,$(each)) && ) true
+
+kind-up: ## the whole pipeline in a kind cluster on this machine (needs docker, kind, kubectl, helm)
+	@deploy/kind/up.sh
+
+kind-down: ## remove that cluster
+	@deploy/kind/up.sh --delete
+
 # --- checks --------------------------------------------------------------------------------------------------------
 fmt: setup-dev ## format the code
 	$(BIN)/ruff check --fix --select I . && $(BIN)/ruff format .
@@ -98,14 +140,25 @@ coverage-summary: setup-dev ## show the figures of the last coverage run
 swagger: setup-dev ## write docs/openapi.yaml
 	$(MANAGE) spectacular --validate --fail-on-warn --file docs/openapi.yaml
 
-soak: setup-dev ## the long run: kill each service ten times while a capture streams, and the broker's fault matrix in full (CAPTURE=file: that one)
+soak: setup-dev influxd ## the long run: kills while a capture streams, 500 exporters, a broker away, and the fault matrix in full (CAPTURE=file: that one)
 	@mkdir -p build
 	@test -n "$(CAPTURE)" || $(MANAGE) makecapture build/soak.csv --hosts 31 --samples 1
 	$(BIN)/python -m tests.ingest.kill_rounds $(or $(CAPTURE),build/soak.csv) --rounds 10
+	$(BIN)/python -m tests.ingest.streamer_kills $(or $(CAPTURE),build/soak.csv) --rows 2000000 --kills 10
+	$(BIN)/python -m tests.ingest.broker_away --seconds 60
+	$(BIN)/python -m tests.ingest.many_targets --targets 500 --minutes 10
 	$(BIN)/python -m tests.broker.faults.kills --rounds 100
 	$(BIN)/python -m tests.broker.faults.kills --rounds 50 --graceful
 	$(BIN)/python -m tests.broker.faults.power --rounds 15
-	FAULT_EXAMPLES=2000 $(BIN)/python -m pytest -q tests/broker/faults/test_histories.py
+	$(BIN)/python -m tests.broker.faults.power --rounds 5 --fsync interval
+	$(BIN)/python -m tests.broker.faults.long_peers
+	FAULT_EXAMPLES=2000 FAULT_FLIPS=4000 FAULT_LAST=2500 FAULT_FRAMES=50000000 $(BIN)/python -m pytest -q --timeout 7200 \
+		tests/broker/faults/test_histories.py tests/broker/faults/test_crashes.py tests/broker/faults/test_peers.py
+	$(BIN)/python -m tests.ingest.spool_faults --away 300 --kills 5
+	$(BIN)/python -m tests.ingest.spool_faults --away 60 --kills 2 --spool-bytes 1MiB
+	$(BIN)/python -m tests.ingest.collector_kills --rounds 50
+	$(BIN)/python -m tests.ingest.influxd_kill --kills 5
+	$(BIN)/python -m tests.ingest.influxd_kill --readings 200000 --rate 2000 --kills 1 --away 60
 
 NATS_VERSION := 2.15.2
 NATS := $(HOME)/.cache/gpu-telemetry/nats-server-$(NATS_VERSION)
@@ -115,6 +168,11 @@ $(NATS)/nats-server:
 
 bench-broker: setup-dev nats-server ## measure the broker beside NATS JetStream and Redis (needs redis-server)
 	$(BIN)/python -m bench.broker
+
+bench-capture: setup-dev ## measure how fast a large capture is streamed (CAPTURE=file: made from that one)
+	@mkdir -p build
+	@test -n "$(CAPTURE)" || $(MANAGE) makecapture build/bench.csv --hosts 31 --samples 1
+	$(BIN)/python -m bench.capture $(or $(CAPTURE),build/bench.csv)
 
 lock: setup-dev ## pin requirements*.in again, with hashes
 	$(BIN)/uv pip compile requirements.in $(LOCK) --output-file requirements.txt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,20 @@ graceful_timeout = 8
 keepalive = 5
 # A question may name many hosts or pods.
 limit_request_line = 8190
+# Django decides what a proxy is believed (TRUSTED_PROXIES); gunicorn believes nobody.
+forwarded_allow_ips = ""
+secure_scheme_headers: dict[str, str] = {}
 # No management socket in the home folder.
 control_socket_disable = True
+
+
+def post_worker_init(worker: Any) -> None:
+    """Exports last: they have to know when the worker is told to stop. What is there now stays: no collection need look at it."""
+    from api.exports import serving
+
+    serving.goes_on = lambda: bool(worker.alive)
+    gc.collect()
+    gc.freeze()
 
 
 def worker_exit(server: Any, worker: Any) -> None:

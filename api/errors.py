@@ -6,14 +6,14 @@ import logging
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
-from django.db import InterfaceError, OperationalError
+from django.db import DatabaseError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework.exceptions import APIException
 from rest_framework.response import Response
 
-from stores.base import StoreError
+from stores.base import StoreError, TooMuch
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,9 @@ _CODES = {
     500: "server_error",
     503: "unavailable",
 }
+
+STORE_AWAY = "the store of readings does not answer"
+_DATABASE_AWAY = "the inventory database does not answer"
 
 
 class BadRequest(APIException):
@@ -50,6 +53,19 @@ def error_body(status: int, message: str) -> dict[str, str]:
     return {"error": _CODES.get(status, "error"), "message": message}
 
 
+def error_response(status: int, message: str) -> HttpResponse:
+    """An error answer of what stands before the views."""
+    return JsonResponse(error_body(status, message), status=status)
+
+
+def database_away(error: DatabaseError) -> HttpResponse:
+    """The 503 for a database that does not answer, before any view."""
+    logger.warning("the database does not answer: %s", error)
+    response = error_response(503, _DATABASE_AWAY)
+    response["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
+
+
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's hook: the answer for an exception of a view, or None for a fault of our own (a 500)."""
     headers: dict[str, str] = {}
@@ -66,13 +82,15 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
             status, message = 403, "this is not allowed"
         case SuspiciousOperation():
             status, message = 400, str(error)
+        case TooMuch():
+            status, message = 400, str(error)
         case StoreError():
             # The log has the reason: it names files of this machine.
             logger.warning("the store does not answer: %s", error)
-            status, message = 503, "the store of readings does not answer"
+            status, message = 503, STORE_AWAY
         case OperationalError() | InterfaceError():
             logger.warning("the database does not answer: %s", error)
-            status, message = 503, "the inventory database does not answer"
+            status, message = 503, _DATABASE_AWAY
         case _:
             return None
     if status == 503:
@@ -89,30 +107,52 @@ def _text(detail: object) -> str:
     return str(detail)
 
 
-def _is_api(request: HttpRequest) -> bool:
-    return request.path_info.startswith("/api/") or request.path_info == "/api"
+def _wants_page(request: HttpRequest) -> bool:
+    """Whether a person looks at the answer. Under /api it is JSON for everybody."""
+    if request.path_info == "/api" or request.path_info.startswith("/api/"):
+        return False
+    return "text/html" in request.META.get("HTTP_ACCEPT", "")
 
 
-# What Django answers by itself (an unknown host, a broken request, our own faults) has the API's shape under /api,
-# and Django's plain page elsewhere.
+# What Django answers by itself (an unknown path or host, a broken request, our own faults) has the API's shape too, but for
+# people: outside /api they get Django's plain page.
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler400."""
-    if not _is_api(request):
+    if _wants_page(request):
         return defaults.bad_request(request, exception)
-    return JsonResponse(error_body(400, str(exception) or "the request is broken"), status=400)
+    return error_response(400, str(exception) or "the request is broken")
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's handler403."""
+    if _wants_page(request):
+        return defaults.permission_denied(request, exception)
+    return error_response(403, "this is not allowed")
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's handler404."""
+    if _wants_page(request):
+        return defaults.page_not_found(request, exception)
+    return _nothing_at(request)
 
 
 @csrf_exempt
 def unknown_path(request: HttpRequest, rest: str = "") -> HttpResponse:
     """Whatever is under /api and is nothing: a 404 with any method, also with DEBUG on."""
-    hint = ": paths have no trailing slash" if rest.endswith("/") else ", see /api/v1 for what there is"
-    return JsonResponse(error_body(404, f"there is nothing at {request.path_info[:200]}{hint}"), status=404)
+    return _nothing_at(request)
+
+
+def _nothing_at(request: HttpRequest) -> HttpResponse:
+    path = request.path_info
+    hint = ": paths have no trailing slash" if path.endswith("/") else ", see /api/v1 for what there is"
+    return error_response(404, f"there is nothing at {path[:200]}{hint}")
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django's handler500."""
-    if not _is_api(request):
+    if _wants_page(request):
         return defaults.server_error(request)
-    return JsonResponse(error_body(500, "a fault of ours: the log of the web service has the details"), status=500)
+    return error_response(500, "a fault of ours: the log of the web service has the details")

@@ -11,19 +11,28 @@ from django.conf import settings
 from django.http import QueryDict
 
 from api.errors import BadRequest
-from readings.times import parse_time
+from api.times import RELATIVE_TIME, time_ns
+from readings.times import format_duration, parse_duration
 
+EXPORT_FORMATS = ("csv", "ndjson", "parquet")
 MAX_VALUE_LENGTH = 512
 MAX_VALUES = 100
+MOST_ROWS = 10**12
+# Any text but control characters.
+TEXT_SCHEMA: Mapping[str, Any] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": MAX_VALUE_LENGTH,
+    "pattern": r"^[^\x00-\x1f\x7f-\x9f]*$",
+}
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _WHOLE_NUMBER = re.compile(r"[+-]?\d{1,512}", re.ASCII)
-# "+02:00" that was not percent-encoded arrives as " 02:00".
-_LOST_PLUS = re.compile(r"(?<=\d\d:\d\d)((?::\d\d(?:\.\d+)?)?) (?=\d\d:?\d\d$)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """One query parameter. ``parse`` raises ValueError saying what is allowed; ``many`` allows it several times.
+    """One query parameter. ``parse`` raises ValueError saying what is allowed; ``many`` allows it several times, ``required`` not to leave it out.
 
     The value of one that is absent is ``default``, or an empty tuple with ``many``. ``schema`` is its OpenAPI type.
     """
@@ -31,9 +40,10 @@ class Parameter:
     name: str
     help: str
     parse: Callable[[str], Any]
-    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    schema: Mapping[str, Any] = field(default_factory=lambda: TEXT_SCHEMA)
     default: Any = None
     many: bool = False
+    required: bool = False
 
 
 def read_parameters(query: QueryDict, known: Sequence[Parameter]) -> dict[str, Any]:
@@ -51,14 +61,16 @@ def _read(texts: Sequence[str], parameter: Parameter) -> Any:
     if len(texts) > (MAX_VALUES if parameter.many else 1):
         times = f"at most {MAX_VALUES} times" if parameter.many else "once"
         raise BadRequest(f"{name} is given {len(texts)} times: give it {times}")
+    if parameter.required and not texts:
+        raise BadRequest(f"{name} is missing: {parameter.help}")
     values = []
     for text in texts:
         if not text:
             raise BadRequest(f"{name} is empty: give it a value or leave it out")
         if len(text) > MAX_VALUE_LENGTH:
             raise BadRequest(f"{name} is too long: use at most {MAX_VALUE_LENGTH} characters")
-        if not text.isprintable():
-            raise BadRequest(f"{name} {_shown(text)} holds characters that cannot be printed")
+        if _CONTROL.search(text):
+            raise BadRequest(f"{name} {_shown(text)} holds control characters")
         try:
             values.append(parameter.parse(text))
         except ValueError as error:
@@ -90,11 +102,14 @@ def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
     return parse
 
 
+def row_count(value: str) -> int:
+    """How many rows, from 1."""
+    return whole_number(1, MOST_ROWS)(value)
+
+
 def page_length(value: str) -> int:
     """How many rows, from 1; more than MAX_PAGE_SIZE is cut to it."""
-    if not _WHOLE_NUMBER.fullmatch(value) or (number := int(value)) < 1:
-        raise ValueError(f"is not a number of rows: use 1 to {settings.MAX_PAGE_SIZE}")
-    return min(number, settings.MAX_PAGE_SIZE)
+    return min(row_count(value), settings.MAX_PAGE_SIZE)
 
 
 def one_of(*allowed: str) -> Callable[[str], str]:
@@ -113,14 +128,16 @@ def boolean(value: str) -> bool:
     return one_of("true", "false")(value) == "true"
 
 
-def time_ns(value: str) -> int:
-    """A time as nanoseconds since 1970 UTC."""
-    try:
-        return parse_time(_LOST_PLUS.sub(r"\1+", value))
-    except ValueError as error:
-        if "out of range" in str(error):
-            raise ValueError("is out of range: the years 1678 to 2262 can be asked for") from None
-        raise ValueError("is not a time: use RFC 3339, as 2025-07-18T20:42:34Z") from None
+def duration_ns(minimum: int, maximum: int) -> Callable[[str], int]:
+    """A duration between two bounds, both allowed, in nanoseconds."""
+
+    def parse(value: str) -> int:
+        duration = parse_duration(value)
+        if not minimum <= duration <= maximum:
+            raise ValueError(f"is out of range: use {format_duration(minimum)} to {format_duration(maximum)}")
+        return duration
+
+    return parse
 
 
 def check_range(start_ns: int | None, end_ns: int | None) -> None:
@@ -135,41 +152,59 @@ def several(name: str, help: str, parse: Callable[[str], Any] = text, **schema: 
         name=name,
         help=f"{help}; may be given several times",
         parse=parse,
-        schema={"type": "array", "items": schema or {"type": "string"}},
+        schema={"type": "array", "items": schema or TEXT_SCHEMA, "maxItems": MAX_VALUES},
         many=True,
     )
 
 
-FORMAT = Parameter(
-    name="format",
-    help="json, or html for the page that a browser gets",
-    parse=one_of("json", "html"),
-    schema={"type": "string", "enum": ["json", "html"]},
-)
+def cursor_of(parse: Callable[[str], Any]) -> Parameter:
+    """Where to read on; ``parse`` reads it."""
+    return Parameter(
+        name="cursor", help="where to read on: next has it; keep the other parameters as they were", parse=parse
+    )
+
+
+def format_of(names: Sequence[str]) -> Parameter:
+    """The parameter that chooses among the formats of an answer."""
+    exports = [name for name in names if name in EXPORT_FORMATS]
+    help = "json, or html for the page that a browser gets"
+    if exports:
+        help += f"; {', '.join(exports[:-1])} or {exports[-1]}: all rows, as a file that is sent while it is read"
+    return Parameter(
+        name="format",
+        help=help,
+        parse=one_of(*names) if len(names) > 1 else one_of(*names, "json"),
+        schema={"type": "string", "enum": list(names)},
+    )
+
+
 PAGE = Parameter(
     name="page",
-    help="which page, from 1",
+    help="which page, from 1; to read on while the list changes, follow next, which uses a cursor",
     parse=whole_number(1, 1_000_000_000),
-    schema={"type": "integer", "minimum": 1},
-    default=1,
+    schema={"type": "integer", "minimum": 1, "maximum": 1_000_000_000},
 )
 PAGE_SIZE = Parameter(
     name="page_size",
     help="rows on a page; by default, and at most, the service's MAX_PAGE_SIZE",
     parse=page_length,
-    schema={"type": "integer", "minimum": 1},
+    schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
+TIME_SCHEMA: Mapping[str, Any] = {
+    "anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "pattern": RELATIVE_TIME}],
+    "example": "-1h",
+}
 START_TIME = Parameter(
     name="start_time",
-    help="only readings at or after this time (RFC 3339); without it there is no lower bound",
+    help="only readings at or after this time (RFC 3339, or -1h for an hour ago); without it there is no lower bound",
     parse=time_ns,
-    schema={"type": "string", "format": "date-time"},
+    schema=TIME_SCHEMA,
 )
 END_TIME = Parameter(
     name="end_time",
-    help="only readings before this time (RFC 3339)",
+    help="only readings before this time (RFC 3339, or -5m for five minutes ago)",
     parse=time_ns,
-    schema={"type": "string", "format": "date-time"},
+    schema=TIME_SCHEMA,
 )
 ORDER = Parameter(
     name="order",

@@ -6,11 +6,13 @@ from django.urls import path, re_path
 from django.views.generic import RedirectView
 
 from api.errors import unknown_path
+from api.views.access import LoginView, LogoutView, TokensView
 from api.views.gpus import GpuListView, GpuView
 from api.views.hosts import HostListView, HostView
 from api.views.metrics import MetricsView
 from api.views.pages import IndexView, RedocView, SchemaView, SwaggerView, prometheus
 from api.views.probes import HealthView, ReadyView
+from api.views.query import QueryView
 from api.views.stats import StatsView
 from api.views.telemetry import GpuMetricsView, GpuTelemetryView, TelemetryView
 
@@ -22,6 +24,8 @@ urlpatterns = [
     path("swagger/index.html", SwaggerView.as_view(), name="swagger"),
     re_path(r"^swagger/?$", RedirectView.as_view(pattern_name="swagger")),
     path("redoc", RedocView.as_view(), name="redoc"),
+    path("login", LoginView.as_view(), name="login"),
+    path("logout", LogoutView.as_view(), name="logout"),
     path("api", RedirectView.as_view(pattern_name="index")),
     path("api/schema", SchemaView.as_view(), name="schema"),
     path("api/v1", IndexView.as_view(), name="index"),
@@ -30,10 +34,12 @@ urlpatterns = [
     path("api/v1/gpus/<str:uuid>/telemetry", GpuTelemetryView.as_view(), name="gpu-telemetry"),
     path("api/v1/gpus/<str:uuid>/metrics", GpuMetricsView.as_view(), name="gpu-metrics"),
     path("api/v1/telemetry", TelemetryView.as_view(), name="telemetry"),
+    path("api/v1/query", QueryView.as_view(), name="query"),
     path("api/v1/hosts", HostListView.as_view(), name="hosts"),
     path("api/v1/hosts/<str:name>", HostView.as_view(), name="host"),
     path("api/v1/metrics", MetricsView.as_view(), name="metrics"),
     path("api/v1/stats", StatsView.as_view(), name="stats"),
+    path("api/v1/tokens", TokensView.as_view(), name="tokens"),
     path("api/<path:rest>", unknown_path),
     path("api/", unknown_path),
 ]

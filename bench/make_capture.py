@@ -1,11 +1,12 @@
 """Make a large capture from a small one: the same rows again and again, each round some seconds later.
 
-python bench/make_capture.py capture.csv big.csv 2000000
+python -m bench.make_capture capture.csv big.csv 2000000
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from pathlib import Path
 
@@ -14,29 +15,30 @@ from readings.times import SECOND, format_time, parse_time
 STEP_S = 10
 
 
-def main(source: Path, target: Path, rows: int) -> None:
-    """Write ``rows`` rows."""
+def make_capture(source: Path, target: Path, rows: int) -> None:
+    """Write ``rows`` rows under the columns of ``source``."""
     with source.open(newline="") as file:
         header, *lines = list(csv.reader(file))
     column = header.index("timestamp")
-    times = [parse_time(line[column]) for line in lines]
-    written = round_ = 0
-    with target.open("w", newline="") as file:
-        writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
-        file.write(",".join(header) + "\n")
-        while written < rows:
-            texts: dict[int, str] = {}
-            for line, time_ns in zip(lines, times, strict=True):
-                text = texts.get(time_ns)
-                if text is None:
-                    text = texts[time_ns] = format_time(time_ns + round_ * STEP_S * SECOND)
-                line[column] = text
-                writer.writerow(line)
-                written += 1
-                if written == rows:
-                    break
-            round_ += 1
+    places: dict[int, bytes] = {}
+    out = io.StringIO()
+    writer = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    for line in lines:
+        time_ns = parse_time(line[column])
+        line[column] = places.setdefault(time_ns, b"\x01%d\x01" % len(places)).decode()
+        writer.writerow(line)
+    text = out.getvalue().encode()
+    with target.open("wb") as big:
+        big.write(",".join(header).encode() + b"\n")
+        for number in range(-(-rows // len(lines))):
+            round_ = text
+            for time_ns, place in places.items():
+                round_ = round_.replace(place, format_time(time_ns + number * STEP_S * SECOND).encode())
+            rest = rows - number * len(lines)
+            if rest < len(lines):
+                round_ = b"".join(round_.splitlines(keepends=True)[:rest])
+            big.write(round_)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    make_capture(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -14,6 +14,7 @@ from inventory.sightings import Sightings
 from inventory.status import add_counts
 from inventory.updater import save_sightings
 from readings.model import PointBlock
+from readings.reasons import COUNTER_RESET
 
 logger = logging.getLogger(__name__)
 
@@ -51,22 +52,27 @@ class Books:
         self._stored += stored
         self._refused.update(refused)
 
-    def save_inventory(self) -> None:
-        """Bring the inventory up to date. Raises one of RETRIABLE, and keeps everything then.
+    def save_inventory(self) -> int:
+        """Bring the inventory up to date; returns how many counters of GPUs began again. Raises one of RETRIABLE, and keeps
+        everything then.
 
         What the database will never take is dropped with a line in the log: the readings are in the store, and later
         ones bring the inventory up to date again.
         """
         if not self._sightings:
-            return
+            return 0
         close_old_connections()
+        resets = 0
         try:
-            save_sightings(self._sightings)
+            resets = save_sightings(self._sightings)
         except RETRIABLE:
             raise
         except DatabaseError as error:
             logger.error("the inventory does not take %d GPUs: %s", len(self._sightings), one_line(error))
         self._sightings = Sightings()
+        if resets:
+            self._refused[COUNTER_RESET] += resets
+        return resets
 
     def save_counts(self, committed_offset: int) -> None:
         """Add the counters to the collector's status row. Raises one of RETRIABLE, and keeps them then."""

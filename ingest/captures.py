@@ -1,4 +1,4 @@
-"""All the captures that CSV_PATH names, one after the other; or one that grows, and what comes in its place when it is rotated."""
+"""All the captures that CSV_PATH names, one after the other."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 import msgspec
 
 from ingest.csv_source import CsvSource
-from ingest.errors import SourceError, StateError
+from ingest.errors import StateError
+from ingest.following import follow
 from ingest.report import Report
-from ingest.streamer import FOLLOW_SECONDS, StreamConfig, StreamTotals, last_time_of, stream
-from ingest.tasks import pause
-from ingest.unpacked import STDIN, find_captures
+from ingest.streamer import StreamConfig, last_time_of, stream
+from ingest.unpacked import find_captures
 from readings.checks import check_block
 from readings.columns import blocks
 
@@ -58,19 +58,29 @@ class DoneFiles:
             return {}
 
 
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
 def _stamp(path: str) -> list[int]:
     status = os.stat(path)
     return [status.st_ino, status.st_size]
 
 
-async def stream_captures(config: StreamConfig, stop: asyncio.Event) -> Report:
-    """Stream all of them until the end, or until ``stop``; a later run goes on where this one stopped. As ``stream`` raises."""
+async def stream_captures(config: StreamConfig, stop: asyncio.Event, report: Report | None = None) -> Report:
+    """Stream all of them until the end, or until ``stop``; a later run goes on where this one stopped. As ``stream`` raises.
+
+    ``report`` is kept up to date, and returned.
+    """
+    report = Report() if report is None else report
     if config.follow:
-        return await _follow(config, stop)
+        return await follow(config, stop, report)
     paths = await asyncio.to_thread(find_captures, config.csv_path)
-    report = Report()
     if paths == [config.csv_path]:
-        _add(report, await stream(config, stop))
+        await stream(config, stop, report)
         return report
     if config.timestamps in {"auto", "shift"}:
         # One shift for all, so that they keep their distances.
@@ -79,11 +89,11 @@ async def stream_captures(config: StreamConfig, stop: asyncio.Event) -> Report:
     done = DoneFiles(config)
     logger.info("%d captures in %s", len(paths), config.csv_path)
     while True:
-        for path in paths:
+        for number, path in enumerate(paths):
             if done.has(path):
                 continue
-            totals = await stream(replace(config, csv_path=path, loop=False), stop)
-            _add(report, totals)
+            report.later_bytes = sum(_size(later) for later in paths[number + 1 :] if not done.has(later))
+            totals = await stream(replace(config, csv_path=path, loop=False), stop, report)
             if not totals.done:
                 return report
             done.add(path)
@@ -91,40 +101,6 @@ async def stream_captures(config: StreamConfig, stop: asyncio.Event) -> Report:
         if not config.loop or stop.is_set():
             return report
         done = DoneFiles(config)
-
-
-async def _follow(config: StreamConfig, stop: asyncio.Event) -> Report:
-    """One file for ever: a run ends when the file was rotated and is read to its end; the next one reads what is there now."""
-    if config.csv_path == STDIN or not await asyncio.to_thread(os.path.isfile, config.csv_path):
-        raise SourceError(f"FOLLOW (--follow): {config.csv_path!r} is not a file: name one file that grows")
-    if config.timestamps in {"auto", "shift"}:
-        config = replace(config, timestamps="source")
-    report = Report()
-    while not stop.is_set():
-        while not await asyncio.to_thread(_has_begun, config.csv_path):
-            if await pause(stop, FOLLOW_SECONDS):
-                return report
-        _add(report, await stream(config, stop))
-        if not stop.is_set():
-            logger.info("%s was rotated: going on with the new file", config.csv_path)
-    return report
-
-
-def _has_begun(path: str) -> bool:
-    """Whether there is a file with a first line."""
-    try:
-        with open(path, "rb") as file:
-            return file.readline(1 << 20).endswith(b"\n")
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise SourceError(f"{path!r}: cannot be read: {error.strerror}") from error
-
-
-def _add(report: Report, totals: StreamTotals) -> None:
-    report.sent += totals.readings
-    report.batches += totals.batches
-    report.refused.update(totals.refused)
 
 
 def try_captures(config: StreamConfig) -> Report:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,6 +28,8 @@ from ingest.errors import BrokerRefusal, StoreRefusal
 from ingest.intake import Intake, Pending
 from ingest.outage import Outage, one_line
 from ingest.tasks import drain_deadline, first_of, pause
+from ingest.watch import Watch
+from readings.reasons import COUNTER_RESET
 from readings.times import SECOND
 from stores.base import RefusedReading, Store, StoreError
 
@@ -38,6 +41,9 @@ COMMIT_SECONDS = 1.0
 DRAIN_SECONDS = 7.0
 ID_IN_USE_SECONDS = 60.0
 RETENTION_SECONDS = 60.0
+LAG_SECONDS = 2.0
+# A store or database that does not even fail within this time hangs.
+STUCK_SECONDS = 300.0
 STORE_REFUSED = "store_refused"
 
 T = TypeVar("T")
@@ -57,11 +63,20 @@ class CollectConfig:
 
 @dataclass(slots=True)
 class CollectTotals:
-    """What this process has done."""
+    """What this process has done. Times in seconds; ``committed_at`` is Unix time, 0 before the first commit."""
 
     messages: int = 0
     stored: int = 0
-    refused: int = 0
+    refused_by: Counter[str] = field(default_factory=Counter)
+    flushes: int = 0
+    flush_seconds: float = 0.0
+    last_flush_seconds: float = 0.0
+    committed_at: float = 0.0
+
+    @property
+    def refused(self) -> int:
+        """Readings and messages turned away, for whatever reason."""
+        return self.refused_by.total()
 
 
 class Collector:
@@ -73,6 +88,7 @@ class Collector:
     def __init__(self, config: CollectConfig, store: Store, stop: asyncio.Event | None = None) -> None:
         self.totals = CollectTotals()
         self.committed = -1
+        self.watch = Watch()
         self._config = config
         self._store = store
         self._stop = stop or asyncio.Event()
@@ -88,12 +104,47 @@ class Collector:
         self._end: int | None = None
         self._written = -1
         self._last_commit = 0.0
+        self._oldest_uncommitted: float | None = None
         self._waits = backoff()
         self._closed = False
         self._in_use_since: float | None = None
         self._broker_outage = Outage(config.broker.partner)
         self._store_outage = Outage("the store")
         self._database_outage = Outage("the inventory's database")
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to the broker."""
+        return self._client is not None
+
+    @property
+    def trouble(self) -> list[str]:
+        """What it waits for: broker, store or database, one text each."""
+        outages = (self._broker_outage, self._store_outage, self._database_outage)
+        return [text for outage in outages for text in outage.trouble]
+
+    @property
+    def waiting_readings(self) -> int:
+        """Readings that wait for the next flush."""
+        return self._intake.pending.readings
+
+    @property
+    def behind_s(self) -> float:
+        """How long ago the oldest message came in that is not committed."""
+        oldest = self._oldest_uncommitted
+        return 0.0 if oldest is None else time.monotonic() - oldest
+
+    async def lag(self) -> int | None:
+        """Messages in the log that are not committed, as the broker tells; None while it does not."""
+        client = self._client
+        if client is None:
+            return None
+        try:
+            async with asyncio.timeout(LAG_SECONDS):
+                stats = await client.stats()
+        except (BrokerError, TimeoutError):
+            return None
+        return max(0, int(stats["latest_offset"]) - self.committed)
 
     async def run(self, *, once: bool = False) -> CollectTotals:
         """Collect until the stop event, or with ``once`` until all is read that the log held at the start.
@@ -243,6 +294,8 @@ class Collector:
 
     def _take(self, items: list[Message | Gap]) -> int:
         messages = 0
+        if items and self._oldest_uncommitted is None:
+            self._oldest_uncommitted = time.monotonic()
         for item in items:
             if isinstance(item, Gap):
                 self._intake.take_gap(item)
@@ -281,24 +334,32 @@ class Collector:
         pending = self._intake.drain()
         if not pending:
             return 0
-        stored = await self._until_done(lambda: self._write(pending), self._store_outage)
+        stored, seconds = await self._until_done(lambda: self._write(pending), self._store_outage)
         self._written = max(self._written, pending.last_offset)
         self.totals.messages += pending.messages
         self.totals.stored += stored
-        self.totals.refused += pending.refused.total()
+        self.totals.flushes += 1
+        self.totals.flush_seconds += seconds
+        self.totals.last_flush_seconds = seconds
+        self.totals.refused_by.update(pending.refused)
         logger.debug("wrote %d readings of %d messages up to offset %d", stored, pending.messages, self._written)
         return stored
 
-    def _write(self, pending: Pending) -> int:
-        """In the worker thread: the store first, then what depends on its having taken the readings."""
+    def _write(self, pending: Pending) -> tuple[int, float]:
+        """In the worker thread: the store first, then what depends on its having taken the readings.
+
+        Returns how many it took, and the seconds it took for them.
+        """
+        began = time.monotonic()
         result = self._store.write(pending.blocks)
+        seconds = time.monotonic() - began
         pending.letters += [_letter(refused) for refused in result.refused]
         if result.refused:
             pending.refused[STORE_REFUSED] += len(result.refused)
         self._dead_letters.write(pending.letters)
         self._books.see(pending.blocks)
         self._books.count(messages=pending.messages, stored=result.written, refused=pending.refused)
-        return result.written
+        return result.written, seconds
 
     # Committing.
 
@@ -311,11 +372,15 @@ class Collector:
     async def commit(self) -> None:
         """Save the inventory, commit what is written at the broker, then save the counters."""
         written = self._written
-        await self._until_done(self._books.save_inventory, self._database_outage)
+        resets = await self._until_done(self._books.save_inventory, self._database_outage)
+        if resets:
+            self.totals.refused_by[COUNTER_RESET] += resets
         if self._client is not None and written > self.committed:
             try:
                 await self._client.ack(written)
                 self.committed = written
+                self.totals.committed_at = time.time()
+                self._oldest_uncommitted = self._intake.pending.since if self._intake.pending else None
             except BrokerError as error:
                 # The messages are stored: at worst they come again.
                 await self._disconnect()
@@ -330,7 +395,8 @@ class Collector:
         for seconds in backoff():
             asked_for = 0.0
             try:
-                result = await asyncio.get_running_loop().run_in_executor(self._worker, call)
+                with self.watch.doing(f"a call to {outage.partner}", STUCK_SECONDS):
+                    result = await asyncio.get_running_loop().run_in_executor(self._worker, call)
             except StoreError as error:
                 if not error.retriable:
                     raise StoreRefusal(f"{outage.partner} does not take readings: {one_line(error)}") from error

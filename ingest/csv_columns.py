@@ -5,8 +5,8 @@ It gives a row only where it is sure that the careful reader would give the same
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,29 +14,44 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as pa_csv
 
+from ingest.csv_gpus import GpuTable
 from ingest.csv_header import Header
-from ingest.csv_rows import Described, RowReader
+from ingest.csv_rows import RowReader
 from readings.checks import Refused
 from readings.columns import Columns, Ints
-from readings.model import Gpu
 
-# Arrow's own allocators keep what they had once; memory is to stay flat.
-pa.set_memory_pool(pa.system_memory_pool())
+# What a block took is to be free for the next one: with pages that the kernel hands out anew each time the same takes a third longer.
+pa.set_memory_pool(
+    pa.jemalloc_memory_pool() if "jemalloc" in pa.supported_memory_backends() else pa.system_memory_pool()
+)
+
+Mask = npt.NDArray[np.bool_]
 
 MAX_FIELD = 131_072  # as the csv module
 _LEAST_BLANK = 2147483632.0  # below it no number is one of DCGM's blanks
-_MANY_NAMES = 8
 _PLAIN_NUMBER = r"^-?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
-_MOST_COMBINATIONS = 1 << 40
+# Where nearly every row has a time of its own. Years in which Arrow's nanoseconds cannot overflow.
+_MANY_TIMES = 256
+_PLAIN_TIME = r"^(19[7-9]|20[0-9])[0-9]-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$"
+_NEWLINE, _QUOTE = b'\n"'
+
+
+class OddLine(NamedTuple):
+    """A line to be read by itself: its number in the block from 0, and where it is."""
+
+    number: int
+    start: int
+    end: int
 
 
 class Parsed(NamedTuple):
-    """The rows that are sure, and in which line each stands. ``odd`` are the lines of the others. Lines count from 0."""
+    """The rows that are sure, and in which line each stands (from 0). ``odd`` are the lines of the others."""
 
     columns: Columns
     lines: Ints
-    odd: list[int]
+    odd: list[OddLine]
     conflicts: int
+    line_count: int
 
 
 class _Unsure(Exception):
@@ -47,163 +62,146 @@ class ColumnReader:
     """Reads blocks of whole lines under one header; ``rows`` is the careful reader, which describes each GPU once."""
 
     def __init__(self, header: Header, rows: RowReader, parse_time: Callable[[str], int] | None) -> None:
-        self._header = header
         self._rows = rows
         self._parse_time = parse_time
+        self._metric, self._value = str(header.columns["metric_name"][0]), str(header.columns["value"][0])
+        self._time = str(header.columns["timestamp"][0]) if parse_time else None
+        self._gpus = GpuTable(header, rows)
         self._names = [str(number) for number in range(len(header.names))]
-        self._labels = header.column("labels")
-        key = [at for field, numbers in header.columns.items() if field not in _NOT_IDENTITY for at in numbers]
-        self._key = [str(at) for at in (*key, *[at for at, _ in header.extra])]
+        wanted = [self._metric, self._value, *([self._time] if self._time else []), *self._gpus.columns]
+        self._convert = _as_text(wanted)
+        self._convert_time = _as_text([self._time] if self._time else [])
 
-    def read(self, block: bytes) -> Parsed | None:
+    def read(self, block: bytes | memoryview) -> Parsed | None:
         """The rows of ``block``; None where it is to be read row by row."""
         try:
             return self._read(block)
         except (_Unsure, pa.ArrowInvalid):
             return None
 
-    def _read(self, block: bytes) -> Parsed:
-        if b"\0" in block or block.count(b'"') % 2:
+    def times(self, block: bytes | memoryview) -> Ints | None:
+        """The times of its rows, as far as they can be read, in ns; None where it is to be read row by row."""
+        try:
+            table = self._table(block, [], self._convert_time)
+        except (_Unsure, pa.ArrowInvalid):
+            return None
+        bad = np.zeros(table.num_rows, bool)
+        return self._times(table, bad)[~bad]
+
+    def _read(self, block: bytes | memoryview) -> Parsed:
+        data = np.frombuffer(block, np.uint8)
+        if not data.min() or np.count_nonzero(data == _QUOTE) % 2:
             raise _Unsure
+        line_count = int(np.count_nonzero(data == _NEWLINE)) + int(data[-1] != _NEWLINE)
         odd_lines: list[int] = []
-        table = self._table(block, odd_lines)
-        rows = table.num_rows
-        lines = block.count(b"\n") + (not block.endswith(b"\n"))
-        if rows + len(odd_lines) != lines or not rows:
+        table = self._table(block, odd_lines, self._convert)
+        if table.num_rows + len(odd_lines) != line_count or not table.num_rows:
             raise _Unsure  # lines within fields, or blank ones
-        value, odd = _values(table.column(self._column("value")))
+        for column in self._gpus.columns:
+            if pc.max(pc.binary_length(table.column(column))).as_py() > MAX_FIELD:
+                raise _Unsure
+        value, odd = _values(table.column(self._value))
         time_ns = self._times(table, odd)
-        metric, metric_names = _coded(table.column(self._column("metric_name")))
-        entry, described = self._gpus(table, metric, metric_names, odd)
-        gpus, gpu_of_entry = _numbered([each.gpu if each else None for each in described])
-        names, name = self._name(metric, metric_names, entry, described, value, odd)
-        sure = np.flatnonzero(~odd)
-        conflict = np.array([each.conflict if each else False for each in described], bool)
-        places = np.delete(np.arange(lines), odd_lines)
-        odd_lines = sorted([*odd_lines, *places[odd].tolist()])
-        columns = Columns(gpus, names, gpu_of_entry[entry][sure], name[sure], time_ns[sure], value[sure])
-        return Parsed(columns, places[sure], odd_lines, int(conflict[entry][sure].sum()))
+        metric, metric_names = coded(table.column(self._metric))
+        found = self._gpus.find(table)
+        odd |= found.refused[found.entry]
+        names, name = self._name(metric, metric_names, found.kind[found.entry], found.tellings, value, odd)
+        lines = np.arange(line_count)
+        if odd_lines:
+            lines = np.delete(lines, odd_lines)
+        columns = Columns(found.gpus, names, found.gpu[found.entry], name, time_ns, value)
+        conflict = found.conflict[found.entry] if found.conflict.any() else None
+        if odd.any():
+            odd_lines = sorted([*odd_lines, *lines[odd].tolist()])
+            columns, lines = columns.where(~odd), lines[~odd]
+            conflict = None if conflict is None else conflict[~odd]
+        conflicts = 0 if conflict is None else int(np.count_nonzero(conflict))
+        return Parsed(columns, lines, _places(data, odd_lines), conflicts, line_count)
 
-    def _column(self, field: str) -> str:
-        return str(self._header.columns[field][0])
-
-    def _table(self, block: bytes, odd_lines: list[int]) -> pa.Table:
+    def _table(self, block: bytes | memoryview, odd_lines: list[int], convert: Any) -> pa.Table:
         def note(row: Any) -> str:
             if row.number is None:
                 raise _Unsure
             odd_lines.append(row.number - 1)
             return "skip"
 
-        wanted = dict.fromkeys(
-            [self._column("metric_name"), self._column("value"), *self._key]
-            + ([self._column("timestamp")] if self._parse_time else [])
-            + ([str(self._labels)] if self._labels is not None else [])
-        )
         table = pa_csv.read_csv(
-            pa.BufferReader(block),
+            pa.py_buffer(block),
             read_options=pa_csv.ReadOptions(
                 use_threads=False, block_size=len(block) + 1, column_names=self._names, encoding="utf8"
             ),
             parse_options=pa_csv.ParseOptions(
                 newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=note
             ),
-            convert_options=pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(wanted, pa.string()),
-                include_columns=list(wanted),
-                strings_can_be_null=False,
-            ),
+            convert_options=convert,
         )
         return table.combine_chunks()
 
-    def _times(self, table: pa.Table, odd: npt.NDArray[np.bool_]) -> Ints:
-        if self._parse_time is None:
+    def _times(self, table: pa.Table, odd: Mask) -> Ints:
+        if self._parse_time is None or self._time is None:
             return np.zeros(table.num_rows, np.int64)
-        codes, texts = _coded(table.column(self._column("timestamp")))
+        encoded = table.column(self._time).chunk(0).dictionary_encode()
+        codes, texts = encoded.indices.to_numpy(), encoded.dictionary
+        if len(texts) > _MANY_TIMES and pc.all(pc.match_substring_regex(texts, _PLAIN_TIME)).as_py():
+            try:
+                times: Ints = texts.cast(pa.timestamp("ns", "UTC")).cast(pa.int64()).to_numpy()
+            except pa.ArrowInvalid:
+                pass  # no such day
+            else:
+                return cast(Ints, times[codes])
         times = np.zeros(len(texts), np.int64)
         bad = np.zeros(len(texts), bool)
-        for number, text in enumerate(texts):
+        for number, text in enumerate(texts.to_pylist()):
             try:
                 times[number] = self._parse_time(text)
             except ValueError:
                 bad[number] = True
-        odd |= bad[codes]
-        return times[codes]
-
-    def _gpus(
-        self, table: pa.Table, metric: Ints, metric_names: list[str], odd: npt.NDArray[np.bool_]
-    ) -> tuple[Ints, list[Described | None]]:
-        """For each row the number of what describes its GPU; None where that is refused."""
-        code = np.zeros(table.num_rows, np.int64)
-        many = 1
-        columns = [(int(at), *_coded(table.column(at))) for at in self._key]
-        if self._labels is not None:
-            labels = table.column(str(self._labels))
-            if pc.max(pc.binary_length(labels)).as_py() > MAX_FIELD:
-                raise _Unsure
-            columns.append((self._labels, *_coded(_without_names(labels, metric_names))))
-        for _, codes, texts in columns:
-            many *= len(texts)
-            if many > _MOST_COMBINATIONS:
-                raise _Unsure
-            if len(texts) > 1:
-                code = code * len(texts) + codes
-        _, firsts, entry = np.unique(code, return_index=True, return_inverse=True)
-        told = [(at, [texts[each] for each in codes[firsts].tolist()]) for at, codes, texts in columns]
-        if self._labels is not None:  # described from the labels as they are
-            told.append((self._labels, labels.take(firsts).to_pylist()))
-            told.append(
-                (self._header.columns["metric_name"][0], [metric_names[each] for each in metric[firsts].tolist()])
-            )
-        fields = [""] * len(self._header.names)
-        described: list[Described | None] = []
-        for number in range(len(firsts)):
-            for at, texts in told:
-                fields[at] = texts[number]
-            try:
-                described.append(self._rows.describe(fields))
-            except Refused:
-                described.append(None)
-                odd |= entry == number
-        return entry, described
+        if bad.any():
+            odd |= bad[codes]
+        return cast(Ints, times[codes])
 
     def _name(
         self,
         metric: Ints,
         metric_names: list[str],
-        entry: Ints,
-        described: list[Described | None],
+        kind: Ints,
+        tellings: list[Any],
         value: npt.NDArray[np.float64],
-        odd: npt.NDArray[np.bool_],
+        odd: Mask,
     ) -> tuple[list[str], Ints]:
         """The stored names, and for each row which; brings values to the stored unit, in place."""
-        told: dict[Any, int] = {}
-        kind = np.array([told.setdefault(each.telling if each else (), len(told)) for each in described], np.int64)
-        pairs, inverse = np.unique(metric * len(told) + kind[entry], return_inverse=True)
+        pair = metric * len(tellings) + kind
         names: dict[str, int] = {}
-        codes = np.zeros(len(pairs), np.int64)
-        tellings = list(told)
-        for number, pair in enumerate(pairs.tolist()):
+        codes = np.zeros(len(metric_names) * len(tellings), np.int64)
+        for each in np.flatnonzero(np.bincount(pair)).tolist():
             try:
-                name, convert = self._rows.namer.name(metric_names[pair // len(told)], tellings[pair % len(told)])
+                name, convert = self._rows.namer.name(
+                    metric_names[each // len(tellings)], tellings[each % len(tellings)]
+                )
             except Refused:
-                odd |= inverse == number
+                odd |= pair == each
                 continue
-            codes[number] = names.setdefault(name, len(names))
+            codes[each] = names.setdefault(name, len(names))
             if convert is not None:
-                rows = np.flatnonzero((inverse == number) & ~odd)
-                value[rows] = [convert(each) for each in value[rows].tolist()]
-        return list(names), codes[inverse]
+                rows = np.flatnonzero((pair == each) & ~odd)
+                value[rows] = [convert(one) for one in value[rows].tolist()]
+        return list(names), codes[pair]
 
 
-_NOT_IDENTITY = {"timestamp", "metric_name", "value", "labels"}
-
-
-def _coded(column: pa.ChunkedArray) -> tuple[Ints, list[str]]:
+def coded(column: pa.ChunkedArray) -> tuple[Ints, list[str]]:
+    """The texts of a column, each once, and for each row which."""
     encoded = column.chunk(0).dictionary_encode()
     return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
 
 
-def _values(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+def _as_text(columns: Iterable[str]) -> Any:
+    names = list(dict.fromkeys(columns))
+    return pa_csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()), include_columns=names, strings_can_be_null=False
+    )
+
+
+def _values(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float64], Mask]:
     """The numbers, and which rows have none that is beyond doubt."""
     try:
         value = pc.cast(column, pa.float64()).to_numpy()
@@ -214,27 +212,11 @@ def _values(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float64], npt.NDArr
     return value, ~(np.abs(value) < _LEAST_BLANK)
 
 
-def _without_names(labels: pa.ChunkedArray, metric_names: list[str]) -> pa.ChunkedArray:
-    """Labels without the one in which the metrics of a GPU differ."""
-    if len(metric_names) > _MANY_NAMES:
-        return pc.replace_substring_regex(labels, r'__name__="[A-Za-z0-9_: ]*"', "", max_replacements=1)
-    for name in metric_names:
-        labels = pc.replace_substring(labels, f'__name__="{name}"', "", max_replacements=1)
-    return labels
-
-
-def _numbered(found: list[Gpu | None]) -> tuple[list[Gpu], Ints]:
-    """The GPUs, each once, and for each entry which."""
-    numbers: dict[int, int] = {}
-    gpus: list[Gpu] = []
-    codes = []
-    for gpu in found:
-        if gpu is None:
-            codes.append(0)
-            continue
-        number = numbers.get(id(gpu))
-        if number is None:
-            number = numbers[id(gpu)] = len(gpus)
-            gpus.append(gpu)
-        codes.append(number)
-    return gpus, np.array(codes, np.int64)
+def _places(data: npt.NDArray[np.uint8], numbers: list[int]) -> list[OddLine]:
+    """Where lines are in a block."""
+    if not numbers:
+        return []
+    ends = np.flatnonzero(data == _NEWLINE) + 1
+    if not len(ends) or ends[-1] < len(data):
+        ends = np.append(ends, len(data))
+    return [OddLine(number, int(ends[number - 1]) if number else 0, int(ends[number])) for number in numbers]

@@ -24,6 +24,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "mig_id": ("gpu_i_id", "mig_id"),
     "mig_profile": ("gpu_i_profile", "mig_profile"),
     "labels": ("labels_raw", "labels"),
+    "unit": ("unit",),  # in our own exports: the catalogue knows it by the metric's name
 }
 # Two columns for one of these would leave open which one is meant.
 UNIQUE = ("timestamp", "metric_name", "value", "uuid", "labels")

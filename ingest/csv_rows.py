@@ -11,13 +11,13 @@ from ingest.csv_header import Header
 from ingest.naming import Namer, Telling, telling
 from ingest.samples import IDENTITY, Sample, make_gpu
 from readings.checks import Refused, parse_value
-from readings.labels import is_blank_text, label_conflicts, parse_labels, split_labels
+from readings.labels import is_blank_text, label_conflicts, parse_labels, split_labels, without_name
 from readings.model import Gpu
 from readings.reasons import BAD_FIELD, BAD_TIMESTAMP, NO_IDENTITY, NO_METRIC, SHORT_ROW
 from readings.times import parse_time
 from readings.units import SourceUnits
 
-# A fleet's worth. The key leaves out the label __name__, so one entry serves all metrics of a GPU.
+# A fleet's worth.
 MAX_CACHED_GPUS = 20_000
 _INSTANCE = re.compile(r'(?:^|,)\s*instance="([^":]+)')
 
@@ -77,11 +77,7 @@ class RowReader:
     def describe(self, fields: Sequence[str]) -> Described:
         """What a row tells beside name, time and value. Raises Refused."""
         labels = "" if self._labels_column is None else fields[self._labels_column]
-        # The label __name__ is all that differs between the metrics of a GPU.
-        key = (
-            labels.replace(f'__name__="{fields[self._metric_column]}"', "", 1),
-            *[fields[at] for at in self._key_columns],
-        )
+        key = (without_name(labels), *[fields[at] for at in self._key_columns])
         found = self._gpus.get(key)
         if found is None:
             found = self._describe_anew(fields, labels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import io
 import os
 import stat
@@ -14,7 +16,7 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from ingest.csv_columns import ColumnReader
+from ingest.csv_columns import ColumnReader, Parsed
 from ingest.csv_header import Header, parse_header
 from ingest.csv_records import BadRecord, CsvRecords, Record
 from ingest.csv_rows import RowReader
@@ -22,7 +24,7 @@ from ingest.errors import SourceError
 from ingest.resume import ResumeState
 from ingest.samples import RefusedRow, Sample
 from ingest.shards import WHOLE, Shard
-from ingest.unpacked import STDIN, Ahead, is_truncated, open_capture
+from ingest.unpacked import STDIN, Ahead, is_truncated, open_capture, packed_share
 from readings.checks import Refused
 from readings.columns import Columns, Ints, join
 from readings.reasons import BAD_FIELD, LABEL_CONFLICT
@@ -30,14 +32,14 @@ from readings.times import parse_time
 from readings.units import SourceUnits
 
 UTF8_BOM = b"\xef\xbb\xbf"
-_SCAN_STEP = 10_000
 # What is read by column at once, and how many rows by themselves where that cannot be.
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 2 << 20  # as much as the caches of a core hold; twice that is slower
 CAREFUL_ROWS = 1000
 # Rows in a row that are of one shard, so that the metrics of a GPU mostly stay together.
 SHARD_LINES = 100
 # Captures are sorted by metric: of a fleet's first sample this much holds all metrics, in all but the largest.
 _UNITS_BYTES = 8 << 20
+_UNITS_STEP = 1 << 20
 _OTHER_FORMATS = {
     b"\xff\xfe": "is UTF-16 text",
     b"\xfe\xff": "is UTF-16 text",
@@ -86,7 +88,9 @@ class CsvSource:
         self._shard_start = crc32(os.fsencode(os.path.basename(path)))
         self._needs_timestamp = needs_timestamp
         with _naming(path):
-            self.size = 0 if path == STDIN else os.fstat(file.fileno()).st_size
+            status = os.fstat(file.fileno())
+            self.size = 0 if path == STDIN else status.st_size
+            self.inode = status.st_ino
             self._header = self._read_header()
             self._zone = zone
             self._rows = RowReader(self._header, needs_timestamp=needs_timestamp, units=self._find_units(), zone=zone)
@@ -94,6 +98,7 @@ class CsvSource:
                 self._header, self._rows, (lambda text: parse_time(text, zone)) if needs_timestamp else None
             )
             self._start = self._records.position, self._records.line
+            self._buffer = bytearray()
 
     @classmethod
     def open(
@@ -133,9 +138,21 @@ class CsvSource:
         return os.path.basename(self.path)
 
     @property
+    def header_line(self) -> str:
+        """Its header, as one line of CSV."""
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow(self._header.names)
+        return line.getvalue()
+
+    @property
     def position(self) -> int:
         """The byte where the next row begins."""
         return self._records.position
+
+    @property
+    def line(self) -> int:
+        """The number of the line of the next row, from 1."""
+        return self._records.line
 
     def read(self, max_rows: int) -> Chunk:
         """Up to ``max_rows`` further rows; ``done`` when there are no more."""
@@ -165,22 +182,13 @@ class CsvSource:
         with _naming(self.path):
             if not records.is_at_rest:
                 return self._read_carefully()
-            block = self._file.read_some(BLOCK_BYTES) if self.path == STDIN else self._file.read(BLOCK_BYTES)
-            cut = block.rfind(b"\n") + 1
-            if not cut and len(block) < BLOCK_BYTES and not self._file.whole_lines:
-                cut = len(block)
-            self._file.push(block[cut:])
-            parsed = self._columns.read(block[:cut]) if cut else None
+            block = self._read_lines()
+            parsed = self._columns.read(block) if len(block) else None
             if parsed is None:
-                self._file.push(block[:cut])
+                self._file.push(bytes(block))
                 return self._read_carefully()
-            lines = block.count(b"\n", 0, cut) + (not block.endswith(b"\n", 0, cut))
-            careful = (
-                self._read_odd(block[:cut], parsed.odd, records.line)
-                if parsed.odd
-                else Chunk([], [], Counter(), 0, 0, False)
-            )
-            self._records = CsvRecords(self._file, line=first_line + lines)
+            careful = self._read_odd(block, parsed, first_line)
+            self._records = CsvRecords(self._file, line=first_line + parsed.line_count)
         counts = careful.counts
         if parsed.conflicts:
             counts[LABEL_CONFLICT] += parsed.conflicts
@@ -189,7 +197,24 @@ class CsvSource:
             columns = columns.where(self._are_ours(parsed.lines + first_line))
         if careful.samples:
             columns = join([columns, Columns.of(careful.samples)])
-        return Chunk([], careful.refused, counts, start + cut, self._records.line, False, columns)
+        return Chunk([], careful.refused, counts, start + len(block), self._records.line, False, columns)
+
+    def _read_lines(self) -> memoryview:
+        """A block's worth of whole lines, in the one buffer there is: fresh memory for each block would cost a copy and its page faults."""
+        if len(self._buffer) != BLOCK_BYTES:
+            self._buffer = bytearray(BLOCK_BYTES)
+        buffer = memoryview(self._buffer)
+        if self.path == STDIN:
+            some = self._file.read_some(BLOCK_BYTES)
+            size = len(some)
+            buffer[:size] = some
+        else:
+            size = self._file.readinto(buffer)
+        end = self._buffer.rfind(b"\n", 0, size) + 1
+        if not end and size < BLOCK_BYTES and not self._file.whole_lines:
+            end = size
+        self._file.push(bytes(buffer[end:size]))
+        return buffer[:end]
 
     def _is_ours(self, line: int) -> bool:
         return self._shard.has_number(line // SHARD_LINES + self._shard_start)
@@ -201,14 +226,13 @@ class CsvSource:
         chunk = self.read(CAREFUL_ROWS)
         return chunk._replace(samples=[], columns=Columns.of(chunk.samples))
 
-    def _read_odd(self, block: bytes, odd: list[int], first_line: int) -> Chunk:
-        """Rows of a block that are to be read by themselves: their numbers in it."""
-        lines = block.splitlines(keepends=True) if b"\r" not in block else block.split(b"\n")
+    def _read_odd(self, block: memoryview, parsed: Parsed, first_line: int) -> Chunk:
+        """The rows of a block that are to be read by themselves."""
         samples: list[Sample] = []
         refused: list[RefusedRow] = []
         conflicts = self._rows.conflicts
-        for number in odd:
-            records = CsvRecords(io.BytesIO(lines[number]), line=first_line + number)
+        for number, start, end in parsed.odd:
+            records = CsvRecords(io.BytesIO(block[start:end]), line=first_line + number)
             for record in records:
                 self._take(record, records, samples, refused)
         counts = Counter(row.reason for row in refused)
@@ -230,6 +254,15 @@ class CsvSource:
         except Refused as error:
             if not self._repeats_header(record):
                 refused.append(RefusedRow(record.line, error.reason, error.detail, records.raw()))
+
+    def bytes_after(self, position: int) -> int | None:
+        """How many bytes of the file come after a position that was read, as it is now; None where nobody knows.
+
+        Of a compressed file these are its own, in proportion.
+        """
+        if self.path == STDIN:
+            return None
+        return max(0, os.fstat(self._file.fileno()).st_size - round(position * packed_share(self._file)))
 
     def has_ended(self) -> bool:
         """Whether nothing more will come to a file that is followed: another one has its name, and all of it is read."""
@@ -272,28 +305,38 @@ class CsvSource:
         otherwise move all good readings into the past.
         """
         back = self._records.position, self._records.line
-        column = self._header.columns["timestamp"][0]
         newest: int | None = None
         newest_of_all: int | None = None
-        last_text = ""
         self.rewind()
         with _naming(self.path):
-            for number, record in enumerate(self._records):
-                if number % _SCAN_STEP == 0 and stopped():
+            while not stopped():
+                block = self._read_lines()
+                times = self._columns.times(block) if len(block) else None
+                if times is None:
+                    self._file.push(bytes(block))
+                    times = self._some_times()
+                if times is None:
                     break
-                # Most rows have the time of the row before.
-                if isinstance(record, BadRecord) or len(record.fields) <= column or record.fields[column] == last_text:
-                    continue
-                last_text = record.fields[column]
-                try:
-                    time_ns = parse_time(last_text, self._zone)
-                except ValueError:
-                    continue
-                newest_of_all = time_ns if newest_of_all is None else max(newest_of_all, time_ns)
-                if time_ns <= latest_ns:
-                    newest = time_ns if newest is None else max(newest, time_ns)
+                newest_of_all = _newest(newest_of_all, times)
+                newest = _newest(newest, times[times <= latest_ns])
         self._seek(*back)
         return newest_of_all if newest is None else newest
+
+    def _some_times(self) -> Ints | None:
+        """The times of some further rows, read one by one; None when there are no more rows."""
+        column = self._header.columns["timestamp"][0]
+        records = CsvRecords(self._file)
+        times: list[int] = []
+        count = 0
+        while count < CAREFUL_ROWS or not records.is_at_rest:
+            record = next(records, None)
+            if record is None:
+                break
+            count += 1
+            if isinstance(record, Record) and len(record.fields) > column:
+                with contextlib.suppress(ValueError):
+                    times.append(parse_time(record.fields[column], self._zone))
+        return np.array(times, np.int64) if count else None
 
     def _seek(self, position: int, line: int) -> None:
         with _naming(self.path):
@@ -330,13 +373,21 @@ class CsvSource:
         """What the beginning of the capture tells of its units, before any row of it is read."""
         units = SourceUnits()
         start = self._file.read_some(_UNITS_BYTES) if self.path == STDIN else self._file.read(_UNITS_BYTES)
-        units.note_text(start.decode("utf-8", "replace"))
+        for at in range(0, len(start), _UNITS_STEP):  # names are ASCII, and shorter than what the pieces share
+            units.note_text(start[at : at + _UNITS_STEP + 256].decode("latin-1"))
         self._file.push(start)
         return units
 
     def _repeats_header(self, record: Record) -> bool:
         """Captures that were appended to each other have a header in the middle. It is never a reading: its value is a word."""
         return tuple(field.strip().lstrip("\ufeff") for field in record.fields) == self._header.names
+
+
+def _newest(known: int | None, times: Ints) -> int | None:
+    if not len(times):
+        return known
+    newest = int(times.max())
+    return newest if known is None else max(known, newest)
 
 
 class _naming:

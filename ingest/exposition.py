@@ -74,7 +74,9 @@ class Exposition:
         known = self._series
         strange = [at for at, line in enumerate(lines) if line and line[0] != "#" and _head(line) not in known]
         if strange:
+            self._forget_all_but(lines)
             self._learn(body, [lines[at] for at in strange])
+            known = self._series
         scraped = self._values(lines, now_ns)
         bad = len(scraped.refused) - scraped.counts[NO_IDENTITY]
         if not scraped.samples and not scraped.refused and not any(line.strip(" \r") for line in lines):
@@ -95,7 +97,7 @@ class Exposition:
             if series is None:
                 continue
             if isinstance(series, Refusal):
-                refused.append(RefusedRow(number, *series, line[:MAX_SHOWN]))
+                refused.append(RefusedRow(number, series.reason, series.detail, line[:MAX_SHOWN]))
                 continue
             gpu, (name, convert) = series
             time_ns = now_ns
@@ -114,9 +116,6 @@ class Exposition:
 
     def _learn(self, body: str, strange: list[str]) -> None:
         """Take in lines whose labels were not seen before. The units are decided from the whole answer."""
-        if len(self._series) > 4 * body.count("\n") + 1000:  # pods come and go
-            self._series.clear()
-            self._gpus.clear()
         units = SourceUnits()
         for name, text in _HELP.findall(body):
             units.note_help(name, text)
@@ -129,6 +128,13 @@ class Exposition:
                 self._series[_head(line)] = error.refusal
             except ValueError as error:
                 self._series[_head(line)] = Refusal(BAD_FIELD, str(error))
+
+    def _forget_all_but(self, lines: Iterable[str]) -> None:
+        """Pods come and go, and what their lines meant with them: hundreds of exporters are read in one process."""
+        heads = {_head(line) for line in lines}
+        self._series = {head: series for head, series in self._series.items() if head in heads}
+        used = {id(series.gpu) for series in self._series.values() if isinstance(series, _Series)}
+        self._gpus = {key: gpu for key, gpu in self._gpus.items() if id(gpu) in used}
 
     def _understand(self, line: str, namer: Namer) -> _Series | None:
         """What the line is a reading of; None for a metric that is of no GPU by its name."""

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from ingest.generations import GENERATIONS, exposition
-from ingest.simulator import Fleet, FleetShape, SimHost
+from ingest.generations import GENERATIONS, exposition, other_rows
+from ingest.simulator import ALL_METRICS, Fleet, FleetShape, SimHost
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LONGEST_STEP_S = 60.0
@@ -21,8 +21,9 @@ _LONGEST_STEP_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FakeConfig:
-    """``generations`` are given to the hosts in turn; of ``shape.hosts`` the first ``hanging`` never answer, the next
-    ``garbage`` answer what is no metrics. Port 0 takes free ones, else they are ``port``, ``port`` + 1, …"""
+    """``generations`` are given to the hosts in turn, or with ``each`` every host has an exporter of every one of them. The first
+    ``hanging`` exporters never answer, the next ``garbage`` answer what is no metrics. Port 0 takes free ones, else they are
+    ``port``, ``port`` + 1, … With ``still`` no time passes in the fleet: each answer has the same values."""
 
     shape: FleetShape
     generations: Sequence[str] = GENERATIONS
@@ -30,6 +31,13 @@ class FakeConfig:
     port: int = 9400
     hanging: int = 0
     garbage: int = 0
+    each: bool = False
+    still: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many exporters there are."""
+        return self.shape.hosts * (len(self.generations) if self.each else 1)
 
 
 class Exporter(NamedTuple):
@@ -43,20 +51,22 @@ class Exporter(NamedTuple):
 class _Fakes:
     def __init__(self, config: FakeConfig) -> None:
         self._fleet = Fleet(config.shape)
+        self._everything = config.shape.metrics == ALL_METRICS
+        self._still = config.still
         self._since = time.monotonic()
-        self.kinds = [
-            "hanging"
-            if number < config.hanging
-            else "garbage"
-            if number < config.hanging + config.garbage
-            else config.generations[number % len(config.generations)]
-            for number in range(config.shape.hosts)
+        generations = config.generations
+        self.exporters = [
+            (
+                self._fleet.hosts[number // len(generations) if config.each else number],
+                "hanging"
+                if number < config.hanging
+                else "garbage"
+                if number < config.hanging + config.garbage
+                else generations[number % len(generations)],
+            )
+            for number in range(config.count)
         ]
         self.by_port: dict[int, tuple[SimHost, str]] = {}
-
-    @property
-    def hosts(self) -> list[SimHost]:
-        return self._fleet.hosts
 
     async def answer(self, request: web.Request) -> web.Response:
         assert request.transport is not None  # noqa: S101 - the client is there, or the handler would be cancelled
@@ -67,12 +77,14 @@ class _Fakes:
             return web.Response(body=bytes(range(256)) * 40, headers={"Content-Type": CONTENT_TYPE})
         self._advance()
         page = exposition(self._fleet.readings(host), kind)
+        if self._everything:
+            page += other_rows([gpu.identity for gpu in host.gpus], kind)
         return web.Response(body=page.encode(), headers={"Content-Type": CONTENT_TYPE})
 
     def _advance(self) -> None:
         """The fleet goes on with the clock, in steps of a second at least: scrapes within one see the same."""
         passed = time.monotonic() - self._since
-        if passed >= 1.0:
+        if passed >= 1.0 and not self._still:
             self._since += passed
             self._fleet.step(min(passed, _LONGEST_STEP_S))
 
@@ -80,7 +92,7 @@ class _Fakes:
 @asynccontextmanager
 async def fake_exporters(config: FakeConfig) -> AsyncIterator[list[Exporter]]:
     """They answer inside the block. Raises OSError when a port is taken."""
-    if config.port + config.shape.hosts - 1 > 65535:
+    if config.port + config.count - 1 > 65535:
         raise OSError("the last port would be over 65535")
     fakes = _Fakes(config)
     app = web.Application()
@@ -89,7 +101,7 @@ async def fake_exporters(config: FakeConfig) -> AsyncIterator[list[Exporter]]:
     await runner.setup()
     try:
         found = []
-        for number, (host, kind) in enumerate(zip(fakes.hosts, fakes.kinds, strict=True)):
+        for number, (host, kind) in enumerate(fakes.exporters):
             site = web.SockSite(runner, socket.create_server((config.host, config.port and config.port + number)))
             await site.start()
             port = runner.addresses[-1][1]

@@ -1,4 +1,4 @@
-"""The streamer of a live source: what the source gives goes into the spool about each second, and from there to the broker.
+"""The streamer of a live source: what the source gives goes into the spool twice a second, and from there to the broker.
 
 Unlike a file, a source that runs on cannot be asked again: so nothing that the broker's absence or our own end touches is only in
 memory, but what came in since the last flush.
@@ -21,7 +21,7 @@ from ingest.broker_address import BrokerAddress
 from ingest.dead_letters import DeadLetters
 from ingest.errors import StateError
 from ingest.outage import Outage
-from ingest.report import Report
+from ingest.report import Report, report_often
 from ingest.samples import RefusedRow, Sample
 from ingest.sender import Sender
 from ingest.spool import Spool
@@ -38,13 +38,15 @@ T = TypeVar("T")
 # Counted beside the readings' reasons: readings that were given up since the spool, or the disk, was full.
 SPOOL_FULL = "spool_full"
 
-FLUSH_SECONDS = 1.0
+# How old readings may get before they are on the disk and on their way.
+FLUSH_SECONDS = 0.5
 DRAIN_SECONDS = 7.0
 # With the broker away there is nothing to wait for: the spool keeps it all.
 DRAIN_SECONDS_AWAY = 1.0
 # For what was gathered last, when the time to drain is over.
 FINISH_SECONDS = 1.5
-REPORT_SECONDS = 60.0
+# A disk that takes so long for one call hangs.
+STUCK_SECONDS = 60.0
 # What may wait in memory while the disk takes nothing; some 100 bytes each.
 MOST_IN_MEMORY = 2_000_000
 
@@ -94,7 +96,7 @@ class LiveStreamer:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="spool")
         self._dead_letters = DeadLetters(config.state_dir, f"streamer-{config.instance_id}")
         self._disk = Outage("the spool's disk")
-        self._report = Report()
+        self._report = Report(refresh=self._refresh)
         self._gathered: list[Sample] = []
         self._counts: Counter[str] = Counter()
         self._batches_made = 0
@@ -114,13 +116,18 @@ class LiveStreamer:
     @property
     def report(self) -> Report:
         """How far it has come, as of now."""
+        return self._report.now()
+
+    def _refresh(self) -> None:
         report = self._report
         uplink = self._sender.uplink
         report.sent, report.batches = uplink.readings_answered, uplink.batches_answered
         report.waiting = self._spool.waiting
         oldest = self._spool.oldest_since or (self._since if self._gathered else None)
         report.behind_s = 0.0 if oldest is None else max(0.0, time.time() - oldest)
-        return report
+        report.spool_bytes = self._spool.size_bytes
+        report.connected = uplink.connected
+        report.trouble = [*uplink.trouble, *self._disk.trouble]
 
     async def run(self) -> Report:
         """Stream until ``stop``, or once; then what was read is sent, for some seconds at most: the spool keeps the rest.
@@ -136,7 +143,7 @@ class LiveStreamer:
                 seconds_away=DRAIN_SECONDS_AWAY,
                 connected=lambda: self._sender.uplink.connected,
             )
-            await first_of(self._work(), self._sender.run(), self._flush_often(), self._report_often(), deadline)
+            await first_of(self._work(), self._sender.run(), self._flush_often(), report_often(self._report), deadline)
             await self._finish_flushing()
             report = self.report
             logger.info("%s: %s", "stopped" if self._stop.is_set() else "done", report.line())
@@ -247,11 +254,6 @@ class LiveStreamer:
         except (BrokerError, OSError) as error:
             logger.debug("the spool's housekeeping: %s", error)
 
-    async def _report_often(self) -> None:
-        while True:
-            await asyncio.sleep(REPORT_SECONDS)
-            logger.info("%s", self.report.line())
-
     def _note_given_up(self, batches: int, readings: int, why: str) -> None:
         logger.warning("%s: gave up the oldest %d batches (%d readings)", why, batches, readings)
         self._count_given_up(readings)
@@ -261,4 +263,5 @@ class LiveStreamer:
         self._report.refused[SPOOL_FULL] += readings
 
     async def _in_spool(self, call: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, call, *arguments)
+        with self._report.watch.doing("a call to the spool's disk", STUCK_SECONDS):
+            return await asyncio.get_running_loop().run_in_executor(self._worker, call, *arguments)

@@ -1,93 +1,96 @@
-"""A streamer's own /health and /metrics: what it has done, how far it is behind, how its exporters are doing."""
+"""/health, /ready and /metrics of a streamer or collector of their own, where METRICS_ADDR says so."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from aiohttp import web
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from ingest.errors import SourceError
-from ingest.report import Report
-from ingest.scraper import TargetStatus
 
-_PREFIX = "gpu_telemetry_streamer"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Address(Protocol):
+    """Where to listen."""
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
+
+
+class Monitored(Protocol):
+    """What a service tells of itself."""
+
+    def stuck(self) -> list[str]:
+        """What hangs inside it, so that only a restart would help: one text each."""
+
+    def trouble(self) -> list[str]:
+        """What it waits for (a broker, a store) and would go on with by itself: one text each."""
+
+    async def figures(self) -> Iterable[Metric]:
+        """Its figures, as they are now."""
 
 
 @asynccontextmanager
-async def monitoring(
-    host: str, port: int, report: Callable[[], Report], statuses: Mapping[str, TargetStatus]
-) -> AsyncIterator[int]:
-    """Answer inside the block; gives the port. Raises SourceError when the address is taken."""
+async def monitoring(address: Address, service: Monitored) -> AsyncIterator[int]:
+    """Answer inside the block; gives the port.
 
-    async def metrics(request: web.Request) -> web.Response:
-        return web.Response(text=render(report(), statuses), headers={"Content-Type": "text/plain; version=0.0.4"})
+    /health is 503 when something is stuck, and says ``degraded`` with status 200 while a partner is away: a restart would not
+    bring that back. /ready is 503 in both cases. Raises SourceError when the address cannot be listened on.
+    """
 
     async def health(request: web.Request) -> web.Response:
-        return web.json_response({"status": "healthy"})
+        stuck, trouble = service.stuck(), service.trouble()
+        status = "unhealthy" if stuck else "degraded" if trouble else "healthy"
+        return web.json_response({"status": status, "reasons": stuck + trouble}, status=503 if stuck else 200)
+
+    async def ready(request: web.Request) -> web.Response:
+        reasons = service.stuck() + service.trouble()
+        return web.json_response(
+            {"status": "not ready" if reasons else "ready", "reasons": reasons}, status=503 if reasons else 200
+        )
+
+    async def metrics(request: web.Request) -> web.Response:
+        return web.Response(body=render(await service.figures()), headers={"Content-Type": CONTENT_TYPE})
 
     app = web.Application()
-    app.router.add_get("/metrics", metrics)
-    app.router.add_get("/health", health)
+    app.add_routes([web.get("/health", health), web.get("/ready", ready), web.get("/metrics", metrics)])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, host, port).start()
+            await web.TCPSite(runner, address.host, address.port).start()
         except OSError as error:
             raise SourceError(
-                f"METRICS_ADDR (--metrics-addr): cannot listen on {host}:{port}: {error.strerror}"
+                f"METRICS_ADDR (--metrics-addr): cannot listen on {address.host}:{address.port}: {error.strerror}"
             ) from error
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
 
 
-def render(report: Report, statuses: Mapping[str, TargetStatus]) -> str:
-    """All of it as Prometheus reads it."""
-    lines = [
-        *_metric("readings_read_total", "counter", "Readings that the source gave.", {"": report.read}),
-        *_metric("readings_sent_total", "counter", "Readings that the broker answered.", {"": report.sent}),
-        *_metric(
-            "readings_refused_total",
-            "counter",
-            "Readings and rows turned away, by reason.",
-            {f'{{reason="{reason}"}}': count for reason, count in sorted(report.refused.items())},
-        ),
-        *_metric("batches_waiting", "gauge", "Batches that the broker has not answered.", {"": report.waiting}),
-        *_metric("behind_seconds", "gauge", "Age of the oldest reading not answered.", {"": round(report.behind_s, 3)}),
-    ]
-    if statuses:
-        told = {f'{{target="{_escaped(url)}"}}': status for url, status in statuses.items()}
-        lines += _metric(
-            "target_up",
-            "gauge",
-            "Whether the last scrape was good.",
-            {key: int(bool(one.up)) for key, one in told.items()},
-        )
-        lines += _metric(
-            "target_scrape_duration_seconds",
-            "gauge",
-            "How long the last scrape took.",
-            {key: round(one.duration_s, 6) for key, one in told.items()},
-        )
-        lines += _metric(
-            "target_samples", "gauge", "Readings of the last scrape.", {key: one.samples for key, one in told.items()}
-        )
-        lines += _metric(
-            "target_failures_total", "counter", "Scrapes that failed.", {key: one.failures for key, one in told.items()}
-        )
-    return "\n".join(lines) + "\n"
+def render(figures: Iterable[Metric]) -> bytes:
+    """Figures as Prometheus reads them, and what the process takes of the machine."""
+    registry = CollectorRegistry()
+    registry.register(_Given(figures))
+    ProcessCollector(registry=registry)
+    return generate_latest(registry)
 
 
-def _metric(name: str, kind: str, text: str, values: Mapping[str, float]) -> list[str]:
-    full = f"{_PREFIX}_{name}"
-    return [
-        f"# HELP {full} {text}",
-        f"# TYPE {full} {kind}",
-        *[f"{full}{labels} {value}" for labels, value in values.items()],
-    ]
+class _Given(Collector):
+    def __init__(self, figures: Iterable[Metric]) -> None:
+        self._figures = figures
 
+    def describe(self) -> list[Metric]:
+        return []
 
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    def collect(self) -> Iterator[Metric]:
+        yield from self._figures

@@ -17,17 +17,26 @@ class Outage:
     def __init__(self, partner: str) -> None:
         self.partner = partner
         self._kind = ""
+        self._text = ""
         self._since = 0.0
+
+    @property
+    def trouble(self) -> list[str]:
+        """What is wrong and since when, as one text; none while all is well."""
+        if not self._kind:
+            return []
+        return [f"{self.partner}: {self._text}, for {spell_duration(time.monotonic() - self._since)}"]
 
     def begin(self, error: Exception) -> None:
         """Say what is wrong, unless it is the same kind of trouble as before."""
         # A connection that breaks and one that cannot be made again are the same trouble.
         kind = "away" if isinstance(error, (BrokerUnavailable, ConnectionLost)) else type(error).__name__
+        self._text = one_line(error)
         if not self._kind:
             self._since = time.monotonic()
         if kind != self._kind:
             self._kind = kind
-            logger.warning("%s: %s: waiting, and going on when it is back", self.partner, one_line(error))
+            logger.warning("%s: %s: waiting, and going on when it is back", self.partner, self._text)
 
     def end(self) -> None:
         """Say that the partner is back, if it was away."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ingest.errors import StateError
@@ -26,6 +27,7 @@ class Gathering:
     line: int
     shift_ns: int
     unanswered: int = 0
+    since: float = field(default_factory=time.monotonic)
 
 
 class Positions:
@@ -42,6 +44,16 @@ class Positions:
         self._lock = threading.Lock()
         self._finished = False
         self._failing = False
+
+    @property
+    def reached(self) -> Gathering | None:
+        """The last gathering up to which everything is answered."""
+        return self._reached
+
+    @property
+    def oldest(self) -> Gathering | None:
+        """The first gathering that is not answered."""
+        return self._open[0] if self._open else None
 
     def add(self, gathering: Gathering) -> None:
         """A gathering is about to be published."""

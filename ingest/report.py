@@ -1,16 +1,46 @@
-"""What a streamer has done so far, for its log and its /metrics."""
+"""What a streamer has done so far and what is before it, for its log, its /health and its /metrics."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ingest.timestamps import spell_duration
+from ingest.watch import Watch
+
+logger = logging.getLogger(__name__)
+
+REPORT_SECONDS = 60.0
+
+
+class Backlog(NamedTuple):
+    """What of the captures is not answered yet: bytes of their files, about how many rows that is, and how many seconds it takes at
+    the pace so far (None while there is none)."""
+
+    bytes: int
+    rows: int
+    seconds: float | None
+
+    def __str__(self) -> str:
+        left = "" if self.seconds is None else f", {spell_duration(self.seconds)} at this pace"
+        return f"{self.bytes / 1e6:,.1f} MB to go (about {self.rows:,} rows{left})"
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(slots=True)
 class Report:
-    """Readings by what became of them. ``behind_s``: how old the oldest reading is that the broker has not answered."""
+    """Readings by what became of them. ``behind_s``: for how long the oldest reading waits that the broker has not answered.
+
+    ``backlog`` is None for live sources, and for captures whose end is not known. ``trouble`` is what the streamer waits for.
+    ``refresh`` is whoever works now: it brings up to date what changes by itself.
+    """
 
     read: int = 0
     sent: int = 0
@@ -18,6 +48,18 @@ class Report:
     waiting: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     behind_s: float = 0.0
+    backlog: Backlog | None = None
+    later_bytes: int = 0  # of captures whose turn has not come
+    spool_bytes: int | None = None
+    connected: bool = False
+    trouble: list[str] = field(default_factory=list)
+    watch: Watch = field(default_factory=Watch)
+    refresh: Callable[[], None] = _nothing
+
+    def now(self) -> Report:
+        """Itself, up to date."""
+        self.refresh()
+        return self
 
     def line(self) -> str:
         """All of it on one line."""
@@ -26,8 +68,17 @@ class Report:
             parts.append("refused: " + self.reasons())
         if self.waiting:
             parts.append(f"{self.waiting} batches waiting, {spell_duration(self.behind_s)} behind")
+        if self.backlog is not None and self.backlog.bytes:
+            parts.append(str(self.backlog))
         return "; ".join(parts)
 
     def reasons(self) -> str:
         """The refused, by reason."""
         return ", ".join(f"{reason} {count}" for reason, count in sorted(self.refused.items()))
+
+
+async def report_often(report: Report) -> None:
+    """A line in the log now and then, until cancelled."""
+    while True:
+        await asyncio.sleep(REPORT_SECONDS)
+        logger.info("%s", report.now().line())

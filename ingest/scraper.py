@@ -30,7 +30,7 @@ _ACCEPT = "text/plain;version=0.0.4, application/openmetrics-text;version=1.0.0;
 # Share of the interval by which a scrape may come late, so that many streamers and exporters do not fall into step.
 _JITTER = 0.05
 # Of one exporter: lines that are bad in each scrape are kept as a dead letter once.
-_MOST_REMEMBERED = 10_000
+_MOST_REMEMBERED = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class ScrapeConfig:
 
 @dataclass(slots=True)
 class TargetStatus:
-    """How an exporter is doing. ``up`` is None before its first answer; ``since`` is the Unix time of the last change."""
+    """How an exporter is doing. ``up`` is None before its first answer."""
 
     up: bool | None = None
     duration_s: float = 0.0
@@ -63,7 +63,7 @@ class _Watched:
     target: Target
     exposition: Exposition
     status: TargetStatus = field(default_factory=TargetStatus)
-    buried: set[tuple[str, str]] = field(default_factory=set)
+    buried: set[int] = field(default_factory=set)
 
 
 class ScrapeFailed(Exception):
@@ -220,7 +220,7 @@ def _new_ones(watched: _Watched, scraped: Scraped) -> list[RefusedRow]:
     if len(watched.buried) > _MOST_REMEMBERED:
         watched.buried.clear()
     for row in scraped.refused:
-        key = (row.reason, row.raw.rpartition("}")[0] or row.raw)
+        key = hash((row.reason, row.raw.rpartition("}")[0] or row.raw))
         if key not in watched.buried:
             watched.buried.add(key)
             fresh.append(row)

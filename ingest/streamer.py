@@ -10,10 +10,12 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ingest.broker_address import BrokerAddress
 from ingest.csv_source import Chunk, CsvSource
@@ -23,6 +25,7 @@ from ingest.pacing import Pacer, SpeedPacer
 from ingest.positions import Gathering, Positions
 from ingest.progress import Progress, progress_bar
 from ingest.publisher import Batch, Publisher
+from ingest.report import Backlog, Report, report_often
 from ingest.resume import ResumeStore
 from ingest.shards import WHOLE, Shard
 from ingest.tasks import all_of, drain_deadline, first_of, pause
@@ -35,6 +38,8 @@ from readings.times import SECOND, format_time
 
 logger = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
 # Readings gathered before they are ordered and cut. Captures are sorted by metric: the more is gathered, the more of a
 # GPU's metrics share a point.
 GATHER_READINGS = 50_000
@@ -44,6 +49,8 @@ DRAIN_SECONDS = 7.0
 DRAIN_SECONDS_AWAY = 1.0
 CLOCK_SLACK_NS = 300 * SECOND
 FOLLOW_SECONDS = 0.25
+# A disk that takes so long for one block of a capture hangs.
+STUCK_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +72,7 @@ class StreamConfig:
     follow: bool = False
     speed: float = 0.0
     last_ns: int | None = None  # the newest time, where that is of more than this capture
+    position_of: str = ""  # the capture under whose name the position is kept, where that is another one
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,7 @@ class StreamTotals:
     refused: Counter[str]
     unanswered: int
     done: bool
+    inode: int  # of the file, whatever its name is by now
 
 
 class _Portion(NamedTuple):
@@ -86,12 +95,12 @@ class _Portion(NamedTuple):
     shift_ns: int
 
 
-async def stream(config: StreamConfig, stop: asyncio.Event) -> StreamTotals:
+async def stream(config: StreamConfig, stop: asyncio.Event, report: Report | None = None) -> StreamTotals:
     """Stream a capture until its end, or until ``stop``: then what was read is drained, for some seconds at most.
 
-    Raises SourceError, StateError or BrokerRefusal.
+    Adds to ``report`` what it does. Raises SourceError, StateError or BrokerRefusal.
     """
-    store = ResumeStore(config.state_dir, config.instance_id, config.csv_path)
+    store = ResumeStore(config.state_dir, config.instance_id, config.position_of or config.csv_path)
     await asyncio.to_thread(store.prepare)
     source = await asyncio.to_thread(
         CsvSource.open,
@@ -103,7 +112,7 @@ async def stream(config: StreamConfig, stop: asyncio.Event) -> StreamTotals:
     )
     try:
         with progress_bar(source.size, source.name) as progress:
-            return await Streamer(config, source, store, stop, progress).run()
+            return await Streamer(config, source, store, stop, progress, report or Report()).run()
     finally:
         source.close()
 
@@ -125,13 +134,23 @@ class Streamer:
     """One run over one open source."""
 
     def __init__(
-        self, config: StreamConfig, source: CsvSource, store: ResumeStore, stop: asyncio.Event, progress: Progress
+        self,
+        config: StreamConfig,
+        source: CsvSource,
+        store: ResumeStore,
+        stop: asyncio.Event,
+        progress: Progress,
+        report: Report,
     ) -> None:
         self._config = config
         self._source = source
         self._store = store
         self._stop = stop
         self._progress = progress
+        self._report = report
+        self._sent_before, self._batches_before = report.sent, report.batches
+        self._began = time.monotonic()
+        self._start_position = 0
         self._positions = Positions(store, source, config.timestamps)
         self._publisher = Publisher(
             lambda: config.broker.connect(config.instance_id), self._positions.check, broker=config.broker.partner
@@ -144,12 +163,20 @@ class Streamer:
         self._at_end = False
         self._refused: Counter[str] = Counter()
         self._batches_made = 0
+        # One thread for all large pieces of work: each further one would keep memory of its own.
+        self._thread = ThreadPoolExecutor(1, "capture")
 
     async def run(self) -> StreamTotals:
         """Stream, and keep or clear the position at the end."""
         config = self._config
         logger.info("streaming %s to %s as %s", config.csv_path, config.broker, config.instance_id)
         await self._begin()
+        self._began, self._start_position = time.monotonic(), self._source.position
+        self._report.refresh = self._refresh
+        if config.follow or config.position_of:
+            # It may be rotated before anything of it was sent: from the first moment it is known which file it was.
+            self._positions.add(Gathering(self._source.position, self._source.line, self._stamper.choice.shift_ns))
+            self._positions.check()
         # The work itself comes first: when the time to drain runs out in the same moment, it counts as finished.
         deadline = drain_deadline(
             self._stop,
@@ -157,16 +184,44 @@ class Streamer:
             seconds_away=DRAIN_SECONDS_AWAY,
             connected=lambda: self._publisher.uplink.connected,
         )
-        ended = await first_of(self._work(), self._publisher.run(), self._positions.keep(), deadline)
+        try:
+            ended = await first_of(
+                self._work(), self._publisher.run(), self._positions.keep(), report_often(self._report), deadline
+            )
+        finally:
+            self._thread.shutdown(wait=False)
         drained = ended == 0
         done = drained and self._at_end
         try:
             await asyncio.to_thread(self._positions.finish, done=done)
         except StateError as error:
             logger.error("%s", error)
-        return self._report(done=done, drained=drained)
+        self._refresh()
+        self._report.refresh = lambda: None  # the file is closed now
+        return self._tell(done=done, drained=drained)
 
-    def _report(self, *, done: bool, drained: bool) -> StreamTotals:
+    def _refresh(self) -> None:
+        report, uplink, oldest = self._report, self._publisher.uplink, self._positions.oldest
+        report.sent = self._sent_before + uplink.readings_answered
+        report.batches = self._batches_before + uplink.batches_answered
+        report.waiting = self._publisher.unanswered
+        report.behind_s = 0.0 if oldest is None else time.monotonic() - oldest.since
+        report.backlog = self._backlog()
+        report.connected = uplink.connected
+        report.trouble = uplink.trouble
+
+    def _backlog(self) -> Backlog | None:
+        reached = self._positions.reached
+        position, line = (self._start_position, 0) if reached is None else (reached.position, reached.line)
+        left = self._source.bytes_after(position)
+        if left is None:
+            return None
+        left += self._report.later_bytes
+        done = position - self._start_position
+        seconds = left * (time.monotonic() - self._began) / done if done > 0 and left else None
+        return Backlog(left, left * line // position if position else 0, seconds)
+
+    def _tell(self, *, done: bool, drained: bool) -> StreamTotals:
         publisher = self._publisher
         totals = StreamTotals(
             publisher.uplink.readings_answered,
@@ -174,6 +229,7 @@ class Streamer:
             self._refused,
             publisher.unanswered,
             done,
+            self._source.inode,
         )
         logger.info(
             "%s: %d readings in %d batches sent and answered",
@@ -186,6 +242,8 @@ class Streamer:
             logger.warning("rows refused or remarked on: %s; see %s", reasons, self._dead_letters.path)
         if not drained:
             logger.warning("%d batches are not answered: they are sent again at the next start", totals.unanswered)
+        if not done and self._report.backlog is not None:
+            logger.info("%s: the next start goes on there", self._report.backlog)
         return totals
 
     async def _begin(self) -> None:
@@ -240,15 +298,17 @@ class Streamer:
             rest = self._config.collect_interval - (time.monotonic() - began)
             if await pause(self._stop, max(rest, 0.0)):
                 break
-            await asyncio.to_thread(self._source.rewind)
+            await self._in_thread(self._source.rewind)
             await self._choose_times()
         await self._buffer.put(None)
 
     async def _collect_once(self, pacer: Pacer | SpeedPacer) -> bool:
         """One pass over the source; says whether it came to the end."""
         while not self._stop.is_set():
-            portion = await asyncio.to_thread(self._read, pacer.chunk)
+            with self._report.watch.doing(f"a read of {self._source.path}", STUCK_SECONDS):
+                portion = await self._in_thread(self._read, pacer.chunk)
             self._progress.at(portion.chunk.position)
+            self._report.read += portion.columns.size
             await self._buffer.put(portion)
             if portion.chunk.done:
                 if not self._config.follow or await asyncio.to_thread(self._source.has_ended):
@@ -289,7 +349,7 @@ class Streamer:
 
     def _keep_refused(self, chunk: Chunk) -> None:
         now = format_time(time.time_ns())
-        head = {"time": now, "source": self._source.path}
+        head = {"time": now, "source": self._source.path, "header": self._source.header_line}
         self._dead_letters.write({**head, **row._asdict()} for row in chunk.refused)
         for row in chunk.refused:
             logger.debug("line %d refused: %s: %s", row.line, row.reason, row.detail)
@@ -324,6 +384,7 @@ class Streamer:
             gathered += portion.columns.size
         if last is not None:
             self._refused.update(counts)
+            self._report.refused.update(counts)
             await self._put_all(parts, Gathering(last.chunk.position, last.chunk.line, last.shift_ns), counts)
         return more
 
@@ -331,7 +392,7 @@ class Streamer:
         return portion.chunk.done and not self._config.follow
 
     async def _put_all(self, parts: list[Columns], gathering: Gathering, counts: Counter[str]) -> None:
-        blocks = await asyncio.to_thread(lambda: list(blocks_of(parts, self._config.batch_size)))
+        blocks = await self._in_thread(lambda: list(blocks_of(parts, self._config.batch_size)))
         if not blocks and counts:
             blocks = [PointBlock([], [], [])]  # nothing but what was refused
         collected_at = format_time(time.time_ns())
@@ -347,3 +408,6 @@ class Streamer:
             )
         gathering.unanswered -= 1
         self._positions.check()
+
+    async def _in_thread(self, call: Callable[..., Result], *args: object) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)

@@ -129,42 +129,69 @@ class Ahead:
         self.whole_lines = whole_lines  # a line without its end is still being written: it is given when it is whole
         self._file = file
         self._ahead = b""
+        self._at = 0  # how much of that was given again
         self._position = 0
 
     def read(self, size: int) -> bytes:
         """Up to ``size`` bytes; fewer only at the end."""
-        data = self._ahead[:size]
-        self._ahead = self._ahead[size:]
+        data = self._take(size)
         if len(data) < size:
-            data += self._file.read(size - len(data))
-        self._position += len(data)
+            rest = self._file.read(size - len(data))
+            self._position += len(rest)
+            data += rest
         return data
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill the buffer, or less of it only at the end; says how much."""
+        data = self._take(len(buffer))
+        size = len(data)
+        buffer[:size] = data
+        while size < len(buffer):
+            count = self._file.readinto(buffer[size:])  # type: ignore[attr-defined]
+            if not count:
+                break
+            self._position += count
+            size += count
+        return size
 
     def read_some(self, size: int) -> bytes:
         """What there is at once, up to ``size`` bytes; nothing only at the end."""
-        if not self._ahead:
-            self._ahead = self._file.read1(size) if isinstance(self._file, io.BufferedReader) else self._file.read(size)
-        return self.read(min(size, len(self._ahead)))
+        data = self._take(size)
+        if not data:
+            data = self._file.read1(size) if isinstance(self._file, io.BufferedReader) else self._file.read(size)
+            self._position += len(data)
+        return data
 
     def readline(self, limit: int) -> bytes:
         """One line, of ``limit`` bytes at most."""
-        ahead = self._ahead
-        if not ahead:
-            line = self._file.readline(limit)
+        if self._at < len(self._ahead):
+            end = self._ahead.find(b"\n", self._at, self._at + limit) + 1
+            line = self._take(end - self._at if end else limit)
         else:
-            end = ahead.find(b"\n", 0, limit) + 1 or min(limit, len(ahead))
-            line, self._ahead = ahead[:end], ahead[end:]
-            if not self._ahead and not line.endswith(b"\n") and len(line) < limit:
-                line += self._file.readline(limit - len(line))
-        self._position += len(line)
+            line = b""
+        if not line.endswith(b"\n") and len(line) < limit:
+            rest = self._file.readline(limit - len(line))
+            self._position += len(rest)
+            line += rest
         if self.whole_lines and not line.endswith(b"\n") and len(line) < limit:
             self.push(line)
             return b""
         return line
 
+    def _take(self, size: int) -> bytes:
+        data = self._ahead[self._at : self._at + size]
+        self._at += len(data)
+        self._position += len(data)
+        if self._at == len(self._ahead):
+            self._ahead, self._at = b"", 0
+        return data
+
     def push(self, data: bytes) -> None:
         """Give these bytes again, which were the last ones given."""
-        self._ahead = data + self._ahead
+        if len(data) <= self._at:
+            self._at -= len(data)
+        else:
+            self._ahead, self._at = data + self._ahead[self._at :], 0
         self._position -= len(data)
 
     def tell(self) -> int:
@@ -175,7 +202,7 @@ class Ahead:
         """Go on there."""
         if position == self._position:
             return
-        self._ahead = b""
+        self._ahead, self._at = b"", 0
         self._file.seek(position)
         self._position = position
 
@@ -208,6 +235,12 @@ def open_capture(path: str) -> BinaryIO:
 def is_packed(file: object) -> bool:
     """Whether positions in it are not positions in a file."""
     return isinstance(getattr(file, "raw", None), Unpacked)
+
+
+def packed_share(file: object) -> float:
+    """How many bytes of its file a byte of what it holds takes, on average so far; 1 where it is not compressed."""
+    raw = getattr(file, "raw", None)
+    return raw.packed_position() / max(raw.tell(), 1) if isinstance(raw, Unpacked) else 1.0
 
 
 def is_truncated(file: object) -> bool:

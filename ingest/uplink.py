@@ -26,6 +26,11 @@ class Uplink:
         self._connect = connect
         self._outage = Outage(broker)
 
+    @property
+    def trouble(self) -> list[str]:
+        """That the broker is away, and since when."""
+        return self._outage.trouble
+
     def note_answered(self, readings: int) -> None:
         """The broker has one more batch, of so many readings: so it is there."""
         self.batches_answered += 1

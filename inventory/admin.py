@@ -1,7 +1,9 @@
-"""The inventory in Django's admin: to look at and to search. What readings tell is never edited or deleted by hand."""
+"""The inventory in Django's admin: to look at and to search. What readings tell is never edited by hand; what is no longer there can be
+removed."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,18 +19,20 @@ from django.utils.timezone import localtime
 
 from inventory.admin_tables import UNKNOWN, shown_exactly, shown_memory, shown_metric, table
 from inventory.board import MEMORY_USED, POWER, TEMPERATURE, UTILISATION
-from inventory.models import GPU, CollectorStatus, Host, Placement
+from inventory.models import GPU, CollectorStatus, Host, Placement, Residence
 from inventory.queries import in_state, latest_readings, stale_before
+from inventory.removal import gpus_of, remove_gpus, remove_hosts, with_instances
 from readings.times import format_time
 
 # How many rows of history a GPU's page shows; the rest is behind a link.
 MOST_HISTORY = 20
+MOST_REMOVED_SHOWN = 200
 
 
 class ReadOnlyAdmin(admin.ModelAdmin[Any]):
     """Pages without a form and without any way to add or delete."""
 
-    actions = None
+    actions: Sequence[str] | None = None
     list_per_page = 100
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -39,6 +43,37 @@ class ReadOnlyAdmin(admin.ModelAdmin[Any]):
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
+
+
+class RemovableAdmin(ReadOnlyAdmin):
+    """Pages from which rows can be removed, after a page that shows all that goes with them."""
+
+    actions = ()
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return admin.ModelAdmin.has_delete_permission(self, request, obj)
+
+    def goes_with(self, objs: Iterable[Any]) -> list[GPU]:
+        """All GPUs that removing these rows removes."""
+        raise NotImplementedError
+
+    def get_deleted_objects(
+        self, objs: Iterable[Any], request: HttpRequest
+    ) -> tuple[list[Any], dict[str, int], set[str], list[str]]:
+        """What the page that asks shows. Django would count each row of history, and is not asked whether that may go."""
+        gpus = self.goes_with(objs)
+        counts = {
+            "GPUs": len(gpus),
+            "residences": Residence.objects.filter(gpu__in=gpus).count(),
+            "placements": Placement.objects.filter(gpu__in=gpus).count(),
+        }
+        lines = [
+            f"{gpu.host or UNKNOWN} · {UNKNOWN if gpu.index is None else gpu.index} · {gpu.pk} (last seen {_shown_time(gpu.last_seen)})"
+            for gpu in gpus[:MOST_REMOVED_SHOWN]
+        ]
+        if len(gpus) > len(lines):
+            lines.append(f"… and {len(gpus) - len(lines)} more")
+        return lines, counts, set(), []
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -70,7 +105,7 @@ class KindFilter(admin.SimpleListFilter):
 
 
 @admin.register(GPU)
-class GPUAdmin(ReadOnlyAdmin):
+class GPUAdmin(RemovableAdmin):
     """GPUs and MIG instances with their newest readings."""
 
     list_display = (
@@ -94,12 +129,12 @@ class GPUAdmin(ReadOnlyAdmin):
     search_help_text = "uuid, host, model or pod"
     fieldsets = (
         (None, {"fields": ("id", "uuid", "mig_id", "mig_profile", "model_name", "driver_version", "device")}),
-        ("Where", {"fields": ("host", "index", "first_seen", "last_seen", "state", "boards", "residences")}),
+        ("Where", {"fields": ("host", "index", "first_seen", "last_seen", "state", "boards", "residences", "slot")}),
         ("Readings", {"fields": ("readings",)}),
         ("What runs", {"fields": ("namespace", "pod", "container", "placements")}),
         ("Labels", {"fields": ("label_table",), "classes": ("collapse",)}),
     )
-    readonly_fields = ("state", "boards", "residences", "readings", "placements", "label_table")
+    readonly_fields = ("state", "boards", "residences", "slot", "readings", "placements", "label_table")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[GPU]:
         cutoff = _cutoff(request)
@@ -108,6 +143,15 @@ class GPUAdmin(ReadOnlyAdmin):
             stale = ExpressionWrapper(in_state("stale", cutoff), output_field=BooleanField())
         gpus: QuerySet[GPU] = super().get_queryset(request)
         return gpus.annotate(stale=stale).select_related("host")
+
+    def goes_with(self, objs: Iterable[GPU]) -> list[GPU]:
+        return with_instances(objs)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[GPU]) -> None:
+        remove_gpus(queryset)
+
+    def delete_model(self, request: HttpRequest, obj: GPU) -> None:
+        remove_gpus([obj])
 
     @admin.display(description="GPU", ordering="id")
     def short_id(self, gpu: GPU) -> SafeString:
@@ -170,6 +214,18 @@ class GPUAdmin(ReadOnlyAdmin):
         ]
         return table(("Host", "Index", "Since", "Until"), rows)
 
+    @admin.display(description="others in its slot")
+    def slot(self, gpu: GPU) -> SafeString | str:
+        """Which GPUs this one has replaced there, or was replaced by; the newest first."""
+        if gpu.host_id is None or gpu.index is None:
+            return UNKNOWN
+        others = Residence.objects.filter(host=gpu.host_id, index=gpu.index, gpu__mig_id="").exclude(gpu__uuid=gpu.uuid)
+        rows = [
+            (_gpu_link(each.gpu), _shown_time(each.since), _shown_time(each.until or each.gpu.last_seen))
+            for each in others.select_related("gpu")[:MOST_HISTORY]
+        ]
+        return table(("GPU", "First seen there", "Last seen there"), rows)
+
     @admin.display(description="has run")
     def placements(self, gpu: GPU) -> SafeString | str:
         newest = [
@@ -184,7 +240,7 @@ class GPUAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Host)
-class HostAdmin(ReadOnlyAdmin):
+class HostAdmin(RemovableAdmin):
     """Hosts with the number of their physical GPUs."""
 
     list_display = ("name", "gpu_count", "reporting", "stale", "first_seen", "last_seen")
@@ -198,6 +254,15 @@ class HostAdmin(ReadOnlyAdmin):
         stale = Count("gpus", filter=physical & in_state("stale", cutoff, "gpus__"))
         hosts: QuerySet[Host] = super().get_queryset(request)
         return hosts.annotate(counted=Count("gpus", filter=physical), counted_stale=stale)
+
+    def goes_with(self, objs: Iterable[Host]) -> list[GPU]:
+        return gpus_of(objs)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Host]) -> None:
+        remove_hosts(queryset)
+
+    def delete_model(self, request: HttpRequest, obj: Host) -> None:
+        remove_hosts([obj])
 
     @admin.display(description="GPUs", ordering="counted")
     def gpu_count(self, host: Any) -> SafeString:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from inventory.models import GPU, Host
 from inventory.seen import NOTHING, Seen, Stay
+from readings.catalogue import is_counter
 
 _NONE: frozenset[str] = frozenset()
 
@@ -27,6 +28,17 @@ def merge_seen(row: GPU, seen: Seen, hosts: Mapping[str, Host]) -> Set[str]:
         changed |= _set(row, "labels", seen.labels)
     changed |= _merge_pod(row, seen.stays, last_seen)
     return changed | _merge_latest(row, seen)
+
+
+def counter_resets(row: GPU, seen: Seen) -> int:
+    """How many counters stand lower now than in the row, which was read before: they began again."""
+    latest = row.latest
+    count = 0
+    for name, (value, time_ns) in seen.latest.items():
+        if is_counter(name):
+            known = latest.get(name)
+            count += known is not None and time_ns > known[1] and value < known[0]
+    return count
 
 
 def _merge_place(row: GPU, stays: list[Stay], hosts: Mapping[str, Host], *, newer: bool) -> Set[str]:

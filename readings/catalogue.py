@@ -408,6 +408,8 @@ CATALOGUE: Mapping[str, MetricInfo] = MappingProxyType({metric.name: metric for 
 _CANONICAL = {alias: metric.name for metric in CATALOGUE.values() for alias in (metric.name, *metric.aliases)}
 
 
+_COUNTERS = frozenset(metric.name for metric in CATALOGUE.values() if metric.kind == "counter")
+
 # What a GPU has several of: the labels that tell which one a row is of.
 PART_LABELS = ("nvlink", "xid", "clock_event", "health_watch")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -446,6 +448,11 @@ def whole_of(name: str) -> str:
 def info(name: str) -> MetricInfo | None:
     """What is known of a metric, by its name, an alias or that of a part; None for a metric that is not in the catalogue."""
     return CATALOGUE.get(whole_of(canonical_name(name)))
+
+
+def is_counter(name: str) -> bool:
+    """Whether a stored metric, or its part, only grows until its GPU or driver starts again."""
+    return name in _COUNTERS or (":" in name and whole_of(name) in _COUNTERS)
 
 
 def unit_of(name: str) -> str:

@@ -16,6 +16,9 @@ _PAIR = re.compile(r'\s*([^\s=,{}"]+)\s*=\s*"([^"\\]*(?:\\.[^"\\]*)*)"\s*(?:,|$)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPED = {"n": "\n", '"': '"', "\\": "\\"}
 
+_NAME = '__name__="'
+_NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_: ")
+
 # Column <- the labels it is seen under, the preferred one first. With honorLabels=false Prometheus moves the workload's labels
 # to exported_*, and the plain ones are then the exporter's own pod.
 _COLUMNS: dict[str, tuple[str, ...]] = {
@@ -76,6 +79,29 @@ def parse_labels(text: str) -> dict[str, str]:
         if labels.setdefault(name, value) != value:
             raise ValueError(f"bad labels: {name} is given twice with different values")
     return {name: value for name, value in labels.items() if _says(value)}
+
+
+def without_name(text: str) -> str:
+    """The same labels without ``__name__``, in which the metrics of a GPU differ; as they are where it is not beyond doubt that
+    taking it out changes nothing else, and makes no bad labels good.
+
+    A quote that ends a value is not preceded by = or a blank (it would begin one) nor by a backslash: what stands after it is
+    a label by itself.
+    """
+    if text.startswith(_NAME):
+        start, value = 0, len(_NAME)
+    else:
+        start = text.find("," + _NAME)
+        value = start + 1 + len(_NAME)
+        if start < 2 or text[start - 1] != '"' or text[start - 2] in "=\\" or text[start - 2].isspace():
+            return text
+    end = text.find('"', value)
+    if end < 0 or text[end + 1 : end + 2] not in {"", ","} or not _NAME_CHARACTERS.issuperset(text[value:end]):
+        return text
+    if start:
+        return text[:start] + text[end + 1 :]
+    rest = text[end + 2 :]
+    return rest if not rest or rest[0].isalnum() else text
 
 
 def split_labels(labels: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from readings.model import PointBlock
+
 BLANK = "blank"
 NOT_AVAILABLE = "not_available"
 NON_FINITE = "non_finite"
@@ -17,6 +19,7 @@ NO_METRIC = "no_metric"
 LABEL_CONFLICT = "label_conflict"
 SHORT_ROW = "short_row"
 BAD_FIELD = "bad_field"
+COUNTER_RESET = "counter_reset"
 
 # Reason -> what it means, in the words of a user.
 REASONS = {
@@ -32,15 +35,18 @@ REASONS = {
     NO_METRIC: "no metric name",
     LABEL_CONFLICT: "the labels tell something else than the columns (the columns are taken)",
     SHORT_ROW: "fewer or more values than columns",
+    COUNTER_RESET: "a counter stood lower than before, as after a reload of the driver (the value is taken)",
     BAD_FIELD: "another field is missing, of the wrong kind or too long",
 }
 
 
 class Refusal(NamedTuple):
-    """One reading that was turned away. ``reason`` is a key of REASONS; ``detail`` is one line that shows what was wrong."""
+    """One reading that was turned away. ``reason`` is a key of REASONS; ``detail`` is one line that shows what was wrong; ``block``
+    is the reading itself, where it was one."""
 
     reason: str
     detail: str
+    block: PointBlock | None = None
 
 
 class Refused(ValueError):

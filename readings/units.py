@@ -33,7 +33,11 @@ def _to_mib(value: float) -> float:
 
 
 def _to_thousandths(value: float) -> float:
-    return round(value * 1000, 6)
+    return float(round(value * 1000))  # DCGM counts whole mJ: what is beside them is the multiplication's
+
+
+def _to_billionths(value: float) -> float:
+    return float(round(value * 1e9))
 
 
 def _to_percent(value: float) -> float:
@@ -49,6 +53,19 @@ _TOLD = {
     _DEV + "FB_USED_BYTES": Folded(_DEV + "FB_USED", _to_mib),
     _DEV + "FB_RESERVED_BYTES": Folded(_DEV + "FB_RESERVED", _to_mib),
     _DEV + "FB_CAPACITY_BYTES": Folded(_DEV + "FB_TOTAL", _to_mib),
+    _DEV + "MEMORY_UTIL_RATIO": Folded(_DEV + "MEM_COPY_UTIL", _to_percent),
+    _DEV + "NVLINK_THROUGHPUT_BYTES_PER_SECOND": Folded(_DEV + "NVLINK_BANDWIDTH_TOTAL", _to_millions),
+    **{
+        f"{_DEV}GPU_{new}_THROTTLE_SECONDS_TOTAL": Folded(f"{_DEV}{old}_VIOLATION", _to_billionths)
+        for new, old in (
+            ("POWER", "POWER"),
+            ("THERMAL", "THERMAL"),
+            ("SYNC_BOOST", "SYNC_BOOST"),
+            ("LIMIT", "BOARD_LIMIT"),
+            ("LOW_UTIL", "LOW_UTIL"),
+            ("RELIABILITY", "RELIABILITY"),
+        )
+    },
 }
 # Names that were there before 4.9, for the old unit: what they are in base units.
 _DEPENDS = {

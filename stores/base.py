@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from readings.model import PointBlock
+
+Aggregate = Literal["mean", "max", "min", "sum", "count", "last", "p50", "p95", "p99", "increase"]
+By = Literal["gpu", "host", "model", "namespace", "pod"]
 
 
 class StoreError(Exception):
@@ -26,6 +29,10 @@ class StoreUnavailable(StoreError):
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class TooMuch(StoreError):
+    """A query asks for more than one answer may hold; the text says of what, and the limit."""
 
 
 class Position(NamedTuple):
@@ -63,13 +70,67 @@ class Row(NamedTuple):
         return Position(self.time_ns, self.gpu, self.metric_name)
 
 
+class Origin(NamedTuple):
+    """What a reading is of: a Row but for its time and its value."""
+
+    metric_name: str
+    uuid: str
+    mig_id: str
+    gpu_id: int | None
+    device: str
+    model_name: str
+    hostname: str
+    container: str
+    pod: str
+    namespace: str
+
+    @property
+    def gpu(self) -> str:
+        """The GPU's identity (see readings.model.Gpu.id)."""
+        return f"{self.uuid}:{self.mig_id}" if self.mig_id else self.uuid
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """Rows in the order of a query, column by column, so that no object is made for each.
+
+    Row i was taken at ``times[i]`` (ns), is ``values[i]`` and is of ``origins[places[i]]``.
+    """
+
+    times: list[int]
+    values: list[float]
+    places: list[int]
+    origins: list[Origin]
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def cut(self, start: int, end: int | None) -> Portion:
+        """The rows from one place to another, as a slice."""
+        return Portion(self.times[start:end], self.values[start:end], self.places[start:end], self.origins)
+
+    def rows(self) -> list[Row]:
+        """The rows one by one."""
+        origins = self.origins
+        return [
+            Row(time_ns, origins[place][0], value, *origins[place][1:])
+            for time_ns, value, place in zip(self.times, self.values, self.places, strict=True)
+        ]
+
+    def position(self, row: int) -> Position:
+        """The cursor that continues after a row."""
+        origin = self.origins[self.places[row]]
+        return Position(self.times[row], origin.gpu, origin.metric_name)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadingsQuery:
     """Which rows. An empty tuple or None is no condition; several values of one field are alternatives.
 
     The range is [start_ns, end_ns). Order: time (newest first unless told otherwise), then GPU id, then metric name,
     both ascending whatever the order of times. ``after`` leaves out all up to and including that position; ``offset``
-    counts from there. Text is compared exactly, case and all. Raises ValueError for a negative limit or offset.
+    counts from there. Text is compared exactly, case and all. Without a ``limit`` (None) all rows are meant: only
+    ``stream()`` takes that. Raises ValueError for a negative limit or offset.
     """
 
     gpus: tuple[str, ...] = ()
@@ -82,13 +143,78 @@ class ReadingsQuery:
     start_ns: int | None = None
     end_ns: int | None = None
     newest_first: bool = True
-    limit: int = 100
+    limit: int | None = 100
     offset: int = 0
     after: Position | None = None
 
     def __post_init__(self) -> None:
-        if self.limit < 0 or self.offset < 0:
+        if (self.limit is not None and self.limit < 0) or self.offset < 0:
             raise ValueError(f"limit and offset cannot be negative: {self.limit}, {self.offset}")
+
+
+class Occupancy(NamedTuple):
+    """What ran on a GPU in [start, end); None is no end. Of two that overlap, the one that started later holds the GPU."""
+
+    gpu: str
+    namespace: str
+    pod: str
+    container: str
+    start_ns: int
+    end_ns: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesQuery:
+    """One metric in windows of ``every_ns``, aligned to 1970, over the range [start, end): the first and the last may be in part outside.
+
+    An empty tuple is no condition; several values of one field are alternatives. ``by`` makes a group for each of its values,
+    None one group of all. A board (a physical GPU) counts once: where it has readings of its own in a window, those of its
+    MIG instances are left out; a metric of the whole board is taken from one instance. ``gpus`` names boards, with their
+    instances, or one instance by its id, which then stands for itself; so does every instance with ``mig``.
+
+    ``occupancies`` (None: whatever runs there) say what ran where: then only readings of GPUs while something ran on them
+    count, of those that several share the pods' own parts instead, and ``namespaces`` and ``pods`` choose among them.
+
+    Aggregates of a group in a window: ``mean``, ``max``, ``min``, ``count``, ``p50`` … are over all its readings, pNN being the value of rank
+    floor(n·NN/100 + 0.5); ``last`` is the newest reading, of equally new ones the largest; ``sum`` is the sum over GPUs of each GPU's mean; ``increase``,
+    for counters, is by how much the GPUs' counts grew from each reading to the next of those that the filters let through; one
+    that fell began again at 0. Means, sums and increases are told to 12 digits: those after them depend on the order of adding.
+
+    ``top`` keeps the groups with the largest aggregate over the whole range. More than ``most_groups`` are refused.
+    Raises ValueError for a range or window that is empty.
+    """
+
+    metric_name: str
+    every_ns: int
+    start_ns: int
+    end_ns: int
+    aggregate: Aggregate = "mean"
+    by: By | None = None
+    gpus: tuple[str, ...] = ()
+    hostnames: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    mig: bool = False
+    occupancies: tuple[Occupancy, ...] | None = None
+    namespaces: tuple[str, ...] = ()
+    pods: tuple[str, ...] = ()
+    top: int | None = None
+    most_groups: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.every_ns < 1 or self.end_ns <= self.start_ns:
+            raise ValueError(f"nothing can be in windows of {self.every_ns} ns of [{self.start_ns}, {self.end_ns})")
+        if self.occupancies is None and (self.by in {"namespace", "pod"} or self.namespaces or self.pods):
+            raise ValueError("what ran where (occupancies) is needed for namespaces and pods")
+
+
+class GroupSeries(NamedTuple):
+    """One group's windows, in order of time; None where it has no reading.
+
+    ``group`` is the value of what was grouped by; of pods namespace and pod; nothing where all is one group.
+    """
+
+    group: tuple[str, ...]
+    values: list[float | None]
 
 
 class RefusedReading(NamedTuple):
@@ -145,11 +271,25 @@ class Store(Protocol):
     def readings(self, query: ReadingsQuery) -> list[Row]:
         """The rows that match, in the query's order. Shares (one pod's part of a shared GPU) are never among them."""
 
+    def page(self, query: ReadingsQuery) -> Portion:
+        """What ``readings()`` gives, as columns."""
+
+    def stream(self, query: ReadingsQuery) -> Iterator[Portion]:
+        """The same rows, however many, a bounded number at a time and in memory that does not grow with them.
+
+        Each portion is read when it is asked for, of the store as it is then; no lock and no transaction is held between
+        two of them. What is written meanwhile may be among the rows or not; oldest first, it ends with what was newest
+        when it began. Raises as it goes. Close it (or read it to its end) to let go of what it holds.
+        """
+
     def shares(self, query: ReadingsQuery) -> list[Row]:
         """The shares that match: after the metric name, ordered by namespace, pod and container.
 
         Page them by ``offset``: a position does not tell two pods apart, so a query with ``after`` raises ValueError.
         """
+
+    def series(self, query: SeriesQuery) -> list[GroupSeries]:
+        """The groups that have readings in the range: by their names, or with ``top`` the largest first. Raises TooMuch."""
 
     def metric_names(self, gpu: str | None = None) -> list[str]:
         """Names of the metrics that have readings (shares aside), of one GPU or of all, sorted."""

@@ -13,11 +13,22 @@ from typing import NamedTuple
 
 from readings.model import Point, PointBlock
 from readings.times import format_time
-from stores.base import ReadingsQuery, RefusedReading, Row, StoreError, StoreStats, WriteResult
+from stores.base import (
+    GroupSeries,
+    Portion,
+    ReadingsQuery,
+    RefusedReading,
+    Row,
+    SeriesQuery,
+    StoreError,
+    StoreStats,
+    WriteResult,
+)
 from stores.influx_client import PING_MS, InfluxConfig, InfluxConnection, InfluxRefused, NoSuchBucket
 from stores.influx_lines import FIRST_NS, GPU, LAST_NS, RESERVED, SHARE, Lines, Unwritable
 from stores.influx_moves import Moves
-from stores.influx_reader import Reader, stats
+from stores.influx_reader import Density, Reader, stats
+from stores.influx_series import SeriesReader
 from stores.influx_setup import check_config, prepare
 from stores.influx_writer import Sender
 from stores.storable import split_storable
@@ -54,6 +65,7 @@ class InfluxStore:
         self._is_prepared = False
         self._stats: _KeptStats | None = None
         self._writes = 0
+        self._density = Density()
         self._forget()
         _stores.add(self)
 
@@ -73,15 +85,29 @@ class InfluxStore:
 
     def readings(self, query: ReadingsQuery) -> list[Row]:
         """The rows that match, in the query's order."""
+        return self.page(query).rows()
+
+    def page(self, query: ReadingsQuery) -> Portion:
+        """The rows that match, as columns."""
         with self._asking():
-            return Reader(self._connection).rows(query)
+            return Reader(self._connection, density=self._density).page(query)
+
+    def stream(self, query: ReadingsQuery) -> Iterator[Portion]:
+        """The rows that match, a bounded number at a time; the server is asked once, and reads on as the rows are taken."""
+        with self._asking():
+            yield from Reader(self._connection).stream(query)
 
     def shares(self, query: ReadingsQuery) -> list[Row]:
         """The shares that match."""
         if query.after is not None:
             raise ValueError("shares are paged by offset: a position does not tell two pods apart")
         with self._asking():
-            return Reader(self._connection, SHARE).rows(query)
+            return Reader(self._connection, SHARE).page(query).rows()
+
+    def series(self, query: SeriesQuery) -> list[GroupSeries]:
+        """The groups that have readings in the range."""
+        with self._asking():
+            return SeriesReader(self._connection, query).answer()
 
     def metric_names(self, gpu: str | None = None) -> list[str]:
         """Names of the metrics that have readings."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 from readings.times import SECOND
-from stores.base import ReadingsQuery, Row, StoreStats
+from stores.base import Portion, ReadingsQuery, StoreStats
 from stores.influx_client import InfluxConnection, Series
-from stores.influx_lines import GPU, SHARE, SUPERSEDED, TAGS, decode_name
+from stores.influx_lines import GPU, SHARE, SUPERSEDED, decode_name
+from stores.influx_points import DESCRIBED, Points
 from stores.influx_query import Conditions, Params, conditions_of, select_each, select_edge, select_points, show_fields
+from stores.portions import ROWS_AT_ONCE, bounded, joined
 
 # The most points of one answer, so that a query far into the past is answered in bounded memory.
 _MOST_POINTS = 5_000
@@ -19,24 +20,44 @@ _FEW_GPUS = 10
 _COUNTED_AT_ONCE_NS = 6 * 3600 * SECOND
 _MOST_PIECES = 64
 _NUMBERS = frozenset({"float", "integer", "unsigned"})
-# In the order of Row.
-_DESCRIPTION = ("uuid", "mig_id", "gpu_id", "device", "model", "hostname", "container", "pod", "namespace")
-_GPU_ID = _DESCRIPTION.index("gpu_id")
-_DESCRIBED = frozenset({*_DESCRIPTION, SUPERSEDED})
+POINT_READINGS = 10  # of a usual fleet
+
+
+class Density:
+    """How many readings a point of this server has, so that no more points are asked for than rows are wanted."""
+
+    def __init__(self) -> None:
+        self._readings = 1.0
+
+    def points(self, query: ReadingsQuery) -> int:
+        """How many points should hold the rows that a query wants; should they not, the rest is asked for."""
+        wanted = query.offset + (query.limit or 0)
+        return wanted if query.metric_names else int(wanted / self._readings) + 1
+
+    def saw(self, readings: int, points: int) -> None:
+        """Learn from an answer that has all metrics."""
+        if readings:
+            self._readings = max(1.0, readings / points)
 
 
 class Reader:
-    """Asks one measurement through a connection. Raises what the connection raises."""
+    """Asks one measurement through a connection. Raises what the connection raises.
 
-    def __init__(self, connection: InfluxConnection, measurement: str = GPU) -> None:
+    ``density`` remembers, from one call to the next, how many readings a point has.
+    """
+
+    def __init__(self, connection: InfluxConnection, measurement: str = GPU, density: Density | None = None) -> None:
         self._connection = connection
         self._measurement = measurement
+        self._density = density or Density()
 
-    def rows(self, query: ReadingsQuery) -> list[Row]:
+    def page(self, query: ReadingsQuery) -> Portion:
         """The rows that match, in the query's order."""
-        if not query.limit:
-            return []
-        return list(islice(self._walk(query), query.offset, query.offset + query.limit))
+        return joined(bounded(self._walk(query), query)) if query.limit else joined(iter(()))
+
+    def stream(self, query: ReadingsQuery) -> Iterator[Portion]:
+        """The same rows, as the server reads them: it answers one question in parts."""
+        return bounded(self._parts(query), query)
 
     def metric_names(self, gpu: str | None) -> list[str]:
         """Names of the metrics that have readings, sorted."""
@@ -83,7 +104,7 @@ class Reader:
     def _fields(self) -> tuple[list[str], bool]:
         """The fields that are metrics, by the names they have on the server; and whether any point is superseded."""
         types = {field: kind for each in self._query(show_fields(self._measurement), {}) for field, kind in each.values}
-        metrics = [field for field, kind in types.items() if kind in _NUMBERS and field not in _DESCRIBED]
+        metrics = [field for field, kind in types.items() if kind in _NUMBERS and field not in DESCRIBED]
         return metrics, SUPERSEDED in types
 
     def edge_ns(self, *, newest: bool) -> int | None:
@@ -91,41 +112,67 @@ class Reader:
         series = self._query(select_edge(self._measurement, newest=newest), {})
         return int(series[0].values[0][0]) if series else None
 
-    def _walk(self, query: ReadingsQuery) -> Iterator[Row]:
-        """All matching rows in order. Asks for no more points than a part of the answer needs at once."""
+    def _walk(self, query: ReadingsQuery) -> Iterator[Portion]:
+        """All matching rows in order, from the time of the query's cursor on. Asks for no more points than a part of the
+        answer needs at once."""
         base = conditions_of(query, self._measurement)
-        start, end, after = query.start_ns, query.end_ns, query.after
-        if after is not None and query.newest_first:
-            end = after.time_ns + 1 if end is None else min(end, after.time_ns + 1)
-        elif after is not None:
-            start = after.time_ns if start is None else max(start, after.time_ns)
+        start, end = _from_cursor(query)
         # One more than needed: the time of the last point may have others, and without them it is not told.
-        limit = min(query.offset + query.limit + 1, _MOST_POINTS)
+        limit = min(self._density.points(query) + 1, _MOST_POINTS)
         while not base.impossible:
             series = self._points(query, base, start, end, limit)
             ends = [each.values[-1][0] for each in series if len(each.values) >= limit]
             if not ends:
-                yield from self._ordered(query, series)
+                yield self._portion(query, series)
                 return
             # Up to here, and not with it, the answer is whole.
             if query.newest_first:
                 edge = max(ends)
-                yield from self._ordered(query, series, from_ns=edge + 1)
+                yield self._portion(query, series, from_ns=edge + 1)
                 end = edge
             else:
                 edge = min(ends)
-                yield from self._ordered(query, series, to_ns=edge)
+                yield self._portion(query, series, to_ns=edge)
                 start = edge + 1
-            yield from self._ordered(query, self._points(query, base, edge, edge + 1, 0))
+            yield self._portion(query, self._points(query, base, edge, edge + 1, 0))
             limit = min(limit * 4, _MOST_POINTS)
+
+    def _parts(self, query: ReadingsQuery) -> Iterator[Portion]:
+        base = conditions_of(query, self._measurement)
+        if base.impossible:
+            return
+        statement, params = self._selection(query, base, *_from_cursor(query), limit=0, by_series=False)
+        if not statement:
+            return
+        held: list[list[Any]] = []
+        last: Series | None = None
+        for last in self._connection.stream(statement, params, max(1, ROWS_AT_ONCE // POINT_READINGS)):
+            # The points of the last time may not be all of it yet.
+            values = held + last.values
+            time_ns = values[-1][0]
+            whole = next((at for at in range(len(values), 0, -1) if values[at - 1][0] != time_ns), 0)
+            held, last.values = values[whole:], values[:whole]
+            yield self._portion(query, [last])
+        if last is not None:
+            last.values = held
+            yield self._portion(query, [last])
 
     def _points(
         self, query: ReadingsQuery, base: Conditions, start: int | None, end: int | None, limit: int
     ) -> list[Series]:
+        # A limit is then one for each series; in exchange the tags are told once and not in each row.
+        by_series = 0 < len(query.gpus) <= _FEW_GPUS
+        statement, params = self._selection(query, base, start, end, limit=limit, by_series=by_series)
+        return self._query(statement, params) if statement else []
+
+    def _selection(
+        self, query: ReadingsQuery, base: Conditions, start: int | None, end: int | None, *, limit: int, by_series: bool
+    ) -> tuple[str, Params]:
+        """The statement for the points of a range; empty when there can be none."""
         conditions = base.copy()
         conditions.between(start, end)
         if conditions.impossible:
-            return []
+            return "", {}
         if query.metric_names:
             conditions.has_any(query.metric_names)
         statement = select_points(
@@ -134,29 +181,21 @@ class Reader:
             conditions,
             newest_first=query.newest_first,
             limit=limit,
-            # A limit is then one for each series; in exchange the tags are told once and not in each row.
-            by_series=0 < len(query.gpus) <= _FEW_GPUS,
+            by_series=by_series,
         )
-        return self._query(statement, conditions.params)
+        return statement, conditions.params
 
-    def _ordered(
+    def _portion(
         self, query: ReadingsQuery, series: list[Series], *, from_ns: int | None = None, to_ns: int | None = None
-    ) -> Iterator[Row]:
-        """The rows of an answer in order, in [from, to) alone, without those up to the query's cursor."""
-        sign = -1 if query.newest_first else 1
-        shares = self._measurement == SHARE
-        wanted = frozenset(query.metric_names)
-        found = {}
+    ) -> Portion:
+        """The rows of an answer in order, in [from, to) alone."""
+        found = Points(self._measurement, frozenset(query.metric_names))
         for each in series:
-            for row in _rows(each, self._measurement, wanted):
-                if (from_ns is None or row.time_ns >= from_ns) and (to_ns is None or row.time_ns < to_ns):
-                    share_of = (row.namespace, row.pod, row.container) if shares else ()
-                    found[sign * row.time_ns, row.gpu, row.metric_name, *share_of] = row
-        after = query.after
-        beyond = None if after is None else (sign * after.time_ns, after.gpu, after.metric_name)
-        for key in sorted(found):
-            if beyond is None or key[:3] > beyond:
-                yield found[key]
+            found.add(each, from_ns, to_ns)
+        portion = found.portion(newest_first=query.newest_first)
+        if not query.metric_names:
+            self._density.saw(len(portion), found.count)
+        return portion
 
     def _query(self, statement: str, params: Params) -> list[Series]:
         return self._connection.query(statement, params)
@@ -176,36 +215,11 @@ def stats(connection: InfluxConnection, size: int) -> StoreStats:
     )
 
 
-def _rows(series: Series, measurement: str, wanted: frozenset[str]) -> Iterator[Row]:
-    """The readings of an answer, but those of superseded points."""
-    places = {name: place for place, name in enumerate(series.columns)}
-    metrics = [(place, name) for name, place in _metrics_among(series) if not wanted or name in wanted]
-    tags = TAGS[measurement]
-    described = [places.get(name) for name in _DESCRIPTION]
-    superseded = places.get(SUPERSEDED)
-    known: dict[tuple[Any, ...], tuple[Any, ...]] = {}
-    for row in series.values:
-        if superseded is not None and row[superseded] is True:
-            continue
-        said = tuple([None if place is None else row[place] for place in described])
-        if (description := known.get(said)) is None:
-            texts = [series.tags.get(name) or value or "" for name, value in zip(_DESCRIPTION, said, strict=True)]
-            for place, name in enumerate(_DESCRIPTION):
-                if name in tags and texts[place]:
-                    texts[place] = decode_name(texts[place])
-            index = texts[_GPU_ID]
-            description = known[said] = (*texts[:_GPU_ID], int(index) if index else None, *texts[_GPU_ID + 1 :])
-        time_ns = row[0]
-        for place, name in metrics:
-            value = row[place]
-            if type(value) is float or type(value) is int:
-                yield Row(time_ns, name, float(value), *description)
-
-
-def _metrics_among(series: Series) -> list[tuple[str, int]]:
-    """The columns that are metrics, or may be: their names and places. The first is the time."""
-    return [
-        (decode_name(column), place)
-        for place, column in enumerate(series.columns)
-        if place and column not in _DESCRIBED
-    ]
+def _from_cursor(query: ReadingsQuery) -> tuple[int | None, int | None]:
+    """The query's range, from the time of its cursor on."""
+    start, end, after = query.start_ns, query.end_ns, query.after
+    if after is not None and query.newest_first:
+        end = after.time_ns + 1 if end is None else min(end, after.time_ns + 1)
+    elif after is not None:
+        start = after.time_ns if start is None else max(start, after.time_ns)
+    return start, end

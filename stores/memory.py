@@ -6,11 +6,15 @@ import heapq
 import threading
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from readings.model import Gpu, PointBlock
-from stores.base import ReadingsQuery, Row, StoreError, StoreStats, WriteResult
+from stores.base import GroupSeries, Portion, ReadingsQuery, Row, SeriesQuery, StoreError, StoreStats, WriteResult
+from stores.columns import Columns, Source, columns_of
+from stores.portions import ROWS_AT_ONCE, as_portion, bounded
 from stores.storable import split_storable
+from stores.windows import Gatherer
 
 _BYTES_PER_READING = 200  # a time in two containers, a value and a shared description; estimated
 
@@ -77,6 +81,23 @@ class MemoryStore:
             self._check_open()
             return _answer(self._series, query)
 
+    def page(self, query: ReadingsQuery) -> Portion:
+        """The rows that match, as columns."""
+        return as_portion(self.readings(query))
+
+    def stream(self, query: ReadingsQuery) -> Iterator[Portion]:
+        """The rows that match, a bounded number at a time."""
+        return bounded(self._pages(query), query)
+
+    def _pages(self, query: ReadingsQuery) -> Iterator[Portion]:
+        if not query.newest_first and (newest := self.stats().newest_ns) is not None:
+            # Or it would run after what is written meanwhile.
+            query = replace(query, end_ns=newest + 1 if query.end_ns is None else min(query.end_ns, newest + 1))
+        query = replace(query, limit=ROWS_AT_ONCE, offset=0)
+        while rows := self.readings(query):
+            yield as_portion(rows)
+            query = replace(query, after=rows[-1].position)
+
     def shares(self, query: ReadingsQuery) -> list[Row]:
         """The shares that match."""
         if query.after is not None:
@@ -84,6 +105,16 @@ class MemoryStore:
         with self._lock:
             self._check_open()
             return _answer(self._shares, query)
+
+    def series(self, query: SeriesQuery) -> list[GroupSeries]:
+        """The groups that have readings in the range."""
+        gatherer = Gatherer(query)
+        with self._lock:
+            self._check_open()
+            readings = _columns(self._series, query, shares=False)
+            shares = None if query.occupancies is None else _columns(self._shares, query, shares=True)
+        gatherer.add(gatherer.grid, readings, shares)
+        return gatherer.answer()
 
     def metric_names(self, gpu: str | None = None) -> list[str]:
         """Names of the metrics that have readings."""
@@ -179,7 +210,7 @@ def _answer(kept: dict[_Key, _Series], query: ReadingsQuery) -> list[Row]:
     rows = (found for found in merged if beyond is None or (found[0], found[1][:2]) > beyond)
     return [
         Row(sign * time, key[1], value, *described)
-        for time, key, value, described in islice(rows, query.offset, query.offset + query.limit)
+        for time, key, value, described in islice(rows, query.offset, query.offset + (query.limit or 0))
     ]
 
 
@@ -208,3 +239,25 @@ def _matches(described: _Described, query: ReadingsQuery) -> bool:
         and (not query.namespaces or namespace in query.namespaces)
         and (not query.pods or pod in query.pods)
     )
+
+
+def _columns(kept: dict[_Key, _Series], query: SeriesQuery, *, shares: bool) -> Columns:
+    """What the query's filters let through, but for its occupancies."""
+    sources: dict[Source, int] = {}
+    rows: list[tuple[int, int, float]] = []
+    for (gpu, metric, *share_of), series in kept.items():
+        if metric != query.metric_name:
+            continue
+        low, high = bisect_left(series.times, query.start_ns), bisect_left(series.times, query.end_ns)
+        for time_ns in series.times[low:high]:
+            value, described = series.readings[time_ns]
+            uuid, mig_id, _, _, model, host, *_ = described
+            if (
+                (not query.gpus or uuid in query.gpus or gpu in query.gpus)
+                and (not query.hostnames or host in query.hostnames)
+                and (not query.models or model in query.models)
+            ):
+                holder = (share_of[0], share_of[1], share_of[2]) if shares else None
+                source = Source(uuid, mig_id, host, model, holder)
+                rows.append((sources.setdefault(source, len(sources)), time_ns, value))
+    return columns_of(list(sources), rows)

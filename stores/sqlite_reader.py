@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from stores.base import ReadingsQuery, Row, StoreStats
+from stores.base import Origin, Portion, ReadingsQuery, StoreStats
 from stores.sqlite_schema import MINUTE_NS, Tables
 
 _FIRST_NS, _LAST_NS = -(1 << 63), (1 << 63) - 1
@@ -81,7 +81,7 @@ class Names:
 
 
 @dataclass(frozen=True, slots=True)
-class _Scope:
+class Scope:
     """Where the rows of a query can be: series and identities (None: any), and the time range [start, end)."""
 
     series: list[int] | None
@@ -92,7 +92,7 @@ class _Scope:
     seeks: bool
 
 
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
     """Some minutes in a row; ``readings`` is how many they hold."""
 
     low: int
@@ -108,28 +108,26 @@ class Reader:
         self._names = names
         self._tables = tables
 
-    def rows(self, query: ReadingsQuery) -> list[Row]:
+    def page(self, query: ReadingsQuery) -> Portion:
         """The rows that match, in the query's order. Raises sqlite3.Error."""
-        if query.limit == 0:
-            return []
-        scope = self._scope(query)
+        scope = self.scope(query) if query.limit else None
         if scope is None:
-            return []
-        skip, found = query.offset, list[_Found]()
+            return Portion([], [], [], [])
+        skip, limit, found = query.offset, query.limit or 0, list[_Found]()
         if query.after is not None:
             # The cursor may stand among readings of one time: first the rest of that time, then what lies beyond.
             tied, scope = _split_at(scope, query.after.time_ns, query.newest_first)
             rest = self._after(tied, query)
-            found, skip = rest[skip : skip + query.limit], max(0, skip - len(rest))
-        self._walk(scope, query, skip, found)
-        return self._as_rows(found)
+            found, skip = rest[skip : skip + limit], max(0, skip - len(rest))
+        self._walk(scope, query, skip, limit, found)
+        return self._portion(found)
 
     def metric_names(self, gpu: str | None) -> list[str]:
         """Names of the metrics that have readings, of one GPU or of all, sorted."""
         if gpu is None:
             found = self._execute("SELECT DISTINCT metric FROM {p}series ORDER BY metric")
         else:
-            gpus = _encodable((gpu,))
+            gpus = encodable((gpu,))
             if not gpus:
                 return []
             found = self._execute("SELECT DISTINCT metric FROM {p}series WHERE gpu = ? ORDER BY metric", gpus)
@@ -149,7 +147,7 @@ class Reader:
     def _execute(self, template: str, values: Sequence[object] | dict[str, object] = ()) -> sqlite3.Cursor:
         return self._connection.execute(self._tables.sql(template), values)
 
-    def _scope(self, query: ReadingsQuery) -> _Scope | None:
+    def scope(self, query: ReadingsQuery) -> Scope | None:
         """Turn names into ids and narrow the time range to where they have readings. None: nothing can match."""
         start = max(_FIRST_NS, _FIRST_NS if query.start_ns is None else query.start_ns)
         end = min(_LAST_NS, _LAST_NS if query.end_ns is None else query.end_ns)
@@ -171,7 +169,7 @@ class Reader:
         seeks = series is not None and part <= 1 / _SEEK_COST
         # Without seeks, series that follow from identities alone would only be the same condition twice.
         needed = series is not None and (seeks or query.gpus or query.metric_names)
-        return _Scope(
+        return Scope(
             series=series[0] if series is not None and needed else None,
             identities=None if identities is None else identities[0],
             start=start,
@@ -202,24 +200,24 @@ class Reader:
             )
         )
 
-    def _after(self, tied: _Scope, query: ReadingsQuery) -> list[_Found]:
+    def _after(self, tied: Scope, query: ReadingsQuery) -> list[_Found]:
         """All readings of the cursor's own time that come after the cursor."""
         if query.after is None or tied.start >= tied.end:
             return []
-        piece = _Piece(tied.start // MINUTE_NS, tied.start // MINUTE_NS, 0)
-        rows = self._ordered(self._fetch(tied, piece), query.newest_first)
-        names = self._names.series(self._connection, self._tables, {row[1] for row in rows})
+        piece = Piece(tied.start // MINUTE_NS, tied.start // MINUTE_NS, 0)
+        rows = self._ordered(self.fetch(tied, piece), query.newest_first)
+        names = self.names({row[1] for row in rows})
         cursor = (query.after.gpu, query.after.metric_name)
         return [row for row in rows if names[row[1]][:2] > cursor]
 
-    def _walk(self, scope: _Scope, query: ReadingsQuery, skip: int, found: list[_Found]) -> None:
-        """Add rows to ``found``, in order, until there are as many as the query's limit; leave out the first ``skip``."""
+    def _walk(self, scope: Scope, query: ReadingsQuery, skip: int, limit: int, found: list[_Found]) -> None:
+        """Add rows to ``found``, in order, until there are ``limit``; leave out the first ``skip``."""
         if scope.start >= scope.end:
             return
-        pieces = _Pieces(self._minutes(scope, query.newest_first), scope)
-        while len(found) < query.limit:
+        pieces = _Pieces(self.minutes(scope, query.newest_first), scope)
+        while len(found) < limit:
             skip = pieces.pass_over(skip)
-            piece = pieces.next(skip + query.limit - len(found))
+            piece = pieces.next(skip + limit - len(found))
             if piece is None:
                 return
             if skip > _WORTH_COUNTING:
@@ -230,12 +228,12 @@ class Reader:
                 near, skip = self._without_first(scope, piece, skip, query.newest_first)
             else:
                 near = scope
-            wanted = skip + query.limit - len(found)
+            wanted = skip + limit - len(found)
             rows = self._ordered(self._first_of(near, piece, wanted, query.newest_first), query.newest_first)
             found += rows[skip:wanted]
             skip = max(0, skip - len(rows))
 
-    def _minutes(self, scope: _Scope, newest_first: bool) -> Iterator[tuple[int, int]]:
+    def minutes(self, scope: Scope, newest_first: bool) -> Iterator[tuple[int, int]]:
         """(minute, readings in it) of the minutes in range that hold any, from the wanted end. Read in portions."""
         low, high = scope.start // MINUTE_NS, (scope.end - 1) // MINUTE_NS
         template = _MINUTES + ("DESC LIMIT 1000" if newest_first else "ASC LIMIT 1000")
@@ -246,7 +244,7 @@ class Reader:
             else:
                 low = portion[-1][0] + 1
 
-    def _without_first(self, scope: _Scope, piece: _Piece, skip: int, newest_first: bool) -> tuple[_Scope, int]:
+    def _without_first(self, scope: Scope, piece: Piece, skip: int, newest_first: bool) -> tuple[Scope, int]:
         """Leave out times of which all rows are to be skipped, and how many rows are then still to skip.
 
         The piece holds more than ``skip`` rows.
@@ -260,15 +258,15 @@ class Reader:
             beyond, rest = replace(scope, end=edge), replace(scope, start=edge)
         return rest, skip - self._count(beyond, piece)
 
-    def _time_at(self, scope: _Scope, piece: _Piece, place: int, newest_first: bool) -> int | None:
+    def _time_at(self, scope: Scope, piece: Piece, place: int, newest_first: bool) -> int | None:
         """The time of the row at a place (from 0) of a piece; None if it holds fewer."""
         template = "SELECT r.time {from} ORDER BY r.time {direction} LIMIT 1 OFFSET :place".replace(
             "{direction}", "DESC" if newest_first else "ASC"
         )
-        found = self._ask(template, scope, piece, place=place).fetchone()
+        found = self.ask(template, scope, piece, place=place).fetchone()
         return None if found is None else int(found[0])
 
-    def _first_of(self, scope: _Scope, piece: _Piece, wanted: int, newest_first: bool) -> list[_Found]:
+    def _first_of(self, scope: Scope, piece: Piece, wanted: int, newest_first: bool) -> list[_Found]:
         """At least the first ``wanted`` rows of a piece (all, if it holds fewer), in no order.
 
         SQLite sorts bare times, which is cheap; the names that break ties are looked up for the few rows that remain.
@@ -280,16 +278,27 @@ class Reader:
                 scope, piece = replace(scope, start=max(scope.start, edge)), piece._replace(low=minute)
             else:
                 scope, piece = replace(scope, end=min(scope.end, edge + 1)), piece._replace(high=minute)
-        return self._fetch(scope, piece)
+        return self.fetch(scope, piece)
 
-    def _fetch(self, scope: _Scope, piece: _Piece) -> list[_Found]:
-        return self._ask("SELECT r.time, r.series, r.value, r.identity {from}", scope, piece).fetchall()
+    def fetch(self, scope: Scope, piece: Piece, most: int | None = None) -> list[_Found]:
+        """The rows of a piece, in no order: all, or ``most`` of them."""
+        cursor = self.ask("SELECT r.time, r.series, r.value, r.identity {from}", scope, piece)
+        if most is None:
+            return cursor.fetchall()
+        rows = cursor.fetchmany(most)
+        cursor.close()
+        return rows
 
-    def _count(self, scope: _Scope, piece: _Piece) -> int:
-        count: int = self._ask("SELECT count(*) {from}", scope, piece).fetchone()[0]
+    def all_series(self) -> list[int]:
+        """The ids of all series."""
+        return [series for (series,) in self._execute("SELECT id FROM {p}series")]
+
+    def _count(self, scope: Scope, piece: Piece) -> int:
+        count: int = self.ask("SELECT count(*) {from}", scope, piece).fetchone()[0]
         return count
 
-    def _ask(self, template: str, scope: _Scope, piece: _Piece, **values: object) -> sqlite3.Cursor:
+    def ask(self, template: str, scope: Scope, piece: Piece, **values: object) -> sqlite3.Cursor:
+        """A statement with ``{from}`` over the readings ``r`` of some minutes of a scope."""
         source = FROM_SEEKS if scope.seeks else FROM_SCAN
         if scope.series is not None:
             values["series"] = json.dumps(scope.series)
@@ -301,21 +310,36 @@ class Reader:
         return self._execute(template.replace("{from}", source), values)
 
     def _ordered(self, rows: list[_Found], newest_first: bool) -> list[_Found]:
-        names = self._names.series(self._connection, self._tables, {row[1] for row in rows})
+        names = self.names({row[1] for row in rows})
         rows.sort(key=lambda row: names[row[1]])
         rows.sort(key=lambda row: row[0], reverse=newest_first)  # stable, also in reverse
         return rows
 
-    def _as_rows(self, found: list[_Found]) -> list[Row]:
-        names = self._names.series(self._connection, self._tables, {row[1] for row in found})
-        known = self._names.identities(self._connection, {row[3] for row in found})
-        return [Row(time_ns, names[series][1], value, *known[identity]) for time_ns, series, value, identity in found]
+    def _portion(self, found: list[_Found]) -> Portion:
+        pairs = [(row[1], row[3]) for row in found]
+        place_of = {pair: place for place, pair in enumerate(dict.fromkeys(pairs))}
+        return Portion(
+            [row[0] for row in found],
+            [row[2] for row in found],
+            [place_of[pair] for pair in pairs],
+            self.origins(list(place_of)),
+        )
+
+    def origins(self, pairs: list[tuple[int, int]]) -> list[Origin]:
+        """What readings of these series and identities are of."""
+        names = self.names({series for series, _ in pairs})
+        known = self._names.identities(self._connection, {identity for _, identity in pairs})
+        return [Origin(names[series][1], *known[identity]) for series, identity in pairs]
+
+    def names(self, series: set[int]) -> dict[int, _Name]:
+        """A mapping that has at least the names of these series; names are in the order of rows of one time."""
+        return self._names.series(self._connection, self._tables, series)
 
 
 class _Pieces:
     """Cuts the minutes of a walk into pieces, each for one statement."""
 
-    def __init__(self, minutes: Iterator[tuple[int, int]], scope: _Scope) -> None:
+    def __init__(self, minutes: Iterator[tuple[int, int]], scope: Scope) -> None:
         self._minutes = minutes
         self._scope = scope
         self._whole = scope.series is None and scope.identities is None
@@ -333,7 +357,7 @@ class _Pieces:
             skip -= readings
         return skip
 
-    def next(self, wanted: int) -> _Piece | None:
+    def next(self, wanted: int) -> Piece | None:
         """The next minutes, as many as should hold what is wanted; None at the end."""
         enough = wanted * 1.25 * self._growth
         budget = min(_FIRST_BUDGET * self._growth, _LARGEST_BUDGET)
@@ -346,7 +370,7 @@ class _Pieces:
             cost += seeks or held[1]
             expected += held[1] * self._scope.share_of_readings
         self._growth *= 4
-        return _Piece(min(taken), max(taken), total) if taken else None
+        return Piece(min(taken), max(taken), total) if taken else None
 
     def _take(self) -> tuple[int, int] | None:
         if self._held is not None:
@@ -366,7 +390,7 @@ def _ids_and_bounds(rows: Iterable[tuple[int, int, int]]) -> tuple[list[int], in
     return [row[0] for row in found], min(row[1] for row in found), max(row[2] for row in found)
 
 
-def _split_at(scope: _Scope, time_ns: int, newest_first: bool) -> tuple[_Scope, _Scope]:
+def _split_at(scope: Scope, time_ns: int, newest_first: bool) -> tuple[Scope, Scope]:
     """The part of a scope at one time, and the part beyond it in the query's order."""
     tied = replace(scope, start=max(scope.start, time_ns), end=min(scope.end, time_ns + 1))
     if newest_first:
@@ -390,13 +414,13 @@ def _conditions(*wanted: tuple[str, Sequence[str] | Sequence[int]]) -> tuple[lis
     values: list[object] = []
     for column, alternatives in wanted:
         if alternatives:
-            possible = _encodable(alternatives)
+            possible = encodable(alternatives)
             conditions.append("{column} IN ({marks})".format(column=column, marks=", ".join("?" * len(possible))))
             values += possible
     return conditions, values
 
 
-def _encodable(values: Sequence[str] | Sequence[int]) -> list[object]:
+def encodable(values: Sequence[str] | Sequence[int]) -> list[object]:
     """Those that a stored value can be equal to at all."""
     possible: list[object] = []
     for value in values:

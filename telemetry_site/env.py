@@ -120,6 +120,58 @@ def rate(value: str) -> float:
     return float(value)
 
 
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """So many requests in so many seconds."""
+
+    count: int
+    seconds: float
+
+
+_PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def no_allowance_or(value: str) -> Allowance | None:
+    """How often somebody may ask, as 10/s, 600/m, 5000/h or 100000/d; 0 is as often as they like."""
+    if value == "0":
+        return None
+    match = re.fullmatch(r"(\d{1,9})/(s|m|h|d)", value, re.ASCII)
+    if match is None or int(match[1]) == 0:
+        raise ValueError(
+            "is not a number of requests in a time: use a number and a unit, as 10/s, 600/m or 5000/h, or 0 for no limit"
+        )
+    return Allowance(int(match[1]), _PERIODS[match[2]])
+
+
+def boolean_or_auto(value: str) -> bool | None:
+    """As boolean; ``auto`` is None."""
+    if value.lower() == "auto":
+        return None
+    try:
+        return boolean(value)
+    except ValueError:
+        raise ValueError("is neither a yes or a no nor auto: use true, false or auto") from None
+
+
+def origin(value: str) -> str:
+    """What a browser calls an origin: scheme, host and, if need be, port."""
+    if not re.fullmatch(r"https?://(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::\d{1,5})?", value, re.ASCII):
+        raise ValueError(
+            f"has {value!r}, which is no origin: use scheme, host and port, as https://example.com, in small letters"
+        )
+    return value
+
+
+def origins(value: str) -> list[str]:
+    """A comma-separated list of origins."""
+    return [origin(word) for word in words(value)]
+
+
+def no_origin_or(value: str) -> str:
+    """An origin; nothing is none. A slash at its end is forgiven."""
+    return origin(value.rstrip("/")) if value else ""
+
+
 def speed(value: str) -> float:
     """How many times as fast as it was: 1x, 10x, 0.5; 0 means as fast as possible."""
     if not re.fullmatch(r"\d+(\.\d+)?x?", value, re.ASCII):
@@ -232,6 +284,11 @@ class Address:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    @property
+    def reachable(self) -> Address:
+        """Where to reach what listens here: an address that means any interface is reached on the loopback."""
+        return Address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host), self.port)  # noqa: S104
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -8,10 +8,14 @@ from telemetry_site.env import (
     Option,
     address,
     boolean,
+    boolean_or_auto,
     duration,
     name,
     no_address_or,
+    no_allowance_or,
+    no_origin_or,
     one_of,
+    origins,
     rate,
     shard,
     size,
@@ -27,12 +31,13 @@ from telemetry_site.env import (
 MIB = 1 << 20
 
 SITE, BROKER, CLIENT, STREAM, COLLECT, STORE, WEB = "site", "broker", "client", "stream", "collect", "store", "web"
+MONITOR = "monitor"
 
 # Which groups of settings a command takes as flags. Everything that Django itself needs is in SITE.
 COMMAND_GROUPS: dict[str, tuple[str, ...]] = {
     "runbroker": (SITE, BROKER),
-    "stream": (SITE, CLIENT, STREAM),
-    "collect": (SITE, CLIENT, COLLECT, STORE),
+    "stream": (SITE, CLIENT, STREAM, MONITOR),
+    "collect": (SITE, CLIENT, COLLECT, STORE, MONITOR),
     "serve": (SITE, CLIENT, COLLECT, STORE, WEB),
     "pipeline": (SITE, BROKER, CLIENT, STREAM, COLLECT, STORE, WEB),
 }
@@ -48,7 +53,7 @@ DATABASE_URL = Option(
     "DATABASE_URL",
     "",
     text,
-    "Django's database (hosts, GPUs, users); unset: SQLite under STATE_DIR",
+    "Django's database (hosts, GPUs, users): postgres://user:password@host:5432/name or sqlite:///path; unset: SQLite under STATE_DIR",
     (SITE,),
     secret=True,
 )
@@ -160,8 +165,8 @@ METRICS_ADDR = Option(
     "METRICS_ADDR",
     "",
     no_address_or,
-    "where the streamer answers /health and /metrics of its own; unset: nowhere",
-    (STREAM,),
+    "where a streamer or collector answers /health, /ready and /metrics of its own; unset: nowhere",
+    (MONITOR,),
 )
 
 CSV_PATH = Option(
@@ -312,6 +317,53 @@ STALE_AFTER = Option(
     duration(1.0),
     "a GPU is stale when its last reading is this much older than the fleet's newest",
     (WEB,),
+)
+
+API_AUTH_REQUIRED = Option(
+    "API_AUTH_REQUIRED",
+    "auto",
+    boolean_or_auto,
+    "answer only to a token or a login: true, false, or unless HOST is the loopback (auto)",
+    (WEB,),
+)
+API_RATE_PER_TOKEN = Option(
+    "API_RATE_PER_TOKEN",
+    "0",
+    no_allowance_or,
+    "how often one token, or one person logged in, may ask, as 10/s or 600/m; 0: no limit",
+    (WEB,),
+)
+API_RATE_PER_ADDRESS = Option(
+    "API_RATE_PER_ADDRESS",
+    "0",
+    no_allowance_or,
+    "how often one address may ask without a good token or login, as 10/s or 600/m; 0: no limit",
+    (WEB,),
+)
+LOGIN_RATE = Option(
+    "LOGIN_RATE", "10/m", no_allowance_or, "how often one address may try to log in; 0: no limit", (WEB,)
+)
+PUBLIC_URL = Option(
+    "PUBLIC_URL",
+    "",
+    no_origin_or,
+    "where people reach the web service, as https://gpus.example.com; with https, plain HTTP is led there",
+    (WEB,),
+)
+TRUSTED_PROXIES = Option(
+    "TRUSTED_PROXIES",
+    "0",
+    whole_number(0, 10),
+    "how many proxies of ours stand before the web service: so many X-Forwarded-* entries are believed",
+    (WEB,),
+)
+CORS_ALLOWED_ORIGINS = Option(
+    "CORS_ALLOWED_ORIGINS",
+    "",
+    origins,
+    "web pages elsewhere that may ask from a browser, as https://grafana.example.com; with a token, never with a login",
+    (WEB,),
+    many=True,
 )
 
 OPTIONS: tuple[Option[Any], ...] = tuple(value for value in list(globals().values()) if isinstance(value, Option))

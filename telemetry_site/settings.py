@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import Any
-
-import dj_database_url
+from urllib.parse import urlsplit
 
 from telemetry_site import options
 from telemetry_site.commands import apps_for
-from telemetry_site.env import SettingError
+from telemetry_site.database import database_config
+from telemetry_site.env import Address, SettingError
 from telemetry_site.secret_key import load_or_make_secret_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -85,6 +84,16 @@ WEB_CONCURRENCY = options.WEB_CONCURRENCY.read()
 MAX_PAGE_SIZE = options.MAX_PAGE_SIZE.read()
 STALE_AFTER = options.STALE_AFTER.read()
 
+_auth_required = options.API_AUTH_REQUIRED.read()
+# Whoever opens a port to others is not to open the fleet to them by accident.
+API_AUTH_REQUIRED = not Address(HOST, PORT).is_loopback if _auth_required is None else _auth_required
+API_RATE_PER_TOKEN = options.API_RATE_PER_TOKEN.read()
+API_RATE_PER_ADDRESS = options.API_RATE_PER_ADDRESS.read()
+LOGIN_RATE = options.LOGIN_RATE.read()
+PUBLIC_URL = options.PUBLIC_URL.read()
+TRUSTED_PROXIES = options.TRUSTED_PROXIES.read()
+CORS_ALLOWED_ORIGINS = options.CORS_ALLOWED_ORIGINS.read()
+
 # --- Django -----------------------------------------------------------------------------------------------------
 DEBUG = options.DEBUG.read()
 ALLOWED_HOSTS = options.ALLOWED_HOSTS.read()
@@ -99,6 +108,7 @@ if "django.contrib.admin" in INSTALLED_APPS:
 
 MIDDLEWARE = [
     "api.middleware.ProbeMiddleware",
+    "api.headers.HeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -107,7 +117,41 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "api.access.AccessMiddleware",
 ]
+if CORS_ALLOWED_ORIGINS:
+    # Before whatever answers by itself, so that a refusal can be read by the page that asked, too.
+    MIDDLEWARE.insert(2, "corsheaders.middleware.CorsMiddleware")
+CORS_ALLOW_METHODS = ("GET", "HEAD", "OPTIONS")
+CORS_ALLOW_HEADERS = ("accept", "authorization")
+CORS_EXPOSE_HEADERS = ("Retry-After",)
+CORS_URLS_REGEX = r"^/api/"
+
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "index"
+LOGOUT_REDIRECT_URL = "login"
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 7 * 86400
+CSRF_COOKIE_HTTPONLY = True  # forms have it; no script of ours reads it
+X_FRAME_OPTIONS = "DENY"
+
+if TRUSTED_PROXIES:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+if PUBLIC_URL:
+    ALLOWED_HOSTS = [*ALLOWED_HOSTS, str(urlsplit(PUBLIC_URL).hostname)]
+    CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
+if PUBLIC_URL.startswith("https:"):
+    if not TRUSTED_PROXIES:
+        raise SettingError(
+            f"PUBLIC_URL (--public-url): {PUBLIC_URL} needs a proxy that speaks TLS: say with TRUSTED_PROXIES how many there are"
+        )
+    SECURE_SSL_REDIRECT = True
+    # Prometheus asks each replica by its address, past the proxy.
+    SECURE_REDIRECT_EXEMPT = ["^metrics$"]
+    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+    SECURE_HSTS_SECONDS = 30 * 86400
+# HSTS for all subdomains, or for ever in the browsers' list, is for the owner of the domain to decide, in the proxy.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
 ROOT_URLCONF = "telemetry_site.urls"
 WSGI_APPLICATION = "telemetry_site.wsgi.application"
@@ -128,25 +172,10 @@ TEMPLATES: list[dict[str, Any]] = [
 
 
 def _database() -> dict[str, Any]:
-    url = options.DATABASE_URL.read()
-    if not url:
-        config: dict[str, Any] = {"ENGINE": "django.db.backends.sqlite3", "NAME": STATE_DIR / "inventory.sqlite3"}
-    else:
-        try:
-            config = dict(dj_database_url.parse(url, conn_max_age=60))
-        except (ValueError, KeyError) as error:
-            # The URL may hold a password: say what is wrong without it.
-            reason = re.sub(r"://[^@]*@", "://…@", str(error)).splitlines()[0]
-            raise SettingError(f"DATABASE_URL: not usable ({reason}): use sqlite:///path") from None
-    if config["ENGINE"] == "django.db.backends.sqlite3":
-        config["OPTIONS"] = {
-            # WAL lets the web read while collectors write; IMMEDIATE takes the write lock when a transaction begins,
-            # so that two writers wait for each other instead of failing half-way.
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-            "transaction_mode": "IMMEDIATE",
-            "timeout": 5,  # seconds; a service that is told to stop has ten
-        }
-    return config
+    try:
+        return database_config(options.DATABASE_URL.read(), STATE_DIR)
+    except ValueError as error:
+        raise SettingError(f"DATABASE_URL (--database-url): the value {error}") from None
 
 
 DATABASES = {"default": _database()}
@@ -194,9 +223,30 @@ SPECTACULAR_SETTINGS = {
         {"name": "fleet", "description": "GPUs and the hosts they sit in"},
         {"name": "telemetry", "description": "readings, and what the metrics mean"},
         {"name": "pipeline", "description": "how broker, collectors and store are doing"},
+        {"name": "access", "description": "who may ask"},
         {"name": "probes", "description": "for load balancers and container platforms; answered on any host name"},
     ],
     "SERVE_INCLUDE_SCHEMA": False,
+    "APPEND_COMPONENTS": {
+        "securitySchemes": {
+            "token": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "a token of `manage.py apitoken create NAME`, or of the admin",
+            },
+            "session": {
+                "type": "apiKey",
+                "in": "cookie",
+                "name": "sessionid",
+                "description": "a login at `/login`, for people",
+            },
+        }
+    },
+    # Two fields are called state.
+    "ENUM_NAME_OVERRIDES": {
+        "GpuStateEnum": ["reporting", "stale"],
+        "TokenStateEnum": ["active", "expired", "revoked"],
+    },
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "SORT_OPERATION_PARAMETERS": False,
     "SWAGGER_UI_DIST": "SIDECAR",

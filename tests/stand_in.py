@@ -7,11 +7,11 @@ import http.client
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,8 @@ class StandIn:
         # Asked for each write that has no answer in the script.
         self.rule: Any = None
         self.away: Answer | None = None
+        # Called around each write: when it has come, when the server has done it, and when that was told.
+        self.hook: Callable[[Literal["asked", "done", "told"]], None] = lambda moment: None
         self.seen: list[Seen] = []
         self.asked = 0
         self._target = target_port
@@ -64,13 +66,21 @@ class StandIn:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 outer.asked += 1
                 answer = outer.away
-                if answer is None and self.path.startswith("/api/v2/write"):
+                is_write = self.path.startswith("/api/v2/write")
+                if answer is None and is_write:
                     text = gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
                     lines = text.decode().split("\n")
                     outer.seen.append(Seen(time.monotonic(), lines))
                     answer = outer.script.popleft() if outer.script else outer.rule(lines) if outer.rule else None
                 if answer is None:
-                    self._send(*outer.forward(self.command, self.path, body, dict(self.headers)))
+                    if is_write:
+                        outer.hook("asked")
+                    told = outer.forward(self.command, self.path, body, dict(self.headers))
+                    if is_write:
+                        outer.hook("done")
+                    self._send(*told)
+                    if is_write:
+                        outer.hook("told")
                     return
                 time.sleep(answer.delay)
                 if answer.forward:

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from django.conf import settings
+from django.http import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api.cursor import Cursor, encode_cursor, parse_cursor
 from api.errors import BadRequest
+from api.export_formats import CsvEncoder, Encoder, NdjsonEncoder, ParquetEncoder
+from api.exports import export, file_name
 from api.gpus import GPU_IN_PATH, check_id, check_known
 from api.pagination import offset_links, page_links, same_with
 from api.params import (
     END_TIME,
+    MOST_ROWS,
     ORDER,
     START_TIME,
     Parameter,
+    boolean,
     check_range,
-    page_length,
+    cursor_of,
+    row_count,
     several,
     whole_number,
 )
-from api.rows import reading_rows
+from api.renderers import EXPORT_RENDERERS, ExportRenderer
+from api.rows import json_list
 from api.serializers import MetricNamesSerializer, ReadingPageSerializer
 from api.views.base import ApiView
 from readings.catalogue import canonical_name
-from stores.base import ReadingsQuery
+from stores.base import Portion, ReadingsQuery
 from stores.current import get_store
 
 DEFAULT_ROWS = 100
@@ -34,39 +43,61 @@ DEFAULT_ROWS = 100
 METRIC_NAME = several("metric_name", "only this metric, by its name or an alias", canonical_name)
 HOSTNAME = several("hostname", "only readings taken on this host")
 GPU_ID = several(
-    "gpu_id", "only readings taken at this index of a host", whole_number(0, 2**31 - 1), type="integer", minimum=0
+    "gpu_id",
+    "only readings taken at this index of a host",
+    whole_number(0, 2**31 - 1),
+    type="integer",
+    minimum=0,
+    maximum=2**31 - 1,
 )
 MODEL = several("model", "only GPUs of this model, by its full name")
 NAMESPACE = several("namespace", "only readings taken while this namespace had the GPU")
 POD = several("pod", "only readings taken while this pod had the GPU")
 LIMIT = Parameter(
     name="limit",
-    help=f"most rows of the answer (default {DEFAULT_ROWS}); more than the service's MAX_PAGE_SIZE is cut to that",
-    parse=page_length,
-    schema={"type": "integer", "minimum": 1, "default": DEFAULT_ROWS},
+    help=(
+        f"most rows of the answer (default {DEFAULT_ROWS}); more than the service's MAX_PAGE_SIZE is cut to that."
+        " Of csv, ndjson and parquet: all rows, unless a limit is given, however large"
+    ),
+    parse=row_count,
+    schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
 OFFSET = Parameter(
     name="offset",
     help="rows to leave out at the start",
     parse=whole_number(0, 1_000_000_000),
-    schema={"type": "integer", "minimum": 0, "default": 0},
+    schema={"type": "integer", "minimum": 0, "maximum": 1_000_000_000, "default": 0},
     default=0,
 )
 TELEMETRY_PAGE = Parameter(
     name="page",
     help="which page, from 1; to read on while new readings arrive, follow next, which uses a cursor",
     parse=whole_number(1, 1_000_000),
-    schema={"type": "integer", "minimum": 1},
+    schema={"type": "integer", "minimum": 1, "maximum": 1_000_000},
 )
 TELEMETRY_PAGE_SIZE = Parameter(
     name="page_size",
-    help=f"rows on a page (default {DEFAULT_ROWS}); more than the service's MAX_PAGE_SIZE is cut to that",
-    parse=page_length,
-    schema={"type": "integer", "minimum": 1, "default": DEFAULT_ROWS},
+    help=(
+        f"rows on a page (default {DEFAULT_ROWS}); more than the service's MAX_PAGE_SIZE is cut to that."
+        " Of csv, ndjson and parquet: all rows, unless it is given"
+    ),
+    parse=row_count,
+    schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
-CURSOR = Parameter(
-    name="cursor", help="where to read on: next has it; keep the other parameters as they were", parse=parse_cursor
+TELEMETRY_LIMIT = Parameter(
+    name="limit",
+    help="most rows in all of csv, ndjson and parquet, however large; of a page, the smaller of this and page_size",
+    parse=row_count,
+    schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
+CSV_SAFE = Parameter(
+    name="csv_safe",
+    help="true: in csv, a text that a spreadsheet would take for a formula gets a ' in front; no effect on other formats",
+    parse=boolean,
+    schema={"type": "string", "enum": ["true", "false"], "default": "false"},
+    default=False,
+)
+CURSOR = cursor_of(parse_cursor)
 
 
 def _conditions(values: dict[str, Any]) -> dict[str, Any]:
@@ -81,35 +112,81 @@ def _conditions(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _rows_asked(given: int | None) -> int:
-    return min(DEFAULT_ROWS, settings.MAX_PAGE_SIZE) if given is None else given
+def _rows_asked(*given: int | None) -> int:
+    return min(settings.MAX_PAGE_SIZE, *[each for each in given if each is not None] or [DEFAULT_ROWS])
 
 
-class GpuTelemetryView(ApiView):
+class ExportView(ApiView):
+    """A view whose rows can be had as a file, however many they are."""
+
+    renderer_classes = (*ApiView.renderer_classes, *EXPORT_RENDERERS)
+
+    @property
+    def is_export(self) -> bool:
+        """Whether that was asked for."""
+        return isinstance(self.request.accepted_renderer, ExportRenderer)
+
+    def export(self, query: ReadingsQuery, *words: str) -> HttpResponseBase:
+        """The rows as a file that is named by ``words``. Raises NotFound for a GPU that nobody knows."""
+        renderer = self.request.accepted_renderer
+        makers: dict[str, Callable[[], Encoder]] = {
+            "csv": lambda: CsvEncoder(safe=self.values["csv_safe"]),
+            "ndjson": NdjsonEncoder,
+            "parquet": ParquetEncoder,
+        }
+        return export(
+            self.request,
+            self._known(get_store().stream(query), query),
+            makers[str(renderer.format)],
+            media_type=str(renderer.media_type),
+            name=file_name("telemetry", *words, extension=str(renderer.format)),
+        )
+
+    def _known(self, portions: Iterator[Portion], query: ReadingsQuery) -> Iterator[Portion]:
+        empty = True
+        try:
+            for portion in portions:
+                empty = False
+                yield portion
+        finally:
+            if (close := getattr(portions, "close", None)) is not None:
+                close()
+        if empty:
+            for gpu in query.gpus:
+                check_known(gpu)
+
+
+class GpuTelemetryView(ExportView):
     """The readings of one GPU, the newest first."""
 
     name = "Telemetry of a GPU"
     tag = "telemetry"
     operation_id = "gpu_telemetry"
     answer = ReadingPageSerializer
-    parameters = (START_TIME, END_TIME, LIMIT, OFFSET, METRIC_NAME, HOSTNAME, GPU_ID, ORDER)
+    parameters = (START_TIME, END_TIME, LIMIT, OFFSET, METRIC_NAME, HOSTNAME, GPU_ID, ORDER, CSV_SAFE)
     path_help = GPU_IN_PATH
     error_statuses = (400, 404, 503)
 
-    def get(self, request: Request, uuid: str) -> Response:
+    def get(self, request: Request, uuid: str) -> HttpResponseBase:
         """The readings of one GPU, the newest first."""
         check_id(uuid)
         values = self.values
-        limit, offset = _rows_asked(values["limit"]), values["offset"]
         query = ReadingsQuery(
-            gpus=(uuid,), gpu_ids=values["gpu_id"], limit=limit + 1, offset=offset, **_conditions(values)
+            gpus=(uuid,),
+            gpu_ids=values["gpu_id"],
+            offset=values["offset"],
+            limit=values["limit"],
+            **_conditions(values),
         )
-        rows = get_store().readings(query)
-        if not rows:
+        if self.is_export:
+            return self.export(query, uuid, *values["metric_name"][:1])
+        limit, offset = _rows_asked(values["limit"]), values["offset"]
+        page = get_store().page(replace(query, limit=limit + 1))
+        if not len(page):
             check_known(uuid)
-        links = offset_links(request, offset, limit, more=len(rows) > limit)
-        data = reading_rows(rows[:limit])
-        return Response({"data": data, "count": len(data), "next": links.next, "previous": links.previous})
+        links = offset_links(request, offset, limit, more=len(page) > limit)
+        rows = page.cut(0, limit)
+        return Response({"data": json_list(rows), "count": len(rows), **links._asdict()})
 
 
 class GpuMetricsView(ApiView):
@@ -131,7 +208,7 @@ class GpuMetricsView(ApiView):
         return Response({"data": names, "count": len(names)})
 
 
-class TelemetryView(ApiView):
+class TelemetryView(ExportView):
     """The readings of the whole fleet, the newest first."""
 
     name = "Telemetry"
@@ -150,10 +227,12 @@ class TelemetryView(ApiView):
         ORDER,
         TELEMETRY_PAGE,
         TELEMETRY_PAGE_SIZE,
+        TELEMETRY_LIMIT,
         CURSOR,
+        CSV_SAFE,
     )
 
-    def get(self, request: Request) -> Response:
+    def get(self, request: Request) -> HttpResponseBase:
         """The readings of the whole fleet, the newest first."""
         values = self.values
         conditions = _conditions(values)
@@ -164,25 +243,28 @@ class TelemetryView(ApiView):
             raise BadRequest("page and cursor exclude each other: give one of them")
         if cursor is not None and cursor.newest_first != newest_first:
             raise BadRequest("cursor is from an answer in the other order: keep order as it was")
-        size = _rows_asked(values["page_size"])
+        size = _rows_asked(values["page_size"], values["limit"])
         query = ReadingsQuery(
             gpu_ids=values["gpu_id"],
             models=values["model"],
             namespaces=values["namespace"],
             pods=values["pod"],
-            limit=size + 1,
-            offset=((page or 1) - 1) * size,
             after=cursor.position if cursor else None,
             **conditions,
         )
-        rows = get_store().readings(query)
+        if self.is_export:
+            given = [each for each in (values["page_size"], values["limit"]) if each is not None]
+            before = ((page or 1) - 1) * (values["page_size"] or size)
+            return self.export(
+                replace(query, limit=min(given, default=None), offset=before), "fleet", *values["metric_name"][:1]
+            )
+        rows = get_store().page(replace(query, limit=size + 1, offset=((page or 1) - 1) * size))
         more = len(rows) > size
-        rows = rows[:size]
+        rows = rows.cut(0, size)
         if page is not None:
             links = page_links(request, page, more=more)._asdict()
         else:
             # A cursor stays right while new readings come in on top; it leads onwards only.
-            after = encode_cursor(Cursor(newest_first, rows[-1].position)) if more else None
+            after = encode_cursor(Cursor(newest_first, rows.position(-1))) if more else None
             links = {"next": same_with(request, cursor=after) if after else None, "previous": None}
-        data = reading_rows(rows)
-        return Response({"data": data, "count": len(data), **links})
+        return Response({"data": json_list(rows), "count": len(rows), **links})

@@ -6,7 +6,6 @@ import pytest
 from django.urls import URLPattern, get_resolver
 from django.urls.resolvers import URLResolver
 
-from api.params import FORMAT
 from api.views.base import ApiView
 from stores.base import Store
 from tests.api.conftest import Api
@@ -27,13 +26,13 @@ def views() -> list[type[ApiView]]:
 
 @pytest.mark.parametrize("view", views(), ids=lambda view: view.__name__)
 def test_a_view_names_no_parameter_twice(view: type[ApiView]) -> None:
-    names = [parameter.name for parameter in (*view.parameters, FORMAT)]
+    names = [parameter.name for parameter in (*view.parameters, view.format_parameter())]
     assert len(set(names)) == len(names)
     assert 400 in view.error_statuses
 
 
 def test_there_are_views() -> None:
-    assert len(views()) == 12
+    assert len(views()) == 14
 
 
 @pytest.mark.parametrize(

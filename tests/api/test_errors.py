@@ -12,7 +12,7 @@ from django.test import Client
 from pytest_django import Settings
 from rest_framework.exceptions import NotAuthenticated, ParseError, Throttled, ValidationError
 
-from api.errors import exception_handler, server_error
+from api.errors import exception_handler, forbidden, server_error
 from stores.base import Store, StoreError, StoreUnavailable
 from stores.current import reset_store
 from tests.api.conftest import Api
@@ -58,7 +58,7 @@ def test_an_unknown_host_name_is_a_400(api: Api) -> None:
     response = api.ask("/api/v1", host="elsewhere.example")
     assert response.status_code == 400
     assert response.json()["error"] == "bad_request"
-    assert api.ask("/admin/", host="elsewhere.example")["Content-Type"].startswith("text/html")
+    assert api.ask("/admin/", host="elsewhere.example", accept="text/html")["Content-Type"].startswith("text/html")
 
 
 @pytest.mark.parametrize(
@@ -132,4 +132,24 @@ def test_a_fault_of_ours_is_a_500_that_tells_no_secrets(api: Api, monkeypatch: p
 def test_outside_the_api_a_fault_is_a_page() -> None:
     request = HttpRequest()
     request.path_info = "/admin/"
+    assert server_error(request)["Content-Type"] == "application/json"
+    request.META["HTTP_ACCEPT"] = "text/html,*/*"
     assert server_error(request)["Content-Type"].startswith("text/html")
+
+
+def test_an_unknown_path_outside_the_api_has_the_shape_or_is_a_page(api: Api) -> None:
+    for path in ("/nothing", "/swagger/nothing", "/static/nothing.js", "/admin"):
+        response = api.ask(path)
+        if path != "/admin":
+            assert response.status_code == 404
+            assert response.json()["error"] == "not_found"
+    assert api.ask("/nothing", accept="text/html")["Content-Type"].startswith("text/html")
+
+
+def test_what_is_not_allowed_has_the_shape_or_is_a_page() -> None:
+    request = HttpRequest()
+    request.path_info = "/login"
+    assert forbidden(request, PermissionDenied()).status_code == 403
+    assert b'"forbidden"' in forbidden(request, PermissionDenied()).content
+    request.META["HTTP_ACCEPT"] = "text/html,*/*"
+    assert forbidden(request, PermissionDenied())["Content-Type"].startswith("text/html")

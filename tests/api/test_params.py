@@ -106,8 +106,8 @@ def test_where_no_parameter_is_known_the_message_says_so() -> None:
         ("page_size=ten", ("page_size", "1 to")),
         ("order=newest", ("order", "desc or asc")),
         ("mig=yes", ("mig", "true or false")),
-        ("hostname=a%00b", ("hostname", "cannot be printed")),
-        ("hostname=a%0ab", ("hostname", "cannot be printed")),
+        ("hostname=a%00b", ("hostname", "control characters")),
+        ("hostname=a%0ab", ("hostname", "control characters")),
         ("hostname=" + "x" * 513, ("hostname", "too long")),
         ("&".join(["hostname=a"] * 101), ("hostname", "at most 100 times")),
         ("start_time=yesterday", ("start_time", "'yesterday'", "RFC 3339")),
@@ -133,7 +133,8 @@ def test_page_size_is_cut_to_the_maximum(settings: Settings) -> None:
     settings.MAX_PAGE_SIZE = 50
     assert read("page_size=50")["page_size"] == 50
     assert read("page_size=51")["page_size"] == 50
-    assert read("page_size=" + "9" * 300)["page_size"] == 50
+    assert read(f"page_size={10**12}")["page_size"] == 50
+    assert "1 to 1000000000000" in refusal("page_size=" + "9" * 300)
 
 
 def test_a_range_must_hold_something() -> None:

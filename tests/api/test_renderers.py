@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 
 import pytest
 
@@ -42,20 +43,26 @@ def test_format_overrides_the_header(api: Api, fleet: Store) -> None:
 def test_a_list_links_to_its_items(api: Api, fleet: Store) -> None:
     page = api.ask("/api/v1/gpus?page_size=1", accept=BROWSER).content.decode()
     assert '<a href="http://testserver/api/v1/gpus/GPU-a0"' in page
-    assert '<a href="http://testserver/api/v1/gpus?page_size=1&amp;page=2"' in page
-    assert '<a href="/api/v1">GPU telemetry</a>' in page
+    assert 'href="http://testserver/api/v1/gpus?page_size=1&amp;cursor=' in page
+    assert 'href="/api/v1">GPU telemetry</a>' in page
+    assert "curl 'http://testserver/api/v1/gpus?page_size=1'" in page
+    assert 'href="http://testserver/api/v1/gpus?page_size=1&amp;format=json"' in page
 
 
 def test_the_parameters_are_a_form_that_shows_what_is_asked(api: Api, fleet: Store) -> None:
     page = api.ask("/api/v1/gpus?hostname=host-a&state=stale&page=1", accept=BROWSER).content.decode()
     assert 'name="hostname" value="host-a"' in page
-    assert "<option selected>stale</option>" in page
-    assert 'name="page"' not in page
-    assert 'data-target="#filtersModal"' in page
+    assert '<option value="stale" selected>stale</option>' in page
+    assert "hostname = host-a" in page
+    assert page.count('name="hostname"') == 2  # and room for one more
+    assert 'name="page" value=""' in page  # a changed filter begins at the start
+    for field in re.findall(r"<(?:input|select) [^>]*>", page):
+        name = re.search(r'id="([^"]+)"', field)
+        assert 'aria-label="' in field or (name and f'<label for="{name[1]}">' in page), field
 
 
 def test_a_page_without_parameters_has_no_form(api: Api, fleet: Store) -> None:
-    assert "filtersModal" not in api.ask("/api/v1/gpus/GPU-a0", accept=BROWSER).content.decode()
+    assert "<form" not in api.ask("/api/v1/gpus/GPU-a0", accept=BROWSER).content.decode()
 
 
 def test_an_error_is_a_page_too(api: Api, fleet: Store) -> None:
@@ -77,13 +84,14 @@ def test_an_error_is_a_page_too(api: Api, fleet: Store) -> None:
         "/api/v1/hosts/host-a",
         "/api/v1/metrics",
         "/api/v1/stats",
+        "/api/v1/telemetry?page_size=2&hostname=host-a&hostname=host-b",
     ],
 )
 def test_every_address_is_a_page_in_a_browser(api: Api, fleet: Store, path: str) -> None:
     response = api.ask(path, accept=BROWSER)
     assert response.status_code == 200
     assert response["Content-Type"].startswith("text/html")
-    assert b"GPU telemetry API" in response.content
+    assert b"GPU telemetry" in response.content
 
 
 def test_what_is_asked_is_escaped(api: Api, fleet: Store) -> None:

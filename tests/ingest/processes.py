@@ -56,6 +56,11 @@ class Service:
         return self.log_path.read_text() if self.log_path.exists() else ""
 
     @property
+    def pid(self) -> int:
+        """Its process id; 0 when it was never started."""
+        return self._process.pid if self._process else 0
+
+    @property
     def returncode(self) -> int | None:
         """Its exit status; None while it runs or when it was never started."""
         return None if self._process is None else self._process.poll()
@@ -67,10 +72,20 @@ class Service:
     def memory_mib(self, field: str = "VmRSS") -> float:
         """A figure of its memory now, in MiB, under the kernel's name for it (/proc/PID/status); 0 where it does not tell."""
         try:
-            lines = Path(f"/proc/{self._process.pid if self._process else 0}/status").read_text().splitlines()
+            lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         except OSError:
             return 0.0
         return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(field + ":")), 0.0)
+
+    def cpu_seconds(self) -> float:
+        """The CPU time it has taken, in all its threads, while it runs; 0 where the kernel does not tell."""
+        try:
+            fields = (
+                Path(f"/proc/{self._process.pid if self._process else 0}/stat").read_text().rpartition(")")[2].split()
+            )
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def wait(self, seconds: float = 60.0) -> int:
         """Wait for its end; returns the exit status."""

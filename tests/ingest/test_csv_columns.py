@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ingest import csv_source
+from ingest import csv_columns, csv_source
 from ingest.csv_source import CsvSource
 from ingest.samples import RefusedRow
 from ingest.shards import WHOLE, Shard
+from readings.times import parse_time
 from tests.ingest.captures import COLUMNS, METRICS, line, readings_in, row, rows, write_capture
 
 HEADER = ",".join(COLUMNS) + "\n"
@@ -110,3 +111,37 @@ def test_shards_have_each_row_once(tmp_path: Path, by_column: bool) -> None:
 
 def test_the_real_capture_by_column(real_capture: Path) -> None:
     assert found(real_capture, by_column=True) == found(real_capture, by_column=False)
+
+
+@pytest.mark.parametrize("bad", [[], ["2025-02-30T00:00:00Z", "2025-07-18 20:42:34"], ["1752871354000"]])
+def test_times_that_hardly_repeat_are_read_all_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: list[str]
+) -> None:
+    monkeypatch.setattr(csv_columns, "_MANY_TIMES", 5)
+    rng = random.Random(3)
+    times = [
+        f"20{rng.randrange(100):02}-07-18T20:42:{rng.randrange(60):02}.{rng.randrange(10**9):09}Z" for _ in range(50)
+    ]
+    times += ["1999-12-31T23:59:59.5Z", "1970-01-01T00:00:00Z", "2099-12-31T23:59:59.999999999Z", *bad]
+    path = tmp_path / "capture.csv"
+    path.write_text(HEADER + "".join(line(row(time=time)) for time in times))
+    assert found(path, by_column=True) == found(path, by_column=False)
+
+
+@pytest.mark.parametrize("block", [700, 5_000, 2 << 20])
+def test_the_newest_time_is_found_whatever_is_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(csv_source, "BLOCK_BYTES", block)
+    monkeypatch.setattr(csv_source, "CAREFUL_ROWS", 3)
+    path = tmp_path / "capture.csv"
+    lines = [line(row(time=f"2025-07-18T20:42:{number:02}Z")) for number in range(40)]
+    text = "".join([HEADER, *lines[:9], *ODD_LINES, *lines[9:], line(row(time="2100-01-01T00:00:00Z"))])
+    path.write_text(text)
+    source = CsvSource.open(str(path), needs_timestamp=True)
+    before = source.position
+    assert source.last_time(parse_time("2030-01-01T00:00:00Z"), lambda: False) == parse_time("2025-07-18T20:42:39Z")
+    assert source.last_time(0, lambda: False) == parse_time("2100-01-01T00:00:00Z")
+    assert source.last_time(0, lambda: True) is None
+    assert source.position == before
+    source.close()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import os
 from pathlib import Path
 
@@ -237,3 +238,30 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
 def test_the_metrics_keep_their_order(tmp_path: Path) -> None:
     chunk = read_all(write_capture(tmp_path / "capture.csv", gpus=1))
     assert [sample.metric_name for sample in chunk.samples] == list(METRICS)
+
+
+def test_how_much_of_a_file_comes_after_a_position_is_told(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "capture.csv", gpus=50)
+    source = open_source(path)
+    size = path.stat().st_size
+    assert source.bytes_after(0) == size
+    chunk = source.read(75)
+    assert source.bytes_after(chunk.position) == size - chunk.position
+    with path.open("a") as file:
+        file.write("more\n")
+    assert source.bytes_after(chunk.position) == size - chunk.position + 5
+    source.close()
+
+
+def test_of_a_compressed_file_it_is_the_files_own_bytes(tmp_path: Path) -> None:
+    plain = write_capture(tmp_path / "capture.csv", gpus=2000, samples=3)
+    path = tmp_path / "capture.csv.gz"
+    path.write_bytes(gzip.compress(plain.read_bytes()))
+    source = open_source(path)
+    source.read(9000)
+    chunk = source.read(1)
+    assert 0.4 < (source.bytes_after(chunk.position) or 0) / path.stat().st_size < 0.6
+    while not chunk.done:
+        chunk = source.read(5000)
+    assert source.bytes_after(chunk.position) == 0
+    source.close()

@@ -119,6 +119,16 @@ def test_an_exporter_that_is_upgraded_is_understood_anew() -> None:
 
 def test_memory_stays_bounded_while_labels_come_and_go() -> None:
     exporter = Exposition()
-    for number in range(3000):
-        exporter.read(f'{UTIL}{{UUID="GPU-1",pod="p-{number}"}} 1', NOW)
-    assert len(exporter._series) < 1100
+    for number in range(5000):
+        page = f'{UTIL}{{{GPU},pod="p{number}"}} 1\n{TEMP}{{{GPU}}} 50\n'
+        assert len(exporter.read(page, NOW).samples) == 2
+    assert len(exporter._series) == len(exporter._gpus) == 2
+
+
+def test_what_stays_is_not_learnt_again_when_the_rest_is_forgotten() -> None:
+    exporter = Exposition()
+    gpus = set()
+    for number in range(300):
+        page = f'{UTIL}{{{GPU},pod="p{number}"}} 1\n{TEMP}{{{GPU}}} 50\n'
+        gpus.add(id(exporter.read(page, NOW).samples[1].gpu))
+    assert len(gpus) == 1

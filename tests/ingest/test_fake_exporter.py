@@ -7,7 +7,7 @@ import pytest
 
 from ingest.fake_exporter import FakeConfig, fake_exporters
 from ingest.generations import GENERATIONS
-from ingest.simulator import FleetShape
+from ingest.simulator import ALL_METRICS, FleetShape
 from tests.ingest.processes import free_port
 
 
@@ -39,3 +39,18 @@ async def test_ports_in_a_row_and_a_port_that_is_taken() -> None:
         with pytest.raises(OSError, match="in use"):
             async with fake_exporters(FakeConfig(shape=FleetShape(1, 1), port=port)):
                 await asyncio.sleep(0)
+
+
+async def test_one_host_in_every_generation_at_one_moment_for_ever() -> None:
+    config = FakeConfig(shape=FleetShape(2, 1, metrics=ALL_METRICS), port=0, each=True, still=True)
+    async with fake_exporters(config) as exporters, aiohttp.ClientSession() as session:
+        assert [(each.host, each.kind) for each in exporters] == [
+            (f"synthetic-00{host}", kind) for host in (1, 2) for kind in GENERATIONS
+        ]
+        pages = []
+        for _ in range(2):
+            async with session.get(exporters[1].url) as answer:
+                pages.append(await answer.text())
+            await asyncio.sleep(1.1)  # a fleet that is not still moves on each second
+    assert pages[0] == pages[1]
+    assert 'DCGM_FI_DEV_CPU_UTIL_TOTAL{cpu="0"' in pages[0]

@@ -11,7 +11,7 @@ import pytest
 
 from ingest.csv_source import CsvSource
 from ingest.exposition import Exposition
-from ingest.generations import GENERATIONS, exposition
+from ingest.generations import GENERATIONS, exposition, labels_of, written
 from ingest.samples import Sample
 from ingest.simulator import ALL_METRICS, Fleet, FleetShape
 from readings.model import Gpu
@@ -183,3 +183,39 @@ def test_help_and_type_stand_before_each_metric() -> None:
     assert 'GPU_I_PROFILE="1g.10gb",GPU_I_ID="3"' in page[2]
     assert 'hostname="a\\"b"' in page[2]
     assert page[2].endswith("} 0.005")
+
+
+@pytest.mark.parametrize(
+    ("metric", "generation", "name", "kind", "text"),
+    [
+        ("DCGM_FI_DEV_GPU_UTIL", "1.x", "dcgm_gpu_utilization", "gauge", "GPU utilization (in %)."),
+        ("DCGM_FI_DEV_GPU_UTIL", "4.5", "DCGM_FI_DEV_GPU_UTIL", "gauge", "GPU utilization (in %)."),
+        ("DCGM_FI_DEV_GPU_UTIL", "4.6", "DCGM_FI_DEV_GPU_UTIL_RATIO", "gauge", "GPU utilization (in %)."),
+        ("DCGM_FI_DEV_GPU_UTIL", "4.9", "DCGM_FI_DEV_GPU_UTIL_RATIO", "gauge", "GPU utilization ratio (0-1)."),
+        (
+            "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL",
+            "4.8.3",
+            "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL",
+            "counter",
+            "Total number of NVLink bandwidth counters for all lanes.",
+        ),
+        (
+            "DCGM_FI_DEV_POWER_VIOLATION",
+            "4.5",
+            "DCGM_FI_DEV_POWER_VIOLATION",
+            "counter",
+            "Throttling duration due to power constraints (in us).",
+        ),
+    ],
+)
+def test_help_and_type_are_the_exporters_own_right_or_not(
+    metric: str, generation: str, name: str, kind: str, text: str
+) -> None:
+    assert written(metric, generation)[:3] == (name, kind, text)
+
+
+def test_the_first_generation_tells_uuid_and_index_alone() -> None:
+    gpu = Gpu(
+        uuid="GPU-1", gpu_id=0, hostname="a", model_name="A", device="nvidia0", pod="p", namespace="n", container="c"
+    )
+    assert labels_of(gpu, "1.x") == 'gpu="0",uuid="GPU-1",container_name="c",pod_namespace="n",pod_name="p"'

@@ -1,40 +1,69 @@
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterable
 
 import aiohttp
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from ingest.errors import SourceError
 from ingest.monitor import monitoring, render
-from ingest.report import Report
-from ingest.scraper import TargetStatus
+from telemetry_site.env import Address
+
+ANYWHERE = Address("127.0.0.1", 0)
 
 
-def test_figures_are_told_as_prometheus_reads_them() -> None:
-    statuses = {"http://a/metrics": TargetStatus(True, 0.25, 40, 3, 1), 'http://"b"/': TargetStatus(None)}
-    text = render(Report(10, 8, 2, 1, Counter({"blank": 2}), 1.5), statuses)
-    found = {
-        (sample.name.removeprefix("gpu_telemetry_streamer_"), *sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-    assert found["readings_read_total",] == 10
-    assert found["readings_refused_total", "blank"] == 2
-    assert found["behind_seconds",] == 1.5
-    assert found["target_up", "http://a/metrics"] == 1
-    assert found["target_up", 'http://"b"/'] == 0
-    assert found["target_scrape_duration_seconds", "http://a/metrics"] == 0.25
-    assert "target_" not in render(Report(), {})
+class Service:
+    """A service that tells what it is told to."""
+
+    def __init__(self) -> None:
+        self.hangs: list[str] = []
+        self.waits_for: list[str] = []
+
+    def stuck(self) -> list[str]:
+        return self.hangs
+
+    def trouble(self) -> list[str]:
+        return self.waits_for
+
+    async def figures(self) -> Iterable[Metric]:
+        return [GaugeMetricFamily("answer", "It.", value=42.0)]
 
 
-async def test_it_answers_while_it_runs() -> None:
-    async with monitoring("127.0.0.1", 0, Report, {}) as port, aiohttp.ClientSession() as session:
-        async with session.get(f"http://127.0.0.1:{port}/health") as answer:
-            assert await answer.json() == {"status": "healthy"}
-        async with session.get(f"http://127.0.0.1:{port}/metrics") as answer:
-            assert "gpu_telemetry_streamer_readings_read_total 0" in await answer.text()
-        with pytest.raises(SourceError, match="METRICS_ADDR"):
-            async with monitoring("127.0.0.1", port, Report, {}):
+async def test_health_is_that_of_the_service_and_readiness_that_of_its_partners_too() -> None:
+    service = Service()
+
+    async def ask(path: str) -> tuple[int, object]:
+        async with session.get(f"http://127.0.0.1:{port}{path}") as answer:
+            return answer.status, await answer.json()
+
+    async with monitoring(ANYWHERE, service) as port, aiohttp.ClientSession() as session:
+        assert await ask("/health") == (200, {"status": "healthy", "reasons": []})
+        assert await ask("/ready") == (200, {"status": "ready", "reasons": []})
+        service.waits_for = ["the broker is away"]
+        assert await ask("/health") == (200, {"status": "degraded", "reasons": ["the broker is away"]})
+        assert await ask("/ready") == (503, {"status": "not ready", "reasons": ["the broker is away"]})
+        service.hangs = ["a read has not ended for 61 s"]
+        both = ["a read has not ended for 61 s", "the broker is away"]
+        assert await ask("/health") == (503, {"status": "unhealthy", "reasons": both})
+        assert await ask("/ready") == (503, {"status": "not ready", "reasons": both})
+
+
+async def test_figures_are_told_with_those_of_the_process() -> None:
+    async with (
+        monitoring(ANYWHERE, Service()) as port,
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{port}/metrics") as answer,
+    ):
+        text = await answer.text()
+        assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert "\nanswer 42.0\n" in text
+    assert "process_resident_memory_bytes" in text
+    assert render([]).startswith(b"# HELP process_")
+
+
+async def test_an_address_that_is_taken_is_said_in_one_line() -> None:
+    async with monitoring(ANYWHERE, Service()) as port:
+        with pytest.raises(SourceError, match=r"METRICS_ADDR .*: cannot listen on 127.0.0.1:"):
+            async with monitoring(Address("127.0.0.1", port), Service()):
                 pass

@@ -14,9 +14,12 @@ def test_each_change_of_state_is_one_line(caplog: pytest.LogCaptureFixture) -> N
         outage.end()
         for _ in range(3):
             outage.begin(ConnectionError("refused\nby the host"))
+        assert outage.trouble == ["the broker: refused by the host, for 0s"]
         outage.begin(TimeoutError())
+        assert outage.trouble == ["the broker: TimeoutError, for 0s"]
         outage.end()
         outage.end()
+    assert outage.trouble == []
     assert [record.getMessage() for record in caplog.records] == [
         "the broker: refused by the host: waiting, and going on when it is back",
         "the broker: TimeoutError: waiting, and going on when it is back",

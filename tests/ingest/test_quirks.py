@@ -23,10 +23,12 @@ from inventory.updater import save_sightings
 from readings.checks import check_block
 from readings.codec import decode_batch, encode_block
 from readings.grouping import BlockBuilder
+from readings.reasons import COUNTER_RESET
 from readings.times import SECOND, parse_time
 from stores.base import ReadingsQuery, Row
 from stores.memory import MemoryStore
 from tests.ingest.captures import COLUMNS
+from tests.ingest.test_scraper import Handler, saying, scrape_once, serving
 
 pytestmark = pytest.mark.django_db
 
@@ -87,8 +89,8 @@ class Pipeline:
             self.store.write([good])
             sightings = Sightings()
             sightings.add(good)
-            if sightings:
-                save_sightings(sightings)
+            if resets := save_sightings(sightings):
+                self.refused[COUNTER_RESET] += resets
         return self.rows()
 
     def rows(self) -> list[Row]:
@@ -397,7 +399,7 @@ def test_25_a_counter_that_starts_again_and_an_xid_that_is_told_no_more(pipeline
     pipeline.scrape(text(energy, "9.1e11") + text(xid, "79"), NOW - 10 * SECOND, exporter)
     pipeline.scrape(text(energy, "4.0e5"), NOW, exporter)
     assert [each.value for each in pipeline.rows() if each.metric_name == energy] == [9.1e11, 4.0e5]
-    assert not pipeline.refused
+    assert pipeline.refused == {"counter_reset": 1}  # counted, and kept
     # Absence is no recovery: the last value stays, with its time.
     assert GPU.objects.get().latest[xid] == [79.0, NOW - 10 * SECOND]
 
@@ -475,6 +477,34 @@ def test_29_oddities_of_the_text_format(pipeline: Pipeline) -> None:
     for body in ("<html><body>404 page not found</body></html>", ""):
         with pytest.raises(NotMetrics):
             pipeline.scrape(body)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (saying("<html>404 page not found</html>", **{"Content-Type": "text/html"}), "answers text/html, not metrics"),
+        (saying("<html>404 page not found</html>"), "the answer is no metrics text but HTML or JSON"),
+        (saying(""), "the answer is empty"),
+        (saying("\n \n"), "the answer is empty"),
+        (saying(text(UTIL, "5") * 10_000), "larger than 65536 bytes"),
+    ],
+)
+async def test_29_answers_that_are_failed_scrapes(said: Handler, reason: str) -> None:
+    async with serving(said) as url:
+        portions, statuses = await scrape_once(url, max_bytes=65_536)
+    assert portions == []
+    assert statuses[url].up is False
+    assert reason in statuses[url].reason
+
+
+def test_29_a_time_of_the_exporters_own_is_kept_through_to_the_store(pipeline: Pipeline) -> None:
+    rows = pipeline.scrape(text(UTIL, "12 1752871354000") + text(UTIL, "13 1752871355000", UUID="GPU-2"))
+    assert sorted((each.uuid, each.time_ns) for each in rows) == [
+        ("GPU-2", 1_752_871_355_000_000_000),
+        (UUID, 1_752_871_354_000_000_000),
+    ]
+    pipeline.scrape(text(UTIL, "14 0"))
+    assert pipeline.refused == {"bad_timestamp": 1}
 
 
 def test_30_a_formula_is_kept_as_it_is(pipeline: Pipeline) -> None:

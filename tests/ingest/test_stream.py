@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
 import re
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -12,7 +15,7 @@ from django.core.management.base import CommandError
 from pytest_django import Settings
 
 from tests.ingest.captures import write_capture
-from tests.ingest.processes import Fleet
+from tests.ingest.processes import Fleet, free_port, wait_until
 
 
 @pytest.fixture
@@ -73,3 +76,34 @@ def test_bad_input_is_one_line_and_status_1(fleet: Fleet, tmp_path: Path) -> Non
     assert fleet.streamer.wait() == 1
     assert fleet.streamer.log.count("\n") == 1
     assert "lacks the columns timestamp, metric_name, value, uuid (or labels_raw)" in fleet.streamer.log
+
+
+def ask(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@pytest.mark.acceptance
+def test_streamer_and_collector_tell_of_themselves_where_metrics_addr_says(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.environ |= {"CSV_PATH": str(write_capture(tmp_path / "capture.csv", gpus=50)), "RATE": "30"}
+    fleet.migrate()
+    streamer, collector = free_port(), free_port()
+    fleet.collector.start("--metrics-addr", f":{collector}")
+    fleet.collector.wait_for("waiting, and going on")
+    assert json.loads(ask(collector, "/health")[1])["status"] == "degraded"
+    status, text = ask(collector, "/ready")
+    assert (status, json.loads(text)["reasons"][0][:21]) == (503, "the broker at 127.0.0")
+    fleet.broker.start()
+    fleet.broker.wait_for("listening on")
+    fleet.streamer.start("--metrics-addr", f":{streamer}")
+    wait_until(lambda: "readings_stored_total 0.0" not in ask(collector, "/metrics")[1], "the first stored reading")
+    for port in (streamer, collector):
+        assert json.loads(ask(port, "/health")[1]) == {"status": "healthy", "reasons": []}
+        assert ask(port, "/ready")[0] == 200
+    figures = ask(streamer, "/metrics")[1]
+    assert "gpu_telemetry_streamer_capture_left_seconds " in figures
+    assert "gpu_telemetry_streamer_readings_sent_total 0.0" not in figures
+    assert "gpu_telemetry_collector_lag_messages " in ask(collector, "/metrics")[1]

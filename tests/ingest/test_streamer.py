@@ -12,6 +12,7 @@ import pytest
 from ingest import streamer
 from ingest.csv_source import CsvSource
 from ingest.errors import SourceError, StateError
+from ingest.report import Report
 from ingest.resume import ResumeStore
 from ingest.streamer import StreamTotals, stream
 from readings.times import SECOND, parse_time
@@ -359,3 +360,42 @@ async def test_a_position_that_cannot_be_saved_is_said_once_and_costs_nothing_el
 def test_the_made_up_captures_begin_when_they_say(tmp_path: Path) -> None:
     path = write_capture(tmp_path / "capture.csv")
     assert min(each[2] for each in readings_in(path)) == parse_time(START)
+
+
+async def test_a_report_tells_how_far_a_run_is_and_how_far_it_has_to_go(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path = write_capture(tmp_path / "capture.csv", gpus=40, samples=5)
+    size = path.stat().st_size
+    stop, report = asyncio.Event(), Report(later_bytes=1000)
+    async with running_broker(tmp_path / "log") as broker:
+        running = asyncio.create_task(stream(stream_config(path, broker.port, tmp_path, rate=300.0), stop, report))
+        await until(lambda: report.now().sent >= 100)
+        assert report.connected
+        assert report.trouble == []
+        backlog = report.backlog
+        assert backlog is not None
+        assert 1000 < backlog.bytes < size + 1000
+        assert 0 < backlog.rows < 600 + 10
+        assert backlog.seconds is not None
+        stop.set()
+        await running
+        assert "to go (about " in caplog.text
+        assert "the next start goes on there" in caplog.text
+        report.later_bytes = 0
+        totals = await stream(stream_config(path, broker.port, tmp_path), asyncio.Event(), report)
+    assert totals.done
+    assert (report.read, report.sent, report.waiting, report.behind_s) == (report.sent, 600, 0, 0)
+    assert report.backlog == (0, 0, None)
+
+
+async def test_a_report_tells_of_a_broker_that_is_away(tmp_path: Path, capture: Path) -> None:
+    stop, report = asyncio.Event(), Report()
+    running = asyncio.create_task(stream(stream_config(capture, free_port(), tmp_path), stop, report))
+    await until(lambda: bool(report.now().trouble) and report.waiting > 0)
+    assert report.trouble[0].startswith("the broker at 127.0.0.1:")
+    assert report.behind_s > 0
+    assert not report.connected
+    stop.set()
+    await running

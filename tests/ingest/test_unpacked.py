@@ -66,6 +66,14 @@ def test_what_was_read_too_early_is_given_again() -> None:
     assert (file.read_some(5), file.tell()) == (b"", 13)
     file.seek(4)
     assert file.readline(9) == b"two\n"
+    file.push(b"wo\n")
+    buffer = bytearray(6)
+    assert (file.readinto(memoryview(buffer)), bytes(buffer), file.tell()) == (6, b"wo\nthr", 11)
+    file.push(b"thr")
+    assert (file.readinto(memoryview(buffer)), bytes(buffer[:5]), file.tell()) == (5, b"three", 13)
+    file.push(b"ee")
+    file.push(b"thr")
+    assert (file.read(2), file.readline(9)) == (b"th", b"ree")
 
 
 def test_standard_input_is_a_capture(tmp_path: Path) -> None:

@@ -1,19 +1,18 @@
-"""What the tests of streamer and collector share: reading a log back, reading a store back, a line that breaks."""
+"""What the tests of streamer and collector share: their configurations, reading a log back, a line that breaks."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from broker.client import BrokerClient, Gap, Message
 from ingest.broker_address import BrokerAddress
 from ingest.collector import CollectConfig
 from ingest.streamer import StreamConfig
-from readings.codec import Decoded, decode_batch
-from readings.model import PointBlock
-from tests.ingest.captures import Reading
+from tests.ingest.log_reader import read_batches as read_batches
+from tests.ingest.log_reader import read_log as read_log
+from tests.ingest.log_reader import readings_of as readings_of
 
 
 def local(port: int) -> BrokerAddress:
@@ -31,38 +30,6 @@ def collect_config(port: int, state_dir: Path, **changes: object) -> CollectConf
     """A collector that flushes soon and keeps for ever."""
     settings = {"collector_id": "collector-1", "flush_interval": 0.05, **changes}
     return CollectConfig(broker=local(port), state_dir=state_dir, **settings)  # type: ignore[arg-type]
-
-
-async def read_log(port: int) -> list[Message]:
-    """All messages that are in the log now."""
-    client = await BrokerClient.connect("127.0.0.1", port)
-    messages: list[Message] = []
-    try:
-        if client.welcome.next > client.welcome.oldest:
-            await client.subscribe("test-reader", -2)
-            while not messages or messages[-1].offset < client.welcome.next - 1:
-                for item in await client.receive():
-                    assert not isinstance(item, Gap)
-                    messages.append(item)
-    finally:
-        await client.close()
-    return messages
-
-
-async def read_batches(port: int) -> list[Decoded]:
-    """All batches that are in the log now."""
-    return [decode_batch(message.payload) for message in await read_log(port)]
-
-
-def readings_of(blocks: Iterable[PointBlock]) -> list[Reading]:
-    """The readings of blocks, each as often as it is there."""
-    return [
-        (block.gpus[index].uuid, name, time_ns, value)
-        for block in blocks
-        for index, time_ns, values in block.points
-        for name, value in zip(block.metric_names, values, strict=True)
-        if value is not None
-    ]
 
 
 class Line:

@@ -393,3 +393,16 @@ def test_the_real_capture_comes_out_whole(request: pytest.FixtureRequest) -> Non
     assert row.host is not None
     assert (row.host.name, row.index, row.model_name) == ("mtv5-dgx1-hgpu-031", 0, "NVIDIA H100 80GB HBM3")
     assert (row.first_seen, row.last_seen) == (at(0), at(3))
+
+
+def test_a_counter_that_stands_lower_than_before_began_again() -> None:
+    energy, link = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "DCGM_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL:nvlink:3"
+
+    def resets(second: int, **values: float) -> int:
+        return save_sightings(seen(block(gpu(), second, values)))
+
+    assert resets(0, **{energy: 9.1e11, link: 5.0, UTIL: 90.0}) == 0
+    assert resets(10, **{energy: 9.2e11, link: 5.0, UTIL: 10.0}) == 0  # a gauge may fall
+    assert resets(20, **{energy: 4.0e5, link: 0.0, UTIL: 10.0}) == 2
+    assert resets(20, **{energy: 4.0e5, link: 0.0}) == 0  # told again
+    assert resets(5, **{energy: 9.15e11, link: 5.0}) == 0  # late: it was so then

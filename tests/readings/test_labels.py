@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 import csv
+import random
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from readings.labels import DROPPED, is_blank_text, label_conflicts, parse_labels, split_labels
+from readings.labels import (
+    DROPPED,
+    is_blank_text,
+    label_conflicts,
+    parse_labels,
+    split_labels,
+    without_name,
+)
 
 
 def test_escapes_and_commas_inside_values_are_kept_together() -> None:
@@ -116,6 +124,60 @@ def test_a_conflict_is_a_column_that_the_labels_contradict() -> None:
     columns = {"uuid": "GPU-1", "model_name": "NVIDIA H100 80GB HBM3", "hostname": "", "device": "nvidia0"}
     told = {"uuid": "GPU-2", "model_name": "NVIDIA-H100-80GB-HBM3", "hostname": "node"}
     assert label_conflicts(columns, told) == ["uuid"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('UUID="GPU-1",__name__="X",gpu="0"', 'UUID="GPU-1",gpu="0"'),
+        ('UUID="GPU-1",__name__="X"', 'UUID="GPU-1"'),
+        ('__name__="X",gpu="0"', 'gpu="0"'),
+        ('__name__="X"', ""),
+        ("", ""),
+    ],
+)
+def test_labels_without_a_name(text: str, expected: str) -> None:
+    assert without_name(text) == expected
+    assert parse_labels(text) == parse_labels(expected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'note="a,__name__="X"",b="c"',
+        'note=",__name__="X",b"',
+        'note= ",__name__="X",b"',
+        'note="\\",__name__="X",b="c"',
+        'note="a\\",__name__="X",b="c"',
+        'note="a",__name__="X"b="c"',
+        'note="a",__name__="X',
+        'note="a",__name__="X,y",b="c"',
+        '__name__="X",{a="b"}',
+        '__name__="X" ,a="b"',
+        '{a="b",__name__="X"}',
+        '",__name__="X",b="c"',
+    ],
+)
+def test_labels_stay_as_they_are_where_a_name_might_be_part_of_something_else(text: str) -> None:
+    assert without_name(text) == text
+
+
+def test_taking_the_name_out_changes_no_outcome() -> None:
+    def outcome(text: str) -> object:
+        try:
+            return parse_labels(text)
+        except ValueError:
+            return "bad"
+
+    rng = random.Random(7)
+    pieces = ['a="b"', 'n="', '__name__="X"', ",", '"', "\\", "{", "}", " ", "=", 'c="d,e"', ',__name__="Y"', "x"]
+    taken = 0
+    for _ in range(30_000):
+        text = "".join(rng.choices(pieces, k=rng.randrange(2, 8)))
+        without = without_name(text)
+        taken += without != text
+        assert outcome(without) == outcome(text), text
+    assert taken > 500
 
 
 @pytest.mark.capture

@@ -91,6 +91,72 @@ class TestEveryStore:
         assert 0 < len(whole) < len(ask(store, limit=10_000))
         assert keys(_pages_by_cursor(store, 2, **query)) == keys(whole)
 
+    @pytest.mark.parametrize("newest_first", [True, False])
+    @pytest.mark.parametrize(("rows", "most"), [(1, 1), (3, 7), (20_000, 40_000)])
+    def test_a_stream_gives_every_row_once_in_order(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch, newest_first: bool, rows: int, most: int
+    ) -> None:
+        _small_portions(monkeypatch, rows, most)
+        _write_uneven_fleet(store)
+        whole = ask(store, limit=10_000, newest_first=newest_first)
+        assert _streamed(store, newest_first=newest_first, limit=None) == whole
+
+    @pytest.mark.parametrize("newest_first", [True, False])
+    def test_a_stream_keeps_to_everything_a_query_says(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch, newest_first: bool
+    ) -> None:
+        _small_portions(monkeypatch, 5, 10)
+        _write_uneven_fleet(store)
+        whole = ask(store, limit=10_000, newest_first=newest_first)
+        start, end = START + SECOND, START + 3 * MINUTE
+        for query in (
+            {"limit": 0},
+            {"limit": 7},
+            {"limit": 10, "offset": 4},
+            {"offset": 100_000},
+            {"start_ns": start, "end_ns": end},
+            {"hostnames": ("host-000",)},
+            {"metric_names": (UTIL,), "start_ns": start},
+            {"gpus": ("GPU-0001", "GPU-0002"), "offset": 3},
+            {"after": whole[len(whole) // 2].position},
+            {"after": whole[5].position, "offset": 2, "limit": 9, "metric_names": (UTIL, TEMP)},
+            {"pods": ("nowhere",)},
+        ):
+            asked: dict[str, Any] = {"limit": None, "newest_first": newest_first, **query}
+            expected = ask(store, **{**asked, "limit": 10_000 if asked["limit"] is None else asked["limit"]})
+            assert _streamed(store, **asked) == expected, query
+
+    def test_a_stream_of_nothing_is_empty(self, store: Store) -> None:
+        assert list(store.stream(ReadingsQuery(limit=None))) == []
+        assert list(store.stream(ReadingsQuery(limit=None, newest_first=False))) == []
+
+    def test_a_stream_that_is_left_lets_the_store_go_on(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        _small_portions(monkeypatch, 3, 6)
+        _write_uneven_fleet(store)
+        stream = store.stream(ReadingsQuery(limit=None))
+        assert len(next(stream))
+        assert store.write([one(gpu(), START + 9 * MINUTE, u=1.0)]).written == 1
+        assert store.apply_retention(START + MINUTE) > 0
+        stream.close()  # type: ignore[attr-defined]
+        assert ask(store, limit=1)[0].value == 1.0
+
+    def test_readings_of_one_time_are_streamed_in_the_order_of_their_names(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # More than a portion holds, all of one nanosecond: there is nothing to cut.
+        _small_portions(monkeypatch, 4, 8)
+        gpus = [gpu(number) for number in range(30, 0, -1)]
+        store.write([fleet(gpus, START, ["b", "a"]), fleet(gpus, START + 1, ["b", "a"])])
+        assert _streamed(store, limit=None) == ask(store, limit=1000)
+
+    def test_a_page_is_the_readings_as_columns(self, store: Store) -> None:
+        _write_uneven_fleet(store)
+        query = ReadingsQuery(limit=17, offset=5)
+        page = store.page(query)
+        assert page.rows() == store.readings(query)
+        assert page.position(3) == page.rows()[3].position
+        assert page.cut(2, 4).rows() == page.rows()[2:4]
+
     def test_rows_that_arrive_while_paging_move_no_page_of_the_cursor(self, store: Store) -> None:
         store.write([several(gpu(), [(START + i, i) for i in range(10)])])
         first = ask(store, limit=4)
@@ -574,6 +640,19 @@ def _write_uneven_fleet(store: Store) -> None:
     store.write([fleet([gpu(number) for number in range(20)], START + 60 * MINUTE)])
 
 
+def _small_portions(monkeypatch: pytest.MonkeyPatch, rows: int, most: int) -> None:
+    for module in ("sqlite_stream", "memory", "influx_reader"):
+        monkeypatch.setattr(f"stores.{module}.ROWS_AT_ONCE", rows)
+    monkeypatch.setattr("stores.sqlite_stream._MOST_ROWS", most)
+    monkeypatch.setattr("stores.sqlite_stream._MINUTES_AT_ONCE", 2)
+
+
+def _streamed(store: Store, **query: Any) -> list[Row]:
+    portions = list(store.stream(ReadingsQuery(**query)))
+    assert all(len(portion) for portion in portions)
+    return [row for portion in portions for row in portion.rows()]
+
+
 def _pages_by_offset(store: Store, step: int, **query: Any) -> list[Row]:
     rows: list[Row] = []
     while page := ask(store, limit=step, offset=len(rows), **query):
@@ -669,4 +748,4 @@ def _plain_answer(model: dict[tuple[int, str, str], Row], query: ReadingsQuery) 
         yield query.after is None or order(row) > order(query.after)
 
     rows = sorted((row for row in model.values() if all(matches(row))), key=order)
-    return rows[query.offset : query.offset + query.limit]
+    return rows[query.offset :][: query.limit]

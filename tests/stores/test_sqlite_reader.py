@@ -119,7 +119,7 @@ def test_the_fleet_is_read_along_the_key(filled: SqliteStore, query: ReadingsQue
     ],
 )
 def test_no_more_is_looked_at_than_needed(filled: SqliteStore, query: ReadingsQuery, most: int) -> None:
-    assert _steps(filled, lambda reader: reader.rows(query)) <= most
+    assert _steps(filled, lambda reader: reader.page(query)) <= most
 
 
 def test_stats_and_names_look_at_no_reading(filled: SqliteStore) -> None:

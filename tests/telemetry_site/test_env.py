@@ -230,3 +230,42 @@ def test_some_of_a_few_words() -> None:
 def test_an_address_may_be_left_out() -> None:
     assert env.no_address_or("") is None
     assert env.no_address_or(":9100") == Address("127.0.0.1", 9100)
+
+
+def test_an_allowance_is_a_number_in_a_time() -> None:
+    assert env.no_allowance_or("0") is None
+    assert [env.no_allowance_or(text) for text in ("10/s", "600/m", "5000/h", "1/d")] == [
+        env.Allowance(10, 1.0),
+        env.Allowance(600, 60.0),
+        env.Allowance(5000, 3600.0),
+        env.Allowance(1, 86400.0),
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "10", "0/s", "-1/s", "10/w", "1.5/s", "10 / s", "many"])
+def test_what_is_no_allowance_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="10/s, 600/m"):
+        env.no_allowance_or(text)
+
+
+def test_a_boolean_may_be_left_to_the_surroundings() -> None:
+    assert [env.boolean_or_auto(text) for text in ("auto", "AUTO", "true", "0")] == [None, None, True, False]
+    with pytest.raises(ValueError, match="true, false or auto"):
+        env.boolean_or_auto("maybe")
+
+
+def test_an_origin_is_scheme_host_and_port() -> None:
+    assert env.origins("https://a.example, http://b:3000,") == ["https://a.example", "http://b:3000"]
+    assert env.no_origin_or("https://a.example/") == "https://a.example"
+    assert env.no_origin_or("") == ""
+    assert env.origin("http://[::1]:8080") == "http://[::1]:8080"
+
+
+@pytest.mark.parametrize(
+    "text", ["a.example", "*", "https://", "ftp://a", "https://a/b", "https://a b", "https://u@a", "https://A.example"]
+)
+def test_what_is_no_origin_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"use scheme, host and port"):
+        env.origins(text)
+    with pytest.raises(ValueError, match=r"use scheme, host and port"):
+        env.no_origin_or(text)

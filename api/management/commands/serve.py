@@ -24,10 +24,22 @@ class Command(ServiceCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Become gunicorn, so that signals reach it. It inherits the listening socket: a port in use is told here, once."""
+        if warning := open_to_others(Address(settings.HOST, settings.PORT)):
+            self.stderr.write(self.style.WARNING(warning))
         listener = listen(Address(settings.HOST, settings.PORT))
         listener.set_inheritable(True)
         argv = [sys.executable, "-m", "gunicorn", "--config", str(settings.BASE_DIR / "gunicorn.conf.py")]
         os.execv(sys.executable, [*argv, "--bind", f"fd://{listener.fileno()}"])  # noqa: S606
+
+
+def open_to_others(address: Address) -> str:
+    """A line for the log where anybody who reaches this machine may read; nothing where that is not so."""
+    if settings.API_AUTH_REQUIRED or address.is_loopback:
+        return ""
+    return (
+        f"WARNING: whoever reaches {address} can read all telemetry: API_AUTH_REQUIRED=false."
+        " Set it to true, and see manage.py apitoken"
+    )
 
 
 def listen(address: Address) -> socket.socket:

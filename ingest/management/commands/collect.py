@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 from django.conf import settings
@@ -47,5 +48,13 @@ class Command(ServiceCommand):
 
 async def _run(store: Store, *, once: bool) -> None:
     stop = asyncio.Event()
+    collector = Collector(collect_config(), store, stop)
     with stop_signals(stop):
-        await Collector(collect_config(), store, stop).run(once=once)
+        async with AsyncExitStack() as stack:
+            if settings.METRICS_ADDR is not None:
+                # Not loaded where nobody asks for it: a web server takes memory.
+                from ingest.collector_figures import MonitoredCollector
+                from ingest.monitor import monitoring
+
+                await stack.enter_async_context(monitoring(settings.METRICS_ADDR, MonitoredCollector(collector)))
+            await collector.run(once=once)

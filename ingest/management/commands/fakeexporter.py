@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ingest.fake_exporter import FakeConfig, fake_exporters
 from ingest.generations import GENERATIONS
-from ingest.simulator import FAULTS, FleetShape
+from ingest.simulator import ALL_METRICS, DEFAULT_METRICS, FAULTS, FleetShape
 from telemetry_site.service import stop_signals
 
 
@@ -33,7 +33,7 @@ def _faults(text: str) -> tuple[str, ...]:
 
 
 class Command(BaseCommand):
-    """``manage.py fakeexporter``: one exporter per host of a synthetic fleet, on ports in a row, until Ctrl-C."""
+    """``manage.py fakeexporter``: exporters of a synthetic fleet, one per host or more, on ports in a row, until Ctrl-C."""
 
     help = __doc__
 
@@ -45,6 +45,16 @@ class Command(BaseCommand):
         parser.add_argument(
             "--generation", choices=[*GENERATIONS, "all"], default="all", help="how they write [%(default)s: in turn]"
         )
+        parser.add_argument(
+            "--each", action="store_true", help="every host in each generation, by an exporter of its own, not in turn"
+        )
+        parser.add_argument(
+            "--metrics",
+            choices=["default", "all"],
+            default="default",
+            help="what dcgm-exporter gives by default, or the whole catalogue with links, CPUs and switches [%(default)s]",
+        )
+        parser.add_argument("--still", action="store_true", help="no time passes: each answer has the same values")
         parser.add_argument("--faults", type=_faults, default=(), help=f"{', '.join(FAULTS)} or all")
         parser.add_argument("--address", default="127.0.0.1", help="where they listen [%(default)s]")
         parser.add_argument(
@@ -58,19 +68,25 @@ class Command(BaseCommand):
         """Serve until a stop signal."""
         generation = options["generation"]
         config = FakeConfig(
-            shape=FleetShape(options["hosts"], options["gpus_per_host"], options["seed"], faults=options["faults"]),
+            shape=FleetShape(
+                options["hosts"],
+                options["gpus_per_host"],
+                options["seed"],
+                ALL_METRICS if options["metrics"] == "all" else DEFAULT_METRICS,
+                options["faults"],
+            ),
             generations=GENERATIONS if generation == "all" else (generation,),
             host=options["address"],
             port=options["port"],
             hanging=options["hanging"],
             garbage=options["garbage"],
+            each=options["each"],
+            still=options["still"],
         )
         try:
             asyncio.run(self._run(config, options["list"]))
         except OSError as error:
-            raise CommandError(
-                f"cannot serve {config.shape.hosts} exporters from port {config.port}: {error}"
-            ) from error
+            raise CommandError(f"cannot serve {config.count} exporters from port {config.port}: {error}") from error
 
     async def _run(self, config: FakeConfig, path: Path | None) -> None:
         stop = asyncio.Event()

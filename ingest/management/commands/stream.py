@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -54,8 +54,10 @@ async def _stream() -> None:
     from ingest.captures import stream_captures
 
     stop = asyncio.Event()
+    report = Report()
     with stop_signals(stop):
-        await stream_captures(stream_config(), stop)
+        async with _monitoring(report, {}):
+            await stream_captures(stream_config(), stop, report)
 
 
 async def _stream_live(*, once: bool) -> None:
@@ -65,15 +67,21 @@ async def _stream_live(*, once: bool) -> None:
     source = live_source()
     streamer = LiveStreamer(live_config(once=once), source, stop)
     with stop_signals(stop):
-        async with AsyncExitStack() as stack:
-            if settings.METRICS_ADDR is not None:
-                from ingest.monitor import monitoring
-
-                address = settings.METRICS_ADDR
-                await stack.enter_async_context(
-                    monitoring(address.host, address.port, lambda: streamer.report, exporters(source))
-                )
+        async with _monitoring(streamer.report, exporters(source)):
             await streamer.run()
+
+
+@asynccontextmanager
+async def _monitoring(report: Report, statuses: Mapping[str, TargetStatus]) -> AsyncIterator[None]:
+    """Tell of the streamer inside the block, where METRICS_ADDR says so."""
+    if settings.METRICS_ADDR is None:
+        yield
+        return
+    from ingest.monitor import monitoring
+    from ingest.streamer_figures import MonitoredStreamer
+
+    async with monitoring(settings.METRICS_ADDR, MonitoredStreamer(report, statuses)):
+        yield
 
 
 async def _try() -> str:

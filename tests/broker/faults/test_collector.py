@@ -1,6 +1,6 @@
 """Row 19 of the fault matrix, with the SQLite store: the collector is killed around its write and its commit.
 
-Rows 20 (a store that is away or says no) and 21 (the streamer's spool) are not the broker's.
+On InfluxDB, and rows 20 (a store that is away or says no) and 21 (the streamer's spool): tests/ingest.
 """
 
 from __future__ import annotations

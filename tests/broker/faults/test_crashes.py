@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import time
@@ -17,6 +18,11 @@ from tests.broker.faults.power import lose_power
 from tests.broker.faults.tools import need_namespaces
 from tests.broker.logs import LazyDisk, append, crash, flip, opened, payloads, read_all, segment_files
 from tests.broker.process import broker_process
+
+# Bits flipped and sectors lost (every fourth); 4,000 in the soak.
+FLIPS = int(os.environ.get("FAULT_FLIPS", "400"))
+# Bytes of the payload that is cut at each of them: as of one reading; of ten in the soak.
+LAST = int(os.environ.get("FAULT_LAST", "300"))
 
 
 async def test_row_01_kill_9_in_the_middle_of_publishing(tmp_path: Path) -> None:
@@ -39,15 +45,22 @@ async def test_row_02_the_check_itself_sees_what_a_broker_without_fsync_loses(tm
     assert outcome.verdict.lost > 0
 
 
+async def test_row_02_power_loss_with_an_fsync_a_second_costs_the_last_moments_alone(tmp_path: Path) -> None:
+    outcome = await lose_power(tmp_path, "interval", random.Random(2), 2.5)
+    assert outcome.verdict.answered > 100
+    assert (outcome.verdict.wrong_payload, outcome.verdict.repeated) == (0, 0)
+    assert outcome.oldest_loss_s < 2.5  # 1.5 s where nothing else takes the machine: see power.py
+
+
 @pytest.mark.parametrize("tail", ["cut", "zeros"])
 def test_row_03_a_tail_torn_at_any_byte(tmp_path: Path, tail: str) -> None:
     with opened(tmp_path / "log", disk=LazyDisk()) as log:
         append(log, *[b'"%b"' % (b"x" * 300) for _ in range(9)])
-        size = log.stats().bytes
-        append(log, b'"%b"' % (b"y" * 300))
+        good = log.stats().bytes
+        append(log, b'"%b"' % (b"y" * LAST))
         end = log.stats().bytes
         crash(log)
-    for left in range(size, end):
+    for left in range(good, end):
         shutil.rmtree(tmp_path / "copy", ignore_errors=True)
         shutil.copytree(tmp_path / "log", tmp_path / "copy")
         (segment,) = segment_files(tmp_path / "copy")
@@ -58,7 +71,7 @@ def test_row_03_a_tail_torn_at_any_byte(tmp_path: Path, tail: str) -> None:
             assert len(payloads(log)) == 9
             assert append(log, b"1")[0].offset == 9
         torn = b"".join(path.read_bytes() for path in (tmp_path / "copy").glob("*.torn-*"))
-        assert torn == (whole[size:left] + bytes(end - left) if tail == "zeros" else whole[size:left])
+        assert torn == (whole[good:left] + bytes(end - left) if tail == "zeros" else whole[good:left])
 
 
 def test_row_04_flipped_bits_and_lost_sectors(tmp_path: Path) -> None:
@@ -70,7 +83,7 @@ def test_row_04_flipped_bits_and_lost_sectors(tmp_path: Path) -> None:
     sizes = [path.stat().st_size for path in files]
     good = {path: path.read_bytes() for path in files}
     most_hit = 0
-    for number in range(400):
+    for number in range(FLIPS):
         path = rng.choices(files, sizes)[0]
         if number % 4:
             flip(path, rng.randrange(len(good[path])), rng.randrange(8))

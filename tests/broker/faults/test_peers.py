@@ -68,7 +68,7 @@ async def test_row_08_sixteen_subscribers_that_never_read(tmp_path: Path) -> Non
         stuck[0].close()
 
 
-_SUBSCRIBER = """
+SUBSCRIBER = """
 import asyncio, sys
 from broker.client import BrokerClient
 async def main():
@@ -83,7 +83,7 @@ asyncio.run(main())
 
 async def test_row_09_a_stopped_subscriber_is_dropped_and_resumes_from_its_commit(tmp_path: Path) -> None:
     async with running_broker(tmp_path, ping_after_s=0.5, dead_after_s=1.5, tick_s=0.1) as broker:
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", _SUBSCRIBER, str(broker.port), cwd=ROOT)
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", SUBSCRIBER, str(broker.port), cwd=ROOT)
         try:
             await publish_all(broker.port, 20)
             await wait_until(lambda: broker.log.commits.get("stopped") == 19)
@@ -204,6 +204,10 @@ ODD = (
 )
 
 
+# A million in CI, more in the soak.
+FRAMES = int(os.environ.get("FAULT_FRAMES", "200000"))
+
+
 def mutated(rng: random.Random) -> bytes:
     """A frame that once was good."""
     if rng.random() < 0.0005:
@@ -251,10 +255,10 @@ def feed_mutated(count: int, seed: int) -> tuple[int, int]:
     return taken, refused
 
 
-def test_row_13_two_hundred_thousand_mutated_frames() -> None:
-    taken, refused = feed_mutated(200_000, seed=13)
-    assert taken > 20_000
-    assert refused > 50_000
+def test_row_13_mutated_frames() -> None:
+    taken, refused = feed_mutated(FRAMES, seed=13)
+    assert taken > FRAMES // 10
+    assert refused > FRAMES // 4
 
 
 async def test_row_13_garbage_over_tcp_hurts_nobody_else(tmp_path: Path) -> None:

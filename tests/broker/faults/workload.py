@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
@@ -51,6 +52,7 @@ class Publisher:
         self.producer = f"{number + 1:016x}"
         self.window = window
         self.answered: dict[int, int] = {}
+        self.answered_at: dict[int, float] = {}
         self.duplicates = 0
         self.refusals: Counter[str] = Counter()
         self.next = 0
@@ -107,6 +109,7 @@ class Publisher:
 
     def _take(self, sequence: int, answer: Published) -> None:
         self.answered[sequence] = answer.offset
+        self.answered_at[sequence] = time.monotonic()
         self.duplicates += answer.duplicate
 
 
@@ -140,6 +143,10 @@ class Workload:
     def refusals(self) -> Counter[str]:
         """Errors by code."""
         return sum((one.refusals for one in self.publishers), Counter())
+
+    def answered_at(self, producer: str, sequence: int) -> float:
+        """When an answered message was, on the monotonic clock."""
+        return next(one.answered_at[sequence] for one in self.publishers if one.producer == producer)
 
     async def check(self, port: int) -> Verdict:
         """Read the log from its start and compare."""

@@ -1,0 +1,71 @@
+"""API tokens in Django's admin: made, shown once, revoked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+
+from api.models import ApiToken
+from api.tokens import fill_token, forget, revoke
+
+
+@admin.register(ApiToken)
+class ApiTokenAdmin(admin.ModelAdmin[ApiToken]):
+    """Name, scope and digest of a token never change; its end may."""
+
+    list_display = ("name", "hint", "scope", "shown_state", "created", "expires", "revoked", "last_used")
+    list_filter = ("scope", ("revoked", admin.EmptyFieldListFilter))
+    search_fields = ("name", "hint")
+    search_help_text = "name, or how the token begins"
+    actions = ("revoke_tokens",)
+    fields = ("name", "scope", "expires")
+
+    def get_fields(self, request: HttpRequest, obj: ApiToken | None = None) -> tuple[str, ...]:
+        if obj is None:
+            return self.fields
+        return (*self.fields, "hint", "shown_state", "created", "revoked", "last_used")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: ApiToken | None = None) -> tuple[str, ...]:
+        if obj is None:
+            return ()
+        return ("name", "scope", "hint", "shown_state", "created", "revoked", "last_used")
+
+    @admin.display(description="state")
+    def shown_state(self, token: ApiToken) -> str:
+        return token.state()
+
+    def save_model(self, request: HttpRequest, obj: ApiToken, form: Any, change: bool) -> None:
+        if not change:
+            request.new_token = fill_token(obj)  # type: ignore[attr-defined]  # for response_add, and then gone
+        super().save_model(request, obj, form, change)
+        forget()
+
+    def delete_model(self, request: HttpRequest, obj: ApiToken) -> None:
+        super().delete_model(request, obj)
+        forget()
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
+        super().delete_queryset(request, queryset)
+        forget()
+
+    def response_add(self, request: HttpRequest, obj: ApiToken, post_url_continue: str | None = None) -> HttpResponse:
+        """The one page that shows the token. It is in this answer alone: no message, no session holds it."""
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Token {obj.name}",
+            "token": obj,
+            "secret": request.new_token,  # type: ignore[attr-defined]
+            "opts": self.opts,
+        }
+        return TemplateResponse(request, "admin/api/token_made.html", context)
+
+    @admin.action(description="Revoke selected API tokens", permissions=["change"])
+    def revoke_tokens(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
+        count = revoke(queryset)
+        self.message_user(
+            request, f"{count} revoked; other web processes refuse them within 5 seconds.", messages.SUCCESS
+        )

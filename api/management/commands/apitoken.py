@@ -1,0 +1,123 @@
+"""``manage.py apitoken``: make, list and revoke the tokens that programs ask the API with."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
+
+from api.models import ApiToken
+from api.times import format_datetime
+from api.tokens import make_token, revoke
+
+_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1)}
+_FOR = re.compile(r"(\d{1,5})(h|d)", re.ASCII)
+
+
+class Command(BaseCommand):
+    """The token itself goes to standard output alone, so that a script can take it from there."""
+
+    help = "Make, list or revoke API tokens."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Three commands of its own."""
+        commands = parser.add_subparsers(dest="command", required=True, metavar="create|list|revoke")
+        create = commands.add_parser("create", help="make a token and print it, this once")
+        create.add_argument("name", help="whose it is, or what it is for")
+        create.add_argument("--scope", choices=ApiToken.Scope.values, default=ApiToken.Scope.READ.value)
+        create.add_argument(
+            "--expires", default="never", metavar="WHEN", help="24h, 90d, a day as 2027-01-31, or never (default)"
+        )
+        listing = commands.add_parser("list", help="show all tokens; never the tokens themselves")
+        listing.add_argument("--json", action="store_true", help="as JSON")
+        commands.add_parser("revoke", help="revoke a token").add_argument(
+            "name", help="its name, or its id as list shows it"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run one of them."""
+        match options["command"]:
+            case "create":
+                self._create(options["name"], options["scope"], options["expires"])
+            case "list":
+                self._list(as_json=options["json"])
+            case "revoke":
+                self._revoke(options["name"])
+
+    def _create(self, name: str, scope: str, expires: str) -> None:
+        try:
+            token, secret = make_token(name, scope, _moment(expires))
+        except ValidationError as error:
+            raise CommandError("; ".join(error.messages)) from None
+        until = "never expires" if token.expires is None else f"expires {format_datetime(token.expires)}"
+        self.stderr.write(f"token {token.name} (id {token.pk}, scope {token.scope}, {until}); it is shown this once:")
+        self.stdout.write(secret)
+
+    def _list(self, *, as_json: bool) -> None:
+        rows = [
+            {
+                "id": token.pk,
+                "name": token.name,
+                "scope": token.scope,
+                "state": token.state(),
+                "hint": token.hint,
+                "created": _shown(token.created),
+                "expires": _shown(token.expires),
+                "last_used": _shown(token.last_used),
+            }
+            for token in ApiToken.objects.all()
+        ]
+        if as_json:
+            self.stdout.write(json.dumps(rows, indent=2))
+            return
+        if not rows:
+            self.stderr.write("there are no tokens: manage.py apitoken create NAME makes one")
+            return
+        table = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+        widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+        for row in table:
+            self.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+    def _revoke(self, name: str) -> None:
+        found = ApiToken.objects.filter(name=name, revoked=None)
+        if not found and name.isascii() and name.isdigit() and len(name) < 19:
+            found = ApiToken.objects.filter(pk=int(name), revoked=None)
+        token = found.first()
+        if token is None:
+            raise CommandError(f"there is no token {name!r} to revoke: manage.py apitoken list shows them")
+        revoke(found)
+        self.stderr.write(
+            f"token {token.name} (id {token.pk}) is revoked; running web services refuse it within 5 seconds"
+        )
+
+
+def _moment(text: str) -> datetime | None:
+    """When a token that is made now ends. Raises CommandError."""
+    if text == "never":
+        return None
+    if match := _FOR.fullmatch(text):
+        moment = timezone.now() + int(match[1]) * _UNITS[match[2]]
+    else:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise CommandError(
+                f"--expires {text!r} is not usable: use 24h, 90d, a day as 2027-01-31, or never"
+            ) from None
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment <= timezone.now():
+        raise CommandError(f"--expires {text!r} is past")
+    return moment
+
+
+def _shown(moment: datetime | None) -> str | None:
+    return None if moment is None else format_datetime(moment)
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else str(value)

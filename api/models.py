@@ -1,0 +1,67 @@
+"""Who may ask: the tokens of programs. People log in as Django's users."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.core.exceptions import ValidationError
+from django.core.validators import ProhibitNullCharactersValidator
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+
+class ApiToken(models.Model):
+    """A program's permission to ask. Of the token itself only a digest is kept, so it can be shown once: when it is made.
+
+    A revoked token stays, so that its name and last use can still be looked up; its name is free again.
+    """
+
+    class Scope(models.TextChoices):
+        """What a token may do: ``admin`` may also see who else may ask."""
+
+        READ = "read"
+        ADMIN = "admin"
+
+    name = models.CharField(
+        max_length=128, validators=[ProhibitNullCharactersValidator()], help_text="whose it is, or what it is for"
+    )
+    scope = models.CharField(
+        max_length=16,
+        choices=Scope,
+        default=Scope.READ,
+        help_text="read: every question; admin: also /api/v1/tokens",
+    )
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    hint = models.CharField(max_length=16, editable=False, help_text="how the token begins")
+    created = models.DateTimeField(auto_now_add=True)
+    expires = models.DateTimeField(null=True, blank=True, help_text="UTC; empty: never")
+    revoked = models.DateTimeField(null=True, blank=True, editable=False)
+    last_used = models.DateTimeField(null=True, blank=True, editable=False, help_text="to the minute")
+
+    class Meta:
+        ordering = ("name", "-created")
+        verbose_name = "API token"
+        constraints = (
+            models.UniqueConstraint(
+                fields=("name",),
+                condition=Q(revoked=None),
+                name="one_token_per_name",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        """The constraint in words; the admin's form does not ask for it, as it has no field ``revoked``."""
+        if ApiToken.objects.filter(name=self.name, revoked=None).exclude(pk=self.pk).exists():
+            raise ValidationError({"name": "there is a token of this name: revoke it, or choose another name"})
+
+    def state(self, now: datetime | None = None) -> str:
+        """``active``, ``expired`` or ``revoked``."""
+        if self.revoked is not None:
+            return "revoked"
+        if self.expires is not None and self.expires <= (now or timezone.now()):
+            return "expired"
+        return "active"

@@ -1,0 +1,53 @@
+"""The login page, and who may ask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.views import LoginView as DjangoLoginView
+from django.contrib.auth.views import LogoutView
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from api.models import ApiToken
+from api.serializers import TokenListSerializer
+from api.times import format_datetime
+from api.views.base import ApiView
+
+__all__ = ["LoginView", "LogoutView", "TokensView"]
+
+
+class LoginView(DjangoLoginView):
+    """Log in as a user of the admin; leads on to the page that asked for it."""
+
+    template_name = "api/login.html"
+    redirect_authenticated_user = True
+
+
+class TokensView(ApiView):
+    """The tokens that programs ask with: whose, until when, and when last used. Never the tokens themselves."""
+
+    name = "Tokens"
+    tag = "access"
+    operation_id = "tokens"
+    answer = TokenListSerializer
+    scope = ApiToken.Scope.ADMIN
+
+    def get(self, request: Request) -> Response:
+        """The tokens that programs ask with, by name. Wants the scope admin, also where reading is open."""
+        data = [_token_answer(token) for token in ApiToken.objects.all()]
+        return Response({"data": data, "count": len(data)})
+
+
+def _token_answer(token: ApiToken) -> dict[str, Any]:
+    return {
+        "id": token.pk,
+        "name": token.name,
+        "scope": token.scope,
+        "state": token.state(),
+        "hint": token.hint,
+        "created": format_datetime(token.created),
+        "expires": format_datetime(token.expires) if token.expires else None,
+        "revoked": format_datetime(token.revoked) if token.revoked else None,
+        "last_used": format_datetime(token.last_used) if token.last_used else None,
+    }

@@ -1,0 +1,76 @@
+"""What follows from the settings about the web service's surroundings."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.api.serving import START_SECONDS, environment, manage
+
+PRODUCTION = {"PUBLIC_URL": "https://gpus.example.com", "TRUSTED_PROXIES": "1"}
+
+
+def run(state_dir: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        manage(*arguments), env=environment(state_dir, **environ), capture_output=True, text=True, timeout=START_SECONDS
+    )
+
+
+def shown(state_dir: Path, names: str, **environ: str) -> list[str]:
+    program = (
+        f"from django.conf import settings as s; print(*(getattr(s, n, None) for n in {names.split()!r}), sep='|')"
+    )
+    answer = run(state_dir, "shell", "--no-imports", "-c", program, **environ)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout.strip().split("|")
+
+
+def test_the_production_settings_leave_the_deployment_check_nothing_to_say(tmp_path: Path) -> None:
+    answer = run(tmp_path, "check", "--deploy", "--fail-level", "DEBUG", **PRODUCTION)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "no issues" in answer.stdout
+
+
+def test_an_https_address_hardens_and_plain_http_on_a_laptop_works(tmp_path: Path) -> None:
+    names = "SECURE_SSL_REDIRECT SESSION_COOKIE_SECURE CSRF_COOKIE_SECURE SECURE_HSTS_SECONDS SECURE_PROXY_SSL_HEADER ALLOWED_HOSTS"
+    assert shown(tmp_path, names) == ["False", "False", "False", "0", "None", "['localhost', '127.0.0.1', '[::1]']"]
+    hardened = shown(tmp_path, names, **PRODUCTION)
+    assert hardened[:3] == ["True"] * 3
+    assert int(hardened[3]) > 0
+    assert hardened[4] == "('HTTP_X_FORWARDED_PROTO', 'https')"
+    assert "'gpus.example.com'" in hardened[5]
+
+
+def test_prometheus_may_ask_past_the_proxy(tmp_path: Path) -> None:
+    program = "from django.test import Client; c = Client(headers={'host': 'gpus.example.com'}); print(*(c.get(p).status_code for p in ('/metrics', '/api/v1/gpus')))"
+    answer = run(tmp_path, "shell", "--no-imports", "-c", program, **PRODUCTION, API_AUTH_REQUIRED="true")
+    assert answer.stdout.split() == ["401", "301"], answer.stderr
+
+
+def test_https_without_a_proxy_is_refused_in_one_line(tmp_path: Path) -> None:
+    answer = run(tmp_path, "check", PUBLIC_URL="https://gpus.example.com")
+    assert answer.returncode == 2
+    assert len(answer.stderr.splitlines()) == 1
+    assert "PUBLIC_URL" in answer.stderr
+    assert "TRUSTED_PROXIES" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "given", "required"),
+    [
+        ("127.0.0.1", "", "False"),
+        ("::1", "", "False"),
+        ("localhost", "auto", "False"),
+        ("0.0.0.0", "", "True"),
+        ("::", "auto", "True"),
+        ("gpu-host.example.com", "", "True"),
+        ("0.0.0.0", "false", "False"),
+        ("127.0.0.1", "true", "True"),
+    ],
+)
+def test_reading_is_open_on_the_loopback_alone_unless_told(
+    tmp_path: Path, host: str, given: str, required: str
+) -> None:
+    assert shown(tmp_path, "API_AUTH_REQUIRED", HOST=host, API_AUTH_REQUIRED=given) == [required]
