@@ -1,0 +1,49 @@
+"""One of several processes that save the same GPUs at once: ``python -m tests.inventory.hammer NUMBER OF ROUNDS``.
+
+Each saves its own part of the times, in an order of its own, in DATABASE_URL. Every round brings GPUs that nobody knows yet,
+told in another order by each, beside those that all know. Any error of the database, as a deadlock is, ends it.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+
+import django
+
+KNOWN, NEW = 40, 60
+
+
+def main(number: int, of: int, rounds: int) -> None:
+    """The rounds, and nothing on stdout."""
+    django.setup()
+    from inventory.updater import save_sightings
+    from tests.inventory.building import UTIL, block, gpu, seen
+
+    order = random.Random(number)
+    mine = [step for step in range(rounds * of) if step % of == number]
+    # Nearly in order, as collectors are that read one log: so that all meet at the same new GPUs.
+    for start in range(0, len(mine), 4):
+        part = mine[start : start + 4]
+        order.shuffle(part)
+        mine[start : start + 4] = part
+    for step in mine:
+        told = [f"GPU-{n}" for n in range(KNOWN)] + [f"GPU-{step // of}-{n}" for n in range(NEW)]
+        order.shuffle(told)
+        # Half of them name no host: the hosts' rows would make all wait for each other in good order.
+        save_sightings(
+            seen(
+                *(
+                    block(
+                        gpu(each, hostname="" if order.random() < 0.5 else f"host-{hash(each) % 5}"),
+                        step * 60,
+                        {UTIL: step, f"M{step % 7}": step},
+                    )
+                    for each in told
+                )
+            )
+        )
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
