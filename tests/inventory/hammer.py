@@ -11,7 +11,7 @@ import sys
 
 import django
 
-KNOWN, NEW = 40, 60
+KNOWN, NEW = 20, 200
 
 
 def main(number: int, of: int, rounds: int) -> None:
@@ -28,14 +28,17 @@ def main(number: int, of: int, rounds: int) -> None:
         order.shuffle(part)
         mine[start : start + 4] = part
     for step in mine:
-        told = [f"GPU-{n}" for n in range(KNOWN)] + [f"GPU-{step // of}-{n}" for n in range(NEW)]
+        told = [f"GPU-{step // of}-{n}" for n in range(NEW)]
         order.shuffle(told)
-        # Half of them name no host: the hosts' rows would make all wait for each other in good order.
+        # Rows that are known already, and hosts, would make all wait for each other in good order: so first without.
+        save_sightings(seen(*(block(gpu(each, hostname=""), step * 60, {UTIL: step}) for each in told)))
+        told += [f"GPU-{n}" for n in range(KNOWN)]
+        order.shuffle(told)
         save_sightings(
             seen(
                 *(
                     block(
-                        gpu(each, hostname="" if order.random() < 0.5 else f"host-{hash(each) % 5}"),
+                        gpu(each, hostname=f"host-{len(each) % 5}"),
                         step * 60,
                         {UTIL: step, f"M{step % 7}": step},
                     )

@@ -15,7 +15,7 @@ from tests.inventory.building import UTIL
 from tests.inventory.hammer import KNOWN, NEW
 from tests.postgres import Postgres
 
-PROCESSES, ROUNDS = 4, 12
+PROCESSES, ROUNDS = 4, 6
 
 
 @pytest.mark.acceptance
