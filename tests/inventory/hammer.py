@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import random
 import sys
+import time
 
 import django
 
 KNOWN, NEW = 20, 200
+TICK = 0.5  # seconds
 
 
 def main(number: int, of: int, rounds: int) -> None:
@@ -22,14 +24,11 @@ def main(number: int, of: int, rounds: int) -> None:
 
     order = random.Random(number)
     mine = [step for step in range(rounds * of) if step % of == number]
-    # Nearly in order, as collectors are that read one log: so that all meet at the same new GPUs.
-    for start in range(0, len(mine), 4):
-        part = mine[start : start + 4]
-        order.shuffle(part)
-        mine[start : start + 4] = part
     for step in mine:
         told = [f"GPU-{step // of}-{n}" for n in range(NEW)]
         order.shuffle(told)
+        # All begin a round at the same moment, else they would hardly ever meet.
+        time.sleep(TICK - time.time() % TICK)
         # Rows that are known already, and hosts, would make all wait for each other in good order: so first without.
         save_sightings(seen(*(block(gpu(each, hostname=""), step * 60, {UTIL: step}) for each in told)))
         told += [f"GPU-{n}" for n in range(KNOWN)]
