@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -64,7 +65,7 @@ def test_rows_are_made_and_locked_in_the_order_of_bytes_so_that_writers_never_wa
             GPU.objects, "id", keys, lambda key: GPU(id=key, uuid=key, first_seen=START, last_seen=START)
         )
     assert made == ["GPU-10", "GPU-B", "GPU-b", "GPU-ä", "gpu-1"]  # GPU-2 was there
-    inserted = queries[-1]["sql"]
-    places = [inserted.index(f"'{key}'") for key in made]
+    inserted = next(each["sql"] for each in queries if each["sql"].startswith("INSERT"))
+    places = [re.search(rf"\b{key}\b", inserted).start() for key in made]  # type: ignore[union-attr]
     assert places == sorted(places)
     assert list(rows.fetch_locked(GPU.objects, "id", keys)) == sorted(keys)
