@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,12 @@ control_socket_disable = True
 
 
 def post_worker_init(worker: Any) -> None:
-    """Exports last: they have to know when the worker is told to stop."""
+    """Exports last: they have to know when the worker is told to stop. What is there now stays: no collection need look at it."""
     from api.exports import serving
 
     serving.goes_on = lambda: bool(worker.alive)
+    gc.collect()
+    gc.freeze()
 
 
 def worker_exit(server: Any, worker: Any) -> None:

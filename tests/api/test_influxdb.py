@@ -71,7 +71,9 @@ def use_influxdb(settings: Settings, config: InfluxConfig) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_store(settings: Settings, tmp_path: Path) -> Iterator[None]:
+def _own_store(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # The age of a reading is told to the millisecond.
+    monkeypatch.setattr("api.gpus.time_ns", lambda: 1_752_871_400_000_000_000)
     reset_store()
     settings.SQLITE_PATH = tmp_path / "readings.sqlite3"
     settings.STORAGE_TYPE = "sqlite"
