@@ -244,7 +244,10 @@ class Session(asyncio.Protocol):
         delivery.add(subscription)
         self._hold_delivery(subscription)
         self.connection.respond(wire.response(event.mark, offset=max(position, self.server.log.oldest_offset)))
-        logger.info("%s subscribed as %s from offset %d", self.peer, event.subscriber_id, position)
+        logger.info(
+            "%(peer)s subscribed as %(subscriber_id)s from offset %(offset)d",
+            {"peer": self.peer, "subscriber_id": event.subscriber_id, "offset": position},
+        )
 
     def _start_position(self, event: Subscribe) -> int:
         log = self.server.log
