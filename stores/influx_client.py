@@ -106,7 +106,16 @@ class InfluxConnection:
 
     def query(self, statement: str, params: Mapping[str, str | int | float]) -> list[Series]:
         """Ask in InfluxQL; times are nanoseconds."""
-        return self._series(self.request("POST", "/query", form=self._question(statement, params), timeout_ms=QUERY_MS))
+        (series,) = self.query_each((statement,), params)
+        return series
+
+    def query_each(self, statements: Sequence[str], params: Mapping[str, str | int | float]) -> list[list[Series]]:
+        """Ask several statements in one request, which share their params; an answer for each."""
+        form = self._question("; ".join(statements), params)
+        answers = self._answers(self.request("POST", "/query", form=form, timeout_ms=QUERY_MS))
+        if len(answers) != len(statements):
+            raise StoreUnavailable(f"{self.name}: {len(answers)} answers to {len(statements)} questions")
+        return answers
 
     def stream(self, statement: str, params: Mapping[str, str | int | float], points: int) -> Iterator[Series]:
         """Ask in InfluxQL and take the answer in parts of so many points, as the server reads them."""
@@ -114,7 +123,8 @@ class InfluxConnection:
         response = self._guarded(lambda client: _send(client, "POST", "/query", form=form, timeout_ms=STREAM_MS))
         try:
             for line in _lines(response.stream(_READ_AT_ONCE)):
-                yield from self._series(line)
+                for series in self._answers(line):
+                    yield from series
         except (HTTPError, http.client.HTTPException, OSError) as error:
             raise StoreUnavailable(f"{self.name} broke off in its answer: {_cause(error)}") from error
         finally:
@@ -130,17 +140,14 @@ class InfluxConnection:
             ("epoch", "ns"),
         ]
 
-    def _series(self, data: bytes) -> list[Series]:
+    def _answers(self, data: bytes) -> list[list[Series]]:
         try:
             answer = _decode_answer(data)
         except msgspec.DecodeError as error:
             raise StoreUnavailable(f"{self.name}: an answer that cannot be read: {error}") from error
-        series: list[Series] = []
-        for result in answer.results:
-            self._check_query(result.error)
-            series += result.series
-        self._check_query(answer.error)
-        return series
+        for text in (answer.error, *(result.error for result in answer.results)):
+            self._check_query(text)
+        return [result.series for result in answer.results]
 
     def request(
         self,
