@@ -76,6 +76,10 @@ class Conditions:
         """The same conditions, to which others can be added."""
         return Conditions(dict(self.params), self.impossible, list(self._parts))
 
+    def branch(self) -> Conditions:
+        """The same conditions, to which others can be added, for a statement that goes with this one's and shares its params."""
+        return Conditions(self.params, self.impossible, list(self._parts))
+
     def where(self) -> str:
         """The clause, with its keyword; nothing when there is no condition."""
         return f" WHERE {' AND '.join(self._parts)}" if self._parts else ""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -45,15 +45,28 @@ _LONGEST_SLAB_NS = 6 * 3600 * SECOND
 _READINGS_AT_ONCE = 10_000_000
 # So many at once: one core of the server is kept busy by one.
 _QUESTIONS_AT_ONCE = 2
+_STATEMENTS_AT_ONCE = 50
 _TAG_OF = {None: (), "gpu": ("uuid",), "host": ("hostname",), "model": ("model",)}
 
 
-class _Fleet(NamedTuple):
-    """What is known of the GPUs before anything is asked of their readings."""
+_T = TypeVar("_T")
 
-    gpus: int
-    has_instances: bool
+
+class _Fleet(NamedTuple):
+    """What is known of the GPUs before anything is asked of their readings: the values that tags ever had."""
+
+    tags: dict[str, list[str]]
     some_superseded: bool
+
+    @property
+    def has_instances(self) -> bool:
+        """Whether there are MIG instances."""
+        return bool(self.tags["mig_id"])
+
+    @property
+    def gpus(self) -> int:
+        """How many boards there are."""
+        return len(self.tags["uuid"])
 
 
 class SeriesReader:
@@ -90,17 +103,20 @@ class SeriesReader:
 
     def _look(self) -> _Fleet:
         conditions = self._conditions(GPU, self._gatherer.grid)
-        tags, marked = self._connection.query_each(
-            (show_tag_values(GPU, ("uuid", "mig_id")), count_superseded(conditions)), conditions.params
+        answer, marked = self._connection.query_each(
+            (show_tag_values(GPU, TAGS[GPU]), count_superseded(conditions)), conditions.params
         )
-        names = [name for series in tags for name, _ in series.values]
-        return _Fleet(names.count("uuid"), "mig_id" in names, bool(marked))
+        tags: dict[str, list[str]] = {tag: [] for tag in TAGS[GPU]}
+        for series in answer:
+            for tag, value in series.values:
+                tags[tag].append(value)
+        return _Fleet(tags, bool(marked))
 
     # Of groups.
 
     def _read_groups(self, fleet: _Fleet) -> None:
         by = _TAG_OF[self._query.by]
-        for slab, (answer,) in self._asked(fleet, lambda slab: self._ask((self._aggregate,), slab, by)):
+        for slab, answer in self._asked(fleet, lambda slab: self._ask_groups(fleet, slab, by)):
             told: dict[tuple[str, ...], Floats] = {}
             for series in answer:
                 values = told[self._group(series, by)] = np.full(slab.count, np.nan)
@@ -108,8 +124,32 @@ class SeriesReader:
                 values[places] = found
             self._gatherer.add_groups(slab, told)
         if self._query.top is not None:
-            (answer,) = self._ask((self._aggregate,), self._gatherer.grid, by, in_windows=False)
+            answer = self._ask_groups(fleet, self._gatherer.grid, by, in_windows=False)
             self._gatherer.rank_groups({self._group(series, by): series.values[0][1] for series in answer})
+
+    def _ask_groups(self, fleet: _Fleet, slab: Grid, by: tuple[str, ...], *, in_windows: bool = True) -> list[Series]:
+        if self._query.aggregate not in PERCENTILES or not by:
+            return self._ask((self._aggregate,), slab, by, in_windows=in_windows)[0]
+        # The server sorts the points of all groups together: group by group it has less to sort.
+        (tag,) = by
+        found: list[Series] = []
+        values = self._values_of(tag, fleet)
+        for start in range(0, len(values), _STATEMENTS_AT_ONCE):
+            conditions = self._conditions(GPU, slab)
+            statements = []
+            for value in values[start : start + _STATEMENTS_AT_ONCE]:
+                one = conditions.branch()
+                one.equals(tag, (value,))
+                statements.append(self._statement(self._aggregate, slab, one, by, in_windows=in_windows))
+            for answer in self._connection.query_each(statements, conditions.params):
+                found += answer
+        return found
+
+    def _values_of(self, tag: str, fleet: _Fleet) -> list[str]:
+        """The values of a tag that the query can be about; a GPU without the tag has an empty one."""
+        query = self._query
+        asked = {"uuid": query.gpus, "hostname": query.hostnames, "model": query.models}[tag]
+        return [value for value in ("", *fleet.tags[tag]) if not asked or _text(value) in asked]
 
     @property
     def _aggregate(self) -> str:
@@ -122,7 +162,9 @@ class SeriesReader:
     # Of GPUs.
 
     def _read_gpus(self, fleet: _Fleet) -> None:
-        functions = ("count", "mean", *({self._query.aggregate} & {"max", "min"}))
+        functions = ("mean", "count", *({self._query.aggregate} & {"max", "min"}))
+        if self._query.aggregate == "sum" and self._query.top is None and not fleet.has_instances:
+            functions = ("mean",)  # the means of boards are added: how many readings they have does not matter
         by = ("uuid", "mig_id", *(tag for tag in _TAG_OF[self._query.by] if tag != "uuid"))
         for slab, answers in self._asked(fleet, lambda slab: self._ask(functions, slab, by)):
             sources: dict[Source, int] = {}
@@ -132,19 +174,17 @@ class SeriesReader:
                 for column, series in zip(columns, answer, strict=True):
                     rows, values = _placed(series, slab)
                     array[rows, column] = values
-            counts = np.nan_to_num(arrays[0])
+            counts = np.nan_to_num(arrays[1]) if len(arrays) > 1 else (~np.isnan(arrays[0])).astype(np.float64)
             extremes = arrays[2] if len(arrays) > 2 else np.full_like(counts, np.nan)
-            self._gatherer.add_cells(slab, list(sources), Cells(counts, counts * np.nan_to_num(arrays[1]), extremes))
+            self._gatherer.add_cells(slab, list(sources), Cells(counts, counts * np.nan_to_num(arrays[0]), extremes))
 
     # What is asked of the server.
 
-    def _asked(
-        self, fleet: _Fleet, ask: Callable[[Grid], list[list[Series]]]
-    ) -> Iterator[tuple[Grid, list[list[Series]]]]:
+    def _asked(self, fleet: _Fleet, ask: Callable[[Grid], _T]) -> Iterator[tuple[Grid, _T]]:
         """The answers slab by slab, in order of time."""
         grid = self._gatherer.grid
         longest = min(_LONGEST_SLAB_NS, _READINGS_AT_ONCE * SECOND // max(fleet.gpus, 1))
-        on_their_way: deque[tuple[Grid, Future[list[list[Series]]]]] = deque()
+        on_their_way: deque[tuple[Grid, Future[_T]]] = deque()
         with ThreadPoolExecutor(_QUESTIONS_AT_ONCE, "influx-series") as threads:
             try:
                 for slab in grid.slabs(longest // grid.every_ns):
@@ -161,20 +201,22 @@ class SeriesReader:
         self, functions: tuple[str, ...], slab: Grid, by: tuple[str, ...], *, in_windows: bool = True
     ) -> list[list[Series]]:
         conditions = self._conditions(GPU, slab)
-        every = slab.every_ns if in_windows else None
-        statements = [
-            select_aggregate(
-                "percentile" if function in PERCENTILES else function,
-                GPU,
-                self._field,
-                conditions,
-                by=by,
-                every_ns=every,
-                percent=PERCENTILES.get(function),
-            )
-            for function in functions
-        ]
+        statements = [self._statement(each, slab, conditions, by, in_windows=in_windows) for each in functions]
         return self._connection.query_each(statements, conditions.params)
+
+    def _statement(
+        self, function: str, slab: Grid, conditions: Conditions, by: tuple[str, ...], *, in_windows: bool = True
+    ) -> str:
+        percent = PERCENTILES.get(function)
+        return select_aggregate(
+            function if percent is None else "percentile",
+            GPU,
+            self._field,
+            conditions,
+            by=by,
+            every_ns=slab.every_ns if in_windows else None,
+            percent=percent,
+        )
 
     def _conditions(self, measurement: str, slab: Grid) -> Conditions:
         query, conditions = self._query, Conditions()

@@ -240,6 +240,14 @@ class TestEveryStore:
         grown = ask(store, metric_name=ENERGY, aggregate="increase")[()]
         assert grown[:5] == [None, 1.0e10, 4.0e5, 1.0e5, None]
 
+    @pytest.mark.parametrize("largest_first", [True, False])
+    def test_of_equally_new_readings_the_largest_is_the_last(self, store: Store, largest_first: bool) -> None:
+        values = sorted([3.0, 1.0, 2.0], reverse=largest_first)
+        for place, value in enumerate(values):
+            store.write([several(gpu(place), [(START, 9.0), (START + 1, value)])])
+        assert ask(store, aggregate="last", by="host")[("host-000",)][0] == 3.0
+        assert ask(store, aggregate="last", every_ns=1, start_ns=START, end_ns=START + 2) == {(): [9.0, 3.0]}
+
     def test_a_reading_that_moved_to_another_host_is_counted_there_alone(self, store: Store) -> None:
         store.write([several(gpu(), [(START, 1.0), (START + 1, 2.0)])])
         store.write([several(gpu(hostname="elsewhere"), [(START, 5.0)])])
