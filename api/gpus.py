@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.reverse import reverse
 
 from api.errors import NotFound
-from api.times import format_datetime
+from api.times import age_seconds, format_datetime
 from inventory.models import GPU
 from inventory.queries import latest_readings, state_of
 from readings.times import format_time
@@ -46,7 +46,12 @@ def gpu_detail_answer(gpu: GPU, cutoff: datetime | None, request: Request) -> di
     """One GPU with its newest readings."""
     answer = gpu_answer(gpu, cutoff, list_url("gpus", request))
     answer["latest"] = {
-        each.metric_name: {"value": each.value, "unit": each.unit, "timestamp": format_time(each.time_ns)}
+        each.metric_name: {
+            "value": each.value,
+            "unit": each.unit,
+            "timestamp": format_time(each.time_ns),
+            "age_seconds": age_seconds(each.time_ns),
+        }
         for each in latest_readings(gpu)
     }
     answer["labels"] = gpu.labels
