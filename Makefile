@@ -8,7 +8,7 @@ COMMON := telemetry_site readings
 
 .DEFAULT_GOAL := help
 .PHONY: help all setup setup-dev run test build build-api build-mq-server build-streamer build-collector \
-        run-mq run-stream run-collect run-api influxd fmt lint vet check coverage coverage-summary swagger soak nats-server bench-broker bench-capture lock clean
+        run-mq run-stream run-collect run-api influxd helm kubernetes chart-docs kind-up kind-down fmt lint vet check coverage coverage-summary swagger soak nats-server bench-broker bench-capture lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,15 @@ run: setup ## run the whole pipeline here: make run, or CSV_PATH=capture.csv mak
 
 test: setup-dev ## run all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+helm: ## get Helm for the chart's tests (built once with Go, a minute or two; nothing to do when it is on PATH)
+	@ci/helm.sh
+
+kubernetes: ## get a real Kubernetes API, without nodes, for the chart's tests (built once with Go, some ten minutes)
+	@ci/kubernetes.sh
+
+chart-docs: setup-dev ## write the chart's README.md and values.schema.json from its values
+	$(BIN)/python -m ci.chart_docs
 
 .PHONY: test-postgres
 test-postgres: setup-dev ## run the tests of inventory and API again, with Django's database on a real PostgreSQL
@@ -99,6 +108,12 @@ docker-push: ## push all images to DOCKER_REGISTRY
 	@$(MAKE) --no-print-directory docker-build
 	$(foreach each,$(IMAGES),$(DOCKER) push $(call image,$(each)) && ) true
 
+kind-up: ## the whole pipeline in a kind cluster on this machine (needs docker, kind, kubectl, helm)
+	@deploy/kind/up.sh
+
+kind-down: ## remove that cluster
+	@deploy/kind/up.sh --delete
+
 # --- checks --------------------------------------------------------------------------------------------------------
 fmt: setup-dev ## format the code
 	$(BIN)/ruff check --fix --select I . && $(BIN)/ruff format .
@@ -129,6 +144,7 @@ soak: setup-dev influxd ## the long run: kills while a capture streams, 500 expo
 	@mkdir -p build
 	@test -n "$(CAPTURE)" || $(MANAGE) makecapture build/soak.csv --hosts 31 --samples 1
 	$(BIN)/python -m tests.ingest.kill_rounds $(or $(CAPTURE),build/soak.csv) --rounds 10
+	$(BIN)/python -m tests.ingest.streamer_kills $(or $(CAPTURE),build/soak.csv) --rows 2000000 --kills 10
 	$(BIN)/python -m tests.ingest.broker_away --seconds 60
 	$(BIN)/python -m tests.ingest.many_targets --targets 500 --minutes 10
 	$(BIN)/python -m tests.broker.faults.kills --rounds 100

@@ -146,6 +146,8 @@ if PUBLIC_URL.startswith("https:"):
             f"PUBLIC_URL (--public-url): {PUBLIC_URL} needs a proxy that speaks TLS: say with TRUSTED_PROXIES how many there are"
         )
     SECURE_SSL_REDIRECT = True
+    # Prometheus asks each replica by its address, past the proxy.
+    SECURE_REDIRECT_EXEMPT = ["^metrics$"]
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
     SECURE_HSTS_SECONDS = 30 * 86400
 # HSTS for all subdomains, or for ever in the browsers' list, is for the owner of the domain to decide, in the proxy.
