@@ -98,7 +98,7 @@ class LatestSerializer(serializers.Serializer[None]):
     value = serializers.FloatField()
     unit = serializers.CharField(allow_blank=True)
     timestamp = serializers.DateTimeField()
-    age_seconds = serializers.FloatField(help_text="how old it is now")
+    age_seconds = serializers.FloatField(help_text="of the reading, by this service's clock")
 
 
 class GpuDetailSerializer(GpuSerializer):
