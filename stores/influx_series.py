@@ -11,7 +11,7 @@ it (measured: 7 million readings a second; as points 0.5 million). So there are 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
@@ -32,9 +32,10 @@ from stores.influx_query import (
     select_fields,
     show_tag_values,
 )
-from stores.windows import FROM_CELLS, PERCENTILES, Cells, Gatherer
+from stores.windows import FROM_CELLS, PERCENTILES, Cells, Gatherer, check_readings
 
 _POINTS_AT_ONCE = 300_000
+_POINTS_IN_A_PART = 10_000
 _FIRST_RANGE_NS = 300 * SECOND
 _GROWTH = 8
 _MOST_NAMED = 500  # GPUs in one question; more are not named, but left out of its answer
@@ -239,20 +240,26 @@ class SeriesReader:
         """Slab after slab, each as long as should hold what can be taken at once."""
         grid = self._gatherer.grid
         start, windows = grid.origin_ns, max(1, _FIRST_RANGE_NS // grid.every_ns)
+        expected: float | None = None
         while start < grid.end_ns:
             slab = grid.part(start, windows)
-            readings = self._points(GPU, slab)
-            shares = self._points(SHARE, slab) if self._query.occupancies is not None else None
+            # A window may hold any number: what is not known to be little comes bit by bit.
+            whole = expected is not None and expected * windows <= _POINTS_AT_ONCE
+            readings = self._points(GPU, slab, whole=whole)
+            shares = self._points(SHARE, slab, whole=whole) if self._query.occupancies is not None else None
             self._gatherer.add(slab, readings, shares)
             start += windows * grid.every_ns
             found = len(readings.times) + (len(shares.times) if shares is not None else 0)
+            expected = found / windows
             windows = max(1, int(windows * min(_GROWTH, _POINTS_AT_ONCE / max(found, 1))))
 
-    def _points(self, measurement: str, slab: Grid) -> Columns:
+    def _points(self, measurement: str, slab: Grid, *, whole: bool) -> Columns:
         conditions = self._conditions(measurement, slab)
         also = (SUPERSEDED,) if measurement == GPU else ("hostname", "model")
         statement = select_fields(measurement, (self._field, *also), conditions, by=_SOURCE[measurement])
-        return _columns(self._connection.query(statement, conditions.params), measurement)
+        if whole:
+            return _columns(self._connection.query(statement, conditions.params), measurement)
+        return _columns(self._connection.stream(statement, conditions.params, _POINTS_IN_A_PART), measurement)
 
 
 _NOTHING = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))
@@ -276,13 +283,15 @@ def _placed(series: Series, slab: Grid) -> tuple[Ints, Floats]:
     return places, np.array([row[1] for row in series.values], dtype=np.float64)
 
 
-def _columns(answer: list[Series], measurement: str) -> Columns:
+def _columns(answer: Iterable[Series], measurement: str) -> Columns:
     """The readings of an answer, but those of superseded points."""
     sources: dict[Source, int] = {}
     places: list[Ints] = [_NOTHING[0]]
     times: list[Ints] = [_NOTHING[1]]
     values: list[Floats] = [_NOTHING[2]]
+    count = 0
     for series in answer:
+        check_readings(count := count + len(series.values))
         rows = [row for row in series.values if row[1] is not None and row[2] is not True]
         source = _source(series)
         if measurement == GPU:

@@ -6,6 +6,7 @@ itself (``add_cells``). Nothing of a slab is kept but its groups' values, so mem
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -21,6 +22,9 @@ from stores.tenancy import Holder, tenancies
 
 # The most values (groups times windows) that are gathered before the largest groups are chosen.
 MOST_VALUES = 10_000_000
+# The most readings that are taken at once, where a single window has so many.
+MOST_READINGS = 10_000_000
+LONGEST_SECONDS = 60.0
 PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
 # What can be worked out of each source's count and mean (and largest or smallest value) in a window.
 FROM_CELLS = frozenset({"mean", "sum", "count", "max", "min"})
@@ -38,6 +42,15 @@ def windows_at_once(grid: Grid, readings: float, sources: int) -> int:
     """How many windows a slab should have, where the whole range holds about so many readings of so many sources."""
     by_readings = grid.count * _READINGS_AT_ONCE / max(readings, 1.0)
     return max(1, int(min(by_readings, _CELLS_AT_ONCE / max(sources, 1), grid.count)))
+
+
+def check_readings(count: int) -> None:
+    """Raise TooMuch for more readings than should be in memory at once."""
+    if count > MOST_READINGS:
+        raise TooMuch(
+            f"a window holds more than {MOST_READINGS:,} readings that have to be looked at together: ask for shorter windows or"
+            " fewer GPUs"
+        )
 
 
 class Cells(NamedTuple):
@@ -129,6 +142,7 @@ class Gatherer:
         self._given: dict[int, float] = {}
         self._series: dict[tuple[str, ...], int] = {}
         self._before: dict[int, float] = {}
+        self._until = time.monotonic() + LONGEST_SECONDS
 
     def add(self, slab: Grid, readings: Columns, shares: Columns | None = None) -> None:
         """Take all readings of a slab, and where the query has occupancies, all shares. Slabs come in order of time."""
@@ -352,6 +366,10 @@ class Gatherer:
         return np.array(self._members.group_of_board, dtype=np.int64)[np.array(self._members.board_of, dtype=np.int64)]
 
     def _keep(self, slab: Grid, told: Floats) -> None:
+        if time.monotonic() > self._until:
+            raise TooMuch(
+                f"the answer takes longer than {LONGEST_SECONDS:g} s: ask for a shorter range, fewer GPUs or another aggregate"
+            )
         place, windows = self.grid.place_of(slab), len(told)
         for number in np.flatnonzero(~np.isnan(told).all(axis=0)).tolist():
             values = self._values.get(number)

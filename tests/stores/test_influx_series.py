@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from stores import influx_series
-from stores.base import Occupancy, SeriesQuery
+from stores import influx_series, windows
+from stores.base import Occupancy, SeriesQuery, TooMuch
 from stores.influx import InfluxStore
+from stores.influx_query import select_fields
 from tests.stores.making import MINUTE, SECOND, START, UTIL, fleet, gpu
-from tests.stores.test_influx_reader import _count_questions
 
 
 def test_points_are_asked_for_in_bounded_parts(influx_store: InfluxStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +38,14 @@ def test_gpus_that_are_too_many_to_name_are_left_out_of_the_answer(
     influx_store: InfluxStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     influx_store.write([fleet([gpu(number) for number in range(4)], START)])
-    asked = _count_questions(influx_store, monkeypatch)
+    asked: list[str] = []
+    original = select_fields
+
+    def spying(*values: Any, **options: Any) -> str:
+        asked.append(original(*values, **options))
+        return asked[-1]
+
+    monkeypatch.setattr(influx_series, "select_fields", spying)
     occupied = tuple(Occupancy(f"GPU-{number:04d}", "ml", "a", "", START, None) for number in range(2))
     query = SeriesQuery(
         metric_name=UTIL, every_ns=MINUTE, start_ns=START, end_ns=START + MINUTE, by="pod", aggregate="count",
@@ -51,3 +58,15 @@ def test_gpus_that_are_too_many_to_name_are_left_out_of_the_answer(
     assert influx_store.series(query) == named
     assert "uuid" not in asked[0].split("WHERE")[1].split("GROUP")[0]
     assert [each.values for each in named] == [[2.0, None]]
+
+
+def test_a_window_that_holds_more_than_memory_should_is_refused(
+    influx_store: InfluxStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    influx_store.write([fleet([gpu(number) for number in range(4)], START + i * 10 * SECOND) for i in range(60)])
+    monkeypatch.setattr(windows, "MOST_READINGS", 100)
+    query = SeriesQuery(
+        metric_name=UTIL, every_ns=60 * MINUTE, start_ns=START, end_ns=START + MINUTE * 10, aggregate="increase"
+    )
+    with pytest.raises(TooMuch, match="more than 100 readings"):
+        influx_store.series(query)
