@@ -34,6 +34,33 @@ def test_points_are_asked_for_in_bounded_parts(influx_store: InfluxStore, monkey
     assert max(sizes) <= 200
 
 
+def test_only_gpus_that_change_hands_are_looked_at_point_by_point(
+    influx_store: InfluxStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    influx_store.write([fleet([gpu(number) for number in range(4)], START + i * 10 * SECOND) for i in range(360)])
+    looked_at: list[str] = []
+    original = influx_series._columns
+
+    def spying(*values: Any) -> Any:
+        columns = original(*values)
+        looked_at.extend(source.gpu for source in columns.sources)
+        return columns
+
+    monkeypatch.setattr(influx_series, "_columns", spying)
+    half = START + 30 * MINUTE
+    occupied = (
+        *(Occupancy(f"GPU-{number:04d}", "ml", "a", "", START, None) for number in range(3)),
+        Occupancy("GPU-0003", "ml", "a", "", START, half),
+        Occupancy("GPU-0003", "ml", "b", "", half, None),
+    )
+    query = SeriesQuery(
+        metric_name=UTIL, every_ns=60 * MINUTE, start_ns=START, end_ns=START + 60 * MINUTE, by="pod", aggregate="sum",
+        occupancies=occupied, top=2,
+    )  # fmt: skip
+    assert [each.group for each in influx_store.series(query)] == [("ml", "a"), ("ml", "b")]
+    assert set(looked_at) == {"GPU-0003"}
+
+
 def test_gpus_that_are_too_many_to_name_are_left_out_of_the_answer(
     influx_store: InfluxStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -48,7 +75,7 @@ def test_gpus_that_are_too_many_to_name_are_left_out_of_the_answer(
     monkeypatch.setattr(influx_series, "select_fields", spying)
     occupied = tuple(Occupancy(f"GPU-{number:04d}", "ml", "a", "", START, None) for number in range(2))
     query = SeriesQuery(
-        metric_name=UTIL, every_ns=MINUTE, start_ns=START, end_ns=START + MINUTE, by="pod", aggregate="count",
+        metric_name=UTIL, every_ns=MINUTE, start_ns=START, end_ns=START + MINUTE, by="pod", aggregate="last",
         occupancies=occupied,
     )  # fmt: skip
     named = influx_store.series(query)
@@ -57,7 +84,7 @@ def test_gpus_that_are_too_many_to_name_are_left_out_of_the_answer(
     asked.clear()
     assert influx_store.series(query) == named
     assert "uuid" not in asked[0].split("WHERE")[1].split("GROUP")[0]
-    assert [each.values for each in named] == [[2.0, None]]
+    assert [each.values for each in named] == [[100.0, None]]
 
 
 def test_a_window_that_holds_more_than_memory_should_is_refused(
