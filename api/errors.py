@@ -26,6 +26,7 @@ _CODES = {
     404: "not_found",
     405: "method_not_allowed",
     406: "not_acceptable",
+    414: "uri_too_long",
     415: "unsupported_media_type",
     429: "too_many_requests",
     500: "server_error",
