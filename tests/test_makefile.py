@@ -30,6 +30,7 @@ TARGETS = [
     "vet",
     "check",
     "influxd",
+    "schemathesis",
     "coverage",
     "coverage-summary",
     "swagger",

@@ -19,6 +19,7 @@ from api.gpus import GPU_IN_PATH, check_id, check_known
 from api.pagination import offset_links, page_links, same_with
 from api.params import (
     END_TIME,
+    MAX_VALUE_LENGTH,
     MOST_ROWS,
     ORDER,
     START_TIME,
@@ -97,7 +98,10 @@ CSV_SAFE = Parameter(
     default=False,
 )
 CURSOR = Parameter(
-    name="cursor", help="where to read on: next has it; keep the other parameters as they were", parse=parse_cursor
+    name="cursor",
+    help="where to read on: next has it; keep the other parameters as they were",
+    parse=parse_cursor,
+    schema={"type": "string", "format": "cursor", "minLength": 1, "maxLength": MAX_VALUE_LENGTH},
 )
 
 
