@@ -8,10 +8,10 @@ COMMON := telemetry_site readings
 
 .DEFAULT_GOAL := help
 .PHONY: help all setup setup-dev run test build build-api build-mq-server build-streamer build-collector \
-        run-mq run-stream run-collect run-api influxd schemathesis fmt lint vet check coverage coverage-summary swagger soak nats-server bench-broker bench-capture lock clean
+        run-mq run-stream run-collect run-api influxd schemathesis helm kubernetes chart-docs fmt lint vet check coverage coverage-summary swagger soak nats-server bench-broker bench-capture lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 all: check test build ## check, test and build
 
@@ -38,6 +38,19 @@ run: setup ## run the whole pipeline here: make run, or CSV_PATH=capture.csv mak
 
 test: setup-dev ## run all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+helm: ## get Helm for the chart's tests (built once with Go, a minute or two; nothing to do when it is on PATH)
+	@ci/helm.sh
+
+kubernetes: ## get a real Kubernetes API, without nodes, for the chart's tests (built once with Go, some ten minutes)
+	@ci/kubernetes.sh
+
+chart-docs: setup-dev ## write the chart's README.md and values.schema.json from its values
+	$(BIN)/python -m ci.chart_docs
+
+.PHONY: test-postgres
+test-postgres: setup-dev ## run the tests of inventory and API again, with Django's database on a real PostgreSQL
+	TEST_DATABASE=postgresql $(BIN)/python -m pytest -q tests/inventory tests/api $(PYTEST_ARGS)
 
 influxd: ## get a real InfluxDB for the tests (built once, some minutes; nothing to do when one is on PATH)
 	@ci/influxd.sh
@@ -71,6 +84,29 @@ build-streamer: setup ## compile and check the streamer
 
 build-collector: setup ## compile and check the collector
 	$(BIN)/python -m compileall -q $(COMMON) broker stores inventory ingest && $(MANAGE) collect --help > /dev/null
+
+# --- images and compose --------------------------------------------------------------------------------------------
+DOCKER  ?= docker
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGES  := mq-server streamer collector api pipeline
+# $(call image,api): its name, in DOCKER_REGISTRY where one is given, with or without a slash at its end
+image    = $(if $(DOCKER_REGISTRY),$(patsubst %/,%,$(DOCKER_REGISTRY))/)gpu-telemetry-pipeline/$(1):$(VERSION)
+
+.PHONY: docker-build $(IMAGES:%=docker-build-%) docker-push
+docker-build: $(IMAGES:%=docker-build-%) ## build all images, tagged gpu-telemetry-pipeline/SERVICE:VERSION (DOCKER_REGISTRY=… before it)
+docker-build-mq-server: ## build the broker's image
+docker-build-streamer: ## build the streamer's image
+docker-build-collector: ## build the collector's image
+docker-build-api: ## build the image of the web service
+docker-build-pipeline: ## build the image that runs any of them by its command
+
+$(IMAGES:%=docker-build-%): docker-build-%:
+	$(DOCKER) build --file deploy/Dockerfile --target $* --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD 2> /dev/null || echo unknown) --tag $(call image,$*) .
+
+docker-push: ## push all images to DOCKER_REGISTRY
+	@test -n "$(DOCKER_REGISTRY)" || { echo "error: set DOCKER_REGISTRY to where they go, as registry.example.com/team" >&2; exit 1; }
+	@$(MAKE) --no-print-directory docker-build
+	$(foreach each,$(IMAGES),$(DOCKER) push $(call image,$(each)) && ) true
 
 # --- checks --------------------------------------------------------------------------------------------------------
 fmt: setup-dev ## format the code

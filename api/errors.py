@@ -13,7 +13,7 @@ from django.views.decorators.csrf import csrf_exempt
 from rest_framework.exceptions import APIException
 from rest_framework.response import Response
 
-from stores.base import StoreError
+from stores.base import StoreError, TooMuch
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +82,8 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
         case PermissionDenied():
             status, message = 403, "this is not allowed"
         case SuspiciousOperation():
+            status, message = 400, str(error)
+        case TooMuch():
             status, message = 400, str(error)
         case StoreError():
             # The log has the reason: it names files of this machine.

@@ -60,6 +60,7 @@ ANSWERS: Mapping[str, Any] = {
     "ready": {"status": "ready", "checks": _CHECKS},
     "index": {
         **{name: f"{_BASE}/{name}" for name in ("gpus", "hosts", "telemetry", "metrics", "stats")},
+        "query": f"{_BASE}/query?metric=DCGM_FI_DEV_GPU_UTIL&by=host",
         "schema": "http://127.0.0.1:8080/api/schema",
         "swagger": "http://127.0.0.1:8080/swagger/index.html",
         "redoc": "http://127.0.0.1:8080/redoc",
@@ -91,6 +92,25 @@ ANSWERS: Mapping[str, Any] = {
         "count": 1,
         "next": f"{_BASE}/telemetry?page_size=1&cursor=W3RydWUsMTc1Mjg3MTM1NiwiR1BVIiwiVVRJTCJd",
         "previous": None,
+    },
+    "query": {
+        "metric": "DCGM_FI_DEV_GPU_UTIL",
+        "unit": "%",
+        "agg": "mean",
+        "every": "5m",
+        "start_time": "2025-07-18T20:30:00Z",
+        "end_time": "2025-07-18T20:45:00Z",
+        "data": [
+            {
+                "group": {"host": HOST_NAME},
+                "points": [
+                    ["2025-07-18T20:30:00Z", 71.25],
+                    ["2025-07-18T20:35:00Z", None],
+                    ["2025-07-18T20:40:00Z", 68.5],
+                ],
+            }
+        ],
+        "count": 1,
     },
     "hosts": {"data": [_HOST], "count": 1, "next": None, "previous": None},
     "host": {**_HOST, "gpus": [_GPU]},

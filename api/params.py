@@ -11,7 +11,8 @@ from django.conf import settings
 from django.http import QueryDict
 
 from api.errors import BadRequest
-from readings.times import parse_time
+from api.times import RELATIVE_TIME, time_ns
+from readings.times import format_duration, parse_duration
 
 EXPORT_FORMATS = ("csv", "ndjson", "parquet")
 MAX_VALUE_LENGTH = 512
@@ -27,13 +28,11 @@ TEXT_SCHEMA: Mapping[str, Any] = {
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _WHOLE_NUMBER = re.compile(r"[+-]?\d{1,512}", re.ASCII)
-# "+02:00" that was not percent-encoded arrives as " 02:00".
-_LOST_PLUS = re.compile(r"(?<=\d\d:\d\d)((?::\d\d(?:\.\d+)?)?) (?=\d\d:?\d\d$)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """One query parameter. ``parse`` raises ValueError saying what is allowed; ``many`` allows it several times.
+    """One query parameter. ``parse`` raises ValueError saying what is allowed; ``many`` allows it several times, ``required`` not to leave it out.
 
     The value of one that is absent is ``default``, or an empty tuple with ``many``. ``schema`` is its OpenAPI type.
     """
@@ -44,6 +43,7 @@ class Parameter:
     schema: Mapping[str, Any] = field(default_factory=lambda: TEXT_SCHEMA)
     default: Any = None
     many: bool = False
+    required: bool = False
 
 
 def read_parameters(query: QueryDict, known: Sequence[Parameter]) -> dict[str, Any]:
@@ -61,6 +61,8 @@ def _read(texts: Sequence[str], parameter: Parameter) -> Any:
     if len(texts) > (MAX_VALUES if parameter.many else 1):
         times = f"at most {MAX_VALUES} times" if parameter.many else "once"
         raise BadRequest(f"{name} is given {len(texts)} times: give it {times}")
+    if parameter.required and not texts:
+        raise BadRequest(f"{name} is missing: {parameter.help}")
     values = []
     for text in texts:
         if not text:
@@ -126,14 +128,16 @@ def boolean(value: str) -> bool:
     return one_of("true", "false")(value) == "true"
 
 
-def time_ns(value: str) -> int:
-    """A time as nanoseconds since 1970 UTC."""
-    try:
-        return parse_time(_LOST_PLUS.sub(r"\1+", value))
-    except ValueError as error:
-        if "out of range" in str(error):
-            raise ValueError("is out of range: the years 1678 to 2262 can be asked for") from None
-        raise ValueError("is not a time: use RFC 3339, as 2025-07-18T20:42:34Z") from None
+def duration_ns(minimum: int, maximum: int) -> Callable[[str], int]:
+    """A duration between two bounds, both allowed, in nanoseconds."""
+
+    def parse(value: str) -> int:
+        duration = parse_duration(value)
+        if not minimum <= duration <= maximum:
+            raise ValueError(f"is out of range: use {format_duration(minimum)} to {format_duration(maximum)}")
+        return duration
+
+    return parse
 
 
 def check_range(start_ns: int | None, end_ns: int | None) -> None:
@@ -180,17 +184,21 @@ PAGE_SIZE = Parameter(
     parse=page_length,
     schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
+TIME_SCHEMA: Mapping[str, Any] = {
+    "anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "pattern": RELATIVE_TIME}],
+    "example": "-1h",
+}
 START_TIME = Parameter(
     name="start_time",
-    help="only readings at or after this time (RFC 3339); without it there is no lower bound",
+    help="only readings at or after this time (RFC 3339, or -1h for an hour ago); without it there is no lower bound",
     parse=time_ns,
-    schema={"type": "string", "format": "date-time"},
+    schema=TIME_SCHEMA,
 )
 END_TIME = Parameter(
     name="end_time",
-    help="only readings before this time (RFC 3339)",
+    help="only readings before this time (RFC 3339, or -5m for five minutes ago)",
     parse=time_ns,
-    schema={"type": "string", "format": "date-time"},
+    schema=TIME_SCHEMA,
 )
 ORDER = Parameter(
     name="order",

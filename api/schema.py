@@ -164,7 +164,9 @@ class TableSchema(AutoSchema):
             for name, text in self._table.path_help.items()
         ]
         in_query = [
-            OpenApiParameter(each.name, dict(each.schema), OpenApiParameter.QUERY, description=each.help)
+            OpenApiParameter(
+                each.name, dict(each.schema), OpenApiParameter.QUERY, description=each.help, required=each.required
+            )
             for each in self._described()
         ]
         return in_path + in_query

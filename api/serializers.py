@@ -20,6 +20,7 @@ class IndexSerializer(serializers.Serializer[None]):
     gpus = serializers.URLField()
     hosts = serializers.URLField()
     telemetry = serializers.URLField()
+    query = serializers.URLField(help_text="an example: mean GPU utilisation by host")
     metrics = serializers.URLField()
     stats = serializers.URLField()
     schema = serializers.URLField()
@@ -139,6 +140,43 @@ class ReadingPageSerializer(PageSerializer):
 
     data = ReadingSerializer(many=True)  # type: ignore[assignment]
     count = serializers.IntegerField(help_text="rows in this answer")
+
+
+class GroupSerializer(serializers.Serializer[None]):
+    """What a series is of: only the names that it was grouped by."""
+
+    gpu = serializers.CharField(required=False)
+    host = serializers.CharField(required=False, allow_blank=True)
+    model = serializers.CharField(required=False, allow_blank=True)
+    namespace = serializers.CharField(required=False, allow_blank=True)
+    pod = serializers.CharField(required=False, allow_blank=True)
+
+
+class PointField(serializers.ListField):
+    """A window's beginning and its value."""
+
+
+class GroupSeriesSerializer(serializers.Serializer[None]):
+    """One group over time."""
+
+    group = GroupSerializer()
+    points = serializers.ListField(
+        child=PointField(),
+        help_text="[beginning of the window, value] for every window; null where there is no reading",
+    )
+
+
+class SeriesSerializer(serializers.Serializer[None]):
+    """A metric over time."""
+
+    metric = serializers.CharField()
+    unit = serializers.CharField(allow_blank=True)
+    agg = serializers.CharField()
+    every = serializers.CharField(help_text="length of a window")
+    start_time = serializers.DateTimeField(help_text="readings at or after this time")
+    end_time = serializers.DateTimeField(help_text="readings before this time")
+    data = GroupSeriesSerializer(many=True)  # type: ignore[assignment]
+    count = serializers.IntegerField(help_text="groups in this answer")
 
 
 class HostSerializer(serializers.Serializer[None]):

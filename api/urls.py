@@ -12,6 +12,7 @@ from api.views.hosts import HostListView, HostView
 from api.views.metrics import MetricsView
 from api.views.pages import IndexView, RedocView, SchemaView, SwaggerView, prometheus
 from api.views.probes import HealthView, ReadyView
+from api.views.query import QueryView
 from api.views.stats import StatsView
 from api.views.telemetry import GpuMetricsView, GpuTelemetryView, TelemetryView
 
@@ -33,6 +34,7 @@ urlpatterns = [
     path("api/v1/gpus/<str:uuid>/telemetry", GpuTelemetryView.as_view(), name="gpu-telemetry"),
     path("api/v1/gpus/<str:uuid>/metrics", GpuMetricsView.as_view(), name="gpu-metrics"),
     path("api/v1/telemetry", TelemetryView.as_view(), name="telemetry"),
+    path("api/v1/query", QueryView.as_view(), name="query"),
     path("api/v1/hosts", HostListView.as_view(), name="hosts"),
     path("api/v1/hosts/<str:name>", HostView.as_view(), name="host"),
     path("api/v1/metrics", MetricsView.as_view(), name="metrics"),

@@ -1,4 +1,4 @@
-"""The broker's HTTP side: /health, /stats and /metrics for probes, people and Prometheus. GET and HEAD, one answer a connection."""
+"""The broker's HTTP side: /live, /health, /stats and /metrics for probes, people and Prometheus. GET and HEAD, one answer a connection."""
 
 from __future__ import annotations
 

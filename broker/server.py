@@ -147,6 +147,10 @@ class BrokerServer:
             status = 503 if report.status == "unhealthy" else 200
             return json_answer({"status": report.status, "reasons": report.reasons}, status)
 
+        async def live() -> HttpAnswer:
+            # Only that the loop turns: a restart would not mend a full disk, and would cost those who read.
+            return json_answer({"status": "alive"})
+
         async def stats() -> HttpAnswer:
             return json_answer(self.stats())
 
@@ -154,7 +158,12 @@ class BrokerServer:
             body, content_type = exposition(self)
             return HttpAnswer(200, body, content_type)
 
-        return {"/health": Route(health, False), "/stats": Route(stats, True), "/metrics": Route(metrics, True)}
+        return {
+            "/live": Route(live, False),
+            "/health": Route(health, False),
+            "/stats": Route(stats, True),
+            "/metrics": Route(metrics, True),
+        }
 
     def over_budget(self) -> bool:
         """Whether all connections together hold more unwritten bytes than they may."""

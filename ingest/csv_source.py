@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import os
 import stat
@@ -133,6 +134,13 @@ class CsvSource:
     def name(self) -> str:
         """The file's name, for people."""
         return os.path.basename(self.path)
+
+    @property
+    def header_line(self) -> str:
+        """Its header, as one line of CSV."""
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow(self._header.names)
+        return line.getvalue()
 
     @property
     def position(self) -> int:

@@ -23,8 +23,6 @@ from readings.units import Folded, SourceUnits
 MAX_SHOWN = 4096
 # An exporter of which fewer lines than this are readings, and more are bad, gives no metrics at all.
 _BAD_PER_GOOD = 2
-# What lines were seen to mean is kept for so many of them: hundreds of exporters are read in one process.
-_KEPT_PER_LINE, _KEPT_MORE = 1.5, 50
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABELS = re.compile(r'\{(?:[^"{}]|"[^"\\]*(?:\\.[^"\\]*)*")*\}', re.DOTALL)
 _HELP = re.compile(r"^#[ \t]+HELP[ \t]+(\S+)[ \t]+(.*)$", re.MULTILINE)
@@ -76,10 +74,9 @@ class Exposition:
         known = self._series
         strange = [at for at, line in enumerate(lines) if line and line[0] != "#" and _head(line) not in known]
         if strange:
-            if len(known) > _KEPT_PER_LINE * len(lines) + _KEPT_MORE:
-                self._forget_all_but(lines)
-                known = self._series
+            self._forget_all_but(lines)
             self._learn(body, [lines[at] for at in strange])
+            known = self._series
         scraped = self._values(lines, now_ns)
         bad = len(scraped.refused) - scraped.counts[NO_IDENTITY]
         if not scraped.samples and not scraped.refused and not any(line.strip(" \r") for line in lines):
@@ -100,7 +97,7 @@ class Exposition:
             if series is None:
                 continue
             if isinstance(series, Refusal):
-                refused.append(RefusedRow(number, *series, line[:MAX_SHOWN]))
+                refused.append(RefusedRow(number, series.reason, series.detail, line[:MAX_SHOWN]))
                 continue
             gpu, (name, convert) = series
             time_ns = now_ns
@@ -133,7 +130,7 @@ class Exposition:
                 self._series[_head(line)] = Refusal(BAD_FIELD, str(error))
 
     def _forget_all_but(self, lines: Iterable[str]) -> None:
-        """Pods come and go, and what their lines meant with them: keep what this answer has."""
+        """Pods come and go, and what their lines meant with them: hundreds of exporters are read in one process."""
         heads = {_head(line) for line in lines}
         self._series = {head: series for head, series in self._series.items() if head in heads}
         used = {id(series.gpu) for series in self._series.values() if isinstance(series, _Series)}

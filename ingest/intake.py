@@ -9,10 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from broker.client import Gap, Message
 from ingest.dead_letters import shorten
 from readings.checks import check_block
-from readings.codec import BatchError, Decoded, decode_batch
+from readings.codec import BatchError, Decoded, decode_batch, encode_block
 from readings.model import PointBlock
 from readings.reasons import Refusal
 from readings.times import SECOND, format_time
@@ -118,4 +120,10 @@ class Intake:
         }
         for refusal in refusals:
             self.pending.refused[refusal.reason] += 1
-            self.pending.letters.append({**head, "reason": refusal.reason, "detail": refusal.detail})
+            letter = {**head, "reason": refusal.reason, "detail": refusal.detail}
+            if refusal.block is not None:
+                # A batch of its own, that can be repaired and sent again.
+                letter["batch"] = msgspec.Raw(
+                    encode_block(refusal.block, batch_id=decoded.batch_id, source=decoded.source, collected_at="")
+                )
+            self.pending.letters.append(letter)

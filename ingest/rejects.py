@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from ingest.broker_address import BrokerAddress
+from ingest.csv_header import parse_header
+from ingest.csv_rows import RowReader
 from ingest.errors import SourceError
+from ingest.exposition import Exposition
 from ingest.intake import BAD_MESSAGE
-from readings.codec import BatchError, decode_batch
+from ingest.samples import Sample
+from readings.checks import check_block
+from readings.codec import BatchError, decode_batch, encode_block
+from readings.grouping import BlockBuilder
+from readings.reasons import Refused
+from readings.times import parse_time
+from readings.units import SourceUnits
 
 
 class Letter(NamedTuple):
@@ -55,9 +67,10 @@ def count_letters(letters: Iterable[Letter]) -> Counter[tuple[str, str]]:
 
 
 def repaired_batches(path: Path) -> Iterator[bytes]:
-    """The batches in a file of repaired ones: one JSON batch a line, or dead letters whose ``payload`` was repaired.
+    """The batches in a file of repaired ones. A line is a JSON batch, or a dead letter in which was repaired what it is made of: the
+    ``payload`` of a message, the ``batch`` of a reading, or the ``raw`` row or line of a source.
 
-    Raises SourceError, with the line, for what is no batch: nothing of the file is to be sent then.
+    Raises SourceError, with the line, for what is none of these or still wrong: nothing of the file is to be sent then.
     """
     try:
         lines = path.read_text("utf-8").splitlines()
@@ -67,18 +80,48 @@ def repaired_batches(path: Path) -> Iterator[bytes]:
         if not line.strip():
             continue
         try:
-            fields = json.loads(line)
-            payload = line.encode()
-            if isinstance(fields, dict) and fields.get("reason") == BAD_MESSAGE:
-                payload = str(fields["payload"]).encode()
+            payload = _payload_of(line)
             decoded = decode_batch(payload)
-        except (ValueError, KeyError, BatchError) as error:
+            _, refusals = check_block(decoded.block, now_ns=time.time_ns(), oldest_ns=None)
+        except Refused as error:
+            raise SourceError(f"{str(path)!r} line {number}: {error}") from None
+        except (ValueError, KeyError, SourceError, BatchError) as error:
             raise SourceError(f"{str(path)!r} line {number} is no batch: {error}") from None
-        if decoded.refusals:
-            raise SourceError(
-                f"{str(path)!r} line {number}: {decoded.refusals[0].reason}: {decoded.refusals[0].detail}"
-            )
+        for refusal in (*decoded.refusals, *refusals):
+            raise SourceError(f"{str(path)!r} line {number}: {refusal.reason}: {refusal.detail}")
         yield payload
+
+
+def _payload_of(line: str) -> bytes:
+    """The batch that a line is or holds. Raises ValueError, KeyError, SourceError, or Refused."""
+    fields = json.loads(line)
+    if not isinstance(fields, dict) or "reason" not in fields:
+        return line.encode()
+    if fields["reason"] == BAD_MESSAGE:
+        return str(fields["payload"]).encode()
+    if "batch" in fields:
+        return json.dumps(fields["batch"]).encode()
+    if "raw" not in fields:
+        raise ValueError("a dead letter without payload, batch or raw cannot be sent again")
+    builder = BlockBuilder()
+    for sample in _samples_of(str(fields["raw"]), fields):
+        builder.add(*sample)
+    [block] = builder.blocks(1)
+    return encode_block(block, batch_id="", source=str(fields.get("source", "")), collected_at="")
+
+
+def _samples_of(raw: str, letter: dict[str, Any]) -> list[Sample]:
+    """The reading in a row of a capture, whose header the letter tells, or in a line of an exporter."""
+    if "header" in letter:
+        [names], [row] = csv.reader([str(letter["header"])]), csv.reader([raw])
+        units = SourceUnits()
+        units.note_text(raw)
+        return [RowReader(parse_header(names, needs_timestamp=True), needs_timestamp=True, units=units).read(row)]
+    host = urlsplit(str(letter.get("source", ""))).hostname or ""
+    scraped = Exposition(host).read(raw, parse_time(str(letter["time"])))
+    for row_of in scraped.refused:
+        raise Refused(row_of.reason, row_of.detail)
+    return scraped.samples
 
 
 async def send(payloads: Iterable[bytes], broker: BrokerAddress) -> int:

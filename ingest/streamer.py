@@ -342,7 +342,7 @@ class Streamer:
 
     def _keep_refused(self, chunk: Chunk) -> None:
         now = format_time(time.time_ns())
-        head = {"time": now, "source": self._source.path}
+        head = {"time": now, "source": self._source.path, "header": self._source.header_line}
         self._dead_letters.write({**head, **row._asdict()} for row in chunk.refused)
         for row in chunk.refused:
             logger.debug("line %d refused: %s: %s", row.line, row.reason, row.detail)

@@ -10,9 +10,11 @@ from django.conf import settings
 from django.db.models import Count, Max, Q, QuerySet
 
 from inventory.models import GPU, Host, Placement
+from inventory.seen import to_datetime, to_ns
 from readings.catalogue import unit_of
 
 State = Literal["reporting", "stale"]
+_TICK = timedelta(microseconds=1)
 STATES: tuple[State, ...] = ("reporting", "stale")
 
 
@@ -93,6 +95,42 @@ def _runs(**conditions: Any) -> Q:
     """GPUs on which something runs of which the conditions hold: by their own row, a share, or one of their instances."""
     running = Placement.objects.filter(ended=None, **conditions)
     return Q(**conditions) | Q(pk__in=running.values("gpu_id")) | Q(mig_id="", uuid__in=running.values("gpu__uuid"))
+
+
+class Occupied(NamedTuple):
+    """What ran on a GPU in [start, end), in nanoseconds; None is no end."""
+
+    gpu: str
+    namespace: str
+    pod: str
+    container: str
+    start_ns: int
+    end_ns: int | None
+
+
+def occupied_between(
+    start_ns: int, end_ns: int, *, namespaces: Sequence[str] = (), pods: Sequence[str] = (), most: int
+) -> list[Occupied]:
+    """All that ran in the range on each GPU where something ran that was asked for; ``most`` at most. One query."""
+    in_range = Q(started__lt=to_datetime(end_ns - 1) + _TICK) & (
+        Q(ended=None) | Q(last_seen__gte=to_datetime(start_ns))
+    )
+    found = Placement.objects.filter(in_range)
+    asked: dict[str, Any] = {}
+    if namespaces:
+        asked["namespace__in"] = namespaces
+    if pods:
+        asked["pod__in"] = pods
+    if asked:
+        found = found.filter(gpu_id__in=Placement.objects.filter(in_range, **asked).values("gpu_id"))
+    rows = found.order_by("gpu_id", "started").values_list(
+        "gpu_id", "namespace", "pod", "container", "started", "ended"
+    )[:most]
+    # Times are cut to the microsecond: what was seen last was seen before the next one.
+    return [
+        Occupied(gpu, namespace, pod, container, to_ns(started), None if ended is None else to_ns(ended + _TICK))
+        for gpu, namespace, pod, container, started, ended in rows
+    ]
 
 
 class FleetCounts(NamedTuple):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
 from django.db import connections, models, router
+from django.db.models.functions import Collate
 
 M = TypeVar("M", bound=models.Model)
 
 # Databases bound the parameters of one statement; SQLite's usual bound is 32,766.
 _MOST_KEYS = 10_000
+_BYTE_ORDER = {"sqlite": "BINARY", "postgresql": "C"}
 
 
 def fetch(queryset: models.QuerySet[M], field: str, keys: Sequence[object]) -> Iterator[M]:
@@ -19,9 +21,27 @@ def fetch(queryset: models.QuerySet[M], field: str, keys: Sequence[object]) -> I
         yield from queryset.filter(**{f"{field}__in": keys[start : start + _MOST_KEYS]})
 
 
-def fetch_locked(manager: models.Manager[M], field: str, keys: Sequence[object]) -> dict[str, M]:
-    """Those rows by that field, locked in its order, so that two writers wait for each other and never in a circle."""
-    return {getattr(row, field): row for row in fetch(manager.order_by(field).select_for_update(), field, keys)}
+def fetch_locked(manager: models.Manager[M], field: str, keys: Collection[str]) -> dict[str, M]:
+    """Those rows by that text field, locked in its order, so that two writers wait for each other and never in a circle.
+
+    The order is that of the bytes, here and in the database, whatever language the database sorts in.
+    """
+    vendor = connections[router.db_for_write(manager.model)].vendor
+    locking = manager.order_by(Collate(field, _BYTE_ORDER[vendor])).select_for_update()
+    return {getattr(row, field): row for row in fetch(locking, field, sorted(keys))}
+
+
+def make_missing(
+    manager: models.Manager[M], field: str, keys: Collection[str], make: Callable[[str], M]
+) -> Sequence[str]:
+    """Make a row for each key that has none; the keys of those. To be called before any row of the table is locked.
+
+    Another writer may make the same ones at this moment: one waits for the other then, so all go in one order, and
+    none of them holds a lock on a row that the other wants to have made.
+    """
+    missing = sorted(set(keys) - {getattr(row, field) for row in fetch(manager.only(field), field, list(keys))})
+    manager.bulk_create([make(key) for key in missing], ignore_conflicts=True)
+    return missing
 
 
 def update_rows(rows: Sequence[M], fields: Collection[str]) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from inventory.board import BOARD_METRICS
 from inventory.sightings import Latest, Sightings, Span
+from readings.boards import BOARD_METRICS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -59,6 +59,11 @@ class Seen:
 def to_datetime(time_ns: int) -> datetime:
     """UTC time, cut to the microsecond."""
     return _EPOCH + timedelta(microseconds=time_ns // 1000)
+
+
+def to_ns(moment: datetime) -> int:
+    """Nanoseconds since 1970 UTC."""
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
 def gather(sightings: Sightings) -> dict[str, Seen]:

@@ -15,7 +15,7 @@ from inventory.merging import counter_resets, merge_seen
 from inventory.models import GPU, Host, Placement, Residence
 from inventory.placing import RESUME_WITHIN, update_placements
 from inventory.residing import Visit, place_of, update_residences, visits_of
-from inventory.rows import fetch, fetch_locked, update_rows
+from inventory.rows import fetch, fetch_locked, make_missing, update_rows
 from inventory.seen import NOTHING, Seen, gather
 from inventory.sightings import Sightings
 
@@ -44,30 +44,62 @@ def save_sightings(sightings: Sightings) -> int:
         return 0
     seen = gather(sightings)
     with transaction.atomic():
-        hosts = _save_hosts(seen.values())
-        rows, new = _lock_gpus(seen)
-        resets = _save_gpus(seen, rows, new, hosts)
-        _save_placements(seen, rows)
+        resets = _save(seen)
+    if resets is None:
+        with transaction.atomic():
+            resets = _save(seen, make=True)
+    return resets or 0
+
+
+def _save(seen: Mapping[str, Seen], *, make: bool = False) -> int | None:
+    """Save it, if all hosts and GPUs are known, which they mostly are; with ``make`` those that are not are made.
+
+    The counters that began again; None when it was not saved. Rows are made before any is locked, and both in one order: else two collectors, of which
+    one waits for a row that the other is making, could wait for each other.
+    """
+    times = _host_times(seen.values())
+    new_hosts = make_missing(Host.objects, "name", times, lambda name: _host(name, times)) if make else []
+    hosts = fetch_locked(Host.objects, "name", times)
+    if len(hosts) < len(times):
+        return None
+    new = make_missing(GPU.objects, "id", seen, lambda gpu_id: _bare(seen[gpu_id])) if make else []
+    rows = fetch_locked(GPU.objects, "id", seen)
+    if len(rows) < len(seen):
+        return None
+    if new_hosts:
+        logger.info("new hosts: %s", ", ".join(new_hosts) if len(new_hosts) <= 10 else len(new_hosts))
+    if new:
+        logger.info("new GPUs: %d", len(new))
+    _save_hosts(hosts, times)
+    resets = _save_gpus(seen, rows, set(new), hosts)
+    _save_placements(seen, rows)
     return resets
 
 
-def _save_hosts(seen: Iterable[Seen]) -> dict[str, Host]:
-    """The hosts by name, made and brought up to date."""
+_Times = Mapping[str, tuple[datetime, datetime]]
+
+
+def _host_times(seen: Iterable[Seen]) -> _Times:
+    """When each host was seen first and last."""
     times: dict[str, tuple[datetime, datetime]] = {}
     for stay in chain.from_iterable((*each.stays, *each.shares) for each in seen):
         if stay.hostname:
             first, last = times.get(stay.hostname, (stay.first, stay.last))
             times[stay.hostname] = min(first, stay.first), max(last, stay.last)
-    names = sorted(times)
-    hosts = fetch_locked(Host.objects, "name", names)
-    missing = [name for name in names if name not in hosts]
-    if missing:
-        Host.objects.bulk_create(
-            [Host(name=name, first_seen=times[name][0], last_seen=times[name][1]) for name in missing],
-            ignore_conflicts=True,  # another collector may make the same one at this moment
-        )
-        hosts |= fetch_locked(Host.objects, "name", missing)
-        logger.info("new hosts: %s", ", ".join(missing) if len(missing) <= 10 else len(missing))
+    return times
+
+
+def _host(name: str, times: _Times) -> Host:
+    first, last = times[name]
+    return Host(name=name, first_seen=first, last_seen=last)
+
+
+def _bare(seen: Seen) -> GPU:
+    """A new row, to be filled like the others."""
+    return GPU(id=seen.id, uuid=seen.uuid, mig_id=seen.mig_id, first_seen=seen.first, last_seen=seen.first)
+
+
+def _save_hosts(hosts: Mapping[str, Host], times: _Times) -> None:
     changed = []
     for name, (first, last) in times.items():
         host = hosts[name]
@@ -75,24 +107,6 @@ def _save_hosts(seen: Iterable[Seen]) -> dict[str, Host]:
             host.first_seen, host.last_seen = min(first, host.first_seen), max(last, host.last_seen)
             changed.append(host)
     update_rows(changed, ("first_seen", "last_seen"))
-    return hosts
-
-
-def _lock_gpus(seen: Mapping[str, Seen]) -> tuple[dict[str, GPU], set[str]]:
-    """The rows by id, locked until the transaction ends, and which are new: made bare, to be filled like the others."""
-    rows = fetch_locked(GPU.objects, "id", list(seen))
-    missing = [each for each in seen.values() if each.id not in rows]
-    if missing:
-        GPU.objects.bulk_create(
-            [
-                GPU(id=each.id, uuid=each.uuid, mig_id=each.mig_id, first_seen=each.first, last_seen=each.first)
-                for each in missing
-            ],
-            ignore_conflicts=True,
-        )
-        rows |= fetch_locked(GPU.objects, "id", [each.id for each in missing])
-        logger.info("new GPUs: %d", len(missing))
-    return rows, {each.id for each in missing}
 
 
 def _save_gpus(seen: Mapping[str, Seen], rows: Mapping[str, GPU], new: Set[str], hosts: Mapping[str, Host]) -> int:

@@ -188,7 +188,8 @@ def _sift(block: PointBlock, oldest: int, newest: int) -> tuple[PointBlock, list
             reason = problem or problem_of(names[column], value)
             if reason is not None:
                 gpu = block.gpus[index]
-                refusals.append(Refusal(reason, f"{gpu.id} {names[column]} = {value!r} at {_shown_time(time_ns)}"))
+                detail = f"{gpu.id} {names[column]} = {value!r} at {_shown_time(time_ns)}"
+                refusals.append(Refusal(reason, detail, PointBlock([gpu], [names[column]], [(0, time_ns, [value])])))
                 if good is values:
                     good = values.copy()
                 if good is not None:

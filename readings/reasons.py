@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from readings.model import PointBlock
+
 BLANK = "blank"
 NOT_AVAILABLE = "not_available"
 NON_FINITE = "non_finite"
@@ -39,10 +41,12 @@ REASONS = {
 
 
 class Refusal(NamedTuple):
-    """One reading that was turned away. ``reason`` is a key of REASONS; ``detail`` is one line that shows what was wrong."""
+    """One reading that was turned away. ``reason`` is a key of REASONS; ``detail`` is one line that shows what was wrong; ``block``
+    is the reading itself, where it was one."""
 
     reason: str
     detail: str
+    block: PointBlock | None = None
 
 
 class Refused(ValueError):

@@ -7,9 +7,18 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from decimal import Decimal
 from functools import lru_cache
 
 SECOND = 1_000_000_000
+_UNIT_NS = {
+    "ms": SECOND // 1000,
+    "s": SECOND,
+    "m": 60 * SECOND,
+    "h": 3600 * SECOND,
+    "d": 86_400 * SECOND,
+}
+_DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)", re.ASCII)
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 
 _ALLOWED = "RFC 3339 (2025-07-18T20:42:34Z) or Unix seconds, ms, µs or ns"
@@ -98,6 +107,20 @@ def format_time(ns: int) -> str:
     seconds, fraction = divmod(ns, SECOND)
     text = _second_text(seconds)
     return f"{text}.{fraction:09}".rstrip("0") + "Z" if fraction else text + "Z"
+
+
+def parse_duration(text: str) -> int:
+    """A duration as nanoseconds: a number and a unit, as 500ms, 5s, 10m, 24h or 7d. Raises ValueError with what is allowed."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError("is not a duration: use a number and a unit, as 500ms, 5s, 10m, 24h or 7d")
+    return round(Decimal(match[1]) * _UNIT_NS[match[2]])
+
+
+def format_duration(ns: int) -> str:
+    """A duration in the largest unit that tells it in whole numbers, as ``parse_duration`` reads it (to the millisecond)."""
+    unit = next((name for name, size in reversed(_UNIT_NS.items()) if ns % size == 0), "ms")
+    return f"{ns // _UNIT_NS[unit]}{unit}"
 
 
 # The GPUs of a fleet report in the same seconds.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from readings.model import PointBlock
+
+Aggregate = Literal["mean", "max", "min", "sum", "count", "last", "p50", "p95", "p99", "increase"]
+By = Literal["gpu", "host", "model", "namespace", "pod"]
 
 
 class StoreError(Exception):
@@ -26,6 +29,10 @@ class StoreUnavailable(StoreError):
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class TooMuch(StoreError):
+    """A query asks for more than one answer may hold; the text says of what, and the limit."""
 
 
 class Position(NamedTuple):
@@ -145,6 +152,71 @@ class ReadingsQuery:
             raise ValueError(f"limit and offset cannot be negative: {self.limit}, {self.offset}")
 
 
+class Occupancy(NamedTuple):
+    """What ran on a GPU in [start, end); None is no end. Of two that overlap, the one that started later holds the GPU."""
+
+    gpu: str
+    namespace: str
+    pod: str
+    container: str
+    start_ns: int
+    end_ns: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesQuery:
+    """One metric in windows of ``every_ns``, aligned to 1970, over the range [start, end): the first and the last may be in part outside.
+
+    An empty tuple is no condition; several values of one field are alternatives. ``by`` makes a group for each of its values,
+    None one group of all. A board (a physical GPU) counts once: where it has readings of its own in a window, those of its
+    MIG instances are left out; a metric of the whole board is taken from one instance. ``gpus`` names boards, with their
+    instances, or one instance by its id, which then stands for itself; so does every instance with ``mig``.
+
+    ``occupancies`` (None: whatever runs there) say what ran where: then only readings of GPUs while something ran on them
+    count, of those that several share the pods' own parts instead, and ``namespaces`` and ``pods`` choose among them.
+
+    Aggregates of a group in a window: ``mean``, ``max``, ``min``, ``count``, ``p50`` … are over all its readings, pNN being the value of rank
+    floor(n·NN/100 + 0.5); ``last`` is the newest reading, of equally new ones the largest; ``sum`` is the sum over GPUs of each GPU's mean; ``increase``,
+    for counters, is by how much the GPUs' counts grew from each reading to the next of those that the filters let through; one
+    that fell began again at 0. Means, sums and increases are told to 12 digits: those after them depend on the order of adding.
+
+    ``top`` keeps the groups with the largest aggregate over the whole range. More than ``most_groups`` are refused.
+    Raises ValueError for a range or window that is empty.
+    """
+
+    metric_name: str
+    every_ns: int
+    start_ns: int
+    end_ns: int
+    aggregate: Aggregate = "mean"
+    by: By | None = None
+    gpus: tuple[str, ...] = ()
+    hostnames: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    mig: bool = False
+    occupancies: tuple[Occupancy, ...] | None = None
+    namespaces: tuple[str, ...] = ()
+    pods: tuple[str, ...] = ()
+    top: int | None = None
+    most_groups: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.every_ns < 1 or self.end_ns <= self.start_ns:
+            raise ValueError(f"nothing can be in windows of {self.every_ns} ns of [{self.start_ns}, {self.end_ns})")
+        if self.occupancies is None and (self.by in {"namespace", "pod"} or self.namespaces or self.pods):
+            raise ValueError("what ran where (occupancies) is needed for namespaces and pods")
+
+
+class GroupSeries(NamedTuple):
+    """One group's windows, in order of time; None where it has no reading.
+
+    ``group`` is the value of what was grouped by; of pods namespace and pod; nothing where all is one group.
+    """
+
+    group: tuple[str, ...]
+    values: list[float | None]
+
+
 class RefusedReading(NamedTuple):
     """A reading that the store itself turned away, with its reason in the store's words."""
 
@@ -215,6 +287,9 @@ class Store(Protocol):
 
         Page them by ``offset``: a position does not tell two pods apart, so a query with ``after`` raises ValueError.
         """
+
+    def series(self, query: SeriesQuery) -> list[GroupSeries]:
+        """The groups that have readings in the range: by their names, or with ``top`` the largest first. Raises TooMuch."""
 
     def metric_names(self, gpu: str | None = None) -> list[str]:
         """Names of the metrics that have readings (shares aside), of one GPU or of all, sorted."""

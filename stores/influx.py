@@ -13,11 +13,22 @@ from typing import NamedTuple
 
 from readings.model import Point, PointBlock
 from readings.times import format_time
-from stores.base import Portion, ReadingsQuery, RefusedReading, Row, StoreError, StoreStats, WriteResult
+from stores.base import (
+    GroupSeries,
+    Portion,
+    ReadingsQuery,
+    RefusedReading,
+    Row,
+    SeriesQuery,
+    StoreError,
+    StoreStats,
+    WriteResult,
+)
 from stores.influx_client import PING_MS, InfluxConfig, InfluxConnection, InfluxRefused, NoSuchBucket
 from stores.influx_lines import FIRST_NS, GPU, LAST_NS, RESERVED, SHARE, Lines, Unwritable
 from stores.influx_moves import Moves
 from stores.influx_reader import Density, Reader, stats
+from stores.influx_series import SeriesReader
 from stores.influx_setup import check_config, prepare
 from stores.influx_writer import Sender
 from stores.storable import split_storable
@@ -92,6 +103,11 @@ class InfluxStore:
             raise ValueError("shares are paged by offset: a position does not tell two pods apart")
         with self._asking():
             return Reader(self._connection, SHARE).page(query).rows()
+
+    def series(self, query: SeriesQuery) -> list[GroupSeries]:
+        """The groups that have readings in the range."""
+        with self._asking():
+            return SeriesReader(self._connection, query).answer()
 
     def metric_names(self, gpu: str | None = None) -> list[str]:
         """Names of the metrics that have readings."""

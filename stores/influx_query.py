@@ -43,6 +43,16 @@ class Conditions:
                 alternatives.append(self._gpu(uuid, mig_id))
         self._any_of(alternatives)
 
+    def boards(self, ids: Sequence[str]) -> None:
+        """It is one of these boards or an instance of one, or one of these instances."""
+        alternatives = []
+        for gpu_id in _possible(ids):
+            uuid, colon, mig_id = gpu_id.rpartition(":")
+            alternatives.append(f'"uuid" = {self._bind(as_tag(gpu_id))}')
+            if colon and uuid and mig_id:
+                alternatives.append(self._gpu(uuid, mig_id))
+        self._any_of(alternatives)
+
     def has_any(self, metric_names: Sequence[str]) -> None:
         """The point has a reading of at least one of these metrics."""
         self._any_of([f"{quote_identifier(name)} >= {self._bind(_LOWEST)}" for name in encoded_metrics(metric_names)])
@@ -155,6 +165,12 @@ def select_each(
 ) -> str:
     """A function of each of these fields, one column each in their order after the time, in groups by tags."""
     columns = ", ".join(f"{function}({quote_identifier(field)})" for field in fields)
+    return f"SELECT {columns} FROM {quote_identifier(measurement)}{conditions.where()}{_group_by(by)}"  # noqa: S608
+
+
+def select_fields(measurement: str, fields: Sequence[str], conditions: Conditions, *, by: Sequence[str]) -> str:
+    """These fields of each point that has one of them, in groups by tags."""
+    columns = ", ".join(map(quote_identifier, fields))
     return f"SELECT {columns} FROM {quote_identifier(measurement)}{conditions.where()}{_group_by(by)}"  # noqa: S608
 
 

@@ -10,9 +10,11 @@ from dataclasses import replace
 from itertools import islice
 
 from readings.model import Gpu, PointBlock
-from stores.base import Portion, ReadingsQuery, Row, StoreError, StoreStats, WriteResult
+from stores.base import GroupSeries, Portion, ReadingsQuery, Row, SeriesQuery, StoreError, StoreStats, WriteResult
+from stores.columns import Columns, Source, columns_of
 from stores.portions import ROWS_AT_ONCE, as_portion, bounded
 from stores.storable import split_storable
+from stores.windows import Gatherer
 
 _BYTES_PER_READING = 200  # a time in two containers, a value and a shared description; estimated
 
@@ -103,6 +105,16 @@ class MemoryStore:
         with self._lock:
             self._check_open()
             return _answer(self._shares, query)
+
+    def series(self, query: SeriesQuery) -> list[GroupSeries]:
+        """The groups that have readings in the range."""
+        gatherer = Gatherer(query)
+        with self._lock:
+            self._check_open()
+            readings = _columns(self._series, query, shares=False)
+            shares = None if query.occupancies is None else _columns(self._shares, query, shares=True)
+        gatherer.add(gatherer.grid, readings, shares)
+        return gatherer.answer()
 
     def metric_names(self, gpu: str | None = None) -> list[str]:
         """Names of the metrics that have readings."""
@@ -227,3 +239,25 @@ def _matches(described: _Described, query: ReadingsQuery) -> bool:
         and (not query.namespaces or namespace in query.namespaces)
         and (not query.pods or pod in query.pods)
     )
+
+
+def _columns(kept: dict[_Key, _Series], query: SeriesQuery, *, shares: bool) -> Columns:
+    """What the query's filters let through, but for its occupancies."""
+    sources: dict[Source, int] = {}
+    rows: list[tuple[int, int, float]] = []
+    for (gpu, metric, *share_of), series in kept.items():
+        if metric != query.metric_name:
+            continue
+        low, high = bisect_left(series.times, query.start_ns), bisect_left(series.times, query.end_ns)
+        for time_ns in series.times[low:high]:
+            value, described = series.readings[time_ns]
+            uuid, mig_id, _, _, model, host, *_ = described
+            if (
+                (not query.gpus or uuid in query.gpus or gpu in query.gpus)
+                and (not query.hostnames or host in query.hostnames)
+                and (not query.models or model in query.models)
+            ):
+                holder = (share_of[0], share_of[1], share_of[2]) if shares else None
+                source = Source(uuid, mig_id, host, model, holder)
+                rows.append((sources.setdefault(source, len(sources)), time_ns, value))
+    return columns_of(list(sources), rows)

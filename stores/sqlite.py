@@ -13,12 +13,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from readings.model import PointBlock
-from stores.base import Portion, ReadingsQuery, Row, StoreError, StoreStats, StoreUnavailable, WriteResult
+from stores.base import (
+    GroupSeries,
+    Portion,
+    ReadingsQuery,
+    Row,
+    SeriesQuery,
+    StoreError,
+    StoreStats,
+    StoreUnavailable,
+    WriteResult,
+)
 from stores.portions import bounded
 from stores.sqlite_connections import ReaderPool, abandon, describe, open_file, open_reader, shorten_log
 from stores.sqlite_reader import Names, Reader
 from stores.sqlite_retention import BEGINNING, Key, drop_chunk, tidy
 from stores.sqlite_schema import Tables
+from stores.sqlite_series import SeriesReader
 from stores.sqlite_stream import stream
 from stores.sqlite_writer import Unstorable, Writer
 from stores.storable import split_storable
@@ -73,6 +84,11 @@ class SqliteStore:
             raise ValueError("shares are paged by offset: a position does not tell two pods apart")
         with self._reading() as connection:
             return Reader(connection, self._names, Tables.SHARES).page(query).rows()
+
+    def series(self, query: SeriesQuery) -> list[GroupSeries]:
+        """The groups that have readings in the range."""
+        with self._reading() as connection:
+            return SeriesReader(connection, self._names, query).answer()
 
     def metric_names(self, gpu: str | None = None) -> list[str]:
         """Names of the metrics that have readings."""

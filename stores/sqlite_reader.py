@@ -127,7 +127,7 @@ class Reader:
         if gpu is None:
             found = self._execute("SELECT DISTINCT metric FROM {p}series ORDER BY metric")
         else:
-            gpus = _encodable((gpu,))
+            gpus = encodable((gpu,))
             if not gpus:
                 return []
             found = self._execute("SELECT DISTINCT metric FROM {p}series WHERE gpu = ? ORDER BY metric", gpus)
@@ -263,7 +263,7 @@ class Reader:
         template = "SELECT r.time {from} ORDER BY r.time {direction} LIMIT 1 OFFSET :place".replace(
             "{direction}", "DESC" if newest_first else "ASC"
         )
-        found = self._ask(template, scope, piece, place=place).fetchone()
+        found = self.ask(template, scope, piece, place=place).fetchone()
         return None if found is None else int(found[0])
 
     def _first_of(self, scope: Scope, piece: Piece, wanted: int, newest_first: bool) -> list[_Found]:
@@ -282,7 +282,7 @@ class Reader:
 
     def fetch(self, scope: Scope, piece: Piece, most: int | None = None) -> list[_Found]:
         """The rows of a piece, in no order: all, or ``most`` of them."""
-        cursor = self._ask("SELECT r.time, r.series, r.value, r.identity {from}", scope, piece)
+        cursor = self.ask("SELECT r.time, r.series, r.value, r.identity {from}", scope, piece)
         if most is None:
             return cursor.fetchall()
         rows = cursor.fetchmany(most)
@@ -294,10 +294,11 @@ class Reader:
         return [series for (series,) in self._execute("SELECT id FROM {p}series")]
 
     def _count(self, scope: Scope, piece: Piece) -> int:
-        count: int = self._ask("SELECT count(*) {from}", scope, piece).fetchone()[0]
+        count: int = self.ask("SELECT count(*) {from}", scope, piece).fetchone()[0]
         return count
 
-    def _ask(self, template: str, scope: Scope, piece: Piece, **values: object) -> sqlite3.Cursor:
+    def ask(self, template: str, scope: Scope, piece: Piece, **values: object) -> sqlite3.Cursor:
+        """A statement with ``{from}`` over the readings ``r`` of some minutes of a scope."""
         source = FROM_SEEKS if scope.seeks else FROM_SCAN
         if scope.series is not None:
             values["series"] = json.dumps(scope.series)
@@ -413,13 +414,13 @@ def _conditions(*wanted: tuple[str, Sequence[str] | Sequence[int]]) -> tuple[lis
     values: list[object] = []
     for column, alternatives in wanted:
         if alternatives:
-            possible = _encodable(alternatives)
+            possible = encodable(alternatives)
             conditions.append("{column} IN ({marks})".format(column=column, marks=", ".join("?" * len(possible))))
             values += possible
     return conditions, values
 
 
-def _encodable(values: Sequence[str] | Sequence[int]) -> list[object]:
+def encodable(values: Sequence[str] | Sequence[int]) -> list[object]:
     """Those that a stored value can be equal to at all."""
     possible: list[object] = []
     for value in values:

@@ -285,6 +285,11 @@ class Address:
         except ValueError:
             return False
 
+    @property
+    def reachable(self) -> Address:
+        """Where to reach what listens here: an address that means any interface is reached on the loopback."""
+        return Address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host), self.port)  # noqa: S104
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

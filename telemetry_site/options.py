@@ -53,7 +53,7 @@ DATABASE_URL = Option(
     "DATABASE_URL",
     "",
     text,
-    "Django's database (hosts, GPUs, users); unset: SQLite under STATE_DIR",
+    "Django's database (hosts, GPUs, users): postgres://user:password@host:5432/name or sqlite:///path; unset: SQLite under STATE_DIR",
     (SITE,),
     secret=True,
 )

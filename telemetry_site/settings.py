@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import dj_database_url
-
 from telemetry_site import options
 from telemetry_site.commands import apps_for
+from telemetry_site.database import database_config
 from telemetry_site.env import Address, SettingError
 from telemetry_site.secret_key import load_or_make_secret_key
 
@@ -148,6 +146,8 @@ if PUBLIC_URL.startswith("https:"):
             f"PUBLIC_URL (--public-url): {PUBLIC_URL} needs a proxy that speaks TLS: say with TRUSTED_PROXIES how many there are"
         )
     SECURE_SSL_REDIRECT = True
+    # Prometheus asks each replica by its address, past the proxy.
+    SECURE_REDIRECT_EXEMPT = ["^metrics$"]
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
     SECURE_HSTS_SECONDS = 30 * 86400
 # HSTS for all subdomains, or for ever in the browsers' list, is for the owner of the domain to decide, in the proxy.
@@ -172,25 +172,10 @@ TEMPLATES: list[dict[str, Any]] = [
 
 
 def _database() -> dict[str, Any]:
-    url = options.DATABASE_URL.read()
-    if not url:
-        config: dict[str, Any] = {"ENGINE": "django.db.backends.sqlite3", "NAME": STATE_DIR / "inventory.sqlite3"}
-    else:
-        try:
-            config = dict(dj_database_url.parse(url, conn_max_age=60))
-        except (ValueError, KeyError) as error:
-            # The URL may hold a password: say what is wrong without it.
-            reason = re.sub(r"://[^@]*@", "://…@", str(error)).splitlines()[0]
-            raise SettingError(f"DATABASE_URL: not usable ({reason}): use sqlite:///path") from None
-    if config["ENGINE"] == "django.db.backends.sqlite3":
-        config["OPTIONS"] = {
-            # WAL lets the web read while collectors write; IMMEDIATE takes the write lock when a transaction begins,
-            # so that two writers wait for each other instead of failing half-way.
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-            "transaction_mode": "IMMEDIATE",
-            "timeout": 5,  # seconds; a service that is told to stop has ten
-        }
-    return config
+    try:
+        return database_config(options.DATABASE_URL.read(), STATE_DIR)
+    except ValueError as error:
+        raise SettingError(f"DATABASE_URL (--database-url): the value {error}") from None
 
 
 DATABASES = {"default": _database()}

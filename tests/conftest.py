@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from stores.influx_client import InfluxConfig
-
-# Before Django loads its settings: no setting of the developer's shell, and a state folder that is ours alone.
-from telemetry_site.options import BY_NAME
 from tests.influxd import Influxd, find_binary
-
-for _name in BY_NAME:
-    os.environ.pop(_name, None)
-    os.environ.pop(f"{_name}_FILE", None)
-_STATE = tempfile.TemporaryDirectory(prefix="gpu-telemetry-tests-")
-os.environ["STATE_DIR"] = _STATE.name
+from tests.postgres import Postgres, folder_for_cluster, required_bin
 
 # The real capture that some tests check against. It is no part of this project: absent, they are skipped.
 _CAPTURE = Path(__file__).resolve().parents[2] / "shared" / "data" / "dcgm_metrics_20250718_134233.csv"
@@ -43,6 +34,18 @@ def influxd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """The run's one real PostgreSQL; skips where there is none, and fails instead where REQUIRE_POSTGRES is 1."""
+    with folder_for_cluster() as folder:
+        server = Postgres(required_bin(), Path(folder))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
@@ -36,8 +37,11 @@ class IndexView(ApiView):
 
     def get(self, request: Request) -> Response:
         """Where everything is."""
-        names = ("gpus", "hosts", "telemetry", "metrics", "stats", "schema", "swagger", "redoc")
-        return Response({name: reverse(name, request=request) for name in names})
+        names = ("gpus", "hosts", "telemetry", "query", "metrics", "stats", "schema", "swagger", "redoc")
+        links = {name: reverse(name, request=request) for name in names}
+        # A question needs a metric: the link is one that can be followed.
+        links["query"] += f"?{urlencode({'metric': 'DCGM_FI_DEV_GPU_UTIL', 'by': 'host'})}"
+        return Response(links)
 
 
 class SchemaView(SpectacularAPIView):

@@ -54,6 +54,7 @@ PATHS = {
     "/api/v1/gpus": "GpuListView",
     "/api/v1/gpus/GPU-a0/telemetry": "GpuTelemetryView",
     "/api/v1/telemetry": "TelemetryView",
+    "/api/v1/query": "QueryView",
     "/api/v1/hosts": "HostListView",
 }
 
@@ -74,7 +75,8 @@ def check(api: Api, url: str) -> None:
 def test_every_parameter_survives_every_nasty_value(api: Api, fleet: Store, path: str) -> None:
     for parameter in parameters_of(PATHS[path]):
         for value in NASTY:
-            check(api, f"{path}?{parameter.name}={quote(value)}")
+            needed = "" if parameter.name == "metric" or "query" not in path else "metric=DCGM_FI_DEV_GPU_UTIL&"
+            check(api, f"{path}?{needed}{parameter.name}={quote(value)}")
 
 
 @pytest.mark.parametrize("path", ["/api/v1/gpus/{}", "/api/v1/gpus/{}/telemetry", "/api/v1/hosts/{}"])

@@ -24,6 +24,7 @@ PATHS = {
     "/api/v1/gpus/{uuid}/telemetry",
     "/api/v1/gpus/{uuid}/metrics",
     "/api/v1/telemetry",
+    "/api/v1/query",
     "/api/v1/hosts",
     "/api/v1/hosts/{name}",
     "/api/v1/metrics",
@@ -66,11 +67,16 @@ def test_every_operation_is_described(schema: Any) -> None:
 def test_parameters_are_those_of_the_view(schema: Any) -> None:
     found = parameters(schema["paths"]["/api/v1/gpus/{uuid}/telemetry"]["get"])
     assert found["uuid"]["in"] == "path"
-    assert found["start_time"]["schema"] == {"type": "string", "format": "date-time"}
+    assert [each.get("format") for each in found["start_time"]["schema"]["anyOf"]] == ["date-time", None]
     assert found["metric_name"]["schema"] == {"type": "array", "items": TEXT_SCHEMA, "maxItems": 100}
     assert found["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": MOST_ROWS}
     assert found["format"]["schema"]["enum"] == ["json", "csv", "ndjson", "parquet"]
     assert found["order"]["schema"]["enum"] == ["desc", "asc"]
+
+
+def test_a_parameter_that_must_be_there_is_marked(schema: Any) -> None:
+    found = parameters(schema["paths"]["/api/v1/query"]["get"])
+    assert [name for name, parameter in found.items() if parameter.get("required")] == ["metric"]
 
 
 def test_errors_are_described(schema: Any) -> None:

@@ -20,6 +20,7 @@ from api.serializers import (
     NotReadySerializer,
     ReadingPageSerializer,
     ReadySerializer,
+    SeriesSerializer,
     StatsSerializer,
 )
 from inventory.status import add_counts
@@ -64,6 +65,10 @@ def differences(field: Any, value: Any, where: str = "") -> list[str]:
         ("/api/v1/gpus/GPU-b0:3/telemetry", ReadingPageSerializer),
         ("/api/v1/gpus/GPU-a0/metrics", MetricNamesSerializer),
         ("/api/v1/telemetry?page=2&page_size=3", ReadingPageSerializer),
+        (
+            "/api/v1/query?metric=DCGM_FI_DEV_GPU_UTIL&by=pod&start_time=2025-07-18T20:00:00Z&end_time=2025-07-18T21:00:00Z",
+            SeriesSerializer,
+        ),
         ("/api/v1/hosts", HostPageSerializer),
         ("/api/v1/hosts/host-a", HostDetailSerializer),
         ("/api/v1/metrics", MetricListSerializer),

@@ -28,6 +28,12 @@ async def test_too_little_free_space_is_unhealthy(tmp_path: Path) -> None:
         assert "reserve" in answer["reasons"][0]
 
 
+async def test_a_broker_that_takes_nothing_is_alive_all_the_same(tmp_path: Path) -> None:
+    async with running_broker(tmp_path, free_space_reserve=1 << 60, http_token="secret") as broker:
+        status, _, body = await fetch(broker.http_port, b"GET /live HTTP/1.1\r\n\r\n")
+        assert (status, json.loads(body)) == (200, {"status": "alive"})
+
+
 async def test_a_probe_is_kept_for_a_while_unless_something_happened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,21 +1,36 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp import web
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from pytest_django import Settings
 
+from broker.client import Message
 from ingest.dead_letters import DeadLetters
 from ingest.errors import SourceError
-from ingest.rejects import repaired_batches, send
+from ingest.intake import Intake
+from ingest.live import LiveConfig, LiveStreamer
+from ingest.rejects import letter_files, read_letters, repaired_batches, send
+from ingest.scraper import ScrapeConfig, Scraper
+from ingest.streamer import stream
+from ingest.targets import Targets
+from readings.codec import encode_block
+from readings.model import Gpu, PointBlock
+from readings.times import parse_time
 from tests.broker.harness import running_broker
+from tests.ingest.captures import METRICS, START, line, row, uuid_of, write_capture
 from tests.ingest.processes import free_port
-from tests.ingest.wiring import local, read_batches, readings_of
+from tests.ingest.test_scraper import serving
+from tests.ingest.wiring import local, read_batches, readings_of, stream_config
 
+T0 = parse_time(START)
 GOOD = {"metrics": [{"timestamp": 1752871354, "metric_name": "x", "uuid": "GPU-1", "value": 5}]}
 
 
@@ -51,8 +66,8 @@ def test_repaired_batches_are_checked_before_any_is_sent(tmp_path: Path) -> None
     letter = {"reason": "bad_message", "offset": 7, "payload": json.dumps(GOOD)}
     path.write_text(json.dumps(GOOD) + "\n\n" + json.dumps(letter) + "\n")
     assert [json.loads(batch) for batch in repaired_batches(path)] == [GOOD, GOOD]
-    for line, said in (("{", "line 1 is no batch"), ("{}", "neither"), ('{"metrics":[{"value":"x"}]}', "line 1: ")):
-        path.write_text(line)
+    for text, said in (("{", "line 1 is no batch"), ("{}", "neither"), ('{"metrics":[{"value":"x"}]}', "line 1: ")):
+        path.write_text(text)
         with pytest.raises(SourceError, match=said):
             list(repaired_batches(path))
     with pytest.raises(SourceError, match="cannot be read"):
@@ -72,3 +87,65 @@ def test_without_a_broker_it_is_one_line(tmp_path: Path, settings: Settings) -> 
     path.write_text(json.dumps(GOOD))
     with pytest.raises(CommandError, match="no broker at"):
         call_command("rejects", "resend", str(path))
+
+
+def letters_of(folder: Path) -> list[dict[str, Any]]:
+    return [letter.fields for letter in read_letters(letter_files(folder))]
+
+
+async def test_a_row_a_line_and_a_reading_that_were_refused_are_repaired_and_sent(tmp_path: Path) -> None:
+    """As they lie in the dead letters, each with its own mistake; the mistake alone is changed."""
+    capture = write_capture(tmp_path / "capture.csv", gpus=1)
+    with capture.open("a") as file:
+        file.write(line(row(METRICS[0], time="2025-07-18T20:43:00Z", value="5O")))
+    label = 'UUID="GPU-1",gpu="0",Hostname="a"'
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text=f"{METRICS[0]}{{{label}}} N/A\n{METRICS[1]}{{{label}}} 50\n")
+
+    async with running_broker(tmp_path / "log") as broker:
+        await stream(stream_config(capture, broker.port, tmp_path / "csv"), asyncio.Event())
+        async with serving(answer) as url:
+            source = Scraper(ScrapeConfig(), Targets([url]))
+            live = LiveConfig(broker=local(broker.port), state_dir=tmp_path / "live", once=True)
+            await LiveStreamer(live, source, asyncio.Event()).run()
+    intake = Intake(retention=0)
+    gpu = Gpu(uuid="GPU-2", mig_id="3", pod="p", share=True)
+    payload = encode_block(
+        PointBlock([gpu], [METRICS[0]], [(0, T0, [2619.0])]), batch_id="b", source="s", collected_at=""
+    )
+    intake.take(Message(7, 0, "m", payload))
+    DeadLetters(tmp_path / "collector", "collector-1").write(intake.pending.letters)
+
+    [of_row], [of_line], [of_reading] = (letters_of(tmp_path / name) for name in ("csv", "live", "collector"))
+    assert (of_row["reason"], of_row["line"]) == ("bad_number", 5)
+    assert (of_line["reason"], of_line["line"]) == ("not_available", 1)
+    assert (of_reading["reason"], of_reading["offset"]) == ("out_of_range", 7)
+    path = tmp_path / "repaired.ndjson"
+    path.write_text("".join(json.dumps(letter) + "\n" for letter in (of_row, of_line, of_reading)))
+    with pytest.raises(SourceError, match="line 1: bad_number"):
+        list(repaired_batches(path))
+
+    of_row["raw"] = of_row["raw"].replace("5O", "50")
+    of_line["raw"] = of_line["raw"].replace("N/A", "60")
+    path.write_text("".join(json.dumps(letter) + "\n" for letter in (of_row, of_line, of_reading)))
+    with pytest.raises(SourceError, match="line 3: out_of_range"):
+        list(repaired_batches(path))
+    of_reading["batch"]["points"][0][2][0] = 26.19
+    path.write_text("".join(json.dumps(letter) + "\n" for letter in (of_row, of_line, of_reading)))
+
+    async with running_broker(tmp_path / "log2") as broker:
+        assert await send(repaired_batches(path), local(broker.port)) == 3
+        blocks = [batch.block for batch in await read_batches(broker.port)]
+    first, second, third = readings_of(blocks)
+    assert first == (uuid_of(0), METRICS[0], parse_time("2025-07-18T20:43:00Z"), 50.0)
+    assert second == ("GPU-1", METRICS[0], parse_time(of_line["time"]), 60.0)
+    assert third == ("GPU-2", METRICS[0], T0, 26.19)
+    assert blocks[2].gpus == [gpu]
+
+
+def test_a_letter_with_nothing_to_send_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "repaired.ndjson"
+    path.write_text('{"reason":"no_identity","detail":"x"}\n')
+    with pytest.raises(SourceError, match="line 1 is no batch: a dead letter without payload, batch or raw"):
+        list(repaired_batches(path))

@@ -126,7 +126,8 @@ def test_any_text_is_a_finite_number_or_refused(text: str) -> None:
 def test_a_spike_is_refused_and_the_rest_of_its_point_stays(name: str, value: float) -> None:
     good, refusals = checked([name, POWER], (0, NOW, [value, 66.781]))
     assert good.points == [(0, NOW, [None, 66.781])]
-    assert refusals == [Refusal("out_of_range", f"GPU-1 {name} = {value!r} at 2025-07-18T20:42:34Z")]
+    detail = f"GPU-1 {name} = {value!r} at 2025-07-18T20:42:34Z"
+    assert refusals == [Refusal("out_of_range", detail, block([name], (0, NOW, [value])))]
 
 
 def test_a_good_block_is_returned_itself() -> None:

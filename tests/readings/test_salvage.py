@@ -7,6 +7,7 @@ import pytest
 
 from readings.codec import Decoded, decode_batch
 from readings.model import Gpu, PointBlock
+from readings.reasons import Refusal
 
 T = 1_752_871_354_000_000_000
 UTIL, TEMP = "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_GPU_TEMP"
@@ -49,16 +50,16 @@ def test_a_bad_value_in_a_point_is_refused_by_itself() -> None:
     result = decoded([[0, T, ["5", 2]], [1, T, [True, []]]])
     assert result.block.points == [(0, T, [None, 2.0])]
     assert result.refusals == [
-        ("bad_number", f"points[0] {UTIL}: Expected `float | null`, got `str`"),
-        ("bad_number", f"points[1] {UTIL}: Expected `float | null`, got `bool`"),
-        ("bad_number", f"points[1] {TEMP}: Expected `float | null`, got `array`"),
+        Refusal("bad_number", f"points[0] {UTIL}: Expected `float | null`, got `str`"),
+        Refusal("bad_number", f"points[1] {UTIL}: Expected `float | null`, got `bool`"),
+        Refusal("bad_number", f"points[1] {TEMP}: Expected `float | null`, got `array`"),
     ]
 
 
 def test_a_number_beyond_all_doubles_is_no_number() -> None:
     payload = b'{"gpus":[{"uuid":"GPU-1"}],"metric_names":["a","b"],"points":[[0,5,[1e400,1]]]}'
     result = decode_batch(payload)
-    assert result.refusals == [("non_finite", "points[0] a: Number out of range")]
+    assert result.refusals == [Refusal("non_finite", "points[0] a: Number out of range")]
     assert result.block.points == [(0, 5, [None, 1.0])]
 
 

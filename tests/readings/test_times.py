@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from readings.times import INT64_MAX, INT64_MIN, epoch_ns, format_time, parse_time
+from readings.times import (
+    INT64_MAX,
+    INT64_MIN,
+    SECOND,
+    epoch_ns,
+    format_duration,
+    format_time,
+    parse_duration,
+    parse_time,
+)
 
 S = 1_000_000_000
 T = 1752871354 * S  # 2025-07-18T20:42:34Z
@@ -148,3 +157,30 @@ def test_a_time_that_tells_no_zone_is_of_the_given_one() -> None:
     zone = timezone(timedelta(hours=-7))
     assert parse_time("2025-07-18 13:42:34", zone) == parse_time("2025-07-18T20:42:34Z")
     assert parse_time("2025-07-18T20:42:34Z", zone) == parse_time("2025-07-18T20:42:34Z")
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [
+        ("500ms", SECOND // 2),
+        ("5s", 5 * SECOND),
+        ("1.5h", 5400 * SECOND),
+        ("7d", 604_800 * SECOND),
+        ("0.000001s", 1000),
+    ],
+)
+def test_durations(text: str, ns: int) -> None:
+    assert parse_duration(text) == ns
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "s", "-5s", "5 s", "5w", "1h30m", "٥s", "1e3s", "5S", "1_0s", "9" * 16 + "s"]
+)
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["1ms", "1500ms", "10s", "90s", "5m", "36h", "1d", "366d"])
+def test_a_duration_is_told_in_the_largest_unit_that_fits(text: str) -> None:
+    assert format_duration(parse_duration(text)) == text

@@ -78,7 +78,11 @@ def test_a_flag_given_in_code_is_refused_since_it_would_have_no_effect() -> None
             {"COLLECT_INTERVAL": "5 parsecs"},
             "error: COLLECT_INTERVAL (--collect-interval): '5 parsecs' is not a duration: use a number and a unit, as 500ms, 5s, 10m, 24h or 7d",
         ),
-        (["check"], {"DATABASE_URL": "mongodb://u:hush@h/d"}, "error: DATABASE_URL: not usable"),
+        (
+            ["check"],
+            {"DATABASE_URL": "mongodb://u:hush@h/d"},
+            "error: DATABASE_URL (--database-url): the value is no database",
+        ),
     ],
 )
 def test_a_bad_setting_ends_the_command_with_one_line(

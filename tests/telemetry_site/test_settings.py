@@ -43,6 +43,12 @@ def test_an_https_address_hardens_and_plain_http_on_a_laptop_works(tmp_path: Pat
     assert "'gpus.example.com'" in hardened[5]
 
 
+def test_prometheus_may_ask_past_the_proxy(tmp_path: Path) -> None:
+    program = "from django.test import Client; c = Client(headers={'host': 'gpus.example.com'}); print(*(c.get(p).status_code for p in ('/metrics', '/api/v1/gpus')))"
+    answer = run(tmp_path, "shell", "--no-imports", "-c", program, **PRODUCTION, API_AUTH_REQUIRED="true")
+    assert answer.stdout.split() == ["401", "301"], answer.stderr
+
+
 def test_https_without_a_proxy_is_refused_in_one_line(tmp_path: Path) -> None:
     answer = run(tmp_path, "check", PUBLIC_URL="https://gpus.example.com")
     assert answer.returncode == 2

@@ -31,7 +31,9 @@ class Command(BaseCommand):
         actions.add_parser("count", help="how many there are, by reason and source")
         resend = actions.add_parser("resend", help="publish repaired batches, after all of them are checked")
         resend.add_argument(
-            "file", type=Path, help="one batch a line (see the README), or listed letters with a repaired payload"
+            "file",
+            type=Path,
+            help="listed letters in which what was wrong is repaired, or batches, one a line (see the README)",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -48,15 +48,15 @@ class Command(ServiceCommand):
             "PYTHONUNBUFFERED": "1",
             "TCP_ADDR": str(broker),
             "HTTP_ADDR": str(broker_http),
-            "MQ_HOST": _reachable(broker).host,
+            "MQ_HOST": broker.reachable.host,
             "MQ_PORT": str(broker.port),
             "PORT": str(web.port),
             "SOURCE": source,
         }
         if not FLUSH_INTERVAL.is_given():
             environ["FLUSH_INTERVAL"] = "1s"  # somebody is looking: the first answers should not take ten seconds
-        base = f"http://{_reachable(web)}"
-        broker_url = f"{'https' if settings.BROKER_TLS_CERT else 'http'}://{_reachable(broker_http)}"
+        base = f"http://{web.reachable}"
+        broker_url = f"{'https' if settings.BROKER_TLS_CERT else 'http'}://{broker_http.reachable}"
         services = [
             Service("broker", python("runbroker"), ready_url=f"{broker_url}/health"),
             Service("web", python("serve"), ready_url=f"{base}/ready"),
@@ -141,11 +141,6 @@ def _free_or_given(address: Address, setting: str) -> Address:
                 f"{setting}: cannot listen on {address}: {error.strerror}; set {setting} to another"
             ) from error
         return Address(address.host, int(probe.getsockname()[1]))
-
-
-def _reachable(address: Address) -> Address:
-    """Where to reach what listens there: an address that means any interface is reached on the loopback."""
-    return Address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host), address.port)  # noqa: S104
 
 
 def _make_admin() -> str | None:

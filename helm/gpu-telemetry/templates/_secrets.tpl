@@ -1,0 +1,51 @@
+{{/* What the chart's own Secret holds, as YAML of base64: what the values give, else what is in the cluster, else made now. It is
+     made once in a rendering, so that checksums are those of the Secret that is written. */}}
+{{- define "gpu-telemetry.secretData" -}}
+{{- $name := include "gpu-telemetry.fullname" . -}}
+{{- if not (hasKey .Values "madeSecrets") -}}
+  {{- $old := default dict (default dict (lookup "v1" "Secret" .Release.Namespace $name)).data -}}
+  {{- $data := dict -}}
+  {{- if not .Values.secrets.existingSecret -}}
+    {{- $_ := set $data "SECRET_KEY" (.Values.secrets.secretKey | default (get $old "SECRET_KEY" | b64dec) | default (randAlphaNum 64)) -}}
+    {{- $_ := set $data "BROKER_TOKEN" (.Values.secrets.brokerToken | default (get $old "BROKER_TOKEN" | b64dec) | default (randAlphaNum 48)) -}}
+  {{- end -}}
+  {{- if include "gpu-telemetry.ownInfluxdb" . -}}
+    {{- $_ := set $data "INFLUXDB_PASSWORD" (.Values.influxdb.password | default (get $old "INFLUXDB_PASSWORD" | b64dec) | default (randAlphaNum 32)) -}}
+  {{- end -}}
+  {{- if and (eq .Values.storage.type "influxdb") (not .Values.influxdb.existingSecret) -}}
+    {{- $_ := set $data "INFLUXDB_TOKEN" (.Values.influxdb.token | default (get $old "INFLUXDB_TOKEN" | b64dec) | default (randAlphaNum 64)) -}}
+  {{- end -}}
+  {{- if include "gpu-telemetry.ownPostgresql" . -}}
+    {{- $password := .Values.postgresql.password | default (get $old "POSTGRES_PASSWORD" | b64dec) | default (randAlphaNum 32) -}}
+    {{- $_ := set $data "POSTGRES_PASSWORD" $password -}}
+    {{- $_ := set $data "DATABASE_URL" (printf "postgres://telemetry:%s@%s-postgresql:5432/telemetry" (urlquery $password) $name) -}}
+  {{- else if .Values.database.url -}}
+    {{- $_ := set $data "DATABASE_URL" .Values.database.url -}}
+  {{- end -}}
+  {{- $_ := set .Values "madeSecrets" $data -}}
+{{- end -}}
+{{- range $key, $value := .Values.madeSecrets }}
+{{ $key }}: {{ $value | b64enc | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* {root, name}: an environment variable out of the Secret that has it */}}
+{{- define "gpu-telemetry.secretEnv" -}}
+{{- $v := .root.Values -}}
+{{- $secret := include "gpu-telemetry.fullname" .root -}}
+{{- $key := .name -}}
+{{- if and (has .name (list "SECRET_KEY" "BROKER_TOKEN")) $v.secrets.existingSecret -}}
+  {{- $secret = $v.secrets.existingSecret -}}
+{{- else if and (eq .name "INFLUXDB_TOKEN") $v.influxdb.existingSecret -}}
+  {{- $secret = $v.influxdb.existingSecret -}}
+  {{- $key = $v.influxdb.existingSecretKey -}}
+{{- else if and (eq .name "DATABASE_URL") $v.database.existingSecret -}}
+  {{- $secret = $v.database.existingSecret -}}
+  {{- $key = $v.database.existingSecretKey -}}
+{{- end -}}
+- name: {{ .name }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ .secret | default $secret }}
+      key: {{ $key }}
+{{- end -}}

@@ -1,0 +1,428 @@
+"""Readings put into windows and groups: what every store's ``series()`` does with the readings that it finds.
+
+A store hands over slabs, each a few whole windows with all their readings (``add``) or with what it counted of each source
+itself (``add_cells``). Nothing of a slab is kept but its groups' values, so memory does not grow with the range.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import NamedTuple
+
+import numpy as np
+
+from readings.boards import how_parts_combine
+from stores.aggregates import increases, newest, percentile, rounded
+from stores.base import GroupSeries, SeriesQuery, TooMuch
+from stores.columns import Columns, Floats, Ints, Mask, Source
+from stores.grid import Grid
+from stores.tenancy import Holder, tenancies
+
+# The most values (groups times windows) that are gathered before the largest groups are chosen.
+MOST_VALUES = 10_000_000
+PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
+# What can be worked out of each source's count and mean (and largest or smallest value) in a window.
+FROM_CELLS = frozenset({"mean", "sum", "count", "max", "min"})
+_VALUES_HELD = 1_000_000
+
+_READINGS_AT_ONCE = 1_000_000
+_CELLS_AT_ONCE = 2_000_000
+
+_Group = tuple[str, ...]
+
+
+def windows_at_once(grid: Grid, readings: float, sources: int) -> int:
+    """How many windows a slab should have, where the whole range holds about so many readings of so many sources."""
+    by_readings = grid.count * _READINGS_AT_ONCE / max(readings, 1.0)
+    return max(1, int(min(by_readings, _CELLS_AT_ONCE / max(sources, 1), grid.count)))
+
+
+class Cells(NamedTuple):
+    """Of each window (row) and member (column): how many readings, their sum, and their largest or smallest value."""
+
+    counts: Floats
+    totals: Floats
+    extremes: Floats
+
+
+class _Found(NamedTuple):
+    """Readings by member."""
+
+    members: Ints
+    times: Ints
+    values: Floats
+
+
+class _Members:
+    """Numbers for groups, for the boards in each, and for the members of a board: itself, or its MIG instances."""
+
+    def __init__(self, query: SeriesQuery) -> None:
+        self._query = query
+        self.groups: dict[_Group, int] = {}
+        self._boards: dict[tuple[int, str], int] = {}
+        self._members: dict[tuple[int, str], int] = {}
+        self.group_of_board: list[int] = []
+        self.board_of: list[int] = []
+        self.is_board: list[bool] = []
+
+    def __len__(self) -> int:
+        return len(self.board_of)
+
+    def number(self, source: Source, holder: Holder | None) -> int:
+        """The member that a source is while that holder has it; -1 for one that was not asked for."""
+        query = self._query
+        if holder is not None and (
+            (query.namespaces and holder[0] not in query.namespaces) or (query.pods and holder[1] not in query.pods)
+        ):
+            return -1
+        alone = query.mig or source.gpu in query.gpus
+        board = source.gpu if alone else source.uuid
+        group = self._group(source, holder, board)
+        group_number = self.groups.setdefault(group, len(self.groups))
+        board_number = self._boards.setdefault((group_number, board), len(self._boards))
+        if board_number == len(self.group_of_board):
+            self.group_of_board.append(group_number)
+        part = "" if alone else source.mig_id
+        number = self._members.setdefault((board_number, part), len(self._members))
+        if number == len(self.board_of):
+            self.board_of.append(board_number)
+            self.is_board.append(not part)
+        return number
+
+    def several(self) -> list[tuple[list[int], list[int]]]:
+        """Of each board that has more than one member: itself, if it is one, and its instances."""
+        found: dict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+        for number, board in enumerate(self.board_of):
+            found[board][0 if self.is_board[number] else 1].append(number)
+        return [each for each in found.values() if len(each[0]) + len(each[1]) > 1]
+
+    def _group(self, source: Source, holder: Holder | None, board: str) -> _Group:
+        match self._query.by:
+            case "gpu":
+                return (board,)
+            case "host":
+                return (source.hostname,)
+            case "model":
+                return (source.model,)
+            case "namespace":
+                return (holder[0] if holder else "",)
+            case "pod":
+                return (holder[0], holder[1]) if holder else ("", "")
+        return ()
+
+
+class Gatherer:
+    """Gathers the answer to one query."""
+
+    def __init__(self, query: SeriesQuery) -> None:
+        self.query = query
+        self.grid = Grid(query.start_ns, query.end_ns, query.every_ns)
+        self._combination = how_parts_combine(query.metric_name)
+        self._members = _Members(query)
+        self._tenancies = None if query.occupancies is None else tenancies(query.occupancies)
+        self._values: dict[int, Floats] = {}
+        self._whole: Cells | None = None
+        self._ranks = _Ranks(query.aggregate)
+        self._series: dict[tuple[str, ...], int] = {}
+        self._before: dict[int, float] = {}
+
+    def add(self, slab: Grid, readings: Columns, shares: Columns | None = None) -> None:
+        """Take all readings of a slab, and where the query has occupancies, all shares. Slabs come in order of time."""
+        if self.query.aggregate == "increase":
+            readings, shares = self._increases(readings), None if shares is None else self._increases(shares)
+        found = self._found(readings) if shares is None else self._attributed(readings, shares)
+        windows, members = slab.count, len(self._members)
+        if not len(found.members):
+            return
+        rows = found.times // slab.every_ns - slab.origin_ns // slab.every_ns
+        cells = self._cells(rows * members + found.members, found.values, (windows, members))
+        aggregate = self.query.aggregate
+        if aggregate in FROM_CELLS or aggregate == "increase":
+            self._take(slab, cells)
+            return
+        kept = self._kept(cells)
+        chosen = kept[rows, found.members]
+        groups = self._group_of_member()[found.members[chosen]]
+        times, values = found.times[chosen], found.values[chosen]
+        count = len(self._members.groups)
+        keys = rows[chosen] * count + groups
+        if aggregate == "last":
+            told = newest(keys, times, values, windows * count)
+        else:
+            told = percentile(keys, values, windows * count, PERCENTILES[aggregate])
+        self._keep(slab, told.reshape(windows, count))
+        if self.query.top is not None:
+            self._ranks.add(groups, times, values, count)
+
+    def add_cells(self, slab: Grid, sources: list[Source], cells: Cells) -> None:
+        """Take what a slab's windows (rows) hold of each source (columns)."""
+        numbers = np.array([self._members.number(source, None) for source in sources], dtype=np.int64)
+        shape = (slab.count, len(self._members))
+        counts, totals, extremes = np.zeros(shape), np.zeros(shape), np.full(shape, np.nan)
+        # A GPU that moved is several sources, and may be one member.
+        np.add.at(counts.T, numbers, cells.counts.T)
+        np.add.at(totals.T, numbers, cells.totals.T)
+        self._extreme().at(extremes.T, numbers, cells.extremes.T)
+        self._take(slab, Cells(counts, totals, extremes))
+
+    def answer(self) -> list[GroupSeries]:
+        """The groups. Raises TooMuch."""
+        names = {number: group for group, number in self._members.groups.items() if number in self._values}
+        order = sorted(names, key=names.__getitem__)
+        if self.query.top is not None:
+            whole = self._whole
+            ranks = self._ranks.values() if whole is None else self._of_groups(_widened(whole, len(self._members)))[0]
+            order = sorted(order, key=lambda number: -ranks[number])[: self.query.top]
+        self._check_groups(len(order))
+        return [GroupSeries(names[number], _as_list(self._values[number])) for number in order]
+
+    # From readings to members.
+
+    def _found(self, columns: Columns) -> _Found:
+        numbers = np.array([self._members.number(source, None) for source in columns.sources], dtype=np.int64)
+        return _Found(numbers[columns.places], columns.times, columns.values)
+
+    def _attributed(self, readings: Columns, shares: Columns) -> _Found:
+        """What the holders had: readings of GPUs that one holder had alone, and of shared ones the holders' parts."""
+        shared_at: dict[str, list[Ints]] = defaultdict(list)
+        for place, rows in _by_place(shares):
+            shared_at[shares.sources[place].gpu].append(shares.times[rows])
+        known = self._tenancies or {}
+        of_shares = np.array(
+            [self._members.number(each, each.holder) if each.gpu in known else -1 for each in shares.sources],
+            dtype=np.int64,
+        )
+        parts = [self._folded(_Found(of_shares[shares.places], shares.times, shares.values))]
+        for place, rows in _by_place(readings):
+            source = readings.sources[place]
+            tenancy = known.get(source.gpu)
+            if tenancy is None:
+                continue
+            if source.gpu in shared_at:
+                rows = rows[~np.isin(readings.times[rows], np.concatenate(shared_at[source.gpu]))]
+            times = readings.times[rows]
+            numbers = np.array([*(self._members.number(source, each) for each in tenancy.holders), -1], dtype=np.int64)
+            members = numbers[tenancy.at(times)]
+            parts.append(_Found(members, times, readings.values[rows]))
+        found = _Found(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        asked = found.members >= 0
+        return _Found(found.members[asked], found.times[asked], found.values[asked])
+
+    def _folded(self, found: _Found) -> _Found:
+        """Parts of one member at one time made one reading."""
+        asked = found.members >= 0
+        members, times, values = found.members[asked], found.times[asked], found.values[asked]
+        if not len(members):
+            return _Found(members, times, values)
+        order = np.lexsort((times, members))
+        members, times, values = members[order], times[order], values[order]
+        first = np.ones(len(order), dtype=np.bool_)
+        first[1:] = (members[1:] != members[:-1]) | (times[1:] != times[:-1])
+        starts = np.flatnonzero(first)
+        if self._combination == "one":
+            folded = np.maximum.reduceat(values, starts)
+        else:
+            folded = np.add.reduceat(values, starts)
+            if self._combination == "average":
+                folded = folded / np.diff([*starts, len(order)])
+        return _Found(members[starts], times[starts], folded)
+
+    def _increases(self, columns: Columns) -> Columns:
+        numbers = np.array(
+            [
+                self._series.setdefault((each.gpu, *(each.holder or ())), len(self._series))
+                for each in columns.sources
+            ],
+            dtype=np.int64,
+        )  # fmt: skip
+        places, values = increases(numbers[columns.places], columns.times, columns.values, self._before)
+        return columns.only(places)._replace(values=values)
+
+    # From members to groups.
+
+    def _extreme(self) -> np.ufunc:
+        return np.fmin if self.query.aggregate == "min" else np.fmax
+
+    def _cells(self, keys: Ints, values: Floats, shape: tuple[int, int]) -> Cells:
+        size = shape[0] * shape[1]
+        extremes = np.full(size, np.nan)
+        if self.query.aggregate in {"max", "min"}:
+            self._extreme().at(extremes, keys, values)
+        counts: Floats = np.bincount(keys, minlength=size).astype(np.float64)
+        totals: Floats = np.bincount(keys, weights=values, minlength=size).astype(np.float64)
+        return Cells(counts.reshape(shape), totals.reshape(shape), extremes.reshape(shape))
+
+    def _take(self, slab: Grid, cells: Cells) -> None:
+        self._keep(slab, self._of_groups(cells))
+        if self.query.top is not None:
+            self._add_to_whole(cells)
+
+    def _add_to_whole(self, cells: Cells) -> None:
+        """The range as one window."""
+        extreme = self._extreme()
+        added = Cells(
+            cells.counts.sum(axis=0, keepdims=True),
+            cells.totals.sum(axis=0, keepdims=True),
+            extreme.reduce(cells.extremes, axis=0, keepdims=True),
+        )
+        if self._whole is None:
+            self._whole = added
+            return
+        known = _widened(self._whole, added.counts.shape[1])
+        self._whole = Cells(
+            known.counts + added.counts, known.totals + added.totals, extreme(known.extremes, added.extremes)
+        )
+
+    def _kept(self, cells: Cells) -> Mask:
+        """Which members count in which window, so that no board counts twice."""
+        kept = cells.counts > 0
+        for own, instances in self._members.several():
+            if own:
+                kept[:, instances] &= ~kept[:, own]
+            if self._combination == "one":
+                members = own + instances
+                means = np.where(kept[:, members], cells.totals[:, members], -np.inf)
+                means /= np.maximum(cells.counts[:, members], 1)
+                kept[:, members] &= np.argmax(means, axis=1)[:, np.newaxis] == np.arange(len(members))
+        return kept
+
+    def _of_groups(self, cells: Cells) -> Floats:
+        """The aggregate of each window (row) and group (column); NaN where there is no reading."""
+        kept = self._kept(cells)
+        counts, totals = np.where(kept, cells.counts, 0.0), np.where(kept, cells.totals, 0.0)
+        shape = (len(self._members.groups), len(kept))
+        there = np.zeros(shape)
+        groups = self._group_of_member()
+        np.add.at(there, groups, counts.T)
+        told = np.zeros(shape)
+        match self.query.aggregate:
+            case "count":
+                told = there.copy()
+            case "mean":
+                np.add.at(told, groups, totals.T)
+                told = rounded(told / np.maximum(there, 1))
+            case "increase":
+                np.add.at(told, groups, totals.T)
+                told = rounded(told)
+            case "sum":
+                np.add.at(told, np.array(self._members.group_of_board), self._of_boards(counts, totals))
+                told = rounded(told)
+            case _:
+                told = np.full(shape, np.nan)
+                self._extreme().at(told, groups, np.where(kept, cells.extremes, np.nan).T)
+        told[there == 0] = np.nan
+        return told.T
+
+    def _of_boards(self, counts: Floats, totals: Floats) -> Floats:
+        """The mean of each board (row) in each window (column), 0 where it has no reading."""
+        boards = np.array(self._members.board_of)
+        means = (totals / np.maximum(counts, 1)).T
+        told = np.zeros((len(self._members.group_of_board), len(counts)))
+        np.add.at(told, boards, means)
+        if self._combination == "average":
+            parts = np.zeros_like(told)
+            np.add.at(parts, boards, (counts > 0).T.astype(np.float64))
+            told /= np.maximum(parts, 1)
+        return told
+
+    def _group_of_member(self) -> Ints:
+        return np.array(self._members.group_of_board, dtype=np.int64)[np.array(self._members.board_of, dtype=np.int64)]
+
+    def _keep(self, slab: Grid, told: Floats) -> None:
+        place, windows = self.grid.place_of(slab), len(told)
+        for number in np.flatnonzero(~np.isnan(told).all(axis=0)).tolist():
+            values = self._values.get(number)
+            if values is None:
+                values = self._values[number] = np.full(self.grid.count, np.nan)
+                self._check_groups(len(self._values) if self.query.top is None else 0)
+                if len(self._values) * self.grid.count > MOST_VALUES:
+                    raise TooMuch(
+                        f"more than {MOST_VALUES:,} values would have to be gathered: ask for longer windows, a shorter range or fewer GPUs"
+                    )
+            values[place : place + windows] = told[:, number]
+
+    def _check_groups(self, count: int) -> None:
+        if count > self.query.most_groups:
+            raise TooMuch(f"there are more than {self.query.most_groups} groups")
+
+
+class _Ranks:
+    """The aggregate over the whole range, of what has to be worked out of the readings themselves."""
+
+    def __init__(self, aggregate: str) -> None:
+        self._aggregate = aggregate
+        self._newest: dict[int, tuple[int, float]] = {}
+        # Distinct values and how often each came: a metric has far fewer of them than readings.
+        self._groups = np.zeros(0, dtype=np.int64)
+        self._values = np.zeros(0)
+        self._numbers = np.zeros(0, dtype=np.int64)
+        self._held: list[tuple[Ints, Floats]] = []
+        self._count = 0
+
+    def add(self, groups: Ints, times: Ints, values: Floats, count: int) -> None:
+        """Take readings by group."""
+        self._count = max(self._count, count)
+        if self._aggregate == "last":
+            order = np.lexsort((values, times, groups))
+            last = np.append(groups[order][1:] != groups[order][:-1], True) if len(order) else np.zeros(0, dtype=bool)
+            for place in order[last].tolist():
+                found = (int(times[place]), float(values[place]))
+                group = int(groups[place])
+                self._newest[group] = max(self._newest.get(group, found), found)
+            return
+        self._held.append((groups, values))
+        if sum(len(each) for each, _ in self._held) > _VALUES_HELD:
+            self._merge()
+
+    def values(self) -> Floats:
+        """The aggregate of each group; NaN where there is no reading."""
+        told = np.full(self._count, np.nan)
+        if self._aggregate == "last":
+            for group, (_, value) in self._newest.items():
+                told[group] = value
+            return told
+        self._merge()
+        for group in np.unique(self._groups).tolist():
+            mine = self._groups == group
+            upto = np.cumsum(self._numbers[mine])
+            rank = np.floor(upto[-1] * PERCENTILES[self._aggregate] / 100.0 + 0.5)
+            told[group] = self._values[mine][np.searchsorted(upto, max(rank, 1))]
+        return told
+
+    def _merge(self) -> None:
+        groups = np.concatenate([self._groups, *(each for each, _ in self._held)])
+        values = np.concatenate([self._values, *(each for _, each in self._held)])
+        numbers = np.concatenate([self._numbers, *(np.ones(len(each), dtype=np.int64) for each, _ in self._held)])
+        self._held = []
+        if not len(groups):
+            return
+        order = np.lexsort((values, groups))
+        groups, values, numbers = groups[order], values[order], numbers[order]
+        first = np.append(True, (groups[1:] != groups[:-1]) | (values[1:] != values[:-1]))
+        starts = np.flatnonzero(first)
+        self._groups, self._values = groups[starts], values[starts]
+        self._numbers = np.add.reduceat(numbers, starts)
+
+
+def _widened(cells: Cells, members: int) -> Cells:
+    """The same cells, with room for members that were not known yet."""
+    more = (len(cells.counts), members - cells.counts.shape[1])
+    return Cells(
+        np.hstack([cells.counts, np.zeros(more)]),
+        np.hstack([cells.totals, np.zeros(more)]),
+        np.hstack([cells.extremes, np.full(more, np.nan)]),
+    )
+
+
+def _by_place(columns: Columns) -> list[tuple[int, Ints]]:
+    """The rows of each source that has some."""
+    order = np.argsort(columns.places, kind="stable")
+    places, starts = np.unique(columns.places[order], return_index=True)
+    return list(zip(places.tolist(), np.split(order, starts[1:]), strict=True)) if len(places) else []
+
+
+def _as_list(values: Floats) -> list[float | None]:
+    told: list[float | None] = values.tolist()
+    for place in np.flatnonzero(np.isnan(values)).tolist():
+        told[place] = None
+    return told

@@ -1,0 +1,56 @@
+"""README.md and values.schema.json say what values.yaml says."""
+
+from __future__ import annotations
+
+import pytest
+
+from ci.chart_docs import Value, make_files, make_schema, make_table, read_values
+
+VALUES = """\
+# -- how many
+count: 2
+folder:
+  # -- any
+  # @schema {"enum": ["a", "b"]}
+  name: a
+  # -- a whole section
+  resources:
+    limits: {memory: 1Gi}
+  # -- settings
+  settings: {}
+"""
+
+
+def test_what_is_written_from_the_values_is_up_to_date() -> None:
+    for path, text in make_files().items():
+        assert path.read_text() == text, f"{path.name}: run make chart-docs"
+
+
+def test_each_value_has_its_line_and_its_default() -> None:
+    assert list(read_values(VALUES)) == [
+        Value(("count",), 2, "how many", {}),
+        Value(("folder", "name"), "a", "any", {"enum": ["a", "b"]}),
+        Value(("folder", "resources"), {"limits": {"memory": "1Gi"}}, "a whole section", {}),
+        Value(("folder", "settings"), {}, "settings", {}),
+    ]
+
+
+def test_a_value_without_a_description_is_named() -> None:
+    with pytest.raises(ValueError, match=r"folder\.name has no line"):
+        list(read_values("folder:\n  name: a\n"))
+
+
+def test_the_table_has_a_row_for_each() -> None:
+    assert '| `folder.name` | `"a"` | any |' in make_table(list(read_values(VALUES)))
+
+
+def test_the_schema_knows_types_and_nothing_else_passes() -> None:
+    values = [*read_values(VALUES), Value(("global", "x"), "", "x", {})]
+    schema = make_schema(values)
+    assert schema["properties"]["count"] == {"description": "how many", "type": "integer", "minimum": 0}
+    folder = schema["properties"]["folder"]
+    assert folder["additionalProperties"] is False
+    assert folder["properties"]["name"]["enum"] == ["a", "b"]
+    settings = schema["$defs"]["settings"]["properties"]
+    assert "FSYNC" in settings
+    assert "BROKER_TOKEN" not in settings

@@ -1,0 +1,39 @@
+"""The settings of a test run: no setting of the developer's shell, and a state folder that is ours alone.
+
+TEST_DATABASE=postgresql makes a real PostgreSQL for the run, and every test that uses Django's database runs on it.
+pytest-django loads the settings before any conftest, so this is the place to say so.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from telemetry_site.options import BY_NAME
+from tests.postgres import Postgres, find_bin, folder_for_cluster
+
+for _name in BY_NAME:
+    os.environ.pop(_name, None)
+    os.environ.pop(f"{_name}_FILE", None)
+_state = tempfile.TemporaryDirectory(prefix="gpu-telemetry-tests-")
+os.environ["STATE_DIR"] = _state.name
+
+if os.environ.get("TEST_DATABASE") == "postgresql":
+    _programs = find_bin()
+    if _programs is None:
+        sys.exit("error: TEST_DATABASE=postgresql needs a real PostgreSQL: apt-get install postgresql")
+    _folder = folder_for_cluster()
+    _server = Postgres(_programs, Path(_folder.name))
+    atexit.register(_folder.cleanup)
+    atexit.register(_server.stop)
+    _server.start()
+    os.environ["DATABASE_URL"] = _server.url("postgres")
+
+from telemetry_site.settings import *  # noqa: E402, F403
+
+os.environ.pop("DATABASE_URL", None)
+# Services that tests start have the settings that users have.
+os.environ["DJANGO_SETTINGS_MODULE"] = "telemetry_site.settings"

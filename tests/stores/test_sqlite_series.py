@@ -1,0 +1,34 @@
+"""Windows from SQLite, slab by slab."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stores import windows
+from stores.base import SeriesQuery
+from stores.sqlite import SqliteStore
+from stores.sqlite_series import SeriesReader
+from tests.stores.making import MINUTE, SECOND, START, UTIL, fleet, gpu
+
+
+def test_memory_holds_a_slab_at_a_time(sqlite_store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    sqlite_store.write([fleet([gpu(number) for number in range(4)], START + i * 10 * SECOND) for i in range(360)])
+    monkeypatch.setattr(windows, "_READINGS_AT_ONCE", 200)
+    sizes: list[int] = []
+    original = SeriesReader._columns
+
+    def counting(self: Any, *values: Any) -> Any:
+        columns = original(self, *values)
+        sizes.append(len(columns.times))
+        return columns
+
+    monkeypatch.setattr(SeriesReader, "_columns", counting)
+    query = SeriesQuery(
+        metric_name=UTIL, every_ns=MINUTE, start_ns=START, end_ns=START + 60 * MINUTE, aggregate="p95", by="gpu"
+    )
+    found = sqlite_store.series(query)
+    assert len(found) == 4
+    assert sum(sizes) == 4 * 360
+    assert max(sizes) <= 240
