@@ -11,7 +11,7 @@ from django.conf import settings
 from django.http import QueryDict
 
 from api.errors import BadRequest
-from api.times import RELATIVE_TIME, time_ns
+from api.times import RELATIVE_TIME, UNIX_TIME, time_ns
 from readings.times import format_duration, parse_duration
 
 EXPORT_FORMATS = ("csv", "ndjson", "parquet")
@@ -185,7 +185,11 @@ PAGE_SIZE = Parameter(
     schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
 TIME_SCHEMA: Mapping[str, Any] = {
-    "anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "pattern": RELATIVE_TIME}],
+    "anyOf": [
+        {"type": "string", "format": "date-time"},
+        {"type": "string", "pattern": RELATIVE_TIME},
+        {"type": "string", "pattern": UNIX_TIME},
+    ],
     "example": "-1h",
 }
 START_TIME = Parameter(

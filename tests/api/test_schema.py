@@ -67,7 +67,7 @@ def test_every_operation_is_described(schema: Any) -> None:
 def test_parameters_are_those_of_the_view(schema: Any) -> None:
     found = parameters(schema["paths"]["/api/v1/gpus/{uuid}/telemetry"]["get"])
     assert found["uuid"]["in"] == "path"
-    assert [each.get("format") for each in found["start_time"]["schema"]["anyOf"]] == ["date-time", None]
+    assert [each.get("format") for each in found["start_time"]["schema"]["anyOf"]] == ["date-time", None, None]
     assert found["metric_name"]["schema"] == {"type": "array", "items": TEXT_SCHEMA, "maxItems": 100}
     assert found["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": MOST_ROWS}
     assert found["format"]["schema"]["enum"] == ["json", "csv", "ndjson", "parquet"]
