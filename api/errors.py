@@ -152,6 +152,13 @@ def _nothing_at(request: HttpRequest) -> HttpResponse:
     return error_response(404, f"there is nothing at {path[:200]}{hint}")
 
 
+def method_not_allowed(request: HttpRequest, refusal: HttpResponse) -> HttpResponse:
+    """Django's 405 has no body; this says the same in the API's shape."""
+    response = error_response(405, f"method {str(request.method)[:20]!r} is not allowed: use {refusal['Allow']}")
+    response["Allow"] = refusal["Allow"]
+    return response
+
+
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django's handler500."""
     if _wants_page(request):
