@@ -10,14 +10,15 @@ from typing import Any
 import schemathesis
 from hypothesis import strategies
 
-# Rules between parameters, where each value alone is good, and the one range that a format has no words for.
+# Rules between parameters, where each value alone is good, and ranges that a format has no words for.
 NO_SCHEMA_SAYS = re.compile(
     r"end_time must be later than start_time"
     r"|page and cursor exclude each other: give one of them"
     r"|cursor is from an answer in the other order: keep order as it was"
     r"|mig=true tells instances apart: ask for it with by=gpu"
     r"|agg increase is for counters, and \w+ is none: use mean, max or another"
-    r"|every \S+ would make [0-9,]+ points in a series: 1,000 are allowed; leave it out or use \S+"
+    r"|every \S+ would make [0-9,]+ points in a series: [0-9,]+ are allowed; leave it out or use \S+"
+    r"|every '[^']+' is out of range: use \S+ to \S+"
     r"|(start|end)_time '[^']+' is out of range: the years 1678 to 2262 can be asked for"
 )
 
