@@ -8,7 +8,7 @@ COMMON := telemetry_site readings
 
 .DEFAULT_GOAL := help
 .PHONY: help all setup setup-dev run test build build-api build-mq-server build-streamer build-collector \
-        run-mq run-stream run-collect run-api influxd schemathesis helm kubernetes chart-docs fmt lint vet check coverage coverage-summary swagger soak nats-server bench-broker bench-capture lock clean
+        run-mq run-stream run-collect run-api influxd helm kubernetes chart-docs kind-up kind-down fmt lint vet check coverage coverage-summary swagger soak nats-server bench-broker bench-capture lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -108,6 +108,12 @@ docker-push: ## push all images to DOCKER_REGISTRY
 	@$(MAKE) --no-print-directory docker-build
 	$(foreach each,$(IMAGES),$(DOCKER) push $(call image,$(each)) && ) true
 
+kind-up: ## the whole pipeline in a kind cluster on this machine (needs docker, kind, kubectl, helm)
+	@deploy/kind/up.sh
+
+kind-down: ## remove that cluster
+	@deploy/kind/up.sh --delete
+
 # --- checks --------------------------------------------------------------------------------------------------------
 fmt: setup-dev ## format the code
 	$(BIN)/ruff check --fix --select I . && $(BIN)/ruff format .
@@ -138,6 +144,7 @@ soak: setup-dev influxd ## the long run: kills while a capture streams, 500 expo
 	@mkdir -p build
 	@test -n "$(CAPTURE)" || $(MANAGE) makecapture build/soak.csv --hosts 31 --samples 1
 	$(BIN)/python -m tests.ingest.kill_rounds $(or $(CAPTURE),build/soak.csv) --rounds 10
+	$(BIN)/python -m tests.ingest.streamer_kills $(or $(CAPTURE),build/soak.csv) --rows 2000000 --kills 10
 	$(BIN)/python -m tests.ingest.broker_away --seconds 60
 	$(BIN)/python -m tests.ingest.many_targets --targets 500 --minutes 10
 	$(BIN)/python -m tests.broker.faults.kills --rounds 100
@@ -158,6 +165,7 @@ $(VENV)/schemathesis/.installed: requirements-schemathesis.txt | $(VENV)/.python
 	$(VENV)/schemathesis/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-schemathesis.txt
 	@touch $@
 
+.PHONY: schemathesis
 schemathesis: setup-dev $(VENV)/schemathesis/.installed ## ask the API all that its description allows, and much that it does not (SECONDS=600 EXAMPLES=500: longer)
 	$(BIN)/python -m tests.api.schemathesis_run --seconds $(or $(SECONDS),60) --examples $(or $(EXAMPLES),20)
 

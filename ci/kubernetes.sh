@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Get a real Kubernetes API (etcd, kube-apiserver, kube-controller-manager; no nodes) for the chart's tests: built once with Go, kept by
-# version under ~/.cache/gpu-telemetry. Some ten minutes on two cores. Prints the folder.
+# Get a real Kubernetes API (etcd, kube-apiserver, kube-controller-manager; no nodes), and the kinds of Prometheus' operator, for the
+# chart's tests: built once with Go, kept by version under ~/.cache/gpu-telemetry. Some ten minutes on two cores. Prints the folder.
 # `ci/kubernetes.sh --find` only looks: the folder if it is there, else nothing and exit code 1.
 set -euo pipefail
 
 VERSION=1.37.2
 ETCD_VERSION=3.7.0
+# Whose kinds ServiceMonitor and PrometheusRule are.
+OPERATOR_VERSION=0.85.0
 CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/gpu-telemetry"
 FOLDER="$CACHE/kubernetes-$VERSION"
 
@@ -58,5 +60,10 @@ flags+=" -X k8s.io/component-base/version.gitMinor=${minor%.*}"
     go build -ldflags "$flags" -o bin/kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver
     go build -ldflags "$flags" -o bin/kube-controller-manager k8s.io/kubernetes/cmd/kube-controller-manager
 } >&2 || fail "Kubernetes' API $VERSION did not build; the lines above say why"
+operator="github.com/prometheus-operator/prometheus-operator"
+go mod download "$operator@v$OPERATOR_VERSION" >&2
+for kind in servicemonitors prometheusrules; do
+    cp "$(go env GOMODCACHE)/$operator@v$OPERATOR_VERSION/example/prometheus-operator-crd/monitoring.coreos.com_$kind.yaml" bin/
+done
 mv bin "$FOLDER"
 echo "$FOLDER"

@@ -1,4 +1,4 @@
-"""All the captures that CSV_PATH names, one after the other; or one that grows, and what comes in its place when it is rotated."""
+"""All the captures that CSV_PATH names, one after the other."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 import msgspec
 
 from ingest.csv_source import CsvSource
-from ingest.errors import SourceError, StateError
+from ingest.errors import StateError
+from ingest.following import follow
 from ingest.report import Report
-from ingest.streamer import FOLLOW_SECONDS, StreamConfig, last_time_of, stream
-from ingest.tasks import pause
-from ingest.unpacked import STDIN, find_captures
+from ingest.streamer import StreamConfig, last_time_of, stream
+from ingest.unpacked import find_captures
 from readings.checks import check_block
 from readings.columns import blocks
 
@@ -77,7 +77,7 @@ async def stream_captures(config: StreamConfig, stop: asyncio.Event, report: Rep
     """
     report = Report() if report is None else report
     if config.follow:
-        return await _follow(config, stop, report)
+        return await follow(config, stop, report)
     paths = await asyncio.to_thread(find_captures, config.csv_path)
     if paths == [config.csv_path]:
         await stream(config, stop, report)
@@ -101,33 +101,6 @@ async def stream_captures(config: StreamConfig, stop: asyncio.Event, report: Rep
         if not config.loop or stop.is_set():
             return report
         done = DoneFiles(config)
-
-
-async def _follow(config: StreamConfig, stop: asyncio.Event, report: Report) -> Report:
-    """One file for ever: a run ends when the file was rotated and is read to its end; the next one reads what is there now."""
-    if config.csv_path == STDIN or not await asyncio.to_thread(os.path.isfile, config.csv_path):
-        raise SourceError(f"FOLLOW (--follow): {config.csv_path!r} is not a file: name one file that grows")
-    if config.timestamps in {"auto", "shift"}:
-        config = replace(config, timestamps="source")
-    while not stop.is_set():
-        while not await asyncio.to_thread(_has_begun, config.csv_path):
-            if await pause(stop, FOLLOW_SECONDS):
-                return report
-        await stream(config, stop, report)
-        if not stop.is_set():
-            logger.info("%s was rotated: going on with the new file", config.csv_path)
-    return report
-
-
-def _has_begun(path: str) -> bool:
-    """Whether there is a file with a first line."""
-    try:
-        with open(path, "rb") as file:
-            return file.readline(1 << 20).endswith(b"\n")
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise SourceError(f"{path!r}: cannot be read: {error.strerror}") from error
 
 
 def try_captures(config: StreamConfig) -> Report:

@@ -88,7 +88,9 @@ class CsvSource:
         self._shard_start = crc32(os.fsencode(os.path.basename(path)))
         self._needs_timestamp = needs_timestamp
         with _naming(path):
-            self.size = 0 if path == STDIN else os.fstat(file.fileno()).st_size
+            status = os.fstat(file.fileno())
+            self.size = 0 if path == STDIN else status.st_size
+            self.inode = status.st_ino
             self._header = self._read_header()
             self._zone = zone
             self._rows = RowReader(self._header, needs_timestamp=needs_timestamp, units=self._find_units(), zone=zone)
@@ -146,6 +148,11 @@ class CsvSource:
     def position(self) -> int:
         """The byte where the next row begins."""
         return self._records.position
+
+    @property
+    def line(self) -> int:
+        """The number of the line of the next row, from 1."""
+        return self._records.line
 
     def read(self, max_rows: int) -> Chunk:
         """Up to ``max_rows`` further rows; ``done`` when there are no more."""

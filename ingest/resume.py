@@ -44,11 +44,13 @@ class FileId(msgspec.Struct, frozen=True):
         descriptor = file.fileno()
         if is_packed(file):  # the position is none of the file's own: it is known by its size and its beginning
             size = os.fstat(descriptor).st_size
-            return cls(os.fstat(descriptor).st_ino, _digest(os.pread(descriptor, HEAD_BYTES, 0)), _digest(b"%d" % size))
+            return cls(
+                os.fstat(descriptor).st_ino, digest_of(os.pread(descriptor, HEAD_BYTES, 0)), digest_of(b"%d" % size)
+            )
         head = os.pread(descriptor, min(HEAD_BYTES, position), 0)
         start = max(0, position - TAIL_BYTES)
         tail = os.pread(descriptor, position - start, start)
-        return cls(os.fstat(descriptor).st_ino, _digest(head), _digest(tail))
+        return cls(os.fstat(descriptor).st_ino, digest_of(head), digest_of(tail))
 
 
 class ResumeState(msgspec.Struct, frozen=True):
@@ -123,6 +125,13 @@ class ResumeStore:
                 draft.unlink()
             raise self._error(error) from error
 
+    def saved_ns(self) -> int:
+        """When it was saved last, 0 where it is not there."""
+        try:
+            return self.path.stat().st_mtime_ns
+        except OSError:
+            return 0
+
     def clear(self) -> None:
         """Forget the position: the run is done. Raises StateError."""
         try:
@@ -139,5 +148,6 @@ def _shown(path: str) -> str:
     return os.path.abspath(path).encode("utf-8", "backslashreplace").decode()
 
 
-def _digest(data: bytes) -> str:
+def digest_of(data: bytes) -> str:
+    """What FileId knows bytes by."""
     return hashlib.sha256(data).hexdigest()[:32]

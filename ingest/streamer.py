@@ -72,6 +72,7 @@ class StreamConfig:
     follow: bool = False
     speed: float = 0.0
     last_ns: int | None = None  # the newest time, where that is of more than this capture
+    position_of: str = ""  # the capture under whose name the position is kept, where that is another one
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class StreamTotals:
     refused: Counter[str]
     unanswered: int
     done: bool
+    inode: int  # of the file, whatever its name is by now
 
 
 class _Portion(NamedTuple):
@@ -98,7 +100,7 @@ async def stream(config: StreamConfig, stop: asyncio.Event, report: Report | Non
 
     Adds to ``report`` what it does. Raises SourceError, StateError or BrokerRefusal.
     """
-    store = ResumeStore(config.state_dir, config.instance_id, config.csv_path)
+    store = ResumeStore(config.state_dir, config.instance_id, config.position_of or config.csv_path)
     await asyncio.to_thread(store.prepare)
     source = await asyncio.to_thread(
         CsvSource.open,
@@ -171,6 +173,10 @@ class Streamer:
         await self._begin()
         self._began, self._start_position = time.monotonic(), self._source.position
         self._report.refresh = self._refresh
+        if config.follow or config.position_of:
+            # It may be rotated before anything of it was sent: from the first moment it is known which file it was.
+            self._positions.add(Gathering(self._source.position, self._source.line, self._stamper.choice.shift_ns))
+            self._positions.check()
         # The work itself comes first: when the time to drain runs out in the same moment, it counts as finished.
         deadline = drain_deadline(
             self._stop,
@@ -223,6 +229,7 @@ class Streamer:
             self._refused,
             publisher.unanswered,
             done,
+            self._source.inode,
         )
         logger.info(
             "%s: %d readings in %d batches sent and answered",

@@ -34,6 +34,8 @@ TARGETS = [
     "helm",
     "kubernetes",
     "chart-docs",
+    "kind-up",
+    "kind-down",
     "coverage",
     "coverage-summary",
     "swagger",

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from io import StringIO
 from pathlib import Path
 
@@ -31,6 +33,15 @@ def test_verify(log_directory: Path) -> None:
     text = brokerlog(log_directory, "verify")
     assert "00000000000000000000.log: 27 records, offsets 0 to 26" in text
     assert text.endswith("40 records in 2 segments, 0 lost, 0 bytes torn\n")
+
+
+def test_it_runs_as_people_run_it(log_directory: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", "brokerlog", "--directory", str(log_directory), "verify"],
+        cwd=Path(__file__).resolve().parents[2], capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("40 records in 2 segments, 0 lost, 0 bytes torn\n")
 
 
 def test_verify_of_a_damaged_log_ends_with_2(log_directory: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.helm.chart import CHART, ROOT, find_helm
 from tests.ports import free_port
@@ -87,6 +88,26 @@ class Cluster:
             f"--cert-dir={self.folder}/manager-certs",
         )  # fmt: skip
 
+    def know_operator(self) -> None:
+        """Take the kinds of Prometheus' operator."""
+        if self._answers("/apis/monitoring.coreos.com/v1"):
+            return
+        for path in sorted(find_kubernetes().glob("monitoring.coreos.com_*.yaml")):
+            definition = yaml.load(path.read_text(), yaml.CSafeLoader)
+            self.ask("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
+            name = definition["spec"]["names"]["plural"]
+            deadline = time.monotonic() + START_SECONDS
+            while not self._answers(f"/apis/monitoring.coreos.com/v1/{name}"):
+                assert time.monotonic() < deadline, f"{name} is not served"
+                time.sleep(0.1)
+
+    def _answers(self, path: str) -> bool:
+        try:
+            self.ask("GET", path)
+        except urllib.error.HTTPError:
+            return False
+        return True
+
     def stop(self) -> None:
         """End everything."""
         for process in reversed(self.processes):
@@ -149,7 +170,8 @@ class Cluster:
 
 
 class Kubelet:
-    """What nodes do, as far as the API sees it: pods of Jobs succeed, others become ready, once what they wait for is done; claims get a volume.
+    """What nodes do, as far as the API sees it: pods of Jobs succeed, others become ready, once what they wait for is done; claims get a volume,
+    load balancers an address.
 
     ``events`` is what became of which pod, in order.
     """
@@ -158,6 +180,7 @@ class Kubelet:
         self.events: list[str] = []
         self._cluster = cluster
         self._pods = f"/api/v1/namespaces/{namespace}/pods"
+        self._services = f"/api/v1/namespaces/{namespace}/services"
         self._claims = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -178,6 +201,10 @@ class Kubelet:
                 if claim["status"]["phase"] == "Pending" and uid not in provided:
                     provided.add(uid)
                     self._provide(claim)
+            for service in self._cluster.ask("GET", self._services)["items"]:
+                if service["spec"]["type"] == "LoadBalancer" and not service["status"]["loadBalancer"]:
+                    address = {"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}}
+                    self._patch(f"{self._services}/{service['metadata']['name']}/status", address)
             pods = self._cluster.ask("GET", self._pods)["items"]
             migrated = "migrate succeeded" in self.events
             for pod in pods:
@@ -218,9 +245,11 @@ class Kubelet:
                 for each in pod["spec"]["containers"]
             ],
         }  # fmt: skip
-        path = f"{self._pods}/{pod['metadata']['name']}/status"
+        self._patch(f"{self._pods}/{pod['metadata']['name']}/status", {"status": status})
+
+    def _patch(self, path: str, body: object) -> None:
         try:
-            self._cluster.ask("PATCH", path, {"status": status}, kind="application/strategic-merge-patch+json")
+            self._cluster.ask("PATCH", path, body, kind="application/strategic-merge-patch+json")
         except urllib.error.HTTPError as error:
             if error.code != 404:  # gone meanwhile
                 raise

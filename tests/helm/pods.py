@@ -33,19 +33,20 @@ class Node:
 
     rendering: Rendering
     folder: Path
-    replaced: dict[str, str] = field(
-        default_factory=dict
-    )  # in the environment: what is asked for here -> what is there
+    replaced: dict[str, str] = field(default_factory=dict)  # further environment
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     ports: dict[int, int] = field(default_factory=dict)
+    volumes: dict[str, Path] = field(default_factory=dict)
 
     def run(self, container: Container, pod_name: str) -> None:
         """Run a container that ends, as an init container does."""
         process = self._start(container, pod_name)
         assert process.wait(START_SECONDS) == 0, self.log(container)
 
-    def execute(self, container: Container, pod_name: str, *command: str) -> str:
-        """Run a command in a container, as `kubectl exec` does; returns what it printed."""
+    def execute(self, container: Container, pod_name: str, *command: str, data: Path | None = None) -> str:
+        """Run a command in a container, as `kubectl exec` does; returns what it printed. ``data`` is what is mounted at /data."""
+        if data is not None:
+            self.volumes[f"{pod_name}-data"] = data
         done = subprocess.run(
             [*confined(self.folder), *command],
             cwd=ROOT, env=self._process_environment(container, pod_name), capture_output=True, text=True, check=False,
@@ -110,7 +111,7 @@ class Node:
             )
 
     def _volume(self, name: str) -> Path:
-        here = self.folder / name
+        here = self.volumes.setdefault(name, self.folder / name)
         if not here.exists():
             here.mkdir()
             if user():
@@ -140,8 +141,7 @@ class Node:
                 environ[name] = str(self.port(int(value)))
             elif name == "MQ_HOST":
                 environ[name] = "127.0.0.1"
-            environ[name] = self.replaced.get(name, environ[name])
-        return environ
+        return environ | self.replaced
 
     @staticmethod
     def _own(container: Container, port: int) -> int:

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.helm.chart import CHART, WAYS
+from tests.helm.chart import CHART, ROOT, WAYS, render
 from tests.helm.cluster import Cluster, Kubelet, find_kubernetes
+from tests.ingest.processes import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -52,15 +54,28 @@ def test_it_is_installed_and_becomes_ready(cluster: Cluster, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["everything", "production"])
-def test_every_object_of_an_installation_that_needs_more_than_a_bare_cluster_is_taken(
-    cluster: Cluster, way: str
-) -> None:
-    # Without the operator's own kinds, which a bare cluster does not know.
+def test_with_the_kinds_of_prometheus_operator_every_object_is_taken(cluster: Cluster, way: str) -> None:
+    cluster.know_operator()
     namespace = f"way-{way}"
     cluster.namespace(namespace)
-    off = "metrics.serviceMonitor.enabled=false,metrics.prometheusRule.enabled=false"
-    said = cluster.install(namespace, *WAYS[way], "--set", off)
-    assert "STATUS: deployed" in said
+    assert "STATUS: deployed" in cluster.install(namespace, *WAYS[way])
+    monitors = cluster.ask("GET", f"/apis/monitoring.coreos.com/v1/namespaces/{namespace}/servicemonitors")["items"]
+    assert len(monitors) == 4
+    # A field that the operator does not know would have been dropped.
+    rendered = {each["metadata"]["name"]: each["spec"] for each in render(*WAYS[way]).kind("ServiceMonitor")}
+    for monitor in monitors:
+        told, kept = rendered[monitor["metadata"]["name"]]["endpoints"][0], monitor["spec"]["endpoints"][0]
+        assert kept == told
+
+
+def test_the_influxdb_for_kind_is_taken(cluster: Cluster) -> None:
+    namespace = "kind-influxdb"
+    cluster.namespace(namespace)
+    service, workload = yaml.safe_load_all((ROOT / "deploy" / "kind" / "influxdb.yaml").read_text())
+    cluster.ask("POST", f"/api/v1/namespaces/{namespace}/services", service)
+    cluster.ask("POST", f"/apis/apps/v1/namespaces/{namespace}/statefulsets", workload)
+    with Kubelet(cluster, namespace) as kubelet:
+        wait_until(lambda: bool(kubelet.events), "a pod that the namespace lets in")
 
 
 def test_an_upgrade_keeps_the_secrets_rolls_nothing_and_migrates_first(cluster: Cluster) -> None:

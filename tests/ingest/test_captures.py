@@ -1,17 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from ingest.captures import DoneFiles, stream_captures, try_captures
-from ingest.errors import SourceError
 from readings.times import SECOND
 from tests.broker.harness import running_broker
-from tests.ingest.captures import COLUMNS, line, readings_in, row, rows, write_capture
+from tests.ingest.captures import COLUMNS, line, readings_in, row, write_capture
 from tests.ingest.wiring import local, read_batches, readings_of, stream_config
 
 HEADER = ",".join(COLUMNS) + "\n"
@@ -62,43 +58,6 @@ async def test_a_run_that_was_stopped_goes_on_with_the_file_it_was_in(tmp_path: 
         file.write("x")
     done.add(str(second))
     assert not DoneFiles(config).has(str(first))  # it has grown since
-
-
-async def test_a_file_that_grows_and_is_rotated_is_followed(tmp_path: Path) -> None:
-    path, stop = tmp_path / "live.csv", asyncio.Event()
-    lines = [line(fields) for fields in rows(4, 6)]
-    async with running_broker(tmp_path / "log") as broker:
-        path.write_text(HEADER + lines[0])
-        task = asyncio.create_task(stream_captures(stream_config(path, broker.port, tmp_path, follow=True), stop))
-
-        async def count(number: int) -> None:
-            async with asyncio.timeout(30):
-                while len(await arrived(broker.port)) < number:  # noqa: ASYNC110 - it is another's
-                    await asyncio.sleep(0.05)
-
-        await count(1)
-        with path.open("a") as file:
-            file.write(lines[1] + lines[2][:40])
-            file.flush()
-            await count(2)
-            file.write(lines[2][40:])
-        await count(3)
-        os.rename(path, tmp_path / "live.csv.1")
-        with (tmp_path / "live.csv.1").open("a") as file:
-            file.write(lines[3])
-        path.write_text(HEADER + "".join(lines[4:]))
-        await count(len(lines))
-        stop.set()
-        report = await task
-        found = await arrived(broker.port)
-    assert len(found) == len(set(found)) == len(lines) == report.sent
-    assert not report.refused
-
-
-async def test_only_a_file_can_be_followed(tmp_path: Path) -> None:
-    for path in (tmp_path, "-", tmp_path / "none.csv"):
-        with pytest.raises(SourceError, match="FOLLOW"):
-            await stream_captures(stream_config(path, 1, tmp_path, follow=True), asyncio.Event())
 
 
 async def test_at_the_captures_own_pace_it_takes_as_long(tmp_path: Path) -> None:

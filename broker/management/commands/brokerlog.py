@@ -19,6 +19,7 @@ class Command(BaseCommand):
     """``manage.py brokerlog verify|dump|repair``."""
 
     help = "Look at the broker's log without the broker: verify every record, dump a range, repair what a crash left."
+    requires_system_checks = ()  # they are of parts that this command does not load
 
     def add_arguments(self, parser: CommandParser) -> None:
         """The action and its arguments."""
