@@ -74,7 +74,14 @@ ANSWERS: Mapping[str, Any] = {
     },
     "gpu": {
         **_GPU,
-        "latest": {"DCGM_FI_DEV_GPU_UTIL": {"value": 98.0, "unit": "percent", "timestamp": "2025-07-18T20:42:36Z"}},
+        "latest": {
+            "DCGM_FI_DEV_GPU_UTIL": {
+                "value": 98.0,
+                "unit": "%",
+                "timestamp": "2025-07-18T20:42:36Z",
+                "age_seconds": 1.5,
+            }
+        },
         "labels": {"DCGM_FI_DRIVER_VERSION": "535.129.03"},
         "telemetry_url": f"{_BASE}/gpus/{GPU_ID}/telemetry",
         "metrics_url": f"{_BASE}/gpus/{GPU_ID}/metrics",
