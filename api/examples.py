@@ -77,9 +77,15 @@ ANSWERS: Mapping[str, Any] = {
         "latest": {
             "DCGM_FI_DEV_GPU_UTIL": {
                 "value": 98.0,
+<<<<<<< HEAD
                 "unit": "%",
                 "timestamp": "2025-07-18T20:42:36Z",
                 "age_seconds": 1.5,
+=======
+                "unit": "percent",
+                "timestamp": "2025-07-18T20:42:36Z",
+                "age_seconds": 4.2,
+>>>>>>> main
             }
         },
         "labels": {"DCGM_FI_DRIVER_VERSION": "535.129.03"},
@@ -174,6 +180,7 @@ ANSWERS: Mapping[str, Any] = {
             "newest": "2025-07-18T20:42:36Z",
             "newest_age_seconds": 4.2,
         },
+        "hosts": [{"name": HOST_NAME, "newest": "2025-07-18T20:42:36Z", "age_seconds": 4.2}],
     },
     "tokens": {
         "data": [
