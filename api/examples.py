@@ -77,15 +77,9 @@ ANSWERS: Mapping[str, Any] = {
         "latest": {
             "DCGM_FI_DEV_GPU_UTIL": {
                 "value": 98.0,
-<<<<<<< HEAD
-                "unit": "%",
-                "timestamp": "2025-07-18T20:42:36Z",
-                "age_seconds": 1.5,
-=======
                 "unit": "percent",
                 "timestamp": "2025-07-18T20:42:36Z",
                 "age_seconds": 4.2,
->>>>>>> main
             }
         },
         "labels": {"DCGM_FI_DRIVER_VERSION": "535.129.03"},
