@@ -17,12 +17,12 @@ _CODES = {
 }
 
 
-def write_error(sock: socket.socket, status: int, reason: str, message: str) -> None:
+def write_error(sock: socket.socket, status_int: int, reason: str, mesg: str) -> None:
     """In place of gunicorn's ``util.write_error``, which answers with a page."""
-    text = " ".join((message or reason).split())
-    body = json.dumps({"error": _CODES.get(status, "bad_request"), "message": text}).encode()
+    text = " ".join((mesg or reason).split())
+    body = json.dumps({"error": _CODES.get(status_int, "bad_request"), "message": text}).encode()
     head = (
-        f"HTTP/1.1 {status} {reason}\r\n"
+        f"HTTP/1.1 {status_int} {reason}\r\n"
         "Connection: close\r\n"
         "Content-Type: application/json\r\n"
         "X-Content-Type-Options: nosniff\r\n"

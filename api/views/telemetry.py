@@ -19,13 +19,13 @@ from api.gpus import GPU_IN_PATH, check_id, check_known
 from api.pagination import offset_links, page_links, same_with
 from api.params import (
     END_TIME,
-    MAX_VALUE_LENGTH,
     MOST_ROWS,
     ORDER,
     START_TIME,
     Parameter,
     boolean,
     check_range,
+    cursor_of,
     row_count,
     several,
     whole_number,
@@ -97,12 +97,7 @@ CSV_SAFE = Parameter(
     schema={"type": "string", "enum": ["true", "false"], "default": "false"},
     default=False,
 )
-CURSOR = Parameter(
-    name="cursor",
-    help="where to read on: next has it; keep the other parameters as they were",
-    parse=parse_cursor,
-    schema={"type": "string", "format": "cursor", "minLength": 1, "maxLength": MAX_VALUE_LENGTH},
-)
+CURSOR = cursor_of("telemetry", parse_cursor)
 
 
 def _conditions(values: dict[str, Any]) -> dict[str, Any]:

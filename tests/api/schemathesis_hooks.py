@@ -23,15 +23,17 @@ NO_SCHEMA_SAYS = re.compile(
 )
 
 
-def cursor(time_ns: int, gpu: str, metric_name: str) -> str:
+def cursor(*place: object) -> str:
     """As api.cursor writes it."""
-    position = json.dumps([True, time_ns, gpu, metric_name], separators=(",", ":"))
-    return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(json.dumps(place, separators=(",", ":")).encode()).decode().rstrip("=")
 
 
 names = strategies.text("ABCDEFGH-_:0123456789", min_size=1, max_size=40)
 times = strategies.integers(-(1 << 63), (1 << 63) - 1)
-schemathesis.openapi.format("cursor", strategies.builds(cursor, times, names, names))
+slots = strategies.integers(-1, 127)
+schemathesis.openapi.format("telemetry-cursor", strategies.builds(cursor, strategies.just(True), times, names, names))
+schemathesis.openapi.format("gpus-cursor", strategies.builds(cursor, names, slots, names))
+schemathesis.openapi.format("hosts-cursor", strategies.builds(cursor, names))
 
 
 @schemathesis.hook  # type: ignore[untyped-decorator]  # its stubs are not where types are checked
