@@ -95,7 +95,8 @@ def _environ(services: dict[str, Any], name: str) -> dict[str, str]:
 
 def _volume(service: dict[str, Any]) -> str:
     """The volume that is mounted at STATE_DIR."""
-    return next(each.split(":")[0] for each in service["volumes"] if each.endswith(":/var/lib/gpu-telemetry"))
+    volumes: list[str] = service["volumes"]
+    return next(each.split(":")[0] for each in volumes if each.endswith(":/var/lib/gpu-telemetry"))
 
 
 if __name__ == "__main__":
