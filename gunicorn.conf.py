@@ -21,6 +21,7 @@ except SettingError as error:
 
 wsgi_app = "telemetry_site.wsgi:application"
 proc_name = "gpu-telemetry"
+logger_class = "telemetry_site.gunicorn_logs.GunicornLogger"
 # Threads, so that a probe is answered while slow questions are being worked on.
 worker_class = "gthread"
 threads = 4
