@@ -147,6 +147,7 @@ soak: setup-dev influxd ## the long run: kills while a capture streams, 500 expo
 	$(BIN)/python -m tests.ingest.streamer_kills $(or $(CAPTURE),build/soak.csv) --rows 2000000 --kills 10
 	$(BIN)/python -m tests.ingest.broker_away --seconds 60
 	$(BIN)/python -m tests.ingest.many_targets --targets 500 --minutes 10
+	$(BIN)/python -m tests.deploy.restarts --rounds 50
 	$(BIN)/python -m tests.broker.faults.kills --rounds 100
 	$(BIN)/python -m tests.broker.faults.kills --rounds 50 --graceful
 	$(BIN)/python -m tests.broker.faults.power --rounds 15

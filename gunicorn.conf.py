@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ except SettingError as error:
 
 wsgi_app = "telemetry_site.wsgi:application"
 proc_name = "gpu-telemetry"
+logger_class = "telemetry_site.gunicorn_logs.GunicornLogger"
 # Threads, so that a probe is answered while slow questions are being worked on.
 worker_class = "gthread"
 threads = 4
@@ -37,10 +39,12 @@ control_socket_disable = True
 
 
 def post_worker_init(worker: Any) -> None:
-    """Exports last: they have to know when the worker is told to stop."""
+    """Exports last: they have to know when the worker is told to stop. What is there now stays: no collection need look at it."""
     from api.exports import serving
 
     serving.goes_on = lambda: bool(worker.alive)
+    gc.collect()
+    gc.freeze()
 
 
 def worker_exit(server: Any, worker: Any) -> None:

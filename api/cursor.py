@@ -1,14 +1,18 @@
-"""The cursor of a page of telemetry: where the last row stood, as text that is safe in a URL."""
+"""The cursor of a page: where its last row stood, as text that is safe in a URL."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from inventory.queries import Place
 from stores.base import Position
+
+_T = TypeVar("_T")
+_NO_CURSOR = "is not a cursor: use the one in an answer's next"
 
 
 class Cursor(NamedTuple):
@@ -18,22 +22,63 @@ class Cursor(NamedTuple):
     position: Position
 
 
-_Plain = tuple[bool, int, str, str]
+class _Plain(NamedTuple):
+    newest_first: bool
+    time_ns: int
+    gpu: str
+    metric_name: str
+
+
+class _Name(NamedTuple):
+    name: str
 
 
 def encode_cursor(cursor: Cursor) -> str:
     """Text of letters, digits, dashes and underscores."""
-    plain: _Plain = (cursor.newest_first, *cursor.position)
-    return base64.urlsafe_b64encode(msgspec.json.encode(plain)).decode("ascii").rstrip("=")
+    return _encode((cursor.newest_first, *cursor.position))
 
 
 def parse_cursor(text: str) -> Cursor:
     """The cursor that ``encode_cursor`` wrote. Raises ValueError for any other text."""
+    plain = _decode(text, _Plain)
+    if not -(1 << 63) <= plain.time_ns < 1 << 63 or not f"{plain.gpu}{plain.metric_name}".isprintable():
+        raise ValueError(_NO_CURSOR)
+    return Cursor(plain.newest_first, Position(plain.time_ns, plain.gpu, plain.metric_name))
+
+
+def encode_place(place: Place) -> str:
+    """Likewise, for a list of GPUs."""
+    return _encode(place)
+
+
+def parse_place(text: str) -> Place:
+    """The place that ``encode_place`` wrote. Raises ValueError for any other text."""
+    place = _decode(text, Place)
+    if not -1 <= place.slot < 1 << 31 or not f"{place.host}{place.id}".isprintable():
+        raise ValueError(_NO_CURSOR)
+    return place
+
+
+def encode_name(name: str) -> str:
+    """Likewise, for a list of names."""
+    return _encode(_Name(name))
+
+
+def parse_name(text: str) -> str:
+    """The name that ``encode_name`` wrote. Raises ValueError for any other text."""
+    name = _decode(text, _Name).name
+    if not name.isprintable():
+        raise ValueError(_NO_CURSOR)
+    return name
+
+
+def _encode(plain: object) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(plain)).decode("ascii").rstrip("=")
+
+
+def _decode(text: str, type: type[_T]) -> _T:
     try:
         data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        newest_first, time_ns, gpu, metric_name = msgspec.json.decode(data, type=_Plain)
+        return msgspec.json.decode(data, type=type)
     except (binascii.Error, ValueError, msgspec.MsgspecError):
-        raise ValueError("is not a cursor: use the one in an answer's next") from None
-    if not -(1 << 63) <= time_ns < 1 << 63 or not f"{gpu}{metric_name}".isprintable():
-        raise ValueError("is not a cursor: use the one in an answer's next")
-    return Cursor(newest_first, Position(time_ns, gpu, metric_name))
+        raise ValueError(_NO_CURSOR) from None

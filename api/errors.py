@@ -155,4 +155,6 @@ def server_error(request: HttpRequest) -> HttpResponse:
     """Django's handler500."""
     if _wants_page(request):
         return defaults.server_error(request)
-    return error_response(500, "a fault of ours: the log of the web service has the details")
+    return error_response(
+        500, "a fault of ours: the log of the web service has the details, under this answer's X-Request-ID"
+    )

@@ -2,26 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
+from time import time_ns
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 from rest_framework.request import Request
 from rest_framework.reverse import reverse
 
 from api.errors import NotFound
 from api.times import format_datetime
 from inventory.models import GPU
-from inventory.queries import latest_readings, state_of
-from readings.times import format_time
+from inventory.moments import parse_moment
+from inventory.queries import GpuRow, latest_readings, state_of
+from readings.times import SECOND, format_time
 from stores.current import get_store
 
 GPU_IN_PATH = {"uuid": "the GPU's id: its uuid; for a MIG instance, uuid:instance"}
 _MAX_ID_LENGTH = 200
+_SAFE = "~:@"  # in a part of a path
+# How answers call what a GpuRow has, but for the times.
+_FIELDS = (
+    "id", "uuid", "mig_id", "mig_profile", "gpu_id", "device", "model_name", "hostname", "driver_version", "namespace",
+    "pod", "container",
+)  # fmt: skip
+
+
+def gpu_list(rows: Sequence[GpuRow], cutoff: datetime | None, gpus_url: str) -> msgspec.Raw:
+    """GPUs as a JSON list, ready to stand in an answer; ``gpus_url`` is what ``list_url`` gives."""
+    base = msgspec.json.encode(gpus_url).decode()[:-1]
+    parts = []
+    for row in rows:
+        described, gpu_id = _described(row[:-2])
+        seen = parse_moment(row.last_seen)
+        state = "stale" if cutoff is not None and seen < cutoff else "reporting"
+        parts.append(
+            f'{described},"state":"{state}","first_seen":"{_seen_text(row.first_seen)}",'
+            f'"last_seen":"{_seen_text(row.last_seen)}","url":{base}/{gpu_id}"}}'
+        )
+    return msgspec.Raw(f"[{','.join(parts)}]".encode())
+
+
+@lru_cache(maxsize=16_384)
+def _described(fields: tuple[Any, ...]) -> tuple[str, str]:
+    """What seldom changes of a GPU, as the beginning of its JSON object, and its id as it stands in a URL."""
+    text = msgspec.json.encode(dict(zip(_FIELDS, fields, strict=True))).decode()
+    return text[:-1], quote(fields[0], safe=_SAFE)
+
+
+@lru_cache(maxsize=32_768)
+def _seen_text(text: str) -> str:
+    return format_datetime(parse_moment(text))
 
 
 def gpu_answer(gpu: GPU, cutoff: datetime | None, gpus_url: str) -> dict[str, Any]:
-    """One GPU of a list. Its host must have been fetched with it; ``gpus_url`` is what ``list_url`` gives."""
+    """One GPU, as in a list. Its host must have been fetched with it."""
     return {
         "id": gpu.id,
         "uuid": gpu.uuid,
@@ -45,8 +83,14 @@ def gpu_answer(gpu: GPU, cutoff: datetime | None, gpus_url: str) -> dict[str, An
 def gpu_detail_answer(gpu: GPU, cutoff: datetime | None, request: Request) -> dict[str, Any]:
     """One GPU with its newest readings."""
     answer = gpu_answer(gpu, cutoff, list_url("gpus", request))
+    now_ns = time_ns()
     answer["latest"] = {
-        each.metric_name: {"value": each.value, "unit": each.unit, "timestamp": format_time(each.time_ns)}
+        each.metric_name: {
+            "value": each.value,
+            "unit": each.unit,
+            "timestamp": format_time(each.time_ns),
+            "age_seconds": round((now_ns - each.time_ns) / SECOND, 3),
+        }
         for each in latest_readings(gpu)
     }
     answer["labels"] = gpu.labels
@@ -63,7 +107,7 @@ def list_url(name: str, request: Request) -> str:
 
 def item_url(base: str, key: str) -> str:
     """The URL of one item of a list."""
-    return f"{base}/{quote(key, safe='~:@')}"
+    return f"{base}/{quote(key, safe=_SAFE)}"
 
 
 def check_id(gpu_id: str) -> None:

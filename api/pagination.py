@@ -34,6 +34,14 @@ def page_links(request: Request, page: int, *, more: bool) -> Links:
     )
 
 
+def list_links(request: Request, page: int | None, following: str | None) -> Links:
+    """Links of a list: by page where one was asked for, else by the cursor ``following``, which stays right while the list
+    changes and leads onwards only. None: no row follows."""
+    if page is not None:
+        return page_links(request, page, more=following is not None)
+    return Links(next=same_with(request, cursor=following) if following else None, previous=None)
+
+
 def offset_links(request: Request, offset: int, limit: int, *, more: bool) -> Links:
     """Links of an answer that is asked for by ``offset`` and ``limit``."""
     before = max(0, offset - limit)

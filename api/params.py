@@ -157,6 +157,13 @@ def several(name: str, help: str, parse: Callable[[str], Any] = text, **schema: 
     )
 
 
+def cursor_of(parse: Callable[[str], Any]) -> Parameter:
+    """Where to read on; ``parse`` reads it."""
+    return Parameter(
+        name="cursor", help="where to read on: next has it; keep the other parameters as they were", parse=parse
+    )
+
+
 def format_of(names: Sequence[str]) -> Parameter:
     """The parameter that chooses among the formats of an answer."""
     exports = [name for name in names if name in EXPORT_FORMATS]
@@ -173,10 +180,9 @@ def format_of(names: Sequence[str]) -> Parameter:
 
 PAGE = Parameter(
     name="page",
-    help="which page, from 1",
+    help="which page, from 1; to read on while the list changes, follow next, which uses a cursor",
     parse=whole_number(1, 1_000_000_000),
-    schema={"type": "integer", "minimum": 1, "maximum": 1_000_000_000, "default": 1},
-    default=1,
+    schema={"type": "integer", "minimum": 1, "maximum": 1_000_000_000},
 )
 PAGE_SIZE = Parameter(
     name="page_size",

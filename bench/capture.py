@@ -2,6 +2,7 @@
 
     python -m bench.capture capture.csv                      # 2,000,000 rows made from this one
     python -m bench.capture capture.csv --gb 5 --rounds 1    # constant memory
+    python -m bench.capture capture.csv --collect sqlite --collect influxdb    # what was published, stored from a full log
 
 A real broker (its defaults: every answer is on the disk) on one core and a real ``manage.py stream`` on another. Beside them, on the
 streamer's core and over the same rows, what one would write by hand (the csv module, a batch of 100 as JSON, sent nowhere), and
@@ -20,11 +21,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from bench.make_capture import make_capture
+from tests.influxd import Influxd, find_binary
 from tests.ingest.processes import ROOT, Fleet, Service
 
 STREAMER_CORE, BROKER_CORE = 0, 1
@@ -51,12 +54,12 @@ for batch in csv.open_csv(sys.argv[1], read_options=options, parse_options=csv.P
 
 
 class Run(NamedTuple):
-    """One run of the streamer. ``seconds`` from its first to its last line of log, ``in_all`` with its start; CPU likewise in all."""
+    """One run of a service. ``seconds`` from its first to its last line of log, ``in_all`` with its start; CPU likewise in all."""
 
     readings: int
     seconds: float
     in_all: float
-    streamer_cpu: float
+    cpu: float
     broker_cpu: float
     peak_kib: int
     rss_kib: list[int]
@@ -101,36 +104,59 @@ def _start(service: Service, core: int) -> int:
     return service.pid
 
 
-def stream(big: Path, state_dir: Path) -> Run:
-    """One run from an empty log."""
-    fleet = Fleet(state_dir, CSV_PATH=big, COLLECT_INTERVAL="5s")
+def measure(service: Service, broker: Service, first: str, last: str, progress: Callable[[int], float]) -> Run:
+    """Run a service on its core until it ends by itself; ``progress`` is asked with its process id, and tells a share of 1.
+
+    ``first`` and ``last`` are in its log where the work begins and ends; ``last`` has the number of readings.
+    """
+    broker_cpu = cpu_seconds(broker.pid)
+    began = time.monotonic()
+    pid = _start(service, STREAMER_CORE)
+    rss: list[int] = []
+    peak, cpu = 0, 0.0
+    while service.returncode is None:
+        try:
+            peak, cpu = _status(pid, "VmHWM") or peak, cpu_seconds(pid)
+            if progress(pid) >= (len(rss) + 1) / 10:
+                rss.append(_status(pid, "VmRSS"))
+        except OSError:
+            break
+        time.sleep(0.05)
+    status = service.wait()
+    in_all = time.monotonic() - began
+    begun, done = re.search(f"{STAMP}.*{first}", service.log), re.search(f"{STAMP}.*{last}", service.log)
+    if status or not begun or not done:
+        raise RuntimeError(f"{service.name} ended with {status}: {service.log[-2000:]}")
+    seconds = (datetime.fromisoformat(done[1]) - datetime.fromisoformat(begun[1])).total_seconds()
+    return Run(int(done[2]), seconds, in_all, cpu, cpu_seconds(broker.pid) - broker_cpu, peak, rss)
+
+
+def stream(fleet: Fleet, big: Path) -> Run:
+    """The streamer."""
     size = big.stat().st_size
+    return measure(
+        fleet.streamer, fleet.broker, "streaming ", "done: ([0-9]+) readings", lambda pid: _place(pid, big) / size
+    )
+
+
+def collect(fleet: Fleet, store: str, folder: Path) -> Run:
+    """A collector that has all of the log before it."""
+    fleet.environ |= {"STORAGE_TYPE": store, "COLLECTOR_ID": store, "FLUSH_INTERVAL": "10s"}
+    server = Influxd(find_binary(), folder / "influxd") if store == "influxdb" else None
+    collector = Service(store, fleet, "collect", "--once")
     try:
-        broker = _start(fleet.broker, BROKER_CORE)
-        fleet.broker.wait_for("listening")
-        broker_cpu = cpu_seconds(broker)
-        began = time.monotonic()
-        streamer = _start(fleet.streamer, STREAMER_CORE)
-        rss: list[int] = []
-        peak, cpu = 0, 0.0
-        while fleet.streamer.returncode is None:
-            try:
-                peak, cpu = _status(streamer, "VmHWM") or peak, cpu_seconds(streamer)
-                if _place(streamer, big) >= size * (len(rss) + 1) // 10:
-                    rss.append(_status(streamer, "VmRSS"))
-            except OSError:
-                break
-            time.sleep(0.05)
-        status = fleet.streamer.wait()
-        in_all = time.monotonic() - began
-        log = fleet.streamer.log
-        first, last = re.search(f"{STAMP}.*streaming ", log), re.search(f"{STAMP}.*done: ([0-9]+) readings", log)
-        if status or not first or not last:
-            raise RuntimeError(f"the streamer ended with {status}: {log[-2000:]}")
-        seconds = (datetime.fromisoformat(last[1]) - datetime.fromisoformat(first[1])).total_seconds()
-        return Run(int(last[2]), seconds, in_all, cpu, cpu_seconds(broker) - broker_cpu, peak, rss)
+        if server is not None:
+            server.start()
+            fleet.environ |= {
+                "INFLUXDB_URL": server.url, "INFLUXDB_TOKEN": server.token, "INFLUXDB_ORG": server.org,
+            }  # fmt: skip
+        return measure(
+            collector, fleet.broker, "subscribed as", "stopped: [0-9]+ messages, ([0-9]+) readings", lambda pid: 0.0
+        )
     finally:
-        fleet.kill_all()
+        collector.kill()
+        if server is not None:
+            server.stop()
 
 
 def peer(code: str, big: Path) -> float:
@@ -151,6 +177,13 @@ def main() -> None:
     parser.add_argument("--gb", type=float, help="make it this large instead, in GB")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-peers", action="store_true", help="the streamer alone")
+    parser.add_argument(
+        "--collect",
+        action="append",
+        default=[],
+        choices=["sqlite", "influxdb"],
+        help="then a collector into this store",
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-capture-") as folder:
         big = Path(folder, "big.csv")
@@ -160,36 +193,54 @@ def main() -> None:
                 lines = sum(1 for _ in file) - 1
             rows = int(options.gb * 1e9 / options.capture.stat().st_size * lines)
         make_capture(options.capture, big, rows)
-        out = sys.stdout.write
-        out(f"{rows:,} rows, {big.stat().st_size / 1e9:.2f} GB\n")
-        runs: list[Run] = []
-        by_hand, bare = [], []
+        out(f"{rows:,} rows, {big.stat().st_size / 1e9:.2f} GB")
+        rates: dict[str, list[float]] = {}
+        peak = 0
         for number in range(options.rounds):
             state = Path(folder, f"state-{number}")
-            run = stream(big, state)
-            shutil.rmtree(state)
-            runs.append(run)
-            if run.readings != rows:
-                raise RuntimeError(f"{run.readings} readings of {rows} rows")
-            out(
-                f"{run.rate:9,.0f} readings/s ({run.seconds:.1f} s; {run.in_all:.1f} s with the start)   CPU: streamer "
-                f"{run.streamer_cpu:.1f} s, broker {run.broker_cpu:.1f} s   peak {run.peak_kib / 1000:.0f} MB, at 10 % … 100 %: "
-                f"{' '.join(f'{each / 1000:.0f}' for each in run.rss_kib)}\n"
-            )
-            if not options.no_peers:
-                by_hand.append(rows / peer(BY_HAND, big))
-                bare.append(rows / peer(BARE_READER, big))
-                out(
-                    f"{by_hand[-1]:9,.0f} readings/s by hand (csv, json)   {bare[-1]:,.0f} rows/s pyarrow's bare reader\n"
-                )
-        rate = statistics.median(run.rate for run in runs)
-        out(f"median: {rate:,.0f} readings/s, peak {max(run.peak_kib for run in runs) / 1000:.0f} MB")
-        if by_hand:
-            out(
-                f"; {rate / statistics.median(by_hand):.1f} times what is written by hand, "
-                f"{rate / statistics.median(bare):.2f} of the bare reader"
-            )
-        out("\n")
+            fleet = Fleet(state, CSV_PATH=big, COLLECT_INTERVAL="5s")
+            fleet.migrate()
+            try:
+                _start(fleet.broker, BROKER_CORE)
+                fleet.broker.wait_for("listening")
+                run = stream(fleet, big)
+                tell("streamer", run, rows)
+                rates.setdefault("streamer", []).append(run.rate)
+                peak = max(peak, run.peak_kib)
+                for store in options.collect:
+                    run = collect(fleet, store, state)
+                    tell(store, run, rows)
+                    rates.setdefault(f"collector, {store}", []).append(run.rate)
+            finally:
+                fleet.kill_all()
+                shutil.rmtree(state)
+            for name, code in {} if options.no_peers else {"by hand": BY_HAND, "bare reader": BARE_READER}.items():
+                rates.setdefault(name, []).append(rows / peer(code, big))
+                out(f"{rates[name][-1]:9,.0f} rows/s {name}")
+    medians = {name: statistics.median(each) for name, each in rates.items()}
+    out(
+        "median: " + ", ".join(f"{name} {rate:,.0f}" for name, rate in medians.items()) + f"; peak {peak / 1000:.0f} MB"
+    )
+    if not options.no_peers:
+        by_hand, bare = (medians["streamer"] / medians[name] for name in ("by hand", "bare reader"))
+        out(f"the streamer is {by_hand:.1f} times what is written by hand, {bare:.2f} of the bare reader")
+
+
+def tell(name: str, run: Run, rows: int) -> None:
+    """Print one run. Raises RuntimeError where it has not all rows."""
+    out(
+        f"{run.rate:9,.0f} readings/s {name} ({run.seconds:.1f} s; {run.in_all:.1f} s with the start)   CPU: {run.cpu:.1f} s, "
+        f"broker {run.broker_cpu:.1f} s   peak {run.peak_kib / 1000:.0f} MB"
+        + (f", at 10 % … 100 %: {' '.join(f'{each / 1000:.0f}' for each in run.rss_kib)}" if run.rss_kib else "")
+    )
+    if run.readings != rows:
+        raise RuntimeError(f"{run.readings} readings of {rows} rows")
+
+
+def out(line: str) -> None:
+    """One line for people, at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -67,6 +67,9 @@ _WARM_UP_S = 25.0
 _JOB_SIZES = (1, 1, 2, 4, 8)
 _MEAN_JOB_S, _MEAN_PAUSE_S = 900.0, 240.0
 _FIRST_FAULT_S, _MEAN_FAULT_GAP_S, _FAULT_S = 5.0, 45.0, 30.0
+_HEAT_S = 90.0  # it takes its time
+_TOO_HOT = 88.0
+_OF_LOAD = {"overheat", "throttle"}  # nothing comes of them on a GPU that is idle
 _XIDS = (13, 31, 48, 63, 79, 94)
 
 
@@ -104,11 +107,20 @@ class SimGpu:
     used_mib: float = 7.0
     utilisation: float = 0.0
     energy_mj: float = 0.0
-    throttled_ns: float = 0.0
+    power_throttled_ns: float = 0.0
+    heat_throttled_ns: float = 0.0
+    clock_events: float = 0.0
     xid: float = 0.0
     xids: float = 0.0
+    double_bit_errors: float = 0.0
+    remapped_rows: float = 0.0
     replays: float = 0.0
     faults: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def slow(self) -> bool:
+        """Whether its clocks are held down."""
+        return "throttle" in self.faults or self.temperature > _TOO_HOT
 
     def step(self, seconds: float) -> None:
         """Let time pass."""
@@ -122,15 +134,17 @@ class SimGpu:
             self.used_mib = 7.0
         elif self.used_mib < job.memory_mib:
             self.used_mib = float(round(min(job.memory_mib, self.used_mib + job.memory_mib * min(1.0, seconds / 20))))
-        share = self.utilisation / 100 * (0.45 if "throttle" in self.faults else 1.0)
+        share = self.utilisation / 100 * (0.45 if self.slow else 1.0)
         goal = _IDLE_W + share * (_FULL_W - _IDLE_W) * (0.75 + 0.25 * (job.tensor if job else 0))
         self.power_w += (goal - self.power_w) * min(1.0, seconds / 2) + rng.uniform(-1.5, 1.5)
         self.power_w = max(_IDLE_W - 6, self.power_w)
         warm = _AMBIENT + self.power_w * _DEGREES_PER_W + (40.0 if "overheat" in self.faults else 0.0)
         self.temperature += (warm - self.temperature) * min(1.0, seconds / _WARM_UP_S)
         self.energy_mj += self.power_w * seconds * 1000
-        if "throttle" in self.faults or self.temperature > 88:
-            self.throttled_ns += seconds * 1e9
+        if "throttle" in self.faults:
+            self.power_throttled_ns += seconds * 1e9
+        if self.temperature > _TOO_HOT:
+            self.heat_throttled_ns += seconds * 1e9
         if rng.random() < seconds / 86_400:
             self.replays += 1
 
@@ -138,7 +152,6 @@ class SimGpu:
         """What the metric stands at."""
         job, busy = self.job, self.utilisation / 100
         tensor = busy * (job.tensor if job else 0.0)
-        slow = "throttle" in self.faults
         match name:
             case "DCGM_FI_DEV_GPU_UTIL":
                 return self.rng.choice((2619.0, 1980.0, 808_334_905.0)) if "spike" in self.faults else self.utilisation
@@ -161,7 +174,7 @@ class SimGpu:
             case "DCGM_FI_DEV_FB_USED_PERCENT":
                 return round(self.used_mib / MEMORY_MIB, 6)
             case "DCGM_FI_DEV_SM_CLOCK":
-                return (855.0 if slow else 1980.0) if self.utilisation else 345.0
+                return (855.0 if self.slow else 1980.0) if self.utilisation else 345.0
             case "DCGM_FI_DEV_MEM_CLOCK":
                 return 2619.0
             case "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION":
@@ -172,8 +185,16 @@ class SimGpu:
                 return self.xids
             case "DCGM_FI_DEV_PCIE_REPLAY_COUNTER":
                 return self.replays
-            case "DCGM_FI_DEV_POWER_VIOLATION" | "DCGM_FI_DEV_THERMAL_VIOLATION":
-                return float(round(self.throttled_ns))
+            case "DCGM_EXP_CLOCK_EVENTS_COUNT" | "DCGM_EXP_CLOCK_EVENTS_TOTAL":
+                return self.clock_events
+            case "DCGM_FI_DEV_POWER_VIOLATION":
+                return float(round(self.power_throttled_ns))
+            case "DCGM_FI_DEV_THERMAL_VIOLATION":
+                return float(round(self.heat_throttled_ns))
+            case "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL" | "DCGM_FI_DEV_ECC_DBE_AGG_TOTAL":
+                return self.double_bit_errors
+            case "DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS":
+                return self.remapped_rows
             case "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL":
                 return float(round(tensor * 4500))
             case "DCGM_FI_PROF_GR_ENGINE_ACTIVE" | "DCGM_FI_PROF_SM_ACTIVE":
@@ -292,16 +313,20 @@ class Fleet:
     def _break(self, fault: str) -> None:
         rng = self._rng
         host = rng.choice(self.hosts)
-        gpu = rng.choice(host.gpus)
+        busy = [gpu for gpu in host.gpus if gpu.job is not None]
+        gpu = rng.choice(busy if busy and fault in _OF_LOAD else host.gpus)
         if fault == "silent":
             host.silent_until = self.seconds + _FAULT_S
         elif fault == "xid":
             gpu.xid = float(rng.choice(_XIDS))
             gpu.xids += 1
+            gpu.double_bit_errors += gpu.xid == 48
+            gpu.remapped_rows += gpu.xid in {48, 63}
             gpu.job = None
             gpu.identity = _without_job(gpu.identity)
         else:
-            gpu.faults[fault] = self.seconds + _FAULT_S
+            gpu.faults[fault] = self.seconds + (_HEAT_S if fault == "overheat" else _FAULT_S)
+            gpu.clock_events += fault == "throttle"
 
 
 def _with_job(gpu: Gpu, job: Job) -> Gpu:

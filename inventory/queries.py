@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 from django.conf import settings
-from django.db.models import Count, Max, Q, QuerySet
+from django.db.models import Count, Max, Q, QuerySet, TextField, Value
+from django.db.models.functions import Cast, Coalesce
 
 from inventory.models import GPU, Host, Placement
 from inventory.seen import to_datetime, to_ns
@@ -57,15 +58,23 @@ def gpus_for_list(
     search: str = "",
     mig: bool = False,
     cutoff: datetime | None = None,
+    after: Place | None = None,
 ) -> QuerySet[GPU]:
     """Physical GPUs, with ``mig`` their MIG instances too, in the order host, index, id, each with its host at hand.
+    What is in no host, or at no known index, comes first. ``after`` leaves out all up to and including that place.
 
     Several values of one filter are alternatives; filters, and the words of ``search``, must all hold. A word is looked
     for, whatever its case, in id, host name, model and pod. Namespace and pod are those that run there now, also those
     that share the GPU or run on one of its instances. ``cutoff`` saves a query where ``stale_before`` was already asked.
     Raises ValueError for an unknown state.
     """
-    found = GPU.objects.select_related("host")
+    found = GPU.objects.select_related("host").alias(**_PLACE).order_by(*_PLACE, "id")
+    if after is not None:
+        found = found.filter(
+            Q(place_host__gt=after.host)
+            | Q(place_host=after.host, place_index__gt=after.slot)
+            | Q(place_host=after.host, place_index=after.slot, id__gt=after.id)
+        )
     if not mig:
         found = found.filter(mig_id="")
     if hostnames:
@@ -89,6 +98,52 @@ def gpus_for_list(
             | _runs(pod__icontains=word)
         )
     return found
+
+
+class Place(NamedTuple):
+    """Where a GPU stands in a list. ``host`` is empty and ``slot`` (its index there) -1 where they are not known."""
+
+    host: str
+    slot: int
+    id: str
+
+
+# The same order on every database: they disagree on where NULL stands.
+_PLACE = {"place_host": Coalesce("host__name", Value("")), "place_index": Coalesce("index", Value(-1))}
+
+
+class GpuRow(NamedTuple):
+    """What lists tell of a GPU, as the database gives it; the times as its text (see inventory.moments)."""
+
+    id: str
+    uuid: str
+    mig_id: str
+    mig_profile: str
+    slot: int | None
+    device: str
+    model_name: str
+    hostname: str
+    driver_version: str
+    namespace: str
+    pod: str
+    container: str
+    first_seen: str
+    last_seen: str
+
+    @property
+    def place(self) -> Place:
+        """Where it stands in a list."""
+        return Place(self.hostname, -1 if self.slot is None else self.slot, self.id)
+
+
+def gpu_rows(found: QuerySet[GPU]) -> list[GpuRow]:
+    """The rows of a list. No model object, no datetime: a thousand rows in a few milliseconds. One query."""
+    rows = found.values_list(
+        "id", "uuid", "mig_id", "mig_profile", "index", "device", "model_name", Coalesce("host__name", Value("")),
+        "driver_version", "namespace", "pod", "container",
+        Cast("first_seen", TextField()), Cast("last_seen", TextField()),
+    )  # fmt: skip
+    return [GpuRow._make(row) for row in rows]
 
 
 def _runs(**conditions: Any) -> Q:

@@ -9,10 +9,15 @@ from datetime import datetime
 from math import fsum
 from statistics import fmean
 
+import msgspec
+from django.db.models import TextField
+from django.db.models.functions import Cast
+
 from inventory.board import MEMORY_USED, POWER, UTILISATION
 from inventory.models import GPU, Host
+from inventory.moments import parse_moment
 from inventory.queries import stale_before
-from inventory.seen import to_datetime
+from inventory.seen import to_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +64,45 @@ def host_summaries(names: Sequence[str] | None = None, *, cutoff: datetime | Non
     if names is not None:
         hosts = hosts.filter(name__in=names)
         gpus = gpus.filter(host__name__in=names)
-    boards = _boards(gpus.values_list("host_id", "uuid", "mig_id", "last_seen", "latest"), cutoff)
+    # As text: Django would make a dict of every value that a GPU has, and a datetime of each time.
+    text = [Cast(name, TextField()) for name in ("last_seen", "latest")]
+    boards = _boards(gpus.values_list("host_id", "uuid", "mig_id", *text), cutoff)
     # An instance that stayed behind when its board moved is no GPU of the host.
     return [
         _summary(host, [board for board in boards[host.pk].values() if board.own is not None], cutoff) for host in hosts
     ]
 
 
+class _Latest(msgspec.Struct):
+    """Of a GPU's newest readings, [value, time in ns] each, those that sums are made of."""
+
+    utilisation: tuple[float, int] | None = msgspec.field(name=UTILISATION, default=None)
+    power: tuple[float, int] | None = msgspec.field(name=POWER, default=None)
+    memory_used: tuple[float, int] | None = msgspec.field(name=MEMORY_USED, default=None)
+
+
+_decode_latest = msgspec.json.Decoder(_Latest).decode
+
+
 def _boards(
-    rows: Iterable[tuple[int | None, str, str, datetime, dict[str, tuple[float, int]]]], cutoff: datetime | None
+    rows: Iterable[tuple[int | None, str, str, str, str]], cutoff: datetime | None
 ) -> dict[int | None, dict[str, _Board]]:
     found: dict[int | None, dict[str, _Board]] = defaultdict(dict)
-    for host_id, uuid, mig_id, last_seen, latest in rows:
+    # Readings' times are cut to microseconds before they are compared.
+    oldest_ns = None if cutoff is None else to_ns(cutoff)
+    for host_id, uuid, mig_id, seen, latest_text in rows:
+        last_seen = parse_moment(seen)
         board = found[host_id].setdefault(uuid, _Board(last_seen))
         board.last_seen = max(board.last_seen, last_seen)
+        latest = _decode_latest(latest_text)
         values = {
-            name: float(latest[name][0])
-            for name in (UTILISATION, POWER, MEMORY_USED)
-            if name in latest and (cutoff is None or to_datetime(latest[name][1]) >= cutoff)
+            name: reading[0]
+            for name, reading in (
+                (UTILISATION, latest.utilisation),
+                (POWER, latest.power),
+                (MEMORY_USED, latest.memory_used),
+            )
+            if reading is not None and (oldest_ns is None or reading[1] >= oldest_ns)
         }
         if mig_id:
             board.instances.append(values)

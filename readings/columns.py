@@ -14,6 +14,13 @@ from readings.times import INT64_MAX
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+# Points are put together by their metrics only where there are few combinations of them. A gap takes 5 bytes of a batch, a GPU
+# some 400.
+_MOST_KINDS = 16
+_MOST_BITS = 62
+_GAPS_PER_GPU = 80
 
 
 class Columns(NamedTuple):
@@ -54,7 +61,7 @@ class Columns(NamedTuple):
         """How many."""
         return len(self.value)
 
-    def where(self, mask: npt.NDArray[np.bool_]) -> Columns:
+    def where(self, mask: Mask) -> Columns:
         """Those readings for which the mask says yes."""
         return self._replace(
             gpu=self.gpu[mask], name=self.name[mask], time_ns=self.time_ns[mask], value=self.value[mask]
@@ -102,15 +109,16 @@ def blocks(parts: Sequence[Columns], batch_size: int) -> Iterator[PointBlock]:
     if not parts:
         return
     joined = _joined(parts)
-    table = None if joined is None else _Table.of(joined)
-    if table is None or not table.fits(batch_size):
+    points = None if joined is None else _Points.of(joined)
+    if points is None or not points.fit(batch_size):
         builder = BlockBuilder()
         for part in parts:
             for reading in part.readings():
                 builder.add(*reading)
         yield from builder.blocks(batch_size)
         return
-    yield from table.cut(batch_size)
+    for alike in points.alike():
+        yield from alike.table().cut(batch_size)
 
 
 def _joined(parts: Sequence[Columns]) -> Columns | None:
@@ -143,20 +151,19 @@ def _joined(parts: Sequence[Columns]) -> Columns | None:
     )
 
 
-class _Table(NamedTuple):
-    """Points in order, each a row with a cell per name; ``held`` counts the readings up to and including each point."""
+class _Points(NamedTuple):
+    """Points in order, each with a cell per name."""
 
     gpus: list[Gpu]
     names: list[str]
-    gpu: list[int]
-    time_ns: list[int]
-    rows: list[list[float | None]]
-    present: npt.NDArray[np.bool_]
-    held: Ints
+    gpu: Ints
+    time_ns: Ints
+    cells: Floats
+    present: Mask
 
     @classmethod
-    def of(cls, columns: Columns) -> _Table | None:
-        """The readings as points; None where the table would be far larger than what it holds."""
+    def of(cls, columns: Columns) -> _Points | None:
+        """The readings as points by GPU and time; None where the cells would be far more than the readings."""
         order = np.lexsort((columns.time_ns, columns.gpu))
         gpu, time_ns = columns.gpu[order], columns.time_ns[order]
         is_new = np.empty(len(order), bool)
@@ -171,27 +178,64 @@ class _Table(NamedTuple):
         name = columns.name[order]
         cells[point, name] = columns.value[order]  # of the same reading given twice the later stays
         present[point, name] = True
-        if present.all():
-            rows: list[list[float | None]] = cast("list[list[float | None]]", cells.tolist())
-        else:
-            boxed = cells.astype(object)
-            boxed[~present] = None
-            rows = boxed.tolist()
         firsts = np.flatnonzero(is_new)
-        return cls(
-            columns.gpus,
-            columns.names,
-            gpu[firsts].tolist(),
-            time_ns[firsts].tolist(),
-            rows,
-            present,
-            np.cumsum(present.sum(axis=1)),
+        return cls(columns.gpus, columns.names, gpu[firsts], time_ns[firsts], cells, present)
+
+    def fit(self, batch_size: int) -> bool:
+        """Whether every point is within a batch, and every batch within the bounds of a block."""
+        return int(self.present.sum(axis=1).max()) <= batch_size and batch_size * len(self.names) <= most_cells(
+            batch_size
         )
 
-    def fits(self, batch_size: int) -> bool:
-        """Whether every point is within a batch, and every batch within the bounds of a block."""
-        most = int(np.diff(self.held, prepend=0).max())
-        return most <= batch_size and batch_size * len(self.names) <= most_cells(batch_size)
+    def alike(self) -> Iterator[_Points]:
+        """The points in groups that have the same metrics, where that leaves out more than it repeats; else all as they are.
+
+        Exporters give a GPU's metrics over some seconds, so that captures have many points with a few metrics each.
+        """
+        if len(self.names) > _MOST_BITS:
+            yield self
+            return
+        kinds, kind = np.unique(self.present @ (1 << np.arange(len(self.names))), return_inverse=True)
+        members = [np.flatnonzero(kind == each) for each in range(len(kinds))] if len(kinds) <= _MOST_KINDS else []
+        told = [np.unique(self.gpu[rows]) for rows in members]
+        gaps = self.present.size - int(np.count_nonzero(self.present))
+        again = sum(map(len, told)) - len(self.gpus) + len(members)  # each kind ends with a batch that is not full
+        if len(members) < 2 or again * _GAPS_PER_GPU >= gaps:
+            yield self
+            return
+        for rows, gpus in zip(members, told, strict=True):
+            has = self.present[rows[0]]
+            yield _Points(
+                [self.gpus[each] for each in gpus.tolist()],
+                [name for name, here in zip(self.names, has.tolist(), strict=True) if here],
+                np.searchsorted(gpus, self.gpu[rows]),
+                self.time_ns[rows],
+                self.cells[rows][:, has],
+                self.present[rows][:, has],
+            )
+
+    def table(self) -> _Table:
+        """The same as lists."""
+        if self.present.all():
+            rows: list[list[float | None]] = cast("list[list[float | None]]", self.cells.tolist())
+        else:
+            boxed = self.cells.astype(object)
+            boxed[~self.present] = None
+            rows = boxed.tolist()
+        held = np.cumsum(self.present.sum(axis=1))
+        return _Table(self.gpus, self.names, self.gpu.tolist(), self.time_ns.tolist(), rows, self.present, held)
+
+
+class _Table(NamedTuple):
+    """Points in order as lists; ``held`` counts the readings up to and including each point."""
+
+    gpus: list[Gpu]
+    names: list[str]
+    gpu: list[int]
+    time_ns: list[int]
+    rows: list[list[float | None]]
+    present: Mask
+    held: Ints
 
     def cut(self, batch_size: int) -> Iterator[PointBlock]:
         """Blocks of at most ``batch_size`` readings, with just the GPUs and names that they need."""

@@ -68,4 +68,4 @@ class PointBlock(msgspec.Struct):
 
     def count(self) -> int:
         """How many readings it holds."""
-        return sum([len(values) - values.count(None) for _, _, values in self.points])
+        return len(self.points) * len(self.metric_names) - sum([values.count(None) for _, _, values in self.points])

@@ -7,6 +7,7 @@ itself (``add_cells``). Nothing of a slab is kept but its groups' values, so mem
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,8 @@ MOST_VALUES = 10_000_000
 PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
 # What can be worked out of each source's count and mean (and largest or smallest value) in a window.
 FROM_CELLS = frozenset({"mean", "sum", "count", "max", "min"})
+# What adding up makes inexact.
+WORKED_OUT = frozenset({"mean", "sum", "increase"})
 _VALUES_HELD = 1_000_000
 
 _READINGS_AT_ONCE = 1_000_000
@@ -123,6 +126,7 @@ class Gatherer:
         self._values: dict[int, Floats] = {}
         self._whole: Cells | None = None
         self._ranks = _Ranks(query.aggregate)
+        self._given: dict[int, float] = {}
         self._series: dict[tuple[str, ...], int] = {}
         self._before: dict[int, float] = {}
 
@@ -165,16 +169,35 @@ class Gatherer:
         self._extreme().at(extremes.T, numbers, cells.extremes.T)
         self._take(slab, Cells(counts, totals, extremes))
 
+    def add_groups(self, slab: Grid, told: Mapping[tuple[str, ...], Floats]) -> None:
+        """Take the finished aggregate of each group in a slab's windows; NaN where there is no reading."""
+        numbers = [self._members.groups.setdefault(group, len(self._members.groups)) for group in told]
+        values = np.full((slab.count, len(self._members.groups)), np.nan)
+        for number, column in zip(numbers, told.values(), strict=True):
+            values[:, number] = rounded(column) if self.query.aggregate in WORKED_OUT else column
+        self._keep(slab, values)
+
+    def rank_groups(self, ranks: Mapping[tuple[str, ...], float]) -> None:
+        """Take the aggregate of each group over the whole range, where ``add_groups`` was given no more than windows."""
+        self._given = {self._members.groups[group]: rank for group, rank in ranks.items()}
+
     def answer(self) -> list[GroupSeries]:
         """The groups. Raises TooMuch."""
         names = {number: group for group, number in self._members.groups.items() if number in self._values}
         order = sorted(names, key=names.__getitem__)
         if self.query.top is not None:
-            whole = self._whole
-            ranks = self._ranks.values() if whole is None else self._of_groups(_widened(whole, len(self._members)))[0]
+            ranks = self._over_the_range()
             order = sorted(order, key=lambda number: -ranks[number])[: self.query.top]
         self._check_groups(len(order))
         return [GroupSeries(names[number], _as_list(self._values[number])) for number in order]
+
+    def _over_the_range(self) -> Mapping[int, float]:
+        """The aggregate of each group over the whole range."""
+        if self._given:
+            return self._given
+        if self._whole is None:
+            return dict(enumerate(self._ranks.values().tolist()))
+        return dict(enumerate(self._of_groups(_widened(self._whole, len(self._members)))[0].tolist()))
 
     # From readings to members.
 

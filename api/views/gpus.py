@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api.gpus import GPU_IN_PATH, check_id, gpu_answer, gpu_detail_answer, list_url, no_such_gpu
-from api.pagination import page_links
-from api.params import PAGE, PAGE_SIZE, Parameter, boolean, one_of, several, text
+from api.cursor import encode_place, parse_place
+from api.errors import BadRequest
+from api.gpus import GPU_IN_PATH, check_id, gpu_detail_answer, gpu_list, list_url, no_such_gpu
+from api.pagination import list_links
+from api.params import PAGE, PAGE_SIZE, Parameter, boolean, cursor_of, one_of, several, text
 from api.serializers import GpuDetailSerializer, GpuPageSerializer
 from api.views.base import ApiView
 from inventory.models import GPU
-from inventory.queries import STATES, gpus_for_list, stale_before
+from inventory.queries import STATES, gpu_rows, gpus_for_list, stale_before
 
 HOSTNAME = several("hostname", "only GPUs in this host")
 MODEL = several("model", "only GPUs of this model, by its full name")
 NAMESPACE = several("namespace", "only GPUs that this namespace has now")
 POD = several("pod", "only GPUs that this pod has now")
+CURSOR = cursor_of(parse_place)
 STATE = Parameter(
     name="state",
     help="only GPUs that report, or only those whose last reading is STALE_AFTER older than the fleet's newest",
@@ -41,13 +46,17 @@ class GpuListView(ApiView):
     tag = "fleet"
     operation_id = "gpus"
     answer = GpuPageSerializer
-    parameters = (PAGE, PAGE_SIZE, HOSTNAME, MODEL, NAMESPACE, POD, STATE, SEARCH, MIG)
+    parameters = (PAGE, PAGE_SIZE, CURSOR, HOSTNAME, MODEL, NAMESPACE, POD, STATE, SEARCH, MIG)
 
     def get(self, request: Request) -> Response:
         """The GPUs of the fleet, by host and index."""
         values = self.values
         cutoff = stale_before()
-        found = gpus_for_list(
+        page, cursor = values["page"], values["cursor"]
+        if page is not None and cursor is not None:
+            raise BadRequest("page and cursor exclude each other: give one of them")
+        find = partial(
+            gpus_for_list,
             hostnames=values["hostname"],
             models=values["model"],
             namespaces=values["namespace"],
@@ -57,19 +66,24 @@ class GpuListView(ApiView):
             mig=values["mig"],
             cutoff=cutoff,
         )
-        page, size = values["page"], values["page_size"] or settings.MAX_PAGE_SIZE
+        found = find()
+        size = values["page_size"] or settings.MAX_PAGE_SIZE
         count = found.count()
-        start, end = (page - 1) * size, page * size
-        # A list row shows neither: they are most of what is stored of a GPU.
-        rows = found.defer("latest", "labels")[start:end] if start < count else []
-        base = list_url("gpus", request)
-        gpus = [gpu_answer(gpu, cutoff, base) for gpu in rows]
+        start = ((page or 1) - 1) * size
+        # One more than the page has, to know whether there are more.
+        rows = (
+            gpu_rows(find(after=cursor)[start : start + size + 1] if cursor else found[start : start + size + 1])
+            if start < count
+            else []
+        )
+        more, rows = len(rows) > size, rows[:size]
+        following = encode_place(rows[-1].place) if more else None
         return Response(
             {
-                "data": [gpu["id"] for gpu in gpus],
+                "data": [row.id for row in rows],
                 "count": count,
-                "gpus": gpus,
-                **page_links(request, page, more=end < count)._asdict(),
+                "gpus": gpu_list(rows, cutoff, list_url("gpus", request)),
+                **list_links(request, page, following)._asdict(),
             }
         )
 

@@ -8,17 +8,19 @@ from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api.errors import NotFound
-from api.gpus import gpu_answer, item_url, list_url
-from api.pagination import page_links
-from api.params import PAGE, PAGE_SIZE
+from api.cursor import encode_name, parse_name
+from api.errors import BadRequest, NotFound
+from api.gpus import gpu_list, item_url, list_url
+from api.pagination import list_links
+from api.params import PAGE, PAGE_SIZE, cursor_of
 from api.serializers import HostDetailSerializer, HostPageSerializer
 from api.times import format_datetime
 from api.views.base import ApiView
 from inventory.models import Host
-from inventory.queries import gpus_for_list, stale_before
+from inventory.queries import gpu_rows, gpus_for_list, stale_before
 from inventory.summaries import HostSummary, host_summaries
 
+CURSOR = cursor_of(parse_name)
 HOST_IN_PATH = {"name": "the host's name"}
 _MAX_NAME_LENGTH = 255
 
@@ -30,21 +32,26 @@ class HostListView(ApiView):
     tag = "fleet"
     operation_id = "hosts"
     answer = HostPageSerializer
-    parameters = (PAGE, PAGE_SIZE)
+    parameters = (PAGE, PAGE_SIZE, CURSOR)
 
     def get(self, request: Request) -> Response:
         """The hosts by name, each with its GPUs in sum; only GPUs that report count in the sums."""
-        page, size = self.values["page"], self.values["page_size"] or settings.MAX_PAGE_SIZE
+        page, cursor = self.values["page"], self.values["cursor"]
+        if page is not None and cursor is not None:
+            raise BadRequest("page and cursor exclude each other: give one of them")
+        size = self.values["page_size"] or settings.MAX_PAGE_SIZE
         names = list(Host.objects.order_by("name").values_list("name", flat=True))
-        start, end = (page - 1) * size, page * size
-        on_page = names[start:end]
+        remaining = names if cursor is None else [name for name in names if name > cursor]
+        start = ((page or 1) - 1) * size
+        on_page = remaining[start : start + size]
+        more = start + size < len(remaining)
         summaries = host_summaries(None if len(on_page) == len(names) else on_page) if on_page else []
         base = list_url("hosts", request)
         return Response(
             {
                 "data": [_host_answer(summary, base) for summary in summaries],
                 "count": len(names),
-                **page_links(request, page, more=end < len(names))._asdict(),
+                **list_links(request, page, encode_name(on_page[-1]) if more else None)._asdict(),
             }
         )
 
@@ -66,12 +73,11 @@ class HostView(ApiView):
         summaries = host_summaries([name], cutoff=cutoff) if usable else []
         if not summaries:
             raise NotFound(f"there is no host {name[:_MAX_NAME_LENGTH]!r}")
-        gpus_url = list_url("gpus", request)
-        gpus = gpus_for_list(hostnames=[name]).defer("latest", "labels")
+        gpus = gpu_rows(gpus_for_list(hostnames=[name]))
         return Response(
             {
                 **_host_answer(summaries[0], list_url("hosts", request)),
-                "gpus": [gpu_answer(gpu, cutoff, gpus_url) for gpu in gpus],
+                "gpus": gpu_list(gpus, cutoff, list_url("gpus", request)),
             }
         )
 

@@ -25,6 +25,7 @@ from api.params import (
     Parameter,
     boolean,
     check_range,
+    cursor_of,
     row_count,
     several,
     whole_number,
@@ -96,9 +97,7 @@ CSV_SAFE = Parameter(
     schema={"type": "string", "enum": ["true", "false"], "default": "false"},
     default=False,
 )
-CURSOR = Parameter(
-    name="cursor", help="where to read on: next has it; keep the other parameters as they were", parse=parse_cursor
-)
+CURSOR = cursor_of(parse_cursor)
 
 
 def _conditions(values: dict[str, Any]) -> dict[str, Any]:

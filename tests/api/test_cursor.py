@@ -6,7 +6,8 @@ import base64
 
 import pytest
 
-from api.cursor import Cursor, encode_cursor, parse_cursor
+from api.cursor import Cursor, encode_cursor, encode_name, encode_place, parse_cursor, parse_name, parse_place
+from inventory.queries import Place
 from stores.base import Position
 
 CURSOR = Cursor(True, Position(1752871354_000_000_001, "GPU-5fd4f087:3", "DCGM_FI_DEV_GPU_UTIL"))
@@ -48,3 +49,31 @@ def encoded(text: str) -> str:
 def test_any_other_text_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a cursor"):
         parse_cursor(text)
+
+
+def test_places_and_names_come_back_too() -> None:
+    for place in (Place("", -1, "GPU-1"), Place("hôte", 7, "GPU-2:3")):
+        assert parse_place(encode_place(place)) == place
+    assert parse_name(encode_name("hôte 1")) == "hôte 1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x",
+        encoded("[]"),
+        encoded('["a",-2,"b"]'),
+        encoded('["a",2147483648,"b"]'),
+        encoded('["\\u0000",1,"b"]'),
+        encode_name("a"),
+    ],
+)
+def test_any_other_place_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a cursor"):
+        parse_place(text)
+
+
+@pytest.mark.parametrize("text", ["x", encoded("[]"), encoded("[1]"), encoded('["\\u0000"]')])
+def test_any_other_name_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a cursor"):
+        parse_name(text)

@@ -9,6 +9,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from api.gpus import item_url
 from readings.model import Gpu
+from readings.times import SECOND
 from stores.base import Store
 from tests.api.conftest import A100, H100, POWER, T0, UTIL, Api, block_of, save
 
@@ -75,7 +76,37 @@ def test_pages(api: Api, fleet: Store) -> None:
     assert (first["data"], first["count"], first["previous"]) == (["GPU-a0", "GPU-a1"], 3, None)
     second = api.get(first["next"])
     assert (second["data"], second["count"], second["next"]) == (["GPU-b0"], 3, None)
+    assert second["previous"] is None  # a cursor leads onwards only
+    second = api.get(f"{GPUS}?page_size=2&page=2")
+    assert second["data"] == ["GPU-b0"]
     assert api.get(second["previous"]) == first
+
+
+def test_next_stays_right_while_gpus_come(api: Api, fleet: Store) -> None:
+    first = api.get(f"{GPUS}?page_size=2")
+    newer = [Gpu(uuid="GPU-0", hostname="", gpu_id=0), Gpu(uuid="GPU-a2", hostname="host-a", gpu_id=2)]
+    save(fleet, block_of(newer, [(0, T0, [1.0, 2.0, 3.0]), (1, T0, [1.0, 2.0, 3.0])]))
+    second = api.get(first["next"])
+    assert (second["data"], second["count"], second["next"]) == (["GPU-a2", "GPU-b0"], 5, None)
+
+
+def test_next_walks_through_the_list(api: Api, store: Store, db: None) -> None:
+    gpus = [Gpu(uuid=f"GPU-{n:02}", hostname=f"host-{n % 3}" if n % 4 else "", gpu_id=n % 2 or None) for n in range(20)]
+    save(store, block_of(gpus, [(n, T0, [1.0, 2.0, 3.0]) for n in range(20)]))
+    whole = api.get(GPUS)["data"]
+    walked, url = [], f"{GPUS}?page_size=3"
+    while url:
+        body = api.get(url)
+        walked += body["data"]
+        url = body["next"]
+    assert walked == whole
+    assert len(set(walked)) == 20
+
+
+def test_page_and_cursor_exclude_each_other(api: Api, fleet: Store) -> None:
+    url = api.get(f"{GPUS}?page_size=1")["next"]
+    assert "page and cursor" in api.refused(f"{url}&page=2", 400)
+    assert "cursor" in api.refused(f"{GPUS}?cursor=x", 400)
 
 
 def test_a_page_beyond_the_end_is_empty_and_still_counts(api: Api, fleet: Store) -> None:
@@ -118,10 +149,21 @@ def test_the_list_costs_the_same_however_many_gpus_there_are(
         api.get(path)
 
 
-def test_one_gpu_has_the_newest_of_each_metric(api: Api, fleet: Store) -> None:
+def test_one_gpu_has_the_newest_of_each_metric(api: Api, fleet: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.gpus.time_ns", lambda: T0 + 61 * SECOND)
     body = api.get(f"{GPUS}/GPU-a0")
-    assert body["latest"][POWER] == {"value": 410.0, "unit": "W", "timestamp": "2025-07-18T20:42:35Z"}
-    assert body["latest"][UTIL] == {"value": 50.0, "unit": "%", "timestamp": "2025-07-18T20:42:34.500000001Z"}
+    assert body["latest"][POWER] == {
+        "value": 410.0,
+        "unit": "W",
+        "timestamp": "2025-07-18T20:42:35Z",
+        "age_seconds": 60.0,
+    }
+    assert body["latest"][UTIL] == {
+        "value": 50.0,
+        "unit": "%",
+        "timestamp": "2025-07-18T20:42:34.500000001Z",
+        "age_seconds": 60.5,
+    }
     assert body["driver_version"] == "535.129.03"
     assert body["labels"] == {"DCGM_FI_DRIVER_VERSION": "535.129.03"}
     assert body["state"] == "reporting"
@@ -133,7 +175,7 @@ def test_one_gpu_links_to_what_belongs_to_it(api: Api, fleet: Store) -> None:
     assert api.get(body["telemetry_url"])["count"] == 1
     assert api.get(body["metrics_url"])["count"] == 1
     assert api.get(body["host_url"])["name"] == "host-b"
-    assert api.get(body["url"]) == body
+    assert api.get(body["url"])["id"] == body["id"]
 
 
 def test_a_gpu_without_a_host(api: Api, store: Store, db: None) -> None:

@@ -42,6 +42,14 @@ def test_pages(api: Api, fleet: Store) -> None:
     assert [host["name"] for host in second["data"]] == ["host-b"]
     assert second["next"] is None
     assert api.get(f"{HOSTS}?page=99")["data"] == []
+    assert api.get(f"{HOSTS}?page=2&page_size=1")["previous"].endswith("?page_size=1")
+    assert "page and cursor" in api.refused(f"{first['next']}&page=2", 400)
+
+
+def test_next_stays_right_while_hosts_come(api: Api, fleet: Store) -> None:
+    first = api.get(f"{HOSTS}?page_size=1")
+    save(fleet, block_of([Gpu(uuid="GPU-0", hostname="host-0")], [(0, T0, [1.0, 2.0, 3.0])]))
+    assert [host["name"] for host in api.get(first["next"])["data"]] == ["host-b"]
 
 
 def test_one_host_has_its_gpus(api: Api, fleet: Store) -> None:

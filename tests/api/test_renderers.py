@@ -43,7 +43,7 @@ def test_format_overrides_the_header(api: Api, fleet: Store) -> None:
 def test_a_list_links_to_its_items(api: Api, fleet: Store) -> None:
     page = api.ask("/api/v1/gpus?page_size=1", accept=BROWSER).content.decode()
     assert '<a href="http://testserver/api/v1/gpus/GPU-a0"' in page
-    assert 'href="http://testserver/api/v1/gpus?page_size=1&amp;page=2"' in page
+    assert 'href="http://testserver/api/v1/gpus?page_size=1&amp;cursor=' in page
     assert 'href="/api/v1">GPU telemetry</a>' in page
     assert "curl 'http://testserver/api/v1/gpus?page_size=1'" in page
     assert 'href="http://testserver/api/v1/gpus?page_size=1&amp;format=json"' in page

@@ -24,8 +24,8 @@ from readings.codec import decode_batch
 from readings.times import parse_time
 from stores.sqlite import SqliteStore
 from tests.ingest.kill_rounds import all_committed
+from tests.ingest.log_reader import read_log, readings_of
 from tests.ingest.processes import Fleet, wait_until
-from tests.ingest.wiring import read_log, readings_of
 
 SHORTEST_RUN, LONGEST_RUN = 1, 900  # in messages
 
@@ -83,7 +83,7 @@ def run(capture: Path, state_dir: Path, kills: int, chance: random.Random) -> Ou
         fleet.kill_all()
     store = SqliteStore(state_dir / "readings.sqlite3")
     try:
-        stored = store.stats().readings
+        stored = store.stats().readings or 0
     finally:
         store.close()
     lost, foreign = len(expected - found), len(found - expected)

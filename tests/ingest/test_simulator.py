@@ -102,3 +102,18 @@ def test_each_fault_shows(fault: str) -> None:
 
 def test_the_setting_takes_the_faults_that_there_are() -> None:
     assert SIM_FAULTS.read({"SIM_FAULTS": "all"}) == tuple(FAULTS)
+
+
+def test_faults_leave_their_marks_in_the_counters_that_tell_of_them() -> None:
+    fleet = Fleet(FleetShape(hosts=2, gpus_per_host=4, metrics=ALL_METRICS, faults=("xid", "overheat", "throttle")))
+    for _ in range(1800):
+        fleet.step(1.0)
+    found = [reading for host in fleet.hosts for reading in fleet.readings(host)]
+    for metric in (
+        "DCGM_FI_DEV_POWER_VIOLATION",
+        "DCGM_FI_DEV_THERMAL_VIOLATION",
+        "DCGM_EXP_CLOCK_EVENTS_TOTAL",
+        "DCGM_EXP_XID_ERRORS_TOTAL",
+        "DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS",
+    ):
+        assert max(value for _, name, value in found if name == metric) > 0, metric

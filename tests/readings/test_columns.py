@@ -81,3 +81,42 @@ def test_columns_are_shifted_and_sifted() -> None:
 def test_a_table_that_would_be_mostly_empty_is_left_to_the_builder() -> None:
     readings: list[Reading] = [(A, f"metric {number}", number, 1.0) for number in range(2000)]
     assert flat(list(blocks([Columns.of(readings)], 100))) == flat(by_builder(readings, 100))
+
+
+def test_points_that_have_few_of_the_metrics_are_put_together() -> None:
+    gpus = [Gpu(uuid=f"GPU-{number}") for number in range(20)]
+    readings: list[Reading] = [
+        (gpu, f"m{metric}", 10 * sample + metric // 3, float(metric))
+        for sample in range(100)
+        for metric in range(10)
+        for gpu in gpus[: 20 - metric]
+    ]
+    made, plain = list(blocks([Columns.of(readings)], 100)), by_builder(readings, 100)
+    assert sorted(flat(made)) == sorted(flat(plain))
+    assert all(None not in values for block in made for _, _, values in block.points)
+    assert sum(len(values) for block in plain for _, _, values in block.points) > 2 * len(readings)
+    assert all(block.count() <= 100 for block in made)
+    for block in made:
+        assert {index for index, _, _ in block.points} == set(range(len(block.gpus)))
+        assert [point[:2] for point in block.points] == sorted(point[:2] for point in block.points)
+    names = sorted({tuple(block.metric_names) for block in made})
+    assert [name for each in names for name in each if name in {"m0", "m3", "m9"}] == [
+        "m0",
+        "m0",
+        "m0",
+        "m3",
+        "m3",
+        "m3",
+        "m9",
+    ]
+
+
+def test_where_gpus_would_be_told_too_often_points_stay_in_their_order() -> None:
+    gpus = [Gpu(uuid=f"GPU-{number}") for number in range(200)]
+    readings: list[Reading] = [(gpu, f"m{metric}", metric // 3, 1.0) for metric in range(10) for gpu in gpus]
+    assert flat(list(blocks([Columns.of(readings)], 100))) == flat(by_builder(readings, 100))
+
+
+def test_many_metrics_are_as_good_as_few() -> None:
+    readings: list[Reading] = [(A, f"m{metric:02}", metric % 2, 1.0) for metric in range(90)]
+    assert flat(list(blocks([Columns.of(readings)], 100))) == flat(by_builder(readings, 100))
