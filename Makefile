@@ -114,6 +114,19 @@ kind-up: ## the whole pipeline in a kind cluster on this machine (needs docker, 
 kind-down: ## remove that cluster
 	@deploy/kind/up.sh --delete
 
+COMPOSE ?= docker compose
+.PHONY: compose-env compose-up compose-down
+compose-env: ## make deploy/.env with fresh passwords and tokens, if they are not there
+	@sh deploy/make-env.sh
+
+compose-up: compose-env ## run the whole pipeline in containers, with InfluxDB and PostgreSQL: make compose-up, or with CSV_PATH=capture.csv
+	@mkdir -p deploy/captures
+	$(if $(CSV_PATH),SOURCE=csv CAPTURES="$(abspath $(dir $(CSV_PATH)))" CSV_PATH="/captures/$(notdir $(CSV_PATH))") VERSION=$(VERSION) $(COMPOSE) --file deploy/docker-compose.yml up --build --detach
+	@echo "http://127.0.0.1:8080; a login: $(COMPOSE) --file deploy/docker-compose.yml exec api python manage.py createsuperuser"
+
+compose-down: ## stop it; the data stays, in volumes
+	$(COMPOSE) --file deploy/docker-compose.yml down
+
 # --- checks --------------------------------------------------------------------------------------------------------
 fmt: setup-dev ## format the code
 	$(BIN)/ruff check --fix --select I . && $(BIN)/ruff format .
