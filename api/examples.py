@@ -39,7 +39,7 @@ _READING = {
     "pod": "train-7",
     "namespace": "research",
     "value": 98.0,
-    "unit": "percent",
+    "unit": "%",
 }
 _HOST: dict[str, Any] = {
     "name": HOST_NAME,
@@ -74,7 +74,14 @@ ANSWERS: Mapping[str, Any] = {
     },
     "gpu": {
         **_GPU,
-        "latest": {"DCGM_FI_DEV_GPU_UTIL": {"value": 98.0, "unit": "percent", "timestamp": "2025-07-18T20:42:36Z"}},
+        "latest": {
+            "DCGM_FI_DEV_GPU_UTIL": {
+                "value": 98.0,
+                "unit": "%",
+                "timestamp": "2025-07-18T20:42:36Z",
+                "age_seconds": 4.2,
+            }
+        },
         "labels": {"DCGM_FI_DRIVER_VERSION": "535.129.03"},
         "telemetry_url": f"{_BASE}/gpus/{GPU_ID}/telemetry",
         "metrics_url": f"{_BASE}/gpus/{GPU_ID}/metrics",
@@ -120,7 +127,7 @@ ANSWERS: Mapping[str, Any] = {
                 "name": "DCGM_FI_DEV_GPU_UTIL",
                 "aliases": [],
                 "title": "GPU utilisation",
-                "unit": "percent",
+                "unit": "%",
                 "type": "gauge",
                 "range": [0.0, 100.0],
                 "description": "Share of time in which a kernel ran.",
@@ -167,6 +174,7 @@ ANSWERS: Mapping[str, Any] = {
             "newest": "2025-07-18T20:42:36Z",
             "newest_age_seconds": 4.2,
         },
+        "hosts": [{"name": HOST_NAME, "newest": "2025-07-18T20:42:36Z", "age_seconds": 4.2}],
     },
     "tokens": {
         "data": [
