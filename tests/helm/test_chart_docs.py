@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from ci.chart_docs import Value, make_files, make_schema, make_table, read_values
+from ci.chart_docs import CHART, Value, make_files, make_schema, make_table, read_values
+from telemetry_site.options import BY_NAME
+from tests.helm.chart import ROOT
 
 VALUES = """\
 # -- how many
@@ -24,6 +28,22 @@ folder:
 def test_what_is_written_from_the_values_is_up_to_date() -> None:
     for path, text in make_files().items():
         assert path.read_text() == text, f"{path.name}: run make chart-docs"
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/operations.md", "helm/gpu-telemetry/README.md", "deploy/kind/README.md"]
+)
+def test_pages_name_values_settings_and_files_that_are_there(page: str) -> None:
+    text = (ROOT / page).read_text()
+    known = {value.path for value in read_values((CHART / "values.yaml").read_text())}
+    for path in re.findall(r"--set '?([a-zA-Z.]+(?:\.[A-Z_]+)?)=", text):
+        words = tuple(path.split("."))
+        if "settings" in words:
+            assert words[-1] in BY_NAME, path
+            words = words[:-1]
+        assert words in known, path
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
 
 
 def test_each_value_has_its_line_and_its_default() -> None:

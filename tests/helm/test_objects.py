@@ -383,6 +383,12 @@ def test_settings_in_the_values_win_over_the_charts_own() -> None:
     assert (environ["LOOP"], environ["INSTANCE_ID"]) == ("false", "me")
 
 
+def test_a_setting_is_taken_back_with_null() -> None:
+    rendering = render("--set", "collector.settings.START_OFFSET=null,settings.STALE_AFTER=null")
+    environ = rendering.environment(rendering.container("collector", "collector"), "tele-collector-0")
+    assert not {"START_OFFSET", "STALE_AFTER"} & environ.keys()
+
+
 def test_behind_an_ingress_the_api_knows_its_address_and_believes_one_proxy() -> None:
     environ = render(*WAYS["everything"]).environment(render(*WAYS["everything"]).container("api", "api"))
     assert (environ["PUBLIC_URL"], environ["TRUSTED_PROXIES"]) == ("https://gpus.example.com", "1")
