@@ -174,6 +174,15 @@ soak: setup-dev influxd ## the long run: kills while a capture streams, 500 expo
 	$(BIN)/python -m tests.ingest.influxd_kill --kills 5
 	$(BIN)/python -m tests.ingest.influxd_kill --readings 200000 --rate 2000 --kills 1 --away 60
 
+$(VENV)/schemathesis/.installed: requirements-schemathesis.txt | $(VENV)/.python
+	$(PYTHON) -m venv $(VENV)/schemathesis
+	$(VENV)/schemathesis/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-schemathesis.txt
+	@touch $@
+
+.PHONY: schemathesis
+schemathesis: setup-dev $(VENV)/schemathesis/.installed ## ask the API all that its description allows, and much that it does not (SECONDS=600 EXAMPLES=500: longer)
+	$(BIN)/python -m tests.api.schemathesis_run --seconds $(or $(SECONDS),60) --examples $(or $(EXAMPLES),20)
+
 NATS_VERSION := 2.15.2
 NATS := $(HOME)/.cache/gpu-telemetry/nats-server-$(NATS_VERSION)
 nats-server: $(NATS)/nats-server ## build the NATS server that bench/ compares with (needs Go)
@@ -191,8 +200,9 @@ bench-capture: setup-dev ## measure how fast a large capture is streamed (CAPTUR
 lock: setup-dev ## pin requirements*.in again, with hashes
 	$(BIN)/uv pip compile requirements.in $(LOCK) --output-file requirements.txt
 	$(BIN)/uv pip compile requirements-dev.in $(LOCK) --output-file requirements-dev.txt
+	$(BIN)/uv pip compile requirements-schemathesis.in $(LOCK) --output-file requirements-schemathesis.txt
 LOCK := --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 clean: ## remove .venv and all build products (never var/, where the data is)
-	rm -rf $(VENV) build coverage .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build coverage .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
 	find . -name __pycache__ -not -path './var/*' -prune -exec rm -rf {} +
