@@ -177,6 +177,7 @@ soak: setup-dev influxd ## the long run: kills while a capture streams, 500 expo
 	$(BIN)/python -m tests.broker.faults.power --rounds 15
 	$(BIN)/python -m tests.broker.faults.power --rounds 5 --fsync interval
 	$(BIN)/python -m tests.broker.faults.long_peers
+	$(BIN)/python -m bench.broker_alone --parts behind
 	FAULT_EXAMPLES=2000 FAULT_FLIPS=4000 FAULT_LAST=2500 FAULT_FRAMES=50000000 $(BIN)/python -m pytest -q --timeout 7200 \
 		tests/broker/faults/test_histories.py tests/broker/faults/test_crashes.py tests/broker/faults/test_peers.py
 	$(BIN)/python -m tests.ingest.spool_faults --away 300 --kills 5
