@@ -39,7 +39,7 @@ _READING = {
     "pod": "train-7",
     "namespace": "research",
     "value": 98.0,
-    "unit": "percent",
+    "unit": "%",
 }
 _HOST: dict[str, Any] = {
     "name": HOST_NAME,
@@ -77,7 +77,7 @@ ANSWERS: Mapping[str, Any] = {
         "latest": {
             "DCGM_FI_DEV_GPU_UTIL": {
                 "value": 98.0,
-                "unit": "percent",
+                "unit": "%",
                 "timestamp": "2025-07-18T20:42:36Z",
                 "age_seconds": 4.2,
             }
@@ -127,7 +127,7 @@ ANSWERS: Mapping[str, Any] = {
                 "name": "DCGM_FI_DEV_GPU_UTIL",
                 "aliases": [],
                 "title": "GPU utilisation",
-                "unit": "percent",
+                "unit": "%",
                 "type": "gauge",
                 "range": [0.0, 100.0],
                 "description": "Share of time in which a kernel ran.",

@@ -24,6 +24,7 @@ _ERRORS = {
     401: "The token is not known, was revoked or has expired; or there is none, and one is needed.",
     403: "The token is good, but not for this.",
     404: "There is no such thing.",
+    414: "The address is longer than 8,190 bytes: ask for less at once.",
     429: "Too many requests; Retry-After says when to ask again.",
     503: "The store or the database does not answer; Retry-After says when to ask again.",
 }
@@ -120,7 +121,7 @@ class TableSchema(AutoSchema):
     def _statuses(self) -> list[int]:
         found = set(self._table.error_statuses)
         if self._table.tag != "probes":
-            found |= {401, 429, 503}
+            found |= {401, 414, 429, 503}
         if self._table.scope != ApiToken.Scope.READ:
             found.add(403)
         return sorted(found)
@@ -144,6 +145,8 @@ class TableSchema(AutoSchema):
                 return "this wants the scope admin; yours is read"
             case 404:
                 return NOT_FOUND.get(self._table.operation_id, NO_SUCH_GPU)
+            case 414:
+                return "Request Line is too large (9000 > 8190)"
             case 429:
                 return "too many requests: ask again in 3 s"
         return STORE_AWAY

@@ -11,6 +11,7 @@ from readings.times import INT64_MIN, SECOND, format_time, parse_duration, parse
 
 # What a relative time may look like, for the schema too.
 RELATIVE_TIME = r"^(now|(now)?-[0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d))$"
+UNIX_TIME = r"^[0-9]{1,19}(\.[0-9]{0,30})?$"
 _RELATIVE = re.compile(r"now|(?:now)?-(?P<ago>.+)")
 # "+02:00" that was not percent-encoded arrives as " 02:00".
 _LOST_PLUS = re.compile(r"(?<=\d\d:\d\d)((?::\d\d(?:\.\d+)?)?) (?=\d\d:?\d\d$)", re.ASCII)

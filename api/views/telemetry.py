@@ -87,7 +87,7 @@ TELEMETRY_LIMIT = Parameter(
     parse=row_count,
     schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
-CURSOR = cursor_of(parse_cursor)
+CURSOR = cursor_of("telemetry", parse_cursor)
 
 
 def _conditions(values: dict[str, Any]) -> dict[str, Any]:
