@@ -74,6 +74,11 @@ def test_every_variable_that_it_takes_from_outside_is_a_setting_or_composes_own(
     assert set(variables()) >= COMPOSE_ONLY
 
 
+def test_every_other_setting_can_be_given_to_every_service() -> None:
+    for name, service in OURS.items():
+        assert service["env_file"] == [{"path": "settings.env", "required": False}], name
+
+
 def test_a_setting_goes_to_the_variable_of_its_name() -> None:
     for name, service in OURS.items():
         for variable, value in service["environment"].items():
