@@ -349,6 +349,19 @@ def test_the_source_follows_from_what_is_given(arguments: str, source: str) -> N
     assert rendering.environment(rendering.container("streamer", "streamer"), "t-1")["SOURCE"] == source
 
 
+def test_a_capture_in_a_loop_has_a_pace() -> None:
+    def speed(values: str) -> str:
+        rendering = render("--set", f"streamer.data.existingConfigMap=c,{values}")
+        return rendering.environment(rendering.container("streamer", "streamer"), "tele-streamer-1").get(
+            "SPEED", "none"
+        )
+
+    assert speed("streamer.data.loop=true") == "1x"
+    assert speed("streamer.settings.SPEED=10x") == "10x"
+    assert speed("streamer.settings.RATE=500") == "none"
+    assert speed("streamer.data.loop=false") == "none"
+
+
 def test_every_key_of_a_data_config_map_is_read() -> None:
     rendering = render(*WAYS["capture"])
     container = rendering.container("streamer", "streamer")
