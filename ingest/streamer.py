@@ -322,14 +322,14 @@ class Streamer:
         return False
 
     def _read(self, max_rows: int) -> _Portion:
-        # By column where nothing is asked of single rows; at a pace, rows are taken in smaller numbers.
-        by_column = self._stamper.choice.mode != "now" and self._config.rate == 0 and self._config.speed == 0
+        # At a pace, rows are taken in smaller numbers than a block holds.
+        by_column = self._config.rate == 0 and self._config.speed == 0
         chunk = self._source.read_block() if by_column else self._source.read(max_rows)
         if chunk.refused:
             self._keep_refused(chunk)
         shift_ns = self._stamper.choice.shift_ns
         if chunk.columns is not None:
-            columns = chunk.columns.shifted(shift_ns) if shift_ns else chunk.columns
+            columns = self._stamper.stamp_columns(chunk.columns)
         else:
             columns = Columns.of(self._stamper.stamp(chunk.samples))
         if not self._looked_at_age and columns.size:
