@@ -129,12 +129,12 @@ class GPUAdmin(RemovableAdmin):
     search_help_text = "uuid, host, model or pod"
     fieldsets = (
         (None, {"fields": ("id", "uuid", "mig_id", "mig_profile", "model_name", "driver_version", "device")}),
-        ("Where", {"fields": ("host", "index", "first_seen", "last_seen", "state", "boards", "residences")}),
+        ("Where", {"fields": ("host", "index", "first_seen", "last_seen", "state", "boards", "residences", "slot")}),
         ("Readings", {"fields": ("readings",)}),
         ("What runs", {"fields": ("namespace", "pod", "container", "placements")}),
         ("Labels", {"fields": ("label_table",), "classes": ("collapse",)}),
     )
-    readonly_fields = ("state", "boards", "residences", "readings", "placements", "label_table")
+    readonly_fields = ("state", "boards", "residences", "slot", "readings", "placements", "label_table")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[GPU]:
         cutoff = _cutoff(request)
@@ -213,6 +213,18 @@ class GPUAdmin(RemovableAdmin):
             for each in gpu.residences.select_related("host")[:MOST_HISTORY]
         ]
         return table(("Host", "Index", "Since", "Until"), rows)
+
+    @admin.display(description="others in its slot")
+    def slot(self, gpu: GPU) -> SafeString | str:
+        """Which GPUs this one has replaced there, or was replaced by; the newest first."""
+        if gpu.host_id is None or gpu.index is None:
+            return UNKNOWN
+        others = Residence.objects.filter(host=gpu.host_id, index=gpu.index, gpu__mig_id="").exclude(gpu__uuid=gpu.uuid)
+        rows = [
+            (_gpu_link(each.gpu), _shown_time(each.since), _shown_time(each.until or each.gpu.last_seen))
+            for each in others.select_related("gpu")[:MOST_HISTORY]
+        ]
+        return table(("GPU", "First seen there", "Last seen there"), rows)
 
     @admin.display(description="has run")
     def placements(self, gpu: GPU) -> SafeString | str:

@@ -275,7 +275,7 @@ def test_a_gpus_page_costs_the_same_with_a_short_and_a_long_history(admin_pages:
         with CaptureQueriesContext(connection) as queries:
             page(admin_pages, f"{GPUS}GPU-a/change/")
         counts.append(len(queries))
-    assert counts == [7, 7]
+    assert counts == [8, 8]
 
 
 def test_the_list_shows_short_names_that_lead_to_the_whole_ones(admin_pages: Client) -> None:
@@ -336,3 +336,13 @@ def test_who_may_only_look_cannot_remove(client: Client) -> None:
     assert client.post(f"{GPUS}GPU-a/delete/", {"post": "yes"}).status_code == 403
     client.post(GPUS, {"action": "delete_selected", "_selected_action": ["GPU-a"], "post": "yes"})
     assert GPU.objects.count() == 1
+
+
+def test_a_gpu_that_took_anothers_slot_is_shown_there_and_on_the_others_page(admin_pages: Client) -> None:
+    save(block(gpu(), 0, {UTIL: 1.0}), block(gpu(mig_id="3"), 0, {UTIL: 1.0}))
+    assert "GPU-b" not in page(admin_pages, f"{GPUS}GPU-a/change/")
+    save(block(gpu(uuid="GPU-b"), 60, {UTIL: 1.0}))
+    assert f'href="{GPUS}GPU-a/change/"' in page(admin_pages, f"{GPUS}GPU-b/change/")
+    assert f'href="{GPUS}GPU-b/change/"' in page(admin_pages, f"{GPUS}GPU-a/change/")
+    save(block(gpu(uuid="GPU-c", gpu_id=None, hostname=""), 60, {UTIL: 1.0}))
+    page(admin_pages, f"{GPUS}GPU-c/change/")
