@@ -163,8 +163,8 @@ class Streamer:
         self._at_end = False
         self._refused: Counter[str] = Counter()
         self._batches_made = 0
-        # One thread for all large pieces of work: each further one would keep memory of its own.
-        self._thread = ThreadPoolExecutor(1, "capture")
+        # A thread to read, which a pipe can hold up for long, and one to cut batches. Each further one would keep memory of its own.
+        self._threads = ThreadPoolExecutor(2, "capture")
 
     async def run(self) -> StreamTotals:
         """Stream, and keep or clear the position at the end."""
@@ -189,7 +189,7 @@ class Streamer:
                 self._work(), self._publisher.run(), self._positions.keep(), report_often(self._report), deadline
             )
         finally:
-            self._thread.shutdown(wait=False)
+            self._threads.shutdown(wait=False)
         drained = ended == 0
         done = drained and self._at_end
         try:
@@ -410,4 +410,4 @@ class Streamer:
         self._positions.check()
 
     async def _in_thread(self, call: Callable[..., Result], *args: object) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
