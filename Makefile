@@ -114,6 +114,19 @@ kind-up: ## the whole pipeline in a kind cluster on this machine (needs docker, 
 kind-down: ## remove that cluster
 	@deploy/kind/up.sh --delete
 
+COMPOSE ?= docker compose
+.PHONY: compose-env compose-up compose-down
+compose-env: ## make deploy/.env with fresh passwords and tokens, if they are not there
+	@sh deploy/make-env.sh
+
+compose-up: compose-env ## run the whole pipeline in containers, with InfluxDB and PostgreSQL: make compose-up, or with CSV_PATH=capture.csv
+	@mkdir -p deploy/captures
+	$(if $(CSV_PATH),SOURCE=csv CAPTURES="$(abspath $(dir $(CSV_PATH)))" CSV_PATH="/captures/$(notdir $(CSV_PATH))") VERSION=$(VERSION) $(COMPOSE) --file deploy/docker-compose.yml up --build --detach
+	@echo "http://127.0.0.1:8080; a login: $(COMPOSE) --file deploy/docker-compose.yml exec api python manage.py createsuperuser"
+
+compose-down: ## stop it; the data stays, in volumes
+	$(COMPOSE) --file deploy/docker-compose.yml down
+
 # --- checks --------------------------------------------------------------------------------------------------------
 fmt: setup-dev ## format the code
 	$(BIN)/ruff check --fix --select I . && $(BIN)/ruff format .
@@ -129,6 +142,17 @@ check: lint vet ## check style, types, migrations, settings and the API's descri
 	$(MANAGE) check
 	@mkdir -p build
 	$(MANAGE) spectacular --validate --fail-on-warn --file build/openapi.yaml && diff -u docs/openapi.yaml build/openapi.yaml
+
+.PHONY: audit
+AUDIT := $(VENV)-audit
+audit: setup-dev $(AUDIT)/.done ## look for known vulnerabilities and odd licences in what the services need; writes build/audit/
+	$(BIN)/ruff check --select S .
+	$(AUDIT)/bin/python ci/audit.py --python $(BIN)/python
+
+$(AUDIT)/.done: requirements-audit.txt
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.txt
+	@touch $@
 
 coverage: setup-dev ## run the tests with branch coverage, written to coverage/coverage.html
 	$(BIN)/python -m pytest --cov --cov-report= $(PYTEST_ARGS)
@@ -147,11 +171,13 @@ soak: setup-dev influxd ## the long run: kills while a capture streams, 500 expo
 	$(BIN)/python -m tests.ingest.streamer_kills $(or $(CAPTURE),build/soak.csv) --rows 2000000 --kills 10
 	$(BIN)/python -m tests.ingest.broker_away --seconds 60
 	$(BIN)/python -m tests.ingest.many_targets --targets 500 --minutes 10
+	$(BIN)/python -m tests.deploy.restarts --rounds 50
 	$(BIN)/python -m tests.broker.faults.kills --rounds 100
 	$(BIN)/python -m tests.broker.faults.kills --rounds 50 --graceful
 	$(BIN)/python -m tests.broker.faults.power --rounds 15
 	$(BIN)/python -m tests.broker.faults.power --rounds 5 --fsync interval
 	$(BIN)/python -m tests.broker.faults.long_peers
+	$(BIN)/python -m bench.broker_alone --parts behind
 	FAULT_EXAMPLES=2000 FAULT_FLIPS=4000 FAULT_LAST=2500 FAULT_FRAMES=50000000 $(BIN)/python -m pytest -q --timeout 7200 \
 		tests/broker/faults/test_histories.py tests/broker/faults/test_crashes.py tests/broker/faults/test_peers.py
 	$(BIN)/python -m tests.ingest.spool_faults --away 300 --kills 5
@@ -160,11 +186,34 @@ soak: setup-dev influxd ## the long run: kills while a capture streams, 500 expo
 	$(BIN)/python -m tests.ingest.influxd_kill --kills 5
 	$(BIN)/python -m tests.ingest.influxd_kill --readings 200000 --rate 2000 --kills 1 --away 60
 
+$(VENV)/schemathesis/.installed: requirements-schemathesis.txt | $(VENV)/.python
+	$(PYTHON) -m venv $(VENV)/schemathesis
+	$(VENV)/schemathesis/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-schemathesis.txt
+	@touch $@
+
+.PHONY: schemathesis
+schemathesis: setup-dev $(VENV)/schemathesis/.installed ## ask the API all that its description allows, and much that it does not (SECONDS=600 EXAMPLES=500: longer)
+	$(BIN)/python -m tests.api.schemathesis_run --seconds $(or $(SECONDS),60) --examples $(or $(EXAMPLES),20)
+
 NATS_VERSION := 2.15.2
 NATS := $(HOME)/.cache/gpu-telemetry/nats-server-$(NATS_VERSION)
 nats-server: $(NATS)/nats-server ## build the NATS server that bench/ compares with (needs Go)
 $(NATS)/nats-server:
 	GOTOOLCHAIN=local GOBIN=$(NATS) go install github.com/nats-io/nats-server/v2@v$(NATS_VERSION)
+
+ACTIONLINT_VERSION := 1.7.12
+ACTIONLINT := $(HOME)/.cache/gpu-telemetry/actionlint-$(ACTIONLINT_VERSION)
+.PHONY: actionlint
+actionlint: $(ACTIONLINT)/actionlint ## build what the tests check the GitHub workflow with (needs Go)
+$(ACTIONLINT)/actionlint:
+	GOTOOLCHAIN=local GOBIN=$(ACTIONLINT) go install github.com/rhysd/actionlint/cmd/actionlint@v$(ACTIONLINT_VERSION)
+
+COMPOSE_GO_VERSION := 2.16.2
+COMPOSE_GO := $(HOME)/.cache/gpu-telemetry/compose-go-$(COMPOSE_GO_VERSION)
+.PHONY: compose-go
+compose-go: $(COMPOSE_GO)/cmd ## build what the tests check the compose file with: compose's own loader (needs Go)
+$(COMPOSE_GO)/cmd:
+	GOTOOLCHAIN=local GOBIN=$(COMPOSE_GO) go install github.com/compose-spec/compose-go/v2/cmd@v$(COMPOSE_GO_VERSION)
 
 bench-broker: setup-dev nats-server ## measure the broker beside NATS JetStream and Redis (needs redis-server)
 	$(BIN)/python -m bench.broker
@@ -177,8 +226,10 @@ bench-capture: setup-dev ## measure how fast a large capture is streamed (CAPTUR
 lock: setup-dev ## pin requirements*.in again, with hashes
 	$(BIN)/uv pip compile requirements.in $(LOCK) --output-file requirements.txt
 	$(BIN)/uv pip compile requirements-dev.in $(LOCK) --output-file requirements-dev.txt
+	$(BIN)/uv pip compile requirements-audit.in $(LOCK) --output-file requirements-audit.txt
+	$(BIN)/uv pip compile requirements-schemathesis.in $(LOCK) --output-file requirements-schemathesis.txt
 LOCK := --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 clean: ## remove .venv and all build products (never var/, where the data is)
-	rm -rf $(VENV) build coverage .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(AUDIT) build coverage .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
 	find . -name __pycache__ -not -path './var/*' -prune -exec rm -rf {} +

@@ -9,6 +9,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from gunicorn import util
+
+from api.broken_requests import write_error
 from telemetry_site import options
 from telemetry_site.env import Address, SettingError
 
@@ -21,6 +24,7 @@ except SettingError as error:
 
 wsgi_app = "telemetry_site.wsgi:application"
 proc_name = "gpu-telemetry"
+logger_class = "telemetry_site.gunicorn_logs.GunicornLogger"
 # Threads, so that a probe is answered while slow questions are being worked on.
 worker_class = "gthread"
 threads = 4
@@ -33,6 +37,8 @@ limit_request_line = 8190
 # Django decides what a proxy is believed (TRUSTED_PROXIES); gunicorn believes nobody.
 forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
+# What is no request for Django is answered in the API's shape all the same.
+util.write_error = write_error
 # No management socket in the home folder.
 control_socket_disable = True
 

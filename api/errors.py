@@ -26,6 +26,7 @@ _CODES = {
     404: "not_found",
     405: "method_not_allowed",
     406: "not_acceptable",
+    414: "uri_too_long",
     415: "unsupported_media_type",
     429: "too_many_requests",
     500: "server_error",
@@ -151,8 +152,17 @@ def _nothing_at(request: HttpRequest) -> HttpResponse:
     return error_response(404, f"there is nothing at {path[:200]}{hint}")
 
 
+def method_not_allowed(request: HttpRequest, refusal: HttpResponse) -> HttpResponse:
+    """Django's 405 has no body; this says the same in the API's shape."""
+    response = error_response(405, f"method {str(request.method)[:20]!r} is not allowed: use {refusal['Allow']}")
+    response["Allow"] = refusal["Allow"]
+    return response
+
+
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django's handler500."""
     if _wants_page(request):
         return defaults.server_error(request)
-    return error_response(500, "a fault of ours: the log of the web service has the details")
+    return error_response(
+        500, "a fault of ours: the log of the web service has the details, under this answer's X-Request-ID"
+    )

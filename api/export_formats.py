@@ -1,24 +1,35 @@
-"""The formats of an export: what turns portions of readings into the bytes of a file, one portion after the other."""
+"""The formats of an export: what turns parts of an answer into the bytes of a file, one part after the other."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
 
-from api.rows import CSV_COLUMNS, csv_line, csv_rows, json_rows
-from stores.base import Portion
+from api.rows import csv_line
 
 # Rows of one row group of a Parquet file: so many are held in memory at once.
 _ROW_GROUP = 100_000
 
 
+class Layout(Protocol):
+    """How the rows of one kind of answer are written. A part is some of them, with a len()."""
+
+    columns: tuple[str, ...]
+
+    def csv_rows(self, part: Any, *, safe: bool) -> list[str]: ...
+    def json_rows(self, part: Any) -> list[str]: ...
+    def parquet_schema(self) -> Any: ...
+    def parquet_table(self, parts: Sequence[Any]) -> Any: ...
+
+
 class Encoder(Protocol):
-    """Makes a file: ``begin``, then each portion, then ``end``. ``broken`` is what a file ends with that is not whole."""
+    """Makes a file: ``begin``, then each part, then ``end``. ``broken`` is what a file ends with that is not whole."""
 
     def begin(self) -> bytes: ...
-    def encode(self, portion: Portion) -> bytes: ...
+    def encode(self, part: Any) -> bytes: ...
     def end(self) -> bytes: ...
     def broken(self, reason: str) -> bytes: ...
 
@@ -26,16 +37,17 @@ class Encoder(Protocol):
 class CsvEncoder:
     """RFC 4180 with a header. A line of a single field, which is no row, ends a file that is not whole."""
 
-    def __init__(self, *, safe: bool = False) -> None:
+    def __init__(self, layout: Layout, *, safe: bool = False) -> None:
+        self._layout = layout
         self._safe = safe
 
     def begin(self) -> bytes:
         """The header."""
-        return csv_line(CSV_COLUMNS).encode()
+        return csv_line(self._layout.columns).encode()
 
-    def encode(self, portion: Portion) -> bytes:
+    def encode(self, part: Any) -> bytes:
         """Some lines."""
-        return "".join(csv_rows(portion, safe=self._safe)).encode()
+        return "".join(self._layout.csv_rows(part, safe=self._safe)).encode()
 
     def end(self) -> bytes:
         """Nothing."""
@@ -49,13 +61,16 @@ class CsvEncoder:
 class NdjsonEncoder:
     """One JSON object a line; an object with ``error`` ends a file that is not whole."""
 
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
     def begin(self) -> bytes:
         """Nothing."""
         return b""
 
-    def encode(self, portion: Portion) -> bytes:
+    def encode(self, part: Any) -> bytes:
         """Some lines."""
-        rows = json_rows(portion)
+        rows = self._layout.json_rows(part)
         rows.append("")
         return "\n".join(rows).encode()
 
@@ -72,24 +87,24 @@ class NdjsonEncoder:
 class ParquetEncoder:
     """Apache Parquet: times in ns UTC, values as doubles, texts as dictionaries. Without its end the file cannot be read."""
 
-    def __init__(self) -> None:
+    def __init__(self, layout: Layout) -> None:
         # Some 50 MB of code that only this needs.
-        from api import parquet
+        from api.parquet import open_writer
 
+        self._layout = layout
         self._sink = _Sink()
-        self._writer: Any = parquet.open_writer(self._sink)
-        self._table_of = parquet.table_of
-        self._waiting: list[Portion] = []
+        self._writer: Any = open_writer(self._sink, layout.parquet_schema())
+        self._waiting: list[Any] = []
         self._rows = 0
 
     def begin(self) -> bytes:
         """The file's first bytes."""
         return self._sink.take()
 
-    def encode(self, portion: Portion) -> bytes:
+    def encode(self, part: Any) -> bytes:
         """A row group, once there are rows enough for one."""
-        self._waiting.append(portion)
-        self._rows += len(portion)
+        self._waiting.append(part)
+        self._rows += len(part)
         return self._write() if self._rows >= _ROW_GROUP else b""
 
     def end(self) -> bytes:
@@ -104,7 +119,7 @@ class ParquetEncoder:
 
     def _write(self) -> bytes:
         if self._waiting:
-            self._writer.write_table(self._table_of(self._waiting), row_group_size=_ROW_GROUP)
+            self._writer.write_table(self._layout.parquet_table(self._waiting), row_group_size=_ROW_GROUP)
             self._waiting, self._rows = [], 0
         return self._sink.take()
 

@@ -9,13 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain
+from typing import Any
 
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 
 from api.export_formats import Encoder
-from stores.base import Portion, StoreError
+from stores.base import StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +54,9 @@ serving = _Serving()
 
 
 def export(
-    request: Request, portions: Iterator[Portion], make_encoder: Callable[[], Encoder], *, media_type: str, name: str
+    request: Request, parts: Iterator[Any], make_encoder: Callable[[], Encoder], *, media_type: str, name: str
 ) -> HttpResponseBase:
-    """The answer with all rows of ``portions``, as a file to be kept under ``name``.
+    """The answer with all rows of ``parts``, as a file to be kept under ``name``.
 
     Raises TooManyExports, and what the store raises before its first rows.
     """
@@ -68,7 +69,7 @@ def export(
         return HttpResponse(headers=headers)
     if not _slots.acquire(blocking=False):
         raise TooManyExports
-    body = _Body(portions, make_encoder)
+    body = _Body(parts, make_encoder)
     try:
         body.start()
         _limit_sending(request)
@@ -87,16 +88,16 @@ def file_name(*words: str, extension: str) -> str:
 class _Body:
     """The pieces of an export. Holds a place until it is closed, which the server does in any case."""
 
-    def __init__(self, portions: Iterator[Portion], make_encoder: Callable[[], Encoder]) -> None:
-        self._portions = portions
+    def __init__(self, parts: Iterator[Any], make_encoder: Callable[[], Encoder]) -> None:
+        self._parts = parts
         self._make_encoder = make_encoder
         self._pieces: Iterator[bytes] = iter(())
         self._open = True
 
     def start(self) -> None:
         """Read the first rows, so that a store that is away is told with a status of its own."""
-        first = next(self._portions, None)
-        self._pieces = self._run(chain(() if first is None else (first,), self._portions), self._make_encoder())
+        first = next(self._parts, None)
+        self._pieces = self._run(chain(() if first is None else (first,), self._parts), self._make_encoder())
 
     def __iter__(self) -> _Body:
         return self
@@ -108,21 +109,21 @@ class _Body:
         """Let go of the store and of the place. Idempotent."""
         if self._open:
             self._open = False
-            for each in (self._pieces, self._portions):
+            for each in (self._pieces, self._parts):
                 if (close := getattr(each, "close", None)) is not None:
                     close()
             _slots.release()
 
-    def _run(self, portions: Iterator[Portion], encoder: Encoder) -> Iterator[bytes]:
+    def _run(self, parts: Iterator[Any], encoder: Encoder) -> Iterator[bytes]:
         try:
             yield from _cut(encoder.begin())
             stop_at: float | None = None
-            for portion in portions:
+            for part in parts:
                 if not serving.goes_on():
                     stop_at = stop_at or time.monotonic() + STOP_SECONDS
                     if time.monotonic() > stop_at:
                         raise ExportBroken("the service is stopping")
-                yield from _cut(encoder.encode(portion))
+                yield from _cut(encoder.encode(part))
             yield from _cut(encoder.end())
         except ExportBroken as error:
             logger.warning("an export was broken off: %s", error)

@@ -12,7 +12,7 @@ from api.views.probes import HealthView, ReadyView
 
 
 class ProbeMiddleware:
-    """Answers /health and /ready itself. Must be the first middleware."""
+    """Answers /health and /ready itself. Must come before all that look at hosts and schemes."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.http import QueryDict
 
 from api.errors import BadRequest
-from api.times import RELATIVE_TIME, time_ns
+from api.times import RELATIVE_TIME, UNIX_TIME, time_ns
 from readings.times import format_duration, parse_duration
 
 EXPORT_FORMATS = ("csv", "ndjson", "parquet")
@@ -157,10 +157,13 @@ def several(name: str, help: str, parse: Callable[[str], Any] = text, **schema: 
     )
 
 
-def cursor_of(parse: Callable[[str], Any]) -> Parameter:
-    """Where to read on; ``parse`` reads it."""
+def cursor_of(kind: str, parse: Callable[[str], Any]) -> Parameter:
+    """Where to read on in a list of this kind; ``parse`` reads it."""
     return Parameter(
-        name="cursor", help="where to read on: next has it; keep the other parameters as they were", parse=parse
+        name="cursor",
+        help="where to read on: next has it; keep the other parameters as they were",
+        parse=parse,
+        schema={"type": "string", "format": f"{kind}-cursor", "minLength": 1, "maxLength": MAX_VALUE_LENGTH},
     )
 
 
@@ -191,7 +194,11 @@ PAGE_SIZE = Parameter(
     schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
 TIME_SCHEMA: Mapping[str, Any] = {
-    "anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "pattern": RELATIVE_TIME}],
+    "anyOf": [
+        {"type": "string", "format": "date-time"},
+        {"type": "string", "pattern": RELATIVE_TIME},
+        {"type": "string", "pattern": UNIX_TIME},
+    ],
     "example": "-1h",
 }
 START_TIME = Parameter(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from django.conf import settings
 
-from api.times import format_datetime
+from api.times import age_seconds, format_datetime
 from broker.client import client_context, fetch_stats
 from broker.errors import BrokerError
-from inventory.models import CollectorStatus
-from readings.times import SECOND, format_time
+from inventory.models import CollectorStatus, Host
+from inventory.seen import to_ns
+from readings.times import format_time
 from stores.base import StoreStats
 
 BROKER_TIMEOUT_SECONDS = 2.0
@@ -102,7 +102,13 @@ def store_answer(stats: StoreStats) -> dict[str, Any]:
         "bytes": stats.bytes,
         "oldest": None if stats.oldest_ns is None else format_time(stats.oldest_ns),
         "newest": None if stats.newest_ns is None else format_time(stats.newest_ns),
-        "newest_age_seconds": None
-        if stats.newest_ns is None
-        else round((time.time_ns() - stats.newest_ns) / SECOND, 3),
+        "newest_age_seconds": None if stats.newest_ns is None else age_seconds(stats.newest_ns),
     }
+
+
+def host_answers() -> list[dict[str, Any]]:
+    """When each host was last heard of: those first that have been silent the longest."""
+    return [
+        {"name": name, "newest": format_datetime(last_seen), "age_seconds": age_seconds(to_ns(last_seen))}
+        for name, last_seen in Host.objects.order_by("last_seen", "name").values_list("name", "last_seen")
+    ]

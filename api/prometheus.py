@@ -77,11 +77,10 @@ def _database() -> list[Metric]:
 
 def _store() -> list[Metric]:
     stats = get_store().stats()
-    metrics: list[Metric] = [
-        _gauge("store_readings", "Readings in the store.", stats.readings),
-        _gauge("store_series", "Series in the store.", stats.series),
-        _gauge("store_bytes", "Size of the store.", stats.bytes),
-    ]
+    metrics: list[Metric] = [_gauge("store_bytes", "Size of the store.", stats.bytes)]
+    if stats.readings is not None and stats.series is not None:
+        metrics.append(_gauge("store_readings", "Readings in the store.", stats.readings))
+        metrics.append(_gauge("store_series", "Series in the store.", stats.series))
     if stats.newest_ns is not None:
         help = "Time of the newest reading, in seconds since 1970."
         metrics.append(_gauge("newest_reading_timestamp_seconds", help, stats.newest_ns / SECOND))

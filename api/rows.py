@@ -9,7 +9,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -19,12 +19,38 @@ from stores.base import Origin, Portion
 
 _ORIGINS_KEPT = 65_536
 
-CSV_COLUMNS = (
+CSV_COLUMNS: tuple[str, ...] = (
     "timestamp", "metric_name", "gpu_id", "device", "uuid", "mig_id", "model_name", "hostname", "container", "pod",
     "namespace", "value", "unit",
 )  # fmt: skip
 # What makes a spreadsheet take a field for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+class Readings:
+    """How exports write readings (see api.export_formats.Layout)."""
+
+    columns = CSV_COLUMNS
+
+    def csv_rows(self, part: Portion, *, safe: bool) -> list[str]:
+        """Lines with these columns."""
+        return csv_rows(part, safe=safe)
+
+    def json_rows(self, part: Portion) -> list[str]:
+        """Objects as in the answer."""
+        return json_rows(part)
+
+    def parquet_schema(self) -> Any:
+        """The columns with their types."""
+        from api.parquet import READINGS
+
+        return READINGS
+
+    def parquet_table(self, parts: Sequence[Portion]) -> Any:
+        """All rows of some parts."""
+        from api.parquet import readings_table
+
+        return readings_table(parts)
 
 
 class _Ends(NamedTuple):

@@ -12,7 +12,7 @@ from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiRespo
 
 from api.access import WHO_ASKS
 from api.errors import STORE_AWAY, BadRequest, error_body
-from api.examples import ANSWERS, GPU_ID, HOST_NAME, NO_SUCH_GPU, NOT_FOUND, NOT_READY
+from api.examples import ANSWERS, FILES, GPU_ID, HOST_NAME, NO_SUCH_GPU, NOT_FOUND, NOT_READY
 from api.models import ApiToken
 from api.params import Parameter, format_of, read_parameters
 from api.serializers import ErrorSerializer, NotReadySerializer
@@ -24,6 +24,7 @@ _ERRORS = {
     401: "The token is not known, was revoked or has expired; or there is none, and one is needed.",
     403: "The token is good, but not for this.",
     404: "There is no such thing.",
+    414: "The address is longer than 8,190 bytes: ask for less at once.",
     429: "Too many requests; Retry-After says when to ask again.",
     503: "The store or the database does not answer; Retry-After says when to ask again.",
 }
@@ -103,7 +104,12 @@ class TableSchema(AutoSchema):
     def get_response_serializers(self) -> Any:
         """The answer and every error, each with an example. Errors are JSON, whatever was asked for."""
         answer = OpenApiResponse(self._table.answer, examples=[_example(ANSWERS[self._table.operation_id])])
-        files = {(200, media_type): OpenApiTypes.BINARY for media_type in self._export_types()}
+        files = {
+            (200, media_type): OpenApiResponse(
+                OpenApiTypes.BINARY, examples=[_example(FILES[self._table.operation_id][media_type])]
+            )
+            for media_type in self._export_types()
+        }
         errors = {(status, _JSON): self._error(status) for status in self._statuses()}
         return {(200, _JSON): answer, **files, **errors}
 
@@ -120,7 +126,7 @@ class TableSchema(AutoSchema):
     def _statuses(self) -> list[int]:
         found = set(self._table.error_statuses)
         if self._table.tag != "probes":
-            found |= {401, 429, 503}
+            found |= {401, 414, 429, 503}
         if self._table.scope != ApiToken.Scope.READ:
             found.add(403)
         return sorted(found)
@@ -144,6 +150,8 @@ class TableSchema(AutoSchema):
                 return "this wants the scope admin; yours is read"
             case 404:
                 return NOT_FOUND.get(self._table.operation_id, NO_SUCH_GPU)
+            case 414:
+                return "Request Line is too large (9000 > 8190)"
             case 429:
                 return "too many requests: ask again in 3 s"
         return STORE_AWAY

@@ -280,13 +280,25 @@ class StoreSerializer(serializers.Serializer[None]):
     """What the store holds."""
 
     type = serializers.CharField()
-    readings = serializers.IntegerField()
-    shares = serializers.IntegerField(help_text="readings of one pod's part of a shared GPU, kept apart")
-    series = serializers.IntegerField()
+    readings = serializers.IntegerField(
+        allow_null=True, help_text="may be a minute old; null while a large store counts for the first time"
+    )
+    shares = serializers.IntegerField(
+        allow_null=True, help_text="readings of one pod's part of a shared GPU, kept apart"
+    )
+    series = serializers.IntegerField(allow_null=True)
     bytes = serializers.IntegerField()
     oldest = serializers.DateTimeField(allow_null=True)
     newest = serializers.DateTimeField(allow_null=True)
     newest_age_seconds = serializers.FloatField(allow_null=True)
+
+
+class HostAgeSerializer(serializers.Serializer[None]):
+    """When a host was last heard of."""
+
+    name = serializers.CharField()
+    newest = serializers.DateTimeField(help_text="time of its newest reading")
+    age_seconds = serializers.FloatField()
 
 
 class StatsSerializer(serializers.Serializer[None]):
@@ -297,6 +309,7 @@ class StatsSerializer(serializers.Serializer[None]):
     collectors = CollectorSerializer(many=True)
     readings = ReadingCountsSerializer()
     store = StoreSerializer()
+    hosts = HostAgeSerializer(many=True, help_text="the longest silent first")
 
 
 class TokenSerializer(serializers.Serializer[None]):

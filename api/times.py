@@ -7,10 +7,11 @@ import time
 from datetime import datetime
 
 from inventory.seen import to_ns
-from readings.times import INT64_MIN, format_time, parse_duration, parse_time
+from readings.times import INT64_MIN, SECOND, format_time, parse_duration, parse_time
 
 # What a relative time may look like, for the schema too.
 RELATIVE_TIME = r"^(now|(now)?-[0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d))$"
+UNIX_TIME = r"^[0-9]{1,19}(\.[0-9]{0,30})?$"
 _RELATIVE = re.compile(r"now|(?:now)?-(?P<ago>.+)")
 # "+02:00" that was not percent-encoded arrives as " 02:00".
 _LOST_PLUS = re.compile(r"(?<=\d\d:\d\d)((?::\d\d(?:\.\d+)?)?) (?=\d\d:?\d\d$)", re.ASCII)
@@ -19,6 +20,11 @@ _LOST_PLUS = re.compile(r"(?<=\d\d:\d\d)((?::\d\d(?:\.\d+)?)?) (?=\d\d:?\d\d$)",
 def format_datetime(moment: datetime) -> str:
     """RFC 3339 in UTC with as many fraction digits as needed."""
     return format_time(to_ns(moment))
+
+
+def age_seconds(then_ns: int) -> float:
+    """How long ago that was, to the millisecond."""
+    return round((time.time_ns() - then_ns) / SECOND, 3)
 
 
 def time_ns(text: str) -> int:

@@ -78,14 +78,24 @@ def series_query(values: Mapping[str, Any], grid: Grid) -> SeriesQuery:
     )
 
 
+def group_names(by: str | None) -> tuple[str, ...]:
+    """What the parts of a group's name are called."""
+    return _NAMES.get(by, (str(by),))
+
+
+def unit_of_answer(query: SeriesQuery) -> str:
+    """The unit of the values."""
+    return "count" if query.aggregate == "count" else unit_of(query.metric_name)
+
+
 def series_answer(query: SeriesQuery, found: list[GroupSeries]) -> dict[str, Any]:
     """The answer's body."""
     grid = Grid(query.start_ns, query.end_ns, query.every_ns)
     times = [format_time(time_ns) for time_ns in grid.times()]
-    names = _NAMES.get(query.by, (str(query.by),))
+    names = group_names(query.by)
     return {
         "metric": query.metric_name,
-        "unit": "count" if query.aggregate == "count" else unit_of(query.metric_name),
+        "unit": unit_of_answer(query),
         "agg": query.aggregate,
         "every": format_duration(query.every_ns),
         "start_time": format_time(query.start_ns),

@@ -1,21 +1,25 @@
 """What the broker does by itself: catching up, starting, idling, and publishing beside a crowd.
 
-python -m bench.broker_alone --gib 1 --behind-gib 10
+python -m bench.broker_alone --gib 1 --behind-gib 10          (needs 11 GiB of disk for a while)
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import re
 import socket
 import statistics
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from bench.broker import LOADS, touch_memory
-from bench.broker_load import run
+from bench.broker_load import Load, run
 from bench.broker_peers import Ours, Subscriber
+from broker.client import BrokerClient
 
 GIB = 1 << 30
 
@@ -86,43 +90,153 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def idle(peer: Ours, options: argparse.Namespace) -> None:
+    """CPU and memory of a broker that nobody speaks to."""
+    before = cpu_seconds(peer.pid)
+    time.sleep(5)
+    share = (cpu_seconds(peer.pid) - before) / 5 * 100
+    say(f"idle: {share:.2f} % of a core, memory {peer.memory('VmRSS'):.0f} MiB")
+
+
+def catching_up(peer: Ours, options: argparse.Namespace) -> None:
+    """One subscriber from the start of the log, then a start on it after kill -9."""
+    count = fill(peer, int(options.gib * GIB))
+    speeds = [catch_up(peer, count) for _ in range(3)]
+    say(
+        f"catching up with {options.gib:g} GiB ({count} messages): {statistics.median(speeds):.2f} GB/s"
+        f" ({', '.join(f'{speed:.2f}' for speed in speeds)}), memory {peer.memory():.0f} MiB at most"
+    )
+    start_again(peer, options.gib)
+
+
+def start_again(peer: Ours, gib: float) -> None:
+    """kill -9, and how long until it answers."""
+    started = time.perf_counter()
+    peer.restart("0")
+    seconds = time.perf_counter() - started
+    found = re.search(r"read (\d+) records .* in ([\d.]+) s", (peer.folder / "server.log").read_text())
+    say(f"start after kill -9 on {gib:g} GiB: answers after {seconds:.2f} s ({found[0] if found else '?'})")
+
+
+def latency(peer: Ours, options: argparse.Namespace) -> None:
+    """One message at a time, beside what the disk itself takes to keep as many bytes."""
+    one_by_one = Load("one by one", LOADS["B100"].payloads, connections=1, window=1)
+    outcome = run(peer, one_by_one, 0, options.seconds)
+    raw = []
+    with open(peer.folder / "raw", "wb") as file:
+        for _ in range(500):
+            started = time.perf_counter()
+            file.write(one_by_one.payloads[0])
+            file.flush()
+            os.fdatasync(file.fileno())
+            raw.append((time.perf_counter() - started) * 1e3)
+    raw.sort()
+    say(
+        f"one message at a time: answered after {outcome.p50_ms:.2f} ms (p50), {outcome.p99_ms:.2f} (p99);"
+        f" write and fdatasync alone {raw[250]:.2f}, {raw[495]:.2f}"
+    )
+
+
+def python_client(peer: Ours, options: argparse.Namespace) -> None:
+    """This project's own client, which checks each message's checksum, from the start of a log."""
+    count = fill(peer, int(options.gib * GIB))
+
+    async def read() -> float:
+        client = await BrokerClient.connect("127.0.0.1", peer.port)
+        started = time.perf_counter()
+        await client.subscribe("reader", 0)
+        got = 0
+        while got < count:
+            got += len(await client.receive())
+        seconds = time.perf_counter() - started
+        await client.close()
+        return seconds
+
+    seconds = statistics.median(asyncio.run(read()) for _ in range(3))
+    say(
+        f"our Python client reads {count / seconds:.0f} messages/s, {count * LOADS['B100'].size / seconds / 1e9:.2f} GB/s"
+    )
+
+
+def crowd(peer: Ours, options: argparse.Namespace) -> None:
+    """Publishing beside many that do nothing, or next to nothing."""
+    share = crowd_ratio(peer, options.seconds, 3)
+    say(
+        f"publishing beside 1,000 idle and 100 slow connections: {share:.2f} of the rate alone,"
+        f" memory {peer.memory():.0f} MiB at most"
+    )
+
+
+def behind(peer: Ours, options: argparse.Namespace) -> None:
+    """A subscriber that reads nothing for the whole run, beside one that reads all; then it goes on."""
+    gib = options.behind_gib
+    with peer.connect() as sock, peer.connect() as lively:
+        stopped, live = peer.subscribe(sock, 1), peer.subscribe(lively, 2)
+        reading = threading.Thread(target=_read_on, args=(live,), daemon=True)
+        reading.start()
+        count, step = 0, max(1.0, gib / 5)
+        for number in range(round(gib / step)):
+            count += fill(peer, int(step * GIB))
+            say(
+                f"{(number + 1) * step:5.1f} GiB published, {stopped.bytes} bytes read by the stopped subscriber:"
+                f" memory {peer.memory('VmRSS'):.0f} MiB, {peer.memory():.0f} at most"
+            )
+        target = peer.delivered_bytes(count, LOADS["B100"].size)
+        while live.bytes < target:
+            time.sleep(0.01)
+        started = time.perf_counter()
+        sock.setblocking(True)
+        while stopped.bytes < target:
+            stopped.on_readable()
+        seconds = time.perf_counter() - started
+        say(
+            f"then it read all {stopped.bytes / 1e9:.1f} GB at {stopped.bytes / seconds / 1e9:.2f} GB/s,"
+            f" memory {peer.memory():.0f} MiB at most"
+        )
+    start_again(peer, gib)
+
+
+def _read_on(subscriber: Subscriber) -> None:
+    subscriber.sock.setblocking(True)
+    with suppress(OSError):
+        while True:
+            subscriber.on_readable()
+
+
+def say(line: str) -> None:
+    """Print at once: some parts take minutes."""
+    print(line, flush=True)
+
+
+PARTS = {
+    "idle": idle,
+    "latency": latency,
+    "catching-up": catching_up,
+    "client": python_client,
+    "crowd": crowd,
+    "behind": behind,
+}
+
+
 def main() -> None:
-    """Measure and print."""
+    """Measure and print; each part on a log of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--gib", type=float, default=1.0, help="size of the log to catch up with and to start on")
     parser.add_argument("--behind-gib", type=float, default=10.0, help="how far a stopped subscriber falls behind")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--folder")
     options = parser.parse_args()
     os.sched_setaffinity(0, {1})
-    touch_memory()
-    peer = Ours("always")
-    peer.start("0", options.folder)
-    try:
-        pid = peer.pid
-        before = cpu_seconds(pid)
-        time.sleep(5)
-        print(f"idle: {(cpu_seconds(pid) - before) / 5 * 100:.2f} % of a core", flush=True)
-        count = fill(peer, int(options.gib * GIB))
-        speeds = [catch_up(peer, count) for _ in range(3)]
-        print(
-            f"catching up with {count} messages: {statistics.median(speeds):.2f} GB/s, memory {peer.memory():.0f} MiB",
-            flush=True,
-        )
-        peer.restart("0")
-        found = re.search(r"read (\d+) records .* in ([\d.]+) s", (peer.folder / "server.log").read_text())
-        print(f"start after kill -9 on {options.gib:g} GiB: {found[0] if found else '?'}", flush=True)
-        print(
-            f"beside 1,000 idle and 100 slow connections: {crowd_ratio(peer, options.seconds, 3):.2f} of the rate alone",
-            flush=True,
-        )
-        with peer.connect() as sock:
-            stopped: Subscriber = peer.subscribe(sock, 1)
-            fill(peer, int(options.behind_gib * GIB))
-            text = f"with a subscriber {options.behind_gib:g} GiB behind: memory {peer.memory():.0f} MiB at most"
-            print(f"{text}, {stopped.bytes} bytes taken by it", flush=True)
-    finally:
-        peer.stop()
+    for part in options.parts:
+        touch_memory()
+        # All of it is kept: who is behind has all of it to read.
+        peer = Ours("always", "--retention-bytes", "0")
+        peer.start("0", options.folder)
+        try:
+            PARTS[part](peer, options)
+        finally:
+            peer.stop()
 
 
 if __name__ == "__main__":

@@ -23,9 +23,10 @@ logger = logging.getLogger(__name__)
 
 Owner = TypeVar("Owner")
 
-# Most of one group. Bounds how long the event loop is busy with it, before and after the write.
-GROUP_BYTES = 1 << 20
-GROUP_ENTRIES = 2048
+# Most of one group. Bounds how long the event loop is busy with it, before and after the write. The slower the disk syncs,
+# the more a group must hold: with 1 MiB, 25 KB messages go half as fast where an fsync takes 10 ms.
+GROUP_BYTES = 3 << 20
+GROUP_ENTRIES = 4096
 
 
 class Waiting(msgspec.Struct, Generic[Owner], gc=False):
@@ -95,13 +96,15 @@ class Committer(Generic[Owner]):
         if not self._waiting or self._failed:
             self._tell_idle()
             return
-        batch = self._take()
+        batch, size = self._take()
         group = self._log.prepare([waiting.entry for waiting in batch])
         self._in_flight = True
         self._since = time.monotonic()
-        self._writer.submit(lambda: self._log.commit(group), lambda _, error: self._committed(group, batch, error))
+        self._writer.submit(
+            lambda: self._log.commit(group), lambda _, error: self._committed(group, batch, size, error)
+        )
 
-    def _take(self) -> list[Waiting[Owner]]:
+    def _take(self) -> tuple[list[Waiting[Owner]], int]:
         waiting = self._waiting
         batch: list[Waiting[Owner]] = []
         size = 0
@@ -109,11 +112,11 @@ class Committer(Generic[Owner]):
             one = waiting.popleft()
             size += len(one.entry.payload)
             batch.append(one)
-        return batch
+        return batch, size
 
-    def _committed(self, group: Group, batch: Sequence[Waiting[Owner]], error: BaseException | None) -> None:
+    def _committed(self, group: Group, batch: Sequence[Waiting[Owner]], size: int, error: BaseException | None) -> None:
         self._in_flight = False
-        self.bytes -= sum(len(waiting.entry.payload) for waiting in batch)
+        self.bytes -= size
         if error is None:
             answers = self._log.finish(group)
             if self.refusal is not None:

@@ -20,6 +20,8 @@ from broker.worker import Worker
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 256 << 10
+# Of one read from the log. What a stopped subscriber costs is the part of one that its socket did not take.
+READ_BYTES = 512 << 10
 
 
 class Piece(NamedTuple):
@@ -32,7 +34,7 @@ class Piece(NamedTuple):
 class Outlet(Protocol):
     """Where a subscription's bytes go."""
 
-    def deliver(self, data: bytes) -> None:
+    def deliver(self, data: bytes | memoryview) -> None:
         """Write to the peer. May set ``paused`` of the subscription before it returns."""
 
     def fail_delivery(self, error: BaseException) -> None:
@@ -93,8 +95,13 @@ class Delivery:
             return
         subscription.reading = True
         moves, position = subscription.moves, subscription.position
+        kept = self._log.read_kept(position, READ_BYTES)
+        if kept is not None:
+            # In the next turn, so that each has one chunk before any has two.
+            self._loop.call_soon(self._have_read, subscription, moves, kept, None)
+            return
         self._reader.submit(
-            lambda: self._log.read(position, CHUNK_BYTES),
+            lambda: self._log.read(position, READ_BYTES),
             lambda chunk, error: self._have_read(subscription, moves, chunk, error),
         )
 
@@ -150,7 +157,10 @@ class Delivery:
 
 
 def cut(group: Group) -> list[Piece]:
-    """A group's frames in pieces of at most CHUNK_BYTES (a larger frame is a piece by itself)."""
+    """A group's frames in pieces of at most CHUNK_BYTES (a larger frame is a piece by itself).
+
+    Copies, made once for all subscribers: a view that waits for a stuck one would keep the whole group in memory.
+    """
     blob, positions = group.blob, group.positions
     if len(blob) <= CHUNK_BYTES:
         return [Piece(group.next_offset, blob)]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 import msgspec
 
 from broker.producers import Producers, StagedProducer
-from broker.record import MAX_PAYLOAD, MAX_SEQUENCE, NO_PRODUCER, OVERHEAD, record_parts
+from broker.record import MAX_PAYLOAD, MAX_SEQUENCE, NO_PRODUCER, OVERHEAD, fields_template, record_parts
 
 _NOBODY = NO_PRODUCER.encode()
 _NO_STATE = StagedProducer(None)
@@ -25,7 +24,7 @@ class Entry(msgspec.Struct, gc=False):
     sequence: int = 0
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, gc=False, frozen=True):
     """Where the message lies. A duplicate was there before: the offset is its first one, or -1 when long forgotten."""
 
     offset: int
@@ -64,7 +63,8 @@ def build_group(entries: Sequence[Entry], first_offset: int, timestamp_ms: int, 
     parts: list[bytes] = []
     answers, positions = group.answers, group.positions
     offset, position = first_offset, 0
-    name, encoded, state = "", _NOBODY, _NO_STATE
+    anonymous = fields_template(timestamp_ms, _NOBODY)
+    name, template, state = "", anonymous, _NO_STATE
     # The run of ``state`` that is being counted, and the sequence that would make it longer.
     run_offset, run, following = first_offset, 0, _NOTHING
     for entry in entries:
@@ -73,10 +73,10 @@ def build_group(entries: Sequence[Entry], first_offset: int, timestamp_ms: int, 
             raise ValueError(f"a payload of {len(payload)} bytes is not within 1 and {MAX_PAYLOAD}")
         if not producer:
             run, following = _end_run(state, run_offset, run, following), _NOTHING
-            parts += record_parts(offset, timestamp_ms, _NOBODY, offset % (MAX_SEQUENCE + 1), payload)
+            parts += record_parts(anonymous, offset, offset % (MAX_SEQUENCE + 1), payload)
         elif sequence == following and producer == name and sequence <= MAX_SEQUENCE:
             run, following = run + 1, sequence + 1
-            parts += record_parts(offset, timestamp_ms, encoded, sequence, payload)
+            parts += record_parts(template, offset, sequence, payload)
         else:
             run, following = _end_run(state, run_offset, run, following), _NOTHING
             if not 0 <= sequence <= MAX_SEQUENCE:
@@ -85,7 +85,7 @@ def build_group(entries: Sequence[Entry], first_offset: int, timestamp_ms: int, 
                 staged = group.producers.get(producer)
                 if staged is None:
                     staged = group.producers[producer] = known.stage(producer)
-                name, encoded, state = producer, producer.encode(), staged
+                name, template, state = producer, fields_template(timestamp_ms, producer.encode()), staged
             if sequence <= state.last:
                 before = state.find(sequence)
                 if before is not None:
@@ -97,7 +97,7 @@ def build_group(entries: Sequence[Entry], first_offset: int, timestamp_ms: int, 
                 run_offset, run, following = offset, 1, sequence + 1
             else:
                 state.add(sequence, offset)
-            parts += record_parts(offset, timestamp_ms, encoded, sequence, payload)
+            parts += record_parts(template, offset, sequence, payload)
         answers.append(Answer(offset, False))
         positions.append(position)
         position += OVERHEAD + len(payload)

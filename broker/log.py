@@ -63,7 +63,7 @@ class LogConfig:
     fsync: Literal["always", "interval", "never"] = "always"
     # The newest messages that are kept in memory.
     buffer_messages: int = 10_000
-    buffer_bytes: int = 4 * MIB
+    buffer_bytes: int = 8 * MIB
     # The oldest segments go while the log is larger, and when all in them is older; 0: no limit.
     retention_bytes: int = 0
     retention_age_s: float = 0.0
@@ -184,9 +184,9 @@ class Log:
             raise OffsetOutOfRange(f"offset {offset} is not within 0 and {stop}, where the next message will be")
         if offset == stop:
             return Chunk(b"", stop, None)
-        cached = self._tail.read(offset, stop, most)
-        if cached is not None:
-            return Chunk(*cached, None)
+        kept = self.read_kept(offset, most)
+        if kept is not None:
+            return kept
         segments = self._segments
         number = bisect_right(segments, offset, key=lambda segment: segment.base) - 1
         if number < 0:
@@ -202,6 +202,11 @@ class Log:
                 return self.read(offset, most)
             segment.note_gap(offset, stop - 1)
             return Chunk(b"", stop, Gap(offset, stop - 1, "corrupt"))
+
+    def read_kept(self, offset: int, most: int) -> Chunk | None:
+        """As ``read``, but only what is kept in memory; None when the file must be read. Never waits for the disk."""
+        kept = self._tail.read(offset, self.next_offset, most)
+        return None if kept is None else Chunk(*kept, None)
 
     # Appending
 

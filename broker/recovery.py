@@ -159,7 +159,7 @@ class _Scan:
     def _take(self, stretch: Stretch) -> None:
         if stretch.offset > self.next_offset:
             self._segment.note_gap(self.next_offset, stretch.offset - 1)
-        data, positions = stretch.data, frame_starts(stretch.data)
+        data, positions = bytes(stretch.data), frame_starts(stretch.data)
         for offset, position in enumerate(positions, stretch.offset):
             producer = data[position + PRODUCER_START : position + PRODUCER_END]
             timestamp_ms = int(data[position + TIMESTAMP_START : position + TIMESTAMP_END])

@@ -43,7 +43,7 @@ class Chunk(NamedTuple):
     Neither data nor gap: the end of the log.
     """
 
-    data: bytes
+    data: bytes | memoryview
     next_offset: int
     gap: Gap | None
 

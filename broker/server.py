@@ -199,14 +199,15 @@ class BrokerServer:
         response = wire.publish_response
         touched: dict[Session, list[bytes]] = {}
         duplicates = 0
-        for waiting, (offset, duplicate) in zip(batch, answers, strict=True):
+        for waiting, answer in zip(batch, answers, strict=True):
+            duplicate = answer.duplicate
             duplicates += duplicate
             handler = waiting.owner
             handler.in_flight_bytes -= len(waiting.entry.payload)
             made = touched.get(handler)
             if made is None:
                 made = touched[handler] = []
-            made.append(response(offset, waiting.mark, duplicate))
+            made.append(response(answer.offset, waiting.mark, duplicate))
         for handler, made in touched.items():
             handler.in_flight_messages -= len(made)
             handler.connection.answer_publishes(made)

@@ -25,7 +25,10 @@ async def serving(directory: Path, log_config: LogConfig, config: ServerConfig) 
     try:
         server = BrokerServer(log, config)
         await server.start()
-        logger.info("listening on %s:%d, HTTP on %s:%d", config.host, server.port, config.http_host, server.http_port)
+        logger.info(
+            "listening on %(host)s:%(port)d, HTTP on %(http_host)s:%(http_port)d",
+            {"host": config.host, "port": server.port, "http_host": config.http_host, "http_port": server.http_port},
+        )
         try:
             yield server
         finally:
@@ -46,4 +49,4 @@ async def run(directory: Path, log_config: LogConfig, config: ServerConfig, stop
         )
     if server.failed.done():
         raise server.failed.result()
-    logger.info("stopped; the next message gets offset %d", server.log.next_offset)
+    logger.info("stopped; the next message gets offset %(next_offset)d", {"next_offset": server.log.next_offset})

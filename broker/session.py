@@ -25,14 +25,15 @@ from broker.connection import (
 )
 from broker.delivery import Subscription
 from broker.errors import BrokerError, for_code
-from broker.group import Entry
 
 if TYPE_CHECKING:
     from broker.server import BrokerServer
 
 logger = logging.getLogger(__name__)
 
-WRITE_HIGH_WATER = 256 << 10
+# Whatever the socket does not take at once pauses a subscription: what the transport keeps is copied, twice, and the
+# kernel's buffer has enough to send while the log is read on.
+WRITE_HIGH_WATER = 1  # 0 means "always" to the TLS transport
 # Above this many unsent bytes the peer is not reading its answers: nothing more is read from it.
 UNREAD_ANSWERS = 1 << 20
 SEND_BUFFER = 1 << 20
@@ -94,7 +95,7 @@ class Session(asyncio.Protocol):
                 connection.take_publish()
                 self.in_flight_messages += 1
                 self.in_flight_bytes += len(event.payload)
-                add(Entry(event.payload, event.producer, event.sequence), self, event.mark)
+                add(event, self, event.mark)
             else:
                 self._handle(event)
         self._count_partial()
@@ -137,7 +138,7 @@ class Session(asyncio.Protocol):
 
     # a subscription's outlet
 
-    def deliver(self, data: bytes) -> None:
+    def deliver(self, data: bytes | memoryview) -> None:
         """Write whole frames to the subscriber."""
         self.transport.write(data)
 
@@ -243,7 +244,10 @@ class Session(asyncio.Protocol):
         delivery.add(subscription)
         self._hold_delivery(subscription)
         self.connection.respond(wire.response(event.mark, offset=max(position, self.server.log.oldest_offset)))
-        logger.info("%s subscribed as %s from offset %d", self.peer, event.subscriber_id, position)
+        logger.info(
+            "%(peer)s subscribed as %(subscriber_id)s from offset %(offset)d",
+            {"peer": self.peer, "subscriber_id": event.subscriber_id, "offset": position},
+        )
 
     def _start_position(self, event: Subscribe) -> int:
         log = self.server.log

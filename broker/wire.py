@@ -10,13 +10,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from struct import Struct
 from typing import Any
 
 import msgspec
 
 from broker.errors import BrokerError, for_code
+
+try:
+    import simdjson
+except ImportError:  # no build for this Python: it works without, slower
+    _parse_payload: Callable[[bytes], object] | None = None
+else:
+    _parse_payload = simdjson.Parser().parse
 
 PREFIX = 4
 # Smaller pieces of an unfinished frame are gathered into one buffer, so that a peer that sends single bytes costs no
@@ -25,6 +32,7 @@ _SMALL_PIECE = 4096
 _GATHERED = 1 << 16
 MAX_MARK_BYTES = 1024
 
+_CLOSING = ord("}")
 _json = msgspec.json.Encoder()
 _length = Struct(">I").unpack_from
 
@@ -51,15 +59,22 @@ class FrameReader:
         """
         if self.fault is not None:
             return []
+        frames: list[bytes] = []
+        position, skip = 0, self._skip
         if self.held:
-            self._keep(data)
-            if self.held < self._need:
-                return []
-            data = b"".join(self._pieces)
+            missing = self._need - self.held
+            if len(data) < missing:
+                self._keep(data)
+                return frames
+            if self._need == PREFIX:  # not even a length yet
+                data = b"".join((*self._pieces, data))
+            else:
+                # Only this one frame is put together: the rest of what came is large, and copied once, frame by frame.
+                frames.append(b"".join((*self._pieces, memoryview(data)[:missing]))[skip:])
+                position = missing
             self._pieces.clear()
             self.held = 0
-        frames: list[bytes] = []
-        position, end, skip = 0, len(data), self._skip
+        end = len(data)
         self._need = PREFIX
         while end - position >= PREFIX:
             start = position + PREFIX
@@ -100,6 +115,33 @@ def frame(body: bytes) -> bytes:
     return len(body).to_bytes(PREFIX, "big") + body
 
 
+# The frame that publishers of many messages send, as publish_frame writes it. A payload that begins with a byte of three
+# (as a byte order mark does, which the parser below would pass over) is none of these.
+_QUICK = re.compile(
+    rb'\{"type":"publish",(?:"producer":"([0-9a-f]{16})","sequence":(0|[1-9][0-9]{0,11}),)?"payload":(?![\xe0-\xff])'
+)
+# Its parser keeps memory of several times the largest text it saw.
+_QUICK_BYTES = 1 << 18
+
+
+def quick_publish(body: bytes) -> tuple[bytes, int, bytes] | None:
+    """Producer (16 hex digits, or empty), sequence and payload of a publish laid out as most are, when its payload is one
+    JSON text that every reader can read. None is no verdict: ``decode_request`` has it.
+
+    simdjson checks all that is to be checked (syntax, UTF-8, numbers) at 3 GB/s; decode_request takes four times as long.
+    """
+    found = _QUICK.match(body)
+    if found is None or len(body) > _QUICK_BYTES or body[-1] != _CLOSING or _parse_payload is None:
+        return None
+    payload = body[found.end() : -1]
+    try:
+        _parse_payload(payload)
+    except (ValueError, RuntimeError):
+        return None
+    producer, sequence = found.groups()
+    return (producer, int(sequence), payload) if producer else (b"", 0, payload)
+
+
 class Request(msgspec.Struct, gc=False):
     """What a client asks. Fields that a kind of request does not use are ignored, whatever they hold."""
 
@@ -114,8 +156,7 @@ class Request(msgspec.Struct, gc=False):
     client: Any = None
 
 
-# Raises ValueError or RecursionError. Of frames that ``look_plain`` it leaves nothing unchecked.
-decode_plain = msgspec.json.Decoder(Request).decode
+_decode = msgspec.json.Decoder(Request).decode
 _decode_anything = msgspec.json.Decoder().decode
 
 # A number outside the range of a double has an exponent, or 300 digits. The decoder passes over the payload without
@@ -139,25 +180,11 @@ _DIGITS_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _SOME_ZEROS, _MANY_ZEROS = b"0" * (_MANY // _STRIDE), b"0" * _MANY
 
 
-def look_plain(bodies: Sequence[bytes]) -> bool:
-    """Whether there is nothing in these frames that ``decode_request`` would have to look at twice.
-
-    Asked of all frames that came together, since that costs less than asking of each.
-    """
-    together = bodies[0] if len(bodies) == 1 else b"".join(bodies)
-    return together.isascii() and not _may_hold_unreadable_number(together)
-
-
-def decode_request(body: bytes, *, plain: bool = False) -> Request:
+def decode_request(body: bytes) -> Request:
     """The request in a frame. Raises BrokerError bad_frame where it is not one JSON object that every reader can read:
-    malformed, not UTF-8, too deep, or with a number out of the range of a double.
-
-    ``plain`` is what ``look_plain`` said of frames that this one was among.
-    """
+    malformed, not UTF-8, too deep, or with a number out of the range of a double."""
     try:
-        request = decode_plain(body)
-        if plain:
-            return request
+        request = _decode(body)
         if not body.isascii():
             body.decode()  # what the decoder skipped (the payload) it did not check
         if _may_hold_unreadable_number(body):

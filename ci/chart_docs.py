@@ -89,7 +89,7 @@ def make_schema(values: list[Value]) -> dict[str, Any]:
                 "type": "object",
                 "additionalProperties": False,
                 "properties": {
-                    name: {"type": ["string", "number", "boolean"]} for name in sorted(set(BY_NAME) - secrets)
+                    name: {"type": ["string", "number", "boolean", "null"]} for name in sorted(set(BY_NAME) - secrets)
                 },
             }
         },

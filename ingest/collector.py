@@ -163,11 +163,8 @@ class Collector:
             await self.close()
         totals = self.totals
         logger.info(
-            "stopped: %d messages, %d readings stored, %d refused, committed up to offset %d",
-            totals.messages,
-            totals.stored,
-            totals.refused,
-            self.committed,
+            "stopped: %(messages)d messages, %(stored)d readings stored, %(refused)d refused, committed up to offset %(offset)d",
+            {"messages": totals.messages, "stored": totals.stored, "refused": totals.refused, "offset": self.committed},
         )
         return totals
 
@@ -238,7 +235,10 @@ class Collector:
             raise
         self._client = client
         if self._next is None:
-            logger.info("subscribed as %s, reading from offset %d", config.collector_id, first)
+            logger.info(
+                "subscribed as %(collector_id)s, reading from offset %(offset)d",
+                {"collector_id": config.collector_id, "offset": first},
+            )
             if config.start_offset is None:
                 self.committed = first - 1
         self._next = first

@@ -87,7 +87,10 @@ class Intake:
     def take_gap(self, gap: Gap) -> None:
         """Note messages that the broker no longer has."""
         count = gap.last - gap.first + 1
-        logger.warning("messages %d to %d are not in the broker's log any more (%s)", gap.first, gap.last, gap.reason)
+        logger.warning(
+            "messages %(first)d to %(last)d are not in the broker's log any more (%(reason)s)",
+            {"first": gap.first, "last": gap.last, "reason": gap.reason},
+        )
         self._begin(gap.last).refused[LOST_MESSAGE] += count
 
     def _begin(self, offset: int) -> Pending:

@@ -136,7 +136,10 @@ class LiveStreamer:
         """
         config = self._config
         try:
-            logger.info("streaming %s to %s as %s", self._source.name, config.broker, config.instance_id)
+            logger.info(
+                "streaming %(source)s to %(broker)s as %(instance_id)s",
+                {"source": self._source.name, "broker": config.broker, "instance_id": config.instance_id},
+            )
             deadline = drain_deadline(
                 self._stop,
                 DRAIN_SECONDS,

@@ -36,13 +36,19 @@ class Outage:
             self._since = time.monotonic()
         if kind != self._kind:
             self._kind = kind
-            logger.warning("%s: %s: waiting, and going on when it is back", self.partner, self._text)
+            logger.warning(
+                "%(partner)s: %(trouble)s: waiting, and going on when it is back",
+                {"partner": self.partner, "trouble": self._text},
+            )
 
     def end(self) -> None:
         """Say that the partner is back, if it was away."""
         if self._kind:
             self._kind = ""
-            logger.info("%s is back after %s", self.partner, spell_duration(time.monotonic() - self._since))
+            logger.info(
+                "%(partner)s is back after %(duration)s",
+                {"partner": self.partner, "duration": spell_duration(time.monotonic() - self._since)},
+            )
 
 
 def one_line(error: BaseException) -> str:

@@ -122,7 +122,7 @@ class Spool:
             chunk = self._log.read(number, READ_BYTES)
             if chunk.gap is not None:
                 logger.error("batches %d to %d of the spool cannot be read (%s)", *chunk.gap)
-            found = _batches(chunk.data)
+            found = _batches(bytes(chunk.data))
             if found:
                 return found, chunk.next_offset
             number = chunk.next_offset

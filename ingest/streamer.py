@@ -169,7 +169,10 @@ class Streamer:
     async def run(self) -> StreamTotals:
         """Stream, and keep or clear the position at the end."""
         config = self._config
-        logger.info("streaming %s to %s as %s", config.csv_path, config.broker, config.instance_id)
+        logger.info(
+            "streaming %(source)s to %(broker)s as %(instance_id)s",
+            {"source": config.csv_path, "broker": config.broker, "instance_id": config.instance_id},
+        )
         await self._begin()
         self._began, self._start_position = time.monotonic(), self._source.position
         self._report.refresh = self._refresh
@@ -232,10 +235,8 @@ class Streamer:
             self._source.inode,
         )
         logger.info(
-            "%s: %d readings in %d batches sent and answered",
-            "done" if done else "stopped",
-            totals.readings,
-            totals.batches,
+            "%(state)s: %(readings)d readings in %(batches)d batches sent and answered",
+            {"state": "done" if done else "stopped", "readings": totals.readings, "batches": totals.batches},
         )
         if totals.refused:
             reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(totals.refused.items()))

@@ -159,7 +159,7 @@ class GPUAdmin(RemovableAdmin):
         prefix, _, rest = gpu.uuid.partition("-")
         short = f"{prefix}-{rest.split('-')[0]}" if rest else gpu.uuid
         return format_html(
-            '<span title="{}" style="white-space: nowrap">{}</span>',
+            '<span title="{}" class="nowrap">{}</span>',
             gpu.id,
             f"{short}:{gpu.mig_id}" if gpu.mig_id else short,
         )

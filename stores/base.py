@@ -239,15 +239,16 @@ class WriteResult:
 class StoreStats:
     """What a store holds. Times are nanoseconds since 1970 UTC, None when it is empty; ``bytes`` is its size on disk or in memory.
 
-    A series is one metric of one GPU. Shares count under ``shares`` alone.
+    A series is one metric of one GPU. Shares count under ``shares`` alone. Counts are None while a large store counts
+    for the first time.
     """
 
-    readings: int
-    series: int
+    readings: int | None
+    series: int | None
     oldest_ns: int | None
     newest_ns: int | None
     bytes: int
-    shares: int = 0
+    shares: int | None = 0
 
 
 class Store(Protocol):

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import threading
-import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from readings.model import Point, PointBlock
 from readings.times import format_time
@@ -25,26 +23,15 @@ from stores.base import (
     WriteResult,
 )
 from stores.influx_client import PING_MS, InfluxConfig, InfluxConnection, InfluxRefused, NoSuchBucket
+from stores.influx_counts import Counter
 from stores.influx_lines import FIRST_NS, GPU, LAST_NS, RESERVED, SHARE, Lines, Unwritable
 from stores.influx_moves import Moves
-from stores.influx_reader import Density, Reader, stats
-from stores.influx_series import SeriesReader
+from stores.influx_reader import Density, Reader
 from stores.influx_setup import check_config, prepare
 from stores.influx_writer import Sender
 from stores.storable import split_storable
 
-# An answer that took long is good for this many times as long: counting a large bucket must not be all its server does.
-_STATS_KEPT = 20.0
-_STATS_AT_ONCE = 0.1
 _SIZES = ("storage_shard_disk_size{", "storage_cache_inuse_bytes{", "storage_wal_size{")
-
-
-class _KeptStats(NamedTuple):
-    """An answer, and until when and with which of our own writes it is good."""
-
-    until: float
-    writes: int
-    answer: StoreStats
 
 
 class InfluxStore:
@@ -63,7 +50,6 @@ class InfluxStore:
         self._connection = InfluxConnection(config)
         self._closed = False
         self._is_prepared = False
-        self._stats: _KeptStats | None = None
         self._writes = 0
         self._density = Density()
         self._forget()
@@ -106,6 +92,8 @@ class InfluxStore:
 
     def series(self, query: SeriesQuery) -> list[GroupSeries]:
         """The groups that have readings in the range."""
+        from stores.influx_series import SeriesReader  # numpy: a collector needs none
+
         with self._asking():
             return SeriesReader(self._connection, query).answer()
 
@@ -115,16 +103,19 @@ class InfluxStore:
             return Reader(self._connection).metric_names(gpu)
 
     def stats(self) -> StoreStats:
-        """What it holds; ``bytes`` as the server tells of its disk (0 if it does not). May be some seconds old when it is large."""
+        """What it holds; ``bytes`` as the server tells of its disk (0 if it does not). The counts may be some seconds old, or not
+        be there yet, when it is large."""
         with self._asking():
-            kept, writes = self._stats, self._writes
-            now = time.monotonic()
-            if kept is not None and now < kept.until and writes == kept.writes:
-                return kept.answer
-            answer = stats(self._connection, bucket_bytes(self._connection, self._bucket_id()))
-            took = time.monotonic() - now
-            self._stats = _KeptStats(now + took * _STATS_KEPT, writes, answer) if took > _STATS_AT_ONCE else None
-            return answer
+            counts = self._counter.counts(self._writes)
+            reader = Reader(self._connection)
+            return StoreStats(
+                readings=None if counts is None else counts.readings,
+                series=None if counts is None else counts.series,
+                oldest_ns=reader.edge_ns(newest=False),
+                newest_ns=reader.edge_ns(newest=True),
+                bytes=bucket_bytes(self._connection, self._bucket_id()),
+                shares=None if counts is None else counts.shares,
+            )
 
     def apply_retention(self, oldest_ns: int) -> int:
         """Drop what is older now. The bucket's own retention does so by itself: no service needs to call this."""
@@ -203,6 +194,7 @@ class InfluxStore:
         self._lines = Lines()
         self._moves = Moves(self._connection, self._lines)
         self._sender = Sender(self._connection, self._lines)
+        self._counter = Counter(self._connection)
 
 
 def split_writable(blocks: Sequence[PointBlock]) -> tuple[list[PointBlock], list[RefusedReading]]:

@@ -113,11 +113,19 @@ class InfluxConnection:
 
     def query(self, statement: str, params: Mapping[str, str | int | float]) -> list[Series]:
         """Ask in InfluxQL; times are nanoseconds."""
-        form = self._question(statement, params)
+        (series,) = self.query_each((statement,), params)
+        return series
+
+    def query_each(self, statements: Sequence[str], params: Mapping[str, str | int | float]) -> list[list[Series]]:
+        """Ask several statements in one request, which share their params; an answer for each."""
+        form = self._question("; ".join(statements), params)
         with self._meant():
             reply = self._questions.ask("/query", form, _MSGPACK, QUERY_MS / 1000)
         self._check(reply)
-        return self._series(reply.body, reply.headers.get("Content-Type", ""))
+        answers = self._answers(reply.body, reply.headers.get("Content-Type", ""))
+        if len(answers) != len(statements):
+            raise StoreUnavailable(f"{self.name}: {len(answers)} answers to {len(statements)} questions")
+        return answers
 
     def stream(self, statement: str, params: Mapping[str, str | int | float], points: int) -> Iterator[Series]:
         """Ask in InfluxQL and take the answer in parts of so many points, as the server reads them."""
@@ -128,7 +136,8 @@ class InfluxConnection:
         ):
             self._check(reply)
             for line in _lines(parts):
-                yield from self._series(line)
+                for series in self._answers(line):
+                    yield from series
 
     def _question(self, statement: str, params: Mapping[str, str | int | float]) -> dict[str, str]:
         return {
@@ -139,17 +148,14 @@ class InfluxConnection:
             "epoch": "ns",
         }
 
-    def _series(self, data: bytes, kind: str = "") -> list[Series]:
+    def _answers(self, data: bytes, kind: str = "") -> list[list[Series]]:
         try:
             answer = _decode_packed(data) if kind == _MSGPACK else _decode_answer(data)
         except msgspec.DecodeError as error:
             raise StoreUnavailable(f"{self.name}: an answer that cannot be read: {error}") from error
-        series: list[Series] = []
-        for result in answer.results:
-            self._check_query(result.error)
-            series += result.series
-        self._check_query(answer.error)
-        return series
+        for text in (answer.error, *(result.error for result in answer.results)):
+            self._check_query(text)
+        return [result.series for result in answer.results]
 
     @contextmanager
     def _meant(self) -> Iterator[None]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from stores.base import ReadingsQuery
-from stores.influx_lines import FIRST_NS, LAST_NS, RESERVED, STRING_FIELDS, SUPERSEDED, TAGS, encode_name
+from stores.influx_lines import FIRST_NS, GPU, LAST_NS, RESERVED, STRING_FIELDS, SUPERSEDED, TAGS, encode_name
 
 # No reading is lower, and a point without one compares as false.
 _LOWEST = -1.7976931348623157e308
@@ -75,6 +75,10 @@ class Conditions:
     def copy(self) -> Conditions:
         """The same conditions, to which others can be added."""
         return Conditions(dict(self.params), self.impossible, list(self._parts))
+
+    def branch(self) -> Conditions:
+        """The same conditions, to which others can be added, for a statement that goes with this one's and shares its params."""
+        return Conditions(self.params, self.impossible, list(self._parts))
 
     def where(self) -> str:
         """The clause, with its keyword; nothing when there is no condition."""
@@ -166,6 +170,38 @@ def select_each(
     """A function of each of these fields, one column each in their order after the time, in groups by tags."""
     columns = ", ".join(f"{function}({quote_identifier(field)})" for field in fields)
     return f"SELECT {columns} FROM {quote_identifier(measurement)}{conditions.where()}{_group_by(by)}"  # noqa: S608
+
+
+def select_aggregate(
+    function: str,
+    measurement: str,
+    field: str,
+    conditions: Conditions,
+    *,
+    by: Sequence[str],
+    every_ns: int | None = None,
+    percent: int | None = None,
+) -> str:
+    """A function of a field in windows (without ``every_ns`` in one) and in groups by tags; of what has no point there is no row."""
+    arguments = quote_identifier(field) if percent is None else f"{quote_identifier(field)}, {int(percent)}"
+    windows = [] if every_ns is None else [f"time({int(every_ns)}ns)"]
+    groups = ", ".join([*windows, *map(quote_identifier, by)])
+    grouped = f" GROUP BY {groups}" if groups else ""
+    fill = " fill(none)" if windows else ""
+    return f"SELECT {function}({arguments}) FROM {quote_identifier(measurement)}{conditions.where()}{grouped}{fill}"  # noqa: S608
+
+
+def count_superseded(conditions: Conditions) -> str:
+    """How many points of GPUs are told of elsewhere."""
+    marked = conditions.copy()
+    marked.is_superseded()
+    return select_each("count", GPU, (SUPERSEDED,), marked)
+
+
+def show_tag_values(measurement: str, tags: Sequence[str]) -> str:
+    """The values of some tags."""
+    keys = ", ".join(map(quote_identifier, tags))
+    return f"SHOW TAG VALUES FROM {quote_identifier(measurement)} WITH KEY IN ({keys})"
 
 
 def select_fields(measurement: str, fields: Sequence[str], conditions: Conditions, *, by: Sequence[str]) -> str:

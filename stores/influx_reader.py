@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from readings.times import SECOND
-from stores.base import Portion, ReadingsQuery, StoreStats
+from stores.base import Portion, ReadingsQuery
 from stores.influx_client import InfluxConnection, Series
-from stores.influx_lines import GPU, SHARE, SUPERSEDED, decode_name
+from stores.influx_lines import GPU, SUPERSEDED, decode_name
 from stores.influx_points import DESCRIBED, Points
 from stores.influx_query import Conditions, Params, conditions_of, select_each, select_edge, select_points, show_fields
 from stores.portions import ROWS_AT_ONCE, bounded, joined
@@ -199,20 +199,6 @@ class Reader:
 
     def _query(self, statement: str, params: Params) -> list[Series]:
         return self._connection.query(statement, params)
-
-
-def stats(connection: InfluxConnection, size: int) -> StoreStats:
-    """What the bucket holds; ``size`` in bytes is found elsewhere."""
-    reader = Reader(connection)
-    counts = reader.counts()
-    return StoreStats(
-        readings=sum(counts.values()),
-        series=len(counts),
-        oldest_ns=reader.edge_ns(newest=False),
-        newest_ns=reader.edge_ns(newest=True),
-        bytes=size,
-        shares=sum(Reader(connection, SHARE).counts().values()),
-    )
 
 
 def _from_cursor(query: ReadingsQuery) -> tuple[int | None, int | None]:

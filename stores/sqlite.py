@@ -29,7 +29,6 @@ from stores.sqlite_connections import ReaderPool, abandon, describe, open_file, 
 from stores.sqlite_reader import Names, Reader
 from stores.sqlite_retention import BEGINNING, Key, drop_chunk, tidy
 from stores.sqlite_schema import Tables
-from stores.sqlite_series import SeriesReader
 from stores.sqlite_stream import stream
 from stores.sqlite_writer import Unstorable, Writer
 from stores.storable import split_storable
@@ -87,6 +86,8 @@ class SqliteStore:
 
     def series(self, query: SeriesQuery) -> list[GroupSeries]:
         """The groups that have readings in the range."""
+        from stores.sqlite_series import SeriesReader  # numpy: a collector needs none
+
         with self._reading() as connection:
             return SeriesReader(connection, self._names, query).answer()
 

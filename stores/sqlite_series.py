@@ -13,10 +13,14 @@ from stores.columns import Columns, Source, columns_of, joined
 from stores.grid import Grid
 from stores.sqlite_reader import Names, Piece, Reader, Scope, encodable
 from stores.sqlite_schema import MINUTE_NS, Tables
-from stores.windows import Gatherer, windows_at_once
+from stores.windows import FROM_CELLS, Cells, Gatherer, check_readings, windows_at_once
 
 _ROWS_AT_ONCE = 50_000
 _READINGS = "SELECT r.identity, r.time, r.value {from}"
+# Whole numbers are divided towards 0, which is down from 1970 on.
+_CELLS = """
+SELECT r.time / :every - :first, r.identity, count(*), total(r.value), {extreme}(r.value) {from} GROUP BY 1, 2
+"""
 _HELD = "SELECT total(readings) FROM {p}minute WHERE minute BETWEEN ? AND ?"
 _IDS_OF_BOARDS = """
 SELECT DISTINCT gpu FROM identity
@@ -35,15 +39,19 @@ class SeriesReader:
 
     def answer(self) -> list[GroupSeries]:
         """The groups that have readings in the range."""
-        wanted = self._wanted()
+        wanted, query = self._wanted(), self._query
         if wanted is not None:
             readings = self._scope(Tables.READINGS, wanted)
-            shares = None if self._query.occupancies is None else self._scope(Tables.SHARES, wanted)
+            shares = None if query.occupancies is None else self._scope(Tables.SHARES, wanted)
+            in_cells = query.aggregate in FROM_CELLS and query.occupancies is None and query.start_ns >= 0
             for slab in self._gatherer.grid.slabs(self._windows_at_once(readings)):
+                if in_cells:
+                    self._add_cells(readings, slab)
+                    continue
                 self._gatherer.add(
                     slab,
                     self._columns(Tables.READINGS, readings, slab),
-                    None if self._query.occupancies is None else self._columns(Tables.SHARES, shares, slab),
+                    None if query.occupancies is None else self._columns(Tables.SHARES, shares, slab),
                 )
         return self._gatherer.answer()
 
@@ -80,22 +88,54 @@ class SeriesReader:
         ).fetchone()[0]
         return windows_at_once(grid, held * scope.share_of_readings, len(scope.series or ()))
 
+    def _add_cells(self, scope: Scope | None, slab: Grid) -> None:
+        """Let SQLite count and add up."""
+        inside = _within(scope, slab)
+        if inside is None:
+            return
+        scope, piece = inside
+        statement = _CELLS.replace("{extreme}", "min" if self._query.aggregate == "min" else "max")
+        reader = Reader(self._connection, self._names, Tables.READINGS)
+        rows = reader.ask(
+            statement, scope, piece, every=slab.every_ns, first=slab.origin_ns // slab.every_ns
+        ).fetchall()
+        if not rows:
+            return
+        windows, identities, *figures = (np.array(column) for column in zip(*rows, strict=True))
+        known, places = np.unique(identities, return_inverse=True)
+        cells = [np.full((slab.count, len(known)), empty) for empty in (0.0, 0.0, np.nan)]
+        for cell, column in zip(cells, figures, strict=True):
+            cell[windows, places] = column
+        self._gatherer.add_cells(slab, self._sources(Tables.READINGS, known.tolist()), Cells(*cells))
+
     def _columns(self, tables: Tables, scope: Scope | None, slab: Grid) -> Columns:
-        if scope is not None:
-            scope = replace(scope, start=max(scope.start, slab.start_ns), end=min(scope.end, slab.end_ns))
-        if scope is None or scope.start >= scope.end:
+        inside = _within(scope, slab)
+        if inside is None:
             return columns_of((), ())
-        piece = Piece(scope.start // MINUTE_NS, (scope.end - 1) // MINUTE_NS, 0)
-        rows = Reader(self._connection, self._names, tables).ask(_READINGS, scope, piece)
-        parts = []
+        rows = Reader(self._connection, self._names, tables).ask(_READINGS, *inside)
+        parts, count = [], 0
         while some := rows.fetchmany(_ROWS_AT_ONCE):
             parts.append(columns_of((), some))
+            check_readings(count := count + len(some))
         found = joined(parts)
         identities, places = np.unique(found.places, return_inverse=True)
-        known = self._names.identities(self._connection, set(identities.tolist()))
+        return found._replace(sources=self._sources(tables, identities.tolist()), places=places)
+
+    def _sources(self, tables: Tables, identities: list[int]) -> list[Source]:
+        known = self._names.identities(self._connection, set(identities))
         sources = []
-        for identity in identities.tolist():
+        for identity in identities:
             uuid, mig_id, _, _, model, host, container, pod, namespace = known[identity]
             holder = (namespace, pod, container) if tables is Tables.SHARES else None
             sources.append(Source(uuid, mig_id, host, model, holder))
-        return found._replace(sources=sources, places=places)
+        return sources
+
+
+def _within(scope: Scope | None, slab: Grid) -> tuple[Scope, Piece] | None:
+    """The part of a scope that a slab is about, and its minutes; None where there is none."""
+    if scope is None:
+        return None
+    scope = replace(scope, start=max(scope.start, slab.start_ns), end=min(scope.end, slab.end_ns))
+    if scope.start >= scope.end:
+        return None
+    return scope, Piece(scope.start // MINUTE_NS, (scope.end - 1) // MINUTE_NS, 0)

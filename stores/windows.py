@@ -6,7 +6,9 @@ itself (``add_cells``). Nothing of a slab is kept but its groups' values, so mem
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,9 +22,14 @@ from stores.tenancy import Holder, tenancies
 
 # The most values (groups times windows) that are gathered before the largest groups are chosen.
 MOST_VALUES = 10_000_000
+# The most readings that are taken at once, where a single window has so many.
+MOST_READINGS = 10_000_000
+LONGEST_SECONDS = 60.0
 PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
 # What can be worked out of each source's count and mean (and largest or smallest value) in a window.
 FROM_CELLS = frozenset({"mean", "sum", "count", "max", "min"})
+# What adding up makes inexact.
+WORKED_OUT = frozenset({"mean", "sum", "increase"})
 _VALUES_HELD = 1_000_000
 
 _READINGS_AT_ONCE = 1_000_000
@@ -37,12 +44,29 @@ def windows_at_once(grid: Grid, readings: float, sources: int) -> int:
     return max(1, int(min(by_readings, _CELLS_AT_ONCE / max(sources, 1), grid.count)))
 
 
+def check_readings(count: int) -> None:
+    """Raise TooMuch for more readings than should be in memory at once."""
+    if count > MOST_READINGS:
+        raise TooMuch(
+            f"a window holds more than {MOST_READINGS:,} readings that have to be looked at together: ask for shorter windows or"
+            " fewer GPUs"
+        )
+
+
 class Cells(NamedTuple):
     """Of each window (row) and member (column): how many readings, their sum, and their largest or smallest value."""
 
     counts: Floats
     totals: Floats
     extremes: Floats
+
+
+class Held(NamedTuple):
+    """Cells of GPUs that one holder had in all of their windows: a source and a holder for each column."""
+
+    sources: Sequence[Source]
+    holders: Sequence[Holder]
+    cells: Cells
 
 
 class _Found(NamedTuple):
@@ -119,25 +143,36 @@ class Gatherer:
         self.grid = Grid(query.start_ns, query.end_ns, query.every_ns)
         self._combination = how_parts_combine(query.metric_name)
         self._members = _Members(query)
-        self._tenancies = None if query.occupancies is None else tenancies(query.occupancies)
+        self.tenancies = tenancies(query.occupancies or ())
         self._values: dict[int, Floats] = {}
         self._whole: Cells | None = None
         self._ranks = _Ranks(query.aggregate)
+        self._given: dict[int, float] = {}
         self._series: dict[tuple[str, ...], int] = {}
         self._before: dict[int, float] = {}
+        self._until = time.monotonic() + LONGEST_SECONDS
 
-    def add(self, slab: Grid, readings: Columns, shares: Columns | None = None) -> None:
-        """Take all readings of a slab, and where the query has occupancies, all shares. Slabs come in order of time."""
+    def add(self, slab: Grid, readings: Columns, shares: Columns | None = None, held: Held | None = None) -> None:
+        """Take all readings of a slab, and where the query has occupancies, all shares. Slabs come in order of time.
+
+        ``held`` may stand for the readings of some GPUs where the aggregate is one of FROM_CELLS.
+        """
         if self.query.aggregate == "increase":
             readings, shares = self._increases(readings), None if shares is None else self._increases(shares)
         found = self._found(readings) if shares is None else self._attributed(readings, shares)
+        columns = [] if held is None else [self._members.number(*each) for each in zip(held[0], held[1], strict=True)]
         windows, members = slab.count, len(self._members)
-        if not len(found.members):
+        if not members or not (len(found.members) or columns):
             return
         rows = found.times // slab.every_ns - slab.origin_ns // slab.every_ns
         cells = self._cells(rows * members + found.members, found.values, (windows, members))
         aggregate = self.query.aggregate
         if aggregate in FROM_CELLS or aggregate == "increase":
+            if held is not None:
+                asked = np.array(columns, dtype=np.int64) >= 0
+                self._merge(
+                    cells, np.array(columns, dtype=np.int64)[asked], Cells(*(each[:, asked] for each in held.cells))
+                )
             self._take(slab, cells)
             return
         kept = self._kept(cells)
@@ -158,23 +193,39 @@ class Gatherer:
         """Take what a slab's windows (rows) hold of each source (columns)."""
         numbers = np.array([self._members.number(source, None) for source in sources], dtype=np.int64)
         shape = (slab.count, len(self._members))
-        counts, totals, extremes = np.zeros(shape), np.zeros(shape), np.full(shape, np.nan)
-        # A GPU that moved is several sources, and may be one member.
-        np.add.at(counts.T, numbers, cells.counts.T)
-        np.add.at(totals.T, numbers, cells.totals.T)
-        self._extreme().at(extremes.T, numbers, cells.extremes.T)
-        self._take(slab, Cells(counts, totals, extremes))
+        whole = Cells(np.zeros(shape), np.zeros(shape), np.full(shape, np.nan))
+        self._merge(whole, numbers, cells)
+        self._take(slab, whole)
+
+    def add_groups(self, slab: Grid, told: Mapping[tuple[str, ...], Floats]) -> None:
+        """Take the finished aggregate of each group in a slab's windows; NaN where there is no reading."""
+        numbers = [self._members.groups.setdefault(group, len(self._members.groups)) for group in told]
+        values = np.full((slab.count, len(self._members.groups)), np.nan)
+        for number, column in zip(numbers, told.values(), strict=True):
+            values[:, number] = rounded(column) if self.query.aggregate in WORKED_OUT else column
+        self._keep(slab, values)
+
+    def rank_groups(self, ranks: Mapping[tuple[str, ...], float]) -> None:
+        """Take the aggregate of each group over the whole range, where ``add_groups`` was given no more than windows."""
+        self._given = {self._members.groups[group]: rank for group, rank in ranks.items()}
 
     def answer(self) -> list[GroupSeries]:
         """The groups. Raises TooMuch."""
         names = {number: group for group, number in self._members.groups.items() if number in self._values}
         order = sorted(names, key=names.__getitem__)
         if self.query.top is not None:
-            whole = self._whole
-            ranks = self._ranks.values() if whole is None else self._of_groups(_widened(whole, len(self._members)))[0]
+            ranks = self._over_the_range()
             order = sorted(order, key=lambda number: -ranks[number])[: self.query.top]
         self._check_groups(len(order))
         return [GroupSeries(names[number], _as_list(self._values[number])) for number in order]
+
+    def _over_the_range(self) -> Mapping[int, float]:
+        """The aggregate of each group over the whole range."""
+        if self._given:
+            return self._given
+        if self._whole is None:
+            return dict(enumerate(self._ranks.values().tolist()))
+        return dict(enumerate(self._of_groups(_widened(self._whole, len(self._members)))[0].tolist()))
 
     # From readings to members.
 
@@ -187,7 +238,7 @@ class Gatherer:
         shared_at: dict[str, list[Ints]] = defaultdict(list)
         for place, rows in _by_place(shares):
             shared_at[shares.sources[place].gpu].append(shares.times[rows])
-        known = self._tenancies or {}
+        known = self.tenancies
         of_shares = np.array(
             [self._members.number(each, each.holder) if each.gpu in known else -1 for each in shares.sources],
             dtype=np.int64,
@@ -252,6 +303,12 @@ class Gatherer:
         totals: Floats = np.bincount(keys, weights=values, minlength=size).astype(np.float64)
         return Cells(counts.reshape(shape), totals.reshape(shape), extremes.reshape(shape))
 
+    def _merge(self, into: Cells, members: Ints, cells: Cells) -> None:
+        """Add columns to members. A GPU that moved is several sources, and may be one member."""
+        np.add.at(into.counts.T, members, cells.counts.T)
+        np.add.at(into.totals.T, members, cells.totals.T)
+        self._extreme().at(into.extremes.T, members, cells.extremes.T)
+
     def _take(self, slab: Grid, cells: Cells) -> None:
         self._keep(slab, self._of_groups(cells))
         if self.query.top is not None:
@@ -305,7 +362,7 @@ class Gatherer:
                 np.add.at(told, groups, totals.T)
                 told = rounded(told)
             case "sum":
-                np.add.at(told, np.array(self._members.group_of_board), self._of_boards(counts, totals))
+                np.add.at(told, np.array(self._members.group_of_board, dtype=np.int64), self._of_boards(counts, totals))
                 told = rounded(told)
             case _:
                 told = np.full(shape, np.nan)
@@ -315,7 +372,7 @@ class Gatherer:
 
     def _of_boards(self, counts: Floats, totals: Floats) -> Floats:
         """The mean of each board (row) in each window (column), 0 where it has no reading."""
-        boards = np.array(self._members.board_of)
+        boards = np.array(self._members.board_of, dtype=np.int64)
         means = (totals / np.maximum(counts, 1)).T
         told = np.zeros((len(self._members.group_of_board), len(counts)))
         np.add.at(told, boards, means)
@@ -329,6 +386,10 @@ class Gatherer:
         return np.array(self._members.group_of_board, dtype=np.int64)[np.array(self._members.board_of, dtype=np.int64)]
 
     def _keep(self, slab: Grid, told: Floats) -> None:
+        if time.monotonic() > self._until:
+            raise TooMuch(
+                f"the answer takes longer than {LONGEST_SECONDS:g} s: ask for a shorter range, fewer GPUs or another aggregate"
+            )
         place, windows = self.grid.place_of(slab), len(told)
         for number in np.flatnonzero(~np.isnan(told).all(axis=0)).tolist():
             values = self._values.get(number)

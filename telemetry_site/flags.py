@@ -13,13 +13,15 @@ from typing import Any, NoReturn
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from telemetry_site.options import BY_NAME, options_for
+from telemetry_site.options import BY_NAME, VERBOSITY, options_for
 
 
 def add_flags(parser: argparse.ArgumentParser, command: str) -> None:
     """Give a parser one flag for each setting that the command takes. A yes-or-no flag may stand without a value."""
     parser.allow_abbrev = False  # an abbreviation would be understood here and not in the first pass below
     for option in options_for(command):
+        if option is VERBOSITY:
+            continue  # Django gives this flag to every command
         is_switch = option.default in {"true", "false"}
         shown = "none" if not option.default else option.default
         parser.add_argument(
@@ -37,6 +39,7 @@ def move_flags_to_environment(argv: Sequence[str], environ: MutableMapping[str, 
     if len(argv) < 2 or not options_for(argv[1]):
         return
     parser = _QuietParser(add_help=False)
+    parser.add_argument("-v", VERBOSITY.flag, dest=VERBOSITY.name)
     add_flags(parser, argv[1])
     try:
         known, _ = parser.parse_known_args(list(argv[2:]))

@@ -60,6 +60,20 @@ DATABASE_URL = Option(
 SECRET_KEY = Option(
     "SECRET_KEY", "", text, "Django's signing key; unset: made once and kept under STATE_DIR", (SITE,), secret=True
 )
+LOG_FORMAT = Option(
+    "LOG_FORMAT",
+    "human",
+    one_of("human", "json"),
+    "how to log: lines for people (human), or one JSON object a line (json)",
+    (SITE,),
+)
+VERBOSITY = Option(
+    "VERBOSITY",
+    "1",
+    whole_number(0, 3),
+    "how much to log: warnings and errors (0), what changes (1), each step (2), all that libraries tell (3)",
+    (SITE,),
+)
 DEBUG = Option("DEBUG", "false", boolean, "Django's debug pages; never on where others can reach it", (SITE,))
 ALLOWED_HOSTS = Option(
     "ALLOWED_HOSTS",
@@ -75,7 +89,7 @@ BUFFER_SIZE = Option(
     "BUFFER_SIZE",
     "10000",
     whole_number(0, 1_000_000),
-    "how many of the newest messages are kept ready in memory (4 MiB at most)",
+    "how many of the newest messages are kept ready in memory (8 MiB at most)",
     (BROKER,),
 )
 FSYNC = Option(

@@ -11,6 +11,7 @@ from telemetry_site import options
 from telemetry_site.commands import apps_for
 from telemetry_site.database import database_config
 from telemetry_site.env import Address, SettingError
+from telemetry_site.logs import log_config, process_ids
 from telemetry_site.secret_key import load_or_make_secret_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -107,6 +108,7 @@ if "django.contrib.admin" in INSTALLED_APPS:
     django_stubs_ext.monkeypatch()
 
 MIDDLEWARE = [
+    "telemetry_site.request_ids.RequestIdMiddleware",
     "api.middleware.ProbeMiddleware",
     "api.headers.HeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
@@ -123,8 +125,8 @@ if CORS_ALLOWED_ORIGINS:
     # Before whatever answers by itself, so that a refusal can be read by the page that asked, too.
     MIDDLEWARE.insert(2, "corsheaders.middleware.CorsMiddleware")
 CORS_ALLOW_METHODS = ("GET", "HEAD", "OPTIONS")
-CORS_ALLOW_HEADERS = ("accept", "authorization")
-CORS_EXPOSE_HEADERS = ("Retry-After",)
+CORS_ALLOW_HEADERS = ("accept", "authorization", "x-request-id")
+CORS_EXPOSE_HEADERS = ("Retry-After", "X-Request-ID")
 CORS_URLS_REGEX = r"^/api/"
 
 LOGIN_URL = "login"
@@ -256,16 +258,6 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
 }
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"human": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "human"}},
-    "root": {"handlers": ["stderr"], "level": "INFO"},
-    "loggers": {
-        "django": {"handlers": [], "level": "INFO"},
-        # What a client did wrong is told to the client; the log is for what is wrong here.
-        "django.request": {"level": "ERROR"},
-        "django.security.DisallowedHost": {"level": "CRITICAL"},
-    },
-}
+LOG_FORMAT = options.LOG_FORMAT.read()
+VERBOSITY = options.VERBOSITY.read()
+LOGGING = log_config(LOG_FORMAT, VERBOSITY, process_ids(sys.argv, COLLECTOR_ID, INSTANCE_ID))

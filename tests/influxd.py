@@ -74,7 +74,7 @@ class Influxd:
                 "password": "operator-password",
                 "org": ORG,
                 "bucket": "first",
-                "token": TOKEN,
+                "token": self.token,
             }
             self.ask("POST", "/api/v2/setup", body)
 

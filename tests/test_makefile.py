@@ -30,6 +30,7 @@ TARGETS = [
     "vet",
     "check",
     "influxd",
+    "schemathesis",
     "helm",
     "kubernetes",
     "chart-docs",

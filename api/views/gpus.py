@@ -22,7 +22,7 @@ HOSTNAME = several("hostname", "only GPUs in this host")
 MODEL = several("model", "only GPUs of this model, by its full name")
 NAMESPACE = several("namespace", "only GPUs that this namespace has now")
 POD = several("pod", "only GPUs that this pod has now")
-CURSOR = cursor_of(parse_place)
+CURSOR = cursor_of("gpus", parse_place)
 STATE = Parameter(
     name="state",
     help="only GPUs that report, or only those whose last reading is STALE_AFTER older than the fleet's newest",
@@ -68,15 +68,12 @@ class GpuListView(ApiView):
         )
         found = find()
         size = values["page_size"] or settings.MAX_PAGE_SIZE
-        count = found.count()
         start = ((page or 1) - 1) * size
         # One more than the page has, to know whether there are more.
-        rows = (
-            gpu_rows(find(after=cursor)[start : start + size + 1] if cursor else found[start : start + size + 1])
-            if start < count
-            else []
-        )
+        rows = gpu_rows((find(after=cursor) if cursor else found)[start : start + size + 1])
         more, rows = len(rows) > size, rows[:size]
+        is_all = start == 0 and cursor is None and not more
+        count = len(rows) if is_all else found.count()
         following = encode_place(rows[-1].place) if more else None
         return Response(
             {

@@ -20,7 +20,7 @@ from inventory.models import Host
 from inventory.queries import gpu_rows, gpus_for_list, stale_before
 from inventory.summaries import HostSummary, host_summaries
 
-CURSOR = cursor_of(parse_name)
+CURSOR = cursor_of("hosts", parse_name)
 HOST_IN_PATH = {"name": "the host's name"}
 _MAX_NAME_LENGTH = 255
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import get_args
 
+from django.http import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -12,7 +13,8 @@ from api.errors import BadRequest
 from api.params import TIME_SCHEMA, Parameter, boolean, duration_ns, one_of, several, whole_number
 from api.serializers import SeriesSerializer
 from api.times import time_ns
-from api.views.base import ApiView
+from api.views.export import CSV_SAFE, ExportView
+from api.window_rows import Windows
 from api.windows import MOST_GROUPS, check_windows, choose_step, series_answer, series_query
 from readings.catalogue import canonical_name, info
 from readings.times import SECOND
@@ -82,7 +84,7 @@ MIG = Parameter(
 )
 
 
-class QueryView(ApiView):
+class QueryView(ExportView):
     """One metric over time: an aggregate in windows, by GPU, host, model, namespace or pod.
 
     Windows are aligned to the clock (a window of 5 minutes begins at :00, :05, …) and hold readings in [start_time, end_time);
@@ -93,12 +95,30 @@ class QueryView(ApiView):
     tag = "telemetry"
     operation_id = "query"
     answer = SeriesSerializer
-    parameters = (METRIC, AGG, EVERY, BY, TOP, START_TIME, END_TIME, UUID, HOSTNAME, MODEL, NAMESPACE, POD, MIG)
+    parameters = (
+        METRIC,
+        AGG,
+        EVERY,
+        BY,
+        TOP,
+        START_TIME,
+        END_TIME,
+        UUID,
+        HOSTNAME,
+        MODEL,
+        NAMESPACE,
+        POD,
+        MIG,
+        CSV_SAFE,
+    )
 
-    def get(self, request: Request) -> Response:
+    def get(self, request: Request) -> HttpResponseBase:
         """One metric over time, in windows and by group."""
         grid = self._grid()
         query = series_query(self.values, grid)
+        if self.is_export:
+            layout = Windows(query)
+            return self.export(layout.parts(get_store().series(query)), layout, "query", query.metric_name)
         return Response(series_answer(query, get_store().series(query)))
 
     def _grid(self) -> Grid:

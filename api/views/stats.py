@@ -9,6 +9,7 @@ from api.pipeline import (
     ask_broker,
     broker_answer,
     collector_answer,
+    host_answers,
     read_collectors,
     store_answer,
     total_refused,
@@ -44,5 +45,6 @@ class StatsView(ApiView):
                     "refused": total_refused(collectors),
                 },
                 "store": store,
+                "hosts": host_answers(),
             }
         )

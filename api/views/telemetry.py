@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +13,6 @@ from rest_framework.response import Response
 
 from api.cursor import Cursor, encode_cursor, parse_cursor
 from api.errors import BadRequest
-from api.export_formats import CsvEncoder, Encoder, NdjsonEncoder, ParquetEncoder
-from api.exports import export, file_name
 from api.gpus import GPU_IN_PATH, check_id, check_known
 from api.pagination import offset_links, page_links, same_with
 from api.params import (
@@ -23,17 +21,16 @@ from api.params import (
     ORDER,
     START_TIME,
     Parameter,
-    boolean,
     check_range,
     cursor_of,
     row_count,
     several,
     whole_number,
 )
-from api.renderers import EXPORT_RENDERERS, ExportRenderer
-from api.rows import json_list
+from api.rows import Readings, json_list
 from api.serializers import MetricNamesSerializer, ReadingPageSerializer
 from api.views.base import ApiView
+from api.views.export import CSV_SAFE, ExportView
 from readings.catalogue import canonical_name
 from stores.base import Portion, ReadingsQuery
 from stores.current import get_store
@@ -90,14 +87,7 @@ TELEMETRY_LIMIT = Parameter(
     parse=row_count,
     schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
-CSV_SAFE = Parameter(
-    name="csv_safe",
-    help="true: in csv, a text that a spreadsheet would take for a formula gets a ' in front; no effect on other formats",
-    parse=boolean,
-    schema={"type": "string", "enum": ["true", "false"], "default": "false"},
-    default=False,
-)
-CURSOR = cursor_of(parse_cursor)
+CURSOR = cursor_of("telemetry", parse_cursor)
 
 
 def _conditions(values: dict[str, Any]) -> dict[str, Any]:
@@ -116,44 +106,14 @@ def _rows_asked(*given: int | None) -> int:
     return min(settings.MAX_PAGE_SIZE, *[each for each in given if each is not None] or [DEFAULT_ROWS])
 
 
-class ExportView(ApiView):
-    """A view whose rows can be had as a file, however many they are."""
-
-    renderer_classes = (*ApiView.renderer_classes, *EXPORT_RENDERERS)
-
-    @property
-    def is_export(self) -> bool:
-        """Whether that was asked for."""
-        return isinstance(self.request.accepted_renderer, ExportRenderer)
-
-    def export(self, query: ReadingsQuery, *words: str) -> HttpResponseBase:
-        """The rows as a file that is named by ``words``. Raises NotFound for a GPU that nobody knows."""
-        renderer = self.request.accepted_renderer
-        makers: dict[str, Callable[[], Encoder]] = {
-            "csv": lambda: CsvEncoder(safe=self.values["csv_safe"]),
-            "ndjson": NdjsonEncoder,
-            "parquet": ParquetEncoder,
-        }
-        return export(
-            self.request,
-            self._known(get_store().stream(query), query),
-            makers[str(renderer.format)],
-            media_type=str(renderer.media_type),
-            name=file_name("telemetry", *words, extension=str(renderer.format)),
-        )
-
-    def _known(self, portions: Iterator[Portion], query: ReadingsQuery) -> Iterator[Portion]:
-        empty = True
-        try:
-            for portion in portions:
-                empty = False
-                yield portion
-        finally:
-            if (close := getattr(portions, "close", None)) is not None:
-                close()
-        if empty:
-            for gpu in query.gpus:
-                check_known(gpu)
+def _checked(portions: Iterator[Portion], gpu: str) -> Iterator[Portion]:
+    """The portions; raises NotFound where there are none and nobody knows the GPU."""
+    empty = True
+    for portion in portions:
+        empty = False
+        yield portion
+    if empty:
+        check_known(gpu)
 
 
 class GpuTelemetryView(ExportView):
@@ -179,14 +139,15 @@ class GpuTelemetryView(ExportView):
             **_conditions(values),
         )
         if self.is_export:
-            return self.export(query, uuid, *values["metric_name"][:1])
+            rows = _checked(get_store().stream(query), uuid)
+            return self.export(rows, Readings(), "telemetry", uuid, *values["metric_name"][:1])
         limit, offset = _rows_asked(values["limit"]), values["offset"]
         page = get_store().page(replace(query, limit=limit + 1))
         if not len(page):
             check_known(uuid)
         links = offset_links(request, offset, limit, more=len(page) > limit)
-        rows = page.cut(0, limit)
-        return Response({"data": json_list(rows), "count": len(rows), **links._asdict()})
+        page = page.cut(0, limit)
+        return Response({"data": json_list(page), "count": len(page), **links._asdict()})
 
 
 class GpuMetricsView(ApiView):
@@ -255,16 +216,15 @@ class TelemetryView(ExportView):
         if self.is_export:
             given = [each for each in (values["page_size"], values["limit"]) if each is not None]
             before = ((page or 1) - 1) * (values["page_size"] or size)
-            return self.export(
-                replace(query, limit=min(given, default=None), offset=before), "fleet", *values["metric_name"][:1]
-            )
-        rows = get_store().page(replace(query, limit=size + 1, offset=((page or 1) - 1) * size))
-        more = len(rows) > size
-        rows = rows.cut(0, size)
+            rows = get_store().stream(replace(query, limit=min(given, default=None), offset=before))
+            return self.export(rows, Readings(), "telemetry", "fleet", *values["metric_name"][:1])
+        page_rows = get_store().page(replace(query, limit=size + 1, offset=((page or 1) - 1) * size))
+        more = len(page_rows) > size
+        page_rows = page_rows.cut(0, size)
         if page is not None:
             links = page_links(request, page, more=more)._asdict()
         else:
             # A cursor stays right while new readings come in on top; it leads onwards only.
-            after = encode_cursor(Cursor(newest_first, rows.position(-1))) if more else None
+            after = encode_cursor(Cursor(newest_first, page_rows.position(-1))) if more else None
             links = {"next": same_with(request, cursor=after) if after else None, "previous": None}
-        return Response({"data": json_list(rows), "count": len(rows), **links})
+        return Response({"data": json_list(page_rows), "count": len(page_rows), **links})

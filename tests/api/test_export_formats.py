@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Callable
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
 from api.export_formats import CsvEncoder, Encoder, NdjsonEncoder, ParquetEncoder
-from api.rows import CSV_COLUMNS
+from api.rows import CSV_COLUMNS, Readings
 from stores.base import Origin, Portion
 
+LAYOUT = Readings()
 ORIGIN = Origin("DCGM_FI_DEV_POWER_USAGE", "GPU-a", "3", 1, "nvidia1", "H100", "h", "c", "=pod", "ns")
 OTHER = ORIGIN._replace(uuid="GPU-b", mig_id="", gpu_id=None)
 
@@ -32,25 +34,27 @@ def file_of(encoder: Encoder, *portions: Portion) -> bytes:
 
 
 def test_csv_has_a_header_and_a_line_for_each_row() -> None:
-    rows = list(csv.DictReader(io.StringIO(file_of(CsvEncoder(), portion(0, 3), portion(3, 2)).decode(), newline="")))
+    rows = list(
+        csv.DictReader(io.StringIO(file_of(CsvEncoder(LAYOUT), portion(0, 3), portion(3, 2)).decode(), newline=""))
+    )
     assert [row["value"] for row in rows] == ["0.1", "1.1", "2.1", "3.1", "4.1"]
     assert (rows[0]["timestamp"], rows[0]["pod"], rows[0]["mig_id"]) == ("2025-07-18T20:42:34.000000001Z", "=pod", "3")
     assert (rows[1]["gpu_id"], rows[1]["unit"]) == ("", "W")
 
 
 def test_csv_is_defused_on_request() -> None:
-    assert b",'=pod," in file_of(CsvEncoder(safe=True), portion(0, 1))
+    assert b",'=pod," in file_of(CsvEncoder(LAYOUT, safe=True), portion(0, 1))
 
 
 def test_ndjson_has_an_object_for_each_row() -> None:
-    lines = file_of(NdjsonEncoder(), portion(0, 3), portion(3, 2)).decode().splitlines()
+    lines = file_of(NdjsonEncoder(LAYOUT), portion(0, 3), portion(3, 2)).decode().splitlines()
     assert [json.loads(line)["value"] for line in lines] == [0.1, 1.1, 2.1, 3.1, 4.1]
     assert json.loads(lines[1])["gpu_id"] is None
 
 
 def test_parquet_has_every_row_with_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.export_formats._ROW_GROUP", 4)
-    data = file_of(ParquetEncoder(), portion(0, 3), portion(3, 3), portion(6, 1))
+    data = file_of(ParquetEncoder(LAYOUT), portion(0, 3), portion(3, 3), portion(6, 1))
     found = parquet.ParquetFile(io.BytesIO(data))
     assert found.num_row_groups == 3
     table = found.read()
@@ -63,8 +67,8 @@ def test_parquet_has_every_row_with_its_type(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("make", [CsvEncoder, NdjsonEncoder, ParquetEncoder])
-def test_a_file_of_nothing_is_a_file(make: type[Encoder]) -> None:
-    data = file_of(make())
+def test_a_file_of_nothing_is_a_file(make: Callable[[Readings], Encoder]) -> None:
+    data = file_of(make(LAYOUT))
     if make is CsvEncoder:
         assert data.decode() == ",".join(CSV_COLUMNS) + "\r\n"
     elif make is NdjsonEncoder:
@@ -74,10 +78,10 @@ def test_a_file_of_nothing_is_a_file(make: type[Encoder]) -> None:
 
 
 def test_what_is_broken_off_looks_like_it() -> None:
-    (line,) = csv.reader([CsvEncoder().broken("the disk, it is gone").decode()])
+    (line,) = csv.reader([CsvEncoder(LAYOUT).broken("the disk, it is gone").decode()])
     assert len(line) == 1
     assert "not complete: the disk, it is gone" in line[0]
-    assert json.loads(NdjsonEncoder().broken("why"))["error"] == "unavailable"
-    encoder = ParquetEncoder()
+    assert json.loads(NdjsonEncoder(LAYOUT).broken("why"))["error"] == "unavailable"
+    encoder = ParquetEncoder(LAYOUT)
     with pytest.raises(pa.ArrowInvalid):
         parquet.read_table(io.BytesIO(encoder.begin() + encoder.encode(portion(0, 5)) + encoder.broken("why")))

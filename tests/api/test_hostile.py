@@ -6,10 +6,13 @@ import random
 from urllib.parse import quote
 
 import pytest
+from django.test import Client
+from pytest_django import Settings
 
 from api.params import Parameter
 from stores.base import Store
 from tests.api.conftest import Api
+from tests.api.test_access import all_paths
 from tests.api.test_base import views
 
 NASTY = [
@@ -98,3 +101,36 @@ def test_random_questions(api: Api, fleet: Store) -> None:
             pairs.append(f"{rng.choice(names)}={quote(value)}")
         check(api, f"{path}?{'&'.join(pairs)}")
     check(api, "/api/v1/gpus?%ff=%ff&=&&a")
+
+
+METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW")
+
+
+@pytest.mark.parametrize("accept", ["*/*", "text/html", "application/xml", "rubbish", "a/b;q=2, */*;q=x"])
+def test_every_address_survives_every_method(fleet: Store, settings: Settings, accept: str) -> None:
+    settings.LOGIN_RATE = None
+    client = Client(raise_request_exception=False)
+    for path in [
+        *all_paths(),
+        "/admin/",
+        "/admin/login/",
+        "/admin/nothing",
+        "/static/nothing",
+        "/nothing",
+        "/api//",
+        "//",
+    ]:
+        for method in METHODS:
+            response = client.generic(
+                method, path, b"{bad", content_type="application/json", headers={"accept": accept}
+            )
+            where = (path, method, response.status_code)
+            assert response.status_code < 500, where
+            if response.status_code == 405:
+                assert "GET" in response["Allow"] or path == "/logout", where
+            kind = response.get("Content-Type", "")
+            if response.status_code >= 400 and method != "HEAD" and not kind.startswith("text/html"):
+                assert set(response.json()) == {"error", "message"}, where
+            if response.status_code >= 400 and path.startswith("/api/") and accept != "text/html":
+                assert kind == "application/json", where
+            response.close()

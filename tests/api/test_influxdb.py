@@ -7,8 +7,11 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
@@ -16,9 +19,13 @@ from pytest_django import Settings
 import inventory.models
 from ingest.collector import Collector
 from ingest.streamer import stream
+from inventory.sightings import Sightings
+from inventory.updater import save_sightings
+from readings.model import Gpu, Point, PointBlock
+from readings.times import SECOND
 from stores.current import get_store, reset_store
 from stores.influx_client import InfluxConfig
-from tests.api.conftest import Api
+from tests.api.conftest import T0, Api
 from tests.broker.harness import running_broker
 from tests.influxd import Influxd
 from tests.ingest.wiring import collect_config, stream_config
@@ -59,6 +66,69 @@ QUERIES = [
     "/api/v1/hosts",
     "/api/v1/metrics",
 ]
+WINDOWS = "/api/v1/query?start_time=2025-07-18T20:42:33Z&end_time=2025-07-18T20:42:38Z&every=2s&metric=DCGM_FI_DEV_"
+QUERIES += [
+    f"{WINDOWS}GPU_UTIL",
+    f"{WINDOWS}GPU_UTIL&by=host",
+    f"{WINDOWS}GPU_UTIL&by=gpu",
+    f"{WINDOWS}GPU_UTIL&by=model&agg=count",
+    f"{WINDOWS}GPU_UTIL&by=host&agg=sum",
+    f"{WINDOWS}GPU_UTIL&by=host&agg=p50",
+    f"{WINDOWS}GPU_UTIL&by=gpu&top=10&agg=max",
+    f"{WINDOWS}GPU_UTIL&by=gpu&top=7",
+    f"{WINDOWS}GPU_UTIL&by=gpu&mig=true&hostname=node-1",
+    f"{WINDOWS}GPU_UTIL&by=pod",
+    f"{WINDOWS}GPU_UTIL&by=namespace&agg=last",
+    f"{WINDOWS}POWER_USAGE&agg=sum",
+    f"{WINDOWS}POWER_USAGE&agg=sum&by=host&top=3",
+    f"{WINDOWS}POWER_USAGE&agg=sum&by=model",
+    f"{WINDOWS}POWER_USAGE&agg=p95&by=host",
+    f"{WINDOWS}POWER_USAGE&agg=p99&by=host&top=5",
+    f"{WINDOWS}POWER_USAGE&by=host&hostname={HOST}&hostname=node-1",
+    f"{WINDOWS}POWER_USAGE&by=gpu&uuid={GPU}&uuid=GPU-cut",
+    f"{WINDOWS}POWER_USAGE&by=gpu&uuid=GPU-cut:2&agg=min",
+    f"{WINDOWS}POWER_USAGE&agg=sum&by=namespace",
+    f"{WINDOWS}FB_USED&agg=sum&by=host&hostname=node-1",
+    f"{WINDOWS}FB_USED&agg=sum&by=pod",
+    f"{WINDOWS}FB_USED&agg=mean&by=pod&namespace=ml",
+    f"{WINDOWS}FB_USED&agg=max&by=host&pod=train-2",
+    f"{WINDOWS}FB_USED&agg=last&by=model&model=NVIDIA%20A100",
+    f"{WINDOWS}GPU_TEMP&agg=max&by=host&top=1",
+    f"{WINDOWS}TOTAL_ENERGY_CONSUMPTION&agg=increase&by=host",
+    f"{WINDOWS}NOT_A_METRIC",
+    "/api/v1/telemetry?hostname=node-1&namespace=ml&page_size=7&order=asc",
+    "/api/v1/gpus?namespace=ml&mig=true",
+]
+# Beside the capture: a GPU that a pod has, one that two pods share, and one that is cut.
+NAMES = [f"DCGM_FI_DEV_{name}" for name in ("GPU_UTIL", "POWER_USAGE", "FB_USED", "TOTAL_ENERGY_CONSUMPTION")]
+
+
+def others() -> PointBlock:
+    """Readings of GPUs as the capture has none."""
+    of: dict[str, Any] = {"hostname": "node-1", "model_name": "NVIDIA A100"}
+    gpus = [
+        Gpu(uuid="GPU-held", namespace="ml", pod="train-1", **of),
+        Gpu(uuid="GPU-shared", **of),
+        Gpu(uuid="GPU-shared", namespace="ml", pod="train-2", share=True, **of),
+        Gpu(uuid="GPU-shared", namespace="web", pod="serve", share=True, **of),
+        *(Gpu(uuid="GPU-cut", mig_id=str(number), namespace="web", pod=f"cut-{number}", **of) for number in range(3)),
+    ]
+    points: list[Point] = [
+        (place, T0 + step * SECOND // 2, [10.0 * place + step / 3, 300.5, 1000.0 * place + step, 1e9 - step % 4])
+        for place in range(len(gpus))
+        for step in range(7)
+    ]
+    return PointBlock(gpus, NAMES, points)
+
+
+def use_sqlite(settings: Settings) -> None:
+    reset_store()
+    settings.STORAGE_TYPE = "sqlite"
+
+
+def use_memory(settings: Settings) -> None:
+    reset_store()
+    settings.STORAGE_TYPE = "memory"
 
 
 def use_influxdb(settings: Settings, config: InfluxConfig) -> None:
@@ -82,15 +152,20 @@ def _own_store(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 async def bring_in(capture: Path, tmp_path: Path, config: InfluxConfig, settings: Settings) -> None:
-    """The capture through a broker into both stores, each by a collector of its own."""
+    """The capture through a broker into all stores, each by a collector of its own; then the other readings."""
     async with running_broker(tmp_path / "log") as broker:
         totals = await stream(stream_config(capture, broker.port, tmp_path / "streamer"), asyncio.Event())
         assert totals.done
-        stored = [(await Collector(collect_config(broker.port, tmp_path), get_store()).run(once=True)).stored]
-        use_influxdb(settings, config)
-        second = collect_config(broker.port, tmp_path, collector_id="collector-2")
-        stored.append((await Collector(second, get_store()).run(once=True)).stored)
-    assert stored == [2470, 2470]
+        for number, choose in enumerate((use_sqlite, lambda _: use_influxdb(settings, config), use_memory)):
+            choose(settings)
+            collector = Collector(
+                collect_config(broker.port, tmp_path, collector_id=f"collector-{number}"), get_store()
+            )
+            assert (await collector.run(once=True)).stored == 2470
+            get_store().write([others()])
+    sightings = Sightings()
+    sightings.add(others())
+    await sync_to_async(save_sightings)(sightings)
 
 
 def answers() -> dict[str, bytes]:
@@ -110,20 +185,30 @@ def answers() -> dict[str, bytes]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_thirty_queries_of_the_real_capture_are_answered_as_by_sqlite_byte_for_byte(
-    tmp_path: Path, real_capture: Path, influx_config: InfluxConfig, settings: Settings
+def test_sixty_queries_are_answered_alike_by_every_store_byte_for_byte(
+    tmp_path: Path,
+    real_capture: Path,
+    influx_config: InfluxConfig,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert len(set(QUERIES)) == 30
+    assert len(set(QUERIES)) == 60
+    # Ages are of the moment of asking.
+    monkeypatch.setattr("api.times.time", SimpleNamespace(time_ns=lambda: T0))
+    monkeypatch.setattr("api.gpus.time_ns", lambda: T0)
     asyncio.run(bring_in(real_capture, tmp_path, influx_config, settings))
+    of_memory = answers()
+    use_influxdb(settings, influx_config)
     of_influxdb = answers()
-    reset_store()
-    settings.STORAGE_TYPE = "sqlite"
+    use_sqlite(settings)
     of_sqlite = answers()
-    assert list(of_influxdb) == list(of_sqlite)
-    assert len(of_sqlite) >= 36
+    assert list(of_memory) == list(of_influxdb) == list(of_sqlite)
+    assert len(of_sqlite) >= 66
     for query, body in of_sqlite.items():
         assert of_influxdb[query] == body, query
+        assert of_memory[query] == body, query
     assert sum(b'"uuid"' in body for body in of_sqlite.values()) > 20
+    assert sum(b'"points":[["2025' in body for body in of_sqlite.values()) == 27
 
 
 @pytest.mark.parametrize(
@@ -134,6 +219,7 @@ def test_thirty_queries_of_the_real_capture_are_answered_as_by_sqlite_byte_for_b
         "/api/v1/gpus/GPU-1/metrics",
         "/api/v1/metrics",
         "/api/v1/stats",
+        "/api/v1/query?metric=DCGM_FI_DEV_GPU_UTIL",
     ],
 )
 def test_while_the_server_is_away_it_is_a_503_with_retry_after(

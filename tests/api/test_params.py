@@ -46,7 +46,7 @@ def refusal(query: str) -> str:
 def test_absent_parameters_have_their_defaults() -> None:
     values = read("")
     assert values == {
-        "page": 1,
+        "page": None,
         "page_size": None,
         "start_time": None,
         "end_time": None,

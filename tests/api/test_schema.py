@@ -67,7 +67,7 @@ def test_every_operation_is_described(schema: Any) -> None:
 def test_parameters_are_those_of_the_view(schema: Any) -> None:
     found = parameters(schema["paths"]["/api/v1/gpus/{uuid}/telemetry"]["get"])
     assert found["uuid"]["in"] == "path"
-    assert [each.get("format") for each in found["start_time"]["schema"]["anyOf"]] == ["date-time", None]
+    assert [each.get("format") for each in found["start_time"]["schema"]["anyOf"]] == ["date-time", None, None]
     assert found["metric_name"]["schema"] == {"type": "array", "items": TEXT_SCHEMA, "maxItems": 100}
     assert found["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": MOST_ROWS}
     assert found["format"]["schema"]["enum"] == ["json", "csv", "ndjson", "parquet"]
@@ -81,7 +81,7 @@ def test_a_parameter_that_must_be_there_is_marked(schema: Any) -> None:
 
 def test_errors_are_described(schema: Any) -> None:
     responses = schema["paths"]["/api/v1/gpus/{uuid}"]["get"]["responses"]
-    assert set(responses) == {"200", "400", "401", "404", "429", "503"}
+    assert set(responses) == {"200", "400", "401", "404", "414", "429", "503"}
     error = responses["404"]["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[-1]
     assert set(schema["components"]["schemas"][error]["properties"]) == {"error", "message"}
 
@@ -115,6 +115,7 @@ def test_every_answer_and_every_error_has_an_example_of_its_shape(schema: Any) -
             shape = resolved(schema, content["schema"])
             assert set(example["value"]) == set(shape["properties"]), (operation["operationId"], status)
             assert response["description"] or status == "200"
+            assert all(len(each["examples"]) == 1 for each in response["content"].values())
 
 
 def test_every_parameter_says_what_is_allowed(schema: Any) -> None:
@@ -137,7 +138,7 @@ def test_who_may_ask_is_described(schema: Any, settings: Settings) -> None:
     paths = schema["paths"]
     assert paths["/api/v1/gpus"]["get"]["security"] == [{"token": []}, {"session": []}, {}]
     assert paths["/api/v1/tokens"]["get"]["security"] == [{"token": []}, {"session": []}]
-    assert set(paths["/api/v1/tokens"]["get"]["responses"]) == {"200", "400", "401", "403", "429", "503"}
+    assert set(paths["/api/v1/tokens"]["get"]["responses"]) == {"200", "400", "401", "403", "414", "429", "503"}
     assert "security" not in paths["/health"]["get"]
     assert "401" not in paths["/health"]["get"]["responses"]
     with_auth = {"authorization": f"Bearer {make_token('schema')[1]}"}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from inventory.status import add_counts
@@ -71,7 +73,7 @@ def test_what_the_collectors_did(
     settings.MQ_HOST, settings.MQ_PORT = "127.0.0.1", free_port()
     for name, refused in (("c2", {"blank": 2}), ("c1", {"blank": 1, "out_of_range": 4})):
         add_counts(name, started=STARTED, messages=3, readings_stored=100, refused=refused, committed_offset=2)
-    with django_assert_num_queries(1):
+    with django_assert_num_queries(2):
         body = api.get(STATS)
     assert [collector["id"] for collector in body["collectors"]] == ["c1", "c2"]
     first = body["collectors"][0]
@@ -88,6 +90,29 @@ def test_what_the_store_holds(api: Api, fleet: Store, settings: Settings) -> Non
     assert (store["oldest"], store["newest"]) == ("2025-07-18T20:32:34Z", "2025-07-18T20:42:35Z")
     assert store["newest_age_seconds"] > 0
     assert store["bytes"] > 0
+
+
+def test_when_each_host_was_last_heard_of(api: Api, fleet: Store, settings: Settings) -> None:
+    settings.MQ_HOST, settings.MQ_PORT = "127.0.0.1", free_port()
+    hosts = api.get(STATS)["hosts"]
+    assert [(host["name"], host["newest"]) for host in hosts] == [
+        ("host-b", "2025-07-18T20:42:34Z"),
+        ("host-a", "2025-07-18T20:42:35Z"),
+    ]
+    assert hosts[0]["age_seconds"] == pytest.approx(hosts[1]["age_seconds"] + 1)
+
+
+def test_a_store_that_still_counts_tells_the_rest(
+    api: Api, fleet: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.MQ_HOST, settings.MQ_PORT = "127.0.0.1", free_port()
+    counted = fleet.stats()
+    monkeypatch.setattr(type(fleet), "stats", lambda self: replace(counted, readings=None, series=None, shares=None))
+    told = api.get(STATS)["store"]
+    assert (told["readings"], told["series"], told["shares"]) == (None, None, None)
+    assert told["newest"] == "2025-07-18T20:42:35Z"
+    assert b"store_bytes" in (metrics := api.ask("/metrics").content)
+    assert b"store_readings" not in metrics
 
 
 def test_an_empty_store(api: Api, store: Store, db: None, settings: Settings) -> None:

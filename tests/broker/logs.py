@@ -121,10 +121,10 @@ def append(log: Log, *payloads: bytes | Entry) -> list[Answer]:
     return log.finish(group)
 
 
-def split(data: bytes) -> list[bytes]:
+def split(data: bytes | memoryview) -> list[bytes]:
     """The frames in good data."""
     starts = [*frame_starts(data), len(data)]
-    return [data[start:end] for start, end in pairwise(starts)]
+    return [bytes(data[start:end]) for start, end in pairwise(starts)]
 
 
 def read_all(log: Log, offset: int | None = None, most: int = 1 << 20) -> tuple[list[Record], list[Gap]]:

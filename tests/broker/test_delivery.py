@@ -52,7 +52,7 @@ def test_a_large_group_is_cut_between_frames(sizes: list[int]) -> None:
 async def test_a_subscriber_is_dropped_when_the_log_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running_broker(tmp_path) as broker:
+    async with running_broker(tmp_path, buffer_messages=0) as broker:
         await publish_all(broker.port, 3)
 
         def unreadable(offset: int, most: int) -> Chunk:

@@ -665,9 +665,9 @@ def test_any_order_of_appends_failures_crashes_and_restarts_matches_a_list(tmp_p
                     for entry, answer in zip(entries, log.finish(group), strict=True):
                         key = (entry.producer, entry.sequence)
                         if entry.producer and key in seen:
-                            assert answer == (seen[key], True)
+                            assert answer == Answer(seen[key], True)
                             continue
-                        assert answer == (len(model), False)
+                        assert answer == Answer(len(model), False)
                         seen[key] = answer.offset
                         model.append(entry.payload)
                 disk.room = None

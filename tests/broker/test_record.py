@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import json
-from zlib import crc32
 
+import google_crc32c
 import pytest
 
 from broker.errors import CorruptRecord
@@ -11,20 +11,38 @@ from broker.record import (
     MAX_SEQUENCE,
     OVERHEAD,
     PAYLOAD_START,
+    WRITTEN,
     Record,
     decode_record,
     encode_record,
 )
+from broker.walk import good_records
 
 PRODUCER = "00112233aabbccdd"
 
 
 def test_the_bytes_of_a_record_are_pinned() -> None:
     frame = encode_record(7, 1700000000123, PRODUCER, 42, b'{"a":1}')
+    assert WRITTEN == b"32", "google-crc32c has no fast build here"
     assert frame == (
+        b'\x00\x00\x00\x96{"type":"message","c32":"%08x","offset":               7,"timestamp":1700000000123,'
+        b'"message_id":"00112233aabbccdd:000000000042","payload":{"a":1}}'
+    ) % google_crc32c.value(frame[:29] + frame[37:])
+
+
+def test_a_record_of_an_older_log_is_read_as_it_was() -> None:
+    frame = (
         b'\x00\x00\x00\x96{"type":"message","crc":"a5277456","offset":               7,"timestamp":1700000000123,'
         b'"message_id":"00112233aabbccdd:000000000042","payload":{"a":1}}'
     )
+    assert decode_record(frame) == Record(7, 1700000000123, PRODUCER, 42, b'{"a":1}')
+    assert good_records(frame + encode_record(8, 1700000000123, PRODUCER, 43, b"{}"), 7, 100)[1] == 9
+    for position in range(len(frame)):
+        for bit in range(8):
+            changed = bytearray(frame)
+            changed[position] ^= 1 << bit
+            with pytest.raises(CorruptRecord):
+                decode_record(bytes(changed))
 
 
 def test_a_record_is_one_json_object_with_its_length_before_it() -> None:
@@ -32,7 +50,7 @@ def test_a_record_is_one_json_object_with_its_length_before_it() -> None:
     assert int.from_bytes(frame[:4], "big") == len(frame) - 4
     assert len(frame) == OVERHEAD + len('{"name":"é"}'.encode())
     told = json.loads(frame[4:])
-    assert told.pop("crc") == f"{crc32(frame[:29] + frame[37:]):08x}"
+    assert told.pop("c32") == f"{google_crc32c.value(frame[:29] + frame[37:]):08x}"
     assert told == {
         "type": "message",
         "offset": 12,
@@ -83,7 +101,7 @@ def test_every_cut_is_noticed() -> None:
 
 
 def _with_right_crc(frame: bytes) -> bytes:
-    return frame[:29] + b"%08x" % crc32(frame[:29] + frame[37:]) + frame[37:]
+    return frame[:29] + b"%08x" % google_crc32c.value(frame[:29] + frame[37:]) + frame[37:]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def _segment(directory: Path, count: int = 10) -> Segment:
         return log._segments[0]
 
 
-def _offsets(data: bytes) -> list[int]:
+def _offsets(data: bytes | memoryview) -> list[int]:
     return [decode_record(frame).offset for frame in split(data)]
 
 

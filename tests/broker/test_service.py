@@ -46,7 +46,11 @@ async def test_a_failed_log_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Log, "open", open_)
     async with asyncio.timeout(30):
         ports: list[int] = []
-        monkeypatch.setattr("broker.service.logger.info", lambda text, *args: ports.extend(args[1:2]))
+
+        def told(text: str, *values: object) -> None:
+            ports.extend(each["port"] for each in values if isinstance(each, dict) and "port" in each)
+
+        monkeypatch.setattr("broker.service.logger.info", told)
         running = asyncio.create_task(run(tmp_path, LogConfig(), ANYWHERE, asyncio.Event()))
         await wait_until(lambda: ports)
         monkeypatch.setattr(opened[0]._disk, "sync", broken)

@@ -173,29 +173,59 @@ def test_what_no_reader_can_read_is_a_bad_frame(body: bytes) -> None:
     assert "\n" not in str(raised.value)
 
 
+QUICK = b'{"type":"publish","producer":"00000000000000aa","sequence":%b,"payload":%b}'
+
+
 @pytest.mark.parametrize(
-    ("suspicious", "plain"),
+    "payload", [b'{"b" : [1.50, "\\u00e9"]}', '"é"'.encode(), b"1e308", b"null ", b'"1e999"', b"[" * 900 + b"]" * 900]
+)
+def test_a_publish_laid_out_as_most_are_is_known_at_once(payload: bytes) -> None:
+    assert wire.quick_publish(QUICK % (b"7", payload)) == (b"00000000000000aa", 7, payload)
+    assert wire.quick_publish(b'{"type":"publish","payload":%b}' % payload) == (b"", 0, payload)
+    assert wire.quick_publish(wire.publish_frame(payload, "00000000000000aa", 0)[4:]) == (
+        b"00000000000000aa",
+        0,
+        payload,
+    )
+    json.loads(payload)
+
+
+@pytest.mark.parametrize(
+    "body",
     [
-        (b'{"a":[true,false,null,1.5,-2],"e":"GPU-5e123456-1e99, e","b":["e"]}', True),
-        (b'{"a":1e-5}', True),
-        (b'{"a":"\xc3\xa9"}', False),
-        (b'{"a":1e10}', False),
-        (b'{"a":[1,-1.5E+10 ]}', False),
-        (b'{"a":%b}' % (b"1" * 332), False),
-        (b'{"a":%b}' % (b"12345678," * 40), True),
+        QUICK % (b"07", b"1"),
+        QUICK % (b"1" * 13, b"1"),
+        QUICK % (b"-1", b"1"),
+        QUICK % (b"7", b'1,"payload":2'),
+        QUICK % (b"7", b'1},{"a":2'),
+        QUICK % (b"7", b""),
+        QUICK % (b"7", b"1") + b" ",
+        (QUICK % (b"7", b"1"))[:-1],
+        QUICK % (b"7", b"1e999"),
+        QUICK % (b"7", b"9" * 400),
+        QUICK % (b"7", b'"\xff"'),
+        QUICK % (b"7", b"\xef\xbb\xbf1"),
+        QUICK % (b"7", b"[" * 2000 + b"]" * 2000),
+        QUICK % (b"7", b'"' + b"x" * (1 << 18) + b'"'),
+        b'{"type":"publish", "payload":1}',
+        b'{"type":"ping"}',
+        b"",
     ],
 )
-def test_frames_that_came_together_are_looked_at_together(suspicious: bytes, plain: bool) -> None:
-    for place in range(3):
-        bodies = [b'{"type":"ping"}'] * 3
-        bodies[place] = suspicious
-        assert wire.look_plain(bodies) is plain
-    assert wire.look_plain([suspicious]) is plain
+def test_what_has_another_layout_or_is_doubtful_gets_a_closer_look(body: bytes) -> None:
+    assert wire.quick_publish(body) is None
+
+
+def test_without_simdjson_every_frame_gets_the_closer_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "_parse_payload", None)
+    assert wire.quick_publish(QUICK % (b"7", b"1")) is None
 
 
 def test_mutated_frames_raise_only_bad_frame_and_what_passes_can_be_read() -> None:
     rng = random.Random(20250718)
     seeds = [
+        QUICK % (b"7", b'{"v":[1.5e3,-2,"\xc3\xa9",null]}'),
+        b'{"type":"publish","payload":[1.5e3,{"a":true}]}',
         b'{"type":"publish","message_id":"m","producer":"00000000000000aa","sequence":7,"payload":{"v":[1.5e3,-2,"\xc3\xa9",null]}}',
         b'{"type":"subscribe","subscriber_id":"c1","offset":-2}',
         b'{"type":"ack","message_id":"00000000000000aa:000000000007","offset":12}',
@@ -216,11 +246,21 @@ def test_mutated_frames_raise_only_bad_frame_and_what_passes_can_be_read() -> No
                     del body[place]
                 case _:
                     body[place:place] = body[place : place + rng.randint(1, 20)]
+        quick = wire.quick_publish(bytes(body))
         try:
             request = decode_request(bytes(body))
         except BrokerError as error:
             codes.add(error.code)
+            assert quick is None
             continue
+        if quick is not None:
+            producer, sequence, payload = quick
+            assert (request.type, request.producer or "", request.sequence or 0) == (
+                "publish",
+                producer.decode(),
+                sequence,
+            )
+            assert bytes(request.payload) == payload.strip()
         passed += 1
         if bytes(request.payload):
             json.loads(bytes(request.payload))

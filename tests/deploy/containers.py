@@ -32,9 +32,10 @@ GRACE_SECONDS = 30.0
 
 _ENTER = """
 set -eu
-root=$1; state=$2; user=$3; shift 3
+root=$1; state=$2; user=$3; hosts=$4; shift 4
 mount --bind "$root" "$root"
 for each in {binds}; do mount --rbind "/$each" "$root/$each"; mount -o remount,bind,ro "$root/$each" 2> /dev/null || true; done
+mount --bind "$hosts" "$root/etc/hosts"
 mount --bind "$state" "$root/{state}"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
 mount -o remount,bind,ro "$root"
@@ -68,6 +69,7 @@ class Container:
     environ: Mapping[str, str]
     process: subprocess.Popen[bytes]
     log_path: Path
+    volume: str = "state"
 
     @property
     def log(self) -> str:
@@ -75,7 +77,7 @@ class Container:
 
     def healthcheck(self) -> subprocess.CompletedProcess[str]:
         """Run the image's HEALTHCHECK once, in the container's own surroundings."""
-        return self.pod.run(self.stage, self.stage.healthcheck, self.environ)
+        return self.pod.run(self.stage, self.stage.healthcheck, self.environ, self.volume)
 
     def wait_until_healthy(self) -> None:
         """As an engine does: until the health check passes."""
@@ -93,17 +95,22 @@ class Container:
 
 @dataclass
 class Pod:
-    """Containers with one network and one state folder. To be used in a ``with``."""
+    """Containers with one network and, unless told otherwise, one state folder. To be used in a ``with``."""
 
     folder: Path
     targets: Mapping[str, Stage] = field(default_factory=stages)
+    names: tuple[str, ...] = ()  # of services, all of which are here
+    own_network: bool = True
     _running: list[Container] = field(default_factory=list)
     _network: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Pod:
         self.root = self.folder / "root"
-        self.state = self.folder / "state"
+        self.hosts = self.folder / "hosts"
+        self.hosts.write_text(f"127.0.0.1 localhost {' '.join(self.names)}\n")
         self._build()
+        if not self.own_network:
+            return self
         self._network = subprocess.Popen(
             ["unshare", "-n", "sh", "-c", "ip link set lo up && echo up && exec sleep infinity"], stdout=subprocess.PIPE
         )
@@ -122,22 +129,24 @@ class Pod:
             if self._network.stdout is not None:
                 self._network.stdout.close()
 
-    def start(self, target: str, *arguments: str, **environ: str) -> Container:
-        """``docker run -d TARGET arguments…``, with these variables."""
+    def start(self, target: str, *arguments: str, volume: str = "state", **environ: str) -> Container:
+        """``docker run -d TARGET arguments…``, with these variables and that volume."""
         stage = self.targets[target]
         log_path = self.folder / f"{target}-{len(self._running)}.log"
         with log_path.open("wb") as log:
             process = subprocess.Popen(
-                self._argv(stage, [*stage.entrypoint, *(arguments or stage.argv[len(stage.entrypoint) :])], environ),
+                self._argv(stage, [*stage.entrypoint, *(arguments or stage.argv[len(stage.entrypoint) :])], environ, volume),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
-        container = Container(self, stage, environ, process, log_path)
+        container = Container(self, stage, environ, process, log_path, volume)
         self._running.append(container)
         return container
 
-    def run(self, stage: Stage, command: list[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, stage: Stage, command: list[str], environ: Mapping[str, str], volume: str = "state"
+    ) -> subprocess.CompletedProcess[str]:
         """``docker run --rm --entrypoint`` of a command, until it ends."""
-        return subprocess.run(self._argv(stage, command, environ), capture_output=True, text=True, timeout=120)
+        return subprocess.run(self._argv(stage, command, environ, volume), capture_output=True, text=True, timeout=120)
 
     def get(self, url: str, token: str = "") -> str:
         """What is answered there, asked from inside the network."""
@@ -152,10 +161,19 @@ class Pod:
         return asked.stdout
 
     def _in_network(self) -> list[str]:
-        assert self._network is not None
+        if self._network is None:
+            return []
         return ["nsenter", f"--net=/proc/{self._network.pid}/ns/net"]
 
-    def _argv(self, stage: Stage, command: list[str], environ: Mapping[str, str]) -> list[str]:
+    def volume(self, name: str, stage: Stage) -> Path:
+        """The folder of a volume, which takes over the owner of the image's folder."""
+        path = self.folder / "volumes" / name
+        if not path.exists():
+            path.mkdir(parents=True, mode=0o700)
+            os.chown(path, *stage.user)
+        return path
+
+    def _argv(self, stage: Stage, command: list[str], environ: Mapping[str, str], volume: str) -> list[str]:
         binds = " ".join([*(name for name in SYSTEM if not (Path("/") / name).is_symlink()), *self._interpreter()])
         script = _ENTER.format(binds=binds, state=STATE)
         inner = ["sh", "-c", f'cd {stage.workdir} && exec "$@"', "sh", *command]
@@ -163,7 +181,7 @@ class Pod:
         variables = [f"{name}={value}" for name, value in {**stage.env, **environ}.items()]
         return [
             *self._in_network(), "unshare", "-m", "--propagation", "private",
-            "sh", "-c", script, "sh", str(self.root), str(self.state), user, *variables, *inner,
+            "sh", "-c", script, "sh", str(self.root), str(self.volume(volume, stage)), user, str(self.hosts), *variables, *inner,
         ]  # fmt: skip
 
     def _interpreter(self) -> list[str]:
@@ -197,9 +215,6 @@ class Pod:
         subprocess.run(["sh", ROOT / "deploy" / "slim.sh", site], check=True)
         subprocess.run(["chmod", "-R", "a=rX,u+w", self.root / "app"], check=True)
         self.root.chmod(0o755)
-        self.state.mkdir(mode=0o700)
-        os.chown(self.state, *self.targets["pipeline"].user)
-        # The folders above are pytest's: the chroot needs no way through them, but mount does, and it is root.
 
     def _copy(self, source: Path, target: str) -> None:
         to = self.root / target.lstrip("/")

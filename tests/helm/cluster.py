@@ -208,7 +208,7 @@ class Kubelet:
             pods = self._cluster.ask("GET", self._pods)["items"]
             migrated = "migrate succeeded" in self.events
             for pod in pods:
-                component = pod["metadata"]["labels"].get("app.kubernetes.io/component", "")
+                component = pod["metadata"].get("labels", {}).get("app.kubernetes.io/component", "")
                 if pod["status"].get("phase", "Pending") != "Pending":
                     continue
                 waits = any(each["name"] == "wait-for-migrations" for each in pod["spec"].get("initContainers", ()))

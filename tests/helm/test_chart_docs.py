@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 
-from ci.chart_docs import Value, make_files, make_schema, make_table, read_values
+from ci.chart_docs import CHART, Value, make_files, make_schema, make_table, read_values
+from telemetry_site.options import BY_NAME
+from tests.helm.chart import ROOT
 
 VALUES = """\
 # -- how many
@@ -24,6 +29,30 @@ folder:
 def test_what_is_written_from_the_values_is_up_to_date() -> None:
     for path, text in make_files().items():
         assert path.read_text() == text, f"{path.name}: run make chart-docs"
+
+
+def test_every_setting_can_be_made_in_the_chart() -> None:
+    plain = set(json.loads((CHART / "values.schema.json").read_text())["$defs"]["settings"]["properties"])
+    templates = "".join(path.read_text() for path in (CHART / "templates").rglob("*.*"))
+    secret = {name for name, option in BY_NAME.items() if option.secret}
+    assert plain == set(BY_NAME) - secret
+    assert [name for name in secret if f'"{name}"' not in templates] == []
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/operations.md", "helm/gpu-telemetry/README.md", "deploy/kind/README.md"]
+)
+def test_pages_name_values_settings_and_files_that_are_there(page: str) -> None:
+    text = (ROOT / page).read_text()
+    known = {value.path for value in read_values((CHART / "values.yaml").read_text())}
+    for path in re.findall(r"--set '?([a-zA-Z.]+(?:\.[A-Z_]+)?)=", text):
+        words = tuple(path.split("."))
+        if "settings" in words:
+            assert words[-1] in BY_NAME, path
+            words = words[:-1]
+        assert words in known, path
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
 
 
 def test_each_value_has_its_line_and_its_default() -> None:

@@ -94,11 +94,21 @@ def test_an_upgrade_keeps_the_secrets_rolls_nothing_and_migrates_first(cluster: 
     cluster.install(namespace, "--set", "mqServer.settings.FSYNC=interval", verb="upgrade")
     after = generations(cluster, namespace)
     assert {name for name in after if after[name] != before[name]} == {"tele-mq-server"}
-    cluster.install(namespace, "--reuse-values", "--set", "storage.retentionPeriod=7d", verb="upgrade")
+    cluster.install(namespace, "--reset-then-reuse-values", "--set", "storage.retentionPeriod=7d", verb="upgrade")
     last = generations(cluster, namespace)
     rolled = {name for name in last if last[name] != after[name]}
     assert rolled >= {"tele-api", "tele-collector", "tele-streamer", "tele-mq-server"}
     assert "tele-postgresql" not in rolled
+
+    # A setting that was set for a while, and is taken back (docs/operations.md).
+    told = []
+    for value in ("latest", ""):
+        option = f"collector.settings.START_OFFSET={value}"
+        cluster.install(namespace, "--reset-then-reuse-values", "--set", option, verb="upgrade")
+        collector = cluster.ask("GET", f"/apis/apps/v1/namespaces/{namespace}/statefulsets/tele-collector")
+        environ = collector["spec"]["template"]["spec"]["containers"][0]["env"]
+        told.append([each.get("value", "") for each in environ if each["name"] == "START_OFFSET"])
+    assert told == [["latest"], [""]]
 
 
 def test_a_streamers_pod_knows_its_number(cluster: Cluster) -> None:

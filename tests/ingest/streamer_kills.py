@@ -83,7 +83,7 @@ def run(capture: Path, state_dir: Path, kills: int, chance: random.Random) -> Ou
         fleet.kill_all()
     store = SqliteStore(state_dir / "readings.sqlite3")
     try:
-        stored = store.stats().readings
+        stored = store.stats().readings or 0
     finally:
         store.close()
     lost, foreign = len(expected - found), len(found - expected)

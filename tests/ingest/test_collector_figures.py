@@ -12,6 +12,7 @@ from ingest.collector import Collector
 from ingest.collector_figures import MonitoredCollector
 from ingest.monitor import render
 from ingest.streamer import stream
+from stores.base import StoreUnavailable
 from stores.memory import MemoryStore
 from tests.broker.faults.tools import need
 from tests.broker.harness import running_broker
@@ -97,3 +98,25 @@ async def test_a_store_that_hangs_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     await until(lambda: not service.stuck())
     stop.set()
     await running
+
+
+async def test_a_store_that_is_away_is_trouble_until_it_is_back(tmp_path: Path) -> None:
+    class Away(MemoryStore):
+        away = True
+
+        def ping(self) -> None:
+            if self.away:
+                raise StoreUnavailable("connection refused")
+
+    async with running_broker(tmp_path / "log") as broker:
+        store, stop = Away(), asyncio.Event()
+        collector = Collector(collect_config(broker.port, tmp_path), store, stop)
+        service = MonitoredCollector(collector)
+        running = asyncio.create_task(collector.run())
+        await until(lambda: bool(service.trouble()))
+        assert service.trouble() == ["the store: connection refused, for 0s"]
+        assert service.stuck() == []
+        store.away = False
+        await until(lambda: not service.trouble() and collector.connected)
+        stop.set()
+        await running

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta, timezone
 from pathlib import Path
 
 import pytest
 import zstandard
+from django.test import Client
+from pytest_django import Settings
 
 from ingest.csv_source import CsvSource
 from ingest.errors import SourceError
@@ -25,7 +29,8 @@ from readings.codec import decode_batch, encode_block
 from readings.grouping import BlockBuilder
 from readings.reasons import COUNTER_RESET
 from readings.times import SECOND, parse_time
-from stores.base import ReadingsQuery, Row
+from stores.base import ReadingsQuery, Row, Store
+from stores.current import get_store, reset_store
 from stores.memory import MemoryStore
 from tests.ingest.captures import COLUMNS
 from tests.ingest.test_scraper import Handler, saying, scrape_once, serving
@@ -49,7 +54,7 @@ class Pipeline:
     retention_ns: int = 24 * HOUR
 
     def __post_init__(self) -> None:
-        self.store = MemoryStore()
+        self.store: Store = MemoryStore()
         self.refused: Counter[str] = Counter()
         self.raw: list[str] = []
 
@@ -104,6 +109,16 @@ class Pipeline:
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Pipeline:
     return Pipeline(tmp_path)
+
+
+@pytest.fixture
+def web(pipeline: Pipeline, settings: Settings) -> Iterator[Client]:
+    """Who asks the API about what the pipeline has stored."""
+    settings.STORAGE_TYPE = "memory"
+    reset_store()
+    pipeline.store = get_store()
+    yield Client()
+    reset_store()
 
 
 def row(
@@ -404,6 +419,19 @@ def test_25_a_counter_that_starts_again_and_an_xid_that_is_told_no_more(pipeline
     assert GPU.objects.get().latest[xid] == [79.0, NOW - 10 * SECOND]
 
 
+def test_25_what_a_counter_grew_by_is_never_negative(pipeline: Pipeline, web: Client) -> None:
+    energy = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
+    for second, value in enumerate(("9.1e11", "9.2e11", "4.0e5", "5.0e5")):
+        pipeline.scrape(text(energy, value), NOW + (second - 10) * SECOND)
+    answer = web.get(
+        "/api/v1/query",
+        {"metric": energy, "agg": "increase", "every": "1h", "start_time": "2025-07-18T20:00:00Z",
+         "end_time": "2025-07-18T21:00:00Z"},
+    )  # fmt: skip
+    assert answer.status_code == 200, answer.content
+    assert [value for _, value in answer.json()["data"][0]["points"]] == [1e10 + 4.0e5 + 1.0e5]
+
+
 def test_26_negative_values_and_one_type_for_all(pipeline: Pipeline) -> None:
     pipeline.capture(row(UTIL, "-1"), row(POWER, "66.781"), row("DCGM_FI_DEV_SM_CLOCK", "345.000000"), row(TEMP, "50"))
     assert pipeline.refused == {"out_of_range": 1}
@@ -512,3 +540,16 @@ def test_30_a_formula_is_kept_as_it_is(pipeline: Pipeline) -> None:
     rows = pipeline.capture(row(UTIL, "5", pod=formula, namespace="+1"))
     assert (rows[0].pod, rows[0].namespace) == ('=HYPERLINK("http://example.org")', "+1")
     assert GPU.objects.get().pod == rows[0].pod
+
+
+def test_30_a_formula_is_exported_as_it_is_and_made_harmless_when_asked(pipeline: Pipeline, web: Client) -> None:
+    pipeline.capture(row(UTIL, "5", pod='=HYPERLINK(""http://example.org"")', namespace="+1"))
+    asked = {"format": "csv", "start_time": T}
+    exported = [
+        list(csv.DictReader(io.StringIO(web.get("/api/v1/telemetry", {**asked, **safe}).getvalue().decode())))
+        for safe in ({}, {"csv_safe": "true"})
+    ]
+    assert [(each["pod"], each["namespace"], each["value"]) for [each] in exported] == [
+        ('=HYPERLINK("http://example.org")', "+1", "5.0"),
+        ('\'=HYPERLINK("http://example.org")', "'+1", "5.0"),
+    ]

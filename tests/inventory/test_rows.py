@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -54,3 +55,17 @@ def test_more_keys_than_a_statement_takes_are_asked_in_parts(monkeypatch: pytest
     monkeypatch.setattr(rows, "_MOST_KEYS", 2)
     found = rows.fetch_locked(GPU.objects, "id", [f"GPU-{n}" for n in range(1, 9)])
     assert list(found) == ["GPU-1", "GPU-2", "GPU-3", "GPU-4"]
+
+
+@pytest.mark.usefixtures("gpus")
+def test_rows_are_made_and_locked_in_the_order_of_bytes_so_that_writers_never_wait_in_a_circle() -> None:
+    keys = ["GPU-ä", "GPU-10", "GPU-2", "gpu-1", "GPU-b", "GPU-B"]
+    with CaptureQueriesContext(connection) as queries:
+        made = rows.make_missing(
+            GPU.objects, "id", keys, lambda key: GPU(id=key, uuid=key, first_seen=START, last_seen=START)
+        )
+    assert made == ["GPU-10", "GPU-B", "GPU-b", "GPU-ä", "gpu-1"]  # GPU-2 was there
+    inserted = next(each["sql"] for each in queries if each["sql"].startswith("INSERT"))
+    places = [re.search(rf"\b{key}\b", inserted).start() for key in made]  # type: ignore[union-attr]
+    assert places == sorted(places)
+    assert list(rows.fetch_locked(GPU.objects, "id", keys)) == sorted(keys)

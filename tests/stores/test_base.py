@@ -608,7 +608,7 @@ def _read_and_write_at_once(store: Store, *, whole: bool) -> None:
             rows = ask(store, limit=500)
             assert rows == sorted(rows, key=lambda row: (-row.time_ns, row.gpu, row.metric_name))
             assert len(set(keys(rows))) == len(rows)
-            parts = (store.stats().readings % 16, len(ask(store, gpus=("GPU-0003",), limit=10_000)) % 2)
+            parts = ((store.stats().readings or 0) % 16, len(ask(store, gpus=("GPU-0003",), limit=10_000)) % 2)
             assert not whole or parts == (0, 0)
 
     def guarded(work: Any, *args: Any) -> None:

@@ -61,19 +61,6 @@ def test_the_size_is_what_the_server_says(influx_store: InfluxStore) -> None:
     assert influx_store.stats().bytes > empty + 10_000
 
 
-def test_a_slow_count_is_kept_until_the_next_write(influx_store: InfluxStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(influx, "_STATS_AT_ONCE", 0.0)
-    monkeypatch.setattr(influx, "_STATS_KEPT", 1e6)
-    influx_store.write([one(gpu(), START, U=1.0)])
-    assert influx_store.stats().readings == 1
-    other = InfluxStore(influx_store.config)
-    other.write([one(gpu(1), START, U=1.0)])
-    assert influx_store.stats().readings == 1
-    influx_store.write([one(gpu(2), START, U=1.0)])
-    assert influx_store.stats().readings == 3
-    other.close()
-
-
 def test_it_is_ready_when_the_server_comes_up(own_influxd: Influxd) -> None:
     config = own_influxd.config()
     own_influxd.stop()

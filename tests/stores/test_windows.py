@@ -105,6 +105,10 @@ def check(found: list[GroupSeries], query: SeriesQuery, gpus: list[Gpu], reading
             assert value == (None if other is None else pytest.approx(other, rel=1e-11)), (query, group)
 
 
+def _by_value(found: GroupSeries) -> tuple[float, tuple[str, ...]]:
+    return -(found.values[0] or 0.0), found.group
+
+
 def every_question(occupied: Occupied) -> list[SeriesQuery]:
     """Each aggregate by each group, over ranges that begin and end within windows, with some filter or other."""
     chance = random.Random(11)
@@ -150,10 +154,22 @@ class TestEveryStore:
         for query in questions:
             check(store.series(query), query, gpus, readings[query.metric_name])
 
+    def test_so_is_a_fleet_that_is_neither_cut_nor_shared(self, store: Store) -> None:
+        gpus, _ = awkward_fleet()
+        gpus = [of for of in gpus if not of.mig_id and not of.share]
+        readings = random_readings(gpus, 5)
+        write(store, gpus, readings)
+        for query in every_question(()):
+            if query.occupancies is None:
+                check(store.series(query), query, gpus, readings[query.metric_name])
+                top = replace(query, top=2, every_ns=1 << 62)
+                assert store.series(top) == sorted(store.series(replace(top, top=None)), key=_by_value)[:2]
+
     def test_slab_by_slab_is_as_all_at_once(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(windows, "_READINGS_AT_ONCE", 40)
         monkeypatch.setattr("stores.influx_series._POINTS_AT_ONCE", 40)
         monkeypatch.setattr("stores.influx_series._FIRST_RANGE_NS", 7 * SECOND)
+        monkeypatch.setattr("stores.influx_series._LONGEST_SLAB_NS", 100 * SECOND)
         gpus, occupied = awkward_fleet()
         readings = random_readings(gpus, 2)
         write(store, gpus, readings)
@@ -224,6 +240,14 @@ class TestEveryStore:
         grown = ask(store, metric_name=ENERGY, aggregate="increase")[()]
         assert grown[:5] == [None, 1.0e10, 4.0e5, 1.0e5, None]
 
+    @pytest.mark.parametrize("largest_first", [True, False])
+    def test_of_equally_new_readings_the_largest_is_the_last(self, store: Store, largest_first: bool) -> None:
+        values = sorted([3.0, 1.0, 2.0], reverse=largest_first)
+        for place, value in enumerate(values):
+            store.write([several(gpu(place), [(START, 9.0), (START + 1, value)])])
+        assert ask(store, aggregate="last", by="host")[("host-000",)][0] == 3.0
+        assert ask(store, aggregate="last", every_ns=1, start_ns=START, end_ns=START + 2) == {(): [9.0, 3.0]}
+
     def test_a_reading_that_moved_to_another_host_is_counted_there_alone(self, store: Store) -> None:
         store.write([several(gpu(), [(START, 1.0), (START + 1, 2.0)])])
         store.write([several(gpu(hostname="elsewhere"), [(START, 5.0)])])
@@ -250,6 +274,14 @@ class TestEveryStore:
         monkeypatch.setattr(windows, "MOST_VALUES", 40)
         with pytest.raises(TooMuch, match="more than 40 values"):
             ask(store, by="gpu", top=1)
+
+    def test_an_answer_that_takes_too_long_is_refused(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        store.write([one(gpu(), START, U=1.0)])
+        monkeypatch.setattr(windows, "LONGEST_SECONDS", -1.0)
+        for aggregate in ("mean", "sum", "p95", "increase"):
+            store.write([several(gpu(), [(START, 1.0), (START + 1, 2.0)], "U")])
+            with pytest.raises(TooMuch, match="takes longer than"):
+                ask(store, metric_name="U", aggregate=aggregate)
 
     def test_times_and_names_at_the_edge_of_what_there_is(self, store: Store) -> None:
         names = ["'; DROP", '"', "a\\b", "ä=ö,ü", "\n"]

@@ -21,7 +21,7 @@ MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
         (["--batch-size=7", "--csv-path", "a b.csv"], {"BATCH_SIZE": "7", "CSV_PATH": "a b.csv"}),
         (["--loop"], {"LOOP": "true"}),
         (["--loop=false"], {"LOOP": "false"}),
-        (["--verbosity", "2", "--no-color"], {}),
+        (["--verbosity", "2", "--no-color"], {"VERBOSITY": "2"}),
         (["--targets", "http://a", "b.txt"], {"TARGETS": "http://a,b.txt"}),
         (
             ["--hosts", "3", "--interval", "1s", "--tz=+02:00"],

@@ -84,7 +84,7 @@ workingDir: /app
 {{- end -}}
 
 {{/* {root, values, secrets, fixed, fields}: environment of a container of ours: out of Secrets, out of the pod (name -> field path),
-     and plain values. The settings that the values give win over the chart's own. */}}
+     and plain values. The settings that the values give win over the chart's own; null is none, as --set NAME=null says it. */}}
 {{- define "gpu-telemetry.env" -}}
 {{- $root := .root -}}
 {{- $settings := .values.settings -}}
@@ -101,7 +101,7 @@ workingDir: /app
 {{- end }}
 {{- $plain := dict -}}
 {{- range $name, $value := .fixed }}{{- $_ := set $plain $name $value -}}{{- end -}}
-{{- range $name, $value := $settings }}{{- $_ := set $plain $name $value -}}{{- end -}}
+{{- range $name, $value := $settings }}{{- if not (kindIs "invalid" $value) }}{{- $_ := set $plain $name $value -}}{{- end -}}{{- end -}}
 {{- with $root.Values.mqServer.tls.existingSecret -}}
   {{- if not (hasKey $plain "BROKER_TLS_CERT") -}}{{- $_ := set $plain "BROKER_TLS_CA" "/etc/gpu-telemetry/tls/ca.crt" -}}{{- end -}}
 {{- end -}}

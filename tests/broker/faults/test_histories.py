@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from broker.client import BrokerClient, Gap, Message
-from broker.log import Entry, Log, LogConfig
+from broker.log import Answer, Entry, Log, LogConfig
 from tests.broker.harness import publish_one_by_one, running_broker
 from tests.broker.logs import LazyDisk, StillClock, append, crash, opened, read_all
 
@@ -33,7 +33,7 @@ def test_row_16_a_clock_that_jumps(tmp_path: Path, jump_ms: int) -> None:
         for number in range(50, 100):
             append(log, Entry(b"%d" % number, "00000000000000aa", number))
             log.tick()
-        assert append(log, Entry(b"7", "00000000000000aa", 7))[0] == (7, True)
+        assert append(log, Entry(b"7", "00000000000000aa", 7))[0] == Answer(7, True)
         records, gaps = read_all(log)
         assert gaps == []
         assert [record.payload for record in records] == [b"%d" % number for number in range(100)]

@@ -1,0 +1,28 @@
+"""gunicorn's log in the form of all others."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+from typing import Any
+
+from gunicorn.glogging import Logger
+
+from telemetry_site import options
+from telemetry_site.logs import log_config
+
+
+class GunicornLogger(Logger):
+    """Hands everything to the handlers of ``log_config``; Django configures the same once more in each worker."""
+
+    def setup(self, cfg: Any) -> None:
+        """Called by gunicorn before anything else is logged."""
+        config = log_config(options.LOG_FORMAT.read(), options.VERBOSITY.read(), {"service": "serve"})
+        logging.config.dictConfig(config)
+        self.error_log, self.access_log = logging.getLogger("gunicorn.error"), logging.getLogger("gunicorn.access")
+        for logger in (self.error_log, self.access_log):
+            logger.propagate = True
+            logger.handlers.clear()
+
+    def reopen_files(self) -> None:
+        """There are none."""
