@@ -211,6 +211,13 @@ $(ACTIONLINT)/actionlint:
 bench-api: setup-dev ## measure the web service: requests/s of the most used questions, on sqlite and influxdb (needs wrk)
 	$(BIN)/python -m bench.api
 
+COMPOSE_GO_VERSION := 2.16.2
+COMPOSE_GO := $(HOME)/.cache/gpu-telemetry/compose-go-$(COMPOSE_GO_VERSION)
+.PHONY: compose-go
+compose-go: $(COMPOSE_GO)/cmd ## build what the tests check the compose file with: compose's own loader (needs Go)
+$(COMPOSE_GO)/cmd:
+	GOTOOLCHAIN=local GOBIN=$(COMPOSE_GO) go install github.com/compose-spec/compose-go/v2/cmd@v$(COMPOSE_GO_VERSION)
+
 bench-broker: setup-dev nats-server ## measure the broker beside NATS JetStream and Redis (needs redis-server)
 	$(BIN)/python -m bench.broker
 
