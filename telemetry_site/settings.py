@@ -132,6 +132,7 @@ CORS_URLS_REGEX = r"^/api/"
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "index"
 LOGOUT_REDIRECT_URL = "login"
+SESSION_ENGINE = "api.sessions"
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 7 * 86400
 CSRF_COOKIE_HTTPONLY = True  # forms have it; no script of ours reads it
