@@ -149,6 +149,9 @@ if PUBLIC_URL.startswith("https:"):
             f"PUBLIC_URL (--public-url): {PUBLIC_URL} needs a proxy that speaks TLS: say with TRUSTED_PROXIES how many there are"
         )
     SECURE_SSL_REDIRECT = True
+    SECURE_SSL_HOST = urlsplit(PUBLIC_URL).netloc
+    # Prometheus asks from inside, past the proxy.
+    SECURE_REDIRECT_EXEMPT = [r"^metrics$"]
     # Prometheus asks each replica by its address, past the proxy.
     SECURE_REDIRECT_EXEMPT = ["^metrics$"]
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
