@@ -17,7 +17,19 @@ PAGES = [
     *sorted((ROOT / "helm").rglob("*.md")),
 ]
 # Said to make, to the tests or to a shell, not to a service.
-OTHERS = {"DOCKER_REGISTRY", "PYTHON", "CAPTURE", "TOKEN", "VERSION", "NAME", "PATH"}
+OTHERS = {
+    "INFLUX",
+    "ORG",
+    "BUCKET",
+    "PASSWORD",
+    "DOCKER_REGISTRY",
+    "PYTHON",
+    "CAPTURE",
+    "TOKEN",
+    "VERSION",
+    "NAME",
+    "PATH",
+}
 OTHER_KINDS = ("DCGM_", "REQUIRE_", "FAULT_")
 
 
