@@ -8,7 +8,7 @@ COMMON := telemetry_site readings
 
 .DEFAULT_GOAL := help
 .PHONY: help all setup setup-dev run test build build-api build-mq-server build-streamer build-collector \
-        run-mq run-stream run-collect run-api influxd helm kubernetes chart-docs kind-up kind-down fmt lint vet check coverage coverage-summary swagger soak nats-server bench-broker bench-capture lock clean
+        run-mq run-stream run-collect run-api influxd helm kubernetes chart-docs kind-up kind-down fmt lint vet check coverage coverage-summary swagger soak nats-server bench-api bench-broker bench-capture lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -209,6 +209,9 @@ ACTIONLINT := $(HOME)/.cache/gpu-telemetry/actionlint-$(ACTIONLINT_VERSION)
 actionlint: $(ACTIONLINT)/actionlint ## build what the tests check the GitHub workflow with (needs Go)
 $(ACTIONLINT)/actionlint:
 	GOTOOLCHAIN=local GOBIN=$(ACTIONLINT) go install github.com/rhysd/actionlint/cmd/actionlint@v$(ACTIONLINT_VERSION)
+
+bench-api: setup-dev ## measure the web service: requests/s of the most used questions, on sqlite and influxdb (needs wrk)
+	$(BIN)/python -m bench.api
 
 COMPOSE_GO_VERSION := 2.16.2
 COMPOSE_GO := $(HOME)/.cache/gpu-telemetry/compose-go-$(COMPOSE_GO_VERSION)
