@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from readings.times import SECOND
+from stores.aggregates import PERCENTILES
 from stores.base import GroupSeries, SeriesQuery
 from stores.columns import Columns, Floats, Ints, Source
 from stores.grid import Grid
@@ -33,7 +34,7 @@ from stores.influx_query import (
     show_tag_values,
 )
 from stores.tenancy import Holder
-from stores.windows import FROM_CELLS, PERCENTILES, Cells, Gatherer, Held, check_readings
+from stores.windows import FROM_CELLS, Cells, Gatherer, Held, check_readings
 
 _POINTS_AT_ONCE = 300_000
 _POINTS_IN_A_PART = 10_000

@@ -14,10 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from readings.boards import how_parts_combine
-from stores.aggregates import increases, newest, percentile, rounded
+from stores.aggregates import PERCENTILES, increases, newest, percentile, rounded
 from stores.base import GroupSeries, SeriesQuery, TooMuch
 from stores.columns import Columns, Floats, Ints, Mask, Source
 from stores.grid import Grid
+from stores.members import Members
+from stores.ranks import Ranks
 from stores.tenancy import Holder, tenancies
 
 # The most values (groups times windows) that are gathered before the largest groups are chosen.
@@ -25,17 +27,13 @@ MOST_VALUES = 10_000_000
 # The most readings that are taken at once, where a single window has so many.
 MOST_READINGS = 10_000_000
 LONGEST_SECONDS = 60.0
-PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
 # What can be worked out of each source's count and mean (and largest or smallest value) in a window.
 FROM_CELLS = frozenset({"mean", "sum", "count", "max", "min"})
 # What adding up makes inexact.
 WORKED_OUT = frozenset({"mean", "sum", "increase"})
-_VALUES_HELD = 1_000_000
 
 _READINGS_AT_ONCE = 1_000_000
 _CELLS_AT_ONCE = 2_000_000
-
-_Group = tuple[str, ...]
 
 
 def windows_at_once(grid: Grid, readings: float, sources: int) -> int:
@@ -77,64 +75,6 @@ class _Found(NamedTuple):
     values: Floats
 
 
-class _Members:
-    """Numbers for groups, for the boards in each, and for the members of a board: itself, or its MIG instances."""
-
-    def __init__(self, query: SeriesQuery) -> None:
-        self._query = query
-        self.groups: dict[_Group, int] = {}
-        self._boards: dict[tuple[int, str], int] = {}
-        self._members: dict[tuple[int, str], int] = {}
-        self.group_of_board: list[int] = []
-        self.board_of: list[int] = []
-        self.is_board: list[bool] = []
-
-    def __len__(self) -> int:
-        return len(self.board_of)
-
-    def number(self, source: Source, holder: Holder | None) -> int:
-        """The member that a source is while that holder has it; -1 for one that was not asked for."""
-        query = self._query
-        if holder is not None and (
-            (query.namespaces and holder[0] not in query.namespaces) or (query.pods and holder[1] not in query.pods)
-        ):
-            return -1
-        alone = query.mig or source.gpu in query.gpus
-        board = source.gpu if alone else source.uuid
-        group = self._group(source, holder, board)
-        group_number = self.groups.setdefault(group, len(self.groups))
-        board_number = self._boards.setdefault((group_number, board), len(self._boards))
-        if board_number == len(self.group_of_board):
-            self.group_of_board.append(group_number)
-        part = "" if alone else source.mig_id
-        number = self._members.setdefault((board_number, part), len(self._members))
-        if number == len(self.board_of):
-            self.board_of.append(board_number)
-            self.is_board.append(not part)
-        return number
-
-    def several(self) -> list[tuple[list[int], list[int]]]:
-        """Of each board that has more than one member: itself, if it is one, and its instances."""
-        found: dict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-        for number, board in enumerate(self.board_of):
-            found[board][0 if self.is_board[number] else 1].append(number)
-        return [each for each in found.values() if len(each[0]) + len(each[1]) > 1]
-
-    def _group(self, source: Source, holder: Holder | None, board: str) -> _Group:
-        match self._query.by:
-            case "gpu":
-                return (board,)
-            case "host":
-                return (source.hostname,)
-            case "model":
-                return (source.model,)
-            case "namespace":
-                return (holder[0] if holder else "",)
-            case "pod":
-                return (holder[0], holder[1]) if holder else ("", "")
-        return ()
-
-
 class Gatherer:
     """Gathers the answer to one query."""
 
@@ -142,11 +82,11 @@ class Gatherer:
         self.query = query
         self.grid = Grid(query.start_ns, query.end_ns, query.every_ns)
         self._combination = how_parts_combine(query.metric_name)
-        self._members = _Members(query)
+        self._members = Members(query)
         self.tenancies = tenancies(query.occupancies or ())
         self._values: dict[int, Floats] = {}
         self._whole: Cells | None = None
-        self._ranks = _Ranks(query.aggregate)
+        self._ranks = Ranks(query.aggregate)
         self._given: dict[int, float] = {}
         self._series: dict[tuple[str, ...], int] = {}
         self._before: dict[int, float] = {}
@@ -405,64 +345,6 @@ class Gatherer:
     def _check_groups(self, count: int) -> None:
         if count > self.query.most_groups:
             raise TooMuch(f"there are more than {self.query.most_groups} groups")
-
-
-class _Ranks:
-    """The aggregate over the whole range, of what has to be worked out of the readings themselves."""
-
-    def __init__(self, aggregate: str) -> None:
-        self._aggregate = aggregate
-        self._newest: dict[int, tuple[int, float]] = {}
-        # Distinct values and how often each came: a metric has far fewer of them than readings.
-        self._groups = np.zeros(0, dtype=np.int64)
-        self._values = np.zeros(0)
-        self._numbers = np.zeros(0, dtype=np.int64)
-        self._held: list[tuple[Ints, Floats]] = []
-        self._count = 0
-
-    def add(self, groups: Ints, times: Ints, values: Floats, count: int) -> None:
-        """Take readings by group."""
-        self._count = max(self._count, count)
-        if self._aggregate == "last":
-            order = np.lexsort((values, times, groups))
-            last = np.append(groups[order][1:] != groups[order][:-1], True) if len(order) else np.zeros(0, dtype=bool)
-            for place in order[last].tolist():
-                found = (int(times[place]), float(values[place]))
-                group = int(groups[place])
-                self._newest[group] = max(self._newest.get(group, found), found)
-            return
-        self._held.append((groups, values))
-        if sum(len(each) for each, _ in self._held) > _VALUES_HELD:
-            self._merge()
-
-    def values(self) -> Floats:
-        """The aggregate of each group; NaN where there is no reading."""
-        told = np.full(self._count, np.nan)
-        if self._aggregate == "last":
-            for group, (_, value) in self._newest.items():
-                told[group] = value
-            return told
-        self._merge()
-        for group in np.unique(self._groups).tolist():
-            mine = self._groups == group
-            upto = np.cumsum(self._numbers[mine])
-            rank = np.floor(upto[-1] * PERCENTILES[self._aggregate] / 100.0 + 0.5)
-            told[group] = self._values[mine][np.searchsorted(upto, max(rank, 1))]
-        return told
-
-    def _merge(self) -> None:
-        groups = np.concatenate([self._groups, *(each for each, _ in self._held)])
-        values = np.concatenate([self._values, *(each for _, each in self._held)])
-        numbers = np.concatenate([self._numbers, *(np.ones(len(each), dtype=np.int64) for each, _ in self._held)])
-        self._held = []
-        if not len(groups):
-            return
-        order = np.lexsort((values, groups))
-        groups, values, numbers = groups[order], values[order], numbers[order]
-        first = np.append(True, (groups[1:] != groups[:-1]) | (values[1:] != values[:-1]))
-        starts = np.flatnonzero(first)
-        self._groups, self._values = groups[starts], values[starts]
-        self._numbers = np.add.reduceat(numbers, starts)
 
 
 def _widened(cells: Cells, members: int) -> Cells:
