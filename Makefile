@@ -50,7 +50,9 @@ chart-docs: setup-dev ## write the chart's README.md and values.schema.json from
 
 .PHONY: test-postgres
 test-postgres: setup-dev ## run the tests of inventory and API again, with Django's database on a real PostgreSQL
-	TEST_DATABASE=postgresql $(BIN)/python -m pytest -q tests/inventory tests/api $(PYTEST_ARGS)
+	TEST_DATABASE=postgresql $(BIN)/python -m pytest -q tests/inventory tests/api $(patsubst %,--ignore tests/%.py,$(OWN_DATABASE)) $(PYTEST_ARGS)
+# What starts services of its own, whose database is another.
+OWN_DATABASE := api/test_serve api/test_influxdb api/test_serve_exports inventory/test_postgres
 
 influxd: ## get a real InfluxDB for the tests (built once, some minutes; nothing to do when one is on PATH)
 	@ci/influxd.sh
