@@ -8,7 +8,7 @@ COMMON := telemetry_site readings
 
 .DEFAULT_GOAL := help
 .PHONY: help all setup setup-dev run test build build-api build-mq-server build-streamer build-collector \
-        run-mq run-stream run-collect run-api influxd helm kubernetes chart-docs kind-up kind-down fmt lint vet check coverage coverage-summary swagger soak nats-server bench-broker bench-capture lock clean
+        run-mq run-stream run-collect run-api influxd helm kubernetes chart-docs kind-up kind-down fmt lint vet check coverage coverage-summary swagger soak nats-server bench-api bench-broker bench-capture lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,7 +50,9 @@ chart-docs: setup-dev ## write the chart's README.md and values.schema.json from
 
 .PHONY: test-postgres
 test-postgres: setup-dev ## run the tests of inventory and API again, with Django's database on a real PostgreSQL
-	TEST_DATABASE=postgresql $(BIN)/python -m pytest -q tests/inventory tests/api $(PYTEST_ARGS)
+	TEST_DATABASE=postgresql $(BIN)/python -m pytest -q tests/inventory tests/api $(patsubst %,--ignore tests/%.py,$(OWN_DATABASE)) $(PYTEST_ARGS)
+# What starts services of its own, whose database is another.
+OWN_DATABASE := api/test_serve api/test_influxdb api/test_serve_exports inventory/test_postgres
 
 influxd: ## get a real InfluxDB for the tests (built once, some minutes; nothing to do when one is on PATH)
 	@ci/influxd.sh
@@ -143,6 +145,17 @@ check: lint vet ## check style, types, migrations, settings and the API's descri
 	@mkdir -p build
 	$(MANAGE) spectacular --validate --fail-on-warn --file build/openapi.yaml && diff -u docs/openapi.yaml build/openapi.yaml
 
+.PHONY: audit
+AUDIT := $(VENV)-audit
+audit: setup-dev $(AUDIT)/.done ## look for known vulnerabilities and odd licences in what the services need; writes build/audit/
+	$(BIN)/ruff check --select S .
+	$(AUDIT)/bin/python ci/audit.py --python $(BIN)/python
+
+$(AUDIT)/.done: requirements-audit.txt
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.txt
+	@touch $@
+
 coverage: setup-dev ## run the tests with branch coverage, written to coverage/coverage.html
 	$(BIN)/python -m pytest --cov --cov-report= $(PYTEST_ARGS)
 	$(BIN)/coverage html --directory coverage && cp coverage/index.html coverage/coverage.html
@@ -166,6 +179,7 @@ soak: setup-dev influxd ## the long run: kills while a capture streams, 500 expo
 	$(BIN)/python -m tests.broker.faults.power --rounds 15
 	$(BIN)/python -m tests.broker.faults.power --rounds 5 --fsync interval
 	$(BIN)/python -m tests.broker.faults.long_peers
+	$(BIN)/python -m bench.broker_alone --parts behind
 	FAULT_EXAMPLES=2000 FAULT_FLIPS=4000 FAULT_LAST=2500 FAULT_FRAMES=50000000 $(BIN)/python -m pytest -q --timeout 7200 \
 		tests/broker/faults/test_histories.py tests/broker/faults/test_crashes.py tests/broker/faults/test_peers.py
 	$(BIN)/python -m tests.ingest.spool_faults --away 300 --kills 5
@@ -189,6 +203,23 @@ nats-server: $(NATS)/nats-server ## build the NATS server that bench/ compares w
 $(NATS)/nats-server:
 	GOTOOLCHAIN=local GOBIN=$(NATS) go install github.com/nats-io/nats-server/v2@v$(NATS_VERSION)
 
+ACTIONLINT_VERSION := 1.7.12
+ACTIONLINT := $(HOME)/.cache/gpu-telemetry/actionlint-$(ACTIONLINT_VERSION)
+.PHONY: actionlint
+actionlint: $(ACTIONLINT)/actionlint ## build what the tests check the GitHub workflow with (needs Go)
+$(ACTIONLINT)/actionlint:
+	GOTOOLCHAIN=local GOBIN=$(ACTIONLINT) go install github.com/rhysd/actionlint/cmd/actionlint@v$(ACTIONLINT_VERSION)
+
+bench-api: setup-dev ## measure the web service: requests/s of the most used questions, on sqlite and influxdb (needs wrk)
+	$(BIN)/python -m bench.api
+
+COMPOSE_GO_VERSION := 2.16.2
+COMPOSE_GO := $(HOME)/.cache/gpu-telemetry/compose-go-$(COMPOSE_GO_VERSION)
+.PHONY: compose-go
+compose-go: $(COMPOSE_GO)/cmd ## build what the tests check the compose file with: compose's own loader (needs Go)
+$(COMPOSE_GO)/cmd:
+	GOTOOLCHAIN=local GOBIN=$(COMPOSE_GO) go install github.com/compose-spec/compose-go/v2/cmd@v$(COMPOSE_GO_VERSION)
+
 bench-broker: setup-dev nats-server ## measure the broker beside NATS JetStream and Redis (needs redis-server)
 	$(BIN)/python -m bench.broker
 
@@ -200,9 +231,10 @@ bench-capture: setup-dev ## measure how fast a large capture is streamed (CAPTUR
 lock: setup-dev ## pin requirements*.in again, with hashes
 	$(BIN)/uv pip compile requirements.in $(LOCK) --output-file requirements.txt
 	$(BIN)/uv pip compile requirements-dev.in $(LOCK) --output-file requirements-dev.txt
+	$(BIN)/uv pip compile requirements-audit.in $(LOCK) --output-file requirements-audit.txt
 	$(BIN)/uv pip compile requirements-schemathesis.in $(LOCK) --output-file requirements-schemathesis.txt
 LOCK := --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 clean: ## remove .venv and all build products (never var/, where the data is)
-	rm -rf $(VENV) build coverage .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
+	rm -rf $(VENV) $(AUDIT) build coverage .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
 	find . -name __pycache__ -not -path './var/*' -prune -exec rm -rf {} +

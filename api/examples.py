@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from api.rows import CSV_COLUMNS, csv_line
 
 _BASE = "http://127.0.0.1:8080/api/v1"
 GPU_ID = "GPU-5fd4f087-86f3-7a43-b711-4771313afc50"
@@ -202,3 +205,28 @@ NOT_READY = {
 # What an operation says of things that are not there.
 NOT_FOUND: Mapping[str, str] = {"host": "there is no host 'nowhere'"}
 NO_SUCH_GPU = "there is no GPU 'GPU-0'"
+
+_WINDOW = {
+    "timestamp": "2025-07-18T20:30:00Z",
+    "host": HOST_NAME,
+    "metric": "DCGM_FI_DEV_GPU_UTIL",
+    "agg": "mean",
+    "unit": "%",
+    "value": 71.25,
+}
+
+
+def _files(row: Mapping[str, object], columns: Sequence[str]) -> dict[str, str]:
+    return {
+        "text/csv": csv_line(columns) + csv_line([row.get(column) for column in columns]),
+        "application/x-ndjson": json.dumps(row, separators=(",", ":")) + "\n",
+        "application/vnd.apache.parquet": "PAR1 (columns, their types and an index, in bytes) PAR1",
+    }
+
+
+# The files of the operations that have them, by media type.
+FILES: Mapping[str, Mapping[str, str]] = {
+    "telemetry": _files(_READING, CSV_COLUMNS),
+    "gpu_telemetry": _files(_READING, CSV_COLUMNS),
+    "query": _files(_WINDOW, tuple(_WINDOW)),
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from django.core.exceptions import ValidationError
@@ -53,8 +54,11 @@ class ApiToken(models.Model):
     def __str__(self) -> str:
         return self.name
 
-    def clean(self) -> None:
+    def validate_unique(self, exclude: Collection[str] | None = None) -> None:
         """The constraint in words; the admin's form does not ask for it, as it has no field ``revoked``."""
+        super().validate_unique(exclude)
+        if "name" in (exclude or ()):  # it is bad by itself
+            return
         if ApiToken.objects.filter(name=self.name, revoked=None).exclude(pk=self.pk).exists():
             raise ValidationError({"name": "there is a token of this name: revoke it, or choose another name"})
 

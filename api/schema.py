@@ -12,7 +12,7 @@ from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiRespo
 
 from api.access import WHO_ASKS
 from api.errors import STORE_AWAY, BadRequest, error_body
-from api.examples import ANSWERS, GPU_ID, HOST_NAME, NO_SUCH_GPU, NOT_FOUND, NOT_READY
+from api.examples import ANSWERS, FILES, GPU_ID, HOST_NAME, NO_SUCH_GPU, NOT_FOUND, NOT_READY
 from api.models import ApiToken
 from api.params import Parameter, format_of, read_parameters
 from api.serializers import ErrorSerializer, NotReadySerializer
@@ -104,7 +104,12 @@ class TableSchema(AutoSchema):
     def get_response_serializers(self) -> Any:
         """The answer and every error, each with an example. Errors are JSON, whatever was asked for."""
         answer = OpenApiResponse(self._table.answer, examples=[_example(ANSWERS[self._table.operation_id])])
-        files = {(200, media_type): OpenApiTypes.BINARY for media_type in self._export_types()}
+        files = {
+            (200, media_type): OpenApiResponse(
+                OpenApiTypes.BINARY, examples=[_example(FILES[self._table.operation_id][media_type])]
+            )
+            for media_type in self._export_types()
+        }
         errors = {(status, _JSON): self._error(status) for status in self._statuses()}
         return {(200, _JSON): answer, **files, **errors}
 

@@ -122,8 +122,14 @@ class Committer(Generic[Owner]):
             if self.refusal is not None:
                 logger.info("the log takes messages again")
                 self.refusal = None
-            self._on_written(group, batch, answers)
-        elif isinstance(error, BrokerError) and not isinstance(error, LogFailed):
+            try:
+                # First of all the next group to the disk: it is written while this one is answered and delivered, which
+                # takes as long, with many subscribers.
+                self._start()
+            finally:
+                self._on_written(group, batch, answers)
+            return
+        if isinstance(error, BrokerError) and not isinstance(error, LogFailed):
             self._log.abort(group)
             if self.refusal is None or self.refusal.code != error.code:
                 logger.error("publishes are refused: %s", error)

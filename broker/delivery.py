@@ -28,7 +28,7 @@ class Piece(NamedTuple):
     """Some whole frames of a group; ``next_offset`` is the offset after them."""
 
     next_offset: int
-    data: bytes | memoryview
+    data: bytes
 
 
 class Outlet(Protocol):
@@ -157,10 +157,13 @@ class Delivery:
 
 
 def cut(group: Group) -> list[Piece]:
-    """A group's frames in pieces of at most CHUNK_BYTES (a larger frame is a piece by itself)."""
-    blob, positions = memoryview(group.blob), group.positions
+    """A group's frames in pieces of at most CHUNK_BYTES (a larger frame is a piece by itself).
+
+    Copies, made once for all subscribers: a view that waits for a stuck one would keep the whole group in memory.
+    """
+    blob, positions = group.blob, group.positions
     if len(blob) <= CHUNK_BYTES:
-        return [Piece(group.next_offset, group.blob)]
+        return [Piece(group.next_offset, blob)]
     pieces = []
     first = 0
     while first < len(positions):

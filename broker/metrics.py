@@ -91,8 +91,12 @@ class _Figures(Collector):
         paused = GaugeMetricFamily(
             "broker_subscriber_paused", "Whether its socket takes no more", labels=["subscriber"]
         )
+        missed = CounterMetricFamily(
+            "broker_subscriber_missed_messages", "Messages dropped before it had them", labels=["subscriber"]
+        )
         for subscriber in subscriber_stats(server):
             lag.add_metric([subscriber.id], subscriber.lag)
             connected.add_metric([subscriber.id], subscriber.connected)
             paused.add_metric([subscriber.id], subscriber.paused)
-        yield from (lag, connected, paused)
+            missed.add_metric([subscriber.id], subscriber.missed)
+        yield from (lag, connected, paused, missed)

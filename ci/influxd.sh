@@ -53,7 +53,7 @@ GO
 export GOTOOLCHAIN=local GOFLAGS=-mod=mod GOBIN="$work/bin"
 {
     # This pkg-config builds flux's Rust library while Go builds.
-    GOFLAGS= go install "github.com/influxdata/pkg-config@v$PKG_CONFIG_VERSION"
+    GOFLAGS='' go install "github.com/influxdata/pkg-config@v$PKG_CONFIG_VERSION"
     go mod tidy
     # flux asks for an older Rust by a toolchain file and denies warnings: use the Rust that is here, with warnings as such.
     if command -v rustup > /dev/null; then

@@ -17,6 +17,7 @@ from ingest.errors import StateError
 from ingest.following import follow
 from ingest.report import Report
 from ingest.streamer import StreamConfig, last_time_of, stream
+from ingest.tasks import pause
 from ingest.unpacked import find_captures
 from readings.checks import check_block
 from readings.columns import blocks
@@ -89,6 +90,7 @@ async def stream_captures(config: StreamConfig, stop: asyncio.Event, report: Rep
     done = DoneFiles(config)
     logger.info("%d captures in %s", len(paths), config.csv_path)
     while True:
+        began = time.monotonic()
         for number, path in enumerate(paths):
             if done.has(path):
                 continue
@@ -99,6 +101,9 @@ async def stream_captures(config: StreamConfig, stop: asyncio.Event, report: Rep
             done.add(path)
         done.clear()
         if not config.loop or stop.is_set():
+            return report
+        # As with one capture, a pass takes an interval at least.
+        if await pause(stop, max(began + config.collect_interval - time.monotonic(), 0.0)):
             return report
         done = DoneFiles(config)
 

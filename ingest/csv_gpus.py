@@ -33,6 +33,14 @@ class Found(NamedTuple):
     conflict: npt.NDArray[np.bool_]
 
 
+class _Column(NamedTuple):
+    """A column of a block: for each row which of its texts (None: there is one), and the number that each text has for good."""
+
+    rows: Ints | None
+    numbers: Ints
+    texts: pa.Array
+
+
 class GpuTable:
     """All descriptions met so far; ``rows`` makes them out. Needs the columns named in ``columns`` as text."""
 
@@ -55,36 +63,26 @@ class GpuTable:
         """The descriptions of all rows of ``table``, which has one chunk."""
         if len(self._known) > MAX_CACHED_GPUS:
             self._forget()
-        code = np.zeros(table.num_rows, np.int64)
-        many = 1
-        coded: list[
-            tuple[Ints | None, Ints, pa.Array]
-        ] = []  # for each row which text; for each text its lasting number
-        for place, at in enumerate(self._key):
-            encoded = table.column(str(at)).chunk(0).dictionary_encode()
-            texts = encoded.dictionary.to_pylist()
-            lasting = self._number_labels(texts) if at == self._labels else self._number(place, texts)
-            if len(texts) == 1:
-                coded.append((None, lasting, encoded.dictionary))
-                continue
-            indices = encoded.indices.to_numpy()
-            if at == self._labels:  # rows that differ in nothing but the label __name__ are of one description
-                distinct, first, local = np.unique(lasting, return_index=True, return_inverse=True)
-                lasting, indices, size = distinct, local[indices], len(distinct)
-                coded.append((indices, lasting, encoded.dictionary.take(pa.array(first))))
-            else:
-                size = len(texts)
-                coded.append((indices, lasting, encoded.dictionary))
-            if many > _MAX_CODE // size:
-                code, many = _dense(code)
-            code = code * size + indices
-            many *= size
-        entry, firsts = _entries(code)
-        return self._describe(entry, firsts, coded)
+        columns = [self._read(place, table.column(name).chunk(0)) for place, name in enumerate(self.columns)]
+        entry, firsts = _entries(columns, table.num_rows)
+        return self._describe(entry, firsts, columns)
 
-    def _describe(self, entry: Ints, firsts: Ints, coded: list[tuple[Ints | None, Ints, pa.Array]]) -> Found:
-        local = [np.zeros(len(firsts), np.int64) if indices is None else indices[firsts] for indices, _, _ in coded]
-        keys = zip(*[lasting[each].tolist() for each, (_, lasting, _) in zip(local, coded, strict=True)], strict=True)
+    def _read(self, place: int, column: pa.Array) -> _Column:
+        encoded = column.dictionary_encode()
+        texts, rows = encoded.dictionary, encoded.indices.to_numpy()
+        if self._key[place] != self._labels:
+            numbers = self._number(place, texts.to_pylist())
+        else:  # rows that differ in nothing but the label __name__ are of one description
+            numbers, firsts, local = np.unique(
+                self._number_labels(texts.to_pylist()), return_index=True, return_inverse=True
+            )
+            texts, rows = texts.take(pa.array(firsts)), local[rows]
+        return _Column(None if len(numbers) == 1 else rows, numbers, texts)
+
+    def _describe(self, entry: Ints, firsts: Ints, columns: list[_Column]) -> Found:
+        """What the distinct descriptions are, each of which is in one of the rows ``firsts``."""
+        places = [np.zeros(len(firsts), np.int64) if each.rows is None else each.rows[firsts] for each in columns]
+        keys = zip(*[each.numbers[place].tolist() for each, place in zip(columns, places, strict=True)], strict=True)
         numbers: dict[int, int] = {}
         gpus: list[Gpu] = []
         gpu = np.zeros(len(firsts), np.int64)
@@ -95,18 +93,17 @@ class GpuTable:
             known = self._known.get(key)
             if known is None:
                 fields = [""] * self._width
-                for at, each, (_, _, texts) in zip(self._key, local, coded, strict=True):
-                    fields[at] = texts[int(each[number])].as_py()
+                for at, each, place in zip(self._key, columns, places, strict=True):
+                    fields[at] = each.texts[int(place[number])].as_py()
                 known = self._known[key] = self._describe_anew(fields)
             described, kind[number] = known
             if described is None:
                 refused[number] = True
                 continue
             conflict[number] = described.conflict
-            place = numbers.setdefault(id(described.gpu), len(gpus))
-            if place == len(gpus):
+            gpu[number] = numbers.setdefault(id(described.gpu), len(gpus))
+            if gpu[number] == len(gpus):
                 gpus.append(described.gpu)
-            gpu[number] = place
         return Found(entry, gpus, gpu, list(self._tellings), kind, refused, conflict)
 
     def _describe_anew(self, fields: list[str]) -> tuple[Described | None, int]:
@@ -145,16 +142,20 @@ class GpuTable:
         self._tellings.clear()
 
 
-def _dense(code: Ints) -> tuple[Ints, int]:
-    """The same codes counted from 0 without holes, and how many."""
-    distinct, dense = np.unique(code, return_inverse=True)
-    return dense.astype(np.int64), len(distinct)
-
-
-def _entries(code: Ints) -> tuple[Ints, Ints]:
-    """For each row which of the distinct codes it has, in the order of their first rows; and these rows."""
+def _entries(columns: list[_Column], count: int) -> tuple[Ints, Ints]:
+    """For each row which of the distinct combinations it has, in the order of their first rows; and these rows."""
+    code = np.zeros(count, np.int64)
+    many = 1
+    for column in columns:
+        if column.rows is not None:
+            size = len(column.numbers)
+            if many > _MAX_CODE // size:  # count from 0 again, without holes
+                distinct, code = np.unique(code, return_inverse=True)
+                many = len(distinct)
+            code = code * size + column.rows
+            many *= size
     encoded = pa.array(code).dictionary_encode()
     entry = encoded.indices.to_numpy().astype(np.int64)
     firsts = np.zeros(len(encoded.dictionary), np.int64)
-    firsts[entry[::-1]] = np.arange(len(entry) - 1, -1, -1)
+    firsts[entry[::-1]] = np.arange(count - 1, -1, -1)
     return entry, firsts

@@ -181,12 +181,13 @@ class CsvSource:
         start, first_line = records.position, records.line
         with _naming(self.path):
             if not records.is_at_rest:
-                return self._read_carefully()
+                return self._read_carefully(1)
             block = self._read_lines()
             parsed = self._columns.read(block) if len(block) else None
             if parsed is None:
-                self._file.push(bytes(block))
-                return self._read_carefully()
+                raw = bytes(block)
+                self._file.push(raw)
+                return self._read_carefully(raw.count(b"\n"))
             careful = self._read_odd(block, parsed, first_line)
             self._records = CsvRecords(self._file, line=first_line + parsed.line_count)
         counts = careful.counts
@@ -204,17 +205,23 @@ class CsvSource:
         if len(self._buffer) != BLOCK_BYTES:
             self._buffer = bytearray(BLOCK_BYTES)
         buffer = memoryview(self._buffer)
-        if self.path == STDIN:
-            some = self._file.read_some(BLOCK_BYTES)
-            size = len(some)
-            buffer[:size] = some
-        else:
-            size = self._file.readinto(buffer)
+        size = self._read_some_lines(buffer) if self.path == STDIN else self._file.readinto(buffer)
         end = self._buffer.rfind(b"\n", 0, size) + 1
         if not end and size < BLOCK_BYTES and not self._file.whole_lines:
             end = size
         self._file.push(bytes(buffer[end:size]))
         return buffer[:end]
+
+    def _read_some_lines(self, buffer: memoryview) -> int:
+        """What has come through a pipe, at least one line unless it ends: a line may come in pieces."""
+        size = 0
+        while size < len(buffer):
+            some = self._file.read_some(len(buffer) - size)
+            buffer[size : size + len(some)] = some
+            size += len(some)
+            if not some or b"\n" in some:
+                break
+        return size
 
     def _is_ours(self, line: int) -> bool:
         return self._shard.has_number(line // SHARD_LINES + self._shard_start)
@@ -222,8 +229,9 @@ class CsvSource:
     def _are_ours(self, lines: Ints) -> npt.NDArray[np.bool_]:
         return np.equal((lines // SHARD_LINES + self._shard_start) % self._shard.total, self._shard.place)
 
-    def _read_carefully(self) -> Chunk:
-        chunk = self.read(CAREFUL_ROWS)
+    def _read_carefully(self, lines: int) -> Chunk:
+        """Some rows one by one; of a pipe no more than the lines that have come, since the next ones may be long in coming."""
+        chunk = self.read(CAREFUL_ROWS if self.path != STDIN else max(1, min(lines, CAREFUL_ROWS)))
         return chunk._replace(samples=[], columns=Columns.of(chunk.samples))
 
     def _read_odd(self, block: memoryview, parsed: Parsed, first_line: int) -> Chunk:
@@ -277,13 +285,18 @@ class CsvSource:
             self._file.whole_lines = False  # one more look: it may have grown before it was moved away
         return False
 
+    @property
+    def can_resume(self) -> bool:
+        """Whether a later run can go on where this one was: standard input is over then."""
+        return self.path != STDIN
+
     def rewind(self) -> None:
         """Go back to the first row."""
         self._seek(*self._start)
 
     def resume(self, state: ResumeState, timestamps: str) -> bool:
         """Go on where ``state`` says, if it speaks of this file as it is and of these timestamps; says whether it does."""
-        if self.path == STDIN:
+        if not self.can_resume:
             return False
         with _naming(self.path):
             if state.position < self._start[0] or not state.fits(self.path, self._file, timestamps):

@@ -94,7 +94,7 @@ class Positions:
     def _save(self) -> None:
         with self._lock:
             reached = self._reached
-            if reached is None or self._finished:
+            if reached is None or self._finished or not self._source.can_resume:
                 return
             self._store.save(
                 self._source.state_at(

@@ -163,8 +163,8 @@ class Streamer:
         self._at_end = False
         self._refused: Counter[str] = Counter()
         self._batches_made = 0
-        # One thread for all large pieces of work: each further one would keep memory of its own.
-        self._thread = ThreadPoolExecutor(1, "capture")
+        # A thread to read, which a pipe can hold up for long, and one to cut batches. Each further one would keep memory of its own.
+        self._threads = ThreadPoolExecutor(2, "capture")
 
     async def run(self) -> StreamTotals:
         """Stream, and keep or clear the position at the end."""
@@ -192,7 +192,7 @@ class Streamer:
                 self._work(), self._publisher.run(), self._positions.keep(), report_often(self._report), deadline
             )
         finally:
-            self._thread.shutdown(wait=False)
+            self._threads.shutdown(wait=False)
         drained = ended == 0
         done = drained and self._at_end
         try:
@@ -323,14 +323,14 @@ class Streamer:
         return False
 
     def _read(self, max_rows: int) -> _Portion:
-        # By column where nothing is asked of single rows; at a pace, rows are taken in smaller numbers.
-        by_column = self._stamper.choice.mode != "now" and self._config.rate == 0 and self._config.speed == 0
+        # At a pace, rows are taken in smaller numbers than a block holds.
+        by_column = self._config.rate == 0 and self._config.speed == 0
         chunk = self._source.read_block() if by_column else self._source.read(max_rows)
         if chunk.refused:
             self._keep_refused(chunk)
         shift_ns = self._stamper.choice.shift_ns
         if chunk.columns is not None:
-            columns = chunk.columns.shifted(shift_ns) if shift_ns else chunk.columns
+            columns = self._stamper.stamp_columns(chunk.columns)
         else:
             columns = Columns.of(self._stamper.stamp(chunk.samples))
         if not self._looked_at_age and columns.size:
@@ -411,4 +411,4 @@ class Streamer:
         self._positions.check()
 
     async def _in_thread(self, call: Callable[..., Result], *args: object) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)

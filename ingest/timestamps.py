@@ -5,9 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ingest.samples import Sample
 from readings.times import INT64_MAX, SECOND, format_time
+
+if TYPE_CHECKING:
+    from readings.columns import Columns, Ints  # numpy: nothing for a live source
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,20 @@ class Stamper:
         if shift == 0:
             return list(samples)
         return [Sample(gpu, name, min(time_ns + shift, INT64_MAX), value) for gpu, name, time_ns, value in samples]
+
+    def stamp_columns(self, columns: Columns) -> Columns:
+        """The same for readings in columns."""
+        if self.choice.mode == "now":
+            return columns._replace(time_ns=self._now_for(columns)) if columns.size else columns
+        return columns.shifted(self.choice.shift_ns) if self.choice.shift_ns else columns
+
+    def _now_for(self, columns: Columns) -> Ints:
+        now, last, series = self.clock(), self._last, columns.series()
+        begin = []
+        for key, count in zip(series.ids, series.counts.tolist(), strict=True):
+            begin.append(max(now, last.get(key, 0) + 1))
+            last[key] = begin[-1] + count - 1
+        return series.numbered(begin)
 
     def _stamp_now(self, samples: Sequence[Sample]) -> list[Sample]:
         # One time for all that is at hand, so that the metrics of a GPU share a point; what comes again gets a later one.

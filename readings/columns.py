@@ -23,6 +23,20 @@ _MOST_BITS = 62
 _GAPS_PER_GPU = 80
 
 
+class Series(NamedTuple):
+    """The series (GPU id, metric name) of some readings, and of each how many there are (``counts``); for each reading which it is of (``code``),
+    and how many of the same come before it."""
+
+    ids: list[tuple[str, str]]
+    code: Ints
+    counts: Ints
+    before: Ints
+
+    def numbered(self, begin: Sequence[int]) -> Ints:
+        """For each reading a number: those of a series count up from the one that is given for it."""
+        return cast(Ints, np.array(begin, np.int64)[self.code] + self.before)
+
+
 class Columns(NamedTuple):
     """Readings, one per place in the arrays: which of ``gpus``, which of ``names``, when (ns) and what (finite)."""
 
@@ -71,6 +85,19 @@ class Columns(NamedTuple):
         """The readings that much later, none beyond 64 bits."""
         time_ns = np.minimum(self.time_ns, INT64_MAX - max(shift_ns, 0)) + shift_ns
         return self._replace(time_ns=time_ns)
+
+    def series(self) -> Series:
+        """Which series the readings are of."""
+        numbers: dict[str, int] = {}
+        gpu = np.array([numbers.setdefault(each.id, len(numbers)) for each in self.gpus], np.int64)[self.gpu]
+        pairs, code, count = np.unique(gpu * len(self.names) + self.name, return_inverse=True, return_counts=True)
+        order = np.argsort(code, kind="stable")
+        before = np.empty(len(order), np.int64)
+        before[order] = np.arange(len(order)) - np.repeat(np.cumsum(count) - count, count)
+        ids, names = list(numbers), self.names
+        return Series(
+            [(ids[each // len(names)], names[each % len(names)]) for each in pairs.tolist()], code, count, before
+        )
 
     def readings(self) -> Iterator[Reading]:
         """One by one."""

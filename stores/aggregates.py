@@ -8,6 +8,7 @@ from stores.columns import Floats, Ints
 
 # What is worked out of many values is told to this many digits: those after them depend on the order of adding up.
 DIGITS = 12
+PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
 
 
 def rounded(values: Floats) -> Floats:

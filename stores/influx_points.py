@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from stores.base import Origin, Portion
@@ -41,6 +43,7 @@ class Points:
         self._wanted = wanted
         self._origins: list[Origin] = []
         self._points: list[_Point] = []
+        self._series = 0
 
     @property
     def count(self) -> int:
@@ -49,11 +52,16 @@ class Points:
 
     def add(self, series: Series, from_ns: int | None = None, to_ns: int | None = None) -> None:
         """Add the points of a series in [from, to), but those that another series has instead."""
+        # One set of tags is one GPU, and no two of its points are of one time. Without tags it may be any number of them.
+        self._series += 1 if series.tags and not self._is_share else 2
         column_of = {name: at for at, name in enumerate(series.columns)}
         metrics = self._metrics(series)
-        described = [column_of.get(name) for name in _DESCRIPTION]
+        told = [name for name in _DESCRIPTION if name in column_of]
+        said_by: Callable[[list[Any]], Any] = (
+            itemgetter(*[column_of[name] for name in told]) if told else lambda row: None
+        )
         superseded = column_of.get(SUPERSEDED)
-        known: dict[tuple[Any, ...], tuple[str, list[int]]] = {}
+        known: dict[Any, tuple[str, list[int]]] = {}
         for row in series.values:
             time_ns = row[0]
             if (
@@ -62,17 +70,22 @@ class Points:
                 or (superseded is not None and row[superseded] is True)
             ):
                 continue
-            said = tuple([None if at is None else row[at] for at in described])
+            said = said_by(row)
             if (found := known.get(said)) is None:
-                found = known[said] = self._describe(series, said, metrics)
+                values = said if len(told) > 1 else (said,)
+                found = known[said] = self._describe(series, dict(zip(told, values, strict=False)), metrics)
             self._points.append(_Point((time_ns, found[0]), found[1], metrics, row))
 
     def portion(self, *, newest_first: bool) -> Portion:
         """All that was added, in order."""
         points = self._points
+        portion = Portion([], [], [], self._origins)
+        if self._series == 1:  # the server has put them in order
+            for point in points:
+                _add(portion, point)
+            return portion
         points.sort(key=lambda point: point.key[1])
         points.sort(key=lambda point: point.key[0], reverse=newest_first)  # stable, also in reverse
-        portion = Portion([], [], [], self._origins)
         tied: list[_Point] = []
         keys = [point.key for point in points]
         same = [one == other for one, other in pairwise(keys)]
@@ -101,8 +114,8 @@ class Points:
         found.sort()
         return _Metrics([name for name, _ in found], [at for _, at in found], exact)
 
-    def _describe(self, series: Series, said: tuple[Any, ...], metrics: _Metrics) -> tuple[str, list[int]]:
-        texts = [series.tags.get(name) or value or "" for name, value in zip(_DESCRIPTION, said, strict=True)]
+    def _describe(self, series: Series, said: dict[str, Any], metrics: _Metrics) -> tuple[str, list[int]]:
+        texts = [series.tags.get(name) or said.get(name) or "" for name in _DESCRIPTION]
         for place, name in enumerate(_DESCRIPTION):
             if name in self._tags and texts[place]:
                 texts[place] = decode_name(texts[place])

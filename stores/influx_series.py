@@ -5,19 +5,20 @@ it (measured: 7 million readings a second; as points 0.5 million). So there are 
 
 - of groups: the aggregate itself, in groups by a tag, where every GPU is a series of its own: no MIG instances;
 - of GPUs: count and mean (and largest or smallest value) of each GPU, from which groups are made, boards counting once;
-- of points: every reading, for what depends on their order or on what ran when.
+- of points: every reading, for what depends on their order; and of GPUs that went from one pod to another or are shared.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from readings.times import SECOND
+from stores.aggregates import PERCENTILES
 from stores.base import GroupSeries, SeriesQuery
 from stores.columns import Columns, Floats, Ints, Source
 from stores.grid import Grid
@@ -32,21 +33,25 @@ from stores.influx_query import (
     select_fields,
     show_tag_values,
 )
-from stores.windows import FROM_CELLS, PERCENTILES, Cells, Gatherer
+from stores.tenancy import Holder
+from stores.windows import FROM_CELLS, Cells, Gatherer, Held, check_readings
 
 _POINTS_AT_ONCE = 300_000
+_POINTS_IN_A_PART = 10_000
 _FIRST_RANGE_NS = 300 * SECOND
 _GROWTH = 8
-_MOST_NAMED = 500  # GPUs in one question; more are not named, but left out of its answer
+# More GPUs than this are not named in a question but left out of its answer: the server takes long to find many by name.
+_MOST_NAMED = 50
 _SOURCE = {GPU: ("uuid", "mig_id", "hostname", "model"), SHARE: ("uuid", "mig_id", "namespace", "pod", "container")}
 
 # One question to the server is about no longer than this, and about no more readings, were there one each second.
 _LONGEST_SLAB_NS = 6 * 3600 * SECOND
 _READINGS_AT_ONCE = 10_000_000
+_HELD_READINGS_AT_ONCE = 2_000_000
 # So many at once: one core of the server is kept busy by one.
 _QUESTIONS_AT_ONCE = 2
 _STATEMENTS_AT_ONCE = 50
-_TAG_OF = {None: (), "gpu": ("uuid",), "host": ("hostname",), "model": ("model",)}
+_TAG_OF: dict[str | None, tuple[str, ...]] = {None: (), "gpu": ("uuid",), "host": ("hostname",), "model": ("model",)}
 
 
 _T = TypeVar("_T")
@@ -88,12 +93,17 @@ class SeriesReader:
         query = self._query
         # Where windows have no bounds the server has its own.
         bounded = query.start_ns >= FIRST_NS and query.start_ns >= 0 and query.end_ns <= LAST_NS
-        if query.occupancies is not None or query.aggregate == "increase" or not bounded:
+        if query.aggregate == "increase" or not bounded:
             self._read_points()
             return
         fleet = self._look()
         if fleet.some_superseded:
             self._read_points()
+        elif query.occupancies is not None:
+            if query.aggregate in FROM_CELLS:
+                self._read_held(fleet)
+            else:
+                self._read_points()
         elif not fleet.has_instances and (query.aggregate != "sum" or query.by == "gpu"):
             self._read_groups(fleet)
         elif query.aggregate in FROM_CELLS:
@@ -167,23 +177,41 @@ class SeriesReader:
             functions = ("mean",)  # the means of boards are added: how many readings they have does not matter
         by = ("uuid", "mig_id", *(tag for tag in _TAG_OF[self._query.by] if tag != "uuid"))
         for slab, answers in self._asked(fleet, lambda slab: self._ask(functions, slab, by)):
-            sources: dict[Source, int] = {}
-            places = [[sources.setdefault(_source(series), len(sources)) for series in answer] for answer in answers]
-            arrays = [np.full((slab.count, len(sources)), np.nan) for _ in answers]
-            for array, columns, answer in zip(arrays, places, answers, strict=True):
-                for column, series in zip(columns, answer, strict=True):
-                    rows, values = _placed(series, slab)
-                    array[rows, column] = values
-            counts = np.nan_to_num(arrays[1]) if len(arrays) > 1 else (~np.isnan(arrays[0])).astype(np.float64)
-            extremes = arrays[2] if len(arrays) > 2 else np.full_like(counts, np.nan)
-            self._gatherer.add_cells(slab, list(sources), Cells(counts, counts * np.nan_to_num(arrays[0]), extremes))
+            self._gatherer.add_cells(slab, *_cells(answers, slab))
+
+    # Of GPUs, while one holder has them.
+
+    def _read_held(self, fleet: _Fleet) -> None:
+        """GPUs that keep their holder through a slab are counted by the server; the points of the others are looked at."""
+        functions = ("mean", "count", *({self._query.aggregate} & {"max", "min"}))
+        by = ("uuid", "mig_id", *(tag for tag in _TAG_OF.get(self._query.by, ()) if tag != "uuid"))
+        tenancies = self._gatherer.tenancies
+        for slab, (shares, answers) in self._asked(
+            fleet, lambda slab: (self._points(SHARE, slab), self._ask(functions, slab, by)), _HELD_READINGS_AT_ONCE
+        ):
+            restless = {each.gpu for each in shares.sources}
+            restless |= {gpu for gpu, each in tenancies.items() if each.changes(slab.start_ns, slab.end_ns)}
+            readings = self._points(GPU, slab, gpus=restless) if restless else _columns((), GPU)
+            sources, cells = _cells(answers, slab)
+            held: list[Holder] = []
+            chosen = []
+            for place, source in enumerate(sources):
+                tenancy = tenancies.get(source.gpu)
+                holder = None if tenancy is None else tenancy.throughout(slab.start_ns, slab.end_ns)
+                if holder is not None and source.gpu not in restless:
+                    held.append(holder)
+                    chosen.append(place)
+            found = Held([sources[place] for place in chosen], held, Cells(*(each[:, chosen] for each in cells)))
+            self._gatherer.add(slab, readings, shares, found)
 
     # What is asked of the server.
 
-    def _asked(self, fleet: _Fleet, ask: Callable[[Grid], _T]) -> Iterator[tuple[Grid, _T]]:
+    def _asked(
+        self, fleet: _Fleet, ask: Callable[[Grid], _T], readings: int = _READINGS_AT_ONCE
+    ) -> Iterator[tuple[Grid, _T]]:
         """The answers slab by slab, in order of time."""
         grid = self._gatherer.grid
-        longest = min(_LONGEST_SLAB_NS, _READINGS_AT_ONCE * SECOND // max(fleet.gpus, 1))
+        longest = min(_LONGEST_SLAB_NS, readings * SECOND // max(fleet.gpus, 1))
         on_their_way: deque[tuple[Grid, Future[_T]]] = deque()
         with ThreadPoolExecutor(_QUESTIONS_AT_ONCE, "influx-series") as threads:
             try:
@@ -239,20 +267,34 @@ class SeriesReader:
         """Slab after slab, each as long as should hold what can be taken at once."""
         grid = self._gatherer.grid
         start, windows = grid.origin_ns, max(1, _FIRST_RANGE_NS // grid.every_ns)
+        expected: float | None = None
         while start < grid.end_ns:
             slab = grid.part(start, windows)
-            readings = self._points(GPU, slab)
-            shares = self._points(SHARE, slab) if self._query.occupancies is not None else None
+            # A window may hold any number: what is not known to be little comes bit by bit.
+            whole = expected is not None and expected * windows <= _POINTS_AT_ONCE
+            readings = self._points(GPU, slab, whole=whole)
+            shares = self._points(SHARE, slab, whole=whole) if self._query.occupancies is not None else None
             self._gatherer.add(slab, readings, shares)
             start += windows * grid.every_ns
             found = len(readings.times) + (len(shares.times) if shares is not None else 0)
+            expected = found / windows
             windows = max(1, int(windows * min(_GROWTH, _POINTS_AT_ONCE / max(found, 1))))
 
-    def _points(self, measurement: str, slab: Grid) -> Columns:
+    def _points(self, measurement: str, slab: Grid, *, whole: bool = False, gpus: set[str] | None = None) -> Columns:
+        """The readings of a slab; ``whole`` in one piece, ``gpus`` of these alone."""
         conditions = self._conditions(measurement, slab)
+        if gpus is not None and len(gpus) <= _MOST_NAMED:
+            conditions.gpus(sorted(gpus))
         also = (SUPERSEDED,) if measurement == GPU else ("hostname", "model")
         statement = select_fields(measurement, (self._field, *also), conditions, by=_SOURCE[measurement])
-        return _columns(self._connection.query(statement, conditions.params), measurement)
+        if whole:
+            found = _columns(self._connection.query(statement, conditions.params), measurement)
+        else:
+            found = _columns(self._connection.stream(statement, conditions.params, _POINTS_IN_A_PART), measurement)
+        if gpus is None:
+            return found
+        wanted = np.array([source.gpu in gpus for source in found.sources], dtype=np.bool_)
+        return found.only(wanted[found.places])
 
 
 _NOTHING = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))
@@ -269,6 +311,20 @@ def _source(series: Series) -> Source:
     )
 
 
+def _cells(answers: list[list[Series]], slab: Grid) -> tuple[list[Source], Cells]:
+    """What the server counted of each GPU: answers for the mean, and if they were asked for, the count and the largest or smallest value."""
+    sources: dict[Source, int] = {}
+    places = [[sources.setdefault(_source(series), len(sources)) for series in answer] for answer in answers]
+    arrays = [np.full((slab.count, len(sources)), np.nan) for _ in answers]
+    for array, columns, answer in zip(arrays, places, answers, strict=True):
+        for column, series in zip(columns, answer, strict=True):
+            rows, values = _placed(series, slab)
+            array[rows, column] = values
+    counts = np.nan_to_num(arrays[1]) if len(arrays) > 1 else (~np.isnan(arrays[0])).astype(np.float64)
+    extremes = arrays[2] if len(arrays) > 2 else np.full_like(counts, np.nan)
+    return list(sources), Cells(counts, counts * np.nan_to_num(arrays[0]), extremes)
+
+
 def _placed(series: Series, slab: Grid) -> tuple[Ints, Floats]:
     """The windows that a series has values in, and the values."""
     times = np.array([row[0] for row in series.values], dtype=np.int64)
@@ -276,13 +332,15 @@ def _placed(series: Series, slab: Grid) -> tuple[Ints, Floats]:
     return places, np.array([row[1] for row in series.values], dtype=np.float64)
 
 
-def _columns(answer: list[Series], measurement: str) -> Columns:
+def _columns(answer: Iterable[Series], measurement: str) -> Columns:
     """The readings of an answer, but those of superseded points."""
     sources: dict[Source, int] = {}
     places: list[Ints] = [_NOTHING[0]]
     times: list[Ints] = [_NOTHING[1]]
     values: list[Floats] = [_NOTHING[2]]
+    count = 0
     for series in answer:
+        check_readings(count := count + len(series.values))
         rows = [row for row in series.values if row[1] is not None and row[2] is not True]
         source = _source(series)
         if measurement == GPU:

@@ -13,7 +13,7 @@ from stores.columns import Columns, Source, columns_of, joined
 from stores.grid import Grid
 from stores.sqlite_reader import Names, Piece, Reader, Scope, encodable
 from stores.sqlite_schema import MINUTE_NS, Tables
-from stores.windows import FROM_CELLS, Cells, Gatherer, windows_at_once
+from stores.windows import FROM_CELLS, Cells, Gatherer, check_readings, windows_at_once
 
 _ROWS_AT_ONCE = 50_000
 _READINGS = "SELECT r.identity, r.time, r.value {from}"
@@ -113,9 +113,10 @@ class SeriesReader:
         if inside is None:
             return columns_of((), ())
         rows = Reader(self._connection, self._names, tables).ask(_READINGS, *inside)
-        parts = []
+        parts, count = [], 0
         while some := rows.fetchmany(_ROWS_AT_ONCE):
             parts.append(columns_of((), some))
+            check_readings(count := count + len(some))
         found = joined(parts)
         identities, places = np.unique(found.places, return_inverse=True)
         return found._replace(sources=self._sources(tables, identities.tolist()), places=places)

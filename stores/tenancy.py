@@ -36,6 +36,17 @@ class Tenancy:
         """The places among ``holders`` of who was there at these times; -1 for nobody."""
         return self._numbers[np.searchsorted(self._starts, times, side="right")]
 
+    def throughout(self, start_ns: int, end_ns: int) -> Holder | None:
+        """Who has it in all of [start, end); None if nobody or not one alone does."""
+        first, last = np.searchsorted(self._starts, [start_ns, end_ns - 1], side="right").tolist()
+        number = int(self._numbers[first])
+        return self.holders[number] if first == last and number >= 0 else None
+
+    def changes(self, start_ns: int, end_ns: int) -> bool:
+        """Whether it may come to another holder, or to nobody, within [start, end)."""
+        first, last = np.searchsorted(self._starts, [start_ns, end_ns - 1], side="right").tolist()
+        return bool(first != last)
+
 
 def tenancies(occupancies: Sequence[Occupancy]) -> dict[str, Tenancy]:
     """The tenancy of each GPU that has any."""

@@ -6,38 +6,49 @@ itself (``add_cells``). Nothing of a slab is kept but its groups' values, so mem
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from readings.boards import how_parts_combine
-from stores.aggregates import increases, newest, percentile, rounded
+from stores.aggregates import PERCENTILES, increases, newest, percentile, rounded
 from stores.base import GroupSeries, SeriesQuery, TooMuch
 from stores.columns import Columns, Floats, Ints, Mask, Source
 from stores.grid import Grid
+from stores.members import Members
+from stores.ranks import Ranks
 from stores.tenancy import Holder, tenancies
 
 # The most values (groups times windows) that are gathered before the largest groups are chosen.
 MOST_VALUES = 10_000_000
-PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
+# The most readings that are taken at once, where a single window has so many.
+MOST_READINGS = 10_000_000
+LONGEST_SECONDS = 60.0
 # What can be worked out of each source's count and mean (and largest or smallest value) in a window.
 FROM_CELLS = frozenset({"mean", "sum", "count", "max", "min"})
 # What adding up makes inexact.
 WORKED_OUT = frozenset({"mean", "sum", "increase"})
-_VALUES_HELD = 1_000_000
 
 _READINGS_AT_ONCE = 1_000_000
 _CELLS_AT_ONCE = 2_000_000
-
-_Group = tuple[str, ...]
 
 
 def windows_at_once(grid: Grid, readings: float, sources: int) -> int:
     """How many windows a slab should have, where the whole range holds about so many readings of so many sources."""
     by_readings = grid.count * _READINGS_AT_ONCE / max(readings, 1.0)
     return max(1, int(min(by_readings, _CELLS_AT_ONCE / max(sources, 1), grid.count)))
+
+
+def check_readings(count: int) -> None:
+    """Raise TooMuch for more readings than should be in memory at once."""
+    if count > MOST_READINGS:
+        raise TooMuch(
+            f"a window holds more than {MOST_READINGS:,} readings that have to be looked at together: ask for shorter windows or"
+            " fewer GPUs"
+        )
 
 
 class Cells(NamedTuple):
@@ -48,70 +59,20 @@ class Cells(NamedTuple):
     extremes: Floats
 
 
+class Held(NamedTuple):
+    """Cells of GPUs that one holder had in all of their windows: a source and a holder for each column."""
+
+    sources: Sequence[Source]
+    holders: Sequence[Holder]
+    cells: Cells
+
+
 class _Found(NamedTuple):
     """Readings by member."""
 
     members: Ints
     times: Ints
     values: Floats
-
-
-class _Members:
-    """Numbers for groups, for the boards in each, and for the members of a board: itself, or its MIG instances."""
-
-    def __init__(self, query: SeriesQuery) -> None:
-        self._query = query
-        self.groups: dict[_Group, int] = {}
-        self._boards: dict[tuple[int, str], int] = {}
-        self._members: dict[tuple[int, str], int] = {}
-        self.group_of_board: list[int] = []
-        self.board_of: list[int] = []
-        self.is_board: list[bool] = []
-
-    def __len__(self) -> int:
-        return len(self.board_of)
-
-    def number(self, source: Source, holder: Holder | None) -> int:
-        """The member that a source is while that holder has it; -1 for one that was not asked for."""
-        query = self._query
-        if holder is not None and (
-            (query.namespaces and holder[0] not in query.namespaces) or (query.pods and holder[1] not in query.pods)
-        ):
-            return -1
-        alone = query.mig or source.gpu in query.gpus
-        board = source.gpu if alone else source.uuid
-        group = self._group(source, holder, board)
-        group_number = self.groups.setdefault(group, len(self.groups))
-        board_number = self._boards.setdefault((group_number, board), len(self._boards))
-        if board_number == len(self.group_of_board):
-            self.group_of_board.append(group_number)
-        part = "" if alone else source.mig_id
-        number = self._members.setdefault((board_number, part), len(self._members))
-        if number == len(self.board_of):
-            self.board_of.append(board_number)
-            self.is_board.append(not part)
-        return number
-
-    def several(self) -> list[tuple[list[int], list[int]]]:
-        """Of each board that has more than one member: itself, if it is one, and its instances."""
-        found: dict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-        for number, board in enumerate(self.board_of):
-            found[board][0 if self.is_board[number] else 1].append(number)
-        return [each for each in found.values() if len(each[0]) + len(each[1]) > 1]
-
-    def _group(self, source: Source, holder: Holder | None, board: str) -> _Group:
-        match self._query.by:
-            case "gpu":
-                return (board,)
-            case "host":
-                return (source.hostname,)
-            case "model":
-                return (source.model,)
-            case "namespace":
-                return (holder[0] if holder else "",)
-            case "pod":
-                return (holder[0], holder[1]) if holder else ("", "")
-        return ()
 
 
 class Gatherer:
@@ -121,27 +82,37 @@ class Gatherer:
         self.query = query
         self.grid = Grid(query.start_ns, query.end_ns, query.every_ns)
         self._combination = how_parts_combine(query.metric_name)
-        self._members = _Members(query)
-        self._tenancies = None if query.occupancies is None else tenancies(query.occupancies)
+        self._members = Members(query)
+        self.tenancies = tenancies(query.occupancies or ())
         self._values: dict[int, Floats] = {}
         self._whole: Cells | None = None
-        self._ranks = _Ranks(query.aggregate)
+        self._ranks = Ranks(query.aggregate)
         self._given: dict[int, float] = {}
         self._series: dict[tuple[str, ...], int] = {}
         self._before: dict[int, float] = {}
+        self._until = time.monotonic() + LONGEST_SECONDS
 
-    def add(self, slab: Grid, readings: Columns, shares: Columns | None = None) -> None:
-        """Take all readings of a slab, and where the query has occupancies, all shares. Slabs come in order of time."""
+    def add(self, slab: Grid, readings: Columns, shares: Columns | None = None, held: Held | None = None) -> None:
+        """Take all readings of a slab, and where the query has occupancies, all shares. Slabs come in order of time.
+
+        ``held`` may stand for the readings of some GPUs where the aggregate is one of FROM_CELLS.
+        """
         if self.query.aggregate == "increase":
             readings, shares = self._increases(readings), None if shares is None else self._increases(shares)
         found = self._found(readings) if shares is None else self._attributed(readings, shares)
+        columns = [] if held is None else [self._members.number(*each) for each in zip(held[0], held[1], strict=True)]
         windows, members = slab.count, len(self._members)
-        if not len(found.members):
+        if not members or not (len(found.members) or columns):
             return
         rows = found.times // slab.every_ns - slab.origin_ns // slab.every_ns
         cells = self._cells(rows * members + found.members, found.values, (windows, members))
         aggregate = self.query.aggregate
         if aggregate in FROM_CELLS or aggregate == "increase":
+            if held is not None:
+                asked = np.array(columns, dtype=np.int64) >= 0
+                self._merge(
+                    cells, np.array(columns, dtype=np.int64)[asked], Cells(*(each[:, asked] for each in held.cells))
+                )
             self._take(slab, cells)
             return
         kept = self._kept(cells)
@@ -162,12 +133,9 @@ class Gatherer:
         """Take what a slab's windows (rows) hold of each source (columns)."""
         numbers = np.array([self._members.number(source, None) for source in sources], dtype=np.int64)
         shape = (slab.count, len(self._members))
-        counts, totals, extremes = np.zeros(shape), np.zeros(shape), np.full(shape, np.nan)
-        # A GPU that moved is several sources, and may be one member.
-        np.add.at(counts.T, numbers, cells.counts.T)
-        np.add.at(totals.T, numbers, cells.totals.T)
-        self._extreme().at(extremes.T, numbers, cells.extremes.T)
-        self._take(slab, Cells(counts, totals, extremes))
+        whole = Cells(np.zeros(shape), np.zeros(shape), np.full(shape, np.nan))
+        self._merge(whole, numbers, cells)
+        self._take(slab, whole)
 
     def add_groups(self, slab: Grid, told: Mapping[tuple[str, ...], Floats]) -> None:
         """Take the finished aggregate of each group in a slab's windows; NaN where there is no reading."""
@@ -210,7 +178,7 @@ class Gatherer:
         shared_at: dict[str, list[Ints]] = defaultdict(list)
         for place, rows in _by_place(shares):
             shared_at[shares.sources[place].gpu].append(shares.times[rows])
-        known = self._tenancies or {}
+        known = self.tenancies
         of_shares = np.array(
             [self._members.number(each, each.holder) if each.gpu in known else -1 for each in shares.sources],
             dtype=np.int64,
@@ -275,6 +243,12 @@ class Gatherer:
         totals: Floats = np.bincount(keys, weights=values, minlength=size).astype(np.float64)
         return Cells(counts.reshape(shape), totals.reshape(shape), extremes.reshape(shape))
 
+    def _merge(self, into: Cells, members: Ints, cells: Cells) -> None:
+        """Add columns to members. A GPU that moved is several sources, and may be one member."""
+        np.add.at(into.counts.T, members, cells.counts.T)
+        np.add.at(into.totals.T, members, cells.totals.T)
+        self._extreme().at(into.extremes.T, members, cells.extremes.T)
+
     def _take(self, slab: Grid, cells: Cells) -> None:
         self._keep(slab, self._of_groups(cells))
         if self.query.top is not None:
@@ -328,7 +302,7 @@ class Gatherer:
                 np.add.at(told, groups, totals.T)
                 told = rounded(told)
             case "sum":
-                np.add.at(told, np.array(self._members.group_of_board), self._of_boards(counts, totals))
+                np.add.at(told, np.array(self._members.group_of_board, dtype=np.int64), self._of_boards(counts, totals))
                 told = rounded(told)
             case _:
                 told = np.full(shape, np.nan)
@@ -338,7 +312,7 @@ class Gatherer:
 
     def _of_boards(self, counts: Floats, totals: Floats) -> Floats:
         """The mean of each board (row) in each window (column), 0 where it has no reading."""
-        boards = np.array(self._members.board_of)
+        boards = np.array(self._members.board_of, dtype=np.int64)
         means = (totals / np.maximum(counts, 1)).T
         told = np.zeros((len(self._members.group_of_board), len(counts)))
         np.add.at(told, boards, means)
@@ -352,6 +326,10 @@ class Gatherer:
         return np.array(self._members.group_of_board, dtype=np.int64)[np.array(self._members.board_of, dtype=np.int64)]
 
     def _keep(self, slab: Grid, told: Floats) -> None:
+        if time.monotonic() > self._until:
+            raise TooMuch(
+                f"the answer takes longer than {LONGEST_SECONDS:g} s: ask for a shorter range, fewer GPUs or another aggregate"
+            )
         place, windows = self.grid.place_of(slab), len(told)
         for number in np.flatnonzero(~np.isnan(told).all(axis=0)).tolist():
             values = self._values.get(number)
@@ -367,64 +345,6 @@ class Gatherer:
     def _check_groups(self, count: int) -> None:
         if count > self.query.most_groups:
             raise TooMuch(f"there are more than {self.query.most_groups} groups")
-
-
-class _Ranks:
-    """The aggregate over the whole range, of what has to be worked out of the readings themselves."""
-
-    def __init__(self, aggregate: str) -> None:
-        self._aggregate = aggregate
-        self._newest: dict[int, tuple[int, float]] = {}
-        # Distinct values and how often each came: a metric has far fewer of them than readings.
-        self._groups = np.zeros(0, dtype=np.int64)
-        self._values = np.zeros(0)
-        self._numbers = np.zeros(0, dtype=np.int64)
-        self._held: list[tuple[Ints, Floats]] = []
-        self._count = 0
-
-    def add(self, groups: Ints, times: Ints, values: Floats, count: int) -> None:
-        """Take readings by group."""
-        self._count = max(self._count, count)
-        if self._aggregate == "last":
-            order = np.lexsort((values, times, groups))
-            last = np.append(groups[order][1:] != groups[order][:-1], True) if len(order) else np.zeros(0, dtype=bool)
-            for place in order[last].tolist():
-                found = (int(times[place]), float(values[place]))
-                group = int(groups[place])
-                self._newest[group] = max(self._newest.get(group, found), found)
-            return
-        self._held.append((groups, values))
-        if sum(len(each) for each, _ in self._held) > _VALUES_HELD:
-            self._merge()
-
-    def values(self) -> Floats:
-        """The aggregate of each group; NaN where there is no reading."""
-        told = np.full(self._count, np.nan)
-        if self._aggregate == "last":
-            for group, (_, value) in self._newest.items():
-                told[group] = value
-            return told
-        self._merge()
-        for group in np.unique(self._groups).tolist():
-            mine = self._groups == group
-            upto = np.cumsum(self._numbers[mine])
-            rank = np.floor(upto[-1] * PERCENTILES[self._aggregate] / 100.0 + 0.5)
-            told[group] = self._values[mine][np.searchsorted(upto, max(rank, 1))]
-        return told
-
-    def _merge(self) -> None:
-        groups = np.concatenate([self._groups, *(each for each, _ in self._held)])
-        values = np.concatenate([self._values, *(each for _, each in self._held)])
-        numbers = np.concatenate([self._numbers, *(np.ones(len(each), dtype=np.int64) for each, _ in self._held)])
-        self._held = []
-        if not len(groups):
-            return
-        order = np.lexsort((values, groups))
-        groups, values, numbers = groups[order], values[order], numbers[order]
-        first = np.append(True, (groups[1:] != groups[:-1]) | (values[1:] != values[:-1]))
-        starts = np.flatnonzero(first)
-        self._groups, self._values = groups[starts], values[starts]
-        self._numbers = np.add.reduceat(numbers, starts)
 
 
 def _widened(cells: Cells, members: int) -> Cells:

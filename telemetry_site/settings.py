@@ -132,6 +132,7 @@ CORS_URLS_REGEX = r"^/api/"
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "index"
 LOGOUT_REDIRECT_URL = "login"
+SESSION_ENGINE = "api.sessions"
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 7 * 86400
 CSRF_COOKIE_HTTPONLY = True  # forms have it; no script of ours reads it
@@ -148,6 +149,9 @@ if PUBLIC_URL.startswith("https:"):
             f"PUBLIC_URL (--public-url): {PUBLIC_URL} needs a proxy that speaks TLS: say with TRUSTED_PROXIES how many there are"
         )
     SECURE_SSL_REDIRECT = True
+    SECURE_SSL_HOST = urlsplit(PUBLIC_URL).netloc
+    # Prometheus asks from inside, past the proxy.
+    SECURE_REDIRECT_EXEMPT = [r"^metrics$"]
     # Prometheus asks each replica by its address, past the proxy.
     SECURE_REDIRECT_EXEMPT = ["^metrics$"]
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True

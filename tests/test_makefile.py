@@ -41,6 +41,7 @@ TARGETS = [
     "swagger",
     "soak",
     "nats-server",
+    "bench-api",
     "bench-broker",
     "clean",
 ]

@@ -68,15 +68,12 @@ class GpuListView(ApiView):
         )
         found = find()
         size = values["page_size"] or settings.MAX_PAGE_SIZE
-        count = found.count()
         start = ((page or 1) - 1) * size
         # One more than the page has, to know whether there are more.
-        rows = (
-            gpu_rows(find(after=cursor)[start : start + size + 1] if cursor else found[start : start + size + 1])
-            if start < count
-            else []
-        )
+        rows = gpu_rows((find(after=cursor) if cursor else found)[start : start + size + 1])
         more, rows = len(rows) > size, rows[:size]
+        is_all = start == 0 and cursor is None and not more
+        count = len(rows) if is_all else found.count()
         following = encode_place(rows[-1].place) if more else None
         return Response(
             {

@@ -58,10 +58,15 @@ def bearer(secret: str) -> dict[str, str]:
     return {"authorization": f"Bearer {secret}"}
 
 
-def status(path: str, **headers: str) -> int:
-    answer = Client().get(path, headers=headers)
-    answer.close()
+def finished(answer: Any) -> int:
+    """The status of an answer that was read to its end, so that a file is closed."""
+    if answer.streaming:
+        list(answer.streaming_content)
     return int(answer.status_code)
+
+
+def status(path: str, **headers: str) -> int:
+    return finished(Client().get(path, headers=headers))
 
 
 def all_paths() -> list[str]:
@@ -272,9 +277,7 @@ def test_each_address_has_an_allowance_of_its_own(fleet: Store, settings: Settin
 
     def ask(peer: str, forwarded: str = "", path: str = GPUS) -> int:
         headers = {"x-forwarded-for": forwarded} if forwarded else {}
-        answer = Client().get(path, headers=headers, REMOTE_ADDR=peer)
-        answer.close()
-        return int(answer.status_code)
+        return finished(Client().get(path, headers=headers, REMOTE_ADDR=peer))
 
     assert [ask("192.0.2.1", f"203.0.113.{number}") for number in range(4)] == [200, 200, 429, 429]
     assert ask("192.0.2.2") == 200

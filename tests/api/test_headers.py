@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import pytest
 from django.test import Client
 from pytest_django import Settings
 
 from stores.base import Store
 from tests.api.conftest import Api
+from tests.api.test_access import finished
 
 
 @pytest.mark.parametrize(
@@ -36,8 +35,9 @@ def test_styles_inline_are_for_the_two_tools_that_need_them(api: Api, fleet: Sto
 
 
 def test_files_may_be_kept(db: None) -> None:
-    with contextlib.closing(Client().get("/static/api/site.css")) as answer:
-        assert "no-store" not in answer["Cache-Control"]
+    answer = Client().get("/static/api/site.css")
+    assert finished(answer) == 200
+    assert "no-store" not in answer["Cache-Control"]
 
 
 def test_no_origin_is_let_in_unless_it_is_listed(api: Api, fleet: Store, settings: Settings) -> None:

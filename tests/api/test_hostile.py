@@ -12,7 +12,7 @@ from pytest_django import Settings
 from api.params import Parameter
 from stores.base import Store
 from tests.api.conftest import Api
-from tests.api.test_access import all_paths
+from tests.api.test_access import all_paths, finished
 from tests.api.test_base import views
 
 NASTY = [
@@ -124,7 +124,7 @@ def test_every_address_survives_every_method(fleet: Store, settings: Settings, a
             response = client.generic(
                 method, path, b"{bad", content_type="application/json", headers={"accept": accept}
             )
-            where = (path, method, response.status_code)
+            where = (path, method, finished(response))
             assert response.status_code < 500, where
             if response.status_code == 405:
                 assert "GET" in response["Allow"] or path == "/logout", where
@@ -133,4 +133,3 @@ def test_every_address_survives_every_method(fleet: Store, settings: Settings, a
                 assert set(response.json()) == {"error", "message"}, where
             if response.status_code >= 400 and path.startswith("/api/") and accept != "text/html":
                 assert kind == "application/json", where
-            response.close()

@@ -115,6 +115,7 @@ def test_every_answer_and_every_error_has_an_example_of_its_shape(schema: Any) -
             shape = resolved(schema, content["schema"])
             assert set(example["value"]) == set(shape["properties"]), (operation["operationId"], status)
             assert response["description"] or status == "200"
+            assert all(len(each["examples"]) == 1 for each in response["content"].values())
 
 
 def test_every_parameter_says_what_is_allowed(schema: Any) -> None:

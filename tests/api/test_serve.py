@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from django.core.management.base import CommandError
@@ -199,6 +201,14 @@ def test_forwarded_headers_are_believed_of_nobody_unless_told(state_dir: Path) -
         answer = running.get("/api/v1", Host="gpus.example.com", **claims)
         assert b'"https://gpus.example.com/api/v1/gpus"' in answer.body
         assert "max-age" in answer.headers["Strict-Transport-Security"]
+        # Past the proxy: probes and Prometheus are answered, others are led to where people go.
+        assert [running.get(path).status for path in ("/health", "/ready", "/metrics")] == [200, 200, 200]
+        where = urlsplit(running.address)
+        plain = http.client.HTTPConnection(str(where.hostname), where.port, timeout=START_SECONDS)
+        plain.request("GET", "/api/v1/gpus?page=2")
+        redirect = plain.getresponse()
+        plain.close()
+        assert (redirect.status, redirect.headers["Location"]) == (301, "https://gpus.example.com/api/v1/gpus?page=2")
 
 
 def test_listen_takes_a_free_port() -> None:

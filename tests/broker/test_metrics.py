@@ -33,6 +33,7 @@ async def test_prometheus_can_read_it(tmp_path: Path) -> None:
         assert samples["broker_delivered_messages_total", ""] == 10
         assert samples["broker_subscriber_lag", 'c"1'] == 3
         assert samples["broker_subscriber_connected", 'c"1'] == 1
+        assert samples["broker_subscriber_missed_messages_total", 'c"1'] == 0
         assert samples["broker_fsync_seconds_count", ""] >= 1
         await client.close()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pytest
 import yaml
 
 from telemetry_site.options import BY_NAME, OPTIONS
+from tests.broker.faults.tools import need
 from tests.deploy.compose import COMPOSE, ROOT, interpolated, raw, read_env, resolved, variables
 from tests.deploy.containers import folder_for_pod, required_tools
 from tests.deploy.dockerfile import SERVICES, stages
@@ -72,6 +75,11 @@ def test_every_variable_of_a_service_is_a_setting_with_a_value_that_it_takes(nam
 def test_every_variable_that_it_takes_from_outside_is_a_setting_or_composes_own() -> None:
     assert set(variables()) - COMPOSE_ONLY <= set(BY_NAME)
     assert set(variables()) >= COMPOSE_ONLY
+
+
+def test_every_other_setting_can_be_given_to_every_service() -> None:
+    for name, service in OURS.items():
+        assert service["env_file"] == [{"path": "settings.env", "required": False}], name
 
 
 def test_a_setting_goes_to_the_variable_of_its_name() -> None:
@@ -148,6 +156,44 @@ def test_prometheus_scrapes_every_service_at_its_port() -> None:
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
     assert targets == {name: [f"{name}:{stages()[name].ports[-1]}"] for name in SERVICES}
     assert config["rule_files"] == ["alerts.yaml"]
+    checked = subprocess.run(
+        [need("promtool"), "check", "config", "--syntax-only", ROOT / "deploy" / "prometheus.yml"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert checked.returncode == 0, checked.stderr
+
+
+def compose_go(path: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Compose's own loader; without it the test is skipped, or fails where REQUIRE_COMPOSE_GO is 1."""
+    kept = sorted(Path("~/.cache/gpu-telemetry").expanduser().glob("compose-go-*/cmd"))
+    if not kept:
+        message = "needs compose's loader: run make compose-go (needs Go)"
+        if os.environ.get("REQUIRE_COMPOSE_GO") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    command = [str(kept[-1]), "-format", "json", *flags, str(path)]
+    return subprocess.run(command, cwd=path.parent, capture_output=True, text=True, timeout=60)
+
+
+def test_compose_itself_takes_the_file_and_reads_in_it_what_these_tests_do(env_file: Path) -> None:
+    loaded = compose_go(COMPOSE, "-no-interpolation")
+    assert loaded.returncode == 0, loaded.stderr
+    services = json.loads(loaded.stdout)["services"]
+    assert {name: each.get("environment", {}) for name, each in services.items()} == {
+        name: each.get("environment", {}) for name, each in raw()["services"].items()
+    }
+    # With all variables put in, against compose's schema and its rules.
+    path = env_file.with_name("resolved.yml")
+    path.write_text(yaml.safe_dump(resolved(read_env(env_file))).replace("$", "$$"))
+    loaded = compose_go(path)
+    assert loaded.returncode == 0, loaded.stderr
+    assert (
+        json.loads(loaded.stdout)["services"]["collector"]["depends_on"]["influxdb"]["condition"] == "service_healthy"
+    )
+    path.write_text(path.read_text().replace("read_only:", "read_onlyy:"))
+    assert "read_onlyy" in compose_go(path).stderr
 
 
 @pytest.mark.acceptance

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
+from tests.broker.faults.tools import need
 from tests.helm.chart import CHART, ROOT, WAYS, render
 
 ALERTS = CHART / "files" / "alerts.yaml"
@@ -24,13 +22,9 @@ def rules() -> list[dict[str, Any]]:
 
 
 def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run promtool; without one the test is skipped, or fails where REQUIRE_FAULT_TOOLS is 1."""
-    if shutil.which("promtool") is None:
-        message = "needs promtool (Debian: prometheus)"
-        if os.environ.get("REQUIRE_FAULT_TOOLS") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    return subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    """Run promtool."""
+    program = need("promtool", "prometheus")
+    return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_prometheus_takes_the_rules() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -28,6 +29,14 @@ folder:
 def test_what_is_written_from_the_values_is_up_to_date() -> None:
     for path, text in make_files().items():
         assert path.read_text() == text, f"{path.name}: run make chart-docs"
+
+
+def test_every_setting_can_be_made_in_the_chart() -> None:
+    plain = set(json.loads((CHART / "values.schema.json").read_text())["$defs"]["settings"]["properties"])
+    templates = "".join(path.read_text() for path in (CHART / "templates").rglob("*.*"))
+    secret = {name for name, option in BY_NAME.items() if option.secret}
+    assert plain == set(BY_NAME) - secret
+    assert [name for name in secret if f'"{name}"' not in templates] == []
 
 
 @pytest.mark.parametrize(

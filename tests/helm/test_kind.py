@@ -13,6 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.broker.faults.tools import need
 from tests.helm.chart import CHART, ROOT, WAYS, render
 from tests.helm.test_schemas import VERSIONS
 
@@ -58,9 +59,8 @@ def test_the_chart_finds_that_influxdb() -> None:
 
 
 def test_the_scripts_have_nothing_that_a_linter_minds() -> None:
-    if shutil.which("shellcheck") is None:
-        pytest.skip("needs shellcheck")
-    scripts = [KIND / "up.sh", ROOT / "ci" / "helm.sh", ROOT / "ci" / "kubernetes.sh"]
+    need("shellcheck")
+    scripts = [*(ROOT / "ci").glob("*.sh"), *(ROOT / "deploy").rglob("*.sh")]
     done = subprocess.run(["shellcheck", *map(str, scripts)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 

@@ -349,6 +349,19 @@ def test_the_source_follows_from_what_is_given(arguments: str, source: str) -> N
     assert rendering.environment(rendering.container("streamer", "streamer"), "t-1")["SOURCE"] == source
 
 
+def test_a_capture_in_a_loop_has_a_pace() -> None:
+    def speed(values: str) -> str:
+        rendering = render("--set", f"streamer.data.existingConfigMap=c,{values}")
+        return rendering.environment(rendering.container("streamer", "streamer"), "tele-streamer-1").get(
+            "SPEED", "none"
+        )
+
+    assert speed("streamer.data.loop=true") == "1x"
+    assert speed("streamer.settings.SPEED=10x") == "10x"
+    assert speed("streamer.settings.RATE=500") == "none"
+    assert speed("streamer.data.loop=false") == "none"
+
+
 def test_every_key_of_a_data_config_map_is_read() -> None:
     rendering = render(*WAYS["capture"])
     container = rendering.container("streamer", "streamer")
@@ -407,6 +420,31 @@ def test_nothing_is_open_to_pods_that_have_no_business_there() -> None:
     assert components == {"api", "collector", "migrate"}
     for name in ("tele-mq-server", "tele-postgresql", "tele-influxdb"):
         assert rendering.one("NetworkPolicy", name)["spec"]["egress"] == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_test_reaches_what_it_asks(way: str) -> None:
+    peers = "networkPolicy.metricsFrom[0].podSelector.matchLabels.app=prometheus"
+    rendering = render(*WAYS[way], "--set", peers, "--set", "networkPolicy.apiFrom[0].podSelector.matchLabels.app=web")
+    (test,) = rendering.kind("Pod")
+    urls = dict(word.split("=", 1) for word in test["spec"]["containers"][0]["env"][0]["value"].split())
+    for url in urls.values():
+        found = re.fullmatch(r"https?://([\w-]+):(\d+)/\w+", url)
+        assert found is not None, url
+        service = rendering.one("Service", found[1])["spec"]
+        (port,) = (port["targetPort"] for port in service["ports"] if port["port"] == int(found[2]))
+        let_in = [
+            rule
+            for policy in rendering.kind("NetworkPolicy")
+            if selects(policy["spec"]["podSelector"]["matchLabels"], service["selector"])
+            for rule in policy["spec"]["ingress"]
+            if {"port": port} in rule["ports"]
+            and any(
+                selects(peer.get("podSelector", {}).get("matchLabels", {}), test["metadata"]["labels"])
+                for peer in rule["from"]
+            )
+        ]
+        assert let_in, url
 
 
 def test_the_optional_objects_are_off_unless_asked_for() -> None:

@@ -4,6 +4,9 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from ingest import captures
 from ingest.captures import DoneFiles, stream_captures, try_captures
 from readings.times import SECOND
 from tests.broker.harness import running_broker
@@ -65,6 +68,25 @@ async def test_at_the_captures_own_pace_it_takes_as_long(tmp_path: Path) -> None
     async with running_broker(tmp_path / "log") as broker:
         report = await stream_captures(stream_config(path, broker.port, tmp_path, speed=44.0), asyncio.Event())
     assert report.sent == 18
+
+
+async def test_a_pass_of_a_loop_over_several_takes_an_interval_at_least(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        write_capture(tmp_path / f"{name}.csv", samples=2)
+    waits: list[float] = []
+
+    async def pause(stop: asyncio.Event, seconds: float) -> bool:
+        waits.append(seconds)
+        return len(waits) == 2
+
+    monkeypatch.setattr(captures, "pause", pause)
+    async with running_broker(tmp_path / "log") as broker:
+        config = stream_config(tmp_path / "*.csv", broker.port, tmp_path, loop=True, collect_interval=3000.0)
+        report = await stream_captures(config, asyncio.Event())
+    assert all(2000 < seconds <= 3000 for seconds in waits)
+    assert report.sent == 2 * 2 * 24
 
 
 def test_a_dry_run_reads_and_checks_and_leaves_nothing(tmp_path: Path) -> None:

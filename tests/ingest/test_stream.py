@@ -107,3 +107,11 @@ def test_streamer_and_collector_tell_of_themselves_where_metrics_addr_says(fleet
     assert "gpu_telemetry_streamer_capture_left_seconds " in figures
     assert "gpu_telemetry_streamer_readings_sent_total 0.0" not in figures
     assert "gpu_telemetry_collector_lag_messages " in ask(collector, "/metrics")[1]
+
+
+def test_a_dry_run_of_a_live_source_counts_what_a_collector_would_refuse(settings: Settings, tmp_path: Path) -> None:
+    settings.STATE_DIR, settings.SOURCE, settings.SIM_FAULTS = tmp_path, "simulate", ("spike", "blank")
+    settings.SCRAPE_INTERVAL = 6.0  # past the first fault
+    out = StringIO()
+    call_command("stream", "--dry-run", stdout=out)
+    assert "refused: blank 2, out_of_range 1" in out.getvalue()

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
+import os
+import sys
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 
 import pytest
@@ -58,6 +61,35 @@ async def test_the_real_capture_arrives_whole(tmp_path: Path, real_capture: Path
     assert totals.readings == len(arrived) == 2470
     assert set(arrived) == readings_in(real_capture)
     assert len(batches) == 25
+
+
+@pytest.fixture
+def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Where to write for it to come through standard input."""
+    reader, writer = os.pipe()
+    with open(reader, "rb") as end:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(end))
+        yield writer
+
+
+async def test_what_comes_through_a_pipe_arrives_as_it_comes(tmp_path: Path, capture: Path, pipe: int) -> None:
+    text = await asyncio.to_thread(capture.read_bytes)
+    half = text.rindex(b"\n", 0, len(text) // 2) + 1
+    async with running_broker(tmp_path / "log") as broker:
+        task = asyncio.create_task(stream(stream_config("-", broker.port, tmp_path), asyncio.Event()))
+        for start in range(0, half, 700):  # lines come in pieces
+            os.write(pipe, text[start : min(start + 700, half)])
+            await asyncio.sleep(0.001)
+        async with asyncio.timeout(60):
+            while sum(each.block.count() for each in await read_batches(broker.port)) < text.count(b"\n", 0, half) - 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        os.write(pipe, text[half:-1])
+        os.close(pipe)
+        totals = await task
+        arrived = readings_of(batch.block for batch in await read_batches(broker.port))
+    assert (totals.done, totals.readings, set(arrived)) == (True, 120, readings_in(capture))
+    assert not totals.refused
+    assert list((tmp_path / "resume").iterdir()) == []
 
 
 @pytest.mark.parametrize("size", [1, 7, 10_000])

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import random
+from functools import partial
+
 import pytest
 
 from ingest.samples import Sample
 from ingest.timestamps import Choice, Stamper, choose, spell_duration
+from readings.columns import Columns
 from readings.model import Gpu
 from readings.times import INT64_MAX, SECOND, parse_time
 
@@ -83,3 +87,16 @@ def test_now_is_strictly_increasing_per_series_even_if_the_clock_is_not() -> Non
 )
 def test_durations_are_spelled_in_two_units(seconds: float, text: str) -> None:
     assert spell_duration(seconds) == text
+
+
+@pytest.mark.parametrize("mode", ["now", "shift", "source"])
+def test_columns_are_stamped_as_samples_are(mode: str) -> None:
+    rng = random.Random(4)
+    clocks = [[100, 100, 103, 90, 5000], [100, 100, 103, 90, 5000]]
+    by_row, by_column = (Stamper(Choice(mode, 7), partial(clock.pop, 0)) for clock in clocks)
+    for _ in range(5):
+        samples = [Sample(rng.choice(GPUS), rng.choice("xy"), rng.randrange(50), 1.0) for _ in range(40)]
+        assert list(by_column.stamp_columns(Columns.of(samples)).readings()) == [
+            tuple(each) for each in by_row.stamp(samples)
+        ]
+    assert by_column.stamp_columns(Columns.of([])).size == 0

@@ -16,11 +16,12 @@ from inventory.queries import (
     in_state,
     latest_readings,
     newest_reading,
+    occupied_between,
     stale_before,
     state_of,
 )
 from inventory.seen import to_datetime
-from tests.inventory.building import POWER, T0, UTIL, block, fleet, gpu, save
+from tests.inventory.building import POWER, SECOND, T0, UTIL, block, fleet, gpu, save
 
 pytestmark = pytest.mark.django_db
 
@@ -139,3 +140,49 @@ def test_latest_readings_have_their_units_and_times() -> None:
         (POWER, 99.5, "W", T0),
         ("SOMETHING_NEW", 3.0, "", T0),
     ]
+
+
+def occupied(
+    first: float, last: float, *, most: int = 100, **filters: Any
+) -> list[tuple[str, str, float, float | None]]:
+    """GPU, pod, and from when to when in seconds after T0."""
+    with CaptureQueriesContext(connection) as asked:
+        found = occupied_between(T0 + round(first * SECOND), T0 + round(last * SECOND), most=most, **filters)
+    assert len(asked) == 1
+    return [
+        (gpu, pod, (start - T0) / SECOND, None if end is None else (end - T0) / SECOND)
+        for gpu, _, pod, _, start, end in found
+    ]
+
+
+def test_what_ran_where_in_a_time() -> None:
+    save(
+        block(gpu("GPU-a", pod="first", namespace="ml"), 0, {UTIL: 1.0}),
+        block(gpu("GPU-a", pod="first", namespace="ml"), 60.0000019, {UTIL: 1.0}),
+        block(gpu("GPU-a", pod="second", namespace="web"), 120, {UTIL: 1.0}),
+        block(gpu("GPU-b", gpu_id=1), 120, {UTIL: 1.0}),
+    )
+    # Times are kept to the microsecond: the last reading is still within.
+    first, second = ("GPU-a", "first", 0.0, 60.000002), ("GPU-a", "second", 120.0, None)
+    assert occupied(0, 1) == [first]
+    assert occupied(-10, 0) == []
+    assert occupied(-10, 1e-9) == [first]
+    assert occupied(60.0000015, 120) == [first]
+    assert occupied(61, 120) == []
+    assert occupied(61, 121) == [second]
+    assert occupied(500, 501) == [second]
+    assert occupied(0, 500) == [first, second]
+    assert occupied(0, 500, most=1) == [first]
+
+
+def test_with_what_is_asked_for_comes_what_ran_there_besides() -> None:
+    save(
+        block(gpu("GPU-a", pod="first", namespace="ml"), 0, {UTIL: 1.0}),
+        block(gpu("GPU-a", pod="second", namespace="web"), 120, {UTIL: 1.0}),
+        block(gpu("GPU-b", pod="third", namespace="web", gpu_id=1), 120, {UTIL: 1.0}),
+    )
+    assert [pod for _, pod, _, _ in occupied(0, 500, namespaces=("ml",))] == ["first", "second"]
+    assert [pod for _, pod, _, _ in occupied(0, 500, pods=("third", "nobody"))] == ["third"]
+    assert occupied(0, 500, namespaces=("ml",), pods=("third",)) == []
+    # What ran there at another time is not a reason to look at a GPU.
+    assert occupied(100, 500, namespaces=("ml",)) == []

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from inventory.seen import NOTHING, Pod, gather, to_datetime
+from inventory.seen import NOTHING, Pod, gather, to_datetime, to_ns
 from tests.inventory.building import POWER, T0, USED, UTIL, block, gpu, seen
 
 
@@ -20,6 +20,7 @@ from tests.inventory.building import POWER, T0, USED, UTIL, block, gpu, seen
 )
 def test_times_are_utc_and_cut_to_the_microsecond(time_ns: int, expected: datetime) -> None:
     assert to_datetime(time_ns) == expected
+    assert to_ns(expected) == time_ns // 1000 * 1000
 
 
 def test_rows_come_in_the_order_of_ids_so_that_writers_lock_in_one_order() -> None:

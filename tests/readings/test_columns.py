@@ -71,6 +71,13 @@ def test_readings_come_back_out_of_columns() -> None:
     assert Columns.of([]).size == 0
 
 
+def test_series_count_their_readings() -> None:
+    series = Columns.of([(B, "y", 1, 0.0), (A, "x", 1, 0.0), (B, "y", 9, 0.0), (A_IN_POD, "x", 1, 0.0)]).series()
+    assert sorted(zip(series.ids, series.counts.tolist(), strict=True)) == [(("GPU-a", "x"), 2), (("GPU-b", "y"), 2)]
+    begin = [10 if name == "x" else 20 for _, name in series.ids]
+    assert series.numbered(begin).tolist() == [20, 10, 21, 11]
+
+
 def test_columns_are_shifted_and_sifted() -> None:
     columns = Columns.of([(A, "x", 1, 2.0), (B, "y", INT64_MAX - 5, 4.0)])
     assert columns.shifted(10).time_ns.tolist() == [11, INT64_MAX]

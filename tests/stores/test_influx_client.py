@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -14,12 +15,13 @@ import pytest
 from stores import influx_client
 from stores.base import StoreError, StoreUnavailable
 from stores.influx import InfluxStore
-from stores.influx_client import InfluxConfig, InfluxConnection, InfluxRefused, NoSuchBucket
+from stores.influx_client import InfluxConfig, InfluxConnection, InfluxRefused, NoSuchBucket, Series
 from stores.influx_writer import compress
 from tests.influxd import Influxd
 from tests.ports import free_port
 from tests.stand_in import Answer, StandIn, standing_in
 from tests.stores.making import START, ask, gpu, one
+from tests.stores.test_influx_http import serve_all
 
 LINE = compress(b"m v=1 5")
 
@@ -202,3 +204,42 @@ def test_a_child_of_a_fork_has_its_own_connections(influx_store: InfluxStore) ->
 def test_a_token_that_is_no_text_for_a_header_is_named() -> None:
     with pytest.raises(StoreError, match="INFLUXDB_TOKEN"):
         InfluxStore(InfluxConfig("http://127.0.0.1:1", "tökén", "o", "b"))
+
+
+def chunked(*lines: bytes, whole: bool = True) -> bytes:
+    body = b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in lines)
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body + (b"0\r\n\r\n" if whole else b"")
+
+
+def part(*times: int) -> bytes:
+    return b'{"results":[{"series":[{"name":"gpu","columns":["time"],"values":[%s]}]}]}\n' % b",".join(
+        b"[%d]" % time_ns for time_ns in times
+    )
+
+
+@contextmanager
+def streaming(answer: bytes) -> Iterator[Iterator[Series]]:
+    server = serve_all((answer,))
+    connection = InfluxConnection(InfluxConfig(f"http://127.0.0.1:{server.port}", "t", "o", "b"))
+    try:
+        yield connection.stream("SELECT 1", {}, 10)
+    finally:
+        connection.close()
+        server.close()
+
+
+def test_an_answer_is_taken_in_parts_wherever_they_are_cut() -> None:
+    with streaming(chunked(part(3, 2), part(1)[:20], part(1)[20:])) as series:
+        assert [each.values for each in series] == [[[3], [2]], [[1]]]
+
+
+def test_an_answer_that_breaks_off_is_unavailable() -> None:
+    with streaming(chunked(part(3, 2), part(1)[:20], whole=False)) as series, pytest.raises(StoreUnavailable):
+        list(series)
+
+
+def test_an_error_in_the_middle_of_an_answer_is_told() -> None:
+    with streaming(chunked(part(3), b'{"results":[{"error":"query-timeout limit exceeded"}]}\n')) as series:
+        assert next(series).values == [[3]]
+        with pytest.raises(StoreUnavailable, match="timeout"):
+            next(series)

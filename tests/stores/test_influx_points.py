@@ -75,3 +75,14 @@ def test_only_wanted_metrics_are_told() -> None:
     points = Points(GPU, frozenset({"a"}))
     points.add(series([1, 1.0, 2.0, ""]))
     assert told(points) == [(1, "a", 2.0, "")]
+
+
+def test_two_points_of_one_time_in_an_answer_without_tags_are_one() -> None:
+    # As a stream gives a GPU that moved while it was written: the tags stand in the rows.
+    points = Points(GPU, frozenset())
+    rows: list[list[object]] = [[2, 1.0, "GPU-1", "old"], [2, 5.0, "GPU-1", "new"], [1, 3.0, "GPU-1", "old"]]
+    points.add(Series(columns=["time", "a", "uuid", "hostname"], values=[list(row) for row in rows]))
+    assert [(row.time_ns, row.value, row.hostname) for row in points.portion(newest_first=True).rows()] == [
+        (2, 5.0, "new"),
+        (1, 3.0, "old"),
+    ]

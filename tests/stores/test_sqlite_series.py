@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stores import windows
-from stores.base import SeriesQuery
+from stores.base import SeriesQuery, TooMuch
 from stores.sqlite import SqliteStore
 from stores.sqlite_series import SeriesReader
 from tests.stores.making import MINUTE, SECOND, START, UTIL, fleet, gpu
@@ -32,3 +32,15 @@ def test_memory_holds_a_slab_at_a_time(sqlite_store: SqliteStore, monkeypatch: p
     assert len(found) == 4
     assert sum(sizes) == 4 * 360
     assert max(sizes) <= 240
+
+
+def test_a_window_that_holds_more_than_memory_should_is_refused(
+    sqlite_store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqlite_store.write([fleet([gpu(number) for number in range(4)], START + i * 10 * SECOND) for i in range(60)])
+    monkeypatch.setattr(windows, "MOST_READINGS", 100)
+    query = SeriesQuery(
+        metric_name=UTIL, every_ns=60 * MINUTE, start_ns=START, end_ns=START + MINUTE * 10, aggregate="p95"
+    )
+    with pytest.raises(TooMuch, match="more than 100 readings"):
+        sqlite_store.series(query)

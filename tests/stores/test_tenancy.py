@@ -25,6 +25,17 @@ def test_the_one_that_came_last_has_it_and_then_the_one_before() -> None:
     ]  # fmt: skip
 
 
+def test_a_stretch_of_time_has_one_holder_or_not() -> None:
+    found = Tenancy([occupancy("a", 10, 50), occupancy("b", 20, 30)])
+    assert found.throughout(10, 20) == ("ml", "a", "main")
+    assert found.throughout(30, 50) == ("ml", "a", "main")
+    assert found.throughout(10, 21) is None
+    assert found.throughout(0, 10) is None
+    assert [found.changes(*each) for each in ((0, 10), (0, 11), (10, 20), (19, 21), (50, 90))] == [
+        False, True, False, True, False,
+    ]  # fmt: skip
+
+
 def test_each_gpu_has_its_own() -> None:
     found = tenancies([occupancy("a", 1, 2), occupancy("b", 1, 2, "GPU-2")])
     assert {gpu: holders(tenancy, [1]) for gpu, tenancy in found.items()} == {"GPU-1": ["a"], "GPU-2": ["b"]}

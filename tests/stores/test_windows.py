@@ -275,6 +275,14 @@ class TestEveryStore:
         with pytest.raises(TooMuch, match="more than 40 values"):
             ask(store, by="gpu", top=1)
 
+    def test_an_answer_that_takes_too_long_is_refused(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        store.write([one(gpu(), START, U=1.0)])
+        monkeypatch.setattr(windows, "LONGEST_SECONDS", -1.0)
+        for aggregate in ("mean", "sum", "p95", "increase"):
+            store.write([several(gpu(), [(START, 1.0), (START + 1, 2.0)], "U")])
+            with pytest.raises(TooMuch, match="takes longer than"):
+                ask(store, metric_name="U", aggregate=aggregate)
+
     def test_times_and_names_at_the_edge_of_what_there_is(self, store: Store) -> None:
         names = ["'; DROP", '"', "a\\b", "ä=ö,ü", "\n"]
         gpus = [gpu(number, hostname=name, model_name=name) for number, name in enumerate(names)]

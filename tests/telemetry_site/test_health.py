@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 from django.core.management import call_command
 
 from telemetry_site.health import main
+from tests.broker.certificates import Authority
 from tests.ports import free_port
 
 MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
@@ -21,7 +23,7 @@ NAMES = {"runbroker": "HTTP_ADDR", "collect": "METRICS_ADDR", "stream": "METRICS
 
 
 @contextmanager
-def answering(answers: dict[str, tuple[int, bytes]]) -> Iterator[int]:
+def answering(answers: dict[str, tuple[int, bytes]], tls: ssl.SSLContext | None = None) -> Iterator[int]:
     """A server of these paths; its port."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -35,6 +37,8 @@ def answering(answers: dict[str, tuple[int, bytes]]) -> Iterator[int]:
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -85,6 +89,17 @@ def test_ready_asks_for_more_than_the_process(monkeypatch: pytest.MonkeyPatch) -
         assert ask(monkeypatch, "serve", port) == 0
         assert ask(monkeypatch, "serve", port, "--ready") == 1
         assert ask(monkeypatch, "runbroker", port, "--ready") == 0  # which tells all at /health
+
+
+def test_a_broker_with_tls_is_asked_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cert, key = Authority(tmp_path).sign("broker")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    monkeypatch.setenv("BROKER_TLS_CERT", cert)
+    with answering({"/health": (200, b"")}, context) as port:
+        assert ask(monkeypatch, "runbroker", port) == 0
+    with answering({"/health": (200, b"")}) as port:
+        assert ask(monkeypatch, "runbroker", port) == 1  # which speaks none
 
 
 def test_nobody_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -93,9 +94,19 @@ async def _try() -> str:
         report = await asyncio.to_thread(try_captures, stream_config())
         return summary(report, None)
 
+    from readings.checks import check_block
+    from readings.grouping import BlockBuilder
+
     def count(portion: Portion) -> None:
         report.read += len(portion.samples)
         report.refused.update(portion.counts)
+        # What a collector would turn away counts as well.
+        builder = BlockBuilder()
+        for sample in portion.samples:
+            builder.add(*sample)
+        for block in builder.blocks(settings.BATCH_SIZE):
+            _, refusals = check_block(block, now_ns=time.time_ns(), oldest_ns=None)
+            report.refused.update(refusal.reason for refusal in refusals)
 
     source = live_source()
     await source.run(count, asyncio.Event(), once=True)

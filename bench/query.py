@@ -1,0 +1,183 @@
+"""How fast /api/v1/query answers about a day of a fleet, on both stores, asked over HTTP.
+
+    python -m bench.query                                  # 247 GPUs, 24 h, a reading each 10 s, 4 metrics: 8.5 M readings
+    python -m bench.query --folder /tmp/day --fill-only    # make the data once …
+    python -m bench.query --folder /tmp/day                # … and ask again and again
+
+It starts gunicorn (2 workers) and an influxd of its own; all share the machine. Each question is asked a number of times, one after
+the other, as many as fit into --seconds (three at least). Server CPU is what influxd used for one answer, all its threads together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.api import STORES, environment, serving, start_influxd
+from bench.stores import fleet
+from readings.model import Point, PointBlock
+from readings.times import SECOND, format_time
+from tests.influxd import Influxd
+
+INTERVAL_NS = 10 * SECOND
+UTIL, TEMP, POWER, FB_USED = METRICS = [
+    f"DCGM_FI_DEV_{name}" for name in ("GPU_UTIL", "GPU_TEMP", "POWER_USAGE", "FB_USED")
+]
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Question(NamedTuple):
+    """What is asked over the whole day, and within how many ms 95 of 100 answers are wanted on influxdb (0: none is)."""
+
+    name: str
+    parameters: dict[str, str]
+    wanted: int = 0
+
+
+QUESTIONS = [
+    Question("mean by host, 5m", {"metric": UTIL, "by": "host", "every": "5m"}, 500),
+    Question("sum by host, 5m", {"metric": POWER, "agg": "sum", "by": "host", "every": "5m"}, 3000),
+    Question("p95 by host, 5m", {"metric": POWER, "agg": "p95", "by": "host", "every": "5m"}, 3000),
+    Question("sum of the fleet", {"metric": POWER, "agg": "sum"}),
+    Question("max by GPU, top 10", {"metric": TEMP, "agg": "max", "by": "gpu", "top": "10", "every": "5m"}),
+    Question("last by GPU, 1h", {"metric": FB_USED, "agg": "last", "by": "gpu", "every": "1h"}),
+    Question("mean of one GPU", {"metric": UTIL, "uuid": fleet(1)[0].uuid}),
+    Question("mean by pod, 5m", {"metric": FB_USED, "by": "pod", "every": "5m"}),
+]
+
+
+def blocks(gpus: int, hours: float, end_ns: int) -> Iterator[PointBlock]:
+    """A block for each five minutes. Most metrics are whole numbers, as DCGM's are; power is not."""
+    chance = random.Random(1)
+    described = fleet(gpus)
+    steps = int(hours * 3600 * SECOND // INTERVAL_NS)
+    for first in range(0, steps, 30):
+        points: list[Point] = []
+        for step in range(first, min(first + 30, steps)):
+            at = end_ns - (steps - step) * INTERVAL_NS
+            for place in range(gpus):
+                values = [
+                    float(chance.randrange(101)), float(chance.randrange(25, 90)),
+                    round(chance.uniform(60, 700), 3), float(chance.randrange(81_000)),
+                ]  # fmt: skip
+                points.append((place, at + place * 1_000_003, list(values)))
+        yield PointBlock(described, METRICS, points)
+
+
+def fill(gpus: int, hours: float, end_ns: int) -> None:
+    """The collector's own work on ready-made blocks, in the store and the inventory that the settings name."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "telemetry_site.settings")
+    import django
+
+    django.setup()
+    from django.core.management import call_command
+
+    from inventory.sightings import Sightings
+    from inventory.updater import save_sightings
+    from stores.current import get_store
+
+    call_command("migrate", verbosity=0)
+    sightings, written, began = Sightings(), 0, time.perf_counter()
+    for block in blocks(gpus, hours, end_ns):
+        written += get_store().write([block]).written
+        sightings.add(block)
+    save_sightings(sightings)
+    print(f"  {written:,} readings filled in, in {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def measure(environ: dict[str, str], server: Influxd | None, end_ns: int, hours: float, seconds: float) -> None:
+    """Print the times of each question."""
+    whole = {"start_time": format_time(end_ns - int(hours * 3600) * SECOND), "end_time": format_time(end_ns)}
+    with serving(environ) as (url, _):
+        for name, parameters, wanted in QUESTIONS:
+            path = f"/api/v1/query?{urllib.parse.urlencode(parameters | whole)}"
+            spent: list[float] = []
+            used = _cpu(server)
+            until = time.monotonic() + seconds
+            while len(spent) < 4 or time.monotonic() < until:
+                began = time.perf_counter()
+                with urllib.request.urlopen(url + path, timeout=120) as answer:
+                    size = len(answer.read())
+                spent.append((time.perf_counter() - began) * 1e3)
+            told = sorted(spent[1:])  # the first opens connections
+            p50, p95 = statistics.median(told), told[min(len(told) - 1, int(len(told) * 0.95))]
+            cpu = f"   server CPU {(_cpu(server) - used) / len(spent):5.2f} s" if server else ""
+            goal = f"   goal {wanted}" if server and wanted else ""
+            print(
+                f"  {name:<20} p50 {p50:7,.0f} ms   p95 {p95:7,.0f} ms   {len(told):>3} answers of {size:>9,} B{cpu}{goal}",
+                flush=True,
+            )
+        _measure_stats(url)
+
+
+def _measure_stats(url: str) -> None:
+    began = time.perf_counter()
+    urllib.request.urlopen(f"{url}/api/v1/stats", timeout=60).read()
+    print(f"  {'/api/v1/stats, first':<20} {(time.perf_counter() - began) * 1e3:7,.0f} ms", flush=True)
+
+
+def _cpu(server: Influxd | None) -> float:
+    """Seconds of CPU that it has used."""
+    if server is None or server.process is None:
+        return 0.0
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def run(folder: Path, options: argparse.Namespace) -> None:
+    """Fill what is not filled, and ask."""
+    for storage in options.stores:
+        print(f"{storage}:", flush=True)
+        server = start_influxd(folder) if storage == "influxdb" else None
+        if storage == "influxdb" and server is None:
+            print("  skipped: no influxd here: run make influxd")
+            continue
+        try:
+            environ = environment(folder, storage, server)
+            filled = folder / f"{storage}.end"
+            if not filled.exists():
+                end_ns = time.time_ns() // SECOND * SECOND
+                again = ["--fill", str(end_ns), "--gpus", str(options.gpus), "--hours", str(options.hours)]
+                subprocess.run([sys.executable, "-m", "bench.query", *again], env=environ, check=True)
+                filled.write_text(str(end_ns))
+            if not options.fill_only:
+                measure(environ, server, int(filled.read_text()), options.hours, options.seconds)
+        finally:
+            if server is not None:
+                server.stop()
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpus", type=int, default=247)
+    parser.add_argument("--hours", type=float, default=24)
+    parser.add_argument("--seconds", type=float, default=5, help="of each question [%(default)s]")
+    parser.add_argument("--stores", nargs="+", choices=STORES, default=STORES)
+    parser.add_argument("--folder", type=Path, help="where the data is kept and found again")
+    parser.add_argument("--fill-only", action="store_true", help="only make the data")
+    parser.add_argument("--fill", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.fill is not None:
+        fill(options.gpus, options.hours, options.fill)
+    elif options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        run(options.folder, options)
+    else:
+        with tempfile.TemporaryDirectory(prefix="bench-query-") as name:
+            run(Path(name), options)
+
+
+if __name__ == "__main__":
+    main()
