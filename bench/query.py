@@ -21,6 +21,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,6 +101,7 @@ def measure(environ: dict[str, str], server: Influxd | None, end_ns: int, hours:
     """Print the times of each question."""
     whole = {"start_time": format_time(end_ns - int(hours * 3600) * SECOND), "end_time": format_time(end_ns)}
     with serving(environ) as (url, _):
+        _wake_all_workers(url)
         for name, parameters, wanted in QUESTIONS:
             path = f"/api/v1/query?{urllib.parse.urlencode(parameters | whole)}"
             spent: list[float] = []
@@ -119,6 +121,16 @@ def measure(environ: dict[str, str], server: Influxd | None, end_ns: int, hours:
                 flush=True,
             )
         _measure_stats(url)
+
+
+def _wake_all_workers(url: str) -> None:
+    """Each worker opens its store with its first question: that is no part of an answer's time."""
+
+    def ask(number: int) -> None:
+        urllib.request.urlopen(f"{url}/api/v1/query?metric={UTIL}&start_time=-{number}d", timeout=120).read()
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(ask, range(1, 17)))
 
 
 def _measure_stats(url: str) -> None:

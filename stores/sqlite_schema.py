@@ -20,6 +20,8 @@ retention takes ids away: writers then forget the ids they know.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 
 from stores.base import StoreError
@@ -94,17 +96,25 @@ class Tables(Enum):
 
 def create_or_check(connection: sqlite3.Connection) -> None:
     """Make the tables in an empty file; in another, check that it is ours and of this version. Raises StoreError."""
-    if _is_current(connection):
-        return
+    # In one transaction, so that what another process commits meanwhile is seen whole or not at all.
+    with _transaction(connection, "BEGIN"):
+        if _is_current(connection):
+            return
     # Two processes may find the file empty at once: the second waits here, and then finds the tables.
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with _transaction(connection, "BEGIN IMMEDIATE"):
         if not _is_current(connection):
             for tables in Tables:
                 _execute_all(connection, tables.sql(_TABLES))
             _execute_all(connection, _SHARED_TABLES)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    connection.execute(begin)
+    try:
+        yield
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:

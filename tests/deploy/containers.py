@@ -108,7 +108,11 @@ class Pod:
         self.root = self.folder / "root"
         self.hosts = self.folder / "hosts"
         self.hosts.write_text(f"127.0.0.1 localhost {' '.join(self.names)}\n")
-        self._build()
+        umask = os.umask(0o022)  # the services' user has to get through
+        try:
+            self._build()
+        finally:
+            os.umask(umask)
         if not self.own_network:
             return self
         self._network = subprocess.Popen(
