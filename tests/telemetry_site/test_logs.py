@@ -22,6 +22,18 @@ from tests.ingest.captures import write_capture
 from tests.ingest.processes import Fleet, wait_until
 
 
+CONFIGURED = (
+    "",
+    "django",
+    "django.request",
+    "django.security.DisallowedHost",
+    "psycopg.pool",
+    *logs.ROOMS,
+    "api.errors",
+    "api.probes",
+)
+
+
 @pytest.fixture
 def stream() -> io.StringIO:
     return io.StringIO()
@@ -30,19 +42,9 @@ def stream() -> io.StringIO:
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     """Leave logging as pytest and Django had it."""
-    names = (
-        "",
-        "django",
-        "django.request",
-        "django.security.DisallowedHost",
-        "psycopg.pool",
-        *logs.ROOMS,
-        "api.errors",
-        "api.probes",
-    )
     before = {
         name: (each := logging.getLogger(name), each.level, each.handlers[:], each.filters[:], each.propagate)
-        for name in names
+        for name in CONFIGURED
     }
     yield
     for each, level, handlers, filters, propagate in before.values():
@@ -53,6 +55,9 @@ def _as_before() -> Iterator[None]:
 def configure(stream: io.StringIO, form: str = "human", verbosity: int = 1, ids: dict[str, str] | None = None) -> None:
     config = log_config(form, verbosity, ids or {})
     config["handlers"]["stderr"]["stream"] = stream
+    # dictConfig adds filters to those that are there, which know what other tests have logged.
+    for name in CONFIGURED:
+        logging.getLogger(name).filters.clear()
     logging.config.dictConfig(config)
 
 
