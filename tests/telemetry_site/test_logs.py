@@ -21,7 +21,6 @@ from tests.api.serving import START_SECONDS, environment, manage, serving
 from tests.ingest.captures import write_capture
 from tests.ingest.processes import Fleet, wait_until
 
-
 CONFIGURED = (
     "",
     "django",
