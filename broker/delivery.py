@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from bisect import bisect_right
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from broker.group import Group
 from broker.log import Chunk, Log
@@ -19,16 +18,8 @@ from broker.worker import Worker
 
 logger = logging.getLogger(__name__)
 
-CHUNK_BYTES = 256 << 10
 # Of one read from the log. What a stopped subscriber costs is the part of one that its socket did not take.
 READ_BYTES = 512 << 10
-
-
-class Piece(NamedTuple):
-    """Some whole frames of a group; ``next_offset`` is the offset after them."""
-
-    next_offset: int
-    data: bytes
 
 
 class Outlet(Protocol):
@@ -107,15 +98,14 @@ class Delivery:
 
     def group_written(self, group: Group) -> None:
         """Give a new group to the live subscriptions."""
-        if not self._live or not group.positions:
+        if not self._live or not group.size:
             return
-        pieces = cut(group)
         for subscription in list(self._live):
             if subscription.position != group.first_offset:  # it came to the end while this group was written
                 self._live.discard(subscription)
                 self.advance(subscription)
                 continue
-            for piece in pieces:
+            for piece in group.pieces:
                 if subscription.paused:
                     break
                 self.delivered += piece.next_offset - subscription.position
@@ -154,25 +144,3 @@ class Delivery:
         if chunk.data:
             subscription.outlet.deliver(chunk.data)
         self.advance(subscription)
-
-
-def cut(group: Group) -> list[Piece]:
-    """A group's frames in pieces of at most CHUNK_BYTES (a larger frame is a piece by itself).
-
-    Copies, made once for all subscribers: a view that waits for a stuck one would keep the whole group in memory.
-    """
-    blob, positions = group.blob, group.positions
-    if len(blob) <= CHUNK_BYTES:
-        return [Piece(group.next_offset, blob)]
-    pieces = []
-    first = 0
-    while first < len(positions):
-        start = positions[first]
-        if len(blob) - start <= CHUNK_BYTES:
-            pieces.append(Piece(group.next_offset, blob[start:]))
-            break
-        last = max(bisect_right(positions, start + CHUNK_BYTES) - 1, first + 1)
-        stop = positions[last] if last < len(positions) else len(blob)
-        pieces.append(Piece(group.first_offset + last, blob[start:stop]))
-        first = last
-    return pieces

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 FILE_MODE = 0o640
 _BLOCK = 4096
+# Of one call: what systems take at least (IOV_MAX).
+_MOST_PIECES = 1024
+
+Buffer = bytes | memoryview
 
 
 class Disk:
@@ -18,9 +23,9 @@ class Disk:
         """Opens a file for reading and writing, making it where it is missing."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
 
-    def write(self, fd: int, data: bytes | memoryview, position: int) -> int:
-        """Writes some of ``data`` at ``position``; says how many bytes."""
-        return os.pwrite(fd, data, position)
+    def write(self, fd: int, pieces: Sequence[Buffer], position: int) -> int:
+        """Writes some of the pieces, in order, at ``position``; says how many bytes."""
+        return os.pwritev(fd, pieces[:_MOST_PIECES], position)
 
     def sync(self, fd: int) -> None:
         """Returns when what was written is on the disk."""
@@ -60,23 +65,33 @@ class Disk:
         fresh = path.with_name(path.name + ".tmp")
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
         try:
-            self.write_all(fd, data, 0)
+            self.write_all(fd, [data], 0)
             self.sync(fd)
         finally:
             os.close(fd)
         os.replace(fresh, path)
         self.sync_directory(path.parent)
 
-    def write_all(self, fd: int, data: bytes, position: int) -> None:
-        """Writes all of ``data`` at ``position``, however many calls it takes."""
-        left = memoryview(data)
+    def write_all(self, fd: int, pieces: Sequence[bytes], position: int) -> None:
+        """Writes all of the pieces, in order, at ``position``, however many calls it takes."""
+        left: list[Buffer] = [piece for piece in pieces if piece]
         while left:
             written = self.write(fd, left, position)
             if not written:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            left, position = left[written:], position + written
+            position += written
+            left = _without_first(left, written)
 
     def free_bytes(self, directory: Path) -> int:
         """The bytes that are free for us on the directory's disk."""
         told = os.statvfs(directory)
         return told.f_bavail * told.f_frsize
+
+
+def _without_first(pieces: list[Buffer], count: int) -> list[Buffer]:
+    """The pieces without their first ``count`` bytes."""
+    for number, piece in enumerate(pieces):
+        if count < len(piece):
+            return [memoryview(piece)[count:], *pieces[number + 1 :]]
+        count -= len(piece)
+    return []

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from typing import NamedTuple
 
 import msgspec
 
 from broker.producers import Producers, StagedProducer
 from broker.record import MAX_PAYLOAD, MAX_SEQUENCE, NO_PRODUCER, OVERHEAD, fields_template, record_parts
+
+# Most of a piece, unless a single frame is larger. What a stopped subscriber costs is the part of one that its socket did
+# not take.
+PIECE_BYTES = 256 << 10
 
 _NOBODY = NO_PRODUCER.encode()
 _NO_STATE = StagedProducer(None)
@@ -24,34 +28,55 @@ class Entry(msgspec.Struct, gc=False):
     sequence: int = 0
 
 
-class Answer(msgspec.Struct, gc=False, frozen=True):
+class Answer(NamedTuple):
     """Where the message lies. A duplicate was there before: the offset is its first one, or -1 when long forgotten."""
 
     offset: int
     duplicate: bool
 
 
-class Group:
-    """The frames of a group, ready to be written: ``blob`` is all of them, ``positions`` where each begins in it.
+class Piece(NamedTuple):
+    """Some whole frames that lie one after the other: what is written, kept and delivered in one go.
 
-    ``answers`` has one for each entry, in order; they hold once the group is durable.
+    ``positions`` has where each begins in ``data``.
+    """
+
+    first_offset: int
+    next_offset: int
+    data: bytes
+    positions: list[int]
+
+
+class Group:
+    """The frames of a group, ready to be written, in pieces of at most PIECE_BYTES; ``size`` is all their bytes.
+
+    ``offsets`` has where each entry lies, in order, and ``duplicates`` the numbers of those that were there before. Both
+    hold once the group is durable.
     """
 
     def __init__(self, first_offset: int, timestamp_ms: int) -> None:
         self.first_offset = first_offset
         self.next_offset = first_offset
         self.timestamp_ms = timestamp_ms
-        self.blob = b""
-        self.positions: list[int] = []
-        self.answers: list[Answer] = []
-        self.duplicates = 0
+        self.pieces: list[Piece] = []
+        self.size = 0
+        self.offsets: list[int] = []
+        self.duplicates: set[int] = set()
         self.producer_gaps = 0
         self.producers: dict[str, StagedProducer] = {}
 
     @property
-    def frames(self) -> list[bytes]:
-        """The frames one by one."""
-        return [self.blob[start:end] for start, end in pairwise([*self.positions, len(self.blob)])]
+    def answers(self) -> list[Answer]:
+        """One for each entry, in order."""
+        return [Answer(offset, number in self.duplicates) for number, offset in enumerate(self.offsets)]
+
+    def add_piece(self, parts: list[bytes], positions: list[int], next_offset: int) -> None:
+        """Take in the next frames, given in parts to be joined. None is no piece."""
+        if positions:
+            piece = Piece(self.next_offset, next_offset, b"".join(parts), positions)
+            self.pieces.append(piece)
+            self.size += len(piece.data)
+            self.next_offset = next_offset
 
 
 def build_group(entries: Sequence[Entry], first_offset: int, timestamp_ms: int, known: Producers) -> Group:
@@ -61,7 +86,8 @@ def build_group(entries: Sequence[Entry], first_offset: int, timestamp_ms: int, 
     """
     group = Group(first_offset, timestamp_ms)
     parts: list[bytes] = []
-    answers, positions = group.answers, group.positions
+    positions: list[int] = []
+    offsets = group.offsets
     offset, position = first_offset, 0
     anonymous = fields_template(timestamp_ms, _NOBODY)
     name, template, state = "", anonymous, _NO_STATE
@@ -69,14 +95,15 @@ def build_group(entries: Sequence[Entry], first_offset: int, timestamp_ms: int, 
     run_offset, run, following = first_offset, 0, _NOTHING
     for entry in entries:
         payload, producer, sequence = entry.payload, entry.producer, entry.sequence
-        if not 0 < len(payload) <= MAX_PAYLOAD:
+        size = len(payload) + OVERHEAD
+        if not OVERHEAD < size <= MAX_PAYLOAD + OVERHEAD:
             raise ValueError(f"a payload of {len(payload)} bytes is not within 1 and {MAX_PAYLOAD}")
+        fields = template
         if not producer:
             run, following = _end_run(state, run_offset, run, following), _NOTHING
-            parts += record_parts(anonymous, offset, offset % (MAX_SEQUENCE + 1), payload)
+            fields, sequence = anonymous, offset % (MAX_SEQUENCE + 1)
         elif sequence == following and producer == name and sequence <= MAX_SEQUENCE:
             run, following = run + 1, sequence + 1
-            parts += record_parts(template, offset, sequence, payload)
         else:
             run, following = _end_run(state, run_offset, run, following), _NOTHING
             if not 0 <= sequence <= MAX_SEQUENCE:
@@ -86,10 +113,12 @@ def build_group(entries: Sequence[Entry], first_offset: int, timestamp_ms: int, 
                 if staged is None:
                     staged = group.producers[producer] = known.stage(producer)
                 name, template, state = producer, fields_template(timestamp_ms, producer.encode()), staged
+                fields = template
             if sequence <= state.last:
                 before = state.find(sequence)
                 if before is not None:
-                    answers.append(Answer(before, True))
+                    group.duplicates.add(len(offsets))
+                    offsets.append(before)
                     continue
             elif sequence != state.last + 1 and state.last >= 0:
                 group.producer_gaps += 1
@@ -97,15 +126,16 @@ def build_group(entries: Sequence[Entry], first_offset: int, timestamp_ms: int, 
                 run_offset, run, following = offset, 1, sequence + 1
             else:
                 state.add(sequence, offset)
-            parts += record_parts(template, offset, sequence, payload)
-        answers.append(Answer(offset, False))
+        if position + size > PIECE_BYTES:
+            group.add_piece(parts, positions, offset)
+            parts, positions, position = [], [], 0
+        parts += record_parts(fields, offset, sequence, payload)
+        offsets.append(offset)
         positions.append(position)
-        position += OVERHEAD + len(payload)
+        position += size
         offset += 1
     _end_run(state, run_offset, run, following)
-    group.next_offset = offset
-    group.duplicates = len(answers) - len(positions)
-    group.blob = b"".join(parts)
+    group.add_piece(parts, positions, offset)
     return group
 
 

@@ -63,7 +63,7 @@ class LogConfig:
     fsync: Literal["always", "interval", "never"] = "always"
     # The newest messages that are kept in memory.
     buffer_messages: int = 10_000
-    buffer_bytes: int = 8 * MIB
+    buffer_bytes: int = 2 * MIB
     # The oldest segments go while the log is larger, and when all in them is older; 0: no limit.
     retention_bytes: int = 0
     retention_age_s: float = 0.0
@@ -230,41 +230,41 @@ class Log:
         Raises LogFailed when nobody can know what the disk has: stop, and recover by a restart.
         """
         self._check_usable()
-        if not group.blob:
+        if not group.size:
             return
         try:
             if self._is_segment_full(group):
                 self._roll(group.first_offset)
-            self._writer.append(group.blob)
+            self._writer.append([piece.data for piece in group.pieces])
             if self.config.fsync == "always":
                 self._writer.sync()
         except LogFailed as error:
             self._failed = error
             raise
         except (DiskFull, ReadOnly) as error:
-            self._trouble, self._refused_bytes = str(error), len(group.blob)
+            self._trouble, self._refused_bytes = str(error), group.size
             raise
         self._trouble = ""
 
-    def finish(self, group: Group) -> list[Answer]:
-        """Shows the committed group to readers; one answer for each entry, in order."""
+    def finish(self, group: Group) -> None:
+        """Shows the committed group to readers; its entries may be answered."""
         self._in_flight = None
-        if group.blob:
+        if group.size:
             with self._state_lock:
                 segment = self._segments[-1]
-                segment.marks.add(group.first_offset, segment.size, group.positions, group.timestamp_ms)
-                segment.size += len(group.blob)
+                for piece in group.pieces:
+                    segment.marks.add(piece.first_offset, segment.size, piece.positions, group.timestamp_ms)
+                    segment.size += len(piece.data)
                 self._producers.merge(group.producers, group.timestamp_ms)
                 self._last_timestamp = group.timestamp_ms
-                self._tail.add(group)
+                self._tail.add(group.pieces)
                 # Last: it is what makes the rest visible.
                 self.next_offset = group.next_offset
-        self._messages += len(group.positions)
-        self._appended_bytes += len(group.blob)
+        self._messages += group.next_offset - group.first_offset
+        self._appended_bytes += group.size
         self._groups += 1
-        self._duplicates += group.duplicates
+        self._duplicates += len(group.duplicates)
         self._producer_gaps += group.producer_gaps
-        return group.answers
 
     def abort(self, group: Group) -> None:
         """Gives up a group that was not committed; its offsets go to the next one."""
@@ -423,7 +423,7 @@ class Log:
             return True
         if not self._writer.position:
             return False
-        if self._writer.position + len(group.blob) > self.config.segment_bytes:
+        if self._writer.position + group.size > self.config.segment_bytes:
             return True
         first_ms = self._segments[-1].first_timestamp
         return first_ms is not None and group.timestamp_ms - first_ms >= self.config.segment_age_s * 1000

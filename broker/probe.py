@@ -17,7 +17,7 @@ def try_write(directory: Path, disk: Disk, size: int) -> str:
     try:
         fd = disk.open(path)
         try:
-            disk.write_all(fd, bytes(size), 0)
+            disk.write_all(fd, [bytes(size)], 0)
             disk.sync(fd)
         finally:
             os.close(fd)

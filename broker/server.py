@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from broker import wire
-from broker.committer import Committer, Waiting
-from broker.connection import ConnectionLimits
+from broker.committer import Committer
+from broker.connection import ConnectionLimits, Publish
 from broker.delivery import Delivery
 from broker.errors import BrokerError, LogFailed
-from broker.group import Answer, Group
+from broker.group import Group
 from broker.health import Health
 from broker.http import HttpAnswer, HttpServer, Route, json_answer
 from broker.log import Log
@@ -85,7 +85,7 @@ class BrokerServer:
         self.failed = loop.create_future()
         self.writer = Worker("broker-writer")
         self.reader = Worker("broker-reader")
-        self.committer = Committer[Session](
+        self.committer = Committer[Publish](
             self.log, self.writer, on_written=self._written, on_refused=self._refused, on_failed=self.fail
         )
         self.delivery = Delivery(self.log, self.reader)
@@ -195,35 +195,33 @@ class BrokerServer:
 
     # the commit path
 
-    def _written(self, group: Group, batch: Sequence[Waiting[Session]], answers: Sequence[Answer]) -> None:
+    def _written(self, group: Group, batch: Sequence[Publish]) -> None:
         response = wire.publish_response
         touched: dict[Session, list[bytes]] = {}
-        duplicates = 0
-        for waiting, answer in zip(batch, answers, strict=True):
-            duplicate = answer.duplicate
-            duplicates += duplicate
-            handler = waiting.owner
-            handler.in_flight_bytes -= len(waiting.entry.payload)
+        duplicates = group.duplicates
+        for number, (publish, offset) in enumerate(zip(batch, group.offsets, strict=True)):
+            handler = publish.owner
+            handler.in_flight_bytes -= len(publish.payload)
             made = touched.get(handler)
             if made is None:
                 made = touched[handler] = []
-            made.append(response(answer.offset, waiting.mark, duplicate))
+            made.append(response(offset, publish.mark, number in duplicates))
         for handler, made in touched.items():
             handler.in_flight_messages -= len(made)
             handler.connection.answer_publishes(made)
         self.counters.answered += len(batch)
-        self.counters.duplicates += duplicates
+        self.counters.duplicates += len(duplicates)
         for handler in touched:
             handler.after_answers()
         self.delivery.group_written(group)
 
-    def _refused(self, batch: Sequence[Waiting[Session]], error: BrokerError) -> None:
+    def _refused(self, batch: Sequence[Publish], error: BrokerError) -> None:
         touched: dict[Session, None] = {}
-        for waiting in batch:
-            handler = waiting.owner
-            handler.connection.answer_publish(wire.error_frame(error, waiting.mark))
+        for publish in batch:
+            handler = publish.owner
+            handler.connection.answer_publish(wire.error_frame(error, publish.mark))
             handler.in_flight_messages -= 1
-            handler.in_flight_bytes -= len(waiting.entry.payload)
+            handler.in_flight_bytes -= len(publish.payload)
             touched[handler] = None
         self.counters.refused += len(batch)
         self.counters.errors[error.code] += len(batch)

@@ -88,16 +88,18 @@ class Session(asyncio.Protocol):
         """Bytes came: at most 256 KiB a call, so that one client's flood is served in turns with the others."""
         if self._stopped or self._closing:
             return
-        connection = self.connection
-        add = self.server.committer.add
-        for event in connection.receive_data(data, self.loop.time()):
+        publishes: list[Publish] = []
+        size = 0
+        for event in self.connection.receive_data(data, self.loop.time()):
             if type(event) is Publish:
-                connection.take_publish()
-                self.in_flight_messages += 1
-                self.in_flight_bytes += len(event.payload)
-                add(event, self, event.mark)
+                event.owner = self
+                publishes.append(event)
+                size += len(event.payload)
             else:
+                self._take(publishes, size)
+                publishes, size = [], 0
                 self._handle(event)
+        self._take(publishes, size)
         self._count_partial()
         self._flush()
         self._regulate()
@@ -195,6 +197,14 @@ class Session(asyncio.Protocol):
         self.transport.abort()
 
     # requests
+
+    def _take(self, publishes: list[Publish], size: int) -> None:
+        """Give publishes that came one after the other to the log; ``size`` is the bytes of their payloads."""
+        if publishes:
+            self.connection.take_publishes(len(publishes))
+            self.in_flight_messages += len(publishes)
+            self.in_flight_bytes += size
+            self.server.committer.add(publishes, size)
 
     def _handle(self, event: Event) -> None:
         connection = self.connection

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from broker.clock import Clock
@@ -38,17 +39,17 @@ class SegmentWriter:
         self._fsyncs = fsyncs
         self._fd = disk.open(path)
 
-    def append(self, blob: bytes) -> None:
-        """Writes the blob behind what is there.
+    def append(self, pieces: Sequence[bytes]) -> None:
+        """Writes the pieces, in order, behind what is there.
 
         Raises DiskFull or ReadOnly with nothing of it left in the file, LogFailed when that is not sure.
         """
         try:
-            self._disk.write_all(self._fd, blob, self.position)
+            self._disk.write_all(self._fd, pieces, self.position)
         except OSError as error:
             self._cut_back()
             raise write_error(error, f"writing to {self.path}") from error
-        self.position += len(blob)
+        self.position += sum(map(len, pieces))
         self.dirty = True
 
     def sync(self) -> None:

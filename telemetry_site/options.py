@@ -89,7 +89,7 @@ BUFFER_SIZE = Option(
     "BUFFER_SIZE",
     "10000",
     whole_number(0, 1_000_000),
-    "how many of the newest messages are kept ready in memory (8 MiB at most)",
+    "how many of the newest messages are kept ready in memory (2 MiB at most)",
     (BROKER,),
 )
 FSYNC = Option(

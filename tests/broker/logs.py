@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from broker.clock import Clock
-from broker.disk import Disk
-from broker.log import Answer, Entry, Gap, Log, LogConfig
+from broker.disk import Buffer, Disk
+from broker.log import Answer, Entry, Gap, Group, Log, LogConfig
 from broker.record import Record, decode_record
 from broker.walk import frame_starts
 
@@ -66,16 +66,16 @@ class FaultyDisk(Disk):
         self._maybe_fail("open")
         return super().open(path)
 
-    def write(self, fd: int, data: bytes | memoryview, position: int) -> int:
+    def write(self, fd: int, pieces: Sequence[Buffer], position: int) -> int:
         self._maybe_fail("write")
         if self.longest_write is not None:
-            data = memoryview(data)[: self.longest_write]
+            pieces = [b"".join(pieces)[: self.longest_write]]
         if self.room is not None:
             if not self.room:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            data = memoryview(data)[: self.room]
-            self.room -= len(data)
-        return super().write(fd, data, position)
+            pieces = [b"".join(pieces)[: self.room]]
+            self.room -= len(pieces[0])
+        return super().write(fd, pieces, position)
 
     def sync(self, fd: int) -> None:
         self._maybe_fail("sync")
@@ -118,7 +118,15 @@ def append(log: Log, *payloads: bytes | Entry) -> list[Answer]:
     """Appends one group; every answer."""
     group = log.prepare([entry if isinstance(entry, Entry) else Entry(entry) for entry in payloads])
     log.commit(group)
-    return log.finish(group)
+    log.finish(group)
+    return group.answers
+
+
+def frames_of(group: Group) -> list[bytes]:
+    """The frames of a group, one by one."""
+    return [
+        piece.data[start:end] for piece in group.pieces for start, end in pairwise([*piece.positions, len(piece.data)])
+    ]
 
 
 def split(data: bytes | memoryview) -> list[bytes]:

@@ -2,43 +2,48 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from broker import committer as committer_module
-from broker.committer import Committer, Waiting
+from broker.committer import Committer
 from broker.errors import BrokerError
 from broker.group import Answer, Entry, Group
 from broker.log import Log, LogConfig
-from broker.worker import Worker
+from broker.worker import Done, Worker
+
+
+class Note(Entry):
+    owner: str = ""
 
 
 class Desk:
     """A committer on a real log that writes down what it is told."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, worker: Worker | None = None) -> None:
         self.log = Log.open(directory, LogConfig())
-        self.worker = Worker("test-writer")
+        self.worker = worker or Worker("test-writer")
         self.groups: list[list[str]] = []
         self.answers: list[Answer] = []
         self.refused: list[tuple[str, str]] = []
         self.failures: list[BaseException] = []
-        self.committer = Committer[str](
+        self.committer = Committer[Note](
             self.log, self.worker, on_written=self.written, on_refused=self.refuse, on_failed=self.failures.append
         )
 
-    def written(self, group: Group, batch: Sequence[Waiting[str]], answers: Sequence[Answer]) -> None:
-        self.groups.append([waiting.owner for waiting in batch])
-        self.answers += answers
+    def written(self, group: Group, batch: Sequence[Note]) -> None:
+        self.groups.append([note.owner for note in batch])
+        self.answers += group.answers
 
-    def refuse(self, batch: Sequence[Waiting[str]], error: BrokerError) -> None:
-        self.refused += [(waiting.owner, error.code) for waiting in batch]
+    def refuse(self, batch: Sequence[Note], error: BrokerError) -> None:
+        self.refused += [(note.owner, error.code) for note in batch]
 
     def add(self, *owners: str) -> None:
-        for owner in owners:
-            self.committer.add(Entry(b'"%b"' % owner.encode()), owner, b"")
+        notes = [Note(b'"%b"' % owner.encode(), owner=owner) for owner in owners]
+        self.committer.add(notes, sum(len(note.payload) for note in notes))
 
     async def close(self) -> None:
         await self.worker.close(5.0)
@@ -73,6 +78,40 @@ async def test_what_comes_while_one_is_written_is_the_next_group(tmp_path: Path)
     await desk.close()
 
 
+class HeldWorker(Worker):
+    """Does its jobs, but does not tell before it is asked to."""
+
+    def __init__(self) -> None:
+        super().__init__("test-writer")
+        self.untold: list[Callable[[], None]] = []
+
+    def submit(self, job: Callable[[], Any], done: Done) -> None:
+        result = job()
+        self.untold.append(lambda: done(result, None))
+
+
+@pytest.mark.parametrize(("most", "groups"), [(1 << 20, [["a"], ["b", "c"]]), (3, [["a"], ["b"], ["c"]])])
+async def test_what_is_read_when_a_group_ends_goes_with_the_next_unless_that_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, groups: list[list[str]]
+) -> None:
+    monkeypatch.setattr(committer_module, "GROUP_BYTES", most)
+    worker = HeldWorker()
+    desk = Desk(tmp_path, worker)
+    loop = asyncio.get_running_loop()
+    desk.add("a")
+    await asyncio.sleep(0)
+    desk.add("b")
+    # In one turn: the end of the group, then the bytes that a socket has.
+    loop.call_soon(worker.untold.pop())
+    loop.call_soon(desk.add, "c")
+    while len(desk.groups) < len(groups):
+        await asyncio.sleep(0)
+        if worker.untold:
+            worker.untold.pop()()
+    assert desk.groups == groups
+    await desk.close()
+
+
 async def test_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(committer_module, "GROUP_ENTRIES", 3)
     monkeypatch.setattr(committer_module, "GROUP_BYTES", 10)
@@ -88,7 +127,7 @@ async def test_a_full_disk_refuses_the_whole_group_and_the_next_one_is_tried(
 ) -> None:
     desk = Desk(tmp_path)
 
-    def full(fd: int, data: bytes, position: int) -> int:
+    def full(fd: int, pieces: Sequence[bytes], position: int) -> int:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:

@@ -154,7 +154,7 @@ def test_a_payload_whose_record_just_fits_is_taken() -> None:
 def answer_all_but_publishes(connection: ServerConnection, events: list[Event]) -> None:
     for event in events:
         if isinstance(event, Publish):
-            connection.take_publish()
+            connection.take_publishes(1)
         else:
             connection.respond(wire.response(b'"%b"' % type(event).__name__.encode()))
 

@@ -5,48 +5,8 @@ from pathlib import Path
 import pytest
 
 from broker.client import BrokerClient
-from broker.delivery import CHUNK_BYTES, cut
-from broker.group import Entry, Group, build_group
 from broker.log import Chunk
-from broker.producers import Producers
 from tests.broker.harness import offsets, plain_client, publish_all, running_broker, take
-
-
-def group_of(*sizes: int) -> Group:
-    return build_group([Entry(b"7" * size) for size in sizes], 100, 0, Producers())
-
-
-def test_a_small_group_is_one_piece_and_no_copy() -> None:
-    group = group_of(10, 20, 30)
-    (piece,) = cut(group)
-    assert piece.data is group.blob
-    assert piece.next_offset == 103
-
-
-@pytest.mark.parametrize(
-    "sizes",
-    [
-        [100_000] * 7,
-        [CHUNK_BYTES * 2],
-        [CHUNK_BYTES * 2, 10, 10],
-        [10, CHUNK_BYTES * 2, 10],
-        [10, 10, CHUNK_BYTES * 2],
-        [CHUNK_BYTES - 147] * 3,
-        [CHUNK_BYTES // 3] * 10,
-        [1] * 5000,
-    ],
-)
-def test_a_large_group_is_cut_between_frames(sizes: list[int]) -> None:
-    group = group_of(*sizes)
-    pieces = cut(group)
-    assert b"".join(piece.data for piece in pieces) == group.blob
-    first = group.first_offset
-    for piece in pieces:
-        frames = group.frames[first - 100 : piece.next_offset - 100]
-        assert piece.data == b"".join(frames)
-        assert len(piece.data) <= CHUNK_BYTES or len(frames) == 1
-        first = piece.next_offset
-    assert first == group.next_offset
 
 
 async def test_a_subscriber_is_dropped_when_the_log_cannot_be_read(

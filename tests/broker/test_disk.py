@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from broker.disk import Disk
+from broker.disk import Buffer, Disk
 from tests.broker.logs import FaultyDisk
 
 
@@ -25,9 +26,22 @@ def test_a_file_is_replaced_at_once_and_stays_when_that_fails(tmp_path: Path) ->
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("longest", [1, 2, 3, 4, 7, None])
+def test_pieces_are_written_in_order_however_short_each_call_is(tmp_path: Path, longest: int | None) -> None:
+    disk = FaultyDisk()
+    disk.longest_write = longest
+    fd = disk.open(tmp_path / "file")
+    try:
+        disk.write_all(fd, [b"one", b"", b"two", b"three"], 2)
+        disk.write_all(fd, [b"%d" % (number % 10) for number in range(3000)], 13)
+    finally:
+        os.close(fd)
+    assert (tmp_path / "file").read_bytes() == b"\0\0onetwothree" + b"0123456789" * 300
+
+
 def test_a_write_that_takes_nothing_counts_as_a_full_disk(tmp_path: Path) -> None:
     class Stuck(Disk):
-        def write(self, fd: int, data: bytes | memoryview, position: int) -> int:
+        def write(self, fd: int, pieces: Sequence[Buffer], position: int) -> int:
             return 0
 
     with pytest.raises(OSError, match="No space"):

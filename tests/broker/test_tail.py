@@ -5,7 +5,7 @@ import pytest
 from broker.group import Entry, Group, build_group
 from broker.producers import Producers
 from broker.tail import Tail
-from tests.broker.logs import split
+from tests.broker.logs import frames_of, split
 
 
 def _groups(*counts: int) -> list[Group]:
@@ -21,8 +21,8 @@ def test_it_gives_whole_frames_within_the_limit_from_any_offset(most: int) -> No
     tail = Tail(1000, 1 << 20)
     groups = _groups(1, 5, 1, 1, 3)
     for group in groups:
-        tail.add(group)
-    everything = [frame for group in groups for frame in group.frames]
+        tail.add(group.pieces)
+    everything = [frame for group in groups for frame in frames_of(group)]
     for offset in range(100, 111):
         found = tail.read(offset, 111, most)
         assert found is not None
@@ -38,28 +38,28 @@ def test_what_it_does_not_hold_it_does_not_give() -> None:
     tail = Tail(1000, 1 << 20)
     assert tail.read(0, 5, 100) is None
     for group in _groups(3, 3):
-        tail.add(group)
+        tail.add(group.pieces)
     assert tail.read(99, 106, 100) is None
     assert tail.read(106, 106, 100) is None
 
 
-def test_it_stops_at_the_group_it_is_told() -> None:
+def test_it_stops_at_the_offset_it_is_told() -> None:
     tail = Tail(1000, 1 << 20)
     for group in _groups(3, 3):
-        tail.add(group)
+        tail.add(group.pieces)
     found = tail.read(100, 103, 10_000)
     assert found is not None
     assert found[1] == 103
 
 
-def test_it_forgets_the_oldest_groups_over_either_limit() -> None:
+def test_it_forgets_the_oldest_pieces_over_either_limit() -> None:
     groups = _groups(4, 4, 4)
-    by_count, by_bytes = Tail(8, 1 << 20), Tail(1000, len(groups[1].blob) + len(groups[2].blob))
+    by_count, by_bytes = Tail(8, 1 << 20), Tail(1000, groups[1].size + groups[2].size)
     for tail in (by_count, by_bytes):
         for group in groups:
-            tail.add(group)
+            tail.add(group.pieces)
         assert tail.read(103, 112, 1000) is None
         assert tail.read(104, 112, 1000) is not None
     nothing = Tail(0, 1 << 20)
-    nothing.add(groups[0])
+    nothing.add(groups[0].pieces)
     assert nothing.read(100, 104, 1000) is None

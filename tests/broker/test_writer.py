@@ -14,15 +14,15 @@ from tests.broker.logs import FaultyDisk, StillClock
 def test_it_appends_and_cuts_back_what_did_not_fit(tmp_path: Path) -> None:
     disk, fsyncs = FaultyDisk(), Histogram()
     writer = SegmentWriter(disk, StillClock(), fsyncs, tmp_path / "file", 0)
-    writer.append(b"one")
+    writer.append([b"one"])
     writer.sync()
     writer.sync()
     assert fsyncs.count == 1
     disk.room = 2
     with pytest.raises(DiskFull):
-        writer.append(b"two")
+        writer.append([b"two"])
     disk.room = None
-    writer.append(b"three")
+    writer.append([b"three"])
     assert (tmp_path / "file").read_bytes() == b"onethree"
     assert writer.position == 8
     writer.close()
@@ -32,7 +32,7 @@ def test_it_appends_and_cuts_back_what_did_not_fit(tmp_path: Path) -> None:
 def test_a_failed_fsync_is_never_tried_again(tmp_path: Path) -> None:
     disk = FaultyDisk()
     writer = SegmentWriter(disk, StillClock(), Histogram(), tmp_path / "file", 0)
-    writer.append(b"one")
+    writer.append([b"one"])
     for number in (errno.EIO, errno.ENOSPC):
         disk.failing["sync"] = number
         with pytest.raises(LogFailed, match="fsync of"):

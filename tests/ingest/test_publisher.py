@@ -4,14 +4,14 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from broker.client import BrokerClient
-from broker.disk import Disk
+from broker.disk import Buffer, Disk
 from ingest.errors import BrokerRefusal
 from ingest.positions import Gathering
 from ingest.publisher import Batch, Publisher
@@ -131,10 +131,10 @@ async def test_a_full_disk_is_waited_for_and_nothing_is_lost(
     full = False
     write = Disk.write
 
-    def limited(self: Disk, fd: int, data: bytes | memoryview, position: int) -> int:
+    def limited(self: Disk, fd: int, pieces: Sequence[Buffer], position: int) -> int:
         if full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return write(self, fd, data, position)
+        return write(self, fd, pieces, position)
 
     monkeypatch.setattr(Disk, "write", limited)
     caplog.set_level(logging.INFO, "ingest")

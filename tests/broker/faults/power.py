@@ -23,7 +23,7 @@ from tests.broker.faults.workload import Verdict, Workload
 from tests.broker.process import broker_process
 
 _CALL = re.compile(r"^(\d+) +(?:\d+\.\d+ +)?(.*)$")
-_WRITE = re.compile(r"^pwrite64\(\d+<([^>]*\.log)>, .*, (\d+), (\d+)\) += (\d+)")
+_WRITE = re.compile(r"^pwritev2?\(\d+<([^>]*\.log)>, .*, (\d+), (\d+)(?:, 0)?\) += (\d+)")
 _SYNC = re.compile(r"^f(?:data)?sync\(\d+<([^>]*\.log)>\) += 0")
 _CUT = re.compile(r"^ftruncate\(\d+<([^>]*\.log)>, (\d+)\) += 0")
 
@@ -67,7 +67,7 @@ async def lose_power(directory: Path, fsync: str, rng: random.Random, seconds: f
     """One run, one loss, one restart."""
     workload = Workload()
     trace = directory / "trace"
-    calls = "trace=pwrite64,fdatasync,fsync,ftruncate"
+    calls = "trace=pwritev,pwritev2,fdatasync,fsync,ftruncate"
     strace = [need("strace"), "-f", "-y", "-qq", "-s", "0", "-e", calls, "-e", "signal=none", "-o", str(trace)]
     flags = ("--segment-bytes", "4MiB", "--fsync", fsync)
     with broker_process(directory / "state", *flags, prefix=strace) as broker:

@@ -107,7 +107,8 @@ class LogBesideAList(RuleBasedStateMachine):
         ]
         group = self.log.prepare(entries)
         self.log.commit(group)
-        for entry, answer in zip(entries, self.log.finish(group), strict=True):
+        self.log.finish(group)
+        for entry, answer in zip(entries, group.answers, strict=True):
             known = self.sent.get((entry.producer, entry.sequence)) if producer else None
             assert answer.duplicate == (known is not None)
             if known is None:
