@@ -402,6 +402,7 @@ class Log:
             return
         try:
             if self._failed is None:
+                self._writer.give_back()
                 self._checkpoint(clean=True)
                 self._save_side_file(COMMITS_NAME, self.commits.save)
         finally:
@@ -443,6 +444,7 @@ class Log:
             writer.close()
             raise write_error(error, f"starting the segment {fresh.path}") from error
         self._roll_due = False
+        self._writer.give_back()
         self._writer.close()
         self._writer = writer
         with self._state_lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from broker.clock import Clock
@@ -26,6 +27,10 @@ def write_error(error: OSError, what: str) -> BrokerError:
     return LogFailed(text)
 
 
+# Set aside on the disk at a time.
+RESERVE_BYTES = 8 << 20
+
+
 class SegmentWriter:
     """The end of one segment file. ``position`` is the size of what is whole in it, ``dirty`` whether a sync is due."""
 
@@ -38,18 +43,23 @@ class SegmentWriter:
         self._clock = clock
         self._fsyncs = fsyncs
         self._fd = disk.open(path)
+        self._reserved = position  # up to where there is space set aside
 
     def append(self, pieces: Sequence[bytes]) -> None:
         """Writes the pieces, in order, behind what is there.
 
         Raises DiskFull or ReadOnly with nothing of it left in the file, LogFailed when that is not sure.
         """
+        end = self.position + sum(map(len, pieces))
+        if end > self._reserved:
+            self._reserved = end + RESERVE_BYTES
+            self._disk.reserve(self._fd, self.position, self._reserved - self.position)
         try:
             self._disk.write_all(self._fd, pieces, self.position)
         except OSError as error:
             self._cut_back()
             raise write_error(error, f"writing to {self.path}") from error
-        self.position += sum(map(len, pieces))
+        self.position = end
         self.dirty = True
 
     def sync(self) -> None:
@@ -67,6 +77,13 @@ class SegmentWriter:
         self._fsyncs.add(self._clock.steady() - started)
         self.dirty = False
 
+    def give_back(self) -> None:
+        """Gives back the space that was set aside and not used: nothing more will be written."""
+        if self._reserved > self.position:
+            with suppress(OSError):  # no harm: a few MiB stay set aside
+                self._disk.truncate(self._fd, self.position)
+            self._reserved = self.position
+
     def close(self) -> None:
         """Closes the file; syncs nothing."""
         if self._fd >= 0:
@@ -74,6 +91,7 @@ class SegmentWriter:
             self._fd = -1
 
     def _cut_back(self) -> None:
+        self._reserved = self.position  # a cut gives back all behind it
         try:
             self._disk.truncate(self._fd, self.position)
         except OSError as error:

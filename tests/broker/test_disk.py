@@ -75,3 +75,32 @@ def test_any_other_read_error_is_told(tmp_path: Path) -> None:
 def test_free_bytes_are_those_of_the_disk(tmp_path: Path) -> None:
     told = os.statvfs(tmp_path)
     assert 0 < Disk().free_bytes(tmp_path) <= told.f_blocks * told.f_frsize
+
+
+def test_space_is_set_aside_without_making_the_file_larger_and_given_back(tmp_path: Path) -> None:
+    disk, path = Disk(), tmp_path / "file"
+    fd = disk.open(path)
+    try:
+        disk.write_all(fd, [b"some"], 0)
+        disk.reserve(fd, 4, 1 << 20)
+        found = path.stat()
+        if found.st_blocks * 512 < 1 << 20:
+            pytest.skip("the file system of the temporary folder sets nothing aside")
+        assert found.st_size == 4
+        disk.truncate(fd, 4)
+        assert path.stat().st_blocks * 512 <= 1 << 16
+    finally:
+        os.close(fd)
+    assert path.read_bytes() == b"some"
+
+
+def test_where_no_space_can_be_set_aside_nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk()
+    disk.reserve(-1, 0, 4096)  # the system refuses
+    monkeypatch.setattr("broker.disk._fallocate", None)  # no such system
+    fd = disk.open(tmp_path / "file")
+    try:
+        disk.reserve(fd, 0, 1 << 20)
+    finally:
+        os.close(fd)
+    assert (tmp_path / "file").stat().st_blocks == 0

@@ -707,3 +707,13 @@ def test_the_start_says_what_it_read(tmp_path: Path, caplog: pytest.LogCaptureFi
             "2 messages from offset 0 on, 296 bytes in 1 segments; unclean stop, read 2 records (296 bytes)"
             in caplog.text
         )
+
+
+def test_a_log_that_is_closed_and_its_sealed_segments_take_no_space_that_they_do_not_use(tmp_path: Path) -> None:
+    with opened(tmp_path, segment_bytes=1 << 20) as log:
+        for number in range(30):
+            append(log, b'"%b"' % (b"%d" % number * 50_000))
+        assert len(segment_files(tmp_path)) == 3
+    for path in segment_files(tmp_path):
+        found = path.stat()
+        assert 0 <= found.st_blocks * 512 - found.st_size < 1 << 17
