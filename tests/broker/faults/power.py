@@ -23,7 +23,7 @@ from tests.broker.faults.workload import Verdict, Workload
 from tests.broker.process import broker_process
 
 _CALL = re.compile(r"^(\d+) +(?:\d+\.\d+ +)?(.*)$")
-_WRITE = re.compile(r"^pwritev2?\(\d+<([^>]*\.log)>, .*, (\d+), (\d+)(?:, 0)?\) += (\d+)")
+_WRITE = re.compile(r"^pwritev2?\(\d+<([^>]*\.log)>, .*\], \d+, (\d+)(?:, 0)?\) += (\d+)")
 _SYNC = re.compile(r"^f(?:data)?sync\(\d+<([^>]*\.log)>\) += 0")
 _CUT = re.compile(r"^ftruncate\(\d+<([^>]*\.log)>, (\d+)\) += 0")
 
@@ -54,7 +54,7 @@ def synced_sizes(trace: str) -> tuple[dict[str, int], dict[str, int]]:
         if call.startswith("<..."):
             call = begun.pop(pid, "") + call.partition("resumed>")[2]
         if found := _WRITE.match(call):
-            written[found[1]] = max(written[found[1]], int(found[3]) + int(found[4]))
+            written[found[1]] = max(written[found[1]], int(found[2]) + int(found[3]))
         elif found := _SYNC.match(call):
             # One thread writes and syncs: what was written before is what this sync covers.
             synced[found[1]] = written[found[1]]

@@ -14,7 +14,7 @@ from broker.client import fetch_stats
 from broker.group import Entry
 from broker.offline import verify
 from tests.broker.faults import kills
-from tests.broker.faults.power import lose_power
+from tests.broker.faults.power import lose_power, synced_sizes
 from tests.broker.faults.tools import need_namespaces
 from tests.broker.logs import LazyDisk, append, crash, flip, opened, payloads, read_all, segment_files
 from tests.broker.process import broker_process
@@ -31,6 +31,24 @@ async def test_row_01_kill_9_in_the_middle_of_publishing(tmp_path: Path) -> None
     assert outcome.verdict.clean, outcome
     assert outcome.verdict.answered > 500
     assert outcome.slowest_ready < 1
+
+
+def test_row_02_what_was_synced_is_read_from_the_trace() -> None:
+    trace = """\
+7  pwritev2(5</log/0.log>, [...], 2, 0, 0) = 100
+7  fdatasync(5</log/0.log>) = 0
+7  pwritev2(5</log/0.log>, [...], 1, 100, 0 <unfinished ...>
+6  fsync(9</log/checkpoint.tmp>) = 0
+7  <... pwritev2 resumed>) = 40
+7  fdatasync(5</log/0.log> <unfinished ...>
+7  <... fdatasync resumed>) = 0
+7  pwritev2(5</log/0.log>, [...], 1, 140, 0) = 50
+7  ftruncate(5</log/0.log>, 140) = 0
+7  pwritev2(5</log/0.log>, [...], 1, 140, 0) = 20
+7  fdatasync(5</log/0.log> <unfinished ...>
+7  pwritev(8</log/160.log>, [...], 3, 0) = 30
+"""
+    assert synced_sizes(trace) == ({"/log/0.log": 160, "/log/160.log": 30}, {"/log/0.log": 140})
 
 
 async def test_row_02_power_loss_costs_no_answered_message(tmp_path: Path) -> None:
