@@ -185,6 +185,8 @@ async def test_row_12_a_frame_of_the_largest_size_is_taken(tmp_path: Path) -> No
 
 SEEDS = (
     b'{"type":"publish","message_id":"m","producer":"00000000000000aa","sequence":7,"payload":{"v":[1.5e3,-2,"\xc3\xa9",null]}}',
+    # Expected after the one above.
+    b'{"type":"publish","producer":"00000000000000aa","sequence":8,"payload":{"v":[-1.5E+3,2,"\xe2\x82\xac",{}]}}',
     b'{"type":"publish","payload":[true,false,null,1e300,12345678901234567890,"\\u00e9\\ud83d\\ude00",{"a":{"b":[]}}]}',
     b'{"type":"subscribe","subscriber_id":"c1","offset":-2}',
     b'{"type":"ack","message_id":"00000000000000aa:000000000007","offset":12}',
