@@ -118,7 +118,8 @@ class ServerConnection:
         self.answered = 0
         self._reader = FrameReader(limits.max_frame)
         self._max_payload = limits.max_payload
-        # The last publish's, known to be good, and how the next one begins when it is laid out alike; empty: none is expected.
+        # The publish that is expected: the last one's producer, known to be good, the sequence that follows, and how it then
+        # begins; empty where none is expected.
         self._producer, self._sequence, self._head = "", 0, b""
         self._out: list[bytes] = []
         self._held: deque[tuple[int, bytes]] = deque()
