@@ -121,6 +121,7 @@ class ServerConnection:
         # The publish that is expected: the last one's producer, known to be good, the sequence that follows, and how it then
         # begins; empty where none is expected.
         self._producer, self._sequence, self._head = "", 0, b""
+        self._layout = b""  # of the producer's publishes
         self._out: list[bytes] = []
         self._held: deque[tuple[int, bytes]] = deque()
         self._opened = self._heard = self._pinged = now
@@ -243,13 +244,15 @@ class ServerConnection:
             return None
         producer, sequence = self._producer, self._sequence
         if producer:
-            self._expect(producer, sequence)
+            self._sequence = sequence + 1
+            self._head = self._layout % (sequence + 1) if sequence < MAX_SEQUENCE else b""
         return Publish(payload, producer, sequence)
 
-    def _expect(self, producer: str, last: int) -> None:
-        """The next publish follows this one: where it does, nothing but its payload needs a look."""
-        self._producer, self._sequence = producer, last + 1
-        self._head = wire.publish_head(producer, last + 1) if last < MAX_SEQUENCE else b""
+    def _expect(self, producer: str, sequence: int) -> None:
+        """Expect the next publish to be this one: where it is, nothing but its payload needs a look."""
+        self._producer, self._sequence = producer, sequence
+        self._layout = wire.publish_layout(producer)
+        self._head = wire.publish_head(producer, sequence) if sequence <= MAX_SEQUENCE else b""
 
     def _parse(self, body: bytes) -> Event | None:
         try:
@@ -298,7 +301,7 @@ class ServerConnection:
             raise for_code("too_large", text)
         producer = request.producer
         if producer is None:
-            self._expect("", -1)
+            self._expect("", 0)
             return Publish(payload, "", 0, mark)
         if not isinstance(producer, str):
             raise for_code("bad_request", f"publish: producer must be 16 hex digits, not {_shown(producer)}")
@@ -311,7 +314,7 @@ class ServerConnection:
         if type(sequence) is not int or not 0 <= sequence <= MAX_SEQUENCE:
             text = f"publish: sequence must be a whole number from 0 to {MAX_SEQUENCE}, not {_shown(sequence)}"
             raise for_code("bad_request", text)
-        self._expect(producer, sequence)
+        self._expect(producer, sequence + 1)
         return Publish(payload, producer, sequence, mark)
 
     def _hello(self, request: Request) -> Hello:

@@ -125,11 +125,15 @@ _QUICK_BYTES = 1 << 18
 _LEADS_THREE = 0xE0
 
 
+def publish_layout(producer: str) -> bytes:
+    """How a producer's publishes begin, up to the payload, as ``publish_frame`` lays them out: the sequence is left open,
+    for ``%``."""
+    return b'{"type":"publish","producer":"%b","sequence":%%d,"payload":' % producer.encode()
+
+
 def publish_head(producer: str, sequence: int) -> bytes:
-    """How a publish begins, up to its payload, as ``publish_frame`` lays it out. No producer ("") has no sequence."""
-    if not producer:
-        return b'{"type":"publish","payload":'
-    return b'{"type":"publish","producer":"%b","sequence":%d,"payload":' % (producer.encode(), sequence)
+    """How one publish begins. No producer ("") has no sequence."""
+    return publish_layout(producer) % sequence if producer else b'{"type":"publish","payload":'
 
 
 def quick_payload(data: bytes, start: int, stop: int, head: bytes) -> bytes | None:

@@ -22,6 +22,7 @@ from broker.connection import (
     Unsubscribe,
 )
 from broker.errors import BrokerError
+from broker.record import MAX_SEQUENCE
 from broker.wire import FrameReader, frame
 
 LIMITS = ConnectionLimits(max_frame=4096)
@@ -326,3 +327,38 @@ def test_mutated_conversations_raise_nothing() -> None:
         sent(connection)
     assert kinds[Refused] > 1000
     assert kinds[Publish] > 1000
+
+
+def test_the_last_sequence_of_all_is_taken_and_none_is_expected_after_it() -> None:
+    connection = ServerConnection(LIMITS, 0.0)
+    frames = [wire.publish_frame(b"1", "00000000000000aa", MAX_SEQUENCE + step) for step in (-2, -1, 0, 1)]
+    *taken, refused = connection.receive_data(b"".join(frames), 0.0)
+    assert [event.sequence for event in taken if isinstance(event, Publish)] == [
+        MAX_SEQUENCE - 2,
+        MAX_SEQUENCE - 1,
+        MAX_SEQUENCE,
+    ]
+    assert isinstance(refused, Refused)
+    assert "sequence must be a whole number" in str(refused.error)
+
+
+@pytest.mark.parametrize("producer", ["", "00000000000000aa"])
+def test_what_follows_a_publish_may_have_any_layout(producer: str) -> None:
+    connection = ServerConnection(LIMITS, 0.0)
+    heads = [wire.publish_head("", 0), *(wire.publish_head("00000000000000aa", number) for number in (1, 2, 2, 9, 10))]
+    bodies = [
+        wire.publish_frame(b"0", producer, 0)[4:],
+        *(head + b"[%d]}" % number for number, head in enumerate(heads)),
+    ]
+    bodies.insert(3, b'{"payload":"in between","type":"publish"}')
+    events = connection.receive_data(b"".join(frame(body) for body in bodies), 0.0)
+    assert [(event.producer, event.sequence, event.payload) for event in events if isinstance(event, Publish)] == [
+        (producer, 0, b"0"),
+        ("", 0, b"[0]"),
+        ("00000000000000aa", 1, b"[1]"),
+        ("", 0, b'"in between"'),
+        ("00000000000000aa", 2, b"[2]"),
+        ("00000000000000aa", 2, b"[3]"),
+        ("00000000000000aa", 9, b"[4]"),
+        ("00000000000000aa", 10, b"[5]"),
+    ]
