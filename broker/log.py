@@ -117,7 +117,9 @@ class Log:
         # Held while a group becomes visible, so that a checkpoint never sees half of one.
         self._state_lock = Lock()
         self._fsyncs = Histogram()
-        self._writer = SegmentWriter(disk, clock, self._fsyncs, self._segments[-1].path, found.position)
+        self._writer = SegmentWriter(
+            disk, clock, self._fsyncs, self._segments[-1].path, found.position, config.segment_bytes
+        )
         # Found whole, but maybe not on the disk yet: it will be shown to readers.
         self._writer.dirty = True
         # A roll that failed: nothing may go to the old segment any more, the next one's file may be there.
@@ -435,7 +437,7 @@ class Log:
         sealed, fresh = self._segments[-1], Segment(self.directory, base, self._disk)
         self._roll_due = True
         try:
-            writer = SegmentWriter(self._disk, self._clock, self._fsyncs, fresh.path, 0)
+            writer = SegmentWriter(self._disk, self._clock, self._fsyncs, fresh.path, 0, self.config.segment_bytes)
         except OSError as error:
             raise write_error(error, f"starting the segment {fresh.path}") from error
         try:

@@ -34,8 +34,9 @@ RESERVE_BYTES = 8 << 20
 class SegmentWriter:
     """The end of one segment file. ``position`` is the size of what is whole in it, ``dirty`` whether a sync is due."""
 
-    def __init__(self, disk: Disk, clock: Clock, fsyncs: Histogram, path: Path, position: int) -> None:
-        """Opens the file, making it where it is missing; nothing may lie behind ``position``. Raises OSError."""
+    def __init__(self, disk: Disk, clock: Clock, fsyncs: Histogram, path: Path, position: int, most: int) -> None:
+        """Opens the file, making it where it is missing; nothing may lie behind ``position``. It will hold about ``most``
+        bytes. Raises OSError."""
         self.path = path
         self.position = position
         self.dirty = False
@@ -43,6 +44,7 @@ class SegmentWriter:
         self._clock = clock
         self._fsyncs = fsyncs
         self._fd = disk.open(path)
+        self._most = most
         self._reserved = position  # up to where there is space set aside
 
     def append(self, pieces: Sequence[bytes]) -> None:
@@ -52,7 +54,7 @@ class SegmentWriter:
         """
         end = self.position + sum(map(len, pieces))
         if end > self._reserved:
-            self._reserved = end + RESERVE_BYTES
+            self._reserved = max(end, min(end + RESERVE_BYTES, self._most))
             self._disk.reserve(self._fd, self.position, self._reserved - self.position)
         try:
             self._disk.write_all(self._fd, pieces, self.position)

@@ -709,10 +709,11 @@ def test_the_start_says_what_it_read(tmp_path: Path, caplog: pytest.LogCaptureFi
         )
 
 
-def test_a_log_that_is_closed_and_its_sealed_segments_take_no_space_that_they_do_not_use(tmp_path: Path) -> None:
+def test_no_more_space_is_set_aside_than_a_segment_takes_and_what_is_not_used_is_given_back(tmp_path: Path) -> None:
     with opened(tmp_path, segment_bytes=1 << 20) as log:
         for number in range(30):
             append(log, b'"%b"' % (b"%d" % number * 50_000))
+            assert all(path.stat().st_blocks * 512 <= (1 << 20) + (1 << 17) for path in segment_files(tmp_path))
         assert len(segment_files(tmp_path)) == 3
     for path in segment_files(tmp_path):
         found = path.stat()

@@ -13,7 +13,7 @@ from tests.broker.logs import FaultyDisk, StillClock
 
 def test_it_appends_and_cuts_back_what_did_not_fit(tmp_path: Path) -> None:
     disk, fsyncs = FaultyDisk(), Histogram()
-    writer = SegmentWriter(disk, StillClock(), fsyncs, tmp_path / "file", 0)
+    writer = SegmentWriter(disk, StillClock(), fsyncs, tmp_path / "file", 0, 1 << 20)
     writer.append([b"one"])
     writer.sync()
     writer.sync()
@@ -31,7 +31,7 @@ def test_it_appends_and_cuts_back_what_did_not_fit(tmp_path: Path) -> None:
 
 def test_a_failed_fsync_is_never_tried_again(tmp_path: Path) -> None:
     disk = FaultyDisk()
-    writer = SegmentWriter(disk, StillClock(), Histogram(), tmp_path / "file", 0)
+    writer = SegmentWriter(disk, StillClock(), Histogram(), tmp_path / "file", 0, 1 << 20)
     writer.append([b"one"])
     for number in (errno.EIO, errno.ENOSPC):
         disk.failing["sync"] = number
