@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.broker import LOADS
+from bench.broker import LOADS, touch_memory
 from bench.broker_load import Outcome, run
 from bench.broker_peers import Ours, Subscriber
 from broker.client import BrokerClient, Message
@@ -74,8 +74,10 @@ def row_08(folder: Path, total: int = 2 << 30) -> tuple[str, bool]:
     with broker_process(folder, "--retention-bytes", "0") as broker:
         peer = Running(broker)
         peer.load(1, 2)
+        touch_memory()
         alone = peer.load(1, 5)
         first = broker_next(peer)
+        touch_memory()
         stuck = [subscribe_from(peer.port, f"stuck{number}", first) for number in range(16)]
         before = memory(peer.pid)
         beside = peer.load(1, max(5.0, 1.2 * total / max(alone.mb_s * 1e6, 1)))
@@ -84,7 +86,10 @@ def row_08(folder: Path, total: int = 2 << 30) -> tuple[str, bool]:
         speed, in_order = wake_up(stuck[0], first, count)
         for sock in stuck:
             sock.close()
-    share = beside.delivered_mb_s / alone.delivered_mb_s
+        touch_memory()
+        alone_again = peer.load(1, 5)
+    # A machine's own ups and downs are larger than what is measured: so the rate alone before and after it.
+    share = beside.delivered_mb_s / ((alone.delivered_mb_s + alone_again.delivered_mb_s) / 2)
     size = count * PAYLOAD.size / 1e9
     good = share >= 0.8 and grown <= 16 * 0.6 + 16 and in_order and speed >= 200
     return (
