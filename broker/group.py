@@ -28,13 +28,6 @@ class Entry(msgspec.Struct, gc=False):
     sequence: int = 0
 
 
-class Answer(NamedTuple):
-    """Where the message lies. A duplicate was there before: the offset is its first one, or -1 when long forgotten."""
-
-    offset: int
-    duplicate: bool
-
-
 class Piece(NamedTuple):
     """Some whole frames that lie one after the other: what is written, kept and delivered in one go.
 
@@ -50,8 +43,8 @@ class Piece(NamedTuple):
 class Group:
     """The frames of a group, ready to be written, in pieces of at most PIECE_BYTES; ``size`` is all their bytes.
 
-    ``offsets`` has where each entry lies, in order, and ``duplicates`` the numbers of those that were there before. Both
-    hold once the group is durable.
+    ``offsets`` has where each entry lies, in order, and ``duplicates`` the numbers of those that were there before: they lie
+    at their first offset, or -1 when that is long forgotten. Both hold once the group is durable.
     """
 
     def __init__(self, first_offset: int, timestamp_ms: int) -> None:
@@ -64,11 +57,6 @@ class Group:
         self.duplicates: set[int] = set()
         self.producer_gaps = 0
         self.producers: dict[str, StagedProducer] = {}
-
-    @property
-    def answers(self) -> list[Answer]:
-        """One for each entry, in order."""
-        return [Answer(offset, number in self.duplicates) for number, offset in enumerate(self.offsets)]
 
     def add_piece(self, parts: list[bytes], positions: list[int], next_offset: int) -> None:
         """Take in the next frames, given in parts to be joined. None is no piece."""

@@ -29,7 +29,7 @@ from broker.clock import Clock
 from broker.commits import COMMITS_NAME, CommitStore
 from broker.disk import Disk
 from broker.errors import BrokerError, DiskFull, LogFailed, LogUnusable, OffsetOutOfRange, ReadOnly
-from broker.group import Answer, Entry, Group, build_group
+from broker.group import Entry, Group, build_group
 from broker.histogram import Histogram
 from broker.layout import check_layout
 from broker.lock import DirectoryLock
@@ -43,7 +43,7 @@ from broker.writer import SegmentWriter, write_error
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Answer", "Chunk", "Entry", "Gap", "Group", "Log", "LogConfig", "LogStats"]
+__all__ = ["Chunk", "Entry", "Gap", "Group", "Log", "LogConfig", "LogStats"]
 
 PROBE_BYTES = 8 << 20
 CHECKPOINT_EVERY_S = 5.0

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from broker.clock import Clock
 from broker.disk import Buffer, Disk
-from broker.log import Answer, Entry, Gap, Group, Log, LogConfig
+from broker.log import Entry, Gap, Group, Log, LogConfig
 from broker.record import Record, decode_record
 from broker.walk import frame_starts
 
@@ -119,14 +119,24 @@ def append(log: Log, *payloads: bytes | Entry) -> list[Answer]:
     group = log.prepare([entry if isinstance(entry, Entry) else Entry(entry) for entry in payloads])
     log.commit(group)
     log.finish(group)
-    return group.answers
+    return answers_of(group)
+
+
+class Answer(NamedTuple):
+    """Where an entry of a group lies, and whether it was there before."""
+
+    offset: int
+    duplicate: bool
+
+
+def answers_of(group: Group) -> list[Answer]:
+    """One for each entry of a group, in order."""
+    return [Answer(offset, number in group.duplicates) for number, offset in enumerate(group.offsets)]
 
 
 def frames_of(group: Group) -> list[bytes]:
     """The frames of a group, one by one."""
-    return [
-        piece.data[start:end] for piece in group.pieces for start, end in pairwise([*piece.positions, len(piece.data)])
-    ]
+    return [frame for piece in group.pieces for frame in split(piece.data)]
 
 
 def split(data: bytes | memoryview) -> list[bytes]:

@@ -11,9 +11,10 @@ import pytest
 from broker import committer as committer_module
 from broker.committer import Committer
 from broker.errors import BrokerError
-from broker.group import Answer, Entry, Group
+from broker.group import Entry, Group
 from broker.log import Log, LogConfig
 from broker.worker import Done, Worker
+from tests.broker.logs import Answer, answers_of
 
 
 class Note(Entry):
@@ -36,7 +37,7 @@ class Desk:
 
     def written(self, group: Group, batch: Sequence[Note]) -> None:
         self.groups.append([note.owner for note in batch])
-        self.answers += group.answers
+        self.answers += answers_of(group)
 
     def refuse(self, batch: Sequence[Note], error: BrokerError) -> None:
         self.refused += [(note.owner, error.code) for note in batch]

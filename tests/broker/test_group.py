@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from broker.group import PIECE_BYTES, Answer, Entry, build_group
+from broker.group import PIECE_BYTES, Entry, build_group
 from broker.producers import Producers
 from broker.record import OVERHEAD, Record, decode_record, encode_record
-from tests.broker.logs import OTHER, PRODUCER, frames_of
+from broker.walk import frame_starts
+from tests.broker.logs import OTHER, PRODUCER, Answer, answers_of, frames_of
 
 
 def test_a_group_is_its_frames_one_after_the_other() -> None:
@@ -23,14 +24,14 @@ def test_a_group_is_its_frames_one_after_the_other() -> None:
     assert frames[0] == encode_record(40, 123, PRODUCER, 7, b"1")
     assert [piece.data.index(frame) for frame in frames] == piece.positions
     assert (group.first_offset, group.next_offset) == (40, 43)
-    assert group.answers == [Answer(40, False), Answer(41, False), Answer(42, False)]
+    assert answers_of(group) == [Answer(40, False), Answer(41, False), Answer(42, False)]
 
 
 def test_a_repetition_takes_no_offset() -> None:
     known = Producers([(PRODUCER, 0, 1, [(5, 30, 3)])])
     entries = [Entry(b"x", PRODUCER, sequence) for sequence in (6, 8, 8, 10, 9, 10)]
     group = build_group(entries, 40, 123, known)
-    assert group.answers == [
+    assert answers_of(group) == [
         Answer(31, True),
         Answer(40, False),
         Answer(40, True),
@@ -69,6 +70,7 @@ def test_a_large_group_is_made_of_pieces_of_whole_frames(sizes: list[int]) -> No
     first = group.first_offset
     for piece, following in zip(group.pieces, [*group.pieces[1:], None], strict=True):
         assert (piece.first_offset, piece.next_offset) == (first, first + len(piece.positions))
+        assert piece.positions == frame_starts(piece.data)
         assert len(piece.data) <= PIECE_BYTES or len(piece.positions) == 1
         if following is not None:  # no smaller than it must be
             assert len(piece.data) + sizes[piece.next_offset - 100] + OVERHEAD > PIECE_BYTES

@@ -14,12 +14,14 @@ import pytest
 
 from broker.commits import COMMITS_NAME
 from broker.errors import DiskFull, LogFailed, LogLocked, LogUnusable, OffsetOutOfRange, ReadOnly
-from broker.log import Answer, Entry, Gap, Log, LogConfig
+from broker.log import Entry, Gap, Log, LogConfig
 from tests.broker.logs import (
     OTHER,
     PRODUCER,
+    Answer,
     FaultyDisk,
     StillClock,
+    answers_of,
     append,
     crash,
     frames_of,
@@ -665,7 +667,7 @@ def test_any_order_of_appends_failures_crashes_and_restarts_matches_a_list(tmp_p
                     log.abort(group)
                 else:
                     log.finish(group)
-                    for entry, answer in zip(entries, group.answers, strict=True):
+                    for entry, answer in zip(entries, answers_of(group), strict=True):
                         key = (entry.producer, entry.sequence)
                         if entry.producer and key in seen:
                             assert answer == Answer(seen[key], True)

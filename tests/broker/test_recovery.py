@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import pytest
 
-from broker.log import Answer, Entry
+from broker.log import Entry
 from broker.record import encode_record
 from tests.broker.logs import (
     PRODUCER,
+    Answer,
     FaultyDisk,
     LazyDisk,
     StillClock,

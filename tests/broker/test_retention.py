@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 
 from broker.client import BrokerClient, Gap
-from broker.log import Answer
 from broker.retention import Drop, count_expired
 from broker.segment import Segment
 from tests.broker.harness import offsets, publish_one_by_one, running_broker, take, wait_until
-from tests.broker.logs import FaultyDisk, LazyDisk, StillClock, append, opened, payloads, segment_files
+from tests.broker.logs import Answer, FaultyDisk, LazyDisk, StillClock, append, opened, payloads, segment_files
 
 HOUR_S = 3600.0
 NEVER = 0

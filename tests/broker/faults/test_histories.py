@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from broker.client import BrokerClient, Gap, Message
-from broker.log import Answer, Entry, Log, LogConfig
+from broker.log import Entry, Log, LogConfig
 from tests.broker.harness import publish_one_by_one, running_broker
-from tests.broker.logs import LazyDisk, StillClock, append, crash, opened, read_all
+from tests.broker.logs import Answer, LazyDisk, StillClock, answers_of, append, crash, opened, read_all
 
 HOUR_MS = 3_600_000
 
@@ -108,7 +108,7 @@ class LogBesideAList(RuleBasedStateMachine):
         group = self.log.prepare(entries)
         self.log.commit(group)
         self.log.finish(group)
-        for entry, answer in zip(entries, group.answers, strict=True):
+        for entry, answer in zip(entries, answers_of(group), strict=True):
             known = self.sent.get((entry.producer, entry.sequence)) if producer else None
             assert answer.duplicate == (known is not None)
             if known is None:
