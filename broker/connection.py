@@ -1,34 +1,53 @@
 """One client's connection as the broker sees it, without input or output: bytes in, events out, bytes to send.
 
-Events are handled in their order, and each is answered exactly once: anything but a publish by ``respond`` at once; a
-publish is taken by ``take_publishes`` and answered by ``answer_publish`` when it is durable. The answers leave in the order
-of the requests: one that is ready before an earlier publish's is held until that one is given. Times are seconds of any clock that only goes forward.
+Publishes in a row are one event, any other request is one by itself. Events are handled in their order, and each is answered
+exactly once: anything but publishes by ``respond`` at once; those are taken by ``take_publishes`` and answered by
+``answer_publishes`` when they are durable. The answers leave in the order of the requests: one that is ready before an earlier
+publish's is held until that one is given. Times are seconds of any clock that only goes forward.
 """
 
 from __future__ import annotations
 
 import hmac
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgspec
+
 from broker import wire
 from broker.errors import BrokerError, for_code
-from broker.group import Entry
+from broker.group import Entries
 from broker.record import MAX_SEQUENCE, OVERHEAD, check_producer
 from broker.wire import FrameReader, Request
 
 MAX_SUBSCRIBER_ID = 128
+# Publishes in one event: what is answered, written and refused together.
+MOST_IN_ROW = 512
 MAX_OFFSET = 10**16 - 1
 EARLIEST, LATEST = -2, -1
 
 
-class Publish(Entry, gc=False):
-    """Append it; ``mark`` goes into the answer. No tuple: there are hundreds of thousands a second, and this is made in a
-    third of the time. ``owner`` is for whoever handles it."""
+class Publish(Entries, gc=False):
+    """Append them; ``marks`` go into their answers, one into each, or there are none. ``owner`` is for whoever handles it."""
 
-    mark: bytes = b""
+    marks: list[bytes] = msgspec.field(default_factory=list)
     owner: Any = None
+
+    def join(self, other: Publish) -> bool:
+        """Take in publishes that came right after these. False: they are an event of their own."""
+        if (
+            other.producer != self.producer
+            or (self.producer and other.sequence != self.sequence + len(self.payloads))
+            or bool(other.marks) != bool(self.marks)
+            or len(self.payloads) >= MOST_IN_ROW
+        ):
+            return False
+        self.payloads += other.payloads
+        self.marks += other.marks
+        self.size += other.size
+        return True
 
 
 class Hello(NamedTuple):
@@ -118,10 +137,9 @@ class ServerConnection:
         self.answered = 0
         self._reader = FrameReader(limits.max_frame)
         self._max_payload = limits.max_payload
-        # The publish that is expected: the last one's producer, known to be good, the sequence that follows, and how it then
-        # begins; empty where none is expected.
-        self._producer, self._sequence, self._head = "", 0, b""
-        self._layout = b""  # of the producer's publishes
+        # The last publish's producer, known to be good; the sequence that follows; and whether the next publish is expected
+        # to have them and the layout that ours have.
+        self._producer, self._sequence, self._expecting = "", 0, False
         self._out: list[bytes] = []
         self._held: deque[tuple[int, bytes]] = deque()
         self._opened = self._heard = self._pinged = now
@@ -136,8 +154,17 @@ class ServerConnection:
             return []
         events: list[Event] = []
         frames = self._reader.find(data)
-        for held, start, stop in frames:
-            event = self._expected_publish(held, start, stop) or self._parse(held[start:stop])
+        done = 0
+        while done < len(frames):
+            if self._expecting and (expected := self._expected_publishes(frames[done : done + MOST_IN_ROW])):
+                done += len(expected.payloads)
+                events.append(expected)
+                continue
+            held, start, stop = frames[done]
+            done += 1
+            event = self._parse(held[start:stop])
+            if type(event) is Publish and events and type(last := events[-1]) is Publish and last.join(event):
+                continue
             if event is not None:
                 events.append(event)
                 if type(event) is Refused and event.fatal:
@@ -169,7 +196,7 @@ class ServerConnection:
     # answers out
 
     def take_publishes(self, count: int) -> None:
-        """So many Publish events are being handled: answers to what comes after them wait for theirs."""
+        """So many publishes are being handled: answers to what comes after them wait for theirs."""
         self.published += count
 
     def respond(self, answer: bytes) -> None:
@@ -179,22 +206,13 @@ class ServerConnection:
         else:
             self._held.append((self.published, answer))
 
-    def answer_publish(self, answer: bytes) -> None:
-        """Answer the oldest unanswered publish, and with it what was held behind it."""
-        self._out.append(answer)
-        self.answered += 1
+    def answer_publishes(self, answers: bytes, count: int) -> None:
+        """Answer the publishes of the oldest unanswered Publish event, and with them what was held behind them."""
+        self._out.append(answers)
+        self.answered += count
         held = self._held
         while held and held[0][0] <= self.answered:
             self._out.append(held.popleft()[1])
-
-    def answer_publishes(self, answers: list[bytes]) -> None:
-        """Answer the oldest unanswered publishes, as many as there are answers."""
-        if self._held:
-            for answer in answers:
-                self.answer_publish(answer)
-        else:
-            self._out += answers
-            self.answered += len(answers)
 
     def refuse(self, error: BrokerError, mark: bytes = b"", *, fatal: bool = False) -> None:
         """Answer a request with an error; ``fatal`` reads nothing more and closes once all is answered."""
@@ -236,23 +254,20 @@ class ServerConnection:
 
     # one request
 
-    def _expected_publish(self, data: bytes, start: int, stop: int) -> Publish | None:
-        """The publish in a frame, where it follows the last one and leaves nothing to be said; None: look closer."""
-        head = self._head
-        payload = wire.quick_payload(data, start, stop, head) if head else None
-        if payload is None or len(payload) > self._max_payload:
+    def _expected_publishes(self, frames: Sequence[tuple[bytes, int, int]]) -> Publish | None:
+        """The publishes that the frames begin with, where they follow the last one and leave nothing to be said; None: look
+        closer at the first."""
+        payloads = wire.quick_payloads(frames, self._producer, self._sequence, self._max_payload)
+        if not payloads:
             return None
-        producer, sequence = self._producer, self._sequence
-        if producer:
-            self._sequence = sequence + 1
-            self._head = self._layout % (sequence + 1) if sequence < MAX_SEQUENCE else b""
-        return Publish(payload, producer, sequence)
+        publish = Publish(payloads, self._producer, self._sequence)
+        self._sequence += len(payloads)
+        return publish
 
-    def _expect(self, producer: str, sequence: int) -> None:
-        """Expect the next publish to be this one: where it is, nothing but its payload needs a look."""
-        self._producer, self._sequence = producer, sequence
-        self._layout = wire.publish_layout(producer)
-        self._head = wire.publish_head(producer, sequence) if sequence <= MAX_SEQUENCE else b""
+    def _expect_more(self, publish: Publish, body: bytes) -> None:
+        """Expect that more like this one follow."""
+        self._producer, self._sequence = publish.producer, publish.sequence + 1
+        self._expecting = body.startswith(wire.publish_head(publish.producer, publish.sequence))
 
     def _parse(self, body: bytes) -> Event | None:
         try:
@@ -266,9 +281,12 @@ class ServerConnection:
         if not self.authorized and request.type != "hello":
             return Refused(for_code("unauthorized", "say hello with the token first"), mark, fatal=True)
         try:
-            return self._event(request, mark)
+            event = self._event(request, mark)
         except BrokerError as error:
             return Refused(error, mark, fatal=error.code == "unauthorized")
+        if type(event) is Publish:
+            self._expect_more(event, body)
+        return event
 
     def _event(self, request: Request, mark: bytes) -> Event | None:
         match request.type:
@@ -301,8 +319,7 @@ class ServerConnection:
             raise for_code("too_large", text)
         producer = request.producer
         if producer is None:
-            self._expect("", 0)
-            return Publish(payload, "", 0, mark)
+            return Publish([payload], marks=[mark] if mark else [])
         if not isinstance(producer, str):
             raise for_code("bad_request", f"publish: producer must be 16 hex digits, not {_shown(producer)}")
         if producer != self._producer or not producer:
@@ -314,8 +331,7 @@ class ServerConnection:
         if type(sequence) is not int or not 0 <= sequence <= MAX_SEQUENCE:
             text = f"publish: sequence must be a whole number from 0 to {MAX_SEQUENCE}, not {_shown(sequence)}"
             raise for_code("bad_request", text)
-        self._expect(producer, sequence + 1)
-        return Publish(payload, producer, sequence, mark)
+        return Publish([payload], producer, sequence, marks=[mark] if mark else [])
 
     def _hello(self, request: Request) -> Hello:
         if not self.authorized:

@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import msgspec
 
 from broker.producers import Producers, StagedProducer
-from broker.record import MAX_PAYLOAD, MAX_SEQUENCE, NO_PRODUCER, OVERHEAD, fields_template, record_parts
+from broker.record import MAX_SEQUENCE, NO_PRODUCER, OVERHEAD, append_records
 
 # Most of a piece, unless a single frame is larger. What a stopped subscriber costs is the part of one that its socket did
 # not take.
 PIECE_BYTES = 256 << 10
 
 _NOBODY = NO_PRODUCER.encode()
-_NO_STATE = StagedProducer(None)
-# Follows no sequence.
-_NOTHING = MAX_SEQUENCE + 1
 
 
-class Entry(msgspec.Struct, gc=False):
-    """One message to append: a JSON text. Without a producer ("") repetitions are not noticed."""
+class Entries(msgspec.Struct, gc=False):
+    """Messages in a row of one producer, each a JSON text, with sequences in a row from ``sequence`` on. Without a producer
+    ("") repetitions are not noticed, and they have no sequences.
 
-    payload: bytes
+    Together, not one by one: what a small message costs is mostly Python's own time for each object and call.
+    """
+
+    payloads: list[bytes]
     producer: str = ""
     sequence: int = 0
+    size: int = 0  # of all payloads
+
+    def __post_init__(self) -> None:
+        self.size = sum(map(len, self.payloads))
+
+
+class Place(NamedTuple):
+    """Where messages in a row lie: at offsets in a row, or one that was there before at its first offset, or at -1 where
+    that is long forgotten."""
+
+    offset: int
+    messages: int
+    duplicate: bool
 
 
 class Piece(NamedTuple):
@@ -43,8 +59,8 @@ class Piece(NamedTuple):
 class Group:
     """The frames of a group, ready to be written, in pieces of at most PIECE_BYTES; ``size`` is all their bytes.
 
-    ``offsets`` has where each entry lies, in order, and ``duplicates`` the numbers of those that were there before: they lie
-    at their first offset, or -1 when that is long forgotten. Both hold once the group is durable.
+    ``places`` has where the messages of each Entries lie, in order, once the group is durable; ``duplicates`` is how many
+    were there before.
     """
 
     def __init__(self, first_offset: int, timestamp_ms: int) -> None:
@@ -53,82 +69,82 @@ class Group:
         self.timestamp_ms = timestamp_ms
         self.pieces: list[Piece] = []
         self.size = 0
-        self.offsets: list[int] = []
-        self.duplicates: set[int] = set()
+        self.places: list[list[Place]] = []
+        self.duplicates = 0
         self.producer_gaps = 0
         self.producers: dict[str, StagedProducer] = {}
+        # The piece that is being made.
+        self._parts: list[bytes] = []
+        self._positions: list[int] = []
+        self._position = 0
 
-    def add_piece(self, parts: list[bytes], positions: list[int], next_offset: int) -> None:
-        """Take in the next frames, given in parts to be joined. None is no piece."""
-        if positions:
-            piece = Piece(self.next_offset, next_offset, b"".join(parts), positions)
-            self.pieces.append(piece)
-            self.size += len(piece.data)
-            self.next_offset = next_offset
+    def append(self, producer: bytes, sequence: int, payloads: Sequence[bytes]) -> Place:
+        """Lay out messages in a row. Raises ValueError for a payload that fits no record."""
+        place = Place(self.next_offset, len(payloads), False)
+        done = 0
+        while done < len(payloads):
+            sizes = [len(payload) + OVERHEAD for payload in payloads[done:]]
+            starts = list(accumulate(sizes, initial=self._position))
+            # As many as end within the piece; an empty one takes one of any size.
+            count = bisect_right(starts, PIECE_BYTES, lo=1) - 1 or int(not self._positions)
+            some = payloads[done : done + count]
+            append_records(self._parts, self.timestamp_ms, producer, self.next_offset, sequence + done, some)
+            self._positions += starts[:count]
+            self._position = starts[count]
+            self.next_offset += count
+            done += count
+            if done < len(payloads):
+                self.end_piece()
+        return place
+
+    def end_piece(self) -> None:
+        """What is laid out next begins a new piece."""
+        if self._positions:
+            first_offset = self.next_offset - len(self._positions)
+            self.pieces.append(Piece(first_offset, self.next_offset, b"".join(self._parts), self._positions))
+            self.size += self._position
+        self._parts, self._positions, self._position = [], [], 0
 
 
-def build_group(entries: Sequence[Entry], first_offset: int, timestamp_ms: int, known: Producers) -> Group:
+def build_group(batch: Sequence[Entries], first_offset: int, timestamp_ms: int, known: Producers) -> Group:
     """Sorts out repetitions, also inside the group, numbers the rest and lays out its frames.
 
     Raises ValueError for an entry that fits no record: an empty or too large payload, a bad producer or sequence.
     """
     group = Group(first_offset, timestamp_ms)
-    parts: list[bytes] = []
-    positions: list[int] = []
-    offsets = group.offsets
-    offset, position = first_offset, 0
-    anonymous = fields_template(timestamp_ms, _NOBODY)
-    name, template, state = "", anonymous, _NO_STATE
-    # The run of ``state`` that is being counted, and the sequence that would make it longer.
-    run_offset, run, following = first_offset, 0, _NOTHING
-    for entry in entries:
-        payload, producer, sequence = entry.payload, entry.producer, entry.sequence
-        size = len(payload) + OVERHEAD
-        if not OVERHEAD < size <= MAX_PAYLOAD + OVERHEAD:
-            raise ValueError(f"a payload of {len(payload)} bytes is not within 1 and {MAX_PAYLOAD}")
-        fields = template
-        if not producer:
-            run, following = _end_run(state, run_offset, run, following), _NOTHING
-            fields, sequence = anonymous, offset % (MAX_SEQUENCE + 1)
-        elif sequence == following and producer == name and sequence <= MAX_SEQUENCE:
-            run, following = run + 1, sequence + 1
+    for entries in batch:
+        if entries.producer:
+            places = _append_new(group, entries, known)
         else:
-            run, following = _end_run(state, run_offset, run, following), _NOTHING
-            if not 0 <= sequence <= MAX_SEQUENCE:
-                raise ValueError(f"sequence {sequence} is not within 0 and {MAX_SEQUENCE}")
-            if producer != name:
-                staged = group.producers.get(producer)
-                if staged is None:
-                    staged = group.producers[producer] = known.stage(producer)
-                name, template, state = producer, fields_template(timestamp_ms, producer.encode()), staged
-                fields = template
-            if sequence <= state.last:
-                before = state.find(sequence)
-                if before is not None:
-                    group.duplicates.add(len(offsets))
-                    offsets.append(before)
-                    continue
-            elif sequence != state.last + 1 and state.last >= 0:
-                group.producer_gaps += 1
-            if sequence > state.last:
-                run_offset, run, following = offset, 1, sequence + 1
-            else:
-                state.add(sequence, offset)
-        if position + size > PIECE_BYTES:
-            group.add_piece(parts, positions, offset)
-            parts, positions, position = [], [], 0
-        parts += record_parts(fields, offset, sequence, payload)
-        offsets.append(offset)
-        positions.append(position)
-        position += size
-        offset += 1
-    _end_run(state, run_offset, run, following)
-    group.add_piece(parts, positions, offset)
+            places = [group.append(_NOBODY, group.next_offset, entries.payloads)]
+        group.places.append(places)
+    group.end_piece()
     return group
 
 
-def _end_run(state: StagedProducer, offset: int, count: int, following: int) -> int:
-    """Takes in a run of ``count`` sequences in a row that ends before ``following``; there is none then."""
-    if count:
-        state.add_run(following - count, offset, count)
-    return 0
+def _append_new(group: Group, entries: Entries, known: Producers) -> list[Place]:
+    """Appends what is not there yet; where each message lies."""
+    producer, sequence, payloads = entries.producer, entries.sequence, entries.payloads
+    if not 0 <= sequence <= MAX_SEQUENCE + 1 - len(payloads):
+        raise ValueError(f"sequence {sequence} and those after it are not within 0 and {MAX_SEQUENCE}")
+    state = group.producers.get(producer)
+    if state is None:
+        state = group.producers[producer] = known.stage(producer)
+    places: list[Place] = []
+    done = 0
+    while done < len(payloads):
+        # One by one up to the highest so far, the rest together.
+        first = sequence + done
+        count = 1 if first <= state.last else len(payloads) - done
+        before = state.find(first)
+        if before is not None:
+            places.append(Place(before, 1, True))
+            group.duplicates += 1
+        else:
+            if state.last >= 0 and first > state.last + 1:
+                group.producer_gaps += 1
+            place = group.append(producer.encode(), first, payloads[done : done + count])
+            state.add(first, place.offset, count)
+            places.append(place)
+        done += count
+    return places

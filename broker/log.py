@@ -29,7 +29,7 @@ from broker.clock import Clock
 from broker.commits import COMMITS_NAME, CommitStore
 from broker.disk import Disk
 from broker.errors import BrokerError, DiskFull, LogFailed, LogUnusable, OffsetOutOfRange, ReadOnly
-from broker.group import Entry, Group, build_group
+from broker.group import Entries, Group, build_group
 from broker.histogram import Histogram
 from broker.layout import check_layout
 from broker.lock import DirectoryLock
@@ -43,7 +43,7 @@ from broker.writer import SegmentWriter, write_error
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Chunk", "Entry", "Gap", "Group", "Log", "LogConfig", "LogStats"]
+__all__ = ["Chunk", "Entries", "Gap", "Group", "Log", "LogConfig", "LogStats"]
 
 PROBE_BYTES = 8 << 20
 CHECKPOINT_EVERY_S = 5.0
@@ -212,7 +212,7 @@ class Log:
 
     # Appending
 
-    def prepare(self, entries: Sequence[Entry]) -> Group:
+    def prepare(self, batch: Sequence[Entries]) -> Group:
         """Makes the next group: sorts out repetitions, gives offsets and times, lays out the frames. CPU only.
 
         One group at a time: ``finish`` or ``abort`` it before the next. Raises LogFailed, or ValueError for an entry
@@ -222,7 +222,7 @@ class Log:
         if self._in_flight is not None:
             raise RuntimeError("a group is in flight already")
         timestamp_ms = max(self._last_timestamp, self._clock.now_ms())
-        self._in_flight = build_group(entries, self.next_offset, timestamp_ms, self._producers)
+        self._in_flight = build_group(batch, self.next_offset, timestamp_ms, self._producers)
         return self._in_flight
 
     def commit(self, group: Group) -> None:
@@ -265,7 +265,7 @@ class Log:
         self._messages += group.next_offset - group.first_offset
         self._appended_bytes += group.size
         self._groups += 1
-        self._duplicates += len(group.duplicates)
+        self._duplicates += group.duplicates
         self._producer_gaps += group.producer_gaps
 
     def abort(self, group: Group) -> None:

@@ -58,15 +58,14 @@ class ProducerState:
                 return offset + sequence - first
         return None
 
-    def add(self, sequence: int, offset: int) -> None:
-        """Takes in a sequence that was never appended before."""
+    def add(self, sequence: int, offset: int, count: int = 1) -> None:
+        """Takes in sequences in a row, with offsets in a row, that were never appended before."""
         if self._runs:
             run = self._runs[-1]
-            count = run[2]
-            if sequence - count == run[0] and offset - count == run[1]:
-                run[2] = count + 1
+            if sequence - run[2] == run[0] and offset - run[2] == run[1]:
+                run[2] += count
                 return
-        self._insert(sequence, offset, 1)
+        self._insert(sequence, offset, count)
 
     def add_run(self, first: int, offset: int, count: int) -> None:
         """Takes in a run; of sequences that are known already, the known offset stays."""
@@ -127,15 +126,10 @@ class StagedProducer:
         found = self.fresh.find(sequence)
         return self._before.find(sequence) if found is None and self._before else found
 
-    def add(self, sequence: int, offset: int) -> None:
-        """Takes in a sequence that the group appends."""
-        self.fresh.add(sequence, offset)
-        self.last = max(self.last, sequence)
-
-    def add_run(self, first: int, offset: int, count: int) -> None:
-        """Takes in sequences in a row, higher than all before, that the group appends in a row."""
-        self.fresh.add_run(first, offset, count)
-        self.last = first + count - 1
+    def add(self, sequence: int, offset: int, count: int) -> None:
+        """Takes in sequences in a row, with offsets in a row, that the group appends."""
+        self.fresh.add(sequence, offset, count)
+        self.last = max(self.last, sequence + count - 1)
 
 
 class Producers:

@@ -196,37 +196,33 @@ class BrokerServer:
     # the commit path
 
     def _written(self, group: Group, batch: Sequence[Publish]) -> None:
-        response = wire.publish_response
-        touched: dict[Session, list[bytes]] = {}
-        duplicates = group.duplicates
-        for number, (publish, offset) in enumerate(zip(batch, group.offsets, strict=True)):
-            handler = publish.owner
-            handler.in_flight_bytes -= len(publish.payload)
-            made = touched.get(handler)
-            if made is None:
-                made = touched[handler] = []
-            made.append(response(offset, publish.mark, number in duplicates))
-        for handler, made in touched.items():
-            handler.in_flight_messages -= len(made)
-            handler.connection.answer_publishes(made)
-        self.counters.answered += len(batch)
-        self.counters.duplicates += len(duplicates)
-        for handler in touched:
+        answered: dict[Session, None] = {}
+        for publish, places in zip(batch, group.places, strict=True):
+            answers: list[bytes] = []
+            done = 0
+            for offset, count, duplicate in places:
+                marks = publish.marks[done : done + count]
+                answers.append(wire.publish_responses(offset, count, marks, duplicate=duplicate))
+                done += count
+            publish.owner.answer(publish, b"".join(answers))
+            answered[publish.owner] = None
+            self.counters.answered += done
+        self.counters.duplicates += group.duplicates
+        for handler in answered:
             handler.after_answers()
         self.delivery.group_written(group)
 
     def _refused(self, batch: Sequence[Publish], error: BrokerError) -> None:
-        touched: dict[Session, None] = {}
+        answered: dict[Session, None] = {}
         for publish in batch:
-            handler = publish.owner
-            handler.connection.answer_publish(wire.error_frame(error, publish.mark))
-            handler.in_flight_messages -= 1
-            handler.in_flight_bytes -= len(publish.payload)
-            touched[handler] = None
-        self.counters.refused += len(batch)
-        self.counters.errors[error.code] += len(batch)
+            count = len(publish.payloads)
+            marks = publish.marks or [b""] * count
+            publish.owner.answer(publish, b"".join(wire.error_frame(error, mark) for mark in marks))
+            answered[publish.owner] = None
+            self.counters.refused += count
+            self.counters.errors[error.code] += count
         self.health.forget_probe()
-        for handler in touched:
+        for handler in answered:
             handler.after_answers()
 
     # time

@@ -88,18 +88,11 @@ class Session(asyncio.Protocol):
         """Bytes came: at most 256 KiB a call, so that one client's flood is served in turns with the others."""
         if self._stopped or self._closing:
             return
-        publishes: list[Publish] = []
-        size = 0
         for event in self.connection.receive_data(data, self.loop.time()):
             if type(event) is Publish:
-                event.owner = self
-                publishes.append(event)
-                size += len(event.payload)
+                self._publish(event)
             else:
-                self._take(publishes, size)
-                publishes, size = [], 0
                 self._handle(event)
-        self._take(publishes, size)
         self._count_partial()
         self._flush()
         self._regulate()
@@ -150,6 +143,13 @@ class Session(asyncio.Protocol):
 
     # the server's calls
 
+    def answer(self, publish: Publish, answers: bytes) -> None:
+        """The answers of one event's publishes; ``after_answers`` sends them."""
+        count = len(publish.payloads)
+        self.in_flight_messages -= count
+        self.in_flight_bytes -= publish.size
+        self.connection.answer_publishes(answers, count)
+
     def after_answers(self) -> None:
         """Some publishes were answered: send, and go on with what waited for it."""
         if self._closing:
@@ -198,13 +198,13 @@ class Session(asyncio.Protocol):
 
     # requests
 
-    def _take(self, publishes: list[Publish], size: int) -> None:
-        """Give publishes that came one after the other to the log; ``size`` is the bytes of their payloads."""
-        if publishes:
-            self.connection.take_publishes(len(publishes))
-            self.in_flight_messages += len(publishes)
-            self.in_flight_bytes += size
-            self.server.committer.add(publishes, size)
+    def _publish(self, event: Publish) -> None:
+        count = len(event.payloads)
+        event.owner = self
+        self.connection.take_publishes(count)
+        self.in_flight_messages += count
+        self.in_flight_bytes += event.size
+        self.server.committer.add(event)
 
     def _handle(self, event: Event) -> None:
         connection = self.connection

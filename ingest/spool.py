@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from broker.errors import BrokerError, DiskFull, LogLocked, ReadOnly
-from broker.log import Entry, Log, LogConfig
+from broker.log import Entries, Log, LogConfig
 from broker.record import PREFIX_SIZE, decode_record
 from ingest.errors import StateError
 
@@ -103,9 +103,7 @@ class Spool:
 
     def _append_group(self, batches: Sequence[tuple[bytes, int]]) -> None:
         first = self._log.next_offset
-        group = self._log.prepare(
-            [Entry(payload, self.producer, first + number) for number, (payload, _) in enumerate(batches)]
-        )
+        group = self._log.prepare([Entries([payload for payload, _ in batches], self.producer, first)])
         try:
             self._log.commit(group)
         except (DiskFull, ReadOnly):

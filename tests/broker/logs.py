@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from broker.clock import Clock
 from broker.disk import Buffer, Disk
-from broker.log import Entry, Gap, Group, Log, LogConfig
+from broker.log import Entries, Gap, Group, Log, LogConfig
 from broker.record import Record, decode_record
 from broker.walk import frame_starts
 
@@ -114,24 +114,34 @@ def crash(log: Log) -> None:
     log._abandon()
 
 
-def append(log: Log, *payloads: bytes | Entry) -> list[Answer]:
+def single(payload: bytes, producer: str = "", sequence: int = 0) -> Entries:
+    """One message by itself."""
+    return Entries([payload], producer, sequence)
+
+
+def append(log: Log, *messages: bytes | Entries) -> list[Answer]:
     """Appends one group; every answer."""
-    group = log.prepare([entry if isinstance(entry, Entry) else Entry(entry) for entry in payloads])
+    group = log.prepare([one if isinstance(one, Entries) else single(one) for one in messages])
     log.commit(group)
     log.finish(group)
     return answers_of(group)
 
 
 class Answer(NamedTuple):
-    """Where an entry of a group lies, and whether it was there before."""
+    """Where a message of a group lies, and whether it was there before."""
 
     offset: int
     duplicate: bool
 
 
 def answers_of(group: Group) -> list[Answer]:
-    """One for each entry of a group, in order."""
-    return [Answer(offset, number in group.duplicates) for number, offset in enumerate(group.offsets)]
+    """One for each message of a group, in order."""
+    return [
+        Answer(place.offset + number, place.duplicate)
+        for places in group.places
+        for place in places
+        for number in range(place.messages)
+    ]
 
 
 def frames_of(group: Group) -> list[bytes]:

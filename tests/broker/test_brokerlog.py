@@ -10,8 +10,7 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
-from broker.group import Entry
-from tests.broker.logs import append, flip, opened, segment_files
+from tests.broker.logs import append, flip, opened, segment_files, single
 
 
 def brokerlog(directory: Path, *arguments: object) -> str:
@@ -23,7 +22,7 @@ def brokerlog(directory: Path, *arguments: object) -> str:
 @pytest.fixture
 def log_directory(tmp_path: Path) -> Path:
     with opened(tmp_path, segment_bytes=4096) as log:
-        append(log, Entry(b'{"a": "\xc3\xa9"}', "00000000000000aa", 7))
+        append(log, single(b'{"a": "\xc3\xa9"}', "00000000000000aa", 7))
         for number in range(1, 40):
             append(log, b"%d" % number)
     return tmp_path

@@ -11,13 +11,13 @@ import pytest
 from broker import committer as committer_module
 from broker.committer import Committer
 from broker.errors import BrokerError
-from broker.group import Entry, Group
+from broker.group import Entries, Group
 from broker.log import Log, LogConfig
 from broker.worker import Done, Worker
 from tests.broker.logs import Answer, answers_of
 
 
-class Note(Entry):
+class Note(Entries):
     owner: str = ""
 
 
@@ -43,8 +43,8 @@ class Desk:
         self.refused += [(note.owner, error.code) for note in batch]
 
     def add(self, *owners: str) -> None:
-        notes = [Note(b'"%b"' % owner.encode(), owner=owner) for owner in owners]
-        self.committer.add(notes, sum(len(note.payload) for note in notes))
+        for owner in owners:
+            self.committer.add(Note([b'"%b"' % owner.encode()], owner=owner))
 
     async def close(self) -> None:
         await self.worker.close(5.0)
@@ -114,7 +114,7 @@ async def test_what_is_read_when_a_group_ends_goes_with_the_next_unless_that_is_
 
 
 async def test_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(committer_module, "GROUP_ENTRIES", 3)
+    monkeypatch.setattr(committer_module, "GROUP_MESSAGES", 3)
     monkeypatch.setattr(committer_module, "GROUP_BYTES", 10)
     desk = Desk(tmp_path)
     desk.add("a", "b", "c", "d", "eeeeeeeeeeeeeee", "f")

@@ -8,6 +8,7 @@ import pytest
 
 from broker import wire
 from broker.connection import (
+    MOST_IN_ROW,
     Ack,
     ConnectionLimits,
     Event,
@@ -48,6 +49,16 @@ def sent(connection: ServerConnection) -> list[Any]:
     return [json.loads(body) for body in FrameReader(1 << 20).feed(connection.data_to_send())]
 
 
+def publishes(events: list[Event]) -> list[tuple[str, int, bytes]]:
+    """Producer, sequence and payload of each publish; without a producer the sequence counts for nothing."""
+    return [
+        (event.producer, sequence if event.producer else 0, payload)
+        for event in events
+        if isinstance(event, Publish)
+        for sequence, payload in enumerate(event.payloads, event.sequence)
+    ]
+
+
 CONVERSATION = b"".join(
     [
         request(type="hello", client="c"),
@@ -66,8 +77,8 @@ CONVERSATION = b"".join(
 )
 EVENTS: list[Event] = [
     Hello("c"),
-    Publish(b'{"a": 1}', "", 0, b'"m1"'),
-    Publish(b"[2]", "00000000000000aa", 7, b""),
+    Publish([b'{"a": 1}'], marks=[b'"m1"']),
+    Publish([b"[2]"], "00000000000000aa", 7),
     Subscribe("c1", None, b""),
     Subscribe("c1", -2, b"4"),
     Ack(None, b'"m"'),
@@ -146,7 +157,7 @@ def test_a_payload_whose_record_just_fits_is_taken() -> None:
     body = b'{"type":"publish","payload":%b}' % payload.encode()
     event = one(frame(body))
     assert isinstance(event, Publish)
-    assert len(event.payload) == LIMITS.max_payload
+    assert [len(payload) for payload in event.payloads] == [LIMITS.max_payload]
 
 
 # the order of answers
@@ -155,7 +166,7 @@ def test_a_payload_whose_record_just_fits_is_taken() -> None:
 def answer_all_but_publishes(connection: ServerConnection, events: list[Event]) -> None:
     for event in events:
         if isinstance(event, Publish):
-            connection.take_publishes(1)
+            connection.take_publishes(len(event.payloads))
         else:
             connection.respond(wire.response(b'"%b"' % type(event).__name__.encode()))
 
@@ -172,7 +183,7 @@ def test_answers_leave_in_the_order_of_the_requests() -> None:
     assert marks(connection) == ["GetStats"]
     for offset in range(3):
         assert not connection.all_answered
-        connection.answer_publish(wire.publish_response(offset, b"", False))
+        connection.answer_publishes(wire.publish_responses(offset, 1), 1)
     assert marks(connection) == [0, 1, "Ack", 2, "Ping"]
     assert connection.all_answered
 
@@ -181,9 +192,9 @@ def test_an_answer_waits_only_for_the_publishes_before_it() -> None:
     connection = ServerConnection(LIMITS, 0.0)
     data = request(type="publish", payload=1) + request(type="ping") + request(type="publish", payload=1)
     answer_all_but_publishes(connection, connection.receive_data(data + request(type="ack"), 0.0))
-    connection.answer_publish(wire.publish_response(0, b"", False))
+    connection.answer_publishes(wire.publish_responses(0, 1), 1)
     assert marks(connection) == [0, "Ping"]
-    connection.answer_publish(wire.publish_response(1, b"", False))
+    connection.answer_publishes(wire.publish_responses(1, 1), 1)
     assert marks(connection) == [1, "Ack"]
 
 
@@ -333,11 +344,7 @@ def test_the_last_sequence_of_all_is_taken_and_none_is_expected_after_it() -> No
     connection = ServerConnection(LIMITS, 0.0)
     frames = [wire.publish_frame(b"1", "00000000000000aa", MAX_SEQUENCE + step) for step in (-2, -1, 0, 1)]
     *taken, refused = connection.receive_data(b"".join(frames), 0.0)
-    assert [event.sequence for event in taken if isinstance(event, Publish)] == [
-        MAX_SEQUENCE - 2,
-        MAX_SEQUENCE - 1,
-        MAX_SEQUENCE,
-    ]
+    assert [sequence for _, sequence, _ in publishes(taken)] == [MAX_SEQUENCE - 2, MAX_SEQUENCE - 1, MAX_SEQUENCE]
     assert isinstance(refused, Refused)
     assert "sequence must be a whole number" in str(refused.error)
 
@@ -352,7 +359,7 @@ def test_what_follows_a_publish_may_have_any_layout(producer: str) -> None:
     ]
     bodies.insert(3, b'{"payload":"in between","type":"publish"}')
     events = connection.receive_data(b"".join(frame(body) for body in bodies), 0.0)
-    assert [(event.producer, event.sequence, event.payload) for event in events if isinstance(event, Publish)] == [
+    assert publishes(events) == [
         (producer, 0, b"0"),
         ("", 0, b"[0]"),
         ("00000000000000aa", 1, b"[1]"),
@@ -361,4 +368,35 @@ def test_what_follows_a_publish_may_have_any_layout(producer: str) -> None:
         ("00000000000000aa", 2, b"[3]"),
         ("00000000000000aa", 9, b"[4]"),
         ("00000000000000aa", 10, b"[5]"),
+    ]
+
+
+@pytest.mark.parametrize("layout", ["ours", "another"])
+@pytest.mark.parametrize("producer", ["", "00000000000000aa"])
+def test_publishes_in_a_row_are_one_event(producer: str, layout: str) -> None:
+    def publish(sequence: int, **more: object) -> bytes:
+        if layout == "ours" and not more:
+            return wire.publish_frame(b"[1]", producer, sequence)
+        fields = {"producer": producer, "sequence": sequence} if producer else {}
+        return request(payload=[1], type="publish", **fields, **more)
+
+    count = MOST_IN_ROW + 10
+    stream = [publish(number) for number in range(count)]
+    stream.insert(MOST_IN_ROW + 5, request(type="ping"))
+    stream += [publish(count + number, message_id=number) for number in range(3)]
+    stream += [publish(count + 3)]
+    # The first of all is nowhere expected; where none has our layout, none is.
+    alone = [1] if layout == "ours" else []
+    events = ServerConnection(LIMITS, 0.0).receive_data(b"".join(stream), 0.0)
+    assert [len(event.payloads) for event in events if isinstance(event, Publish)] == [
+        *alone,
+        MOST_IN_ROW,
+        5 - len(alone),
+        5,
+        3,
+        1,
+    ]
+    assert [event.marks for event in events if isinstance(event, Publish)][-2:] == [[b"0", b"1", b"2"], []]
+    assert [sequence for _, sequence, _ in publishes(events)] == [
+        number if producer else 0 for number in range(count + 4)
     ]

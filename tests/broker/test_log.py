@@ -14,7 +14,7 @@ import pytest
 
 from broker.commits import COMMITS_NAME
 from broker.errors import DiskFull, LogFailed, LogLocked, LogUnusable, OffsetOutOfRange, ReadOnly
-from broker.log import Entry, Gap, Log, LogConfig
+from broker.log import Entries, Gap, Log, LogConfig
 from tests.broker.logs import (
     OTHER,
     PRODUCER,
@@ -29,6 +29,7 @@ from tests.broker.logs import (
     payloads,
     read_all,
     segment_files,
+    single,
     split,
 )
 
@@ -64,7 +65,7 @@ def test_messages_survive_a_restart_and_the_rolls(tmp_path: Path, fsync: str) ->
 def test_nothing_is_seen_before_it_is_finished(tmp_path: Path) -> None:
     with opened(tmp_path) as log:
         append(log, b"1")
-        group = log.prepare([Entry(b"2")])
+        group = log.prepare([single(b"2")])
         log.commit(group)
         assert log.read(1, 100) == (b"", 1, None)
         with pytest.raises(OffsetOutOfRange, match="where the next message will be"):
@@ -76,9 +77,9 @@ def test_nothing_is_seen_before_it_is_finished(tmp_path: Path) -> None:
 
 def test_only_one_group_is_in_flight(tmp_path: Path) -> None:
     with opened(tmp_path) as log:
-        group = log.prepare([Entry(b"1")])
+        group = log.prepare([single(b"1")])
         with pytest.raises(RuntimeError, match="in flight"):
-            log.prepare([Entry(b"2")])
+            log.prepare([single(b"2")])
         log.abort(group)
         assert append(log, b"3") == [Answer(0, False)]
         assert log.stats().failed_groups == 1
@@ -86,10 +87,10 @@ def test_only_one_group_is_in_flight(tmp_path: Path) -> None:
 
 def test_an_entry_that_fits_no_record_leaves_the_log_usable(tmp_path: Path) -> None:
     with opened(tmp_path) as log:
-        for entry in (Entry(b""), Entry(b"1", "xyz", 1), Entry(b"1", PRODUCER, -1), Entry(b"1", PRODUCER, 10**12)):
+        for entry in (single(b""), single(b"1", "xyz", 1), single(b"1", PRODUCER, -1), single(b"1", PRODUCER, 10**12)):
             with pytest.raises(ValueError, match="not"):
-                log.prepare([Entry(b"0", OTHER, 1), entry])
-        assert append(log, Entry(b"1", OTHER, 1)) == [Answer(0, False)]
+                log.prepare([single(b"0", OTHER, 1), entry])
+        assert append(log, single(b"1", OTHER, 1)) == [Answer(0, False)]
 
 
 @pytest.mark.parametrize("buffer_messages", [0, 25, 10_000])
@@ -127,13 +128,13 @@ def test_a_reader_far_behind_finds_its_place_by_the_index(tmp_path: Path) -> Non
 
 def test_a_repeated_publish_is_answered_with_its_first_offset(tmp_path: Path) -> None:
     with opened(tmp_path, segment_bytes=4096) as log:
-        assert append(log, Entry(b"1", PRODUCER, 5), Entry(b"2", PRODUCER, 6), Entry(b"2", PRODUCER, 6), b"0") == [
+        assert append(log, single(b"1", PRODUCER, 5), single(b"2", PRODUCER, 6), single(b"2", PRODUCER, 6), b"0") == [
             Answer(0, False),
             Answer(1, False),
             Answer(1, True),
             Answer(2, False),
         ]
-        assert append(log, Entry(b"x", OTHER, 5), Entry(b"3", PRODUCER, 7), Entry(b"1", PRODUCER, 5)) == [
+        assert append(log, single(b"x", OTHER, 5), single(b"3", PRODUCER, 7), single(b"1", PRODUCER, 5)) == [
             Answer(3, False),
             Answer(4, False),
             Answer(0, True),
@@ -146,7 +147,7 @@ def test_a_repeated_publish_is_answered_with_its_first_offset(tmp_path: Path) ->
 def test_repetitions_are_known_after_a_restart(tmp_path: Path, how: str) -> None:
     with opened(tmp_path, segment_bytes=4096) as log:
         for number in range(100):
-            append(log, Entry(b"%d" % number, PRODUCER, number), Entry(b"%d" % number, OTHER, 2 * number))
+            append(log, single(b"%d" % number, PRODUCER, number), single(b"%d" % number, OTHER, 2 * number))
         assert log.stats().segments > 5
         if how != "clean":
             crash(log)
@@ -157,15 +158,15 @@ def test_repetitions_are_known_after_a_restart(tmp_path: Path, how: str) -> None
             path.unlink()
     with opened(tmp_path, segment_bytes=4096) as log:
         assert log.recovery.indexes_rebuilt == (log.stats().segments - 1 if "no index" in how else 0)
-        again = [Entry(b"again", PRODUCER, number) for number in range(36, 100)]
+        again = [single(b"again", PRODUCER, number) for number in range(36, 100)]
         assert append(log, *again) == [Answer(2 * number, True) for number in range(36, 100)]
-        assert append(log, Entry(b"again", OTHER, 198), Entry(b"new", OTHER, 200)) == [
+        assert append(log, single(b"again", OTHER, 198), single(b"new", OTHER, 200)) == [
             Answer(199, True),
             Answer(200, False),
         ]
         assert log.next_offset == 201
         # A group of repetitions only writes nothing.
-        assert append(log, Entry(b"again", OTHER, 200)) == [Answer(200, True)]
+        assert append(log, single(b"again", OTHER, 200)) == [Answer(200, True)]
     with opened(tmp_path) as log:
         assert log.stats().producers == 2
 
@@ -173,15 +174,15 @@ def test_repetitions_are_known_after_a_restart(tmp_path: Path, how: str) -> None
 def test_what_a_failed_group_held_is_taken_when_it_comes_again(tmp_path: Path) -> None:
     disk = FaultyDisk()
     with opened(tmp_path, disk=disk) as log:
-        group = log.prepare([Entry(b"%d" % number, PRODUCER, number) for number in range(5)])
+        group = log.prepare([single(b"%d" % number, PRODUCER, number) for number in range(5)])
         disk.room = 300
         with pytest.raises(DiskFull):
             log.commit(group)
         log.abort(group)
         disk.room = None
         # Pipelined behind the failed ones, sent before their failure was known.
-        assert append(log, Entry(b"5", PRODUCER, 5), Entry(b"6", PRODUCER, 6)) == [Answer(0, False), Answer(1, False)]
-        again = [Entry(b"%d" % number, PRODUCER, number) for number in range(7)]
+        assert append(log, single(b"5", PRODUCER, 5), single(b"6", PRODUCER, 6)) == [Answer(0, False), Answer(1, False)]
+        again = [single(b"%d" % number, PRODUCER, number) for number in range(7)]
         assert [answer.duplicate for answer in append(log, *again)] == [False] * 5 + [True] * 2
         assert sorted(payloads(log)) == [b"0", b"1", b"2", b"3", b"4", b"5", b"6"]
 
@@ -205,7 +206,7 @@ def test_a_refused_write_leaves_nothing_and_the_log_goes_on(
     disk = FaultyDisk()
     with opened(tmp_path, disk=disk) as log:
         append(log, b"1")
-        group = log.prepare([Entry(b"2"), Entry(b"3")])
+        group = log.prepare([single(b"2"), single(b"3")])
         disk.failing["write"] = number
         with pytest.raises(error, match="writing to"):
             log.commit(group)
@@ -228,7 +229,7 @@ def test_a_disk_that_fills_inside_a_group_keeps_nothing_of_it(tmp_path: Path, ro
     with opened(tmp_path, disk=disk) as log:
         append(log, b"1")
         size = segment_files(tmp_path)[0].stat().st_size
-        group = log.prepare([Entry(b"2" * 20), Entry(b"3" * 20)])
+        group = log.prepare([single(b"2" * 20), single(b"3" * 20)])
         disk.room = room
         with pytest.raises(DiskFull):
             log.commit(group)
@@ -256,7 +257,7 @@ def test_a_write_whose_fate_is_unknown_stops_the_log(tmp_path: Path, call: str) 
     disk = FaultyDisk()
     with opened(tmp_path, disk=disk) as log:
         append(log, b"1")
-        group = log.prepare([Entry(b"2")])
+        group = log.prepare([single(b"2")])
         if call == "truncate":
             disk.room = 10
         disk.failing[call] = errno.EIO
@@ -265,7 +266,7 @@ def test_a_write_whose_fate_is_unknown_stops_the_log(tmp_path: Path, call: str) 
         disk.failing.clear()
         disk.room = None
         log.abort(group)
-        for again in (lambda: log.prepare([Entry(b"3")]), lambda: log.commit(group), log.tick):
+        for again in (lambda: log.prepare([single(b"3")]), lambda: log.commit(group), log.tick):
             with pytest.raises(LogFailed):
                 again()
         assert any("the log has failed" in reason for reason in log.probe())
@@ -280,7 +281,7 @@ def test_a_write_whose_fate_is_unknown_stops_the_log(tmp_path: Path, call: str) 
 def test_a_refusal_is_over_when_the_refused_size_fits_again(tmp_path: Path) -> None:
     disk = FaultyDisk()
     with opened(tmp_path, disk=disk) as log:
-        group = log.prepare([Entry(b"1" * 4000)])
+        group = log.prepare([single(b"1" * 4000)])
         disk.room = 100
         with pytest.raises(DiskFull):
             log.commit(group)
@@ -304,7 +305,7 @@ def test_a_roll_that_fails_is_tried_again(tmp_path: Path) -> None:
             ("sync_directory", errno.EROFS, ReadOnly),
         ):
             disk.failing[call] = number
-            group = log.prepare([Entry(small)])
+            group = log.prepare([single(small)])
             with pytest.raises(error, match="starting the segment"):
                 log.commit(group)
             log.abort(group)
@@ -363,7 +364,7 @@ def test_a_failed_interval_sync_stops_the_log(tmp_path: Path) -> None:
         with pytest.raises(LogFailed, match="fsync"):
             log.tick()
         with pytest.raises(LogFailed):
-            log.prepare([Entry(b"2")])
+            log.prepare([single(b"2")])
 
 
 def test_a_close_whose_sync_fails_says_so_and_frees_the_directory(tmp_path: Path) -> None:
@@ -377,7 +378,7 @@ def test_a_close_whose_sync_fails_says_so_and_frees_the_directory(tmp_path: Path
     with opened(tmp_path) as again:
         assert payloads(again) == [b"1"]
     with pytest.raises(LogFailed, match="closed"):
-        again.prepare([Entry(b"1")])
+        again.prepare([single(b"1")])
 
 
 def test_the_checkpoint_spares_the_next_start_the_reading(tmp_path: Path) -> None:
@@ -427,7 +428,7 @@ def test_an_old_segment_is_sealed_by_its_age(tmp_path: Path) -> None:
 def test_producers_and_commits_are_forgotten_after_a_month_but_not_by_a_clock_that_was_set(tmp_path: Path) -> None:
     clock = StillClock()
     with opened(tmp_path, clock=clock) as log:
-        append(log, Entry(b"1", PRODUCER, 1))
+        append(log, single(b"1", PRODUCER, 1))
         log.commits.set("c1", 0)
         clock.wall_ms += 365 * 24 * 3_600_000
         clock.steady_s += 6
@@ -459,13 +460,13 @@ def test_a_second_opener_is_refused_and_the_first_goes_on(tmp_path: Path) -> Non
 def test_kill_9_frees_the_directory_and_loses_nothing_that_was_committed(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib\n"
-        "from broker.log import Entry, Log, LogConfig\n"
+        "from broker.log import Entries, Log, LogConfig\n"
         "log = Log.open(pathlib.Path(sys.argv[1]), LogConfig(fsync='never', segment_bytes=4096))\n"
         "while True:\n"
-        "    group = log.prepare([Entry(b'%d' % log.next_offset)] * 3)\n"
+        "    group = log.prepare([Entries([b'%d' % log.next_offset] * 3)])\n"
         "    log.commit(group)\n"
         "    log.finish(group)\n"
-        "    sys.stdout.write(f'{group.offsets[-1]}\\n')\n"
+        "    sys.stdout.write(f'{group.next_offset - 1}\\n')\n"
         "    sys.stdout.flush()\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True)
@@ -652,14 +653,15 @@ def test_any_order_of_appends_failures_crashes_and_restarts_matches_a_list(tmp_p
             action = choose.random()
             clock.pass_time(choose.choice((0, 0.5, 3)))
             if action < 0.75:
-                entries = []
+                batch = []
                 for producer in choose.choices(("", PRODUCER, OTHER), k=choose.randrange(1, 8)):
                     # Mostly the next one, at times one sent before, at times one is left out.
                     sequence = max(0, last[producer] + choose.choice((1, 1, 1, 1, 2, 0, -1, -2, -9)))
-                    last[producer] = max(last[producer], sequence)
-                    text = b'[%d,"%s"]' % (step, b"x" * choose.randrange(400))
-                    entries.append(Entry(text, producer, sequence))
-                group = log.prepare(entries)
+                    count = choose.choice((1, 1, 1, 2, 5))
+                    last[producer] = max(last[producer], sequence + count - 1)
+                    texts = [b'[%d,"%s"]' % (step, b"x" * choose.randrange(400)) for _ in range(count)]
+                    batch.append(Entries(texts, producer, sequence))
+                group = log.prepare(batch)
                 disk.room = choose.choice((None, None, None, choose.randrange(600)))
                 try:
                     log.commit(group)
@@ -667,14 +669,18 @@ def test_any_order_of_appends_failures_crashes_and_restarts_matches_a_list(tmp_p
                     log.abort(group)
                 else:
                     log.finish(group)
-                    for entry, answer in zip(entries, answers_of(group), strict=True):
-                        key = (entry.producer, entry.sequence)
-                        if entry.producer and key in seen:
-                            assert answer == Answer(seen[key], True)
+                    messages = (
+                        (entries.producer, sequence, payload)
+                        for entries in batch
+                        for sequence, payload in enumerate(entries.payloads, entries.sequence)
+                    )
+                    for (producer, sequence, payload), answer in zip(messages, answers_of(group), strict=True):
+                        if producer and (producer, sequence) in seen:
+                            assert answer == Answer(seen[producer, sequence], True)
                             continue
                         assert answer == Answer(len(model), False)
-                        seen[key] = answer.offset
-                        model.append(entry.payload)
+                        seen[producer, sequence] = answer.offset
+                        model.append(payload)
                 disk.room = None
             elif action < 0.85:
                 log.tick()

@@ -49,7 +49,7 @@ def test_any_order_of_sequences_is_remembered(seed: int) -> None:
         staged = known.stage(PRODUCER)
         assert staged.find(sequence) == model.get(sequence)
         if sequence not in model:
-            staged.add(sequence, offset)
+            staged.add(sequence, offset, 1)
             model[sequence] = offset
             assert staged.find(sequence) == offset
         known.merge({PRODUCER: staged}, offset)

@@ -6,6 +6,8 @@ import google_crc32c
 import pytest
 
 from broker.errors import CorruptRecord
+from broker.group import Entries, build_group
+from broker.producers import Producers
 from broker.record import (
     MAX_PAYLOAD,
     MAX_SEQUENCE,
@@ -13,6 +15,7 @@ from broker.record import (
     PAYLOAD_START,
     WRITTEN,
     Record,
+    append_records,
     decode_record,
     encode_record,
 )
@@ -79,6 +82,28 @@ def test_without_a_producer_the_id_is_made_of_the_offset() -> None:
     assert record.message_id == "0000000000000000:000000000007"
     assert json.loads(encode_record(7, 1, "", 99, b"{}")[4:])["message_id"] == record.message_id
     assert decode_record(encode_record(1, 1, PRODUCER, 5, b"{}")).message_id == f"{PRODUCER}:000000000005"
+
+
+@pytest.mark.parametrize("size", [1, 400, 4096, 4097])
+@pytest.mark.parametrize(
+    ("offset", "sequence"),
+    [(0, 0), (7, 998), (998, 7), (999, 999), (1000, 12_345), (10**12 - 1, 0), (10**16 - 2500, 10**12 - 2500)],
+)
+def test_records_in_a_row_are_those_that_each_would_be_alone(offset: int, sequence: int, size: int) -> None:
+    parts: list[bytes] = []
+    payloads = [b"7" * (size + number % 2) for number in range(2500)]
+    append_records(parts, 123, b"00000000000000aa", offset, sequence, payloads)
+    data, position = b"".join(parts), 0
+    for number, payload in enumerate(payloads):
+        frame = data[position : position + OVERHEAD + len(payload)]
+        assert decode_record(frame) == Record(offset + number, 123, "00000000000000aa", sequence + number, payload)
+        position += len(frame)
+    assert position == len(data)
+
+
+def test_the_id_without_a_producer_begins_again_after_the_highest() -> None:
+    group = build_group([Entries([b"1", b"2"])], MAX_SEQUENCE, 123, Producers())
+    assert [b'"%b:%012d"' % (b"0" * 16, one) in group.pieces[0].data for one in (MAX_SEQUENCE, 0)] == [True, True]
 
 
 def test_every_flipped_bit_is_noticed() -> None:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import pytest
 
-from broker.log import Entry
 from broker.record import encode_record
 from tests.broker.logs import (
     PRODUCER,
@@ -24,6 +23,7 @@ from tests.broker.logs import (
     payloads,
     read_all,
     segment_files,
+    single,
 )
 
 # A fake record inside a payload: nothing may ever take it for one.
@@ -44,7 +44,7 @@ def _fill(directory: Path, checkpoint_at: int, count: int) -> Path:
             if number == checkpoint_at:
                 clock.pass_time(6)
                 log.tick()
-            append(log, Entry(_payload(number), PRODUCER, number))
+            append(log, single(_payload(number), PRODUCER, number))
         if checkpoint_at == count:
             clock.pass_time(6)
             log.tick()
@@ -146,7 +146,7 @@ def test_a_start_keeps_every_good_record_and_says_what_is_lost(case: Case, tmp_p
         assert bool(log.degraded) == bool(missing)
         assert log.stats().damaged_records == len(missing)
         # It goes on behind: nothing that a checkpoint vouched for gives its number to another.
-        assert append(log, Entry(b'"new"', PRODUCER, 50)) == [Answer(case.next_offset, False)]
+        assert append(log, single(b'"new"', PRODUCER, 50)) == [Answer(case.next_offset, False)]
         crash(log)
     for _ in range(2):
         with opened(tmp_path) as log:
@@ -263,7 +263,7 @@ def test_destroyed_sectors_lose_only_the_records_they_hit(tmp_path: Path) -> Non
 def test_a_damaged_side_file_is_made_again(tmp_path: Path, name: str) -> None:
     with opened(tmp_path, segment_bytes=4096) as log:
         for number in range(60):
-            append(log, Entry(_payload(number), PRODUCER, number))
+            append(log, single(_payload(number), PRODUCER, number))
         log.commits.set("c1", 50)
     content = (tmp_path / name).read_bytes()
     positions = [*range(0, 12), *random.Random(1).sample(range(12, len(content)), min(20, len(content) - 12))]
@@ -272,7 +272,7 @@ def test_a_damaged_side_file_is_made_again(tmp_path: Path, name: str) -> None:
         flip(tmp_path / name, position)
         with opened(tmp_path, disk=LazyDisk(), segment_bytes=4096) as log:
             assert payloads(log) == [_payload(number) for number in range(60)]
-            assert append(log, Entry(b"1", PRODUCER, 59)) == [Answer(59, True)]
+            assert append(log, single(b"1", PRODUCER, 59)) == [Answer(59, True)]
             # Lost commits cost a second delivery; a wrong one would cost messages.
             assert log.commits.get("c1") == (None if name == "commits" else 50)
             if name == "commits":
@@ -303,7 +303,10 @@ def test_a_roll_that_was_cut_short_is_finished(tmp_path: Path) -> None:
     with opened(tmp_path, clock=StillClock()) as log:
         assert log.recovery.indexes_rebuilt == 1
         assert path.with_suffix(".idx").exists()
-        assert append(log, Entry(b"1", PRODUCER, 9), Entry(b"2", PRODUCER, 10)) == [Answer(9, True), Answer(10, False)]
+        assert append(log, single(b"1", PRODUCER, 9), single(b"2", PRODUCER, 10)) == [
+            Answer(9, True),
+            Answer(10, False),
+        ]
         assert len(payloads(log)) == 11
 
 

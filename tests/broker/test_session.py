@@ -363,6 +363,57 @@ async def test_what_is_sent_again_is_kept_once(tmp_path: Path) -> None:
         await client.close()
 
 
+async def test_each_publish_gets_its_own_id_and_offset_whatever_came_before_it(tmp_path: Path) -> None:
+    async with running_broker(tmp_path) as broker, plain_client(broker.port) as client:
+        mine = {"type": "publish", "producer": PRODUCER}
+        for sequence in (0, 1, 2, 1, 3, 5, 4):
+            client.send(**mine, sequence=sequence, message_id=f"m{sequence}", payload=sequence)
+        for number in range(3):
+            client.send(type="publish", message_id=number, payload=[number])
+        client.send(type="publish", payload=0)
+        client.send(type="get_stats", message_id="s")
+        client.send(**mine, sequence=6, payload=6)
+        answers = [await client.receive() for _ in range(13)]
+        assert [
+            (one.get("message_id"), "s" if "payload" in one else one["offset"], one.get("duplicate")) for one in answers
+        ] == [
+            ("m0", 0, None),
+            ("m1", 1, None),
+            ("m2", 2, None),
+            ("m1", 1, True),
+            ("m3", 3, None),
+            ("m5", 4, None),
+            ("m4", 5, None),
+            (0, 6, None),
+            (1, 7, None),
+            (2, 8, None),
+            (None, 9, None),
+            ("s", "s", None),
+            (None, 10, None),
+        ]
+        assert broker.stats()["total_messages"] == 11
+        (handler,) = broker.connections
+        assert (handler.in_flight_messages, handler.in_flight_bytes) == (0, 0)
+
+
+async def test_each_publish_is_refused_with_its_own_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, pieces: object, position: int) -> int:
+        raise OSError(28, "No space left on device")
+
+    async with running_broker(tmp_path) as broker, plain_client(broker.port) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(broker.log._disk, "write", full)
+            for mark in ("a", "b", None):
+                client.send(type="publish", payload=1, **({"message_id": mark} if mark else {}))
+            answers = [await client.receive() for _ in range(3)]
+        assert [(one.get("message_id"), one["code"]) for one in answers] == [
+            ("a", "disk_full"),
+            ("b", "disk_full"),
+            (None, "disk_full"),
+        ]
+        assert broker.stats()["errors"]["disk_full"] == 3
+
+
 # slow peers
 
 

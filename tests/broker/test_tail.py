@@ -2,17 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from broker.group import Entry, Group, build_group
+from broker.group import Group, build_group
 from broker.producers import Producers
 from broker.tail import Tail
-from tests.broker.logs import frames_of, split
+from tests.broker.logs import frames_of, single, split
 
 
 def _groups(*counts: int) -> list[Group]:
     groups: list[Group] = []
     for count in counts:
         first = groups[-1].next_offset if groups else 100
-        groups.append(build_group([Entry(b"x" * (10 + n)) for n in range(count)], first, 1, Producers()))
+        groups.append(build_group([single(b"x" * (10 + n)) for n in range(count)], first, 1, Producers()))
     return groups
 
 

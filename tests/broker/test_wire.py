@@ -9,6 +9,7 @@ import pytest
 
 from broker import wire
 from broker.errors import BrokerError, for_code
+from broker.record import MAX_SEQUENCE
 from broker.wire import FrameReader, decode_request, frame
 
 TWO_FRAMES = b'\x00\x00\x00\x0f{"type":"ping"}\x00\x00\x00\x14{"type":"get_stats"}'
@@ -177,9 +178,10 @@ PRODUCER = "00000000000000aa"
 HEAD = wire.publish_head(PRODUCER, 7)
 
 
-def quick(body: bytes, head: bytes = HEAD) -> bytes | None:
+def quick(body: bytes, producer: str = PRODUCER, sequence: int = 7, most: int = 1 << 20) -> bytes | None:
     """As the connection asks: the frame lies somewhere in what came."""
-    return wire.quick_payload(b'{"' + body + b"7}", 2, 2 + len(body), head)
+    found = wire.quick_payloads([(b'{"' + body + b"7}", 2, 2 + len(body))], producer, sequence, most)
+    return found[0] if found else None
 
 
 @pytest.mark.parametrize(
@@ -187,7 +189,9 @@ def quick(body: bytes, head: bytes = HEAD) -> bytes | None:
 )
 def test_a_publish_as_it_is_expected_is_known_at_once(payload: bytes) -> None:
     assert quick(wire.publish_frame(payload, PRODUCER, 7)[4:]) == payload
-    assert quick(wire.publish_frame(payload, "", 0)[4:], wire.publish_head("", 0)) == payload
+    assert quick(wire.publish_frame(payload, "", 0)[4:], "", 0) == payload
+    assert quick(wire.publish_frame(payload, PRODUCER, 7)[4:], most=len(payload)) == payload
+    assert quick(wire.publish_frame(payload, PRODUCER, 7)[4:], most=len(payload) - 1) is None
     json.loads(payload)
 
 
@@ -219,6 +223,21 @@ def test_what_is_not_as_expected_or_doubtful_gets_a_closer_look(body: bytes) -> 
     assert quick(body) is None
 
 
+@pytest.mark.parametrize("first", [0, 7, 999, 123_456, MAX_SEQUENCE - 1])
+def test_publishes_in_a_row_are_known_until_one_is_not_as_expected(first: int) -> None:
+    def found(producer: str, sequences: list[int]) -> list[bytes]:
+        bodies = [wire.publish_frame(b"[%d]" % one, producer, one)[4:] for one in sequences]
+        return wire.quick_payloads([(body, 0, len(body)) for body in bodies], producer, first, 1000)
+
+    in_row = list(range(first, min(first + 1200, MAX_SEQUENCE + 1)))
+    assert found(PRODUCER, in_row) == [b"[%d]" % one for one in in_row]
+    assert found(PRODUCER, [*in_row, MAX_SEQUENCE + 1, first]) == [b"[%d]" % one for one in in_row]
+    assert found(PRODUCER, [first, first, first + 1]) == [b"[%d]" % first]
+    assert found(PRODUCER, [first + 1, first]) == []
+    assert len(found("", [1, 1, 5])) == 3
+    assert found(PRODUCER, []) == []
+
+
 def test_without_simdjson_every_frame_gets_the_closer_look(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "_parse_payload", None)
     assert quick(HEAD + b"1}") is None
@@ -226,7 +245,6 @@ def test_without_simdjson_every_frame_gets_the_closer_look(monkeypatch: pytest.M
 
 def test_mutated_frames_raise_only_bad_frame_and_what_passes_can_be_read() -> None:
     rng = random.Random(20250718)
-    heads = {HEAD: (PRODUCER, 7), wire.publish_head("", 0): ("", 0)}
     seeds = [
         HEAD + b'{"v":[1.5e3,-2,"\xc3\xa9",null]}}',
         b'{"type":"publish","payload":[1.5e3,{"a":true}]}',
@@ -250,7 +268,7 @@ def test_mutated_frames_raise_only_bad_frame_and_what_passes_can_be_read() -> No
                     del body[place]
                 case _:
                     body[place:place] = body[place : place + rng.randint(1, 20)]
-        found = {fields: quick(bytes(body), head) for head, fields in heads.items()}
+        found = {fields: quick(bytes(body), *fields) for fields in ((PRODUCER, 7), ("", 0))}
         try:
             request = decode_request(bytes(body))
         except BrokerError as error:
@@ -275,12 +293,18 @@ def test_mutated_frames_raise_only_bad_frame_and_what_passes_can_be_read() -> No
 
 
 def test_a_publish_is_answered_with_its_own_mark_and_the_offset() -> None:
-    assert wire.publish_response(5, b'"m1"', False) == frame(
+    assert wire.publish_responses(5, 1, [b'"m1"']) == frame(
         b'{"type":"response","success":true,"message_id":"m1","offset":5}'
     )
-    assert wire.publish_response(5, b"", True) == frame(
+    assert wire.publish_responses(5, 1, duplicate=True) == frame(
         b'{"type":"response","success":true,"offset":5,"duplicate":true}'
     )
+
+
+@pytest.mark.parametrize("first", [0, 5, 99, 10**12 - 2, 10**16 - 1200])
+def test_publishes_in_a_row_are_answered_each_with_its_own_offset(first: int) -> None:
+    answers = FrameReader(1000).feed(wire.publish_responses(first, 1200))
+    assert answers == [b'{"type":"response","success":true,"offset":%d}' % one for one in range(first, first + 1200)]
 
 
 @pytest.mark.parametrize(

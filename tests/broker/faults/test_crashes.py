@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from broker.client import fetch_stats
-from broker.group import Entry
+from broker.log import Entries, Log
 from broker.offline import verify
 from tests.broker.faults import kills
 from tests.broker.faults.power import lose_power, synced_sizes
@@ -137,9 +137,9 @@ def payload(number: int) -> bytes:
     return b'{"n":%d,"fill":"{\\"type\\":\\"message\\",\\"crc\\":\\"00000000\\"","x":"%b"}' % (number, b"x" * 200)
 
 
-def append_all(log: object, count: int) -> None:
+def append_all(log: Log, count: int) -> None:
     for start in range(0, count, 100):
-        append(log, *[Entry(payload(number)) for number in range(start, start + 100)])  # type: ignore[arg-type]
+        append(log, Entries([payload(number) for number in range(start, start + 100)]))
 
 
 @pytest.mark.parametrize("path", ["same", "symlink", "bind"])

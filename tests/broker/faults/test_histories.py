@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from broker.client import BrokerClient, Gap, Message
-from broker.log import Entry, Log, LogConfig
+from broker.log import Entries, Log, LogConfig
 from tests.broker.harness import publish_one_by_one, running_broker
-from tests.broker.logs import Answer, LazyDisk, StillClock, answers_of, append, crash, opened, read_all
+from tests.broker.logs import Answer, LazyDisk, StillClock, answers_of, append, crash, opened, read_all, single
 
 HOUR_MS = 3_600_000
 
@@ -27,13 +27,13 @@ def test_row_16_a_clock_that_jumps(tmp_path: Path, jump_ms: int) -> None:
     clock = StillClock()
     with opened(tmp_path, segment_bytes=4096, retention_age_s=7200, clock=clock, disk=LazyDisk()) as log:
         for number in range(50):
-            append(log, Entry(b"%d" % number, "00000000000000aa", number))
+            append(log, single(b"%d" % number, "00000000000000aa", number))
             clock.pass_time(1)
         clock.wall_ms += jump_ms
         for number in range(50, 100):
-            append(log, Entry(b"%d" % number, "00000000000000aa", number))
+            append(log, single(b"%d" % number, "00000000000000aa", number))
             log.tick()
-        assert append(log, Entry(b"7", "00000000000000aa", 7))[0] == Answer(7, True)
+        assert append(log, single(b"7", "00000000000000aa", 7))[0] == Answer(7, True)
         records, gaps = read_all(log)
         assert gaps == []
         assert [record.payload for record in records] == [b"%d" % number for number in range(100)]
@@ -99,29 +99,27 @@ class LogBesideAList(RuleBasedStateMachine):
         sizes=st.lists(st.integers(1, 600), max_size=8),
         producer=st.sampled_from(["", "00000000000000aa", "00000000000000bb"]),
         first=st.integers(0, 30),
+        cut=st.integers(0, 8),
     )
-    def publish(self, sizes: list[int], producer: str, first: int) -> None:
-        entries = [
-            Entry(b'"%b%d"' % (b"x" * size, next(self.serial)), producer, first + number)
-            for number, size in enumerate(sizes)
-        ]
-        group = self.log.prepare(entries)
+    def publish(self, sizes: list[int], producer: str, first: int, cut: int) -> None:
+        sent = [b'"%b%d"' % (b"x" * size, next(self.serial)) for size in sizes]
+        group = self.log.prepare([Entries(sent[:cut], producer, first), Entries(sent[cut:], producer, first + cut)])
         self.log.commit(group)
         self.log.finish(group)
-        for entry, answer in zip(entries, answers_of(group), strict=True):
-            known = self.sent.get((entry.producer, entry.sequence)) if producer else None
+        for sequence, (payload, answer) in enumerate(zip(sent, answers_of(group), strict=True), first):
+            known = self.sent.get((producer, sequence)) if producer else None
             assert answer.duplicate == (known is not None)
             if known is None:
                 assert answer.offset == len(self.model)
                 if producer:
-                    self.sent[producer, entry.sequence] = answer.offset
-                self.model.append((entry.payload, entry.producer, entry.sequence))
+                    self.sent[producer, sequence] = answer.offset
+                self.model.append((payload, producer, sequence))
             else:
                 assert answer.offset in {known, -1}
 
     @rule(size=st.integers(1, 600))
     def give_up_a_group(self, size: int) -> None:
-        self.log.abort(self.log.prepare([Entry(b'"%b"' % (b"z" * size))]))
+        self.log.abort(self.log.prepare([single(b'"%b"' % (b"z" * size))]))
 
     @rule(subscriber=st.sampled_from(["c1", "c2"]), share=st.floats(0, 1))
     def ack(self, subscriber: str, share: float) -> None:

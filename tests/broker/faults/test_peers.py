@@ -247,8 +247,9 @@ def feed_mutated(count: int, seed: int) -> tuple[int, int]:
             size = rng.choice((1, 3, 100, 1000, 1 << 18))
             for event in connection.receive_data(data[place : place + size], 0.0):
                 if isinstance(event, Publish):
-                    taken += 1
-                    json.loads(event.payload)
+                    taken += len(event.payloads)
+                    for payload in event.payloads:
+                        json.loads(payload)
                 else:
                     refused += 1
             place += size
