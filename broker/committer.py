@@ -26,6 +26,10 @@ AnyEntries = TypeVar("AnyEntries", bound=Entries)
 # with 3 MiB a third.
 GROUP_BYTES = 1280 << 10
 GROUP_MESSAGES = 2048
+# That is for a disk that has taken in a group by the time the next one is there. Where it takes longer, groups grow in
+# proportion, up to so many times: with an fsync of 10 ms, four publishers of 25 KB messages went 2.4 times as fast.
+GROUP_COMMIT_S = 0.0025
+MOST_GROWTH = 4.0
 
 
 class Committer(Generic[AnyEntries]):
@@ -57,6 +61,7 @@ class Committer(Generic[AnyEntries]):
         self._in_flight = False
         self._failed = False
         self._since = 0.0
+        self._commit_s = 0.0  # what a commit takes, averaged over the last few
         self._idle: asyncio.Future[None] | None = None
 
     def add(self, entries: AnyEntries) -> None:
@@ -65,6 +70,10 @@ class Committer(Generic[AnyEntries]):
         self.bytes += entries.size
         if not self._in_flight:
             self._start_soon()
+
+    @property
+    def _growth(self) -> float:
+        return min(max(self._commit_s / GROUP_COMMIT_S, 1.0), MOST_GROWTH)
 
     def waits_for(self) -> float:
         """Seconds since the group that is being written was given to the writer; 0 when there is none."""
@@ -102,9 +111,10 @@ class Committer(Generic[AnyEntries]):
 
     def _take(self) -> tuple[list[AnyEntries], int]:
         waiting = self._waiting
+        most_messages, most_bytes = GROUP_MESSAGES * self._growth, GROUP_BYTES * self._growth
         batch: list[AnyEntries] = []
         count = size = 0
-        while waiting and count < GROUP_MESSAGES and size < GROUP_BYTES:
+        while waiting and count < most_messages and size < most_bytes:
             entries = waiting.popleft()
             count += len(entries.payloads)
             size += entries.size
@@ -114,13 +124,14 @@ class Committer(Generic[AnyEntries]):
     def _committed(self, group: Group, batch: Sequence[AnyEntries], size: int, error: BaseException | None) -> None:
         self._in_flight = False
         self.bytes -= size
+        self._commit_s += (time.monotonic() - self._since - self._commit_s) / 8
         if error is None:
             self._log.finish(group)
             if self.refusal is not None:
                 logger.info("the log takes messages again")
                 self.refusal = None
             try:
-                if self.bytes >= GROUP_BYTES:
+                if self.bytes >= GROUP_BYTES * self._growth:
                     # First of all the next group to the disk: it is written while this one is answered and delivered,
                     # which takes as long, with many subscribers.
                     self._start()

@@ -4,12 +4,13 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from broker import committer as committer_module
-from broker.committer import Committer
+from broker.committer import GROUP_COMMIT_S, MOST_GROWTH, Committer
 from broker.errors import BrokerError
 from broker.group import Entries, Group
 from broker.log import Log, LogConfig
@@ -120,6 +121,22 @@ async def test_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     desk.add("a", "b", "c", "d", "eeeeeeeeeeeeeee", "f")
     await desk.committer.wait_idle()
     assert desk.groups == [["a", "b", "c"], ["d", "eeeeeeeeeeeeeee"], ["f"]]
+    await desk.close()
+
+
+async def test_groups_grow_with_the_time_that_the_disk_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committer_module, "GROUP_BYTES", 3)
+    now = 0.0
+    monkeypatch.setattr(committer_module, "time", SimpleNamespace(monotonic=lambda: now))
+    worker = HeldWorker()
+    desk = Desk(tmp_path, worker)
+    desk.add(*"abcdefghijklmnopqrstuvwxyz")
+    await asyncio.sleep(0)
+    # An eighth of it counts: the first takes as long as it may, the second makes it twice that.
+    for seconds in (8 * GROUP_COMMIT_S, 9 * GROUP_COMMIT_S, 1000.0, 0.0):
+        now += seconds
+        worker.untold.pop()()
+    assert [len(group) for group in desk.groups] == [1, 1, 2, MOST_GROWTH]
     await desk.close()
 
 
