@@ -26,10 +26,12 @@ AnyEntries = TypeVar("AnyEntries", bound=Entries)
 # with 3 MiB a third.
 GROUP_BYTES = 1280 << 10
 GROUP_MESSAGES = 2048
-# That is for a disk that has taken in a group by the time the next one is there. Where it takes longer, groups grow in
-# proportion, up to so many times: with an fsync of 10 ms, four publishers of 25 KB messages went 2.4 times as fast.
+# That is for a disk that has taken in a group by the time the next one is there. Where each commit takes longer than that,
+# groups grow in proportion, up to so many times: with an fsync of 10 ms, four publishers of 25 KB messages went 2.4 times as
+# fast.
 GROUP_COMMIT_S = 0.0025
 MOST_GROWTH = 4.0
+_LAST = 8
 
 
 class Committer(Generic[AnyEntries]):
@@ -61,7 +63,7 @@ class Committer(Generic[AnyEntries]):
         self._in_flight = False
         self._failed = False
         self._since = 0.0
-        self._commit_s = 0.0  # what a commit takes, averaged over the last few
+        self._waits: deque[float] = deque([0.0], _LAST)  # what the last commits took, beyond what their size explains
         self._idle: asyncio.Future[None] | None = None
 
     def add(self, entries: AnyEntries) -> None:
@@ -73,7 +75,8 @@ class Committer(Generic[AnyEntries]):
 
     @property
     def _growth(self) -> float:
-        return min(max(self._commit_s / GROUP_COMMIT_S, 1.0), MOST_GROWTH)
+        # The least: now and then every disk takes long.
+        return min(1.0 + max(min(self._waits), 0.0) / GROUP_COMMIT_S, MOST_GROWTH)
 
     def waits_for(self) -> float:
         """Seconds since the group that is being written was given to the writer; 0 when there is none."""
@@ -124,7 +127,7 @@ class Committer(Generic[AnyEntries]):
     def _committed(self, group: Group, batch: Sequence[AnyEntries], size: int, error: BaseException | None) -> None:
         self._in_flight = False
         self.bytes -= size
-        self._commit_s += (time.monotonic() - self._since - self._commit_s) / 8
+        self._waits.append(time.monotonic() - self._since - size / GROUP_BYTES * GROUP_COMMIT_S)
         if error is None:
             self._log.finish(group)
             if self.refusal is not None:

@@ -124,19 +124,31 @@ async def test_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     await desk.close()
 
 
-async def test_groups_grow_with_the_time_that_the_disk_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("latencies", "sizes"),
+    [
+        # What size explains is no latency, and one long commit is none of the disk's.
+        ([0.0] * 12, [1] * 12),
+        ([1000.0] * 7 + [0.0] + [1000.0] * 4, [1] * 12),
+        # From the eighth on it is every commit, until one is short.
+        ([0.9 * GROUP_COMMIT_S] * 9 + [1000.0, 0.0, 1000.0], [1] * 8 + [2] * 3 + [1]),
+        ([1000.0] * 12, [1] * 8 + [int(MOST_GROWTH)] * 4),
+    ],
+)
+async def test_groups_grow_where_every_commit_takes_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, latencies: list[float], sizes: list[int]
+) -> None:
     monkeypatch.setattr(committer_module, "GROUP_BYTES", 3)
     now = 0.0
     monkeypatch.setattr(committer_module, "time", SimpleNamespace(monotonic=lambda: now))
     worker = HeldWorker()
     desk = Desk(tmp_path, worker)
-    desk.add(*"abcdefghijklmnopqrstuvwxyz")
+    desk.add(*"abcdefghijklmnopqrstuvwxyz0123456789")
     await asyncio.sleep(0)
-    # An eighth of it counts: the first takes as long as it may, the second makes it twice that.
-    for seconds in (8 * GROUP_COMMIT_S, 9 * GROUP_COMMIT_S, 1000.0, 0.0):
-        now += seconds
+    for latency, size in zip(latencies, sizes, strict=True):
+        now += latency + size * GROUP_COMMIT_S
         worker.untold.pop()()
-    assert [len(group) for group in desk.groups] == [1, 1, 2, MOST_GROWTH]
+    assert [len(group) for group in desk.groups] == sizes
     await desk.close()
 
 
