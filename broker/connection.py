@@ -137,9 +137,9 @@ class ServerConnection:
         self.answered = 0
         self._reader = FrameReader(limits.max_frame)
         self._max_payload = limits.max_payload
-        # The last publish's producer, known to be good; the sequence that follows; and whether the next publish is expected
-        # to have them and the layout that ours have.
-        self._producer, self._sequence, self._expecting = "", 0, False
+        # The last publish's producer, known to be good; the sequence that follows; and how the next publish begins, if it has
+        # them and our client's layout. Empty: none like that is expected.
+        self._producer, self._sequence, self._head = "", 0, b""
         self._out: list[bytes] = []
         self._held: deque[tuple[int, bytes]] = deque()
         self._opened = self._heard = self._pinged = now
@@ -156,11 +156,13 @@ class ServerConnection:
         frames = self._reader.find(data)
         done = 0
         while done < len(frames):
-            if self._expecting and (expected := self._expected_publishes(frames[done : done + MOST_IN_ROW])):
-                done += len(expected.payloads)
-                events.append(expected)
-                continue
             held, start, stop = frames[done]
+            if self._head and held.startswith(self._head, start, stop):
+                expected = self._expected_publishes(frames[done : done + MOST_IN_ROW])
+                if expected is not None:
+                    done += len(expected.payloads)
+                    events.append(expected)
+                    continue
             done += 1
             event = self._parse(held[start:stop])
             if type(event) is Publish and events and type(last := events[-1]) is Publish and last.join(event):
@@ -261,13 +263,12 @@ class ServerConnection:
         if not payloads:
             return None
         publish = Publish(payloads, self._producer, self._sequence)
-        self._sequence += len(payloads)
+        self._expect(publish.producer, publish.sequence + len(payloads))
         return publish
 
-    def _expect_more(self, publish: Publish, body: bytes) -> None:
-        """Expect that more like this one follow."""
-        self._producer, self._sequence = publish.producer, publish.sequence + 1
-        self._expecting = body.startswith(wire.publish_head(publish.producer, publish.sequence))
+    def _expect(self, producer: str, sequence: int) -> None:
+        self._producer, self._sequence = producer, sequence
+        self._head = wire.publish_head(producer, sequence)
 
     def _parse(self, body: bytes) -> Event | None:
         try:
@@ -285,7 +286,9 @@ class ServerConnection:
         except BrokerError as error:
             return Refused(error, mark, fatal=error.code == "unauthorized")
         if type(event) is Publish:
-            self._expect_more(event, body)
+            self._expect(event.producer, event.sequence + 1)
+            if not body.startswith(wire.publish_head(event.producer, event.sequence)) or mark:
+                self._head = b""  # of another layout, as those that follow will be
         return event
 
     def _event(self, request: Request, mark: bytes) -> Event | None:

@@ -254,7 +254,7 @@ def publish_responses(offset: int, count: int, marks: Sequence[bytes] = (), *, d
         )
     made = []
     while count > 0:
-        # All with as many digits as the first have its length, and are formatted in one go. (A length of 46 or more holds no
+        # All with as many digits as the first have its length, and are formatted in one go. (A length of 45 or more holds no
         # "%", which is 37.)
         answer = frame(_ANSWER % offset)
         fit = min(count, 10 ** len(b"%d" % offset) - offset)
