@@ -86,16 +86,8 @@ class Session(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came: at most 256 KiB a call, so that one client's flood is served in turns with the others."""
-        if self._stopped or self._closing:
-            return
-        for event in self.connection.receive_data(data, self.loop.time()):
-            if type(event) is Publish:
-                self._publish(event)
-            else:
-                self._handle(event)
-        self._count_partial()
-        self._flush()
-        self._regulate()
+        if not (self._stopped or self._closing):
+            self._serve(self.connection.receive_data(data, self.loop.time()))
 
     def eof_received(self) -> bool:
         """The client sends no more. What it asked is still answered before the connection closes."""
@@ -197,6 +189,22 @@ class Session(asyncio.Protocol):
         self.transport.abort()
 
     # requests
+
+    def _serve(self, events: list[Event]) -> None:
+        for event in events:
+            if type(event) is Publish:
+                self._publish(event)
+            else:
+                self._handle(event)
+        self._count_partial()
+        self._flush()
+        self._regulate()
+        if self.connection.has_more:  # after the others
+            self.loop.call_soon(self._serve_more)
+
+    def _serve_more(self) -> None:
+        if not (self._stopped or self._closing):
+            self._serve(self.connection.next_events())
 
     def _publish(self, event: Publish) -> None:
         count = len(event.payloads)
@@ -364,7 +372,8 @@ class Session(asyncio.Protocol):
         config = self.server.config
         share = 0.5 if self._read_paused else 1.0
         full = (
-            self.in_flight_messages > config.in_flight_messages * share
+            self.connection.has_more
+            or self.in_flight_messages > config.in_flight_messages * share
             or self.in_flight_bytes > config.in_flight_bytes * share
             or (self._write_paused and self.transport.get_write_buffer_size() > UNREAD_ANSWERS)
             or (self.in_flight_bytes + self._partial > 0 and self.server.over_budget())

@@ -8,6 +8,7 @@ import pytest
 
 from broker import wire
 from broker.connection import (
+    MOST_EVENTS,
     MOST_IN_ROW,
     Ack,
     ConnectionLimits,
@@ -400,3 +401,40 @@ def test_publishes_in_a_row_are_one_event(producer: str, layout: str) -> None:
     assert [sequence for _, sequence, _ in publishes(events)] == [
         number if producer else 0 for number in range(count + 4)
     ]
+
+
+def events_of(connection: ServerConnection, data: bytes) -> list[list[Event]]:
+    """All that is received at once, as it is handed out."""
+    turns = [connection.receive_data(data, 0.0)]
+    while connection.has_more:
+        turns.append(connection.next_events())
+    return turns
+
+
+def test_very_many_requests_come_some_at_a_time_and_in_order() -> None:
+    connection = ServerConnection(LIMITS, 0.0)
+    count = 2 * MOST_EVENTS + 10
+    stream = b"".join(request(type="ping", message_id=number) for number in range(count))
+    turns = events_of(connection, stream + (1 << 30).to_bytes(4, "big"))
+    assert [len(events) for events in turns] == [MOST_EVENTS, MOST_EVENTS, 11]
+    events = [event for events in turns for event in events]
+    assert events[:-1] == [Ping(b"%d" % number) for number in range(count)]
+    assert isinstance(events[-1], Refused)
+    assert (events[-1].error.code, events[-1].fatal) == ("too_large", True)
+    assert connection.receive_data(request(type="ping"), 0.0) == connection.next_events() == []
+
+
+def test_what_comes_while_others_wait_comes_after_them() -> None:
+    connection = ServerConnection(LIMITS, 0.0)
+    first = b"".join(request(type="ping", message_id=number) for number in range(MOST_EVENTS + 5))
+    events = connection.receive_data(first, 0.0)
+    events += connection.receive_data(request(type="ping", message_id="last"), 0.0)
+    assert events == [*(Ping(b"%d" % number) for number in range(MOST_EVENTS + 5)), Ping(b'"last"')]
+    assert not connection.has_more
+
+
+def test_after_a_fatal_request_nothing_is_handed_out() -> None:
+    connection = ServerConnection(GUARDED, 0.0)
+    turns = events_of(connection, request(type="ping") * 3 * MOST_EVENTS)
+    assert [len(events) for events in turns] == [1]
+    assert connection.next_events() == []

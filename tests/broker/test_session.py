@@ -439,6 +439,23 @@ async def test_a_subscriber_that_never_reads_neither_blocks_others_nor_grows_mem
         await healthy.close()
 
 
+async def test_a_flood_of_small_requests_keeps_nobody_waiting(tmp_path: Path) -> None:
+    async with (
+        running_broker(tmp_path) as broker,
+        plain_client(broker.port) as flood,
+        plain_client(broker.port) as other,
+    ):
+        await other.ask(type="ping")
+        count = 40_000
+        flood.writer.write(b"\0\0\0\2{}" * count)
+        await wait_until(lambda: broker.counters.bad_requests > 0)
+        assert (await other.ask(type="ping"))["success"] is True
+        assert broker.counters.bad_requests < count // 2
+        for _ in range(count):
+            assert (await flood.receive())["code"] == "unknown_type"
+        assert (await flood.ask(type="ping"))["success"] is True
+
+
 async def test_a_publisher_that_does_not_read_its_answers_is_not_read_either(tmp_path: Path) -> None:
     async with running_broker(tmp_path, fsync="never") as broker, plain_client(broker.port) as client:
         client.stop_reading()

@@ -20,6 +20,9 @@ from pathlib import Path
 from tests.broker.faults.workload import Verdict, Workload
 from tests.broker.process import broker_process
 
+# A few hundred rounds are more than the log keeps by default.
+EVERYTHING = ("--retention-bytes", "0")
+
 
 @dataclass
 class Outcome:
@@ -52,7 +55,7 @@ async def run(directory: Path, rounds: int, seed: int, *, graceful: bool = False
     slowest_ready = slowest_stop = 0.0
     bad_stops = scans = 0
     for number in range(rounds):
-        with broker_process(directory, "--segment-bytes", "8MiB") as broker:
+        with broker_process(directory, "--segment-bytes", "8MiB", *EVERYTHING) as broker:
             port, _ = await asyncio.to_thread(broker.wait_listening)
             ready, records = _recovery(broker.lines)
             slowest_ready = max(slowest_ready, ready)
@@ -66,7 +69,7 @@ async def run(directory: Path, rounds: int, seed: int, *, graceful: bool = False
             slowest_stop = max(slowest_stop, time.monotonic() - started)
             bad_stops += graceful and status != 0
             await publishing
-    with broker_process(directory) as broker:
+    with broker_process(directory, *EVERYTHING) as broker:
         port, _ = await asyncio.to_thread(broker.wait_listening)
         slowest_ready = max(slowest_ready, _recovery(broker.lines)[0])
         before = await workload.check(port)
