@@ -186,9 +186,6 @@ class LiveStreamer:
             await asyncio.sleep(seconds)
             await self._flush()
             await self._in_spool(self._tick)
-            batches, readings = self._spool.give_up()
-            if batches:
-                self._note_given_up(batches, readings, "SPOOL_BYTES is reached")
 
     async def _flush(self) -> None:
         """Into the spool, all that is gathered by now. Goes on when its caller is cancelled: ``_finish_flushing`` waits for it."""
@@ -214,6 +211,10 @@ class LiveStreamer:
         if not samples and not counts:
             return
         batches = await asyncio.to_thread(self._encode, samples, counts)
+        given_up = self._spool.give_up(batches)
+        if given_up[0]:
+            self._note_given_up(*given_up, "SPOOL_BYTES is reached")
+            await self._in_spool(self._tick)
         while True:
             try:
                 await self._in_spool(self._spool.append, batches)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from broker.errors import BrokerError, DiskFull, LogLocked, ReadOnly
 from broker.log import Entries, Log, LogConfig
-from broker.record import PREFIX_SIZE, decode_record
+from broker.record import OVERHEAD, PREFIX_SIZE, decode_record
 from ingest.errors import StateError
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Kept(NamedTuple):
 
 
 class Spool:
-    """One folder's spool, of ``max_bytes`` at most where ``give_up`` is called. Raises StateError when the folder cannot be used.
+    """One folder's spool, of ``max_bytes`` at most where ``give_up`` is called before ``append``. Raises StateError when the folder cannot be used.
 
     ``append``, ``read``, ``tick`` and ``close`` are for one worker thread; all else is for the event loop's.
     """
@@ -50,6 +50,7 @@ class Spool:
     def __init__(self, directory: Path, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         segment = min(max(max_bytes // _SEGMENTS, 64 * 1024), 8 * _MIB)
+        self._segment_bytes = segment
         self._group_bytes = segment // 2  # a group is in one segment, and space is freed by the segment
         try:
             self._log = Log.open(
@@ -140,11 +141,14 @@ class Spool:
         self._log.tick()
         self._log.drop_before(self._next_answer)
 
-    def give_up(self, *, at_least: int = 0) -> tuple[int, int]:
-        """Give up the oldest batches while the spool is too large; how many batches and readings. ``tick`` frees their space."""
+    def give_up(self, coming: Sequence[tuple[bytes, int]] = (), *, at_least: int = 0) -> tuple[int, int]:
+        """Give up the oldest batches where the spool would be too large with the ``coming`` ones; how many batches and readings.
+        ``tick`` frees their space, but for the one segment in which others lie too."""
         size = self.size_bytes
-        excess = self.waiting * max(0, size - self.max_bytes) // max(size, 1) + (size > self.max_bytes)
-        number = min(self._next_answer + max(excess, at_least), self._log.next_offset)
+        excess = size + sum(len(payload) + OVERHEAD for payload, _ in coming) - (self.max_bytes - self._segment_bytes)
+        # About as large as the others are those that go.
+        surplus = self.waiting * min(excess, size) // size + 1 if size and excess > 0 else 0
+        number = min(self._next_answer + max(surplus, at_least), self._log.next_offset)
         batches = number - self._next_answer
         return batches, self.answered(number - 1) if batches else 0
 
