@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from bench.broker_peers import Peer, Subscriber
 
 DRAIN_S = 60.0
+SENT_TOGETHER = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,11 @@ class Load:
     def size(self) -> int:
         """Bytes of a payload; all have the same."""
         return len(self.payloads[0])
+
+    @property
+    def least(self) -> int:
+        """Messages that are sent together: 64 KiB of them, or half a window where that is less."""
+        return max(1, min(self.window // 2, SENT_TOGETHER // self.size))
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,8 @@ class Publisher:
         """Send; whether the socket took everything."""
         if not self._out and more:
             room = self.load.window - len(self.sent_at)
-            # Half a window at a time, so that small messages do not cost a system call each.
-            if room * 2 >= self.load.window:
+            # So much at a time that small messages do not cost a system call each.
+            if room >= self.load.least:
                 now = time.perf_counter()
                 payloads, first = self.load.payloads, self._sequence
                 kinds = len(payloads)
