@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import repeat
@@ -53,13 +54,21 @@ class FrameReader:
         self._skip = 0 if keep_prefix else PREFIX
         self._pieces: list[bytes | bytearray] = []
         self._need = PREFIX
+        # Not looked at yet, from a position on.
+        self._rest, self._rest_at = b"", 0
+
+    @property
+    def unread(self) -> int:
+        """Bytes that were not looked at yet: ``find`` again."""
+        return len(self._rest) - self._rest_at
 
     def feed(self, data: bytes) -> list[bytes]:
         """The frames that ``data`` completes, in order. As ``find``."""
         return [held[start:stop] for held, start, stop in self.find(data)]
 
-    def find(self, data: bytes) -> list[tuple[bytes, int, int]]:
-        """The frames that ``data`` completes, in order: each as the bytes it lies in, its start and its stop there.
+    def find(self, data: bytes = b"", most: int = sys.maxsize) -> list[tuple[bytes, int, int]]:
+        """The frames that ``data`` completes, in order: each as the bytes it lies in, its start and its stop there. At most
+        ``most``; the others stay ``unread``.
 
         A length of 0 or over ``max_frame`` sets ``fault`` (codes bad_frame, too_large): the stream cannot be followed
         any further and everything after it is ignored. Raises nothing.
@@ -68,6 +77,12 @@ class FrameReader:
         if self.fault is not None:
             return frames
         position, skip = 0, self._skip
+        if self._rest:
+            if data:
+                data = b"".join((memoryview(self._rest)[self._rest_at :], data))
+            else:
+                data, position = self._rest, self._rest_at
+            self._rest, self._rest_at = b"", 0
         if self.held:
             missing = self._need - self.held
             if len(data) < missing:
@@ -95,8 +110,13 @@ class FrameReader:
                 break
             frames.append((data, position + skip, stop))
             position = stop
+            if len(frames) >= most:
+                break
         if position < end:
-            self._keep(data[position:] if position else data)
+            if len(frames) >= most:
+                self._rest, self._rest_at = data, position
+            else:
+                self._keep(data[position:] if position else data)
         return frames
 
     def _keep(self, data: bytes) -> None:

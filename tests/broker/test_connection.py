@@ -9,6 +9,7 @@ import pytest
 from broker import wire
 from broker.connection import (
     MOST_EVENTS,
+    MOST_FRAMES,
     MOST_IN_ROW,
     Ack,
     ConnectionLimits,
@@ -422,6 +423,28 @@ def test_very_many_requests_come_some_at_a_time_and_in_order() -> None:
     assert isinstance(events[-1], Refused)
     assert (events[-1].error.code, events[-1].fatal) == ("too_large", True)
     assert connection.receive_data(request(type="ping"), 0.0) == connection.next_events() == []
+
+
+def test_of_very_many_frames_some_are_looked_at_at_a_time() -> None:
+    connection = ServerConnection(LIMITS, 0.0)
+    hello = request(type="hello")
+    connection.receive_data(hello, 0.0)
+    # Nothing comes of them: how many are looked at shows in what is left of them.
+    pong, count = request(type="pong"), 5 * MOST_FRAMES
+    assert connection.receive_data(pong * count + request(type="ping", message_id=1) + hello[:9], 1.0) == []
+    assert connection.partial_bytes == (count - MOST_FRAMES) * len(pong) + len(request(type="ping", message_id=1)) + 9
+    turns = 1
+    events: list[Event] = []
+    while connection.has_more:
+        events += connection.next_events()
+        turns += 1
+    assert (turns, events) == (6, [Ping(b"1")])
+    assert connection.partial_bytes == 9
+    # The rest of the last frame is due from the moment it came.
+    assert connection.check_time(1.0 + LIMITS.partial_frame_s - 0.1)
+    assert not connection.closing
+    connection.check_time(1.0 + LIMITS.partial_frame_s)
+    assert connection.closing
 
 
 def test_what_comes_while_others_wait_comes_after_them() -> None:

@@ -104,6 +104,37 @@ def test_tiny_pieces_cost_no_object_each() -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("most", [1, 2, 3, 7])
+@pytest.mark.parametrize("size", [1, 5, 30, 1000])
+def test_it_finds_some_frames_at_a_time_and_the_others_later(most: int, size: int) -> None:
+    bodies = [b"%d" % number * (number % 9 + 1) for number in range(40)]
+    chunks = pieces(b"".join(map(frame, bodies)) + frame(b"unfinished")[:9], size)
+    reader = FrameReader(64)
+    found: list[bytes] = []
+    for number, chunk in enumerate(chunks):
+        frames = reader.find(chunk, most)
+        # Now and then more comes while some are left.
+        while number % 3 and reader.unread:
+            assert reader.held == 0
+            frames += (more := reader.find(most=most))
+            assert len(more) <= most
+        found += (held[start:stop] for held, start, stop in frames)
+    while reader.unread:
+        found += (held[start:stop] for held, start, stop in reader.find(most=most))
+    assert found == bodies
+    assert reader.held == 9
+
+
+def test_a_bad_length_counts_when_it_is_come_to() -> None:
+    reader = FrameReader(64)
+    seen = []
+    for data in (frame(b"a") * 3 + struct.pack(">I", 65), b""):
+        count = len(reader.find(data, 2))
+        seen.append((count, reader.fault.code if reader.fault else ""))
+    assert seen == [(2, ""), (1, "too_large")]
+    assert reader.unread == 0
+
+
 # requests
 
 
