@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from broker import connection as connection_module
 from broker import wire
 from broker.connection import (
     MOST_EVENTS,
@@ -454,6 +455,56 @@ def test_what_comes_while_others_wait_comes_after_them() -> None:
     events += connection.receive_data(request(type="ping", message_id="last"), 0.0)
     assert events == [*(Ping(b"%d" % number) for number in range(MOST_EVENTS + 5)), Ping(b'"last"')]
     assert not connection.has_more
+
+
+def told(events: list[Event]) -> list[object]:
+    """The events, publishes one by one and refusals by their code."""
+    return [
+        told
+        for event in events
+        for told in (
+            publishes([event])
+            if isinstance(event, Publish)
+            else [("refused", event.error.code, event.fatal)]
+            if isinstance(event, Refused)
+            else [event]
+        )
+    ]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_how_much_is_handed_out_at_a_time_changes_nothing_else(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(seed)
+    producer, sequence, frames = "00000000000000aa", 0, []
+    for number in range(400):
+        kind = rng.random()
+        if kind < 0.6:
+            sequence += rng.choice((0, 1, 1, 1, 1, 3))
+            frames.append(wire.publish_frame(b"%d" % number * rng.randint(1, 40), producer, sequence))
+        elif kind < 0.9:
+            frames.append(request(type="ping", message_id=number))
+        else:
+            frames.append(frame(rng.choice((b"{}", b"x", b'{"type":"publish","payload":1e999}'))))
+    stream = b"".join(frames) + rng.choice((b"", b"\0\0\0\0", b"\0\0\1\0{"))
+    whole = ServerConnection(LIMITS, 0.0)
+    expected = told([event for events in events_of(whole, stream) for event in events])
+
+    monkeypatch.setattr(connection_module, "MOST_FRAMES", rng.randint(1, 9))
+    monkeypatch.setattr(connection_module, "MOST_EVENTS", rng.randint(1, 9))
+    connection = ServerConnection(LIMITS, 0.0)
+    events: list[Event] = []
+    while stream:
+        size = rng.choice((1, 3, 50, 500, 5000))
+        events += connection.receive_data(stream[:size], 0.0)
+        stream = stream[size:]
+        # What comes although the broker asked for a pause counts, too.
+        while connection.has_more and rng.random() < 0.8:
+            events += connection.next_events()
+    while connection.has_more:
+        events += connection.next_events()
+    assert told(events) == expected
+    assert connection.partial_bytes == whole.partial_bytes
+    assert connection.closing == whole.closing
 
 
 def test_after_a_fatal_request_nothing_is_handed_out() -> None:
