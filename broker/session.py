@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 # kernel's buffer has enough to send while the log is read on.
 WRITE_HIGH_WATER = 1  # 0 means "always" to the TLS transport
 # What is read of a client at a time: of asyncio's own 256 KiB each costs a turn of the loop, as much as a message of 25 KB.
-READ_BYTES = 512 << 10
+RECEIVE_BYTES = 512 << 10
 # Above this many unsent bytes the peer is not reading its answers: nothing more is read from it.
 UNREAD_ANSWERS = 1 << 20
 SEND_BUFFER = 1 << 20
@@ -68,7 +68,7 @@ class Session(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
-        self.transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # asyncio's name for it; only a hint
+        self.transport.max_size = RECEIVE_BYTES  # type: ignore[attr-defined]  # asyncio's name for it; only a hint
         self.connection = ServerConnection(server.config.limits, self.loop.time())
         self.closed: asyncio.Future[None] = self.loop.create_future()
         peer = transport.get_extra_info("peername")
@@ -88,7 +88,7 @@ class Session(asyncio.Protocol):
             logger.debug("%s connected", self.peer)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came: at most READ_BYTES a call, so that one client's flood is served in turns with the others."""
+        """Bytes came: at most RECEIVE_BYTES a call, so that one client's flood is served in turns with the others."""
         if not (self._stopped or self._closing):
             self._serve(self.connection.receive_data(data, self.loop.time()))
 

@@ -54,13 +54,12 @@ class FrameReader:
         self._skip = 0 if keep_prefix else PREFIX
         self._pieces: list[bytes | bytearray] = []
         self._need = PREFIX
-        # Not looked at yet, from a position on.
-        self._rest, self._rest_at = b"", 0
+        self._rest = b""  # not looked at yet; then nothing is held
 
     @property
     def unread(self) -> int:
         """Bytes that were not looked at yet: ``find`` again."""
-        return len(self._rest) - self._rest_at
+        return len(self._rest)
 
     def feed(self, data: bytes) -> list[bytes]:
         """The frames that ``data`` completes, in order. As ``find``."""
@@ -78,11 +77,7 @@ class FrameReader:
             return frames
         position, skip = 0, self._skip
         if self._rest:
-            if data:
-                data = b"".join((memoryview(self._rest)[self._rest_at :], data))
-            else:
-                data, position = self._rest, self._rest_at
-            self._rest, self._rest_at = b"", 0
+            data, self._rest = self._rest + data, b""
         if self.held:
             missing = self._need - self.held
             if len(data) < missing:
@@ -98,7 +93,7 @@ class FrameReader:
             self.held = 0
         end = len(data)
         self._need = PREFIX
-        while end - position >= PREFIX:
+        while end - position >= PREFIX and len(frames) < most:
             start = position + PREFIX
             (length,) = _length(data, position)
             if not 0 < length <= self.max_frame:
@@ -110,13 +105,12 @@ class FrameReader:
                 break
             frames.append((data, position + skip, stop))
             position = stop
-            if len(frames) >= most:
-                break
         if position < end:
-            if len(frames) >= most:
-                self._rest, self._rest_at = data, position
+            rest = data[position:] if position else data
+            if len(frames) < most:
+                self._keep(rest)
             else:
-                self._keep(data[position:] if position else data)
+                self._rest = rest
         return frames
 
     def _keep(self, data: bytes) -> None:

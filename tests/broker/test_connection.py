@@ -460,9 +460,9 @@ def test_what_comes_while_others_wait_comes_after_them() -> None:
 def told(events: list[Event]) -> list[object]:
     """The events, publishes one by one and refusals by their code."""
     return [
-        told
+        one
         for event in events
-        for told in (
+        for one in (
             publishes([event])
             if isinstance(event, Publish)
             else [("refused", event.error.code, event.fatal)]

@@ -19,7 +19,7 @@ import pytest
 from broker.client import BrokerClient
 from broker.connection import ConnectionLimits, Publish, ServerConnection
 from broker.log import Log
-from broker.session import READ_BYTES
+from broker.session import RECEIVE_BYTES
 from broker.wire import frame, request_frame
 from tests.broker.faults.proxy import Chaos, chaos_proxy
 from tests.broker.faults.tools import need, need_namespaces
@@ -154,7 +154,7 @@ async def test_row_11_unfinished_frames_together_stay_within_the_budget(tmp_path
         for _ in range(50):
             await asyncio.sleep(0.01)
             most = max(most, broker.partial_bytes)
-        assert MIB < most <= 8 * MIB + 40 * READ_BYTES
+        assert MIB < most <= 8 * MIB + 40 * RECEIVE_BYTES
         for _, writer in slow:
             writer.transport.abort()
         await wait_until(lambda: not broker.connections)
