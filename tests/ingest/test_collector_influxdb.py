@@ -1,4 +1,4 @@
-"""The collector on a real InfluxDB: what it does when the server is away, busy, wrong or picky."""
+"""The collector on a real InfluxDB: what it does when the server is away, busy, wrong or picky (row 20 of the fault matrix)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from broker.server import BrokerServer
+from broker.stats import subscriber_stats
 from ingest.collector import CollectConfig, Collector
 from ingest.errors import StoreRefusal
 from ingest.streamer import stream
@@ -64,6 +66,12 @@ async def collecting(config: CollectConfig, store: InfluxStore) -> AsyncIterator
         await task
 
 
+def lag(broker: BrokerServer) -> int:
+    """Of the collector, as /stats and /metrics show it."""
+    (row,) = subscriber_stats(broker)
+    return row.lag
+
+
 def letters(tmp_path: Path) -> list[dict[str, object]]:
     path = tmp_path / "dead-letters" / "collector-collector-1.ndjson"
     return [json.loads(line) for line in path.read_text().splitlines()]
@@ -104,7 +112,7 @@ async def test_the_real_capture_is_stored_whole_and_again_changes_nothing(
     ],
     ids=["503", "429", "401", "5xx", "dropped", "silent", "answer-lost", "in-between"],
 )
-async def test_trouble_with_the_server_loses_and_doubles_nothing(
+async def test_row_20_trouble_with_the_server_loses_and_doubles_nothing(
     tmp_path: Path,
     capture: Path,
     store: InfluxStore,
@@ -140,7 +148,7 @@ async def test_the_server_is_left_alone_as_long_as_it_asks(
     assert door.seen[1].at - door.seen[0].at >= 1.2
 
 
-async def test_while_the_server_is_away_nothing_is_committed_and_nothing_more_is_taken_in(
+async def test_row_20_while_the_server_is_away_nothing_is_committed_and_nothing_more_is_taken_in(
     tmp_path: Path, capture: Path, store: InfluxStore, door: StandIn
 ) -> None:
     async with (
@@ -157,8 +165,10 @@ async def test_while_the_server_is_away_nothing_is_committed_and_nothing_more_is
         await until(lambda: door.asked >= tries + 3)
         assert broker.log.commits.get("collector-1") == place
         assert collector.totals.messages == place + 1
+        assert lag(broker) == broker.log.next_offset - 1 - place > 0
         door.away = None
         await until(lambda: collector.committed == broker.log.next_offset - 1)
+        assert lag(broker) == 0
     assert sorted(stored_readings(store)) == sorted(readings_in(capture) | readings_in(later))
 
 
@@ -240,7 +250,7 @@ async def test_points_outside_the_buckets_retention_make_dead_letters(
     store.close()
 
 
-async def test_a_body_that_is_too_large_is_split(
+async def test_row_20_a_body_that_is_too_large_is_split(
     tmp_path: Path, capture: Path, store: InfluxStore, door: StandIn
 ) -> None:
     door.rule = lambda lines: Answer(413, "too large") if len(lines) > 5 else None

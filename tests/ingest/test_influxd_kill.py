@@ -9,7 +9,7 @@ from tests.ingest import influxd_kill
 
 
 @pytest.mark.acceptance
-def test_killing_influxd_loses_nothing_and_stores_nothing_twice(tmp_path: Path) -> None:
+def test_row_20_killing_influxd_loses_nothing_and_stores_nothing_twice(tmp_path: Path) -> None:
     outcome = influxd_kill.run(tmp_path, find_binary(), readings=20_000, kills=2, rate=4_000, gpus=32)
     assert outcome.in_capture == 20_160
     assert outcome.series == 32
