@@ -13,18 +13,22 @@ from pathlib import Path
 FILE_MODE = 0o640
 _BLOCK = 4096
 _FALLOC_FL_KEEP_SIZE = 1
+_SYNC_FILE_RANGE_WRITE = 2
 # Of one call: what systems take at least (IOV_MAX).
 _MOST_PIECES = 1024
 
 Buffer = bytes | memoryview
 
-_fallocate = None
+_fallocate = _sync_file_range = None
 if sys.platform == "linux":
     # Python's own call, os.posix_fallocate, makes the file larger. The first name is the one with 64-bit offsets everywhere.
     _libc = ctypes.CDLL(None)
     _fallocate = getattr(_libc, "fallocate64", None) or getattr(_libc, "fallocate", None)
     if _fallocate is not None:
         _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    _sync_file_range = getattr(_libc, "sync_file_range", None)
+    if _sync_file_range is not None:
+        _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
 class Disk:
@@ -47,6 +51,13 @@ class Disk:
         """
         if _fallocate is not None:
             _fallocate(fd, _FALLOC_FL_KEEP_SIZE, position, size)
+
+    def start_sync(self, fd: int, position: int, size: int) -> None:
+        """Has the system begin to write those bytes to the disk, and waits for nothing. What fails is told by ``sync``
+        (``man 2 sync_file_range``: it promises nothing of its own). Where that cannot be done, nothing happens.
+        """
+        if _sync_file_range is not None:
+            _sync_file_range(fd, position, size, _SYNC_FILE_RANGE_WRITE)
 
     def sync(self, fd: int) -> None:
         """Returns when what was written is on the disk."""

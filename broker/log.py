@@ -240,6 +240,8 @@ class Log:
             self._writer.append([piece.data for piece in group.pieces])
             if self.config.fsync == "always":
                 self._writer.sync()
+            elif self.config.fsync == "interval":
+                self._writer.start_sync()
         except LogFailed as error:
             self._failed = error
             raise

@@ -29,6 +29,8 @@ def write_error(error: OSError, what: str) -> BrokerError:
 
 # Set aside on the disk at a time.
 RESERVE_BYTES = 8 << 20
+# Least that the disk is asked to begin with before a sync is due.
+START_SYNC_BYTES = 1 << 20
 
 
 class SegmentWriter:
@@ -46,6 +48,7 @@ class SegmentWriter:
         self._fd = disk.open(path)
         self._most = most
         self._reserved = position  # up to where there is space set aside
+        self._started = position  # up to where the disk was asked to write already
 
     def append(self, pieces: Sequence[bytes]) -> None:
         """Writes the pieces, in order, behind what is there.
@@ -63,6 +66,16 @@ class SegmentWriter:
             raise write_error(error, f"writing to {self.path}") from error
         self.position = end
         self.dirty = True
+
+    def start_sync(self) -> None:
+        """Has the disk begin with what was appended, a MiB or more at a time, so that the next ``sync`` finds little left.
+
+        A sync of all that came in a second held up publishers for 40 ms, and they were a quarter slower.
+        """
+        size = self.position - self._started
+        if size >= START_SYNC_BYTES:
+            self._disk.start_sync(self._fd, self._started, size)
+            self._started = self.position
 
     def sync(self) -> None:
         """Returns when all that was appended is on the disk.

@@ -57,6 +57,7 @@ class FaultyDisk(Disk):
         self.longest_write: int | None = None
         self.failing: dict[str, int] = {}
         self.syncs = 0
+        self.started: list[tuple[int, int]] = []
 
     def _maybe_fail(self, call: str) -> None:
         if call in self.failing:
@@ -76,6 +77,10 @@ class FaultyDisk(Disk):
             pieces = [b"".join(pieces)[: self.room]]
             self.room -= len(pieces[0])
         return super().write(fd, pieces, position)
+
+    def start_sync(self, fd: int, position: int, size: int) -> None:
+        self.started.append((position, size))
+        super().start_sync(fd, position, size)
 
     def sync(self, fd: int) -> None:
         self._maybe_fail("sync")

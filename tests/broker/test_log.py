@@ -15,6 +15,7 @@ import pytest
 from broker.commits import COMMITS_NAME
 from broker.errors import DiskFull, LogFailed, LogLocked, LogUnusable, OffsetOutOfRange, ReadOnly
 from broker.log import Entries, Gap, Log, LogConfig
+from broker.writer import START_SYNC_BYTES
 from tests.broker.logs import (
     OTHER,
     PRODUCER,
@@ -353,6 +354,8 @@ def test_the_modes_sync_when_they_say(tmp_path: Path) -> None:
             log.tick()
             assert disk.syncs - before == at_commit + at_tick
             assert log.stats().fsyncs.count > 0
+            append(log, b'"%b"' % (b"x" * START_SYNC_BYTES))
+            assert len(disk.started) == at_tick
 
 
 def test_a_failed_interval_sync_stops_the_log(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from broker.errors import DiskFull, LogFailed, ReadOnly
 from broker.histogram import Histogram
-from broker.writer import SegmentWriter, write_error
+from broker.writer import START_SYNC_BYTES, SegmentWriter, write_error
 from tests.broker.logs import FaultyDisk, StillClock
 
 
@@ -37,6 +37,18 @@ def test_a_failed_fsync_is_never_tried_again(tmp_path: Path) -> None:
         disk.failing["sync"] = number
         with pytest.raises(LogFailed, match="fsync of"):
             writer.sync()
+    writer.close()
+
+
+def test_the_disk_begins_with_a_mib_or_more_and_with_each_byte_once(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    writer = SegmentWriter(disk, StillClock(), Histogram(), tmp_path / "file", 0, 64 << 20)
+    for size in (1000, START_SYNC_BYTES - 1001, 1, 2 * START_SYNC_BYTES, 5):
+        writer.append([b"x" * size])
+        writer.start_sync()
+    assert disk.started == [(0, START_SYNC_BYTES), (START_SYNC_BYTES, 2 * START_SYNC_BYTES)]
+    writer.sync()  # it is still due
+    assert disk.syncs == 1
     writer.close()
 
 
