@@ -44,23 +44,24 @@ def open_files(pid: int) -> int:
 
 
 async def test_row_08_sixteen_subscribers_that_never_read(tmp_path: Path) -> None:
-    with broker_process(tmp_path, "--buffer-size", "100") as broker, contextlib.ExitStack() as sockets:
+    async with contextlib.AsyncExitStack() as ends:  # nothing stays open for the next test to stumble over
+        broker = ends.enter_context(broker_process(tmp_path, "--buffer-size", "100"))
         port, _ = await asyncio.to_thread(broker.wait_listening)
         healthy = await BrokerClient.connect("127.0.0.1", port)
+        ends.push_async_callback(healthy.close)
         await healthy.subscribe("healthy", 0)
         alone = await _memory_after_50_mb(broker, port, healthy, 0)
-        stuck = [sockets.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(16)]
+        stuck = [ends.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(16)]
         for number, sock in enumerate(stuck):
             sock.sendall(request_frame("subscribe", subscriber_id=f"stuck{number}", offset=0))
         beside = await _memory_after_50_mb(broker, port, healthy, 2000)
         assert beside - alone <= 16 * 0.6 + 8  # 8 MiB of freed memory stay with the broker
         # However far they fall behind.
         assert await _memory_after_50_mb(broker, port, healthy, 4000) - beside <= 4
-        await healthy.close()
         # One wakes up and gets all, in order.
         for sock in stuck[1:]:
             sock.close()
-        stream = sockets.enter_context(stuck[0].makefile("rb"))
+        stream = ends.enter_context(stuck[0].makefile("rb"))
         for number in range(-1, 6000):
             body = stream.read(int.from_bytes(stream.read(4), "big"))
             if number >= 0:
