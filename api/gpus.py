@@ -19,7 +19,7 @@ from inventory.models import GPU
 from inventory.moments import parse_moment
 from inventory.queries import GpuRow, latest_readings, state_of
 from readings.times import SECOND, format_time
-from stores.current import get_store
+from stores.open import get_store
 
 GPU_IN_PATH = {"uuid": "the GPU's id: its uuid; for a MIG instance, uuid:instance"}
 _MAX_ID_LENGTH = 200

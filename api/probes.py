@@ -8,7 +8,7 @@ from django.db import DatabaseError
 
 from inventory.models import GPU
 from stores.base import StoreError
-from stores.current import get_store
+from stores.open import get_store
 
 logger = logging.getLogger(__name__)
 

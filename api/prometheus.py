@@ -16,7 +16,7 @@ from api.pipeline import ask_broker, read_collectors
 from inventory.queries import fleet_counts
 from readings.times import SECOND
 from stores.base import StoreError
-from stores.current import get_store
+from stores.open import get_store
 
 _PREFIX = "gpu_telemetry_"
 

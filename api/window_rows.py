@@ -10,8 +10,8 @@ import msgspec
 
 from api.rows import csv_line, number_texts, time_texts
 from api.windows import group_names, unit_of_answer
+from stores.aggregate.buckets import Grid
 from stores.base import GroupSeries, SeriesQuery
-from stores.grid import Grid
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from api.errors import BadRequest
 from inventory.queries import occupied_between
 from readings.catalogue import unit_of
 from readings.times import SECOND, format_duration, format_time
+from stores.aggregate.buckets import Grid
 from stores.base import GroupSeries, Occupancy, SeriesQuery
-from stores.grid import Grid
 
 CHOSEN_WINDOWS = 1_000
 MOST_WINDOWS = 10_000

@@ -15,7 +15,7 @@ def fill(gpus: int, readings: int) -> int:
     """The collector's own work on ready-made blocks: readings to the store, GPUs to the inventory. Returns how many readings."""
     from inventory.sightings import Sightings
     from inventory.updater import save_sightings
-    from stores.current import get_store, reset_store
+    from stores.open import get_store, reset_store
 
     seconds = max(1, readings // (gpus * 10))
     start_ns = time.time_ns() - (seconds + 5) * 1_000_000_000

@@ -86,7 +86,7 @@ def fill(gpus: int, hours: float, end_ns: int) -> None:
 
     from inventory.sightings import Sightings
     from inventory.updater import save_sightings
-    from stores.current import get_store
+    from stores.open import get_store
 
     call_command("migrate", verbosity=0)
     sightings, written, began = Sightings(), 0, time.perf_counter()

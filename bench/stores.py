@@ -34,9 +34,9 @@ from ingest.intake import Intake
 from readings.codec import encode_block
 from readings.model import Gpu, Point, PointBlock
 from stores.base import ReadingsQuery
-from stores.influx import InfluxStore
-from stores.influx_client import InfluxConfig
-from stores.influx_lines import Lines, escape, render
+from stores.influxdb import InfluxStore
+from stores.influxdb.client import InfluxConfig
+from stores.influxdb.line_protocol import Lines, escape, render
 from tests.influxd import Influxd
 
 SECOND = 1_000_000_000

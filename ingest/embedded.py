@@ -12,7 +12,7 @@ from ingest.collector import CollectConfig, Collector
 from ingest.configured import collect_config
 from ingest.errors import IngestError
 from stores.base import Store, StoreError
-from stores.current import get_store
+from stores.open import get_store
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ _collector: EmbeddedCollector | None = None
 
 
 def start_embedded_collector() -> None:
-    """Start this process's collector into stores.current.get_store(), unless it runs. Call it after a fork, not before."""
+    """Start this process's collector into stores.open.get_store(), unless it runs. Call it after a fork, not before."""
     global _collector
     with _lock:
         if _collector is not None and _collector.running:

@@ -10,11 +10,11 @@ from dataclasses import replace
 from itertools import islice
 
 from readings.model import Gpu, PointBlock
+from stores.aggregate.aggregator import Gatherer
+from stores.aggregate.grouping import Columns, Source, columns_of
 from stores.base import GroupSeries, Portion, ReadingsQuery, Row, SeriesQuery, StoreError, StoreStats, WriteResult
-from stores.columns import Columns, Source, columns_of
-from stores.portions import ROWS_AT_ONCE, as_portion, bounded
-from stores.storable import split_storable
-from stores.windows import Gatherer
+from stores.paging import ROWS_AT_ONCE, as_portion, bounded
+from stores.validate import split_storable
 
 _BYTES_PER_READING = 200  # a time in two containers, a value and a shared description; estimated
 

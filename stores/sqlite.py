@@ -24,14 +24,14 @@ from stores.base import (
     StoreUnavailable,
     WriteResult,
 )
-from stores.portions import bounded
+from stores.paging import bounded
 from stores.sqlite_connections import ReaderPool, abandon, describe, open_file, open_reader, shorten_log
 from stores.sqlite_reader import Names, Reader
 from stores.sqlite_retention import BEGINNING, Key, drop_chunk, tidy
 from stores.sqlite_schema import Tables
 from stores.sqlite_stream import stream
 from stores.sqlite_writer import Unstorable, Writer
-from stores.storable import split_storable
+from stores.validate import split_storable
 
 logger = logging.getLogger(__name__)
 

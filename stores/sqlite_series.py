@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from stores.aggregate.aggregator import FROM_CELLS, Cells, Gatherer, check_readings, windows_at_once
+from stores.aggregate.buckets import Grid
+from stores.aggregate.grouping import Columns, Source, columns_of, joined
 from stores.base import GroupSeries, ReadingsQuery, SeriesQuery
-from stores.columns import Columns, Source, columns_of, joined
-from stores.grid import Grid
 from stores.sqlite_reader import Names, Piece, Reader, Scope, encodable
 from stores.sqlite_schema import MINUTE_NS, Tables
-from stores.windows import FROM_CELLS, Cells, Gatherer, check_readings, windows_at_once
 
 _ROWS_AT_ONCE = 50_000
 _READINGS = "SELECT r.identity, r.time, r.value {from}"

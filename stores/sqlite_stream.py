@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 
 from stores.base import Origin, Portion, ReadingsQuery
-from stores.portions import ROWS_AT_ONCE
+from stores.paging import ROWS_AT_ONCE
 from stores.sqlite_reader import Names, Piece, Reader, Scope
 from stores.sqlite_schema import MINUTE_NS
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stores.influx_client import InfluxConfig
+from stores.influxdb.client import InfluxConfig
 from tests.influxd import Influxd, find_binary
 from tests.postgres import Postgres, folder_for_cluster, required_bin
 

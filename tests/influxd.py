@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from stores.influx_client import InfluxConfig
+from stores.influxdb.client import InfluxConfig
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from api.serializers import MetricListSerializer
 from api.views.base import ApiView
 from readings.catalogue import CATALOGUE, MetricInfo
-from stores.current import get_store
+from stores.open import get_store
 
 
 class MetricsView(ApiView):

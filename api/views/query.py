@@ -18,9 +18,9 @@ from api.window_rows import Windows
 from api.windows import MOST_GROUPS, check_windows, choose_step, series_answer, series_query
 from readings.catalogue import canonical_name, info
 from readings.times import SECOND
+from stores.aggregate.buckets import Grid
 from stores.base import Aggregate, By
-from stores.current import get_store
-from stores.grid import Grid
+from stores.open import get_store
 
 DEFAULT_RANGE_NS = 3600 * SECOND
 AGGREGATES: tuple[str, ...] = get_args(Aggregate)

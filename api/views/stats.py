@@ -16,7 +16,7 @@ from api.pipeline import (
 )
 from api.serializers import StatsSerializer
 from api.views.base import ApiView
-from stores.current import get_store
+from stores.open import get_store
 
 
 class StatsView(ApiView):

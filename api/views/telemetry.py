@@ -33,7 +33,7 @@ from api.views.base import ApiView
 from api.views.export import CSV_SAFE, ExportView
 from readings.catalogue import canonical_name
 from stores.base import Portion, ReadingsQuery
-from stores.current import get_store
+from stores.open import get_store
 
 DEFAULT_ROWS = 100
 

@@ -15,7 +15,7 @@ from inventory.updater import save_sightings
 from readings.model import Gpu, PointBlock
 from readings.times import SECOND
 from stores.base import Store
-from stores.current import get_store, reset_store
+from stores.open import get_store, reset_store
 
 UTIL, POWER, FB_USED = "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_FB_USED"
 # 2025-07-18T20:42:34Z

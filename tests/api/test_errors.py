@@ -14,7 +14,7 @@ from rest_framework.exceptions import NotAuthenticated, ParseError, Throttled, V
 
 from api.errors import exception_handler, forbidden, server_error
 from stores.base import Store, StoreError, StoreUnavailable
-from stores.current import reset_store
+from stores.open import reset_store
 from tests.api.conftest import Api
 
 

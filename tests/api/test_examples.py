@@ -12,8 +12,8 @@ from api.views.base import ApiView
 from readings.catalogue import CATALOGUE, unit_of
 from stores.base import Store
 from tests.api.conftest import UTIL, Api
+from tests.api.schema.test_serializers import differences
 from tests.api.test_base import views
-from tests.api.test_serializers import differences
 
 
 @pytest.mark.parametrize("view", views(), ids=lambda view: view.__name__)

@@ -7,8 +7,8 @@ from django.test import Client
 from pytest_django import Settings
 
 from stores.base import Store
+from tests.api.auth.test_middleware import finished
 from tests.api.conftest import Api
-from tests.api.test_access import finished
 
 
 @pytest.mark.parametrize(

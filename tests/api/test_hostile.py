@@ -11,8 +11,8 @@ from pytest_django import Settings
 
 from api.params import Parameter
 from stores.base import Store
+from tests.api.auth.test_middleware import all_paths, finished
 from tests.api.conftest import Api
-from tests.api.test_access import all_paths, finished
 from tests.api.test_base import views
 
 NASTY = [

@@ -23,8 +23,8 @@ from inventory.sightings import Sightings
 from inventory.updater import save_sightings
 from readings.model import Gpu, Point, PointBlock
 from readings.times import SECOND
-from stores.current import get_store, reset_store
-from stores.influx_client import InfluxConfig
+from stores.influxdb.client import InfluxConfig
+from stores.open import get_store, reset_store
 from tests.api.conftest import T0, Api
 from tests.broker.harness import running_broker
 from tests.influxd import Influxd

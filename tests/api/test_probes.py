@@ -11,7 +11,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from api.probes import OK, check_all
 from stores.base import Store
-from stores.current import reset_store
+from stores.open import reset_store
 from tests.api.conftest import Api
 
 

@@ -11,9 +11,9 @@ from pytest_django import Settings
 from api.prometheus import render_metrics
 from inventory.status import add_counts
 from stores.base import Store
-from stores.current import reset_store
+from stores.open import reset_store
 from tests.api.broker_thread import broker_in_thread
-from tests.api.test_stats import STARTED, free_port
+from tests.api.views.test_stats import STARTED, free_port
 
 
 def samples() -> dict[tuple[str, tuple[str, ...]], float]:

@@ -26,7 +26,7 @@ from api.serializers import (
 from inventory.status import add_counts
 from stores.base import Store
 from tests.api.conftest import Api
-from tests.api.test_stats import STARTED
+from tests.api.views.test_stats import STARTED
 
 
 def differences(field: Any, value: Any, where: str = "") -> list[str]:

@@ -7,8 +7,8 @@ import pytest
 from api.errors import BadRequest
 from api.windows import CHOSEN_WINDOWS, MOST_WINDOWS, check_windows, choose_step, series_answer
 from readings.times import SECOND
+from stores.aggregate.buckets import Grid
 from stores.base import GroupSeries, SeriesQuery
-from stores.grid import Grid
 
 HOUR = 3600 * SECOND
 

@@ -8,7 +8,7 @@ import pytest
 
 from broker import health as health_module
 from tests.broker.harness import running_broker
-from tests.broker.test_http import fetch
+from tests.broker.server.test_http import fetch
 
 GET_HEALTH = b"GET /health HTTP/1.1\r\n\r\n"
 

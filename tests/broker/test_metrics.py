@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from broker.client import BrokerClient
 from tests.broker.faults.tools import need
 from tests.broker.harness import plain_client, publish_all, running_broker, take
-from tests.broker.test_http import fetch
+from tests.broker.server.test_http import fetch
 
 
 async def test_prometheus_can_read_it(tmp_path: Path) -> None:

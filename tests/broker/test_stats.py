@@ -5,7 +5,7 @@ from pathlib import Path
 
 from broker.client import BrokerClient
 from tests.broker.harness import publish_all, running_broker, take
-from tests.broker.test_http import fetch
+from tests.broker.server.test_http import fetch
 
 
 async def test_stats_tell_who_reads_what(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from typing import Literal
 
 from broker.client import BrokerClient
 from readings.times import SECOND, format_time, parse_time
-from stores.influx import InfluxStore
+from stores.influxdb import InfluxStore
 from tests.influxd import Influxd, find_binary
 from tests.ingest.captures import METRICS, START, Reading, stored_readings, uuid_of
 from tests.ingest.kill_rounds import all_committed

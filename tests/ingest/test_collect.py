@@ -9,7 +9,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from pytest_django import Settings
 
-from stores.current import reset_store
+from stores.open import reset_store
 from stores.sqlite import SqliteStore
 from tests.ingest.captures import readings_in, stored_readings, write_capture
 from tests.ingest.processes import Fleet

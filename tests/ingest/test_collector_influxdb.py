@@ -18,9 +18,8 @@ from ingest.collector import CollectConfig, Collector
 from ingest.errors import StoreRefusal
 from ingest.streamer import stream
 from inventory.models import GPU
-from stores import influx_client, influx_writer
-from stores.influx import InfluxStore
-from stores.influx_client import InfluxConfig
+from stores.influxdb import InfluxStore, client, writer
+from stores.influxdb.client import InfluxConfig
 from tests.broker.harness import running_broker
 from tests.influxd import Influxd
 from tests.ingest.captures import METRICS, readings_in, stored_readings, write_capture
@@ -122,9 +121,9 @@ async def test_row_20_trouble_with_the_server_loses_and_doubles_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.INFO, "ingest")
-    monkeypatch.setattr(influx_client, "WRITE_MS", 300)
-    monkeypatch.setattr(influx_writer, "CHUNK", 20)
-    monkeypatch.setattr(influx_writer, "SENDERS", 1)
+    monkeypatch.setattr(client, "WRITE_MS", 300)
+    monkeypatch.setattr(writer, "CHUNK", 20)
+    monkeypatch.setattr(writer, "SENDERS", 1)
     door.script += answers
     async with running_broker(tmp_path / "log") as broker:
         await publish(capture, broker.port, tmp_path)

@@ -10,7 +10,7 @@ from pytest_django import Settings
 
 from ingest.embedded import start_embedded_collector, stop_embedded_collector
 from ingest.streamer import stream
-from stores.current import get_store, reset_store
+from stores.open import get_store, reset_store
 from tests.broker.harness import running_broker
 from tests.ingest.captures import readings_in, stored_readings, write_capture
 from tests.ingest.processes import free_port

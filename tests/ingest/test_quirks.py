@@ -30,10 +30,10 @@ from readings.grouping import BlockBuilder
 from readings.reasons import COUNTER_RESET
 from readings.times import SECOND, parse_time
 from stores.base import ReadingsQuery, Row, Store
-from stores.current import get_store, reset_store
 from stores.memory import MemoryStore
+from stores.open import get_store, reset_store
 from tests.ingest.captures import COLUMNS
-from tests.ingest.test_scraper import Handler, saying, scrape_once, serving
+from tests.ingest.exporter.test_scraper import Handler, saying, scrape_once, serving
 
 pytestmark = pytest.mark.django_db
 

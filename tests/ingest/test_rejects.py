@@ -26,8 +26,8 @@ from readings.model import Gpu, PointBlock
 from readings.times import parse_time
 from tests.broker.harness import running_broker
 from tests.ingest.captures import METRICS, START, line, row, uuid_of, write_capture
+from tests.ingest.exporter.test_scraper import serving
 from tests.ingest.processes import free_port
-from tests.ingest.test_scraper import serving
 from tests.ingest.wiring import local, read_batches, readings_of, stream_config
 
 T0 = parse_time(START)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from stores.base import Store
-from stores.influx import InfluxStore
-from stores.influx_client import InfluxConfig
+from stores.influxdb import InfluxStore
+from stores.influxdb.client import InfluxConfig
 from stores.memory import MemoryStore
 from stores.sqlite import SqliteStore
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from stores.base import StoreError
-from stores.factory import open_store
 from stores.memory import MemoryStore
+from stores.open import open_store
 from stores.sqlite import SqliteStore
 
 

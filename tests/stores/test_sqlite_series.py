@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stores import windows
+from stores.aggregate import aggregator
 from stores.base import SeriesQuery, TooMuch
 from stores.sqlite import SqliteStore
 from stores.sqlite_series import SeriesReader
@@ -15,7 +15,7 @@ from tests.stores.making import MINUTE, SECOND, START, UTIL, fleet, gpu
 
 def test_memory_holds_a_slab_at_a_time(sqlite_store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     sqlite_store.write([fleet([gpu(number) for number in range(4)], START + i * 10 * SECOND) for i in range(360)])
-    monkeypatch.setattr(windows, "_READINGS_AT_ONCE", 200)
+    monkeypatch.setattr(aggregator, "_READINGS_AT_ONCE", 200)
     sizes: list[int] = []
     original = SeriesReader._columns
 
@@ -38,7 +38,7 @@ def test_a_window_that_holds_more_than_memory_should_is_refused(
     sqlite_store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sqlite_store.write([fleet([gpu(number) for number in range(4)], START + i * 10 * SECOND) for i in range(60)])
-    monkeypatch.setattr(windows, "MOST_READINGS", 100)
+    monkeypatch.setattr(aggregator, "MOST_READINGS", 100)
     query = SeriesQuery(
         metric_name=UTIL, every_ns=60 * MINUTE, start_ns=START, end_ns=START + MINUTE * 10, aggregate="p95"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ingest.synthetic import CaptureShape, write_capture
-from stores.influx_client import InfluxConfig
+from stores.influxdb.client import InfluxConfig
 from tests.influxd import Influxd
 from tests.ingest.processes import wait_until
 from tests.ports import free_port

@@ -13,7 +13,7 @@ from ingest.collector import Collector
 from ingest.configured import collect_config
 from ingest.errors import IngestError
 from stores.base import Store, StoreError
-from stores.current import get_store, reset_store
+from stores.open import get_store, reset_store
 from telemetry_site.flags import ServiceCommand
 from telemetry_site.service import stop_signals
 

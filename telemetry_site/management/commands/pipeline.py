@@ -14,7 +14,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from stores.base import StoreError
-from stores.current import get_store, reset_store
+from stores.open import get_store, reset_store
 from telemetry_site.env import Address
 from telemetry_site.flags import ServiceCommand
 from telemetry_site.options import FLUSH_INTERVAL

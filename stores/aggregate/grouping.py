@@ -1,0 +1,131 @@
+"""Whose readings are counted together: groups, the boards in each, and the members of a board."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stores.aggregate.attribution import Holder
+from stores.base import SeriesQuery
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+class Source(NamedTuple):
+    """What readings are of, and where that sat. Of a share also whose it is: namespace, pod, container."""
+
+    uuid: str
+    mig_id: str
+    hostname: str
+    model: str
+    holder: tuple[str, str, str] | None = None
+
+    @property
+    def gpu(self) -> str:
+        """The GPU's identity (see readings.model.Gpu.id)."""
+        return f"{self.uuid}:{self.mig_id}" if self.mig_id else self.uuid
+
+
+class Columns(NamedTuple):
+    """Readings of one metric, in no order: ``places`` are indexes into ``sources``, ``times`` nanoseconds."""
+
+    sources: Sequence[Source]
+    places: Ints
+    times: Ints
+    values: Floats
+
+    def only(self, chosen: Mask | Ints) -> Columns:
+        """Those that are chosen, in the order of an index."""
+        return Columns(self.sources, self.places[chosen], self.times[chosen], self.values[chosen])
+
+
+def columns_of(sources: Sequence[Source], rows: Sequence[tuple[int, int, float]]) -> Columns:
+    """Columns from rows of (place, time, value)."""
+    places, times, values = zip(*rows, strict=True) if rows else ((), (), ())
+    return Columns(
+        sources,
+        np.array(places, dtype=np.int64),
+        np.array(times, dtype=np.int64),
+        np.array(values, dtype=np.float64),
+    )
+
+
+def joined(parts: Sequence[Columns]) -> Columns:
+    """Several parts with the same sources."""
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return columns_of((), ())
+    return Columns(
+        parts[0].sources,
+        np.concatenate([part.places for part in parts]),
+        np.concatenate([part.times for part in parts]),
+        np.concatenate([part.values for part in parts]),
+    )
+
+
+Group = tuple[str, ...]
+
+
+class Members:
+    """Numbers for groups, for the boards in each, and for the members of a board: itself, or its MIG instances."""
+
+    def __init__(self, query: SeriesQuery) -> None:
+        self._query = query
+        self.groups: dict[Group, int] = {}
+        self._boards: dict[tuple[int, str], int] = {}
+        self._members: dict[tuple[int, str], int] = {}
+        self.group_of_board: list[int] = []
+        self.board_of: list[int] = []
+        self.is_board: list[bool] = []
+
+    def __len__(self) -> int:
+        return len(self.board_of)
+
+    def number(self, source: Source, holder: Holder | None) -> int:
+        """The member that a source is while that holder has it; -1 for one that was not asked for."""
+        query = self._query
+        if holder is not None and (
+            (query.namespaces and holder[0] not in query.namespaces) or (query.pods and holder[1] not in query.pods)
+        ):
+            return -1
+        alone = query.mig or source.gpu in query.gpus
+        board = source.gpu if alone else source.uuid
+        group = self._group(source, holder, board)
+        group_number = self.groups.setdefault(group, len(self.groups))
+        board_number = self._boards.setdefault((group_number, board), len(self._boards))
+        if board_number == len(self.group_of_board):
+            self.group_of_board.append(group_number)
+        part = "" if alone else source.mig_id
+        number = self._members.setdefault((board_number, part), len(self._members))
+        if number == len(self.board_of):
+            self.board_of.append(board_number)
+            self.is_board.append(not part)
+        return number
+
+    def several(self) -> list[tuple[list[int], list[int]]]:
+        """Of each board that has more than one member: itself, if it is one, and its instances."""
+        found: dict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+        for number, board in enumerate(self.board_of):
+            found[board][0 if self.is_board[number] else 1].append(number)
+        return [each for each in found.values() if len(each[0]) + len(each[1]) > 1]
+
+    def _group(self, source: Source, holder: Holder | None, board: str) -> Group:
+        match self._query.by:
+            case "gpu":
+                return (board,)
+            case "host":
+                return (source.hostname,)
+            case "model":
+                return (source.model,)
+            case "namespace":
+                return (holder[0] if holder else "",)
+            case "pod":
+                return (holder[0], holder[1]) if holder else ("", "")
+        return ()

@@ -1,0 +1,129 @@
+"""The first start on an InfluxDB: is it there, does it take the token, is there a bucket, how long does it keep."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+from urllib.parse import urlsplit
+
+from stores.base import StoreError, StoreUnavailable
+from stores.influxdb.client import PING_MS, InfluxConfig, InfluxConnection, InfluxRefused, NoSuchBucket
+
+logger = logging.getLogger(__name__)
+
+SHORTEST_RETENTION = 3600.0
+
+
+def check_config(config: InfluxConfig) -> None:
+    """Raise StoreError for what can never work, in a line that names the setting."""
+    parts = urlsplit(config.url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise StoreError(f"INFLUXDB_URL (--influxdb-url): {config.url!r} is not an address: use http://host:8086")
+    for name, value in (
+        ("INFLUXDB_TOKEN", config.token), ("INFLUXDB_ORG", config.org), ("INFLUXDB_BUCKET", config.bucket),
+    ):  # fmt: skip
+        if not value:
+            raise StoreError(f"{name}: not set, and STORAGE_TYPE=influxdb needs it")
+        if not value.isprintable() or (name == "INFLUXDB_TOKEN" and not value.isascii()):
+            raise StoreError(f"{name}: holds characters that cannot be in it")
+    if 0 < config.retention < SHORTEST_RETENTION:
+        raise StoreError(
+            f"RETENTION_PERIOD (--retention-period): {config.retention:g}s is too short: InfluxDB keeps readings for 1h at "
+            "least; use 1h or more, or 0 for ever"
+        )
+
+
+def prepare(connection: InfluxConnection) -> None:
+    """Make sure that the bucket is there, with the retention that was asked for.
+
+    Raises StoreUnavailable while the server does not answer, StoreError with one line for a wrong token or organization
+    and for what the token may not do.
+    """
+    config = connection.config
+    connection.request("GET", "/health", timeout_ms=PING_MS)
+    bucket = _find_bucket(connection)
+    if bucket is None:
+        _make_bucket(connection)
+        return
+    wanted, there = int(config.retention), _retention(bucket)
+    if wanted == there:
+        return
+    if not config.retention_is_given:
+        logger.info(
+            "bucket %s keeps readings %s: RETENTION_PERIOD is not set, so that stays", config.bucket, _spell(there)
+        )
+        return
+    rules = [{"type": "expire", "everySeconds": wanted}] if wanted else []
+    try:
+        connection.request(
+            "PATCH",
+            f"/api/v2/buckets/{bucket['id']}",
+            body={"retentionRules": rules or [{"type": "expire", "everySeconds": 0}]},
+        )
+    except (InfluxRefused, StoreUnavailable) as error:
+        raise _may_not(
+            error, f"change how long bucket {config.bucket!r} keeps readings ({_spell(there)})", connection
+        ) from error
+    logger.info("bucket %s now keeps readings %s (before: %s)", config.bucket, _spell(wanted), _spell(there))
+
+
+def _find_bucket(connection: InfluxConnection) -> dict[str, Any] | None:
+    config = connection.config
+    try:
+        answer = connection.request("GET", "/api/v2/buckets", query=[("org", config.org), ("name", config.bucket)])
+    except NoSuchBucket:
+        return None
+    except StoreUnavailable as error:
+        if "INFLUXDB_TOKEN" not in str(error):
+            raise
+        raise StoreError(f"INFLUXDB_TOKEN: {connection.name} does not take this token") from error
+    except InfluxRefused as error:
+        if error.status == 404:
+            raise StoreError(
+                f"INFLUXDB_ORG (--influxdb-org): {connection.name} has no organization {config.org!r}, or the token is "
+                "not for it"
+            ) from error
+        raise
+    found: list[dict[str, Any]] = json.loads(answer).get("buckets") or []
+    return found[0] if found else None
+
+
+def _make_bucket(connection: InfluxConnection) -> None:
+    config = connection.config
+    what = f"make bucket {config.bucket!r}, which is not there"
+    try:
+        orgs = json.loads(connection.request("GET", "/api/v2/orgs", query=[("org", config.org)])).get("orgs")
+        if not orgs:
+            # It is there, or looking for the bucket would have said so: this token may not even see it.
+            raise _token_may_not(what, connection)
+        rules = [{"type": "expire", "everySeconds": int(config.retention)}]
+        body = {"orgID": orgs[0]["id"], "name": config.bucket, "retentionRules": rules}
+        connection.request("POST", "/api/v2/buckets", body=body)
+    except InfluxRefused as error:
+        if error.status == 422 and _find_bucket(connection) is not None:
+            return  # another process made it meanwhile
+        raise _may_not(error, what, connection) from error
+    except StoreUnavailable as error:
+        raise _may_not(error, what, connection) from error
+    logger.info("made bucket %s, which keeps readings %s", config.bucket, _spell(int(config.retention)))
+
+
+def _may_not(error: StoreError, what: str, connection: InfluxConnection) -> StoreError:
+    """The error to raise: one that names what the token may not do, or the trouble as it is."""
+    refused = isinstance(error, InfluxRefused) and error.status in {401, 403, 404}
+    return _token_may_not(what, connection) if refused or "INFLUXDB_TOKEN" in str(error) else error
+
+
+def _token_may_not(what: str, connection: InfluxConnection) -> StoreError:
+    return StoreError(
+        f"INFLUXDB_TOKEN: {connection.name}: the token may not {what}: do that by hand, or use one that may"
+    )
+
+
+def _retention(bucket: dict[str, Any]) -> int:
+    return next((int(rule.get("everySeconds", 0)) for rule in bucket.get("retentionRules") or ()), 0)
+
+
+def _spell(seconds: int) -> str:
+    return f"for {seconds / 3600:g}h" if seconds else "for ever"

@@ -1,0 +1,80 @@
+"""This process's store, as the settings name it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+
+from stores.base import Store, StoreError
+
+if TYPE_CHECKING:
+    from stores.influxdb.client import InfluxConfig
+if TYPE_CHECKING:
+    from stores.influxdb.client import InfluxConfig
+
+
+def open_store(storage_type: str, *, sqlite_path: Path, influx: InfluxConfig | None = None) -> Store:
+    """A store of that type, open. Raises StoreError or StoreUnavailable with one line that says what is wrong."""
+    # A process has one store, and InfluxDB's client alone is 50 MiB: each is imported when it is opened.
+    if storage_type == "sqlite":
+        from stores.sqlite import SqliteStore
+
+        return SqliteStore(sqlite_path)
+    if storage_type == "influxdb" and influx is not None:
+        from stores.influxdb import InfluxStore
+
+        return InfluxStore(influx)
+    if storage_type == "memory":
+        from stores.memory import MemoryStore
+
+        return MemoryStore()
+    raise StoreError(f"STORAGE_TYPE: {storage_type!r} is not a store: use sqlite, influxdb or memory")
+
+
+_lock = threading.Lock()
+_store: Store | None = None
+
+
+def get_store() -> Store:
+    """The process's one store, opened at the first call. Raises StoreError or StoreUnavailable; then the next call tries again."""
+    global _store
+    with _lock:
+        if _store is None:
+            influx = _influx_config() if settings.STORAGE_TYPE == "influxdb" else None
+            _store = open_store(settings.STORAGE_TYPE, sqlite_path=settings.SQLITE_PATH, influx=influx)
+        return _store
+
+
+def reset_store() -> None:
+    """Close it; the next call of get_store() opens one anew. For tests and for the end of a service."""
+    global _store
+    with _lock:
+        if _store is not None:
+            _store.close()
+            _store = None
+
+
+def _influx_config() -> InfluxConfig:
+    from stores.influxdb.client import InfluxConfig
+
+    return InfluxConfig(
+        url=settings.INFLUXDB_URL,
+        token=settings.INFLUXDB_TOKEN,
+        org=settings.INFLUXDB_ORG,
+        bucket=settings.INFLUXDB_BUCKET,
+        retention=settings.RETENTION_PERIOD,
+        retention_is_given=settings.RETENTION_PERIOD_IS_GIVEN,
+    )
+
+
+def _new_lock() -> None:
+    global _lock
+    # Another thread of the parent may have held it at the fork. The store itself survives a fork.
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_new_lock)

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from stores.base import StoreError, StoreUnavailable
+from stores.influxdb import InfluxStore, client
+from stores.influxdb.client import InfluxConfig, InfluxConnection, InfluxRefused, NoSuchBucket, Series
+from stores.influxdb.writer import compress
+from tests.influxd import Influxd
+from tests.ports import free_port
+from tests.stand_in import Answer, StandIn, standing_in
+from tests.stores.influxdb.test_http import serve_all
+from tests.stores.making import START, ask, gpu, one
+
+LINE = compress(b"m v=1 5")
+
+
+@pytest.fixture
+def door(influxd: Influxd) -> Iterator[StandIn]:
+    with standing_in(influxd.port) as door:
+        yield door
+
+
+@pytest.fixture
+def connection(door: StandIn, influx_config: InfluxConfig) -> Iterator[InfluxConnection]:
+    """A connection through the stand-in, to a bucket that is there."""
+    InfluxStore(influx_config).ping()
+    opened = InfluxConnection(replace(influx_config, url=door.url))
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_server_that_cannot_now_is_to_be_asked_again(
+    door: StandIn, connection: InfluxConnection, status: int
+) -> None:
+    door.script.append(Answer(status, '{"code":"x","message":"too\\nbusy"}'))
+    with pytest.raises(StoreUnavailable, match=f"does not answer now: {status} too busy") as caught:
+        connection.write(LINE)
+    assert caught.value.retry_after is None
+    connection.write(LINE)
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"), [("7", 7.0), ("0.5", 0.5), ("-3", 0.0), ("100000", 300.0), ("soon", None)]
+)
+def test_retry_after_is_told_on(door: StandIn, connection: InfluxConnection, said: str, seconds: float | None) -> None:
+    door.script.append(Answer(429, "", {"Retry-After": said}))
+    with pytest.raises(StoreUnavailable) as caught:
+        connection.write(LINE)
+    assert caught.value.retry_after == seconds
+
+
+def test_retry_after_may_be_a_date(door: StandIn, connection: InfluxConnection) -> None:
+    at = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    door.script.append(Answer(503, "", {"Retry-After": at}))
+    with pytest.raises(StoreUnavailable) as caught:
+        connection.write(LINE)
+    assert caught.value.retry_after == pytest.approx(60, abs=5)
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_refusal_has_the_servers_words(door: StandIn, connection: InfluxConnection, status: int) -> None:
+    door.script.append(Answer(status, '{"code":"x","message":"no such thing"}'))
+    with pytest.raises(InfluxRefused) as caught:
+        connection.write(LINE)
+    assert (caught.value.status, caught.value.reason, caught.value.retriable) == (status, "no such thing", False)
+
+
+def test_an_answer_that_is_no_json_is_quoted_as_it_is(door: StandIn, connection: InfluxConnection) -> None:
+    door.script.append(Answer(400, "<html>bad\ngateway</html>"))
+    with pytest.raises(InfluxRefused, match="400 <html>bad gateway</html>"):
+        connection.write(LINE)
+
+
+def test_a_wrong_token_names_the_setting_and_may_be_put_right(influxd: Influxd, influx_config: InfluxConfig) -> None:
+    wrong = InfluxConnection(replace(influx_config, token="wrong"))
+    with pytest.raises(StoreUnavailable, match=r"does not take the token \(INFLUXDB_TOKEN\): 401"):
+        wrong.write(LINE)
+    wrong.close()
+
+
+def test_a_server_that_is_away_is_named() -> None:
+    connection = InfluxConnection(InfluxConfig(f"http://127.0.0.1:{free_port()}", "t", "o", "b"))
+    with pytest.raises(
+        StoreUnavailable, match=r"InfluxDB at http://127.0.0.1:[0-9]+ does not answer: connection refused"
+    ):
+        connection.write(LINE)
+
+
+def test_a_name_that_is_nowhere_is_named() -> None:
+    connection = InfluxConnection(InfluxConfig("http://nowhere.invalid:8086", "t", "o", "b"))
+    with pytest.raises(StoreUnavailable, match=r"InfluxDB at http://nowhere.invalid:8086 does not answer: ") as caught:
+        connection.write(LINE)
+    assert "\n" not in str(caught.value)
+    assert "object at" not in str(caught.value)
+
+
+def test_a_server_that_says_nothing_is_given_up(
+    door: StandIn, connection: InfluxConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "WRITE_MS", 200)
+    door.script.append(Answer(204, delay=1.0))
+    with pytest.raises(StoreUnavailable, match="timed out"):
+        connection.write(LINE)
+    connection.write(LINE)
+
+
+def test_a_port_that_takes_connections_and_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "WRITE_MS", 200)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        connection = InfluxConnection(InfluxConfig(f"http://127.0.0.1:{silent.getsockname()[1]}", "t", "o", "b"))
+        with pytest.raises(StoreUnavailable, match="timed out"):
+            connection.write(LINE)
+        connection.close()
+
+
+def test_a_connection_that_was_dropped_is_opened_again_once(door: StandIn, connection: InfluxConnection) -> None:
+    door.script.append(Answer())
+    connection.write(LINE)
+    assert len(door.seen) == 2
+    door.script += [Answer(), Answer()]
+    with pytest.raises(StoreUnavailable, match=r"does not answer: .*without response"):
+        connection.write(LINE)
+
+
+def test_a_bucket_that_is_gone_is_told_apart(influxd: Influxd, connection: InfluxConnection) -> None:
+    influxd.drop_bucket(connection.config.bucket)
+    with pytest.raises(NoSuchBucket):
+        connection.write(LINE)
+    with pytest.raises(NoSuchBucket):
+        connection.query("SELECT * FROM gpu", {})
+
+
+def test_a_question_that_is_none_is_refused(connection: InfluxConnection) -> None:
+    with pytest.raises(InfluxRefused, match="400 failed to parse query"):
+        connection.query("SELECT", {})
+
+
+def test_an_answer_that_is_cut_off_is_no_answer(door: StandIn, connection: InfluxConnection) -> None:
+    door.away = Answer(200, '{"results":[{"series"')
+    with pytest.raises(StoreUnavailable, match="an answer that cannot be read"):
+        connection.query("SELECT * FROM gpu", {})
+
+
+@pytest.mark.parametrize("words", ["query timeout exceeded", "max-concurrent-queries limit exceeded"])
+def test_a_question_the_server_has_no_time_for_is_to_be_asked_again(
+    door: StandIn, connection: InfluxConnection, words: str
+) -> None:
+    door.away = Answer(200, json.dumps({"results": [{"error": words}]}))
+    with pytest.raises(StoreUnavailable, match=words):
+        connection.query("SELECT * FROM gpu", {})
+
+
+def test_a_closed_connection_opens_again(connection: InfluxConnection) -> None:
+    connection.close()
+    connection.write(LINE)
+
+
+def test_many_threads_share_it(connection: InfluxConnection) -> None:
+    errors: list[BaseException] = []
+
+    def write(number: int) -> None:
+        try:
+            for step in range(10):
+                connection.write(compress(f"m,t=a v=1 {number * 100 + step}".encode()))
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert connection.query("SELECT count(v) FROM m", {})[0].values[0][1] == 80
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # newer Pythons warn of any fork with threads
+def test_a_child_of_a_fork_has_its_own_connections(influx_store: InfluxStore) -> None:
+    influx_store.write([one(gpu(), START, U=1.0)])
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(len(ask(influx_store)))
+        finally:
+            os._exit(99)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 1
+    assert len(ask(influx_store)) == 1
+
+
+def test_a_token_that_is_no_text_for_a_header_is_named() -> None:
+    with pytest.raises(StoreError, match="INFLUXDB_TOKEN"):
+        InfluxStore(InfluxConfig("http://127.0.0.1:1", "tökén", "o", "b"))
+
+
+def chunked(*lines: bytes, whole: bool = True) -> bytes:
+    body = b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in lines)
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body + (b"0\r\n\r\n" if whole else b"")
+
+
+def part(*times: int) -> bytes:
+    return b'{"results":[{"series":[{"name":"gpu","columns":["time"],"values":[%s]}]}]}\n' % b",".join(
+        b"[%d]" % time_ns for time_ns in times
+    )
+
+
+@contextmanager
+def streaming(answer: bytes) -> Iterator[Iterator[Series]]:
+    server = serve_all((answer,))
+    connection = InfluxConnection(InfluxConfig(f"http://127.0.0.1:{server.port}", "t", "o", "b"))
+    try:
+        yield connection.stream("SELECT 1", {}, 10)
+    finally:
+        connection.close()
+        server.close()
+
+
+def test_an_answer_is_taken_in_parts_wherever_they_are_cut() -> None:
+    with streaming(chunked(part(3, 2), part(1)[:20], part(1)[20:])) as series:
+        assert [each.values for each in series] == [[[3], [2]], [[1]]]
+
+
+def test_an_answer_that_breaks_off_is_unavailable() -> None:
+    with streaming(chunked(part(3, 2), part(1)[:20], whole=False)) as series, pytest.raises(StoreUnavailable):
+        list(series)
+
+
+def test_an_error_in_the_middle_of_an_answer_is_told() -> None:
+    with streaming(chunked(part(3), b'{"results":[{"error":"query-timeout limit exceeded"}]}\n')) as series:
+        assert next(series).values == [[3]]
+        with pytest.raises(StoreUnavailable, match="timeout"):
+            next(series)

@@ -1,0 +1,99 @@
+"""Windows from InfluxDB: how much is asked for at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stores.aggregate import aggregator
+from stores.base import Occupancy, SeriesQuery, TooMuch
+from stores.influxdb import InfluxStore, series
+from stores.influxdb.influxql import select_fields
+from tests.stores.making import MINUTE, SECOND, START, UTIL, fleet, gpu
+
+
+def test_points_are_asked_for_in_bounded_parts(influx_store: InfluxStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    influx_store.write([fleet([gpu(number) for number in range(4)], START + i * 10 * SECOND) for i in range(360)])
+    monkeypatch.setattr(series, "_POINTS_AT_ONCE", 200)
+    monkeypatch.setattr(series, "_FIRST_RANGE_NS", MINUTE)
+    sizes: list[int] = []
+    original = series._columns
+
+    def counting(*values: Any) -> Any:
+        columns = original(*values)
+        sizes.append(len(columns.times))
+        return columns
+
+    monkeypatch.setattr(series, "_columns", counting)
+    asked = SeriesQuery(
+        metric_name=UTIL, every_ns=MINUTE, start_ns=START, end_ns=START + 60 * MINUTE, aggregate="increase", by="gpu"
+    )
+    assert len(influx_store.series(asked)) == 4
+    assert sum(sizes) == 4 * 360
+    assert max(sizes) <= 200
+
+
+def test_only_gpus_that_change_hands_are_looked_at_point_by_point(
+    influx_store: InfluxStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    influx_store.write([fleet([gpu(number) for number in range(4)], START + i * 10 * SECOND) for i in range(360)])
+    looked_at: list[str] = []
+    original = series._columns
+
+    def spying(*values: Any) -> Any:
+        columns = original(*values)
+        looked_at.extend(source.gpu for source in columns.sources)
+        return columns
+
+    monkeypatch.setattr(series, "_columns", spying)
+    half = START + 30 * MINUTE
+    occupied = (
+        *(Occupancy(f"GPU-{number:04d}", "ml", "a", "", START, None) for number in range(3)),
+        Occupancy("GPU-0003", "ml", "a", "", START, half),
+        Occupancy("GPU-0003", "ml", "b", "", half, None),
+    )
+    query = SeriesQuery(
+        metric_name=UTIL, every_ns=60 * MINUTE, start_ns=START, end_ns=START + 60 * MINUTE, by="pod", aggregate="sum",
+        occupancies=occupied, top=2,
+    )  # fmt: skip
+    assert [each.group for each in influx_store.series(query)] == [("ml", "a"), ("ml", "b")]
+    assert set(looked_at) == {"GPU-0003"}
+
+
+def test_gpus_that_are_too_many_to_name_are_left_out_of_the_answer(
+    influx_store: InfluxStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    influx_store.write([fleet([gpu(number) for number in range(4)], START)])
+    asked: list[str] = []
+    original = select_fields
+
+    def spying(*values: Any, **options: Any) -> str:
+        asked.append(original(*values, **options))
+        return asked[-1]
+
+    monkeypatch.setattr(series, "select_fields", spying)
+    occupied = tuple(Occupancy(f"GPU-{number:04d}", "ml", "a", "", START, None) for number in range(2))
+    query = SeriesQuery(
+        metric_name=UTIL, every_ns=MINUTE, start_ns=START, end_ns=START + MINUTE, by="pod", aggregate="last",
+        occupancies=occupied,
+    )  # fmt: skip
+    named = influx_store.series(query)
+    assert "uuid" in asked[0].split("WHERE")[1].split("GROUP")[0]
+    monkeypatch.setattr(series, "_MOST_NAMED", 1)
+    asked.clear()
+    assert influx_store.series(query) == named
+    assert "uuid" not in asked[0].split("WHERE")[1].split("GROUP")[0]
+    assert [each.values for each in named] == [[100.0, None]]
+
+
+def test_a_window_that_holds_more_than_memory_should_is_refused(
+    influx_store: InfluxStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    influx_store.write([fleet([gpu(number) for number in range(4)], START + i * 10 * SECOND) for i in range(60)])
+    monkeypatch.setattr(aggregator, "MOST_READINGS", 100)
+    query = SeriesQuery(
+        metric_name=UTIL, every_ns=60 * MINUTE, start_ns=START, end_ns=START + MINUTE * 10, aggregate="increase"
+    )
+    with pytest.raises(TooMuch, match="more than 100 readings"):
+        influx_store.series(query)

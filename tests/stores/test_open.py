@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pytest_django import Settings
+
+from stores import open
+from stores.base import Store, StoreError
+from stores.memory import MemoryStore
+from stores.open import get_store, reset_store
+from stores.sqlite import SqliteStore
+from tests.stores.making import START, ask, fleet, gpu
+
+
+@pytest.fixture(autouse=True)
+def _settings(settings: Settings, tmp_path: Path) -> Iterator[None]:
+    reset_store()
+    settings.STORAGE_TYPE = "sqlite"
+    settings.SQLITE_PATH = tmp_path / "r.sqlite3"
+    yield
+    reset_store()
+
+
+def test_a_process_has_one_store() -> None:
+    found: list[Store] = []
+    threads = [threading.Thread(target=lambda: found.append(get_store())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(store) for store in found}) == 1
+    assert isinstance(found[0], SqliteStore)
+
+
+def test_the_settings_name_it(settings: Settings) -> None:
+    settings.STORAGE_TYPE = "memory"
+    assert isinstance(get_store(), MemoryStore)
+
+
+def test_reset_closes_it_and_the_next_is_new() -> None:
+    first = get_store()
+    first.write([fleet([gpu(1)], START)])
+    reset_store()
+    with pytest.raises(StoreError, match="closed"):
+        first.ping()
+    assert get_store() is not first
+    assert len(ask(get_store())) == 2
+
+
+def test_a_failed_opening_is_tried_again(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    settings.SQLITE_PATH = tmp_path / "file" / "r.sqlite3"
+    with pytest.raises(StoreError, match="File exists"):
+        get_store()
+    (tmp_path / "file").unlink()
+    get_store().ping()
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # newer Pythons warn of any fork with threads
+def test_a_child_is_not_held_up_by_a_lock_of_its_parent() -> None:
+    get_store().write([fleet([gpu(1)], START)])
+    with open._lock:
+        child = os.fork()
+        if child == 0:
+            os._exit(len(ask(get_store())))
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 2
