@@ -31,7 +31,7 @@ import urllib3
 
 from broker.client import Message
 from ingest.intake import Intake
-from readings.codec import encode_block
+from readings.batch.codec import encode_block
 from readings.model import Gpu, Point, PointBlock
 from stores.base import ReadingsQuery
 from stores.influxdb import InfluxStore

@@ -13,8 +13,8 @@ from ingest.outage import one_line
 from inventory.sightings import Sightings
 from inventory.status import add_counts
 from inventory.updater import save_sightings
+from readings.checks import COUNTER_RESET
 from readings.model import PointBlock
-from readings.reasons import COUNTER_RESET
 
 logger = logging.getLogger(__name__)
 

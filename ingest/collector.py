@@ -29,7 +29,7 @@ from ingest.intake import Intake, Pending
 from ingest.outage import Outage, one_line
 from ingest.tasks import drain_deadline, first_of, pause
 from ingest.watch import Watch
-from readings.reasons import COUNTER_RESET
+from readings.checks import COUNTER_RESET
 from readings.times import SECOND
 from stores.base import RefusedReading, Store, StoreError
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from readings.reasons import BAD_FIELD, SHORT_ROW
+from readings.checks import BAD_FIELD, SHORT_ROW
 
 MAX_LINE_BYTES = 1 << 20
 MAX_LINES_PER_RECORD = 50
@@ -19,7 +19,7 @@ MAX_RAW_CHARACTERS = 4096
 
 
 class BadRecord(NamedTuple):
-    """A line that is no record: its number from 1, the reason (see readings.reasons), what is wrong, its text (cut when long)."""
+    """A line that is no record: its number from 1, the reason (see readings.checks), what is wrong, its text (cut when long)."""
 
     line: int
     reason: str

@@ -10,10 +10,9 @@ from typing import NamedTuple
 from ingest.csv_header import Header
 from ingest.naming import Namer, Telling, telling
 from ingest.samples import IDENTITY, Sample, make_gpu
-from readings.checks import Refused, parse_value
+from readings.checks import BAD_FIELD, BAD_TIMESTAMP, NO_IDENTITY, NO_METRIC, SHORT_ROW, Refused, parse_value
 from readings.labels import is_blank_text, label_conflicts, parse_labels, split_labels, without_name
 from readings.model import Gpu
-from readings.reasons import BAD_FIELD, BAD_TIMESTAMP, NO_IDENTITY, NO_METRIC, SHORT_ROW
 from readings.times import parse_time
 from readings.units import SourceUnits
 

@@ -25,9 +25,8 @@ from ingest.resume import ResumeState
 from ingest.samples import RefusedRow, Sample
 from ingest.shards import WHOLE, Shard
 from ingest.unpacked import STDIN, Ahead, is_truncated, open_capture, packed_share
-from readings.checks import Refused
+from readings.checks import BAD_FIELD, LABEL_CONFLICT, Refused
 from readings.columns import Columns, Ints, join
-from readings.reasons import BAD_FIELD, LABEL_CONFLICT
 from readings.times import parse_time
 from readings.units import SourceUnits
 

@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 from ingest.naming import Namer, telling
 from ingest.samples import RefusedRow, Sample, make_gpu
-from readings.checks import Refused, parse_value
+from readings.checks import BAD_FIELD, BAD_TIMESTAMP, NO_IDENTITY, Refusal, Refused, parse_value
 from readings.labels import parse_labels, split_labels
 from readings.model import Gpu
-from readings.reasons import BAD_FIELD, BAD_TIMESTAMP, NO_IDENTITY, Refusal
 from readings.times import SECOND, parse_time
 from readings.units import Folded, SourceUnits
 

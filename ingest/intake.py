@@ -13,10 +13,9 @@ import msgspec
 
 from broker.client import Gap, Message
 from ingest.dead_letters import shorten
-from readings.checks import check_block
-from readings.codec import BatchError, Decoded, decode_batch, encode_block
+from readings.batch.codec import BatchError, Decoded, decode_batch, encode_block
+from readings.checks import Refusal, check_block
 from readings.model import PointBlock
-from readings.reasons import Refusal
 from readings.times import SECOND, format_time
 
 logger = logging.getLogger(__name__)

@@ -26,8 +26,8 @@ from ingest.samples import RefusedRow, Sample
 from ingest.sender import Sender
 from ingest.spool import Spool
 from ingest.tasks import drain_deadline, first_of
-from readings.codec import encode_block
-from readings.grouping import BlockBuilder
+from readings.batch.codec import encode_block
+from readings.blocks import BlockBuilder
 from readings.model import PointBlock
 from readings.times import format_time
 

@@ -21,7 +21,7 @@ from ingest.errors import BrokerRefusal
 from ingest.positions import Gathering
 from ingest.split import split_block
 from ingest.uplink import Connect, Uplink
-from readings.codec import encode_block
+from readings.batch.codec import encode_block
 from readings.model import PointBlock
 
 logger = logging.getLogger(__name__)

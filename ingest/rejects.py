@@ -18,10 +18,9 @@ from ingest.errors import SourceError
 from ingest.exposition import Exposition
 from ingest.intake import BAD_MESSAGE
 from ingest.samples import Sample
-from readings.checks import check_block
-from readings.codec import BatchError, decode_batch, encode_block
-from readings.grouping import BlockBuilder
-from readings.reasons import Refused
+from readings.batch.codec import BatchError, decode_batch, encode_block
+from readings.blocks import BlockBuilder
+from readings.checks import Refused, check_block
 from readings.times import parse_time
 from readings.units import SourceUnits
 

@@ -14,7 +14,7 @@ from ingest.publisher import FRAME_OVERHEAD
 from ingest.split import split_block
 from ingest.spool import Spool, Spooled
 from ingest.uplink import Connect, Uplink
-from readings.codec import Decoded, decode_batch, encode_block
+from readings.batch.codec import Decoded, decode_batch, encode_block
 
 logger = logging.getLogger(__name__)
 

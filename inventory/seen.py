@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from inventory.sightings import Latest, Sightings, Span
-from readings.boards import BOARD_METRICS
+from readings.mig import BOARD_METRICS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
-from readings.grouping import BlockBuilder, Reading, most_cells
+from readings.blocks import BlockBuilder, Reading, most_cells
 from readings.model import Gpu, Point, PointBlock
 from readings.times import INT64_MAX
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from readings.boards import how_parts_combine
+from readings.mig import how_parts_combine
 from stores.aggregate.attribution import Holder, tenancies
 from stores.aggregate.buckets import Grid
 from stores.aggregate.functions import PERCENTILES, Ranks, increases, newest, percentile, rounded

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from broker.client import BrokerClient, Gap, Message
-from readings.codec import Decoded, decode_batch
+from readings.batch.codec import Decoded, decode_batch
 from readings.model import PointBlock
 from tests.ingest.captures import Reading
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from broker.client import BrokerClient, Gap
-from readings.codec import decode_batch
+from readings.batch.codec import decode_batch
 from readings.times import SECOND
 from tests.ingest.processes import Fleet, Service, wait_until
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bench.make_capture import make_capture
 from broker.client import fetch_stats
-from readings.codec import decode_batch
+from readings.batch.codec import decode_batch
 from readings.times import parse_time
 from stores.sqlite import SqliteStore
 from tests.ingest.kill_rounds import all_committed

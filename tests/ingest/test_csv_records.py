@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ingest.csv_records import MAX_LINE_BYTES, MAX_LINES_PER_RECORD, BadRecord, CsvRecords, Record
-from readings.reasons import BAD_FIELD, SHORT_ROW
+from readings.checks import BAD_FIELD, SHORT_ROW
 
 
 def read(data: bytes) -> list[Record | BadRecord]:

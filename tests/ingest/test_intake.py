@@ -9,7 +9,7 @@ import pytest
 from broker.client import Gap, Message
 from ingest import intake
 from ingest.intake import Intake
-from readings.codec import encode_block
+from readings.batch.codec import encode_block
 from readings.model import Gpu, PointBlock
 from readings.times import SECOND
 

@@ -24,10 +24,9 @@ from inventory.models import GPU, Placement, Residence
 from inventory.sightings import Sightings
 from inventory.summaries import host_summaries
 from inventory.updater import save_sightings
-from readings.checks import check_block
-from readings.codec import decode_batch, encode_block
-from readings.grouping import BlockBuilder
-from readings.reasons import COUNTER_RESET
+from readings.batch.codec import decode_batch, encode_block
+from readings.blocks import BlockBuilder
+from readings.checks import COUNTER_RESET, check_block
 from readings.times import SECOND, parse_time
 from stores.base import ReadingsQuery, Row, Store
 from stores.memory import MemoryStore

@@ -21,7 +21,7 @@ from ingest.rejects import letter_files, read_letters, repaired_batches, send
 from ingest.scraper import ScrapeConfig, Scraper
 from ingest.streamer import stream
 from ingest.targets import Targets
-from readings.codec import encode_block
+from readings.batch.codec import encode_block
 from readings.model import Gpu, PointBlock
 from readings.times import parse_time
 from tests.broker.harness import running_broker

@@ -11,7 +11,7 @@ import pytest
 from broker.client import BrokerClient
 from ingest.sender import Sender
 from ingest.spool import Spool
-from readings.codec import encode_block
+from readings.batch.codec import encode_block
 from readings.model import Gpu, PointBlock
 from tests.broker.harness import running_broker
 from tests.ingest.wiring import line_to, read_batches, read_log, until

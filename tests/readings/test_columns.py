@@ -5,8 +5,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from readings.blocks import BlockBuilder, Reading
 from readings.columns import Columns, blocks
-from readings.grouping import BlockBuilder, Reading
 from readings.model import Gpu, PointBlock
 from readings.times import INT64_MAX
 

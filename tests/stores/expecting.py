@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from readings.boards import how_parts_combine
+from readings.mig import how_parts_combine
 from readings.model import Gpu
 from stores.base import Occupancy, SeriesQuery
 

@@ -14,7 +14,7 @@ from broker.errors import BrokerError
 from ingest.configured import broker_address
 from ingest.errors import IngestError
 from ingest.rejects import count_letters, letter_files, read_letters, repaired_batches, send
-from readings.reasons import REASONS
+from readings.checks import REASONS
 
 
 class Command(BaseCommand):

@@ -94,8 +94,8 @@ async def _try() -> str:
         report = await asyncio.to_thread(try_captures, stream_config())
         return summary(report, None)
 
+    from readings.blocks import BlockBuilder
     from readings.checks import check_block
-    from readings.grouping import BlockBuilder
 
     def count(portion: Portion) -> None:
         report.read += len(portion.samples)

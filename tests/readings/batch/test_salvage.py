@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from readings.codec import Decoded, decode_batch
+from readings.batch.codec import Decoded, decode_batch
+from readings.checks import Refusal
 from readings.model import Gpu, PointBlock
-from readings.reasons import Refusal
 
 T = 1_752_871_354_000_000_000
 UTIL, TEMP = "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_GPU_TEMP"

@@ -8,10 +8,8 @@ from typing import TypeVar
 import msgspec
 from msgspec import Raw
 
-from readings.checks import check_gpu
-from readings.model import Gpu, Point, PointBlock
-from readings.plain import Metric, MetricReader
-from readings.reasons import (
+from readings.batch.plain import Metric, MetricReader
+from readings.checks import (
     BAD_FIELD,
     BAD_NUMBER,
     BAD_TIMESTAMP,
@@ -21,7 +19,9 @@ from readings.reasons import (
     SHORT_ROW,
     Refusal,
     Refused,
+    check_gpu,
 )
+from readings.model import Gpu, Point, PointBlock
 from readings.times import INT64_MAX
 
 T = TypeVar("T")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from readings.boards import BOARD_METRICS, how_parts_combine
 from readings.catalogue import CATALOGUE
+from readings.mig import BOARD_METRICS, how_parts_combine
 
 
 def test_what_a_whole_board_has_is_told_by_any_part() -> None:

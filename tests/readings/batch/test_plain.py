@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from readings.codec import Decoded, decode_batch
+from readings.batch.codec import Decoded, decode_batch
 from readings.model import Gpu
 
 S = 1_000_000_000

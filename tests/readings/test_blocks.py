@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from readings.blocks import BlockBuilder
 from readings.checks import parse_value
-from readings.grouping import BlockBuilder
 from readings.model import Gpu, PointBlock
 from readings.times import parse_time
 

@@ -7,11 +7,20 @@ from collections.abc import Hashable, Iterable, Mapping
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from readings.checks import check_gpu, check_metric_name, parse_value
-from readings.grouping import BlockBuilder
+from readings.blocks import BlockBuilder
+from readings.checks import (
+    BAD_FIELD,
+    BAD_NUMBER,
+    BAD_TIMESTAMP,
+    NO_IDENTITY,
+    Refusal,
+    Refused,
+    check_gpu,
+    check_metric_name,
+    parse_value,
+)
 from readings.labels import split_labels
 from readings.model import Gpu
-from readings.reasons import BAD_FIELD, BAD_NUMBER, BAD_TIMESTAMP, NO_IDENTITY, Refusal, Refused
 from readings.times import epoch_ns, parse_time
 
 

@@ -12,12 +12,11 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from readings.checks import check_metric_name
-from readings.grouping import most_cells
+from readings.batch.plain import Metric, MetricReader
+from readings.batch.salvage import DECODE_ERRORS, salvage_metrics, salvage_points
+from readings.blocks import most_cells
+from readings.checks import Refusal, Refused, check_metric_name
 from readings.model import Gpu, Point, PointBlock
-from readings.plain import Metric, MetricReader
-from readings.reasons import Refusal, Refused
-from readings.salvage import DECODE_ERRORS, salvage_metrics, salvage_points
 from readings.times import INT64_MAX
 
 __all__ = ["Batch", "BatchError", "Decoded", "Metric", "decode_batch", "encode_block"]

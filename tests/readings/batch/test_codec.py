@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from readings.codec import BatchError, Decoded, decode_batch, encode_block
+from readings.batch.codec import BatchError, Decoded, decode_batch, encode_block
 from readings.model import Gpu, PointBlock
 from readings.times import INT64_MAX
 
