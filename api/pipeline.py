@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from django.conf import settings
 
 from api.times import age_seconds, format_datetime
-from broker.client import client_context, fetch_stats
+from broker.client.client import client_context, fetch_stats
 from broker.errors import BrokerError
 from inventory.models import CollectorStatus, Host
 from inventory.seen import to_ns

@@ -19,7 +19,7 @@ from pathlib import Path
 from bench.broker import LOADS, touch_memory
 from bench.broker_load import Load, run
 from bench.broker_peers import Ours, Subscriber
-from broker.client import BrokerClient
+from broker.client.client import BrokerClient
 
 GIB = 1 << 30
 

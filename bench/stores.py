@@ -29,7 +29,7 @@ from pathlib import Path
 
 import urllib3
 
-from broker.client import Message
+from broker.client.client import Message
 from ingest.intake import Intake
 from readings.batch.codec import encode_block
 from readings.model import Gpu, Point, PointBlock

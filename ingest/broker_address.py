@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass, field
 
-from broker.client import BrokerClient
+from broker.client.client import BrokerClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from typing import TypeVar
 from django.db import connections
 
 from broker.backoff import backoff
-from broker.client import BrokerClient, Gap, Message
+from broker.client.client import BrokerClient, Gap, Message
 from broker.errors import BrokerError, OffsetOutOfRange, SubscriberInUse
 from ingest.books import RETRIABLE, Books
 from ingest.broker_address import BrokerAddress

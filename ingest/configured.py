@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.core.management.base import CommandError
 
-from broker.client import client_context
+from broker.client.client import client_context
 from broker.errors import TlsUnusable
 from ingest.broker_address import BrokerAddress
 from ingest.shards import Shard

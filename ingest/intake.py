@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from broker.client import Gap, Message
+from broker.client.client import Gap, Message
 from ingest.dead_letters import shorten
 from readings.batch.codec import BatchError, Decoded, decode_batch, encode_block
 from readings.checks import Refusal, check_block

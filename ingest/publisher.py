@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from broker.client import BrokerClient, Published
+from broker.client.client import BrokerClient, Published
 from broker.errors import BrokerError, BrokerUnavailable, ConnectionLost
 from ingest.errors import BrokerRefusal
 from ingest.positions import Gathering

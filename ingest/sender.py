@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
-from broker.client import BrokerClient, Published
+from broker.client.client import BrokerClient, Published
 from ingest.errors import BrokerRefusal
 from ingest.publisher import FRAME_OVERHEAD
 from ingest.split import split_block

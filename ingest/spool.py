@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from broker.errors import BrokerError, DiskFull, LogLocked, ReadOnly
-from broker.log import Entries, Log, LogConfig
-from broker.record import OVERHEAD, PREFIX_SIZE, decode_record
+from broker.log.log import Entries, Log, LogConfig
+from broker.log.record import OVERHEAD, PREFIX_SIZE, decode_record
 from ingest.errors import StateError
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 from broker.backoff import backoff
-from broker.client import BrokerClient
+from broker.client.client import BrokerClient
 from broker.errors import BrokerError
 from ingest.errors import BrokerRefusal
 from ingest.outage import Outage, one_line

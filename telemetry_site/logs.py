@@ -90,7 +90,7 @@ class RepeatFilter(logging.Filter):
 
 
 class HumanFormatter(logging.Formatter):
-    """``2026-01-31 12:00:00,000 INFO    broker.service: listening on …``."""
+    """``2026-01-31 12:00:00,000 INFO    broker.server.server: listening on …``."""
 
     def __init__(self) -> None:
         super().__init__("{asctime} {levelname:<7} {name}: {message}", style="{")

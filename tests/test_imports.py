@@ -24,22 +24,7 @@ ALLOWED: dict[str, set[str]] = {
 COMMAND_HELPERS = {"telemetry_site.flags", "telemetry_site.service", "telemetry_site.env", "telemetry_site.options"}
 IO_MODULES = {"asyncio", "socket", "ssl", "selectors", "django"}
 # The broker's event loop, sockets and threads live in these alone; the protocol and the log know of none.
-BROKER_SHELL = {
-    f"{name}.py"
-    for name in (
-        "client",
-        "client_protocol",
-        "committer",
-        "delivery",
-        "health",
-        "http",
-        "server",
-        "service",
-        "session",
-        "tls",
-        "worker",
-    )
-}
+BROKER_SHELL = {"server", "client", "tls.py"}
 
 
 def modules(room: str) -> list[Path]:

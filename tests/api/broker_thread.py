@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from broker.client import BrokerClient
+from broker.client.client import BrokerClient
 from tests.broker.harness import running_broker
 
 

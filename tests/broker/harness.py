@@ -10,11 +10,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from broker.client import BrokerClient, Gap, Message
-from broker.connection import ConnectionLimits
-from broker.log import LogConfig
-from broker.server import BrokerServer, ServerConfig
-from broker.service import serving
+from broker.client.client import BrokerClient, Gap, Message
+from broker.log.log import LogConfig
+from broker.protocol.connection import ConnectionLimits
+from broker.server.server import BrokerServer, ServerConfig, serving
 
 PRODUCER = "00000000000000aa"
 

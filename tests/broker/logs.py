@@ -10,11 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from broker.clock import Clock
-from broker.disk import Buffer, Disk
-from broker.log import Entries, Gap, Group, Log, LogConfig
-from broker.record import Record, decode_record
-from broker.walk import frame_starts
+from broker.log.clock import Clock
+from broker.log.disk import Buffer, Disk
+from broker.log.log import Entries, Gap, Group, Log, LogConfig
+from broker.log.record import Record, decode_record
+from broker.log.scan import frame_starts
 
 PRODUCER = "00112233aabbccdd"
 OTHER = "ffeeddccbbaa0099"

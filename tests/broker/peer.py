@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from broker import wire
+from broker.protocol import messages
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-WELCOME = wire.welcome_frame(0, 0, 1 << 20, "always")
+WELCOME = messages.welcome_frame(0, 0, 1 << 20, "always")
 
 
 @asynccontextmanager

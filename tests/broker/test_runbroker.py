@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.client import BrokerClient, Message, fetch_stats
+from broker.client.client import BrokerClient, Message, fetch_stats
 from broker.errors import BrokerError
 from tests.broker.process import BrokerProcess, broker_process
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from broker.client import BrokerClient, fetch_stats
+from broker.client.client import BrokerClient, fetch_stats
 from broker.errors import BrokerUnavailable, TlsUnusable
 from broker.tls import client_context, server_context
 from tests.broker.certificates import Authority

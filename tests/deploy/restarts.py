@@ -24,7 +24,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from broker.client import fetch_stats
+from broker.client.client import fetch_stats
 from stores.sqlite import SqliteStore
 from tests.ingest.captures import Reading, readings_in, stored_readings, write_capture
 from tests.ingest.kill_rounds import all_committed

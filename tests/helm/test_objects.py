@@ -12,7 +12,7 @@ import pytest
 import yaml
 from django.test import Client
 
-from broker.server import ServerConfig
+from broker.server.server import ServerConfig
 from ingest import collector, live, streamer
 from telemetry_site.options import BY_NAME, options_for
 from tests.helm.chart import CHART, ROOT, WAYS, Container, Rendering, render

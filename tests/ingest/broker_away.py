@@ -21,7 +21,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.client import fetch_stats
+from broker.client.client import fetch_stats
 from readings.times import SECOND
 from stores.sqlite import SqliteStore
 from tests.ingest.captures import Reading, stored_readings

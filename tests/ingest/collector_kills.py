@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from broker.client import BrokerClient
+from broker.client.client import BrokerClient
 from readings.times import SECOND, format_time, parse_time
 from stores.influxdb import InfluxStore
 from tests.influxd import Influxd, find_binary

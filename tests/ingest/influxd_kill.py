@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.client import fetch_stats
+from broker.client.client import fetch_stats
 from ingest.synthetic import CaptureShape, write_capture
 from tests.influxd import Influxd, find_binary
 from tests.ingest.kill_rounds import all_committed

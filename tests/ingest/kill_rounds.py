@@ -19,7 +19,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from broker.client import fetch_stats
+from broker.client.client import fetch_stats
 from broker.errors import BrokerUnavailable
 from stores.sqlite import SqliteStore
 from tests.ingest.captures import Reading, readings_in, stored_readings

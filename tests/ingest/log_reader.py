@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from broker.client import BrokerClient, Gap, Message
+from broker.client.client import BrokerClient, Gap, Message
 from readings.batch.codec import Decoded, decode_batch
 from readings.model import PointBlock
 from tests.ingest.captures import Reading

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from broker.client import BrokerClient, Gap
+from broker.client.client import BrokerClient, Gap
 from readings.batch.codec import decode_batch
 from readings.times import SECOND
 from tests.ingest.processes import Fleet, Service, wait_until

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from broker.client import BrokerClient, Message
+from broker.client.client import BrokerClient, Message
 from ingest.spool import Spool
 from telemetry_site.options import SPOOL_BYTES
 from tests.ingest.processes import Fleet, wait_until

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.make_capture import make_capture
-from broker.client import fetch_stats
+from broker.client.client import fetch_stats
 from readings.batch.codec import decode_batch
 from readings.times import parse_time
 from stores.sqlite import SqliteStore

@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from broker.client import fetch_stats
+from broker.client.client import fetch_stats
 from stores.sqlite import SqliteStore
 from tests.ingest.captures import readings_in, stored_readings, uuid_of, write_capture
 from tests.ingest.processes import Fleet, Service, wait_until

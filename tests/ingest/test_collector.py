@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.client import BrokerClient
-from broker.server import BrokerServer
+from broker.client.client import BrokerClient
+from broker.server.server import BrokerServer
 from ingest import collector as collector_module
 from ingest.collector import CollectConfig, Collector
 from ingest.errors import BrokerRefusal, StoreRefusal

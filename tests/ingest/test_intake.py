@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from broker.client import Gap, Message
+from broker.client.client import Gap, Message
 from ingest import intake
 from ingest.intake import Intake
 from readings.batch.codec import encode_block

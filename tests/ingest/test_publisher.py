@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.client import BrokerClient
-from broker.disk import Buffer, Disk
+from broker.client.client import BrokerClient
+from broker.log.disk import Buffer, Disk
 from ingest.errors import BrokerRefusal
 from ingest.positions import Gathering
 from ingest.publisher import Batch, Publisher

@@ -12,7 +12,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from pytest_django import Settings
 
-from broker.client import Message
+from broker.client.client import Message
 from ingest.dead_letters import DeadLetters
 from ingest.errors import SourceError
 from ingest.intake import Intake

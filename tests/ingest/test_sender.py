@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from broker.client import BrokerClient
+from broker.client.client import BrokerClient
 from ingest.sender import Sender
 from ingest.spool import Spool
 from readings.batch.codec import encode_block

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.disk import Disk
 from broker.errors import DiskFull
+from broker.log.disk import Disk
 from ingest.errors import StateError
 from ingest.spool import Spool
 

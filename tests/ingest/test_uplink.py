@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-from broker.client import BrokerClient
+from broker.client.client import BrokerClient
 from broker.errors import ConnectionLost, Unauthorized
 from ingest.errors import BrokerRefusal
 from ingest.uplink import Uplink

@@ -9,8 +9,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from broker import offline
 from broker.errors import BrokerError
+from broker.log import inspect
 
 DAMAGED = 2
 
@@ -37,20 +37,20 @@ class Command(BaseCommand):
         try:
             match options["action"]:
                 case "verify":
-                    self._report(list(offline.verify(directory)))
+                    self._report(list(inspect.verify(directory)))
                 case "repair":
-                    self._report(offline.repair(directory))
+                    self._report(inspect.repair(directory))
                 case _:
                     self._dump(directory, options["first"], options["last"])
         except (BrokerError, OSError) as error:
             raise CommandError(str(error)) from error
 
     def _dump(self, directory: Path, first: int, last: int) -> None:
-        for record in offline.dump(directory, first, last):
+        for record in inspect.dump(directory, first, last):
             head = {"offset": record.offset, "timestamp": record.timestamp_ms, "message_id": record.message_id}
             self.stdout.write(f'{json.dumps(head)[:-1]}, "payload": {record.payload.decode()}}}')
 
-    def _report(self, reports: list[offline.SegmentReport]) -> None:
+    def _report(self, reports: list[inspect.SegmentReport]) -> None:
         for report in reports:
             self.stdout.write(
                 f"{report.path.name}: {report.records} records, offsets {report.first} to {report.next_offset - 1}, "

@@ -8,12 +8,11 @@ from typing import Any, Literal, cast
 from django.conf import settings
 from django.core.management.base import CommandError
 
-from broker.allocator import keep_memory
-from broker.connection import ConnectionLimits
 from broker.errors import LogFailed, LogLocked, LogUnusable, TlsUnusable
-from broker.log import LogConfig
-from broker.server import ListenError, ServerConfig
-from broker.service import run
+from broker.log.log import LogConfig
+from broker.malloc import keep_memory
+from broker.protocol.connection import ConnectionLimits
+from broker.server.server import ListenError, ServerConfig, run
 from broker.tls import server_context
 from telemetry_site.flags import ServiceCommand
 from telemetry_site.service import stop_signals

@@ -16,8 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from broker.client import BrokerClient
-from broker.wire import request_frame
+from broker.client.client import BrokerClient
+from broker.protocol.messages import request_frame
 from tests.broker.harness import running_broker, wait_until
 
 TCP_REPAIR = 19

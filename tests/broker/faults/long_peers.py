@@ -27,9 +27,9 @@ from typing import Any
 from bench.broker import LOADS, touch_memory
 from bench.broker_load import Outcome, run
 from bench.broker_peers import Ours, Subscriber
-from broker.client import BrokerClient, Message
+from broker.client.client import BrokerClient, Message
 from broker.errors import BrokerError
-from broker.wire import request_frame
+from broker.protocol.messages import request_frame
 from tests.broker.faults.test_peers import SUBSCRIBER, memory, open_files
 from tests.broker.faults.tools import need, need_namespaces
 from tests.broker.harness import offsets, take
@@ -144,7 +144,7 @@ def wake_up(sock: socket.socket, first: int, count: int) -> tuple[float, bool]:
 
 _PUBLISHER = """
 import asyncio, sys
-from broker.client import BrokerClient
+from broker.client.client import BrokerClient
 async def main():
     client = await BrokerClient.connect("127.0.0.1", int(sys.argv[1]))
     for number in range(int(sys.argv[2]), 1 << 30):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bench.broker import payloads
-from broker.client import BrokerClient, fetch_stats
+from broker.client.client import BrokerClient, fetch_stats
 from stores.sqlite import SqliteStore
 from tests.broker.faults.tools import need
 from tests.broker.process import ROOT, broker_process

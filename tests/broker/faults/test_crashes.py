@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.client import fetch_stats
-from broker.log import Entries, Log
-from broker.offline import verify
+from broker.client.client import fetch_stats
+from broker.log.inspect import verify
+from broker.log.log import Entries, Log
 from tests.broker.faults import kills
 from tests.broker.faults.power import lose_power, synced_sizes
 from tests.broker.faults.tools import need_namespaces

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.client import BrokerClient
+from broker.client.client import BrokerClient
 from broker.errors import DiskFull
 from tests.broker.faults.tools import need, need_namespaces
 from tests.broker.faults.workload import Workload

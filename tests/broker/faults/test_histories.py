@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from broker.client import BrokerClient, Gap, Message
-from broker.log import Entries, Log, LogConfig
+from broker.client.client import BrokerClient, Gap, Message
+from broker.log.log import Entries, Log, LogConfig
 from tests.broker.harness import publish_one_by_one, running_broker
 from tests.broker.logs import Answer, LazyDisk, StillClock, answers_of, append, crash, opened, read_all, single
 

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from broker.client import BrokerClient
-from broker.connection import ConnectionLimits, Publish, ServerConnection
-from broker.log import Log
-from broker.session import RECEIVE_BYTES
-from broker.wire import frame, request_frame
+from broker.client.client import BrokerClient
+from broker.log.log import Log
+from broker.protocol.connection import ConnectionLimits, Publish, ServerConnection
+from broker.protocol.messages import frame, request_frame
+from broker.server.session import RECEIVE_BYTES
 from tests.broker.faults.proxy import Chaos, chaos_proxy
 from tests.broker.faults.tools import need, need_namespaces
 from tests.broker.faults.workload import Workload, payload
@@ -82,7 +82,7 @@ async def _memory_after_50_mb(broker: BrokerProcess, port: int, healthy: BrokerC
 
 SUBSCRIBER = """
 import asyncio, sys
-from broker.client import BrokerClient
+from broker.client.client import BrokerClient
 async def main():
     client = await BrokerClient.connect("127.0.0.1", int(sys.argv[1]))
     await client.subscribe("stopped")

@@ -12,9 +12,9 @@ import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
-from broker.client import BrokerClient, Message, Published
+from broker.client.client import BrokerClient, Message, Published
 from broker.errors import BrokerError
-from broker.record import NO_PRODUCER
+from broker.log.record import NO_PRODUCER
 
 SMALL, LARGE = 400, 25_000
 

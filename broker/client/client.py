@@ -1,0 +1,166 @@
+"""The broker's client: one connection, pipelined publishes, one subscription. For streamers, collectors and the web."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from typing import Any, NamedTuple, cast
+
+from broker.client.protocol import MAX_WELCOME, ClientProtocol, Gap, Message, Published, decode_reply, fail, reason_of
+from broker.errors import BrokerUnavailable, ConnectionLost, TooLarge, for_code
+from broker.protocol import messages
+from broker.protocol.messages import FrameReader
+from broker.tls import client_context
+
+__all__ = ["BrokerClient", "Gap", "Message", "Published", "Welcome", "client_context", "fetch_stats"]
+
+
+class Welcome(NamedTuple):
+    """What the broker said of itself: first and next offset, largest frame in bytes, when it answers a publish."""
+
+    oldest: int
+    next: int
+    max_frame: int
+    fsync: str
+
+
+class BrokerClient:
+    """One connection to a broker. Not to be shared between tasks that wait for the same thing."""
+
+    def __init__(self, protocol: ClientProtocol, welcome: Welcome) -> None:
+        self.welcome = welcome
+        self._protocol = protocol
+
+    @classmethod
+    async def connect(
+        cls,
+        host: str,
+        port: int,
+        *,
+        token: str = "",
+        client: str = "",
+        timeout: float = 5.0,  # noqa: ASYNC109  # the name callers expect
+        tls: ssl.SSLContext | None = None,
+    ) -> BrokerClient:
+        """Connect and introduce ourselves; with ``tls`` (see client_context) over TLS.
+
+        Raises BrokerUnavailable (retriable) when no broker answers within ``timeout`` seconds, and the broker's own
+        error (Unauthorized, Overloaded, …) when it turns us away.
+        """
+        protocol: ClientProtocol | None = None
+        try:
+            async with asyncio.timeout(timeout):
+                _, protocol = await asyncio.get_running_loop().create_connection(ClientProtocol, host, port, ssl=tls)
+                hello = protocol.request(messages.request_frame("hello", token=token or None, client=client or None))
+                reply = await hello
+        except TimeoutError:
+            if protocol is not None:
+                protocol.drop(ConnectionLost("gave up"))
+            raise BrokerUnavailable(f"no answer from a broker at {host}:{port} within {timeout:g} s") from None
+        except OSError as error:
+            raise BrokerUnavailable(f"no broker at {host}:{port}: {reason_of(error)}") from None
+        except ConnectionLost as error:
+            raise BrokerUnavailable(f"what is at {host}:{port} hung up: {error}") from None
+        except BaseException:
+            if protocol is not None:
+                protocol.drop(ConnectionLost("turned away"))
+            raise
+        protocol.start_heartbeat()
+        return cls(protocol, Welcome(reply.oldest, reply.next, reply.max_frame, reply.fsync))
+
+    def publish(self, payload: bytes, *, producer: str = "", sequence: int = 0) -> asyncio.Future[Published]:
+        """Send a message without waiting; the future is done when it is durable. Answers come in order.
+
+        A failed future carries a BrokerError; ConnectionLost means that it may or may not be in the log: with a producer
+        (16 hex digits) sending it again with the same sequence is harmless. The caller bounds how many are under way.
+        """
+        future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
+        frame = messages.publish_frame(payload, producer, sequence)
+        if len(frame) - messages.PREFIX > self.welcome.max_frame:
+            text = f"a frame of {len(frame) - messages.PREFIX} bytes: the broker takes at most {self.welcome.max_frame}"
+            fail(future, TooLarge(text))
+        else:
+            self._protocol.publish(frame, future)
+        return future
+
+    async def drain(self) -> None:
+        """Wait while the broker takes no more bytes. Raises ConnectionLost."""
+        await self._protocol.drain()
+
+    async def subscribe(self, subscriber_id: str, offset: int | None = None) -> int:
+        """Have messages delivered; returns the first offset. -2 is the earliest, -1 the latest, None after the last
+        commit (without one the earliest). Raises SubscriberInUse, OffsetOutOfRange, BadRequest, ConnectionLost."""
+        frame = messages.request_frame("subscribe", subscriber_id=subscriber_id, offset=offset)
+        return (await self._protocol.request(frame)).offset
+
+    async def receive(self) -> list[Message | Gap]:
+        """Everything that has arrived, at least one. Raises ConnectionLost once all that arrived was given out."""
+        return await self._protocol.receive()
+
+    async def ack(self, offset: int) -> None:
+        """Commit all up to ``offset``; returns when the broker has taken it."""
+        await self._protocol.request(messages.request_frame("ack", offset=offset))
+
+    async def nack(self, offset: int) -> None:
+        """Have everything from ``offset`` delivered again."""
+        await self._protocol.request(messages.request_frame("nack", offset=offset))
+
+    async def unsubscribe(self) -> None:
+        """Have no more delivered and give the subscriber id free."""
+        await self._protocol.request(messages.request_frame("unsubscribe"))
+
+    async def stats(self) -> dict[str, Any]:
+        """The broker's figures (see /stats)."""
+        return cast(dict[str, Any], (await self._protocol.request(messages.request_frame("get_stats"))).payload)
+
+    async def close(self) -> None:
+        """End the connection; what is unanswered fails with ConnectionLost. Idempotent."""
+        self._protocol.finish()
+        await asyncio.shield(self._protocol.closed)
+
+
+def fetch_stats(
+    host: str, port: int, *, token: str = "", timeout: float = 2.0, tls: ssl.SSLContext | None = None
+) -> dict[str, Any]:
+    """The broker's figures, asked for on a connection of its own; blocks ``timeout`` seconds at most.
+
+    Raises BrokerUnavailable, or the broker's own error.
+    """
+    deadline = time.monotonic() + timeout
+    try:
+        with _connected(host, port, timeout, tls) as sock:
+            request = messages.request_frame("hello", token=token) if token else b""
+            sock.sendall(request + messages.request_frame("get_stats"))
+            reader = FrameReader(MAX_WELCOME)
+            while True:
+                sock.settimeout(max(deadline - time.monotonic(), 0.001))
+                data = sock.recv(1 << 16)
+                if not data:
+                    raise BrokerUnavailable(f"the broker at {host}:{port} hung up")
+                for body in reader.feed(data):
+                    reply = decode_reply(body)
+                    if reply.type == "error":
+                        raise for_code(reply.code, reply.error)
+                    if reply.type == "response" and isinstance(reply.payload, dict):
+                        return reply.payload
+                if reader.fault is not None or time.monotonic() >= deadline:
+                    raise TimeoutError
+    except TimeoutError:
+        raise BrokerUnavailable(f"no answer from a broker at {host}:{port} within {timeout:g} s") from None
+    except OSError as error:
+        raise BrokerUnavailable(f"no broker at {host}:{port}: {reason_of(error)}") from None
+    except ValueError as error:
+        raise BrokerUnavailable(f"what is at {host}:{port} is no broker: {error}") from None
+
+
+def _connected(host: str, port: int, timeout: float, tls: ssl.SSLContext | None) -> socket.socket:
+    sock = socket.create_connection((host, port), timeout)
+    if tls is None:
+        return sock
+    try:
+        return tls.wrap_socket(sock, server_hostname=host)
+    except BaseException:
+        sock.close()
+        raise

@@ -1,0 +1,392 @@
+"""One client's connection as the broker sees it, without input or output: bytes in, events out, bytes to send.
+
+Publishes in a row are one event, any other request is one by itself. Events are handled in their order, and each is answered
+exactly once: anything but publishes by ``respond`` at once; those are taken by ``take_publishes`` and answered by
+``answer_publishes`` when they are durable. The answers leave in the order of the requests: one that is ready before an earlier
+publish's is held until that one is given. Times are seconds of any clock that only goes forward.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+
+from broker.errors import BrokerError, for_code
+from broker.log.batch import Entries
+from broker.log.record import MAX_SEQUENCE, OVERHEAD, check_producer
+from broker.protocol import messages
+from broker.protocol.messages import FrameReader, Request
+
+MAX_SUBSCRIBER_ID = 128
+# Publishes in one event: what is answered, written and refused together.
+MOST_IN_ROW = 512
+# Events at a time, and frames at a time: to refuse one takes 10 us, to find one half a microsecond, and what is read at a time
+# can hold 90,000 of the smallest.
+MOST_EVENTS = 256
+MOST_FRAMES = 2048
+MAX_OFFSET = 10**16 - 1
+EARLIEST, LATEST = -2, -1
+
+
+class Publish(Entries, gc=False):
+    """Append them; ``marks`` go into their answers, one into each, or there are none. ``owner`` is for whoever handles it."""
+
+    marks: list[bytes] = msgspec.field(default_factory=list)
+    owner: Any = None
+
+    def join(self, other: Publish) -> bool:
+        """Take in publishes that came right after these. False: they are an event of their own."""
+        if (
+            other.producer != self.producer
+            or (self.producer and other.sequence != self.sequence + len(self.payloads))
+            or bool(other.marks) != bool(self.marks)
+            or len(self.payloads) >= MOST_IN_ROW
+        ):
+            return False
+        self.payloads += other.payloads
+        self.marks += other.marks
+        self.size += other.size
+        return True
+
+
+class Hello(NamedTuple):
+    """The client introduced itself: answer with a welcome."""
+
+    client: str
+
+
+class Subscribe(NamedTuple):
+    """Deliver from ``offset``: -2 earliest, -1 latest, None after the last commit."""
+
+    subscriber_id: str
+    offset: int | None
+    mark: bytes
+
+
+class Ack(NamedTuple):
+    """Commit all up to ``offset``; None (a plain client's ack of one message) is answered and has no effect."""
+
+    offset: int | None
+    mark: bytes
+
+
+class Nack(NamedTuple):
+    """Deliver again from ``offset``; None is answered and has no effect."""
+
+    offset: int | None
+    mark: bytes
+
+
+class Unsubscribe(NamedTuple):
+    """Deliver no more and give the subscriber id free."""
+
+    mark: bytes
+
+
+class Ping(NamedTuple):
+    """Answer, so that the client knows the broker lives."""
+
+    mark: bytes
+
+
+class GetStats(NamedTuple):
+    """Answer with the broker's figures."""
+
+    mark: bytes
+
+
+class Refused(NamedTuple):
+    """A request that cannot be met: answer with ``error``. ``fatal`` ends the connection after the answer."""
+
+    error: BrokerError
+    mark: bytes
+    fatal: bool
+
+
+Event = Publish | Hello | Subscribe | Ack | Nack | Unsubscribe | Ping | GetStats | Refused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionLimits:
+    """What one connection may do. Seconds and bytes."""
+
+    max_frame: int = 8 << 20
+    token: str = ""
+    before_hello: int = 4096  # most bytes kept of a peer that has not said the token
+    hello_s: float = 5.0
+    partial_frame_s: float = 30.0
+    ping_after_s: float = 15.0
+    dead_after_s: float = 45.0
+
+    @property
+    def max_payload(self) -> int:
+        """The largest payload whose record still fits a frame, so that every client can be sent what it may publish."""
+        return self.max_frame - OVERHEAD + messages.PREFIX
+
+
+class ServerConnection:
+    """The state of one connection."""
+
+    def __init__(self, limits: ConnectionLimits, now: float) -> None:
+        self.limits = limits
+        self.authorized = not limits.token
+        self.said_hello = False
+        self.closing = False  # nothing more is read; close once everything is sent
+        self.published = 0
+        self.answered = 0
+        self._reader = FrameReader(limits.max_frame)
+        self._frames: list[tuple[bytes, int, int]] = []  # received and not looked at yet
+        self._max_payload = limits.max_payload
+        # The last publish's producer, known to be good; the sequence that follows; and how the next publish begins, if it has
+        # them and our client's layout. Empty: none like that is expected.
+        self._producer, self._sequence, self._head = "", 0, b""
+        self._out: list[bytes] = []
+        self._held: deque[tuple[int, bytes]] = deque()
+        self._opened = self._heard = self._pinged = now
+        self._partial_since: float | None = None
+
+    # bytes in
+
+    def receive_data(self, data: bytes, now: float) -> list[Event]:
+        """The requests that ``data`` completes, in order; where there are very many, ``has_more`` says so and ``next_events``
+        has them. Raises nothing: what is wrong is a Refused event."""
+        self._heard = now
+        if self.closing:
+            return []
+        self._find(data)
+        return self.next_events()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether requests that were received wait for ``next_events``."""
+        return (bool(self._frames) or self._reader.unread > 0) and not self.closing
+
+    def next_events(self) -> list[Event]:
+        """The next of the requests that were received: so many that others wait no longer than some milliseconds for them."""
+        if self.closing:
+            return []
+        events: list[Event] = []
+        if not self._frames and self._reader.unread:
+            self._find()
+        frames, done = self._frames, 0
+        while done < len(frames) and len(events) < MOST_EVENTS:
+            held, start, stop = frames[done]
+            if self._head and held.startswith(self._head, start, stop):
+                expected = self._expected_publishes(frames[done : done + MOST_IN_ROW])
+                if expected is not None:
+                    done += len(expected.payloads)
+                    events.append(expected)
+                    continue
+            done += 1
+            event = self._parse(held[start:stop])
+            if type(event) is Publish and events and type(last := events[-1]) is Publish and last.join(event):
+                continue
+            if event is not None:
+                events.append(event)
+                if type(event) is Refused and event.fatal:
+                    self.closing = True
+                    return events
+        del frames[:done]
+        if self.has_more:
+            return events
+        fault = self._reader.fault
+        if fault is None and not self.authorized and self._reader.held > self.limits.before_hello:
+            fault = for_code("too_large", f"at most {self.limits.before_hello} bytes are taken before a hello")
+        if fault is not None:
+            self.closing = True
+            events.append(Refused(fault, b"", fatal=True))
+        return events
+
+    @property
+    def partial_bytes(self) -> int:
+        """Bytes of the frame that is not complete yet, and those that were not looked at yet."""
+        return self._reader.held + self._reader.unread
+
+    def reading_resumed(self, now: float) -> None:
+        """The broker itself had stopped reading: that time is not the client's delay."""
+        self._heard = now
+        if self._partial_since is not None:
+            self._partial_since = now
+
+    # answers out
+
+    def take_publishes(self, count: int) -> None:
+        """So many publishes are being handled: answers to what comes after them wait for theirs."""
+        self.published += count
+
+    def respond(self, answer: bytes) -> None:
+        """Answer a request that is not a publish, after the answers of all publishes taken before it."""
+        if self.published == self.answered:
+            self._out.append(answer)
+        else:
+            self._held.append((self.published, answer))
+
+    def answer_publishes(self, answers: bytes, count: int) -> None:
+        """Answer the publishes of the oldest unanswered Publish event, and with them what was held behind them."""
+        self._out.append(answers)
+        self.answered += count
+        held = self._held
+        while held and held[0][0] <= self.answered:
+            self._out.append(held.popleft()[1])
+
+    def refuse(self, error: BrokerError, mark: bytes = b"", *, fatal: bool = False) -> None:
+        """Answer a request with an error; ``fatal`` reads nothing more and closes once all is answered."""
+        self.respond(messages.error_frame(error, mark))
+        self.closing = self.closing or fatal
+
+    def data_to_send(self) -> bytes:
+        """What is to be written now, in one piece; empty when nothing is."""
+        if not self._out:
+            return b""
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        return data
+
+    @property
+    def all_answered(self) -> bool:
+        """Whether every request so far has its answer in what was or is to be sent."""
+        return self.published == self.answered
+
+    # time
+
+    def check_time(self, now: float) -> bool:
+        """Send a ping where one is due and refuse what took too long. False: the peer is dead, drop it."""
+        limits = self.limits
+        if self.closing:
+            return True
+        if not self.authorized and now - self._opened >= limits.hello_s:
+            self.refuse(for_code("unauthorized", f"no hello with the token within {limits.hello_s:g} s"), fatal=True)
+        elif self._partial_since is not None and now - self._partial_since >= limits.partial_frame_s:
+            text = f"a frame was not complete after {limits.partial_frame_s:g} s"
+            self.refuse(for_code("bad_frame", text), fatal=True)
+        elif self.said_hello:
+            if now - self._heard >= limits.dead_after_s:
+                return False
+            if now - max(self._heard, self._pinged) >= limits.ping_after_s:
+                self._pinged = now
+                self._out.append(messages.PING)
+        return True
+
+    def _find(self, data: bytes = b"") -> None:
+        frames = self._reader.find(data, MOST_FRAMES)
+        if not self._reader.held:
+            self._partial_since = None
+        elif frames or self._partial_since is None:
+            self._partial_since = self._heard
+        self._frames += frames
+
+    # one request
+
+    def _expected_publishes(self, frames: Sequence[tuple[bytes, int, int]]) -> Publish | None:
+        """The publishes that the frames begin with, where they follow the last one and leave nothing to be said; None: look
+        closer at the first."""
+        payloads = messages.quick_payloads(frames, self._producer, self._sequence, self._max_payload)
+        if not payloads:
+            return None
+        publish = Publish(payloads, self._producer, self._sequence)
+        self._expect(publish.producer, publish.sequence + len(payloads))
+        return publish
+
+    def _expect(self, producer: str, sequence: int) -> None:
+        self._producer, self._sequence = producer, sequence
+        self._head = messages.publish_head(producer, sequence)
+
+    def _parse(self, body: bytes) -> Event | None:
+        try:
+            request = messages.decode_request(body)
+        except BrokerError as error:
+            return Refused(error, b"", fatal=not self.authorized)
+        mark = bytes(request.message_id)
+        if len(mark) > messages.MAX_MARK_BYTES:
+            text = f"message_id takes {len(mark)} bytes: at most {messages.MAX_MARK_BYTES} are taken"
+            return Refused(for_code("bad_request", text), b"", fatal=False)
+        if not self.authorized and request.type != "hello":
+            return Refused(for_code("unauthorized", "say hello with the token first"), mark, fatal=True)
+        try:
+            event = self._event(request, mark)
+        except BrokerError as error:
+            return Refused(error, mark, fatal=error.code == "unauthorized")
+        if type(event) is Publish:
+            self._expect(event.producer, event.sequence + 1)
+            if not body.startswith(messages.publish_head(event.producer, event.sequence)) or mark:
+                self._head = b""  # of another layout, as those that follow will be
+        return event
+
+    def _event(self, request: Request, mark: bytes) -> Event | None:
+        match request.type:
+            case "publish":
+                return self._publish(request, mark)
+            case "ack":
+                return Ack(_offset(request.offset, "ack", 0), mark)
+            case "nack":
+                return Nack(_offset(request.offset, "nack", 0), mark)
+            case "ping":
+                return Ping(mark)
+            case "pong" if self.said_hello:
+                return None  # the answer to our ping: that it came is all it says
+            case "subscribe":
+                return Subscribe(_subscriber_id(request.subscriber_id), _offset(request.offset, "subscribe", -2), mark)
+            case "unsubscribe":
+                return Unsubscribe(mark)
+            case "get_stats":
+                return GetStats(mark)
+            case "hello":
+                return self._hello(request)
+        raise for_code("unknown_type", f"unknown type {_shown(request.type)}")
+
+    def _publish(self, request: Request, mark: bytes) -> Publish:
+        payload = bytes(request.payload)
+        if not payload:
+            raise for_code("bad_request", "publish: payload is missing")
+        if len(payload) > self._max_payload:
+            text = f"publish: a payload of {len(payload)} bytes: at most {self._max_payload} are taken"
+            raise for_code("too_large", text)
+        producer = request.producer
+        if producer is None:
+            return Publish([payload], marks=[mark] if mark else [])
+        if not isinstance(producer, str):
+            raise for_code("bad_request", f"publish: producer must be 16 hex digits, not {_shown(producer)}")
+        if producer != self._producer or not producer:
+            try:
+                check_producer(producer)
+            except ValueError as error:
+                raise for_code("bad_request", f"publish: {error}") from None
+        sequence = request.sequence
+        if type(sequence) is not int or not 0 <= sequence <= MAX_SEQUENCE:
+            text = f"publish: sequence must be a whole number from 0 to {MAX_SEQUENCE}, not {_shown(sequence)}"
+            raise for_code("bad_request", text)
+        return Publish([payload], producer, sequence, marks=[mark] if mark else [])
+
+    def _hello(self, request: Request) -> Hello:
+        if not self.authorized:
+            said = request.token if isinstance(request.token, str) else ""
+            if not hmac.compare_digest(said.encode("utf-8", "replace"), self.limits.token.encode()):
+                raise for_code("unauthorized", "the token is wrong" if said else "a token is needed")
+            self.authorized = True
+        self.said_hello = True
+        return Hello(request.client if isinstance(request.client, str) else "")
+
+
+def _offset(value: Any, kind: str, least: int) -> int | None:
+    if value is None:
+        return None
+    if type(value) is not int or not least <= value <= MAX_OFFSET:
+        raise for_code("bad_request", f"{kind}: offset must be a whole number from {least}, not {_shown(value)}")
+    return value
+
+
+def _subscriber_id(value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_SUBSCRIBER_ID or not value.isprintable():
+        text = f"subscribe: subscriber_id must be 1 to {MAX_SUBSCRIBER_ID} printable characters, not {_shown(value)}"
+        raise for_code("bad_request", text)
+    return value
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, (str, int, float)) else type(value).__name__
+    return text if len(text) <= 60 else text[:60] + "…"

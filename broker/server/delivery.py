@@ -1,0 +1,146 @@
+"""Delivery: every subscriber reads the log from its own place. None has a queue.
+
+A subscriber whose place is the end of the log is live: it gets each new group in the very bytes that were written.
+When its socket takes no more it leaves the live set; once the socket drains, it reads what it missed from the log, a
+bounded chunk at a time, until it is at the end again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+from broker.log.batch import Group
+from broker.log.log import Chunk, Log
+from broker.protocol.messages import gap_frame
+from broker.server.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+# Of one read from the log. What a stopped subscriber costs is the part of one that its socket did not take.
+READ_BYTES = 512 << 10
+
+
+class Outlet(Protocol):
+    """Where a subscription's bytes go."""
+
+    def deliver(self, data: bytes | memoryview) -> None:
+        """Write to the peer. May set ``paused`` of the subscription before it returns."""
+
+    def fail_delivery(self, error: BaseException) -> None:
+        """The log could not be read: give the peer up."""
+
+
+class Subscription:
+    """One subscriber's place in the log."""
+
+    __slots__ = ("closed", "held", "id", "moves", "outlet", "paused", "position", "reading")
+
+    def __init__(self, subscriber_id: str, position: int, outlet: Outlet) -> None:
+        self.id = subscriber_id
+        self.position = position  # the next offset to deliver
+        self.outlet = outlet
+        self.paused = False  # its socket takes no more
+        self.held = False  # its response has not left yet
+        self.closed = False
+        self.reading = False
+        self.moves = 0
+
+
+class Delivery:
+    """Keeps all subscriptions going. Lives on the event loop; reads happen on a thread, since a disk may be slow."""
+
+    def __init__(self, log: Log, reader: Worker) -> None:
+        self.subscriptions: dict[str, Subscription] = {}
+        self.gaps = 0
+        self.delivered = 0
+        self._log = log
+        self._reader = reader
+        self._loop = asyncio.get_running_loop()
+        self._live: set[Subscription] = set()
+
+    def add(self, subscription: Subscription) -> None:
+        """Take a subscription; its id must be free."""
+        self.subscriptions[subscription.id] = subscription
+
+    def remove(self, subscription: Subscription) -> None:
+        """Deliver nothing more to it and give its id free."""
+        subscription.closed = True
+        self._live.discard(subscription)
+        if self.subscriptions.get(subscription.id) is subscription:
+            del self.subscriptions[subscription.id]
+
+    def move(self, subscription: Subscription, position: int) -> None:
+        """Deliver from ``position`` next."""
+        self._live.discard(subscription)
+        subscription.moves += 1  # a read that is under way is for the old place
+        subscription.position = position
+
+    def advance(self, subscription: Subscription) -> None:
+        """Go on with a subscription whose state changed: it was added, moved, or may write again."""
+        if subscription.closed or subscription.paused or subscription.held or subscription.reading:
+            return
+        if subscription.position >= self._log.next_offset:
+            self._live.add(subscription)
+            return
+        subscription.reading = True
+        moves, position = subscription.moves, subscription.position
+        kept = self._log.read_kept(position, READ_BYTES)
+        if kept is not None:
+            # In the next turn, so that each has one chunk before any has two.
+            self._loop.call_soon(self._have_read, subscription, moves, kept, None)
+            return
+        self._reader.submit(
+            lambda: self._log.read(position, READ_BYTES),
+            lambda chunk, error: self._have_read(subscription, moves, chunk, error),
+        )
+
+    def group_written(self, group: Group) -> None:
+        """Give a new group to the live subscriptions."""
+        if not self._live or not group.size:
+            return
+        for subscription in list(self._live):
+            if subscription.position != group.first_offset:  # it came to the end while this group was written
+                self._live.discard(subscription)
+                self.advance(subscription)
+                continue
+            for piece in group.pieces:
+                if subscription.paused:
+                    break
+                self.delivered += piece.next_offset - subscription.position
+                subscription.position = piece.next_offset
+                subscription.outlet.deliver(piece.data)
+            if subscription.paused:
+                self._live.discard(subscription)
+
+    def _have_read(self, subscription: Subscription, moves: int, chunk: Chunk, error: BaseException | None) -> None:
+        subscription.reading = False
+        if subscription.closed:
+            return
+        if subscription.moves != moves or subscription.held:
+            self.advance(subscription)
+            return
+        if error is None and chunk.next_offset <= subscription.position:
+            error = RuntimeError(f"the log gave nothing at offset {subscription.position}")
+        if error is not None:
+            logger.error("subscriber %s: cannot read the log at %d: %s", subscription.id, subscription.position, error)
+            subscription.outlet.fail_delivery(error)
+            return
+        count = chunk.next_offset - subscription.position
+        if chunk.gap is not None:
+            self.gaps += 1
+            count -= chunk.gap.last - chunk.gap.first + 1
+            logger.warning(
+                "subscriber %s: offsets %d to %d are gone (%s)",
+                subscription.id,
+                chunk.gap.first,
+                chunk.gap.last,
+                chunk.gap.reason,
+            )
+            subscription.outlet.deliver(gap_frame(chunk.gap.first, chunk.gap.last, chunk.gap.reason))
+        subscription.position = chunk.next_offset
+        self.delivered += count
+        if chunk.data:
+            subscription.outlet.deliver(chunk.data)
+        self.advance(subscription)

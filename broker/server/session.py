@@ -1,0 +1,414 @@
+"""One client's session: its socket, its requests, its subscription."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import TYPE_CHECKING, cast
+
+from broker.errors import BrokerError, for_code
+from broker.protocol import messages
+from broker.protocol.connection import (
+    EARLIEST,
+    LATEST,
+    Ack,
+    Event,
+    GetStats,
+    Hello,
+    Nack,
+    Ping,
+    Publish,
+    Refused,
+    ServerConnection,
+    Subscribe,
+    Unsubscribe,
+)
+from broker.server.delivery import Subscription
+
+if TYPE_CHECKING:
+    from broker.server.server import BrokerServer
+
+logger = logging.getLogger(__name__)
+
+# Whatever the socket does not take at once pauses a subscription: what the transport keeps is copied, twice, and the
+# kernel's buffer has enough to send while the log is read on.
+WRITE_HIGH_WATER = 1  # 0 means "always" to the TLS transport
+# What is read of a client at a time: of asyncio's own 256 KiB each costs a turn of the loop, as much as a message of 25 KB.
+RECEIVE_BYTES = 512 << 10
+# Above this many unsent bytes the peer is not reading its answers: nothing more is read from it.
+UNREAD_ANSWERS = 1 << 20
+SEND_BUFFER = 1 << 20
+# How long a peer may take to read the last answer before its connection is closed.
+LINGER_S = 1.0
+
+
+class Session(asyncio.Protocol):
+    """Moves bytes between one socket and its ServerConnection, and does what the client asks."""
+
+    def __init__(self, server: BrokerServer) -> None:
+        self.server = server
+        self.in_flight_messages = 0
+        self.in_flight_bytes = 0
+        self.client = ""
+        self.subscription: Subscription | None = None
+        self._subscribed_at = 0  # how many publishes come before the subscription's response
+        self._partial = 0
+        self._write_paused = False
+        self._read_paused = False
+        self._stopped = False
+        self._closing = False
+        self._tcp_eof = False
+
+    # asyncio's calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client connected."""
+        server = self.server
+        self.loop = asyncio.get_running_loop()
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+        self.transport.max_size = RECEIVE_BYTES  # type: ignore[attr-defined]  # asyncio's name for it; only a hint
+        self.connection = ServerConnection(server.config.limits, self.loop.time())
+        self.closed: asyncio.Future[None] = self.loop.create_future()
+        peer = transport.get_extra_info("peername")
+        self.peer = f"{peer[0]}:{peer[1]}" if peer else "?"
+        _set_socket_options(transport.get_extra_info("socket"), server.config.stall_s)
+        crowd = self._crowd()
+        server.connections.add(self)
+        if crowd:
+            server.counters.turned_away += 1
+            server.counters.errors["overloaded"] += 1
+            logger.warning("%s turned away: %s", self.peer, crowd)
+            self.connection.refuse(for_code("overloaded", crowd), fatal=True)
+            self._flush()
+        elif server.stopping:
+            self.say_goodbye()
+        else:
+            logger.debug("%s connected", self.peer)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came: at most RECEIVE_BYTES a call, so that one client's flood is served in turns with the others."""
+        if not (self._stopped or self._closing):
+            self._serve(self.connection.receive_data(data, self.loop.time()))
+
+    def eof_received(self) -> bool:
+        """The client sends no more. What it asked is still answered before the connection closes."""
+        self._tcp_eof = True
+        self.connection.closing = True
+        self._unsubscribe()
+        self._flush()
+        # TLS has no half-closed connections.
+        return not self.connection.all_answered and self.transport.get_extra_info("sslcontext") is None
+
+    def pause_writing(self) -> None:
+        """The peer does not take what is written to it."""
+        self._write_paused = True
+        if self.subscription is not None:
+            self.subscription.paused = True
+
+    def resume_writing(self) -> None:
+        """The peer took most of it."""
+        self._write_paused = False
+        if self.subscription is not None:
+            self.subscription.paused = False
+            self.server.delivery.advance(self.subscription)
+        self._regulate()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone; what it published and is not answered may still be written."""
+        self._closing = True
+        self._unsubscribe()
+        self.server.partial_bytes -= self._partial
+        self._partial = 0
+        self.server.connections.discard(self)
+        if not self.closed.done():
+            self.closed.set_result(None)
+        logger.debug("%s disconnected%s", self.peer, f": {exc}" if exc else "")
+
+    # a subscription's outlet
+
+    def deliver(self, data: bytes | memoryview) -> None:
+        """Write whole frames to the subscriber."""
+        self.transport.write(data)
+
+    def fail_delivery(self, error: BaseException) -> None:
+        """Drop the subscriber: it comes back and asks again from its commit."""
+        self.abort()
+
+    # the server's calls
+
+    def answer(self, publish: Publish, answers: bytes) -> None:
+        """The answers of one event's publishes; ``after_answers`` sends them."""
+        count = len(publish.payloads)
+        self.in_flight_messages -= count
+        self.in_flight_bytes -= publish.size
+        self.connection.answer_publishes(answers, count)
+
+    def after_answers(self) -> None:
+        """Some publishes were answered: send, and go on with what waited for it."""
+        if self._closing:
+            return
+        self._flush()
+        self._regulate()
+
+    def check_time(self, now: float) -> None:
+        """Called about once a second: heartbeats and deadlines, and reading again when the budget allows."""
+        if self._closing:
+            return
+        if self._read_paused and self.in_flight_messages:
+            self.connection.reading_resumed(now)  # the disk keeps the client waiting: no delay of its own
+        if not self.connection.check_time(now):
+            logger.info("%s%s is dead: nothing heard of it", self.peer, f" ({self.client})" if self.client else "")
+            self.server.counters.dead += 1
+            self.abort()
+            return
+        self._flush()
+        self._regulate()
+
+    def stop_reading(self) -> None:
+        """The broker stops: what was not received whole is not taken any more."""
+        self._stopped = True
+        self._unsubscribe()
+        self._read_paused = True
+        self.transport.pause_reading()
+
+    def say_goodbye(self) -> None:
+        """Close once everything written has left."""
+        if self._closing:
+            return
+        self._stopped = True
+        if self.connection.said_hello:
+            self.connection.respond(messages.GOAWAY)
+        data = self.connection.data_to_send()
+        if data:
+            self.transport.write(data)
+        self._close_gently()
+
+    def abort(self) -> None:
+        """Drop the connection now."""
+        self._closing = True
+        self._unsubscribe()
+        self.transport.abort()
+
+    # requests
+
+    def _serve(self, events: list[Event]) -> None:
+        for event in events:
+            if type(event) is Publish:
+                self._publish(event)
+            else:
+                self._handle(event)
+        self._count_partial()
+        self._flush()
+        self._regulate()
+        if self.connection.has_more:  # after the others
+            self.loop.call_soon(self._serve_more)
+
+    def _serve_more(self) -> None:
+        if not (self._stopped or self._closing):
+            self._serve(self.connection.next_events())
+
+    def _publish(self, event: Publish) -> None:
+        count = len(event.payloads)
+        event.owner = self
+        self.connection.take_publishes(count)
+        self.in_flight_messages += count
+        self.in_flight_bytes += event.size
+        self.server.committer.add(event)
+
+    def _handle(self, event: Event) -> None:
+        connection = self.connection
+        try:
+            match event:
+                case Ack():
+                    connection.respond(self._ack(event))
+                case Nack():
+                    connection.respond(self._nack(event))
+                case Ping():
+                    connection.respond(messages.response(event.mark))
+                case GetStats():
+                    connection.respond(messages.response(event.mark, payload=self.server.stats()))
+                case Subscribe():
+                    self._subscribe(event)
+                case Unsubscribe():
+                    self._require_subscription()
+                    self._unsubscribe()
+                    connection.respond(messages.response(event.mark))
+                case Hello():
+                    self.client = event.client
+                    log, config = self.server.log, self.server.config
+                    connection.respond(
+                        messages.welcome_frame(
+                            log.oldest_offset, log.next_offset, config.limits.max_frame, config.fsync
+                        )
+                    )
+                case Refused():
+                    self._refuse(event.error, event.mark, fatal=event.fatal)
+        except BrokerError as error:
+            self._refuse(error, getattr(event, "mark", b""))
+
+    def _refuse(self, error: BrokerError, mark: bytes, *, fatal: bool = False) -> None:
+        self.server.counters.bad_requests += 1
+        self.server.counters.errors[error.code] += 1
+        logger.log(logging.INFO if fatal else logging.DEBUG, "%s: %s: %s", self.peer, error.code, error)
+        self.connection.refuse(error, mark, fatal=fatal)
+
+    def _subscribe(self, event: Subscribe) -> None:
+        delivery = self.server.delivery
+        other = delivery.subscriptions.get(event.subscriber_id)
+        if other is not None and other is not self.subscription:
+            text = f"subscriber {event.subscriber_id} is connected already: each live subscriber needs an id of its own"
+            raise for_code("subscriber_in_use", text)
+        position = self._start_position(event)
+        self._unsubscribe()
+        subscription = self.subscription = Subscription(event.subscriber_id, position, self)
+        subscription.paused = self._write_paused
+        delivery.add(subscription)
+        self._hold_delivery(subscription)
+        self.connection.respond(messages.response(event.mark, offset=max(position, self.server.log.oldest_offset)))
+        logger.info(
+            "%(peer)s subscribed as %(subscriber_id)s from offset %(offset)d",
+            {"peer": self.peer, "subscriber_id": event.subscriber_id, "offset": position},
+        )
+
+    def _start_position(self, event: Subscribe) -> int:
+        log = self.server.log
+        if event.offset is None:
+            committed = log.commits.get(event.subscriber_id)
+            return log.oldest_offset if committed is None else min(committed + 1, log.next_offset)
+        if event.offset == EARLIEST:
+            return log.oldest_offset
+        if event.offset == LATEST:
+            return log.next_offset
+        if event.offset > log.next_offset:
+            text = f"offset {event.offset} is past the end: the next message gets {log.next_offset}"
+            raise for_code("offset_out_of_range", text)
+        return event.offset
+
+    def _ack(self, event: Ack) -> bytes:
+        if event.offset is None:
+            return messages.response(event.mark)
+        subscription = self._require_subscription()
+        self._check_exists(event.offset)
+        self.server.log.commits.set(subscription.id, event.offset)
+        return messages.response(event.mark, offset=event.offset)
+
+    def _nack(self, event: Nack) -> bytes:
+        if event.offset is None:
+            return messages.response(event.mark)
+        subscription = self._require_subscription()
+        self._check_exists(event.offset)
+        self.server.delivery.move(subscription, event.offset)
+        self._hold_delivery(subscription)
+        return messages.response(event.mark, offset=event.offset)
+
+    def _hold_delivery(self, subscription: Subscription) -> None:
+        """Deliver nothing before the answer to the request that is being handled has left."""
+        subscription.held = True
+        self._subscribed_at = self.connection.published
+
+    def _check_exists(self, offset: int) -> None:
+        newest = self.server.log.next_offset - 1
+        if offset > newest:
+            raise for_code("offset_out_of_range", f"offset {offset} is past the end: the newest message has {newest}")
+
+    def _require_subscription(self) -> Subscription:
+        if self.subscription is None:
+            raise for_code("not_subscribed", "subscribe first")
+        return self.subscription
+
+    def _unsubscribe(self) -> None:
+        if self.subscription is not None:
+            self.server.delivery.remove(self.subscription)
+            self.subscription = None
+
+    # bytes out, and when to read on
+
+    def _flush(self) -> None:
+        if self._closing:
+            return
+        data = self.connection.data_to_send()
+        if data:
+            self.transport.write(data)
+        if self.connection.closing and self.connection.all_answered:
+            self._close_gently()
+            return
+        subscription = self.subscription
+        if subscription is not None and subscription.held and self.connection.answered >= self._subscribed_at:
+            subscription.held = False
+            self.server.delivery.advance(subscription)
+
+    def _close_gently(self) -> None:
+        """Close so that the peer can still read the last answer: a close with unread bytes would reset it away."""
+        self._closing = True
+        self._unsubscribe()
+        if self._tcp_eof:
+            self.transport.close()
+            return
+        if self.transport.can_write_eof() and not self.transport.get_write_buffer_size():
+            try:
+                self.transport.write_eof()
+            except OSError:  # the peer was faster
+                self.transport.abort()
+                return
+        self._resume()
+        self.loop.call_later(LINGER_S, self.transport.close)
+
+    def _crowd(self) -> str:
+        server = self.server
+        if len(server.connections) >= server.config.max_connections:
+            return f"{server.config.max_connections} clients are connected, no more are taken"
+        if not self.connection.authorized:
+            strangers = sum(not handler.connection.authorized for handler in server.connections)
+            if strangers >= server.config.max_strangers:
+                return f"{server.config.max_strangers} clients have not said the token yet, no more are taken"
+        return ""
+
+    def _count_partial(self) -> None:
+        partial = self.connection.partial_bytes
+        self.server.partial_bytes += partial - self._partial
+        self._partial = partial
+
+    def _regulate(self) -> None:
+        """Read on or not: a client that is ahead of the disk, or does not take its answers, waits (TCP tells it)."""
+        if self._closing or self._stopped:
+            return
+        config = self.server.config
+        share = 0.5 if self._read_paused else 1.0
+        full = (
+            self.connection.has_more
+            or self.in_flight_messages > config.in_flight_messages * share
+            or self.in_flight_bytes > config.in_flight_bytes * share
+            or (self._write_paused and self.transport.get_write_buffer_size() > UNREAD_ANSWERS)
+            or (self.in_flight_bytes + self._partial > 0 and self.server.over_budget())
+        )
+        if full and not self._read_paused:
+            self._read_paused = True
+            self.transport.pause_reading()
+        elif not full and self._read_paused:
+            self.connection.reading_resumed(self.loop.time())
+            self._resume()
+
+    def _resume(self) -> None:
+        if self._read_paused:
+            self._read_paused = False
+            self.transport.resume_reading()
+
+
+def _set_socket_options(sock: socket.socket, stall_s: float) -> None:
+    """Find dead plain peers by TCP itself, and keep the kernel from holding megabytes for each stuck one."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (
+            ("TCP_KEEPIDLE", 30),
+            ("TCP_KEEPINTVL", 10),
+            ("TCP_KEEPCNT", 3),
+            # Linux also applies it to a peer that is alive but reads nothing: so it must not be short.
+            ("TCP_USER_TIMEOUT", int(stall_s * 1000)),
+        ):
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    except OSError as error:
+        logger.debug("socket options: %s", error)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from broker.log.disk import Buffer, Disk
+from tests.broker.logs import FaultyDisk
+
+
+def test_a_file_is_replaced_at_once_and_stays_when_that_fails(tmp_path: Path) -> None:
+    disk, path = FaultyDisk(), tmp_path / "file"
+    disk.longest_write = 3
+    disk.replace(path, b"the first")
+    assert path.read_bytes() == b"the first"
+    disk.room = 5
+    with pytest.raises(OSError, match="No space"):
+        disk.replace(path, b"the second")
+    assert path.read_bytes() == b"the first"
+    disk.room = None
+    disk.replace(path, b"third")
+    assert path.read_bytes() == b"third"
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("longest", [1, 2, 3, 4, 7, None])
+def test_pieces_are_written_in_order_however_short_each_call_is(tmp_path: Path, longest: int | None) -> None:
+    disk = FaultyDisk()
+    disk.longest_write = longest
+    fd = disk.open(tmp_path / "file")
+    try:
+        disk.write_all(fd, [b"one", b"", b"two", b"three"], 2)
+        disk.write_all(fd, [b"%d" % (number % 10) for number in range(3000)], 13)
+    finally:
+        os.close(fd)
+    assert (tmp_path / "file").read_bytes() == b"\0\0onetwothree" + b"0123456789" * 300
+
+
+def test_a_write_that_takes_nothing_counts_as_a_full_disk(tmp_path: Path) -> None:
+    class Stuck(Disk):
+        def write(self, fd: int, pieces: Sequence[Buffer], position: int) -> int:
+            return 0
+
+    with pytest.raises(OSError, match="No space"):
+        Stuck().replace(tmp_path / "file", b"data")
+
+
+@pytest.mark.parametrize(("start", "size"), [(0, 20_000), (100, 9000), (4096, 4096), (5000, 100), (8192, 100)])
+def test_a_block_that_cannot_be_read_comes_as_zeros_alone(tmp_path: Path, start: int, size: int) -> None:
+    class BadBlock(Disk):
+        def read_once(self, fd: int, size: int, position: int) -> bytes:
+            if position < 8192 and position + size > 4096:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read_once(fd, size, position)
+
+    content = bytes(range(1, 251)) * 80
+    (tmp_path / "file").write_bytes(content)
+    expected = content[:4096] + bytes(4096) + content[8192:]
+    disk = BadBlock()
+    fd = disk.open(tmp_path / "file")
+    try:
+        assert disk.read(fd, size, start) == expected[start : start + size]
+    finally:
+        os.close(fd)
+
+
+def test_any_other_read_error_is_told(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        Disk().read(-1, 10, 0)
+
+
+def test_free_bytes_are_those_of_the_disk(tmp_path: Path) -> None:
+    told = os.statvfs(tmp_path)
+    assert 0 < Disk().free_bytes(tmp_path) <= told.f_blocks * told.f_frsize
+
+
+def test_space_is_set_aside_without_making_the_file_larger_and_given_back(tmp_path: Path) -> None:
+    disk, path = Disk(), tmp_path / "file"
+    fd = disk.open(path)
+    try:
+        disk.write_all(fd, [b"some"], 0)
+        disk.reserve(fd, 4, 1 << 20)
+        found = path.stat()
+        if found.st_blocks * 512 < 1 << 20:
+            pytest.skip("the file system of the temporary folder sets nothing aside")
+        assert found.st_size == 4
+        disk.truncate(fd, 4)
+        assert path.stat().st_blocks * 512 <= 1 << 16
+    finally:
+        os.close(fd)
+    assert path.read_bytes() == b"some"
+
+
+def test_where_no_space_can_be_set_aside_nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk()
+    disk.reserve(-1, 0, 4096)  # the system refuses
+    monkeypatch.setattr("broker.log.disk._fallocate", None)  # no such system
+    fd = disk.open(tmp_path / "file")
+    try:
+        disk.reserve(fd, 0, 1 << 20)
+    finally:
+        os.close(fd)
+    assert (tmp_path / "file").stat().st_blocks == 0
