@@ -54,5 +54,5 @@ def post_worker_init(worker: Any) -> None:
 
 def worker_exit(server: Any, worker: Any) -> None:
     """With memory storage the worker collects for itself: let it commit and hang up."""
-    if (embedded := sys.modules.get("ingest.embedded")) is not None:
+    if (embedded := sys.modules.get("ingest.collector.embedded")) is not None:
         embedded.stop_embedded_collector()

@@ -30,7 +30,7 @@ from pathlib import Path
 import urllib3
 
 from broker.client.client import Message
-from ingest.intake import Intake
+from ingest.collector.decode import Intake
 from readings.batch.codec import encode_block
 from readings.model import Gpu, Point, PointBlock
 from stores.base import ReadingsQuery

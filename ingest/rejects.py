@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from ingest.broker_address import BrokerAddress
-from ingest.csv_header import parse_header
-from ingest.csv_rows import RowReader
+from ingest.capture.header import parse_header
+from ingest.capture.rows import RowReader
+from ingest.collector.decode import BAD_MESSAGE
+from ingest.config import BrokerAddress
 from ingest.errors import SourceError
-from ingest.exposition import Exposition
-from ingest.intake import BAD_MESSAGE
+from ingest.exporter.exposition import Exposition
 from ingest.samples import Sample
 from readings.batch.codec import BatchError, decode_batch, encode_block
 from readings.blocks import BlockBuilder

@@ -19,7 +19,7 @@ def _start_collector() -> None:
     from django.conf import settings
 
     if settings.STORAGE_TYPE == "memory":
-        from ingest.embedded import start_embedded_collector
+        from ingest.collector.embedded import start_embedded_collector
 
         start_embedded_collector()
 

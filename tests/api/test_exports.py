@@ -19,8 +19,8 @@ from pytest_django import Settings
 
 from api import exports
 from api.exports import AT_ONCE, ExportBroken, file_name
-from ingest.collector import Collector
-from ingest.streamer import stream
+from ingest.collector.collector import Collector
+from ingest.streamer.file import stream
 from readings.model import Gpu, Point, PointBlock
 from readings.times import SECOND
 from stores.base import Portion, ReadingsQuery, Store, StoreUnavailable

@@ -17,8 +17,8 @@ from django.utils import timezone
 from pytest_django import Settings
 
 import inventory.models
-from ingest.collector import Collector
-from ingest.streamer import stream
+from ingest.collector.collector import Collector
+from ingest.streamer.file import stream
 from inventory.sightings import Sightings
 from inventory.updater import save_sightings
 from readings.model import Gpu, Point, PointBlock

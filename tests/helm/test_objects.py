@@ -13,7 +13,8 @@ import yaml
 from django.test import Client
 
 from broker.server.server import ServerConfig
-from ingest import collector, live, streamer
+from ingest.collector import collector
+from ingest.streamer import file, live
 from telemetry_site.options import BY_NAME, options_for
 from tests.helm.chart import CHART, ROOT, WAYS, Container, Rendering, render
 
@@ -287,7 +288,7 @@ def drain_seconds(command: str) -> float:
     return {
         "runbroker": config.answer_s + config.flush_s + 1.0,
         "collect": collector.DRAIN_SECONDS + 1.0,
-        "stream": max(streamer.DRAIN_SECONDS, live.DRAIN_SECONDS + live.FINISH_SECONDS) + 1.0,
+        "stream": max(file.DRAIN_SECONDS, live.DRAIN_SECONDS + live.FINISH_SECONDS) + 1.0,
         "serve": float(runpy.run_path(str(ROOT / "gunicorn.conf.py"))["graceful_timeout"]),
     }[command]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.client.client import fetch_stats
-from ingest.synthetic import CaptureShape, write_capture
+from ingest.simulator.capture import CaptureShape, write_capture
 from tests.influxd import Influxd, find_binary
 from tests.ingest.kill_rounds import all_committed
 from tests.ingest.processes import Fleet, wait_until
@@ -156,7 +156,7 @@ def main() -> int:
             rate=options.rate,
             away=options.away,
         )
-    sys.stdout.write("".join(f"{line}\n" for line in outcome.collector_log.splitlines() if "ingest.outage" in line))
+    sys.stdout.write("".join(f"{line}\n" for line in outcome.collector_log.splitlines() if "ingest.reconnect" in line))
     sys.stdout.write(f"{outcome}\n")
     return 0 if outcome.good else 1
 

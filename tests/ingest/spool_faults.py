@@ -21,7 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from broker.client.client import BrokerClient, Message
-from ingest.spool import Spool
+from ingest.streamer.spool import Spool
 from telemetry_site.options import SPOOL_BYTES
 from tests.ingest.processes import Fleet, wait_until
 

@@ -14,9 +14,9 @@ import pytest
 
 from broker.server.server import BrokerServer
 from broker.server.stats import subscriber_stats
-from ingest.collector import CollectConfig, Collector
+from ingest.collector.collector import CollectConfig, Collector
 from ingest.errors import StoreRefusal
-from ingest.streamer import stream
+from ingest.streamer.file import stream
 from inventory.models import GPU
 from stores.influxdb import InfluxStore, client, writer
 from stores.influxdb.client import InfluxConfig
@@ -77,7 +77,7 @@ def letters(tmp_path: Path) -> list[dict[str, object]]:
 
 
 def outages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "ingest.outage"]
+    return [record.getMessage() for record in caplog.records if record.name == "ingest.reconnect"]
 
 
 async def test_the_real_capture_is_stored_whole_and_again_changes_nothing(

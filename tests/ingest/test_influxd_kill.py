@@ -14,7 +14,7 @@ def test_row_20_killing_influxd_loses_nothing_and_stores_nothing_twice(tmp_path:
     assert outcome.in_capture == 20_160
     assert outcome.series == 32
     assert outcome.good, str(outcome)
-    lines = [line for line in outcome.collector_log.splitlines() if "ingest.outage" in line]
+    lines = [line for line in outcome.collector_log.splitlines() if "ingest.reconnect" in line]
     # Each outage is told once when it begins and once when it ends.
     assert len(lines) <= 2 * outcome.kills
     assert sum("is back after" in line for line in lines) == len(lines) / 2

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from ingest import naming
-from ingest.naming import Namer, telling
+from ingest import samples
+from ingest.samples import Namer, telling
 from readings.checks import Refused
 from readings.units import SourceUnits
 
@@ -26,7 +26,7 @@ def test_a_name_is_folded_checked_and_told_apart_by_part() -> None:
 
 
 def test_names_without_end_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(naming, "_MOST_NAMES", 3)
+    monkeypatch.setattr(samples, "_MOST_NAMES", 3)
     namer = Namer(SourceUnits())
     for number in range(10):
         assert namer.name(f"metric_{number}", ()).name == f"metric_{number}"

@@ -12,9 +12,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from ingest.generations import GENERATIONS, labels_of, other_rows, written
-from ingest.simulator import ALL_METRICS, FleetShape
-from ingest.simulator import Fleet as Simulated
+from ingest.simulator.fleet import ALL_METRICS, FleetShape
+from ingest.simulator.fleet import Fleet as Simulated
+from ingest.simulator.versions import GENERATIONS, labels_of, other_rows, written
 from readings.catalogue import unit_of
 from readings.model import Gpu
 from readings.times import SECOND, format_time

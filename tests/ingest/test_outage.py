@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from broker.errors import BrokerUnavailable, ConnectionLost, DiskFull
-from ingest.outage import Outage, one_line
+from ingest.reconnect import Outage, one_line
 
 
 def test_each_change_of_state_is_one_line(caplog: pytest.LogCaptureFixture) -> None:

@@ -16,9 +16,9 @@ import zstandard
 from django.test import Client
 from pytest_django import Settings
 
-from ingest.csv_source import CsvSource
+from ingest.capture.source import CsvSource
 from ingest.errors import SourceError
-from ingest.exposition import Exposition, NotMetrics
+from ingest.exporter.exposition import Exposition, NotMetrics
 from ingest.samples import Sample
 from inventory.models import GPU, Placement, Residence
 from inventory.sightings import Sightings

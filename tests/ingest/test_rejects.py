@@ -13,14 +13,14 @@ from django.core.management.base import CommandError
 from pytest_django import Settings
 
 from broker.client.client import Message
+from ingest.collector.decode import Intake
 from ingest.dead_letters import DeadLetters
 from ingest.errors import SourceError
-from ingest.intake import Intake
-from ingest.live import LiveConfig, LiveStreamer
+from ingest.exporter.scraper import ScrapeConfig, Scraper
+from ingest.exporter.targets import Targets
 from ingest.rejects import letter_files, read_letters, repaired_batches, send
-from ingest.scraper import ScrapeConfig, Scraper
-from ingest.streamer import stream
-from ingest.targets import Targets
+from ingest.streamer.file import stream
+from ingest.streamer.live import LiveConfig, LiveStreamer
 from readings.batch.codec import encode_block
 from readings.model import Gpu, PointBlock
 from readings.times import parse_time

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from ingest.broker_address import BrokerAddress
-from ingest.collector import CollectConfig
-from ingest.streamer import StreamConfig
+from ingest.collector.collector import CollectConfig
+from ingest.config import BrokerAddress
+from ingest.streamer.file import StreamConfig
 from tests.ingest.log_reader import read_batches as read_batches
 from tests.ingest.log_reader import read_log as read_log
 from tests.ingest.log_reader import readings_of as readings_of

@@ -22,8 +22,8 @@ from typing import Any
 
 import pytest
 
-from ingest.simulator import DEFAULT_METRICS
-from ingest.synthetic import CaptureShape, write_capture
+from ingest.simulator.capture import CaptureShape, write_capture
+from ingest.simulator.fleet import DEFAULT_METRICS
 from readings.times import parse_time
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180)]

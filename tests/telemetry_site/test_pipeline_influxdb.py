@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.synthetic import CaptureShape, write_capture
+from ingest.simulator.capture import CaptureShape, write_capture
 from stores.influxdb.client import InfluxConfig
 from tests.influxd import Influxd
 from tests.ingest.processes import wait_until

@@ -9,8 +9,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
-from ingest.collector import Collector
-from ingest.configured import collect_config
+from ingest.collector.collector import Collector
+from ingest.config import collect_config
 from ingest.errors import IngestError
 from stores.base import Store, StoreError
 from stores.open import get_store, reset_store
@@ -53,7 +53,7 @@ async def _run(store: Store, *, once: bool) -> None:
         async with AsyncExitStack() as stack:
             if settings.METRICS_ADDR is not None:
                 # Not loaded where nobody asks for it: a web server takes memory.
-                from ingest.collector_figures import MonitoredCollector
+                from ingest.collector.metrics import MonitoredCollector
                 from ingest.monitor import monitoring
 
                 await stack.enter_async_context(monitoring(settings.METRICS_ADDR, MonitoredCollector(collector)))

@@ -9,9 +9,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ingest.fake_exporter import FakeConfig, fake_exporters
-from ingest.generations import GENERATIONS
-from ingest.simulator import ALL_METRICS, DEFAULT_METRICS, FAULTS, FleetShape
+from ingest.simulator.exporter import FakeConfig, fake_exporters
+from ingest.simulator.fleet import ALL_METRICS, DEFAULT_METRICS, FAULTS, FleetShape
+from ingest.simulator.versions import GENERATIONS
 from telemetry_site.service import stop_signals
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ingest.synthetic import CaptureShape, write_capture
+from ingest.simulator.capture import CaptureShape, write_capture
 
 
 def _count(text: str) -> int:

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from broker.errors import BrokerError
-from ingest.configured import broker_address
+from ingest.config import broker_address
 from ingest.errors import IngestError
 from ingest.rejects import count_letters, letter_files, read_letters, repaired_batches, send
 from readings.checks import REASONS

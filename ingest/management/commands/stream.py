@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
-from ingest.configured import live_config, live_source, stream_config
+from ingest.config import live_config, live_source, stream_config
 from ingest.errors import IngestError
-from ingest.report import Report
+from ingest.streamer.report import Report
 from telemetry_site.flags import ServiceCommand
 from telemetry_site.service import stop_signals
 
 # Captures come with numpy and pyarrow, live sources with aiohttp: a streamer imports what its source needs.
 if TYPE_CHECKING:
-    from ingest.live import Portion
-    from ingest.scraper import TargetStatus
+    from ingest.exporter.scraper import TargetStatus
+    from ingest.streamer.live import Portion
 
 
 class Command(ServiceCommand):
@@ -52,7 +52,7 @@ class Command(ServiceCommand):
 
 
 async def _stream() -> None:
-    from ingest.captures import stream_captures
+    from ingest.capture.files import stream_captures
 
     stop = asyncio.Event()
     report = Report()
@@ -62,7 +62,7 @@ async def _stream() -> None:
 
 
 async def _stream_live(*, once: bool) -> None:
-    from ingest.live import LiveStreamer
+    from ingest.streamer.live import LiveStreamer
 
     stop = asyncio.Event()
     source = live_source()
@@ -79,7 +79,7 @@ async def _monitoring(report: Report, statuses: Mapping[str, TargetStatus]) -> A
         yield
         return
     from ingest.monitor import monitoring
-    from ingest.streamer_figures import MonitoredStreamer
+    from ingest.streamer.metrics import MonitoredStreamer
 
     async with monitoring(settings.METRICS_ADDR, MonitoredStreamer(report, statuses)):
         yield
@@ -89,7 +89,7 @@ async def _try() -> str:
     """Read all there is, or one sample of a live source; the summary."""
     report = Report()
     if settings.SOURCE == "csv":
-        from ingest.captures import try_captures
+        from ingest.capture.files import try_captures
 
         report = await asyncio.to_thread(try_captures, stream_config())
         return summary(report, None)

@@ -1,0 +1,131 @@
+"""All the captures that CSV_PATH names, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from ingest.capture.compression import find_captures
+from ingest.capture.following import follow
+from ingest.capture.source import CsvSource
+from ingest.concurrency import pause
+from ingest.errors import StateError
+from ingest.streamer.file import StreamConfig, last_time_of, stream
+from ingest.streamer.report import Report
+from readings.checks import check_block
+from readings.columns import blocks
+
+logger = logging.getLogger(__name__)
+
+
+class DoneFiles:
+    """Which files of a run over several are done, kept on disk until the whole run is."""
+
+    def __init__(self, config: StreamConfig) -> None:
+        digest = hashlib.sha256(os.fsencode(os.path.abspath(config.csv_path))).hexdigest()[:16]
+        self._path = Path(config.state_dir) / "resume" / f"{config.instance_id}-{digest}.done.json"
+        self._done = self._load()
+
+    def has(self, path: str) -> bool:
+        """Whether this file, as it is, is done."""
+        return self._done.get(path) == _stamp(path)
+
+    def add(self, path: str) -> None:
+        """It is done. Raises StateError."""
+        self._done[path] = _stamp(path)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            draft = self._path.with_suffix(".draft")
+            draft.write_bytes(msgspec.json.encode(self._done))
+            os.replace(draft, self._path)
+        except OSError as error:
+            raise StateError(f"STATE_DIR (--state-dir): cannot keep {self._path}: {error.strerror}") from error
+
+    def clear(self) -> None:
+        """The whole run is done."""
+        self._path.unlink(missing_ok=True)
+
+    def _load(self) -> dict[str, list[int]]:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, list[int]])
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return {}
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _stamp(path: str) -> list[int]:
+    status = os.stat(path)
+    return [status.st_ino, status.st_size]
+
+
+async def stream_captures(config: StreamConfig, stop: asyncio.Event, report: Report | None = None) -> Report:
+    """Stream all of them until the end, or until ``stop``; a later run goes on where this one stopped. As ``stream`` raises.
+
+    ``report`` is kept up to date, and returned.
+    """
+    report = Report() if report is None else report
+    if config.follow:
+        return await follow(config, stop, report)
+    paths = await asyncio.to_thread(find_captures, config.csv_path)
+    if paths == [config.csv_path]:
+        await stream(config, stop, report)
+        return report
+    if config.timestamps in {"auto", "shift"}:
+        # One shift for all, so that they keep their distances.
+        newest = [await last_time_of(config, path, stop) for path in paths]
+        config = replace(config, last_ns=max((each for each in newest if each is not None), default=None))
+    done = DoneFiles(config)
+    logger.info("%d captures in %s", len(paths), config.csv_path)
+    while True:
+        began = time.monotonic()
+        for number, path in enumerate(paths):
+            if done.has(path):
+                continue
+            report.later_bytes = sum(_size(later) for later in paths[number + 1 :] if not done.has(later))
+            totals = await stream(replace(config, csv_path=path, loop=False), stop, report)
+            if not totals.done:
+                return report
+            done.add(path)
+        done.clear()
+        if not config.loop or stop.is_set():
+            return report
+        # As with one capture, a pass takes an interval at least.
+        if await pause(stop, max(began + config.collect_interval - time.monotonic(), 0.0)):
+            return report
+        done = DoneFiles(config)
+
+
+def try_captures(config: StreamConfig) -> Report:
+    """Read and check all of them once, and send nothing. Raises SourceError."""
+    report = Report()
+    now_ns = time.time_ns()
+    for path in find_captures(config.csv_path):
+        source = CsvSource.open(path, needs_timestamp=config.timestamps != "now", zone=config.zone, shard=config.shard)
+        try:
+            done = False
+            while not done:
+                chunk = source.read_block()
+                done = chunk.done
+                report.refused.update(chunk.counts)
+                if chunk.columns is None:
+                    continue
+                report.read += chunk.columns.size
+                for block in blocks([chunk.columns], config.batch_size):
+                    _, refusals = check_block(block, now_ns=now_ns, oldest_ns=None)
+                    report.refused.update(refusal.reason for refusal in refusals)
+        finally:
+            source.close()
+    return report

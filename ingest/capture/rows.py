@@ -1,0 +1,251 @@
+"""One row of a capture as a reading, or the reason why it is none."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from datetime import UTC, tzinfo
+from typing import NamedTuple, Protocol
+
+from ingest.capture.header import Header
+from ingest.samples import IDENTITY, Namer, Sample, Telling, make_gpu, telling
+from readings.checks import BAD_FIELD, BAD_TIMESTAMP, NO_IDENTITY, NO_METRIC, SHORT_ROW, Refused, parse_value
+from readings.labels import is_blank_text, label_conflicts, parse_labels, split_labels, without_name
+from readings.model import Gpu
+from readings.times import parse_time
+from readings.units import SourceUnits
+
+MAX_LINE_BYTES = 1 << 20
+MAX_LINES_PER_RECORD = 50
+MAX_RAW_CHARACTERS = 4096
+
+
+class BadRecord(NamedTuple):
+    """A line that is no record: its number from 1, the reason (see readings.checks), what is wrong, its text (cut when long)."""
+
+    line: int
+    reason: str
+    problem: str
+    raw: str
+
+
+class Record(NamedTuple):
+    """A record: the number of its first line from 1, and its fields."""
+
+    line: int
+    fields: list[str]
+
+
+class _BadLine(Exception):
+    """Raised through csv.reader by the feed."""
+
+    reason = BAD_FIELD
+
+
+class _CutLine(_BadLine):
+    reason = SHORT_ROW
+
+
+class Lines(Protocol):
+    """What lines are read from."""
+
+    def readline(self, limit: int, /) -> bytes:
+        """One line, of ``limit`` bytes at most; nothing at the end."""
+
+    def tell(self) -> int:
+        """Where the next one begins."""
+
+
+class CsvRecords:
+    """An iterator over the records of a UTF-8 file that is open in binary mode, from its current position.
+
+    ``position`` is the byte after the last record given, ``line`` the number of the next line: a later reader that starts
+    there goes on exactly where this one stopped. Blank lines are passed over. Raises OSError when the file cannot be read.
+    """
+
+    def __init__(self, file: Lines, *, line: int = 1) -> None:
+        self.position = file.tell()
+        self.line = line
+        self._file = file
+        self._taken: list[bytes] = []
+        self._again: deque[bytes] = deque()
+        self._reader = csv.reader(_Feed(self), strict=True)
+
+    def __iter__(self) -> Iterator[Record | BadRecord]:
+        return self
+
+    def __next__(self) -> Record | BadRecord:
+        while True:
+            self._taken.clear()
+            try:
+                fields = next(self._reader)
+            except (csv.Error, UnicodeDecodeError, _BadLine) as error:
+                return self._give_up_first_line(error)
+            first_line = self.line
+            self.position += sum(map(len, self._taken))
+            self.line += len(self._taken)
+            if fields:
+                return Record(first_line, fields)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing was taken from the file beyond ``position``."""
+        return not self._again
+
+    def raw(self) -> str:
+        """The text of the record given last, cut when long."""
+        return _text(b"".join(self._taken))
+
+    def _next_text(self) -> str:
+        """The next line for csv.reader, which asks for more while a quote is open."""
+        if len(self._taken) == MAX_LINES_PER_RECORD:
+            raise _CutLine("a quote is opened and not closed")
+        raw = self._again.popleft() if self._again else self._file.readline(MAX_LINE_BYTES)
+        if not raw:
+            if self._taken:
+                raise _CutLine("a quote is opened and not closed before the file ends")
+            raise StopIteration
+        self._taken.append(raw)
+        if len(raw) >= MAX_LINE_BYTES and not raw.endswith(b"\n"):
+            raise _BadLine(f"the line is longer than {MAX_LINE_BYTES} bytes")
+        if b"\0" in raw:
+            raise _BadLine("holds a NUL character")
+        return raw.decode("utf-8")
+
+    def _give_up_first_line(self, error: Exception) -> BadRecord:
+        first, *others = self._taken
+        self._again.extendleft(reversed(others))
+        line = self.line
+        self.line += 1
+        self.position += len(first)
+        if len(first) >= MAX_LINE_BYTES and not first.endswith(b"\n"):
+            self.position += self._skip_rest_of_line()
+        reason = error.reason if isinstance(error, _BadLine) else BAD_FIELD
+        problem = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+        return BadRecord(line, reason, problem, _text(first))
+
+    def _skip_rest_of_line(self) -> int:
+        skipped = 0
+        while piece := self._file.readline(MAX_LINE_BYTES):
+            skipped += len(piece)
+            if piece.endswith(b"\n"):
+                break
+        return skipped
+
+
+class _Feed:
+    """The lines as csv.reader pulls them. A generator would be finished by the first exception that passes through it."""
+
+    def __init__(self, records: CsvRecords) -> None:
+        self._records = records
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return self._records._next_text()
+
+
+def _text(raw: bytes) -> str:
+    return raw[: 4 * MAX_RAW_CHARACTERS].decode("utf-8", "replace").rstrip("\r\n")[:MAX_RAW_CHARACTERS]
+
+
+# A fleet's worth.
+MAX_CACHED_GPUS = 20_000
+_INSTANCE = re.compile(r'(?:^|,)\s*instance="([^":]+)')
+
+
+class Described(NamedTuple):
+    """What the fields beside name, time and value tell. ``conflict``: the labels disagree with the columns."""
+
+    gpu: Gpu
+    conflict: bool
+    telling: Telling
+
+
+class RowReader:
+    """Reads the rows under one header. ``conflicts`` counts rows whose labels disagree with their columns (the columns win)."""
+
+    def __init__(
+        self, header: Header, *, needs_timestamp: bool, units: SourceUnits | None = None, zone: tzinfo = UTC
+    ) -> None:
+        self._zone = zone
+        self.conflicts = 0
+        self.namer = Namer(units or SourceUnits())
+        self._width = len(header.names)
+        self._header = header
+        self._time_column = header.column("timestamp") if needs_timestamp else None
+        self._metric_column = header.columns["metric_name"][0]
+        self._value_column = header.columns["value"][0]
+        self._labels_column = header.column("labels")
+        fields = [field for field in IDENTITY if field in header.columns]
+        self._identity = [(field, header.columns[field]) for field in fields]
+        self._key_columns = [at for field in fields for at in header.columns[field]] + [at for at, _ in header.extra]
+        self._gpus: dict[tuple[str, ...], Described] = {}
+
+    def read(self, fields: Sequence[str]) -> Sample:
+        """The reading of a row. Raises Refused with the reason and the detail."""
+        # Empty fields at the end are what spreadsheets leave; anything else there would make it a guess which field is which.
+        if len(fields) < self._width or any(fields[self._width :]):
+            raise Refused(SHORT_ROW, f"{len(fields)} fields where the header has {self._width}")
+        name = fields[self._metric_column]
+        if not name.strip():
+            raise Refused(NO_METRIC, "metric_name is empty")
+        gpu, conflict, told = self.describe(fields)
+        metric_name, convert = self.namer.name(name, told)
+        time_ns = self._time(fields)
+        value = parse_value(fields[self._value_column])
+        if conflict:
+            self.conflicts += 1
+        return Sample(gpu, metric_name, time_ns, value if convert is None else convert(value))
+
+    def _time(self, fields: Sequence[str]) -> int:
+        if self._time_column is None:
+            return 0
+        try:
+            return parse_time(fields[self._time_column], self._zone)
+        except ValueError as error:
+            raise Refused(BAD_TIMESTAMP, str(error)) from None
+
+    def describe(self, fields: Sequence[str]) -> Described:
+        """What a row tells beside name, time and value. Raises Refused."""
+        labels = "" if self._labels_column is None else fields[self._labels_column]
+        key = (without_name(labels), *[fields[at] for at in self._key_columns])
+        found = self._gpus.get(key)
+        if found is None:
+            found = self._describe_anew(fields, labels)
+            if len(self._gpus) >= MAX_CACHED_GPUS:
+                self._gpus.clear()
+            self._gpus[key] = found
+        return found
+
+    def _describe_anew(self, fields: Sequence[str], labels_text: str) -> Described:
+        try:
+            labels = parse_labels(labels_text)
+        except ValueError as error:
+            raise Refused(BAD_FIELD, str(error)) from None
+        labels.update((name, value) for at, name in self._header.extra if (value := _known(fields[at])))
+        told, extras = split_labels(labels)
+        columns: dict[str, str] = {}
+        conflict = False
+        for field, numbers in self._identity:
+            values = [value for at in numbers if (value := _known(fields[at]))]
+            if values:
+                columns[field] = values[0]
+                # exported_pod beside pod is two things, Hostname beside hostname are two names of one.
+                conflict |= field == "hostname" and len(set(values)) > 1
+        conflict |= bool(label_conflicts(columns, told))
+        known = {**told, **columns}
+        if not known.get("uuid"):
+            raise Refused(NO_IDENTITY, "neither the uuid column nor the labels tell a uuid")
+        if "hostname" not in known and (instance := _INSTANCE.search(labels_text)):
+            known["hostname"] = instance[1]
+        return Described(make_gpu(known, extras), conflict, telling(labels))
+
+
+def _known(text: str) -> str:
+    """A field's text without spaces around it; a blank of DCGM tells nothing."""
+    text = text.strip()
+    return "" if is_blank_text(text) else text

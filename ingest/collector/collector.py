@@ -1,0 +1,437 @@
+"""The collector: subscribe -> decode -> check -> write -> inventory -> commit.
+
+What is promised: an offset is committed only when the readings of all messages up to it are in the store and the inventory
+knows of them. Writes are idempotent, so a collector that is killed anywhere loses nothing and stores nothing twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from django.db import connections
+
+from broker.backoff import backoff
+from broker.client.client import BrokerClient, Gap, Message
+from broker.errors import BrokerError, OffsetOutOfRange, SubscriberInUse
+from ingest.collector.decode import Intake, Pending
+from ingest.collector.inventory_sync import RETRIABLE, Books
+from ingest.concurrency import drain_deadline, first_of, pause
+from ingest.config import BrokerAddress
+from ingest.dead_letters import DeadLetters
+from ingest.errors import BrokerRefusal, StoreRefusal
+from ingest.reconnect import Outage, one_line
+from ingest.watchdog import Watch
+from readings.checks import COUNTER_RESET
+from readings.times import SECOND
+from stores.base import RefusedReading, Store, StoreError
+
+logger = logging.getLogger(__name__)
+
+FLUSH_READINGS = 50_000
+FLUSH_BYTES = 16 << 20
+COMMIT_SECONDS = 1.0
+DRAIN_SECONDS = 7.0
+ID_IN_USE_SECONDS = 60.0
+RETENTION_SECONDS = 60.0
+LAG_SECONDS = 2.0
+# A store or database that does not even fail within this time hangs.
+STUCK_SECONDS = 300.0
+STORE_REFUSED = "store_refused"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectConfig:
+    """What a collector is told. Durations in seconds; ``retention`` 0 keeps for ever; ``start_offset`` as in subscribe."""
+
+    collector_id: str
+    broker: BrokerAddress
+    state_dir: Path
+    start_offset: int | None = None
+    flush_interval: float = 10.0
+    retention: float = 0.0
+
+
+@dataclass(slots=True)
+class CollectTotals:
+    """What this process has done. Times in seconds; ``committed_at`` is Unix time, 0 before the first commit."""
+
+    messages: int = 0
+    stored: int = 0
+    refused_by: Counter[str] = field(default_factory=Counter)
+    flushes: int = 0
+    flush_seconds: float = 0.0
+    last_flush_seconds: float = 0.0
+    committed_at: float = 0.0
+
+    @property
+    def refused(self) -> int:
+        """Readings and messages turned away, for whatever reason."""
+        return self.refused_by.total()
+
+
+class Collector:
+    """Reads the log into one store. ``run`` it, or call its steps: ``poll_once``, ``flush``, ``commit``, at last ``close``.
+
+    One step at a time: nothing is received while a flush runs, so what is held in memory stays bounded.
+    """
+
+    def __init__(self, config: CollectConfig, store: Store, stop: asyncio.Event | None = None) -> None:
+        self.totals = CollectTotals()
+        self.committed = -1
+        self.watch = Watch()
+        self._config = config
+        self._store = store
+        self._stop = stop or asyncio.Event()
+        self._stopping: asyncio.Task[bool] | None = None
+        self._intake = Intake(config.retention)
+        self._books = Books(config.collector_id)
+        self._dead_letters = DeadLetters(config.state_dir, f"collector-{config.collector_id}")
+        # One thread for the store and the database: one connection each, and no two writes at once.
+        self._worker = ThreadPoolExecutor(1, "collector-writer")
+        self._client: BrokerClient | None = None
+        self._receiving: asyncio.Task[list[Message | Gap]] | None = None
+        self._next: int | None = None
+        self._end: int | None = None
+        self._written = -1
+        self._last_commit = 0.0
+        self._oldest_uncommitted: float | None = None
+        self._waits = backoff()
+        self._closed = False
+        self._in_use_since: float | None = None
+        self._broker_outage = Outage(config.broker.partner)
+        self._store_outage = Outage("the store")
+        self._database_outage = Outage("the inventory's database")
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to the broker."""
+        return self._client is not None
+
+    @property
+    def trouble(self) -> list[str]:
+        """What it waits for: broker, store or database, one text each."""
+        outages = (self._broker_outage, self._store_outage, self._database_outage)
+        return [text for outage in outages for text in outage.trouble]
+
+    @property
+    def waiting_readings(self) -> int:
+        """Readings that wait for the next flush."""
+        return self._intake.pending.readings
+
+    @property
+    def behind_s(self) -> float:
+        """How long ago the oldest message came in that is not committed."""
+        oldest = self._oldest_uncommitted
+        return 0.0 if oldest is None else time.monotonic() - oldest
+
+    async def lag(self) -> int | None:
+        """Messages in the log that are not committed, as the broker tells; None while it does not."""
+        client = self._client
+        if client is None:
+            return None
+        try:
+            async with asyncio.timeout(LAG_SECONDS):
+                stats = await client.stats()
+        except (BrokerError, TimeoutError):
+            return None
+        return max(0, int(stats["latest_offset"]) - self.committed)
+
+    async def run(self, *, once: bool = False) -> CollectTotals:
+        """Collect until the stop event, or with ``once`` until all is read that the log held at the start.
+
+        Then write and commit what was received, within DRAIN_SECONDS. Raises BrokerRefusal or StoreRefusal.
+        """
+        config = self._config
+        logger.info("collecting from %s as %s", config.broker, config.collector_id)
+        try:
+            ended = await first_of(
+                self._work(once=once), self._apply_retention(), drain_deadline(self._stop, DRAIN_SECONDS)
+            )
+            if ended != 0:
+                logger.warning("stopped before all was written: what is not committed is delivered again")
+        finally:
+            await self.close()
+        totals = self.totals
+        logger.info(
+            "stopped: %(messages)d messages, %(stored)d readings stored, %(refused)d refused, committed up to offset %(offset)d",
+            {"messages": totals.messages, "stored": totals.stored, "refused": totals.refused, "offset": self.committed},
+        )
+        return totals
+
+    async def _work(self, *, once: bool) -> None:
+        await self._wait_for_store()
+        while not self._stop.is_set():
+            await self.poll_once()
+            if self._flush_due() <= 0:
+                await self.flush()
+            if self._commit_due() <= 0:
+                await self.commit()
+            if once and self._end is not None and self._next is not None and self._next >= self._end:
+                break
+        await self.flush()
+        await self.commit()
+
+    async def _wait_for_store(self) -> None:
+        """Before anything is read: a store that is away is waited for, one that will never take readings ends the start."""
+        waiting = asyncio.create_task(self._until_done(self._store.ping, self._store_outage), name="wait for the store")
+        stopping = asyncio.create_task(self._stop.wait(), name="wait for stop")
+        try:
+            await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                waiting.result()
+        finally:
+            stopping.cancel()
+            waiting.cancel()
+
+    async def close(self) -> None:
+        """Disconnect and let go of the threads' connections. What is not committed is delivered again to the next one."""
+        await self._disconnect()
+        if self._stopping is not None:
+            self._stopping.cancel()
+        if not self._closed:
+            self._closed = True
+            self._worker.submit(connections.close_all)
+            self._worker.shutdown(wait=False)
+
+    # Receiving.
+
+    async def poll_once(self, wait: float = COMMIT_SECONDS) -> int:
+        """Take in what has arrived, waiting for ``wait`` seconds at most (less if a flush or commit is due before).
+
+        Connects when there is no connection. Returns how many messages it took; 0 is idle.
+        """
+        wait = max(0.0, min(wait, self._flush_due(), self._commit_due()))
+        try:
+            client = self._client or await self._connect()
+            return self._take(await self._receive(client, wait))
+        except BrokerError as error:
+            await self._disconnect()
+            if not error.retriable:
+                raise BrokerRefusal(
+                    f"{self._broker_outage.partner} refuses this collector: {one_line(error)}"
+                ) from error
+            self._broker_outage.begin(error)
+            self._check_id_in_use(error)
+            await pause(self._stop, min(next(self._waits), max(wait, 0.05)))
+            return 0
+
+    async def _connect(self) -> BrokerClient:
+        config = self._config
+        client = await config.broker.connect(config.collector_id)
+        try:
+            first = await self._subscribe(client)
+        except BaseException:
+            await client.close()
+            raise
+        self._client = client
+        if self._next is None:
+            logger.info(
+                "subscribed as %(collector_id)s, reading from offset %(offset)d",
+                {"collector_id": config.collector_id, "offset": first},
+            )
+            if config.start_offset is None:
+                self.committed = first - 1
+        self._next = first
+        if self._end is None:
+            self._end = client.welcome.next
+        self._broker_outage.end()
+        self._in_use_since = None
+        self._waits = backoff()
+        return client
+
+    async def _subscribe(self, client: BrokerClient) -> int:
+        config = self._config
+        if self._next is None:
+            try:
+                return await client.subscribe(config.collector_id, config.start_offset)
+            except OffsetOutOfRange as error:
+                raise BrokerRefusal(f"START_OFFSET (--start-offset): {one_line(error)}") from error
+        try:
+            # START_OFFSET was for the first time. What was received is still in hand: go on after it.
+            return await client.subscribe(config.collector_id, self._next)
+        except OffsetOutOfRange:
+            logger.warning("the broker's log ends before offset %d: it is another log, read from its start", self._next)
+        # Offsets of the old log mean nothing in this one; what came from it is written all the same.
+        self._written = self.committed = -1
+        self._intake.forget_offsets()
+        return await client.subscribe(config.collector_id, None)
+
+    def _check_id_in_use(self, error: BrokerError) -> None:
+        """A collector that died is dropped by the broker within a minute; one that lives will stay."""
+        if not isinstance(error, SubscriberInUse):
+            self._in_use_since = None
+            return
+        now = time.monotonic()
+        if self._in_use_since is None:
+            self._in_use_since = now
+        elif now - self._in_use_since >= ID_IN_USE_SECONDS:
+            raise BrokerRefusal(
+                f"COLLECTOR_ID (--collector-id): another collector is connected as {self._config.collector_id!r}: "
+                "give each its own id"
+            ) from error
+
+    async def _receive(self, client: BrokerClient, wait: float) -> list[Message | Gap]:
+        """What has arrived; nothing when the time is over or the stop signal came. A wait that ends loses no message."""
+        if self._receiving is None:
+            self._receiving = asyncio.create_task(client.receive(), name="receive")
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop.wait(), name="wait for stop")
+        await asyncio.wait({self._receiving, self._stopping}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+        if not self._receiving.done():
+            return []
+        received, self._receiving = self._receiving, None
+        return received.result()
+
+    def _take(self, items: list[Message | Gap]) -> int:
+        messages = 0
+        if items and self._oldest_uncommitted is None:
+            self._oldest_uncommitted = time.monotonic()
+        for item in items:
+            if isinstance(item, Gap):
+                self._intake.take_gap(item)
+                self._next = item.last + 1
+            else:
+                self._intake.take(item)
+                self._next = item.offset + 1
+                messages += 1
+        return messages
+
+    async def _disconnect(self) -> None:
+        receiving, self._receiving = self._receiving, None
+        if receiving is not None:
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    # Writing.
+
+    def _flush_due(self) -> float:
+        """Seconds until a flush is due; 0 or less: now."""
+        pending = self._intake.pending
+        if not pending:
+            return self._config.flush_interval
+        if pending.readings + len(pending.letters) >= FLUSH_READINGS or pending.bytes >= FLUSH_BYTES:
+            return 0.0
+        return pending.since + self._config.flush_interval - time.monotonic()
+
+    async def flush(self) -> int:
+        """Write what is pending to the store; returns how many readings it took. Waits for a store that is away.
+
+        Raises StoreRefusal when the store will never take it.
+        """
+        pending = self._intake.drain()
+        if not pending:
+            return 0
+        stored, seconds = await self._until_done(lambda: self._write(pending), self._store_outage)
+        self._written = max(self._written, pending.last_offset)
+        self.totals.messages += pending.messages
+        self.totals.stored += stored
+        self.totals.flushes += 1
+        self.totals.flush_seconds += seconds
+        self.totals.last_flush_seconds = seconds
+        self.totals.refused_by.update(pending.refused)
+        logger.debug("wrote %d readings of %d messages up to offset %d", stored, pending.messages, self._written)
+        return stored
+
+    def _write(self, pending: Pending) -> tuple[int, float]:
+        """In the worker thread: the store first, then what depends on its having taken the readings.
+
+        Returns how many it took, and the seconds it took for them.
+        """
+        began = time.monotonic()
+        result = self._store.write(pending.blocks)
+        seconds = time.monotonic() - began
+        pending.letters += [_letter(refused) for refused in result.refused]
+        if result.refused:
+            pending.refused[STORE_REFUSED] += len(result.refused)
+        self._dead_letters.write(pending.letters)
+        self._books.see(pending.blocks)
+        self._books.count(messages=pending.messages, stored=result.written, refused=pending.refused)
+        return result.written, seconds
+
+    # Committing.
+
+    def _commit_due(self) -> float:
+        """Seconds until a commit is due; 0 or less: now. Infinite when there is nothing to commit."""
+        if not self._books and (self._client is None or self._written <= self.committed):
+            return float("inf")
+        return self._last_commit + COMMIT_SECONDS - time.monotonic()
+
+    async def commit(self) -> None:
+        """Save the inventory, commit what is written at the broker, then save the counters."""
+        written = self._written
+        resets = await self._until_done(self._books.save_inventory, self._database_outage)
+        if resets:
+            self.totals.refused_by[COUNTER_RESET] += resets
+        if self._client is not None and written > self.committed:
+            try:
+                await self._client.ack(written)
+                self.committed = written
+                self.totals.committed_at = time.time()
+                self._oldest_uncommitted = self._intake.pending.since if self._intake.pending else None
+            except BrokerError as error:
+                # The messages are stored: at worst they come again.
+                await self._disconnect()
+                if not error.retriable:
+                    raise BrokerRefusal(f"{self._broker_outage.partner} refuses a commit: {one_line(error)}") from error
+                self._broker_outage.begin(error)
+        await self._until_done(lambda: self._books.save_counts(self.committed), self._database_outage)
+        self._last_commit = time.monotonic()
+
+    async def _until_done(self, call: Callable[[], T], outage: Outage) -> T:
+        """Do something in the worker thread, again and again while its partner is away."""
+        for seconds in backoff():
+            asked_for = 0.0
+            try:
+                with self.watch.doing(f"a call to {outage.partner}", STUCK_SECONDS):
+                    result = await asyncio.get_running_loop().run_in_executor(self._worker, call)
+            except StoreError as error:
+                if not error.retriable:
+                    raise StoreRefusal(f"{outage.partner} does not take readings: {one_line(error)}") from error
+                asked_for = getattr(error, "retry_after", None) or 0.0
+                outage.begin(error)
+            except RETRIABLE as error:
+                outage.begin(error)
+            else:
+                outage.end()
+                return result
+            await asyncio.sleep(max(seconds, asked_for))
+        raise AssertionError("backoff has no end")
+
+    async def _apply_retention(self) -> None:
+        """Drop what is older than RETENTION_PERIOD from the store, now and then; for ever."""
+        outage = Outage("the store, asked to drop old readings")
+        while True:
+            if self._config.retention > 0 and not self._store.expires_by_itself:
+                try:
+                    oldest_ns = time.time_ns() - int(self._config.retention * SECOND)
+                    dropped = await asyncio.to_thread(self._store.apply_retention, oldest_ns)
+                    outage.end()
+                    if dropped:
+                        logger.info("retention: dropped %d readings", dropped)
+                except StoreError as error:
+                    outage.begin(error)
+            await asyncio.sleep(RETENTION_SECONDS)
+
+
+def _letter(refused: RefusedReading) -> dict[str, object]:
+    return {
+        "reason": STORE_REFUSED,
+        "detail": refused.reason,
+        "gpu": refused.gpu,
+        "metric_name": refused.metric_name,
+        "time_ns": refused.time_ns,
+        "value": refused.value,
+    }

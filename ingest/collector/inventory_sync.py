@@ -1,0 +1,96 @@
+"""What a collector keeps in Django's database: the inventory that its readings tell of, and its own counters."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections
+
+from ingest.reconnect import one_line
+from inventory.sightings import Sightings
+from inventory.status import add_counts
+from inventory.updater import save_sightings
+from readings.checks import COUNTER_RESET
+from readings.model import PointBlock
+
+logger = logging.getLogger(__name__)
+
+# The database is away, locked or not migrated yet: the same call may succeed later.
+RETRIABLE = (OperationalError, InterfaceError)
+
+
+class Books:
+    """Gathers in memory, saves on request. All methods but ``note`` belong to one worker thread."""
+
+    def __init__(self, collector_id: str) -> None:
+        self._collector_id = collector_id
+        self._started = datetime.now(UTC)
+        self._sightings = Sightings()
+        self._messages = 0
+        self._stored = 0
+        self._refused: Counter[str] = Counter()
+
+    def __bool__(self) -> bool:
+        return bool(self._sightings) or self.has_counts
+
+    @property
+    def has_counts(self) -> bool:
+        """Whether there are counters to be saved."""
+        return bool(self._messages or self._stored or self._refused)
+
+    def see(self, blocks: Iterable[PointBlock]) -> None:
+        """Take in blocks that the store has."""
+        for block in blocks:
+            self._sightings.add(block)
+
+    def count(self, *, messages: int, stored: int, refused: Counter[str]) -> None:
+        """Add to the counters."""
+        self._messages += messages
+        self._stored += stored
+        self._refused.update(refused)
+
+    def save_inventory(self) -> int:
+        """Bring the inventory up to date; returns how many counters of GPUs began again. Raises one of RETRIABLE, and keeps
+        everything then.
+
+        What the database will never take is dropped with a line in the log: the readings are in the store, and later
+        ones bring the inventory up to date again.
+        """
+        if not self._sightings:
+            return 0
+        close_old_connections()
+        resets = 0
+        try:
+            resets = save_sightings(self._sightings)
+        except RETRIABLE:
+            raise
+        except DatabaseError as error:
+            logger.error("the inventory does not take %d GPUs: %s", len(self._sightings), one_line(error))
+        self._sightings = Sightings()
+        if resets:
+            self._refused[COUNTER_RESET] += resets
+        return resets
+
+    def save_counts(self, committed_offset: int) -> None:
+        """Add the counters to the collector's status row. Raises one of RETRIABLE, and keeps them then."""
+        if not self.has_counts:
+            return
+        close_old_connections()
+        try:
+            add_counts(
+                self._collector_id,
+                started=self._started,
+                messages=self._messages,
+                readings_stored=self._stored,
+                refused=self._refused,
+                committed_offset=committed_offset,
+            )
+        except RETRIABLE:
+            raise
+        except DatabaseError as error:
+            logger.error("the collector's status cannot be saved: %s", one_line(error))
+        self._messages = self._stored = 0
+        self._refused = Counter()

@@ -1,0 +1,64 @@
+"""A collector's figures for Prometheus: what it has stored and refused, how far it is behind, how long its writes take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+
+from ingest.collector.collector import Collector
+
+_PREFIX = "gpu_telemetry_collector_"
+
+
+class MonitoredCollector:
+    """A collector as /health and /metrics see it."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    def stuck(self) -> list[str]:
+        """What hangs inside it."""
+        return self._collector.watch.stuck()
+
+    def trouble(self) -> list[str]:
+        """What it waits for."""
+        return self._collector.trouble
+
+    async def figures(self) -> list[Metric]:
+        """Its figures; the lag is asked of the broker, and left out while that is away."""
+        lag = await self._collector.lag()
+        return list(_figures(self._collector, lag))
+
+
+def _figures(collector: Collector, lag: int | None) -> Iterator[Metric]:
+    totals = collector.totals
+    yield CounterMetricFamily(_PREFIX + "messages", "Messages that were read.", value=totals.messages)
+    yield CounterMetricFamily(_PREFIX + "readings_stored", "Readings that were written.", value=totals.stored)
+    refused = CounterMetricFamily(
+        _PREFIX + "readings_refused",
+        "Readings and messages that were turned away, here or by streamers, by reason.",
+        labels=("reason",),
+    )
+    for reason, count in sorted(totals.refused_by.items()):
+        refused.add_metric((reason,), count)
+    yield refused
+    yield _gauge("broker_connected", "1 while there is a connection to the broker.", collector.connected)
+    yield _gauge("readings_waiting", "Readings that wait for the next write.", collector.waiting_readings)
+    yield _gauge("behind_seconds", "Age of the oldest message that was read and not committed.", collector.behind_s)
+    if lag is not None:
+        yield _gauge("lag_messages", "Messages in the log that are not committed.", lag)
+    yield _gauge("committed_offset", "Offset up to which all is stored; -1: none yet.", collector.committed)
+    if totals.committed_at:
+        yield _gauge("last_commit_timestamp_seconds", "When the last commit was made.", totals.committed_at)
+    yield SummaryMetricFamily(
+        _PREFIX + "flush_duration_seconds",
+        "How long writes to the store took.",
+        count_value=totals.flushes,
+        sum_value=totals.flush_seconds,
+    )
+    yield _gauge("last_flush_duration_seconds", "How long the last write to the store took.", totals.last_flush_seconds)
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(_PREFIX + name, text, value=float(value))

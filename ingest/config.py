@@ -1,0 +1,136 @@
+"""What the settings say to a collector and to a streamer, wherever they run."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.core.management.base import CommandError
+
+from broker.client.client import BrokerClient, client_context
+from broker.errors import TlsUnusable
+from ingest.shard import Shard
+
+if TYPE_CHECKING:
+    from ingest.collector.collector import CollectConfig
+    from ingest.streamer.file import StreamConfig
+    from ingest.streamer.live import LiveConfig, LiveSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerAddress:
+    """The broker as streamers, collectors and commands reach it. Its text is what logs call it."""
+
+    host: str
+    port: int
+    token: str = field(default="", repr=False)
+    tls: ssl.SSLContext | None = None
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def partner(self) -> str:
+        """How messages about its absence begin."""
+        return f"the broker at {self}"
+
+    async def connect(self, client: str) -> BrokerClient:
+        """Connect under the name ``client``. Raises BrokerError."""
+        return await BrokerClient.connect(self.host, self.port, token=self.token, tls=self.tls, client=client)
+
+
+# Each service needs one or two of these, and some are large (numpy and pyarrow, aiohttp, the stores): a function imports
+# what it makes.
+
+
+def broker_address() -> BrokerAddress:
+    """The broker. Raises CommandError for TLS files that do not work: the command cannot start."""
+    try:
+        tls = client_context(settings.BROKER_TLS_CA, settings.BROKER_TLS_CERT, settings.BROKER_TLS_KEY)
+    except TlsUnusable as error:
+        raise CommandError(str(error)) from error
+    return BrokerAddress(host=settings.MQ_HOST, port=settings.MQ_PORT, token=settings.BROKER_TOKEN, tls=tls)
+
+
+def collect_config() -> CollectConfig:
+    """The collector's configuration from django.conf.settings."""
+    from ingest.collector.collector import CollectConfig
+
+    return CollectConfig(
+        collector_id=settings.COLLECTOR_ID,
+        broker=broker_address(),
+        state_dir=settings.STATE_DIR,
+        start_offset=settings.START_OFFSET,
+        flush_interval=settings.FLUSH_INTERVAL,
+        retention=settings.RETENTION_PERIOD,
+    )
+
+
+def stream_config() -> StreamConfig:
+    """The configuration of a streamer of captures from django.conf.settings."""
+    from ingest.streamer.file import StreamConfig
+
+    return StreamConfig(
+        csv_path=settings.CSV_PATH,
+        broker=broker_address(),
+        state_dir=settings.STATE_DIR,
+        instance_id=settings.INSTANCE_ID,
+        batch_size=settings.BATCH_SIZE,
+        collect_interval=settings.COLLECT_INTERVAL,
+        rate=settings.RATE,
+        loop=settings.LOOP,
+        timestamps=settings.TIMESTAMPS,
+        retention=settings.RETENTION_PERIOD,
+        zone=settings.CSV_TZ,
+        shard=Shard(*settings.SHARD),
+        follow=settings.FOLLOW,
+        speed=settings.SPEED,
+    )
+
+
+def live_config(*, once: bool = False) -> LiveConfig:
+    """The configuration of a streamer of a live source from django.conf.settings."""
+    from ingest.streamer.live import LiveConfig
+
+    return LiveConfig(
+        broker=broker_address(),
+        state_dir=settings.STATE_DIR,
+        instance_id=settings.INSTANCE_ID,
+        batch_size=settings.BATCH_SIZE,
+        collect_interval=settings.COLLECT_INTERVAL,
+        interval=settings.SCRAPE_INTERVAL,
+        spool_bytes=settings.SPOOL_BYTES,
+        once=once,
+    )
+
+
+def live_source() -> LiveSource:
+    """The live source that SOURCE names. Raises SourceError."""
+    shard = Shard(*settings.SHARD)
+    if settings.SOURCE == "simulate":
+        from ingest.simulator.fleet import ALL_METRICS, DEFAULT_METRICS, FleetShape
+        from ingest.simulator.source import SimulateSource
+
+        shape = FleetShape(
+            hosts=settings.SIM_HOSTS,
+            gpus_per_host=settings.SIM_GPUS_PER_HOST,
+            seed=settings.SIM_SEED,
+            metrics=ALL_METRICS if settings.SIM_METRICS == "all" else DEFAULT_METRICS,
+            faults=settings.SIM_FAULTS,
+        )
+        return SimulateSource(shape, settings.SCRAPE_INTERVAL, shard)
+    from ingest.exporter.scraper import ScrapeConfig, Scraper
+    from ingest.exporter.targets import Targets
+
+    config = ScrapeConfig(
+        interval=settings.SCRAPE_INTERVAL,
+        timeout=settings.SCRAPE_TIMEOUT,
+        max_bytes=settings.SCRAPE_MAX_BYTES,
+        token=settings.SCRAPE_TOKEN,
+        user=settings.SCRAPE_USER,
+        password=settings.SCRAPE_PASSWORD,
+        ca_file=settings.SCRAPE_TLS_CA,
+    )
+    return Scraper(config, Targets(settings.TARGETS, shard))

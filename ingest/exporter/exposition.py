@@ -1,0 +1,217 @@
+"""The text that an exporter answers at /metrics, as readings: Prometheus' format, OpenMetrics, and what exporters make of them.
+
+Faster than a parser that makes an object per line, since all but the values of a line is the same in each scrape; and it costs one
+bad line that line alone, where a strict parser loses the whole scrape.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ingest.samples import Namer, RefusedRow, Sample, make_gpu, telling
+from readings.checks import BAD_FIELD, BAD_TIMESTAMP, NO_IDENTITY, Refusal, Refused, parse_value
+from readings.labels import parse_labels, split_labels
+from readings.model import Gpu
+from readings.times import SECOND, parse_time
+from readings.units import Folded, SourceUnits
+
+MAX_SHOWN = 4096
+# An exporter of which fewer lines than this are readings, and more are bad, gives no metrics at all.
+_BAD_PER_GOOD = 2
+_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_LABELS = re.compile(r'\{(?:[^"{}]|"[^"\\]*(?:\\.[^"\\]*)*")*\}', re.DOTALL)
+_HELP = re.compile(r"^#[ \t]+HELP[ \t]+(\S+)[ \t]+(.*)$", re.MULTILINE)
+_EXEMPLAR = re.compile(r'(\}[ \t]*[^\s"]+(?:[ \t]+[0-9.]+)?) # \{[^\n]*$', re.MULTILINE)
+_WIDE = re.compile(r"\}[ \t]{2,}|\}\t")
+# Beside the metrics of GPUs, exporters give some of themselves.
+_OF_GPUS = re.compile("dcgm_", re.IGNORECASE)
+
+
+class NotMetrics(ValueError):
+    """An answer that holds no metrics. The text is one line."""
+
+
+class Scraped(NamedTuple):
+    """The readings of one answer, and the lines of it that gave none."""
+
+    samples: list[Sample]
+    refused: list[RefusedRow]
+    counts: Counter[str]
+
+
+class _Series(NamedTuple):
+    gpu: Gpu
+    folded: Folded
+
+
+class _Line(NamedTuple):
+    """A line taken apart, without a look at what its parts hold."""
+
+    name: str
+    labels: dict[str, str]
+    rest: str
+
+
+class Exposition:
+    """Reads the answers of one exporter, one after the other. ``host`` is what it is reached under, for rows without a host name."""
+
+    def __init__(self, host: str = "") -> None:
+        self._host = host
+        self._series: dict[str, _Series | Refusal | None] = {}
+        self._gpus: dict[tuple[object, ...], Gpu] = {}
+
+    def read(self, body: str, now_ns: int) -> Scraped:
+        """The readings of one answer; those without a time of their own are of ``now_ns``. Raises NotMetrics."""
+        if body.lstrip()[:1] in {"<", "{"}:
+            raise NotMetrics("the answer is no metrics text but HTML or JSON")
+        body = _plainer(body)
+        lines = body.split("\n")
+        known = self._series
+        strange = [at for at, line in enumerate(lines) if line and line[0] != "#" and _head(line) not in known]
+        if strange:
+            self._forget_all_but(lines)
+            self._learn(body, [lines[at] for at in strange])
+            known = self._series
+        scraped = self._values(lines, now_ns)
+        bad = len(scraped.refused) - scraped.counts[NO_IDENTITY]
+        if not scraped.samples and not scraped.refused and not any(line.strip(" \r") for line in lines):
+            raise NotMetrics("the answer is empty")
+        if bad > _BAD_PER_GOOD * (len(scraped.samples) + 1) and scraped.counts[BAD_FIELD] * 2 > bad:
+            raise NotMetrics(f"the answer is no metrics text: {bad} lines are none, as {scraped.refused[0].raw[:80]!r}")
+        return scraped
+
+    def _values(self, lines: Iterable[str], now_ns: int) -> Scraped:
+        samples: list[Sample] = []
+        refused: list[RefusedRow] = []
+        known = self._series
+        for number, line in enumerate(lines, 1):
+            if not line or line[0] == "#":
+                continue
+            head, _, rest = line.rpartition("} ")
+            series = known.get(head or "\n" + line)
+            if series is None:
+                continue
+            if isinstance(series, Refusal):
+                refused.append(RefusedRow(number, series.reason, series.detail, line[:MAX_SHOWN]))
+                continue
+            gpu, (name, convert) = series
+            time_ns = now_ns
+            try:
+                try:
+                    value = parse_value(rest)
+                except Refused:
+                    text, time = _split_rest(rest)
+                    time_ns = _time(time) if time else now_ns
+                    value = parse_value(text)
+            except Refused as error:
+                refused.append(RefusedRow(number, error.reason, f"{name}: {error.detail}", line[:MAX_SHOWN]))
+                continue
+            samples.append(Sample(gpu, name, time_ns, value if convert is None else convert(value)))
+        return Scraped(samples, refused, Counter(row.reason for row in refused))
+
+    def _learn(self, body: str, strange: list[str]) -> None:
+        """Take in lines whose labels were not seen before. The units are decided from the whole answer."""
+        units = SourceUnits()
+        for name, text in _HELP.findall(body):
+            units.note_help(name, text)
+        units.note_text(body)
+        namer = Namer(units)
+        for line in strange:
+            try:
+                self._series[_head(line)] = self._understand(line, namer)
+            except Refused as error:
+                self._series[_head(line)] = error.refusal
+            except ValueError as error:
+                self._series[_head(line)] = Refusal(BAD_FIELD, str(error))
+
+    def _forget_all_but(self, lines: Iterable[str]) -> None:
+        """Pods come and go, and what their lines meant with them: hundreds of exporters are read in one process."""
+        heads = {_head(line) for line in lines}
+        self._series = {head: series for head, series in self._series.items() if head in heads}
+        used = {id(series.gpu) for series in self._series.values() if isinstance(series, _Series)}
+        self._gpus = {key: gpu for key, gpu in self._gpus.items() if id(gpu) in used}
+
+    def _understand(self, line: str, namer: Namer) -> _Series | None:
+        """What the line is a reading of; None for a metric that is of no GPU by its name."""
+        parsed = _take_apart(line) if line.strip() else None
+        if parsed is None:
+            return None
+        if _head(line) != _plain_head(line, parsed):
+            raise Refused(BAD_FIELD, "more than a value and a time after the labels")
+        columns, extras = split_labels(parsed.labels)
+        if not columns.get("uuid"):
+            if not _OF_GPUS.match(parsed.name):
+                return None
+            raise Refused(NO_IDENTITY, f"{parsed.name}: the labels tell no uuid")
+        if columns.get("hostname") in {None, "localhost"} and self._host:
+            columns["hostname"] = self._host
+        key = (*columns.items(), *extras.items())
+        gpu = self._gpus.get(key)
+        if gpu is None:
+            gpu = self._gpus[key] = make_gpu(columns, extras)
+        return _Series(gpu, namer.name(parsed.name, telling(parsed.labels)))
+
+
+def _plainer(body: str) -> str:
+    """Without what the format allows and no line needs: exemplars, and other blanks than one between labels and value."""
+    if " # {" in body:
+        body = _EXEMPLAR.sub(r"\1", body)
+    if "}\t" in body or "}  " in body:
+        body = _WIDE.sub("} ", body)
+    return body
+
+
+def _head(line: str) -> str:
+    """The part of a line that is the same in each answer. A line without it has a key that no other line can have."""
+    return line.rpartition("} ")[0] or "\n" + line
+
+
+def _plain_head(line: str, parsed: _Line) -> str:
+    return line[: len(line) - len(parsed.rest)].rstrip().removesuffix("}")
+
+
+def _take_apart(line: str) -> _Line | None:
+    """The name, labels and what comes after. None for a line without labels that is well formed. Raises ValueError."""
+    name = _NAME.match(line)
+    if name is None:
+        raise ValueError("a line begins with the name of a metric")
+    rest = line[name.end() :]
+    labels = _LABELS.match(rest.lstrip(" \t"))
+    if labels is None:
+        if rest.lstrip(" \t").startswith("{"):
+            raise ValueError("the labels are not closed, or hold a quote that is not escaped")
+        words = rest.split()
+        if not words or len(words) > 2:
+            raise ValueError("expected a value after the name")
+        parse_number(words[0])
+        return None
+    told = parse_labels(labels[0])
+    return _Line(name[0], told, rest.lstrip(" \t")[labels.end() :].lstrip(" \t"))
+
+
+def parse_number(text: str) -> float:
+    """Any number that the format knows, also NaN and the infinities. Raises ValueError."""
+    if not text.isascii() or "_" in text:
+        raise ValueError(f"{text[:40]!r} is no number")
+    return float(text)
+
+
+def _split_rest(rest: str) -> tuple[str, str]:
+    """Value and time (empty: none) of what comes after the labels. Raises Refused."""
+    words = rest.split("#", 1)[0].split()
+    if len(words) == 2 and not words[1].strip("-0123456789."):
+        return words[0], words[1]
+    return rest.strip(), ""
+
+
+def _time(text: str) -> int:
+    try:
+        time_ns = parse_time(text)
+    except ValueError as error:
+        raise Refused(BAD_TIMESTAMP, str(error)) from None
+    if time_ns < SECOND:
+        raise Refused(BAD_TIMESTAMP, f"time {text[:40]!r}")
+    return time_ns

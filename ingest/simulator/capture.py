@@ -1,0 +1,113 @@
+"""A made-up capture for trying the pipeline without a GPU: the simulator's fleet, written as a capture."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from ingest.simulator import fleet as simulator
+from ingest.simulator.fleet import Fleet
+from readings.model import Gpu
+from readings.times import format_time
+
+COLUMNS = (
+    "timestamp",
+    "metric_name",
+    "gpu_id",
+    "device",
+    "uuid",
+    "modelName",
+    "Hostname",
+    "container",
+    "pod",
+    "namespace",
+    "value",
+    "labels_raw",
+)
+# What the captures that people have hold, in their order.
+METRICS = tuple(
+    f"DCGM_FI_DEV_{name}"
+    for name in (
+        "GPU_UTIL",
+        "MEM_COPY_UTIL",
+        "POWER_USAGE",
+        "GPU_TEMP",
+        "FB_USED",
+        "FB_FREE",
+        "DEC_UTIL",
+        "ENC_UTIL",
+        "SM_CLOCK",
+        "MEM_CLOCK",
+    )
+)
+_START_NS = 1_735_689_600_000_000_000  # 2025-01-01T00:00:00Z
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureShape:
+    """How large a synthetic capture's fleet is and how often it is sampled. Ten metrics a GPU and sample."""
+
+    hosts: int = 4
+    gpus_per_host: int = 8
+    samples: int = 30
+    interval_s: int = 10
+    seed: int = 1
+
+    @property
+    def readings(self) -> int:
+        """How many rows the capture has."""
+        return self.hosts * self.gpus_per_host * self.samples * 10
+
+
+def write_capture(path: Path, shape: CaptureShape) -> int:
+    """Write the capture; returns its rows. It appears under its name only when it is whole. Raises OSError."""
+    draft = path.with_name(path.name + ".draft")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with draft.open("w", encoding="utf-8", newline="") as file:
+        rows = _write_rows(file, shape)
+    draft.replace(path)
+    return rows
+
+
+def _write_rows(file: TextIO, shape: CaptureShape) -> int:
+    writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    file.write(",".join(COLUMNS) + "\n")
+    count = 0
+    for row in capture_rows(shape):
+        writer.writerow(row)
+        count += 1
+    return count
+
+
+def capture_rows(shape: CaptureShape) -> Iterator[tuple[str, ...]]:
+    """The rows in a real capture's order: sample by sample, in each the metrics one after the other, then GPU by GPU."""
+    fleet = Fleet(simulator.FleetShape(shape.hosts, shape.gpus_per_host, shape.seed, METRICS))
+    for sample in range(shape.samples):
+        fleet.step(shape.interval_s)
+        readings = [reading for host in fleet.hosts for reading in fleet.readings(host)]
+        for number in range(len(METRICS)):
+            # Exporters read the metrics one after the other: so their times differ by up to three seconds.
+            time_ns = _START_NS + (sample * shape.interval_s + number // 3) * 1_000_000_000
+            time = format_time(time_ns)
+            for gpu, name, value in readings[number :: len(METRICS)]:
+                yield _row(time, name, gpu, f"{value:.0f}" if value == int(value) else f"{value:.3f}")
+
+
+def _row(timestamp: str, metric: str, gpu: Gpu, value: str) -> tuple[str, ...]:
+    labels = {
+        **gpu.labels,
+        "Hostname": gpu.hostname,
+        "UUID": gpu.uuid,
+        "__name__": metric,
+        "device": gpu.device,
+        "gpu": str(gpu.gpu_id),
+        "instance": f"{gpu.hostname}:9400",
+        "job": "synthetic_capture",
+        "modelName": gpu.model_name,
+    }
+    raw = ",".join(f'{name}="{text}"' for name, text in labels.items())
+    place = (str(gpu.gpu_id), gpu.device, gpu.uuid, gpu.model_name, gpu.hostname)
+    return (timestamp, metric, *place, gpu.container, gpu.pod, gpu.namespace, value, raw)

@@ -1,0 +1,412 @@
+"""The streamer: a collect loop reads the source into a bounded buffer, a publish loop cuts batches and sends them.
+
+What is promised: a run is ``done`` only when the source is at its end and the broker answered every batch; and the position
+that is kept for a restart is never past a row whose batch is not answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, tzinfo
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from ingest.capture.compression import STDIN
+from ingest.capture.position import Gathering, Positions, ResumeStore
+from ingest.capture.source import Chunk, CsvSource
+from ingest.concurrency import all_of, drain_deadline, first_of, pause
+from ingest.config import BrokerAddress
+from ingest.dead_letters import DeadLetters
+from ingest.errors import StateError
+from ingest.shard import WHOLE, Shard
+from ingest.streamer.pacing import Pacer, SpeedPacer
+from ingest.streamer.publisher import Batch, Publisher
+from ingest.streamer.report import Backlog, Progress, Report, progress_bar, report_often
+from ingest.streamer.timestamps import Choice, Stamper, choose, spell_duration
+from readings.columns import Columns
+from readings.columns import blocks as blocks_of
+from readings.model import PointBlock
+from readings.times import SECOND, format_time
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+# Readings gathered before they are ordered and cut. Captures are sorted by metric: the more is gathered, the more of a
+# GPU's metrics share a point.
+GATHER_READINGS = 50_000
+CHUNKS_AHEAD = 2
+DRAIN_SECONDS = 7.0
+# With the broker away there is nothing to wait for: the position is kept.
+DRAIN_SECONDS_AWAY = 1.0
+CLOCK_SLACK_NS = 300 * SECOND
+FOLLOW_SECONDS = 0.25
+# A disk that takes so long for one block of a capture hangs.
+STUCK_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamConfig:
+    """What a streamer is told. Durations in seconds; ``rate`` in readings a second, 0 for as fast as possible."""
+
+    csv_path: str
+    broker: BrokerAddress
+    state_dir: Path
+    instance_id: str = "streamer-1"
+    batch_size: int = 100
+    collect_interval: float = 5.0
+    rate: float = 0.0
+    loop: bool = False
+    timestamps: str = "auto"
+    retention: float = 0.0
+    zone: tzinfo = UTC
+    shard: Shard = WHOLE
+    follow: bool = False
+    speed: float = 0.0
+    last_ns: int | None = None  # the newest time, where that is of more than this capture
+    position_of: str = ""  # the capture under whose name the position is kept, where that is another one
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTotals:
+    """What a run has done. ``done``: the source is at its end and everything was answered."""
+
+    readings: int
+    batches: int
+    refused: Counter[str]
+    unanswered: int
+    done: bool
+    inode: int  # of the file, whatever its name is by now
+
+
+class _Portion(NamedTuple):
+    """A chunk on its way from one loop to the other, and by how much its times were moved."""
+
+    chunk: Chunk
+    columns: Columns
+    shift_ns: int
+
+
+async def stream(config: StreamConfig, stop: asyncio.Event, report: Report | None = None) -> StreamTotals:
+    """Stream a capture until its end, or until ``stop``: then what was read is drained, for some seconds at most.
+
+    Adds to ``report`` what it does. Raises SourceError, StateError or BrokerRefusal.
+    """
+    store = ResumeStore(config.state_dir, config.instance_id, config.position_of or config.csv_path)
+    await asyncio.to_thread(store.prepare)
+    source = await asyncio.to_thread(
+        CsvSource.open,
+        config.csv_path,
+        needs_timestamp=config.timestamps != "now",
+        zone=config.zone,
+        shard=config.shard,
+        follow=config.follow,
+    )
+    try:
+        with progress_bar(source.size, source.name) as progress:
+            return await Streamer(config, source, store, stop, progress, report or Report()).run()
+    finally:
+        source.close()
+
+
+async def last_time_of(config: StreamConfig, path: str, stop: asyncio.Event) -> int | None:
+    """The newest time in a capture, in ns; None without any. Raises SourceError."""
+
+    def find() -> int | None:
+        source = CsvSource.open(path, needs_timestamp=True, zone=config.zone)
+        try:
+            return source.last_time(time.time_ns() + CLOCK_SLACK_NS, stop.is_set)
+        finally:
+            source.close()
+
+    return await asyncio.to_thread(find)
+
+
+class Streamer:
+    """One run over one open source."""
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        source: CsvSource,
+        store: ResumeStore,
+        stop: asyncio.Event,
+        progress: Progress,
+        report: Report,
+    ) -> None:
+        self._config = config
+        self._source = source
+        self._store = store
+        self._stop = stop
+        self._progress = progress
+        self._report = report
+        self._sent_before, self._batches_before = report.sent, report.batches
+        self._began = time.monotonic()
+        self._start_position = 0
+        self._positions = Positions(store, source, config.timestamps)
+        self._publisher = Publisher(
+            lambda: config.broker.connect(config.instance_id), self._positions.check, broker=config.broker.partner
+        )
+        self._buffer: asyncio.Queue[_Portion | None] = asyncio.Queue(CHUNKS_AHEAD)
+        self._dead_letters = DeadLetters(config.state_dir, f"streamer-{config.instance_id}")
+        self._stamper = Stamper(Choice("source"))
+        self._explained = False
+        self._looked_at_age = False
+        self._at_end = False
+        self._refused: Counter[str] = Counter()
+        self._batches_made = 0
+        # A thread to read, which a pipe can hold up for long, and one to cut batches. Each further one would keep memory of its own.
+        self._threads = ThreadPoolExecutor(2, "capture")
+
+    async def run(self) -> StreamTotals:
+        """Stream, and keep or clear the position at the end."""
+        config = self._config
+        logger.info(
+            "streaming %(source)s to %(broker)s as %(instance_id)s",
+            {"source": config.csv_path, "broker": config.broker, "instance_id": config.instance_id},
+        )
+        await self._begin()
+        self._began, self._start_position = time.monotonic(), self._source.position
+        self._report.refresh = self._refresh
+        if config.follow or config.position_of:
+            # It may be rotated before anything of it was sent: from the first moment it is known which file it was.
+            self._positions.add(Gathering(self._source.position, self._source.line, self._stamper.choice.shift_ns))
+            self._positions.check()
+        # The work itself comes first: when the time to drain runs out in the same moment, it counts as finished.
+        deadline = drain_deadline(
+            self._stop,
+            DRAIN_SECONDS,
+            seconds_away=DRAIN_SECONDS_AWAY,
+            connected=lambda: self._publisher.uplink.connected,
+        )
+        try:
+            ended = await first_of(
+                self._work(), self._publisher.run(), self._positions.keep(), report_often(self._report), deadline
+            )
+        finally:
+            self._threads.shutdown(wait=False)
+        drained = ended == 0
+        done = drained and self._at_end
+        try:
+            await asyncio.to_thread(self._positions.finish, done=done)
+        except StateError as error:
+            logger.error("%s", error)
+        self._refresh()
+        self._report.refresh = lambda: None  # the file is closed now
+        return self._tell(done=done, drained=drained)
+
+    def _refresh(self) -> None:
+        report, uplink, oldest = self._report, self._publisher.uplink, self._positions.oldest
+        report.sent = self._sent_before + uplink.readings_answered
+        report.batches = self._batches_before + uplink.batches_answered
+        report.waiting = self._publisher.unanswered
+        report.behind_s = 0.0 if oldest is None else time.monotonic() - oldest.since
+        report.backlog = self._backlog()
+        report.connected = uplink.connected
+        report.trouble = uplink.trouble
+
+    def _backlog(self) -> Backlog | None:
+        reached = self._positions.reached
+        position, line = (self._start_position, 0) if reached is None else (reached.position, reached.line)
+        left = self._source.bytes_after(position)
+        if left is None:
+            return None
+        left += self._report.later_bytes
+        done = position - self._start_position
+        seconds = left * (time.monotonic() - self._began) / done if done > 0 and left else None
+        return Backlog(left, left * line // position if position else 0, seconds)
+
+    def _tell(self, *, done: bool, drained: bool) -> StreamTotals:
+        publisher = self._publisher
+        totals = StreamTotals(
+            publisher.uplink.readings_answered,
+            publisher.uplink.batches_answered,
+            self._refused,
+            publisher.unanswered,
+            done,
+            self._source.inode,
+        )
+        logger.info(
+            "%(state)s: %(readings)d readings in %(batches)d batches sent and answered",
+            {"state": "done" if done else "stopped", "readings": totals.readings, "batches": totals.batches},
+        )
+        if totals.refused:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(totals.refused.items()))
+            logger.warning("rows refused or remarked on: %s; see %s", reasons, self._dead_letters.path)
+        if not drained:
+            logger.warning("%d batches are not answered: they are sent again at the next start", totals.unanswered)
+        if not done and self._report.backlog is not None:
+            logger.info("%s: the next start goes on there", self._report.backlog)
+        return totals
+
+    async def _begin(self) -> None:
+        """Find where to start and how to treat times."""
+        state = await asyncio.to_thread(self._store.load)
+        wish = self._config.timestamps
+        if state is None:
+            await self._choose_times()
+        elif await asyncio.to_thread(self._source.resume, state, wish):
+            self._stamper.choice = Choice("now" if wish == "now" else "shift", state.shift_ns)
+            logger.info("resuming at line %d: all before it was answered", state.line)
+        else:
+            logger.info("the capture or TIMESTAMPS is not that of the last run: starting from the beginning")
+            await self._choose_times()
+
+    async def _choose_times(self) -> None:
+        wish = self._config.timestamps
+        last_ns = self._config.last_ns
+        if wish in {"auto", "shift"} and last_ns is None and self._config.csv_path != STDIN:
+            latest_ns = time.time_ns() + CLOCK_SLACK_NS
+            last_ns = await asyncio.to_thread(self._source.last_time, latest_ns, self._stop.is_set)
+        choice = choose(
+            "source" if wish != "now" and self._config.csv_path == STDIN else wish,
+            last_ns,
+            retention=self._config.retention,
+            now_ns=time.time_ns(),
+        )
+        self._stamper.choice = choice
+        if choice.explanation:
+            # In a loop the shift is another one each time; once is enough to understand it.
+            logger.log(logging.DEBUG if self._explained else logging.INFO, "%s", choice.explanation)
+            self._explained = True
+
+    async def _work(self) -> None:
+        await all_of(self._collect(), self._publish())
+        await self._publisher.flush()
+
+    # Collect loop: source -> buffer, at the pace that is asked for, until the end or the stop signal.
+
+    async def _collect(self) -> None:
+        config = self._config
+        pacer: Pacer | SpeedPacer = SpeedPacer(config.speed) if config.speed else Pacer(config.rate)
+        while True:
+            began = time.monotonic()
+            at_end = await self._collect_once(pacer)
+            if not at_end:
+                break
+            if not self._config.loop:
+                self._at_end = True
+                break
+            # A pass takes an interval at least, so that a small capture in a loop does not flood the log.
+            rest = self._config.collect_interval - (time.monotonic() - began)
+            if await pause(self._stop, max(rest, 0.0)):
+                break
+            await self._in_thread(self._source.rewind)
+            await self._choose_times()
+        await self._buffer.put(None)
+
+    async def _collect_once(self, pacer: Pacer | SpeedPacer) -> bool:
+        """One pass over the source; says whether it came to the end."""
+        while not self._stop.is_set():
+            with self._report.watch.doing(f"a read of {self._source.path}", STUCK_SECONDS):
+                portion = await self._in_thread(self._read, pacer.chunk)
+            self._progress.at(portion.chunk.position)
+            self._report.read += portion.columns.size
+            await self._buffer.put(portion)
+            if portion.chunk.done:
+                if not self._config.follow or await asyncio.to_thread(self._source.has_ended):
+                    return True
+                await pause(self._stop, FOLLOW_SECONDS)
+                continue
+            size = portion.columns.size
+            seconds = pacer.took(portion.columns) if isinstance(pacer, SpeedPacer) else pacer.took(size)
+            if seconds > 0:
+                await pause(self._stop, seconds)
+        return False
+
+    def _read(self, max_rows: int) -> _Portion:
+        # At a pace, rows are taken in smaller numbers than a block holds.
+        by_column = self._config.rate == 0 and self._config.speed == 0
+        chunk = self._source.read_block() if by_column else self._source.read(max_rows)
+        if chunk.refused:
+            self._keep_refused(chunk)
+        shift_ns = self._stamper.choice.shift_ns
+        if chunk.columns is not None:
+            columns = self._stamper.stamp_columns(chunk.columns)
+        else:
+            columns = Columns.of(self._stamper.stamp(chunk.samples))
+        if not self._looked_at_age and columns.size:
+            self._looked_at_age = True
+            self._warn_of_age(int(columns.time_ns.max()))
+        return _Portion(chunk._replace(samples=[], columns=columns), columns, shift_ns)
+
+    def _warn_of_age(self, newest_ns: int) -> None:
+        retention = self._config.retention
+        if self._config.timestamps == "source" and 0 < retention < (time.time_ns() - newest_ns) / SECOND:
+            logger.warning(
+                "TIMESTAMPS=source: readings of %s are older than RETENTION_PERIOD (%s): collectors with that setting "
+                "refuse them; give them RETENTION_PERIOD=0, or stream with TIMESTAMPS=shift",
+                format_time(newest_ns),
+                spell_duration(retention),
+            )
+
+    def _keep_refused(self, chunk: Chunk) -> None:
+        now = format_time(time.time_ns())
+        head = {"time": now, "source": self._source.path, "header": self._source.header_line}
+        self._dead_letters.write({**head, **row._asdict()} for row in chunk.refused)
+        for row in chunk.refused:
+            logger.debug("line %d refused: %s: %s", row.line, row.reason, row.detail)
+
+    # Publish loop: buffer -> batches.
+
+    async def _publish(self) -> None:
+        while await self._publish_gathering():
+            pass
+
+    async def _publish_gathering(self) -> bool:
+        """Gather for COLLECT_INTERVAL, or until there is enough, and publish that; says whether there may be more."""
+        parts: list[Columns] = []
+        gathered = 0
+        counts: Counter[str] = Counter()
+        last: _Portion | None = None
+        more = True
+        ends = 0.0
+        while last is None or (not self._is_last(last) and gathered < GATHER_READINGS):
+            try:
+                portion = await asyncio.wait_for(self._buffer.get(), None if last is None else ends - time.monotonic())
+            except TimeoutError:
+                break
+            if portion is None:
+                more = False
+                break
+            if last is None:
+                ends = time.monotonic() + self._config.collect_interval
+            last = portion
+            counts.update(portion.chunk.counts)
+            parts.append(portion.columns)
+            gathered += portion.columns.size
+        if last is not None:
+            self._refused.update(counts)
+            self._report.refused.update(counts)
+            await self._put_all(parts, Gathering(last.chunk.position, last.chunk.line, last.shift_ns), counts)
+        return more
+
+    def _is_last(self, portion: _Portion) -> bool:
+        return portion.chunk.done and not self._config.follow
+
+    async def _put_all(self, parts: list[Columns], gathering: Gathering, counts: Counter[str]) -> None:
+        blocks = await self._in_thread(lambda: list(blocks_of(parts, self._config.batch_size)))
+        if not blocks and counts:
+            blocks = [PointBlock([], [], [])]  # nothing but what was refused
+        collected_at = format_time(time.time_ns())
+        # While its batches are still being made, a gathering is not to pass for answered.
+        gathering.unanswered += 1
+        self._positions.add(gathering)
+        for number, block in enumerate(blocks):
+            self._batches_made += 1
+            batch_id = f"{self._publisher.producer}-{self._batches_made}"
+            refused = counts if number == 0 else {}
+            await self._publisher.put(
+                Batch(block, gathering, batch_id, self._config.instance_id, collected_at, refused)
+            )
+        gathering.unanswered -= 1
+        self._positions.check()
+
+    async def _in_thread(self, call: Callable[..., Result], *args: object) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)

@@ -1,0 +1,271 @@
+"""The streamer of a live source: what the source gives goes into the spool twice a second, and from there to the broker.
+
+Unlike a file, a source that runs on cannot be asked again: so nothing that the broker's absence or our own end touches is only in
+memory, but what came in since the last flush.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from broker.errors import BrokerError, DiskFull, LogFailed, ReadOnly
+from ingest.concurrency import drain_deadline, first_of
+from ingest.config import BrokerAddress
+from ingest.dead_letters import DeadLetters
+from ingest.errors import StateError
+from ingest.reconnect import Outage
+from ingest.samples import RefusedRow, Sample
+from ingest.streamer.report import Report, report_often
+from ingest.streamer.sender import Sender
+from ingest.streamer.spool import Spool
+from readings.batch.codec import encode_block
+from readings.blocks import BlockBuilder
+from readings.model import PointBlock
+from readings.times import format_time
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Counted beside the readings' reasons: readings that were given up since the spool, or the disk, was full.
+SPOOL_FULL = "spool_full"
+
+# How old readings may get before they are on the disk and on their way.
+FLUSH_SECONDS = 0.5
+DRAIN_SECONDS = 7.0
+# With the broker away there is nothing to wait for: the spool keeps it all.
+DRAIN_SECONDS_AWAY = 1.0
+# For what was gathered last, when the time to drain is over.
+FINISH_SECONDS = 1.5
+# A disk that takes so long for one call hangs.
+STUCK_SECONDS = 60.0
+# What may wait in memory while the disk takes nothing; some 100 bytes each.
+MOST_IN_MEMORY = 2_000_000
+
+
+class Portion(NamedTuple):
+    """What a source gives at once. ``refused`` goes to the dead letters; ``counts`` has all that was refused."""
+
+    samples: list[Sample]
+    refused: list[RefusedRow]
+    counts: Counter[str]
+    origin: str = ""
+
+
+Give = Callable[[Portion], None]
+
+
+class LiveSource(Protocol):
+    """What gives readings as time goes by."""
+
+    name: str
+
+    async def run(self, give: Give, stop: asyncio.Event, *, once: bool) -> None:
+        """Give portions until ``stop`` is set; with ``once`` return after one of each origin."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveConfig:
+    """What the streamer of a live source is told. Seconds and bytes."""
+
+    broker: BrokerAddress
+    state_dir: Path
+    instance_id: str = "streamer-1"
+    batch_size: int = 100
+    collect_interval: float = 5.0
+    interval: float = 5.0
+    spool_bytes: int = 1 << 30
+    once: bool = False
+
+
+class LiveStreamer:
+    """One run over one live source. Raises StateError when its spool cannot be opened; ``run`` closes it."""
+
+    def __init__(self, config: LiveConfig, source: LiveSource, stop: asyncio.Event) -> None:
+        self._config = config
+        self._source = source
+        self._stop = stop
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="spool")
+        self._dead_letters = DeadLetters(config.state_dir, f"streamer-{config.instance_id}")
+        self._disk = Outage("the spool's disk")
+        self._report = Report(refresh=self._refresh)
+        self._gathered: list[Sample] = []
+        self._counts: Counter[str] = Counter()
+        self._batches_made = 0
+        self._since = 0.0
+        self._run = format(time.time_ns(), "x")
+        self._flush_lock = asyncio.Lock()
+        self._flushing: asyncio.Task[None] | None = None
+        # Opening it waits for the disk for a moment, at a start.
+        self._spool = Spool(config.state_dir / "spool" / config.instance_id, config.spool_bytes)
+        self._sender = Sender(
+            self._spool,
+            self._in_spool,
+            lambda: config.broker.connect(config.instance_id),
+            broker=config.broker.partner,
+        )
+
+    @property
+    def report(self) -> Report:
+        """How far it has come, as of now."""
+        return self._report.now()
+
+    def _refresh(self) -> None:
+        report = self._report
+        uplink = self._sender.uplink
+        report.sent, report.batches = uplink.readings_answered, uplink.batches_answered
+        report.waiting = self._spool.waiting
+        oldest = self._spool.oldest_since or (self._since if self._gathered else None)
+        report.behind_s = 0.0 if oldest is None else max(0.0, time.time() - oldest)
+        report.spool_bytes = self._spool.size_bytes
+        report.connected = uplink.connected
+        report.trouble = [*uplink.trouble, *self._disk.trouble]
+
+    async def run(self) -> Report:
+        """Stream until ``stop``, or once; then what was read is sent, for some seconds at most: the spool keeps the rest.
+
+        Raises SourceError, StateError or BrokerRefusal.
+        """
+        config = self._config
+        try:
+            logger.info(
+                "streaming %(source)s to %(broker)s as %(instance_id)s",
+                {"source": self._source.name, "broker": config.broker, "instance_id": config.instance_id},
+            )
+            deadline = drain_deadline(
+                self._stop,
+                DRAIN_SECONDS,
+                seconds_away=DRAIN_SECONDS_AWAY,
+                connected=lambda: self._sender.uplink.connected,
+            )
+            await first_of(self._work(), self._sender.run(), self._flush_often(), report_often(self._report), deadline)
+            await self._finish_flushing()
+            report = self.report
+            logger.info("%s: %s", "stopped" if self._stop.is_set() else "done", report.line())
+            if report.waiting:
+                logger.warning("the spool keeps %d batches: they are sent at the next start", report.waiting)
+            return report
+        finally:
+            await self._in_spool(self._spool.close)
+            self._worker.shutdown()
+
+    def give(self, portion: Portion) -> None:
+        """Take in what the source gives."""
+        if not self._gathered:
+            self._since = time.time()
+        self._gathered += portion.samples
+        self._counts.update(portion.counts)
+        self._report.read += len(portion.samples)
+        self._report.refused.update(portion.counts)
+        if portion.refused:
+            head = {"time": format_time(time.time_ns()), "source": portion.origin or self._source.name}
+            self._dead_letters.write({**head, **row._asdict()} for row in portion.refused)
+        excess = len(self._gathered) - MOST_IN_MEMORY
+        if excess > 0:
+            del self._gathered[:excess]
+            self._count_given_up(excess)
+
+    async def _work(self) -> None:
+        await self._source.run(self.give, self._stop, once=self._config.once)
+        await self._flush()
+        await self._sender.flush()
+
+    async def _flush_often(self) -> None:
+        """Into the spool, and the spool's own housekeeping; until cancelled."""
+        config = self._config
+        seconds = min(config.collect_interval, config.interval, FLUSH_SECONDS)
+        while True:
+            await asyncio.sleep(seconds)
+            await self._flush()
+            await self._in_spool(self._tick)
+
+    async def _flush(self) -> None:
+        """Into the spool, all that is gathered by now. Goes on when its caller is cancelled: ``_finish_flushing`` waits for it."""
+        async with self._flush_lock:
+            if self._flushing is not None:
+                await asyncio.shield(self._flushing)
+            self._flushing = asyncio.create_task(self._flush_now())
+            await asyncio.shield(self._flushing)
+            self._flushing = None
+
+    async def _finish_flushing(self) -> None:
+        try:
+            async with asyncio.timeout(FINISH_SECONDS):
+                await self._flush()
+        except TimeoutError:
+            logger.error("the last readings could not be kept: the disk takes nothing")
+            if self._flushing is not None:
+                self._flushing.cancel()
+
+    async def _flush_now(self) -> None:
+        samples, self._gathered = self._gathered, []
+        counts, self._counts = self._counts, Counter()
+        if not samples and not counts:
+            return
+        batches = await asyncio.to_thread(self._encode, samples, counts)
+        given_up = self._spool.give_up(batches)
+        if given_up[0]:
+            self._note_given_up(*given_up, "SPOOL_BYTES is reached")
+            await self._in_spool(self._tick)
+        while True:
+            try:
+                await self._in_spool(self._spool.append, batches)
+                break
+            except (DiskFull, ReadOnly) as error:
+                self._disk.begin(error)
+                given_up = self._spool.give_up(at_least=1 + self._spool.waiting // 4)
+                if given_up[0]:
+                    self._note_given_up(*given_up, "the disk is full")
+                    await self._in_spool(self._tick)
+                await asyncio.sleep(FLUSH_SECONDS)
+            except LogFailed as error:
+                raise StateError(f"STATE_DIR (--state-dir): the spool cannot be written: {error}") from error
+        self._disk.end()
+        self._sender.wake()
+
+    def _encode(self, samples: list[Sample], counts: Counter[str]) -> list[tuple[bytes, int]]:
+        builder = BlockBuilder()
+        for sample in samples:
+            builder.add(*sample)
+        blocks = list(builder.blocks(self._config.batch_size)) or [PointBlock([], [], [])]
+        collected_at = format_time(time.time_ns())
+        batches = []
+        for number, block in enumerate(blocks):
+            self._batches_made += 1
+            payload = encode_block(
+                block,
+                batch_id=f"{self._spool.producer}-{self._run}-{self._batches_made}",
+                source=self._config.instance_id,
+                collected_at=collected_at,
+                refused=counts if number == 0 else {},
+            )
+            batches.append((payload, block.count()))
+        return batches
+
+    def _tick(self) -> None:
+        try:
+            self._spool.tick()
+        except LogFailed as error:
+            raise StateError(f"STATE_DIR (--state-dir): the spool cannot be written: {error}") from error
+        except (BrokerError, OSError) as error:
+            logger.debug("the spool's housekeeping: %s", error)
+
+    def _note_given_up(self, batches: int, readings: int, why: str) -> None:
+        logger.warning("%s: gave up the oldest %d batches (%d readings)", why, batches, readings)
+        self._count_given_up(readings)
+
+    def _count_given_up(self, readings: int) -> None:
+        self._counts[SPOOL_FULL] += readings
+        self._report.refused[SPOOL_FULL] += readings
+
+    async def _in_spool(self, call: Callable[..., T], *arguments: Any) -> T:
+        with self._report.watch.doing("a call to the spool's disk", STUCK_SECONDS):
+            return await asyncio.get_running_loop().run_in_executor(self._worker, call, *arguments)

@@ -1,0 +1,115 @@
+"""What a streamer has done so far and what is before it, for its log, its /health and its /metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from ingest.streamer.timestamps import spell_duration
+from ingest.watchdog import Watch
+
+
+class Progress:
+    """How far a source has been read, in bytes."""
+
+    def __init__(self, bar: tqdm[Any] | None = None) -> None:
+        self._bar = bar
+
+    def at(self, position: int) -> None:
+        """Show that everything before this byte has been read."""
+        if self._bar is not None:
+            self._bar.update(position - self._bar.n)
+
+
+@contextmanager
+def progress_bar(total: int, title: str) -> Iterator[Progress]:
+    """A bar on standard error if that is a terminal; log lines then appear above it."""
+    if not sys.stderr.isatty():
+        yield Progress()
+        return
+    with (
+        logging_redirect_tqdm(),
+        tqdm(total=total, desc=title, unit="B", unit_scale=True, dynamic_ncols=True) as bar,
+    ):
+        yield Progress(bar)
+
+
+logger = logging.getLogger(__name__)
+
+REPORT_SECONDS = 60.0
+
+
+class Backlog(NamedTuple):
+    """What of the captures is not answered yet: bytes of their files, about how many rows that is, and how many seconds it takes at
+    the pace so far (None while there is none)."""
+
+    bytes: int
+    rows: int
+    seconds: float | None
+
+    def __str__(self) -> str:
+        left = "" if self.seconds is None else f", {spell_duration(self.seconds)} at this pace"
+        return f"{self.bytes / 1e6:,.1f} MB to go (about {self.rows:,} rows{left})"
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(slots=True)
+class Report:
+    """Readings by what became of them. ``behind_s``: for how long the oldest reading waits that the broker has not answered.
+
+    ``backlog`` is None for live sources, and for captures whose end is not known. ``trouble`` is what the streamer waits for.
+    ``refresh`` is whoever works now: it brings up to date what changes by itself.
+    """
+
+    read: int = 0
+    sent: int = 0
+    batches: int = 0
+    waiting: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    behind_s: float = 0.0
+    backlog: Backlog | None = None
+    later_bytes: int = 0  # of captures whose turn has not come
+    spool_bytes: int | None = None
+    connected: bool = False
+    trouble: list[str] = field(default_factory=list)
+    watch: Watch = field(default_factory=Watch)
+    refresh: Callable[[], None] = _nothing
+
+    def now(self) -> Report:
+        """Itself, up to date."""
+        self.refresh()
+        return self
+
+    def line(self) -> str:
+        """All of it on one line."""
+        parts = [f"{self.read} readings read", f"{self.sent} sent and answered in {self.batches} batches"]
+        if self.refused:
+            parts.append("refused: " + self.reasons())
+        if self.waiting:
+            parts.append(f"{self.waiting} batches waiting, {spell_duration(self.behind_s)} behind")
+        if self.backlog is not None and self.backlog.bytes:
+            parts.append(str(self.backlog))
+        return "; ".join(parts)
+
+    def reasons(self) -> str:
+        """The refused, by reason."""
+        return ", ".join(f"{reason} {count}" for reason, count in sorted(self.refused.items()))
+
+
+async def report_often(report: Report) -> None:
+    """A line in the log now and then, until cancelled."""
+    while True:
+        await asyncio.sleep(REPORT_SECONDS)
+        logger.info("%s", report.now().line())

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pytest
+
+from ingest.capture import arrow
+from ingest.capture.arrow import Found, GpuTable
+from ingest.capture.header import parse_header
+from ingest.capture.rows import RowReader
+from tests.ingest.captures import COLUMNS, METRICS, row, uuid_of
+
+
+def table_of(columns: Sequence[str] = COLUMNS) -> GpuTable:
+    header = parse_header(columns, needs_timestamp=True)
+    return GpuTable(header, RowReader(header, needs_timestamp=True))
+
+
+def find(table: GpuTable, rows: Sequence[Sequence[str]]) -> Found:
+    columns = [pa.array(list(column), pa.string()) for column in zip(*rows, strict=True)]
+    return table.find(pa.table(columns, [str(number) for number in range(len(columns))]))
+
+
+def uuids(found: Found) -> list[str]:
+    return [found.gpus[place].uuid for place in found.gpu[found.entry].tolist()]
+
+
+def test_the_metrics_of_a_gpu_are_of_one_description() -> None:
+    table = table_of()
+    rows = [row(metric, gpu) for metric in METRICS for gpu in (3, 1, 2)]
+    found = find(table, rows)
+    assert uuids(found) == [uuid_of(gpu) for gpu in (3, 1, 2)] * 3
+    assert (len(found.gpus), len(found.gpu)) == (3, 3)
+    assert not found.refused.any()
+    again = find(table, rows[::-1])
+    assert {id(gpu) for gpu in again.gpus} == {id(gpu) for gpu in found.gpus}
+    assert uuids(again) == uuids(found)[::-1]
+
+
+def test_what_differs_anywhere_is_described_by_itself() -> None:
+    moved, podded = row(), row()
+    moved[6] = "host-99"
+    podded[8] = "train-0"
+    found = find(table_of(), [row(), moved, podded, row()])
+    gpus = [found.gpus[place] for place in found.gpu[found.entry].tolist()]
+    assert [(gpu.hostname, gpu.pod) for gpu in gpus] == [
+        ("host-00", ""),
+        ("host-99", ""),
+        ("host-00", "train-0"),
+        ("host-00", ""),
+    ]
+    assert found.conflict[found.entry].tolist() == [False, True, False, False]
+
+
+def test_a_description_that_is_none_is_refused_each_time() -> None:
+    table = table_of()
+    nameless = row(labels="")
+    nameless[4] = ""
+    for _ in range(2):
+        found = find(table, [row(), nameless, row(gpu=1, labels='a="b')])
+        assert found.refused[found.entry].tolist() == [False, True, True]
+
+
+def test_labels_that_never_come_again_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrow, "MAX_CACHED_GPUS", 50)
+    monkeypatch.setattr(arrow, "_MAX_LABELS_HELD", 1000)
+    table = table_of()
+    for start in range(0, 400, 40):
+        rows = [row(gpu=number, labels=f'n="{number}"') for number in range(start, start + 40)]
+        assert uuids(find(table, rows)) == [uuid_of(number) for number in range(start, start + 40)]
+    assert len(table._known) <= 120
+    assert sum(map(len, table._raw_labels)) <= 1000
+
+
+def test_combinations_beyond_a_number_are_counted_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrow, "_MAX_CODE", 50)
+    rows = [row(gpu=number) for number in (*range(40), *range(40))]
+    assert uuids(find(table_of(), rows)) == [uuid_of(number) for number in range(40)] * 2
+
+
+def test_a_capture_may_tell_its_gpus_by_labels_alone() -> None:
+    columns = ("timestamp", "metric_name", "value", "labels_raw")
+    rows = [["", metric, "1", f'UUID="{uuid_of(gpu)}",__name__="{metric}"'] for metric in METRICS for gpu in (0, 1)]
+    found = find(table_of(columns), rows)
+    assert uuids(found) == [uuid_of(0), uuid_of(1)] * 3
+    assert len(found.gpu) == 2

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+
+from ingest.capture.position import ResumeState
+from ingest.capture.source import Chunk, CsvSource
+from ingest.errors import SourceError
+from readings.times import SECOND, parse_time
+from tests.ingest.captures import COLUMNS, METRICS, START, line, readings_in, row, write_capture
+
+HEADER = ",".join(COLUMNS) + "\n"
+FAR = 1 << 62
+
+
+def open_source(path: Path, *, needs_timestamp: bool = True) -> CsvSource:
+    return CsvSource.open(str(path), needs_timestamp=needs_timestamp)
+
+
+def read_all(path: Path, step: int = 5000) -> Chunk:
+    source = open_source(path)
+    try:
+        chunks = [source.read(step)]
+        while not chunks[-1].done:
+            chunks.append(source.read(step))
+    finally:
+        source.close()
+    whole = chunks[0]
+    for chunk in chunks[1:]:
+        whole = Chunk(
+            whole.samples + chunk.samples,
+            whole.refused + chunk.refused,
+            whole.counts + chunk.counts,
+            chunk.position,
+            chunk.line,
+            chunk.done,
+        )
+    return whole
+
+
+def readings(chunk: Chunk) -> set[tuple[str, str, int, float]]:
+    return {(sample.gpu.uuid, sample.metric_name, sample.time_ns, sample.value) for sample in chunk.samples}
+
+
+@pytest.mark.parametrize("step", [1, 7, 5000])
+def test_every_row_is_read_once_whatever_the_chunks(tmp_path: Path, step: int) -> None:
+    path = write_capture(tmp_path / "capture.csv", gpus=5, samples=2)
+    chunk = read_all(path, step)
+    assert len(chunk.samples) == 30
+    assert readings(chunk) == readings_in(path)
+    assert (chunk.position, chunk.line) == (path.stat().st_size, 32)
+    assert chunk.refused == []
+
+
+def test_the_real_capture_is_read_whole(real_capture: Path) -> None:
+    chunk = read_all(real_capture)
+    assert len(chunk.samples) == 2470
+    assert readings(chunk) == readings_in(real_capture)
+    assert len({sample.gpu.uuid for sample in chunk.samples}) == 247
+    assert len({sample.gpu.hostname for sample in chunk.samples}) == 31
+    assert {sample.gpu.driver_version for sample in chunk.samples} == {"535.129.03"}
+    assert not chunk.counts
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"\n\n", "is empty"),
+        (HEADER.encode(), "has a header and no rows"),
+        (b"a,b\n1,2\n", "lacks the columns timestamp, metric_name, value, uuid (or labels_raw)"),
+        (b"timestamp,metric_name,uuid,value,value\n1,2,3,4,5\n", "names the column 'value' twice"),
+        ((HEADER + line(row())).encode("utf-16"), "is UTF-16 text: give a CSV file in UTF-8"),
+        ((HEADER + line(row())).encode("utf-16-be"), "is UTF-16 or binary"),
+        (b"\x1f\x8b\x08\x00rest", "is empty"),
+        (b"\x28\xb5\x2f\xfdrest", "is empty"),
+        (b"PK\x03\x04rest", "is a zip archive or a spreadsheet"),
+        (b'"timestamp,metric_name\n', "line 1 is no CSV header"),
+    ],
+)
+def test_what_is_no_capture_is_refused_in_one_line_that_names_it(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "capture.csv"
+    path.write_bytes(content)
+    with pytest.raises(SourceError) as caught:
+        open_source(path)
+    assert said in str(caught.value)
+    assert repr(str(path)) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files_and_folders_are_told_apart(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, said in (
+        (str(tmp_path / "none.csv"), "no such file"),
+        (str(tmp_path), "is a directory: name one CSV file"),
+        (str(tmp_path / "pipe"), "is not a regular file"),
+        ("a\0b", "is not a file name"),
+        ("", "CSV_PATH (--csv-path): no capture given"),
+        (str(tmp_path / "pipe" / "x"), "cannot be read: Not a directory"),
+    ):
+        with pytest.raises(SourceError, match=said.replace("(", r"\(").replace(")", r"\)")):
+            CsvSource.open(path, needs_timestamp=True)
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_a_byte_order_mark_and_either_line_ending_do_no_harm(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / "capture.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + (HEADER + line(row()) + line(row(gpu=1))).replace("\n", ending).encode())
+    chunk = read_all(path)
+    assert len(chunk.samples) == 2
+    assert chunk.position == path.stat().st_size
+
+
+def test_bad_rows_are_refused_by_themselves_with_line_reason_and_text(tmp_path: Path) -> None:
+    path = tmp_path / "capture.csv"
+    short = line(row()[:4])
+    lines = [
+        line(row(gpu=0)),
+        line(row(gpu=1, value="N/A")),
+        short,
+        line(row(gpu=2, time="noon")),
+        "a,\0b\n",
+        line(row(gpu=3)),
+        '"2025-07-18T20:42:34Z","DCGM_FI_DEV_GPU_UTIL","0","nvid',
+    ]
+    path.write_text(HEADER + "".join(lines))
+    chunk = read_all(path)
+    assert len(chunk.samples) == 2
+    assert [(each.line, each.reason) for each in chunk.refused] == [
+        (3, "not_available"),
+        (4, "short_row"),
+        (5, "bad_timestamp"),
+        (6, "bad_field"),
+        (8, "short_row"),
+    ]
+    assert chunk.refused[1].raw == short.strip()
+    assert chunk.counts == {"not_available": 1, "short_row": 2, "bad_timestamp": 1, "bad_field": 1}
+
+
+def test_rows_whose_labels_disagree_are_kept_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "capture.csv"
+    path.write_text(HEADER + line(row(labels='UUID="GPU-other"')) + line(row(gpu=1)))
+    chunk = read_all(path)
+    assert len(chunk.samples) == 2
+    assert chunk.counts == {"label_conflict": 1}
+    assert chunk.refused == []
+
+
+@pytest.mark.parametrize("needs_timestamp", [True, False])
+def test_a_header_in_the_middle_is_passed_over(tmp_path: Path, needs_timestamp: bool) -> None:
+    path = tmp_path / "capture.csv"
+    path.write_text(HEADER + line(row()) + "\ufeff" + HEADER + line(row(gpu=1)))
+    source = open_source(path, needs_timestamp=needs_timestamp)
+    chunk = source.read(100)
+    source.close()
+    assert (len(chunk.samples), chunk.refused) == (2, [])
+
+
+def test_rewind_goes_back_to_the_first_row(tmp_path: Path) -> None:
+    source = open_source(write_capture(tmp_path / "capture.csv"))
+    first = source.read(100)
+    source.rewind()
+    assert source.read(100) == first
+    source.close()
+
+
+def state_at(source: CsvSource, chunk: Chunk, timestamps: str = "source") -> ResumeState:
+    return source.state_at(position=chunk.position, line=chunk.line, timestamps=timestamps, shift_ns=0)
+
+
+def test_a_later_run_goes_on_where_the_earlier_one_stopped(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "capture.csv")
+    source = open_source(path)
+    chunk = source.read(5)
+    state = state_at(source, chunk)
+    rest = source.read(100)
+    source.close()
+    later = open_source(path)
+    assert later.resume(state, "source")
+    assert later.position == chunk.position
+    assert later.read(100) == rest
+    later.close()
+
+
+def test_a_replaced_capture_or_another_wish_for_times_starts_anew(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "capture.csv")
+    source = open_source(path)
+    state = state_at(source, source.read(5))
+    source.close()
+
+    same = open_source(path)
+    assert not same.resume(state, "now")
+    same.close()
+
+    path.write_text(path.read_text().replace('"30"', '"31"', 1))
+    changed = open_source(path)
+    assert not changed.resume(state, "source")
+    assert len(changed.read(100).samples) == 12
+    changed.close()
+
+
+def test_the_newest_time_is_found_and_the_place_kept(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "capture.csv", gpus=2, samples=3)
+    with path.open("a") as file:
+        file.write(line(row(gpu=1, time="noon")) + '"cut\n')
+    source = open_source(path)
+    source.read(4)
+    position = source.position
+    assert source.last_time(FAR, lambda: False) == parse_time(START) + 22 * SECOND
+    assert source.position == position
+    assert source.last_time(FAR, lambda: True) is None
+    source.close()
+
+
+def test_a_clock_that_was_wrong_does_not_pass_for_the_newest_time(tmp_path: Path) -> None:
+    path = tmp_path / "capture.csv"
+    path.write_text(HEADER + line(row()) + line(row(time="2099-01-01T00:00:00Z")))
+    source = open_source(path)
+    assert source.last_time(parse_time("2030-01-01T00:00:00Z"), lambda: False) == parse_time(START)
+    assert source.last_time(0, lambda: False) == parse_time("2099-01-01T00:00:00Z")
+    source.close()
+
+
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "capture.csv")
+    source = open_source(path)
+    source.read(1)
+    os.close(source._file.fileno())
+    with pytest.raises(SourceError, match="cannot be read"):
+        source.rewind()
+    with pytest.raises(OSError, match="Bad file"):
+        source.close()
+
+
+def test_the_metrics_keep_their_order(tmp_path: Path) -> None:
+    chunk = read_all(write_capture(tmp_path / "capture.csv", gpus=1))
+    assert [sample.metric_name for sample in chunk.samples] == list(METRICS)
+
+
+def test_how_much_of_a_file_comes_after_a_position_is_told(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "capture.csv", gpus=50)
+    source = open_source(path)
+    size = path.stat().st_size
+    assert source.bytes_after(0) == size
+    chunk = source.read(75)
+    assert source.bytes_after(chunk.position) == size - chunk.position
+    with path.open("a") as file:
+        file.write("more\n")
+    assert source.bytes_after(chunk.position) == size - chunk.position + 5
+    source.close()
+
+
+def test_of_a_compressed_file_it_is_the_files_own_bytes(tmp_path: Path) -> None:
+    plain = write_capture(tmp_path / "capture.csv", gpus=2000, samples=3)
+    path = tmp_path / "capture.csv.gz"
+    path.write_bytes(gzip.compress(plain.read_bytes()))
+    source = open_source(path)
+    source.read(9000)
+    chunk = source.read(1)
+    assert 0.4 < (source.bytes_after(chunk.position) or 0) / path.stat().st_size < 0.6
+    while not chunk.done:
+        chunk = source.read(5000)
+    assert source.bytes_after(chunk.position) == 0
+    source.close()

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import logging
+import time
+
+import pytest
+
+from broker.client.client import Gap, Message
+from ingest.collector import decode
+from ingest.collector.decode import Intake
+from readings.batch.codec import encode_block
+from readings.model import Gpu, PointBlock
+from readings.times import SECOND
+
+
+def message(offset: int, payload: bytes) -> Message:
+    return Message(offset, 0, f"0123456789abcdef:{offset}", payload)
+
+
+def payload(value: float = 50.0, *, age: float = 0.0, metric: str = "DCGM_FI_DEV_GPU_UTIL", **counts: int) -> bytes:
+    block = PointBlock([Gpu(uuid="GPU-1")], [metric], [(0, time.time_ns() - int(age * SECOND), [value])])
+    return encode_block(block, batch_id="b1", source="s1", collected_at="2025-07-18T20:42:34Z", refused=counts)
+
+
+def test_good_messages_gather_until_they_are_drained() -> None:
+    taken = Intake(0)
+    assert not taken.pending
+    for offset in (5, 6):
+        taken.take(message(offset, payload()))
+    pending = taken.drain()
+    assert (pending.messages, pending.readings, pending.last_offset) == (2, 2, 6)
+    assert len(pending.blocks) == 2
+    assert pending.bytes > 100
+    assert pending.letters == []
+    assert not taken.pending
+
+
+@pytest.mark.parametrize("bad", [b"null", b"[]", b"{}", b'"text"', b'{"points": 3}', b"\xff", b"[" * 100_000])
+def test_what_is_no_batch_becomes_a_dead_letter_with_offset_and_reason(bad: bytes) -> None:
+    taken = Intake(0)
+    taken.take(message(9, bad))
+    pending = taken.drain()
+    assert pending.refused == {"bad_message": 1}
+    assert pending.last_offset == 9
+    assert pending.blocks == []
+    (letter,) = pending.letters
+    assert (letter["offset"], letter["reason"]) == (9, "bad_message")
+    assert letter["detail"]
+    assert "\n" not in letter["detail"]
+
+
+def test_a_fault_of_our_own_blocks_nothing_either(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: bytes) -> None:
+        raise ZeroDivisionError("oops")
+
+    taken = Intake(0)
+    with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
+        patch.setattr(decode, "decode_batch", broken)
+        taken.take(message(1, payload()))
+    taken.take(message(2, payload()))
+    assert taken.pending.refused == {"bad_message": 1}
+    assert taken.pending.readings == 1
+    assert "message 1: cannot be handled" in caplog.text
+
+
+def test_refused_readings_are_counted_with_those_that_the_streamer_refused() -> None:
+    taken = Intake(0)
+    taken.take(message(1, payload(2619.0, short_row=2, out_of_range=1)))
+    pending = taken.drain()
+    assert pending.refused == {"short_row": 2, "out_of_range": 2}
+    assert pending.blocks == []
+    (letter,) = pending.letters
+    assert (letter["offset"], letter["source"], letter["batch_id"], letter["reason"]) == (1, "s1", "b1", "out_of_range")
+    assert "2619" in letter["detail"]
+
+
+def test_readings_older_than_the_retention_period_are_refused() -> None:
+    taken = Intake(60.0)
+    taken.take(message(1, payload(age=30)))
+    taken.take(message(2, payload(age=90)))
+    assert taken.pending.readings == 1
+    assert taken.pending.refused == {"too_old": 1}
+    for_ever = Intake(0)
+    for_ever.take(message(1, payload(age=1e9)))
+    assert for_ever.pending.readings == 1
+
+
+def test_plain_messages_are_taken_too() -> None:
+    plain = {"metrics": [{"timestamp": "2025-07-18T20:42:34Z", "metric_name": "DCGM_FI_DEV_GPU_TEMP", "gpu_id": 0, "device": "nvidia0",
+                          "uuid": "GPU-1", "model_name": "m", "hostname": "h", "value": 50}]}  # fmt: skip
+    taken = Intake(0)
+    taken.take(message(1, json.dumps(plain).encode()))
+    assert taken.pending.readings == 1
+
+
+def test_gaps_are_said_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    taken = Intake(0)
+    taken.take_gap(Gap(3, 7, "retention"))
+    assert "messages 3 to 7 are not in the broker's log any more (retention)" in caplog.text
+    assert taken.pending
+    assert taken.pending.refused == {"lost_message": 5}
+    assert taken.pending.last_offset == 7
+
+
+def test_pending_of_another_log_is_kept_but_not_committed() -> None:
+    taken = Intake(0)
+    taken.take(message(9, payload()))
+    taken.forget_offsets()
+    assert taken.pending
+    assert taken.drain().last_offset == -1

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_django import Settings
+
+from ingest.collector.collector import CollectConfig
+from ingest.config import BrokerAddress, collect_config
+
+
+def test_every_setting_of_a_collector_reaches_it(settings: Settings, tmp_path: Path) -> None:
+    settings.COLLECTOR_ID = "c7"
+    settings.MQ_HOST, settings.MQ_PORT, settings.BROKER_TOKEN = "mq", 9123, "secret"
+    settings.STATE_DIR = tmp_path
+    settings.START_OFFSET, settings.FLUSH_INTERVAL, settings.RETENTION_PERIOD = 5, 2.5, 60.0
+    assert collect_config() == CollectConfig(
+        collector_id="c7",
+        broker=BrokerAddress(host="mq", port=9123, token="secret"),
+        state_dir=tmp_path,
+        start_offset=5,
+        flush_interval=2.5,
+        retention=60.0,
+    )
