@@ -16,8 +16,7 @@ from rest_framework.reverse import reverse
 from api.errors import NotFound
 from api.times import format_datetime
 from inventory.models import GPU
-from inventory.moments import parse_moment
-from inventory.queries import GpuRow, latest_readings, state_of
+from inventory.queries import GpuRow, latest_readings, parse_moment, state_of
 from readings.times import SECOND, format_time
 from stores.open import get_store
 

@@ -12,7 +12,7 @@ from api.times import age_seconds, format_datetime
 from broker.client.client import client_context, fetch_stats
 from broker.errors import BrokerError
 from inventory.models import CollectorStatus, Host
-from inventory.seen import to_ns
+from inventory.sync.seen import to_ns
 from readings.times import format_time
 from stores.base import StoreStats
 

@@ -6,7 +6,7 @@ import re
 import time
 from datetime import datetime
 
-from inventory.seen import to_ns
+from inventory.sync.seen import to_ns
 from readings.times import INT64_MIN, SECOND, format_time, parse_duration, parse_time
 
 # What a relative time may look like, for the schema too.

@@ -84,8 +84,8 @@ def fill(gpus: int, hours: float, end_ns: int) -> None:
     django.setup()
     from django.core.management import call_command
 
-    from inventory.sightings import Sightings
-    from inventory.updater import save_sightings
+    from inventory.sync.sightings import Sightings
+    from inventory.sync.updater import save_sightings
     from stores.open import get_store
 
     call_command("migrate", verbosity=0)

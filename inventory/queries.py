@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from django.conf import settings
@@ -11,8 +12,16 @@ from django.db.models import Count, Max, Q, QuerySet, TextField, Value
 from django.db.models.functions import Cast, Coalesce
 
 from inventory.models import GPU, Host, Placement
-from inventory.seen import to_datetime, to_ns
+from inventory.sync.seen import to_datetime, to_ns
 from readings.catalogue import unit_of
+
+
+@lru_cache(maxsize=32_768)
+def parse_moment(text: str) -> datetime:
+    """A DateTimeField cast to text, as SQLite (no zone, meaning UTC) and PostgreSQL (with its zone) write it."""
+    moment = datetime.fromisoformat(text)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
 
 State = Literal["reporting", "stale"]
 _TICK = timedelta(microseconds=1)
@@ -113,7 +122,7 @@ _PLACE = {"place_host": Coalesce("host__name", Value("")), "place_index": Coales
 
 
 class GpuRow(NamedTuple):
-    """What lists tell of a GPU, as the database gives it; the times as its text (see inventory.moments)."""
+    """What lists tell of a GPU, as the database gives it; the times as its text (see inventory.queries)."""
 
     id: str
     uuid: str

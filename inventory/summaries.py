@@ -15,9 +15,8 @@ from django.db.models.functions import Cast
 
 from inventory.board import MEMORY_USED, POWER, UTILISATION
 from inventory.models import GPU, Host
-from inventory.moments import parse_moment
-from inventory.queries import stale_before
-from inventory.seen import to_ns
+from inventory.queries import parse_moment, stale_before
+from inventory.sync.seen import to_ns
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections
 
 from ingest.reconnect import one_line
-from inventory.sightings import Sightings
 from inventory.status import add_counts
-from inventory.updater import save_sightings
+from inventory.sync.sightings import Sightings
+from inventory.sync.updater import save_sightings
 from readings.checks import COUNTER_RESET
 from readings.model import PointBlock
 

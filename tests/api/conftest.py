@@ -10,8 +10,8 @@ import pytest
 from django.test import Client
 from pytest_django import Settings
 
-from inventory.sightings import Sightings
-from inventory.updater import save_sightings
+from inventory.sync.sightings import Sightings
+from inventory.sync.updater import save_sightings
 from readings.model import Gpu, PointBlock
 from readings.times import SECOND
 from stores.base import Store

@@ -21,9 +21,9 @@ from ingest.errors import SourceError
 from ingest.exporter.exposition import Exposition, NotMetrics
 from ingest.samples import Sample
 from inventory.models import GPU, Placement, Residence
-from inventory.sightings import Sightings
 from inventory.summaries import host_summaries
-from inventory.updater import save_sightings
+from inventory.sync.sightings import Sightings
+from inventory.sync.updater import save_sightings
 from readings.batch.codec import decode_batch, encode_block
 from readings.blocks import BlockBuilder
 from readings.checks import COUNTER_RESET, check_block

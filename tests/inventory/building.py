@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from inventory.sightings import Sightings
-from inventory.updater import save_sightings
+from inventory.sync.sightings import Sightings
+from inventory.sync.updater import save_sightings
 from readings.model import DRIVER_LABEL, Gpu, PointBlock
 
 SECOND = 1_000_000_000

@@ -19,7 +19,7 @@ TICK = 0.5  # seconds
 def main(number: int, of: int, rounds: int) -> None:
     """The rounds, and nothing on stdout."""
     django.setup()
-    from inventory.updater import save_sightings
+    from inventory.sync.updater import save_sightings
     from tests.inventory.building import UTIL, block, gpu, seen
 
     order = random.Random(number)

@@ -14,7 +14,7 @@ from django.db import connection, connections
 
 from inventory.models import GPU, CollectorStatus, Host, Placement, Residence
 from inventory.status import add_counts
-from inventory.updater import save_sightings
+from inventory.sync.updater import save_sightings
 from tests.inventory.building import POWER, SECOND, T0, UTIL, block, gpu, seen
 
 COLLECTORS = 4

@@ -9,7 +9,7 @@ from django.db.models import TextField
 from django.db.models.functions import Cast
 
 from inventory.models import Host
-from inventory.moments import parse_moment
+from inventory.queries import parse_moment
 
 MOMENT = datetime(2025, 7, 18, 20, 42, 34, 500_001, UTC)
 

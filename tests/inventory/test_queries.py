@@ -20,7 +20,7 @@ from inventory.queries import (
     stale_before,
     state_of,
 )
-from inventory.seen import to_datetime
+from inventory.sync.seen import to_datetime
 from tests.inventory.building import POWER, SECOND, T0, UTIL, block, fleet, gpu, save
 
 pytestmark = pytest.mark.django_db

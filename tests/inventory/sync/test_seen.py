@@ -1,4 +1,4 @@
-"""inventory.seen: sightings in the inventory's terms."""
+"""inventory.sync.seen: sightings in the inventory's terms."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from inventory.seen import NOTHING, Pod, gather, to_datetime, to_ns
+from inventory.sync.seen import NOTHING, Pod, gather, to_datetime, to_ns
 from tests.inventory.building import POWER, T0, USED, UTIL, block, gpu, seen
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from inventory.models import GPU, Placement
-from inventory.seen import NOTHING, Pod, Stay
+from inventory.sync.seen import NOTHING, Pod, Stay
 
 # Pod labels flap in practice: a pod that is back on its GPU within this time was never gone.
 RESUME_WITHIN = timedelta(minutes=10)

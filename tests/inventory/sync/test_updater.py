@@ -1,4 +1,4 @@
-"""inventory.updater: what the database holds after flushes, in any order and more than once."""
+"""inventory.sync.updater: what the database holds after flushes, in any order and more than once."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from inventory.models import GPU, Host, Placement, Residence
-from inventory.seen import to_datetime
-from inventory.sightings import Sightings
-from inventory.updater import save_sightings
+from inventory.sync.seen import to_datetime
+from inventory.sync.sightings import Sightings
+from inventory.sync.updater import save_sightings
 from readings.model import DRIVER_LABEL, PointBlock
 from tests.inventory.building import POWER, SECOND, T0, TEMP, USED, UTIL, block, fleet, gpu, save, seen
 

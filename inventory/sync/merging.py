@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 from datetime import datetime
 
 from inventory.models import GPU, Host
-from inventory.seen import NOTHING, Seen, Stay
+from inventory.sync.seen import NOTHING, Seen, Stay
 from readings.catalogue import is_counter
 
 _NONE: frozenset[str] = frozenset()

@@ -1,12 +1,12 @@
-"""inventory.residing: residences grown from stays, without a database."""
+"""inventory.sync.residences: residences grown from stays, without a database."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
 from inventory.models import GPU, Host
-from inventory.residing import Place, Visit, place_of, update_residences, visits_of
-from inventory.seen import NOTHING, Stay
+from inventory.sync.residences import Place, Visit, place_of, update_residences, visits_of
+from inventory.sync.seen import NOTHING, Stay
 
 START = datetime(2025, 7, 18, tzinfo=UTC)
 HOSTS = {f"host-{n}": Host(pk=n, name=f"host-{n}", first_seen=START, last_seen=START) for n in (1, 2)}

@@ -1,4 +1,4 @@
-"""inventory.sightings: what a flush says, gathered without Django."""
+"""inventory.sync.sightings: what a flush says, gathered without Django."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from inventory.sightings import Sighting
+from inventory.sync.sightings import Sighting
 from readings.model import Point, PointBlock
 from tests.inventory.building import POWER, T0, TEMP, UTIL, block, gpu, seen
 

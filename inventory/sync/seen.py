@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from inventory.sightings import Latest, Sightings, Span
+from inventory.sync.sightings import Latest, Sightings, Span
 from readings.mig import BOARD_METRICS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from django.db import transaction
 
-from inventory.merging import counter_resets, merge_seen
 from inventory.models import GPU, Host, Placement, Residence
-from inventory.placing import RESUME_WITHIN, update_placements
-from inventory.residing import Visit, place_of, update_residences, visits_of
-from inventory.rows import fetch, fetch_locked, make_missing, update_rows
-from inventory.seen import NOTHING, Seen, gather
-from inventory.sightings import Sightings
+from inventory.sync.bulk import fetch, fetch_locked, make_missing, update_rows
+from inventory.sync.merging import counter_resets, merge_seen
+from inventory.sync.placements import RESUME_WITHIN, update_placements
+from inventory.sync.residences import Visit, place_of, update_residences, visits_of
+from inventory.sync.seen import NOTHING, Seen, gather
+from inventory.sync.sightings import Sightings
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""inventory.rows: many rows with few statements."""
+"""inventory.sync.bulk: many rows with few statements."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from inventory import rows
 from inventory.models import GPU, Host
+from inventory.sync import bulk
 
 pytestmark = pytest.mark.django_db
 
@@ -33,7 +33,7 @@ def test_update_writes_the_named_fields_of_the_given_rows_and_no_others(gpus: li
         gpu.index = None if number == 2 else number
         gpu.pod = "not written"
     with CaptureQueriesContext(connection) as queries:
-        rows.update_rows(gpus[1:], ["latest", "last_seen", "host", "index"])
+        bulk.update_rows(gpus[1:], ["latest", "last_seen", "host", "index"])
     assert len(queries) == 1
     assert GPU.objects.get(pk="GPU-0").latest == {}
     for number in range(1, 5):
@@ -45,15 +45,15 @@ def test_update_writes_the_named_fields_of_the_given_rows_and_no_others(gpus: li
 
 def test_no_rows_no_statement() -> None:
     with CaptureQueriesContext(connection) as queries:
-        rows.update_rows([], ["latest"])
-        assert list(rows.fetch(GPU.objects.all(), "id", [])) == []
+        bulk.update_rows([], ["latest"])
+        assert list(bulk.fetch(GPU.objects.all(), "id", [])) == []
     assert len(queries) == 0
 
 
 @pytest.mark.usefixtures("gpus")
 def test_more_keys_than_a_statement_takes_are_asked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "_MOST_KEYS", 2)
-    found = rows.fetch_locked(GPU.objects, "id", [f"GPU-{n}" for n in range(1, 9)])
+    monkeypatch.setattr(bulk, "_MOST_KEYS", 2)
+    found = bulk.fetch_locked(GPU.objects, "id", [f"GPU-{n}" for n in range(1, 9)])
     assert list(found) == ["GPU-1", "GPU-2", "GPU-3", "GPU-4"]
 
 
@@ -61,11 +61,11 @@ def test_more_keys_than_a_statement_takes_are_asked_in_parts(monkeypatch: pytest
 def test_rows_are_made_and_locked_in_the_order_of_bytes_so_that_writers_never_wait_in_a_circle() -> None:
     keys = ["GPU-ä", "GPU-10", "GPU-2", "gpu-1", "GPU-b", "GPU-B"]
     with CaptureQueriesContext(connection) as queries:
-        made = rows.make_missing(
+        made = bulk.make_missing(
             GPU.objects, "id", keys, lambda key: GPU(id=key, uuid=key, first_seen=START, last_seen=START)
         )
     assert made == ["GPU-10", "GPU-B", "GPU-b", "GPU-ä", "gpu-1"]  # GPU-2 was there
     inserted = next(each["sql"] for each in queries if each["sql"].startswith("INSERT"))
     places = [re.search(rf"\b{key}\b", inserted).start() for key in made]  # type: ignore[union-attr]
     assert places == sorted(places)
-    assert list(rows.fetch_locked(GPU.objects, "id", keys)) == sorted(keys)
+    assert list(bulk.fetch_locked(GPU.objects, "id", keys)) == sorted(keys)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from inventory.models import GPU, Host, Residence
-from inventory.seen import Stay
+from inventory.sync.seen import Stay
 
 
 class Place(NamedTuple):

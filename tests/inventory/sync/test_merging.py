@@ -1,10 +1,10 @@
-"""inventory.merging: which fields of a row change."""
+"""inventory.sync.merging: which fields of a row change."""
 
 from __future__ import annotations
 
-from inventory.merging import merge_seen
 from inventory.models import GPU, Host
-from inventory.seen import gather, to_datetime
+from inventory.sync.merging import merge_seen
+from inventory.sync.seen import gather, to_datetime
 from readings.model import Gpu
 from tests.inventory.building import T0, UTIL, block, gpu, seen
 

@@ -1,4 +1,4 @@
-"""inventory.placing: placements grown from stays, without a database."""
+"""inventory.sync.placements: placements grown from stays, without a database."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from inventory.models import GPU, Placement
-from inventory.placing import RESUME_WITHIN, SHARE_ENDS_AFTER, update_placements
-from inventory.seen import NOTHING, Pod, Stay
+from inventory.sync.placements import RESUME_WITHIN, SHARE_ENDS_AFTER, update_placements
+from inventory.sync.seen import NOTHING, Pod, Stay
 
 START = datetime(2025, 7, 18, tzinfo=UTC)
 TRAIN, SERVE = Pod("ml", "train", "main"), Pod("ml", "serve", "main")
