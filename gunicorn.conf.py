@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from gunicorn import util
 
-from api.broken_requests import write_error
+from api.middleware import write_error
 from telemetry_site import options
 from telemetry_site.env import Address, SettingError
 
@@ -45,7 +45,7 @@ control_socket_disable = True
 
 def post_worker_init(worker: Any) -> None:
     """Exports last: they have to know when the worker is told to stop. What is there now stays: no collection need look at it."""
-    from api.exports import serving
+    from api.exports.stream import serving
 
     serving.goes_on = lambda: bool(worker.alive)
     gc.collect()

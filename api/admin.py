@@ -9,8 +9,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
+from api.auth.tokens import fill_token, forget, revoke
 from api.models import ApiToken
-from api.tokens import fill_token, forget, revoke
 
 
 @admin.register(ApiToken)

@@ -2,9 +2,87 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import base64
+import binascii
+from typing import NamedTuple, TypeVar
 
+import msgspec
 from rest_framework.request import Request
+
+from inventory.queries import Place
+from stores.base import Position
+
+_T = TypeVar("_T")
+_NO_CURSOR = "is not a cursor: use the one in an answer's next"
+
+
+class Cursor(NamedTuple):
+    """The last row of a page, and the order it was read in."""
+
+    newest_first: bool
+    position: Position
+
+
+class _Plain(NamedTuple):
+    newest_first: bool
+    time_ns: int
+    gpu: str
+    metric_name: str
+
+
+class _Name(NamedTuple):
+    name: str
+
+
+def encode_cursor(cursor: Cursor) -> str:
+    """Text of letters, digits, dashes and underscores."""
+    return _encode((cursor.newest_first, *cursor.position))
+
+
+def parse_cursor(text: str) -> Cursor:
+    """The cursor that ``encode_cursor`` wrote. Raises ValueError for any other text."""
+    plain = _decode(text, _Plain)
+    if not -(1 << 63) <= plain.time_ns < 1 << 63 or not f"{plain.gpu}{plain.metric_name}".isprintable():
+        raise ValueError(_NO_CURSOR)
+    return Cursor(plain.newest_first, Position(plain.time_ns, plain.gpu, plain.metric_name))
+
+
+def encode_place(place: Place) -> str:
+    """Likewise, for a list of GPUs."""
+    return _encode(place)
+
+
+def parse_place(text: str) -> Place:
+    """The place that ``encode_place`` wrote. Raises ValueError for any other text."""
+    place = _decode(text, Place)
+    if not -1 <= place.slot < 1 << 31 or not f"{place.host}{place.id}".isprintable():
+        raise ValueError(_NO_CURSOR)
+    return place
+
+
+def encode_name(name: str) -> str:
+    """Likewise, for a list of names."""
+    return _encode(_Name(name))
+
+
+def parse_name(text: str) -> str:
+    """The name that ``encode_name`` wrote. Raises ValueError for any other text."""
+    name = _decode(text, _Name).name
+    if not name.isprintable():
+        raise ValueError(_NO_CURSOR)
+    return name
+
+
+def _encode(plain: object) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(plain)).decode("ascii").rstrip("=")
+
+
+def _decode(text: str, type: type[_T]) -> _T:
+    try:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        return msgspec.json.decode(data, type=type)
+    except (binascii.Error, ValueError, msgspec.MsgspecError):
+        raise ValueError(_NO_CURSOR) from None
 
 
 class Links(NamedTuple):

@@ -23,7 +23,7 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 ROOMS = ("telemetry_site", "broker", "ingest", "inventory", "stores", "api")
 # What is told again and again while a partner is away is told once in so many seconds.
 REPEAT_S = 60.0
-_REPEATING = ("psycopg.pool", "api.errors", "api.probes")
+_REPEATING = ("psycopg.pool", "api.errors", "api.views.probes")
 
 
 def log_config(form: str, verbosity: int, ids: Mapping[str, str]) -> dict[str, Any]:

@@ -110,7 +110,7 @@ if "django.contrib.admin" in INSTALLED_APPS:
 MIDDLEWARE = [
     "telemetry_site.request_ids.RequestIdMiddleware",
     "api.middleware.ProbeMiddleware",
-    "api.headers.HeadersMiddleware",
+    "api.middleware.HeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -119,7 +119,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "api.access.AccessMiddleware",
+    "api.auth.middleware.AccessMiddleware",
 ]
 if CORS_ALLOWED_ORIGINS:
     # Before whatever answers by itself, so that a refusal can be read by the page that asked, too.
@@ -132,7 +132,7 @@ CORS_URLS_REGEX = r"^/api/"
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "index"
 LOGOUT_REDIRECT_URL = "login"
-SESSION_ENGINE = "api.sessions"
+SESSION_ENGINE = "api.auth.sessions"
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 7 * 86400
 CSRF_COOKIE_HTTPONLY = True  # forms have it; no script of ours reads it
@@ -211,10 +211,10 @@ WHITENOISE_AUTOREFRESH = False
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [],
     "DEFAULT_PERMISSION_CLASSES": [],
-    "DEFAULT_RENDERER_CLASSES": ["api.renderers.JsonRenderer", "api.renderers.PageRenderer"],
+    "DEFAULT_RENDERER_CLASSES": ["api.browse.renderers.JsonRenderer", "api.browse.renderers.PageRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "api.renderers.Negotiation",
-    "DEFAULT_SCHEMA_CLASS": "api.schema.TableSchema",
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "api.browse.renderers.Negotiation",
+    "DEFAULT_SCHEMA_CLASS": "api.schema.schema.TableSchema",
     "EXCEPTION_HANDLER": "api.errors.exception_handler",
 }
 SPECTACULAR_SETTINGS = {

@@ -10,8 +10,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api.models import ApiToken
-from api.serializers import TokenListSerializer
-from api.times import format_datetime
+from api.params import format_datetime
+from api.schema.serializers import TokenListSerializer
 from api.views.base import ApiView
 
 __all__ = ["LoginView", "LogoutView", "TokensView"]

@@ -11,10 +11,10 @@ from rest_framework.response import Response
 from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 
-from api.access import REALM, check_scope
+from api.auth.middleware import REALM, check_scope
+from api.browse.renderers import ExportRenderer, JsonRenderer
 from api.models import ApiToken
 from api.params import EXPORT_FORMATS, Parameter, format_of, read_parameters
-from api.renderers import ExportRenderer, JsonRenderer
 
 
 class ApiView(APIView):

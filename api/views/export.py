@@ -7,10 +7,10 @@ from typing import Any
 
 from django.http import HttpResponseBase
 
-from api.export_formats import CsvEncoder, Encoder, Layout, NdjsonEncoder, ParquetEncoder
-from api.exports import export, file_name
+from api.browse.renderers import EXPORT_RENDERERS, ExportRenderer
+from api.exports.formats import CsvEncoder, Encoder, Layout, NdjsonEncoder, ParquetEncoder
+from api.exports.stream import export, file_name
 from api.params import Parameter, boolean
-from api.renderers import EXPORT_RENDERERS, ExportRenderer
 from api.views.base import ApiView
 
 CSV_SAFE = Parameter(

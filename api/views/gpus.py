@@ -2,21 +2,143 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache, partial
+from time import time_ns
+from typing import Any
+from urllib.parse import quote
 
+import msgspec
 from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.reverse import reverse
 
-from api.cursor import encode_place, parse_place
-from api.errors import BadRequest
-from api.gpus import GPU_IN_PATH, check_id, gpu_detail_answer, gpu_list, list_url, no_such_gpu
-from api.pagination import list_links
-from api.params import PAGE, PAGE_SIZE, Parameter, boolean, cursor_of, one_of, several, text
-from api.serializers import GpuDetailSerializer, GpuPageSerializer
+from api.errors import BadRequest, NotFound
+from api.pagination import encode_place, list_links, parse_place
+from api.params import PAGE, PAGE_SIZE, Parameter, boolean, cursor_of, format_datetime, one_of, several, text
+from api.schema.serializers import GpuDetailSerializer, GpuPageSerializer
 from api.views.base import ApiView
 from inventory.models import GPU
-from inventory.queries import STATES, gpu_rows, gpus_for_list, stale_before
+from inventory.queries import (
+    STATES,
+    GpuRow,
+    gpu_rows,
+    gpus_for_list,
+    latest_readings,
+    parse_moment,
+    stale_before,
+    state_of,
+)
+from readings.times import SECOND, format_time
+from stores.open import get_store
+
+GPU_IN_PATH = {"uuid": "the GPU's id: its uuid; for a MIG instance, uuid:instance"}
+_MAX_ID_LENGTH = 200
+_SAFE = "~:@"  # in a part of a path
+# How answers call what a GpuRow has, but for the times.
+_FIELDS = (
+    "id", "uuid", "mig_id", "mig_profile", "gpu_id", "device", "model_name", "hostname", "driver_version", "namespace",
+    "pod", "container",
+)  # fmt: skip
+
+
+def gpu_list(rows: Sequence[GpuRow], cutoff: datetime | None, gpus_url: str) -> msgspec.Raw:
+    """GPUs as a JSON list, ready to stand in an answer; ``gpus_url`` is what ``list_url`` gives."""
+    base = msgspec.json.encode(gpus_url).decode()[:-1]
+    parts = []
+    for row in rows:
+        described, gpu_id = _described(row[:-2])
+        seen = parse_moment(row.last_seen)
+        state = "stale" if cutoff is not None and seen < cutoff else "reporting"
+        parts.append(
+            f'{described},"state":"{state}","first_seen":"{_seen_text(row.first_seen)}",'
+            f'"last_seen":"{_seen_text(row.last_seen)}","url":{base}/{gpu_id}"}}'
+        )
+    return msgspec.Raw(f"[{','.join(parts)}]".encode())
+
+
+@lru_cache(maxsize=16_384)
+def _described(fields: tuple[Any, ...]) -> tuple[str, str]:
+    """What seldom changes of a GPU, as the beginning of its JSON object, and its id as it stands in a URL."""
+    text = msgspec.json.encode(dict(zip(_FIELDS, fields, strict=True))).decode()
+    return text[:-1], quote(fields[0], safe=_SAFE)
+
+
+@lru_cache(maxsize=32_768)
+def _seen_text(text: str) -> str:
+    return format_datetime(parse_moment(text))
+
+
+def gpu_answer(gpu: GPU, cutoff: datetime | None, gpus_url: str) -> dict[str, Any]:
+    """One GPU, as in a list. Its host must have been fetched with it."""
+    return {
+        "id": gpu.id,
+        "uuid": gpu.uuid,
+        "mig_id": gpu.mig_id,
+        "mig_profile": gpu.mig_profile,
+        "gpu_id": gpu.index,
+        "device": gpu.device,
+        "model_name": gpu.model_name,
+        "hostname": gpu.host.name if gpu.host else "",
+        "driver_version": gpu.driver_version,
+        "namespace": gpu.namespace,
+        "pod": gpu.pod,
+        "container": gpu.container,
+        "state": state_of(gpu, cutoff),
+        "first_seen": format_datetime(gpu.first_seen),
+        "last_seen": format_datetime(gpu.last_seen),
+        "url": item_url(gpus_url, gpu.id),
+    }
+
+
+def gpu_detail_answer(gpu: GPU, cutoff: datetime | None, request: Request) -> dict[str, Any]:
+    """One GPU with its newest readings."""
+    answer = gpu_answer(gpu, cutoff, list_url("gpus", request))
+    now_ns = time_ns()
+    answer["latest"] = {
+        each.metric_name: {
+            "value": each.value,
+            "unit": each.unit,
+            "timestamp": format_time(each.time_ns),
+            "age_seconds": round((now_ns - each.time_ns) / SECOND, 3),
+        }
+        for each in latest_readings(gpu)
+    }
+    answer["labels"] = gpu.labels
+    answer["telemetry_url"] = f"{answer['url']}/telemetry"
+    answer["metrics_url"] = f"{answer['url']}/metrics"
+    answer["host_url"] = item_url(list_url("hosts", request), gpu.host.name) if gpu.host else None
+    return answer
+
+
+def list_url(name: str, request: Request) -> str:
+    """The absolute URL of a list, asked for once per answer."""
+    return str(reverse(name, request=request))
+
+
+def item_url(base: str, key: str) -> str:
+    """The URL of one item of a list."""
+    return f"{base}/{quote(key, safe=_SAFE)}"
+
+
+def check_id(gpu_id: str) -> None:
+    """Raise NotFound for what cannot be the id of any GPU, so that no database has to take it."""
+    if len(gpu_id) > _MAX_ID_LENGTH or not gpu_id.isprintable():
+        raise no_such_gpu(gpu_id)
+
+
+def check_known(gpu_id: str) -> None:
+    """Raise NotFound for a GPU that neither the inventory nor the store knows (the inventory is up to a second behind)."""
+    if not GPU.objects.filter(pk=gpu_id).exists() and not get_store().metric_names(gpu_id):
+        raise no_such_gpu(gpu_id)
+
+
+def no_such_gpu(gpu_id: str) -> NotFound:
+    """The error that says so."""
+    return NotFound(f"there is no GPU {gpu_id[:_MAX_ID_LENGTH]!r}")
+
 
 HOSTNAME = several("hostname", "only GPUs in this host")
 MODEL = several("model", "only GPUs of this model, by its full name")

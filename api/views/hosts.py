@@ -8,14 +8,12 @@ from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api.cursor import encode_name, parse_name
 from api.errors import BadRequest, NotFound
-from api.gpus import gpu_list, item_url, list_url
-from api.pagination import list_links
-from api.params import PAGE, PAGE_SIZE, cursor_of
-from api.serializers import HostDetailSerializer, HostPageSerializer
-from api.times import format_datetime
+from api.pagination import encode_name, list_links, parse_name
+from api.params import PAGE, PAGE_SIZE, cursor_of, format_datetime
+from api.schema.serializers import HostDetailSerializer, HostPageSerializer
 from api.views.base import ApiView
+from api.views.gpus import gpu_list, item_url, list_url
 from inventory.models import Host
 from inventory.queries import gpu_rows, gpus_for_list, stale_before
 from inventory.summaries import HostSummary, host_summaries

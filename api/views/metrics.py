@@ -7,7 +7,7 @@ from typing import Any
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api.serializers import MetricListSerializer
+from api.schema.serializers import MetricListSerializer
 from api.views.base import ApiView
 from readings.catalogue import CATALOGUE, MetricInfo
 from stores.open import get_store

@@ -14,9 +14,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from api.prometheus import render_metrics
-from api.serializers import IndexSerializer
+from api.schema.serializers import IndexSerializer
 from api.views.base import ApiView
+from api.views.prometheus import render_metrics
 
 # The pages load nothing from elsewhere, and the browser holds them to it. Both tools write style attributes, and Redoc
 # searches in a worker that it makes from a blob.

@@ -2,21 +2,121 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api.pipeline import (
-    ask_broker,
-    broker_answer,
-    collector_answer,
-    host_answers,
-    read_collectors,
-    store_answer,
-    total_refused,
-)
-from api.serializers import StatsSerializer
+from api.params import age_seconds, format_datetime
+from api.schema.serializers import StatsSerializer
 from api.views.base import ApiView
+from broker.client.client import client_context, fetch_stats
+from broker.errors import BrokerError
+from inventory.models import CollectorStatus, Host
+from inventory.sync.seen import to_ns
+from readings.times import format_time
+from stores.base import StoreStats
 from stores.open import get_store
+
+BROKER_TIMEOUT_SECONDS = 2.0
+_BROKER_FIGURES = (
+    "total_messages",
+    "oldest_offset",
+    "latest_offset",
+    "subscriber_count",
+    "bytes",
+    "segments",
+    "uptime",
+)
+_SUBSCRIBER_FIGURES = ("id", "current_offset", "committed_offset", "lag", "connected")
+
+
+class Broker(NamedTuple):
+    """What the broker said, or why it said nothing (``error``; then there are no figures and no subscribers)."""
+
+    error: str | None
+    figures: dict[str, Any]
+    subscribers: list[dict[str, Any]]
+
+
+def ask_broker() -> Broker:
+    """Ask the broker for its statistics. A broker that is away is an answer too: readings can be asked for without it."""
+    try:
+        stats = fetch_stats(
+            settings.MQ_HOST,
+            settings.MQ_PORT,
+            token=settings.BROKER_TOKEN,
+            timeout=BROKER_TIMEOUT_SECONDS,
+            tls=client_context(settings.BROKER_TLS_CA, settings.BROKER_TLS_CERT, settings.BROKER_TLS_KEY),
+        )
+    except BrokerError as error:
+        return Broker(str(error), dict.fromkeys(_BROKER_FIGURES), [])
+    return Broker(
+        None,
+        {name: stats.get(name) for name in _BROKER_FIGURES},
+        [{name: each.get(name) for name in _SUBSCRIBER_FIGURES} for each in stats.get("subscribers", ())],
+    )
+
+
+def broker_answer(broker: Broker) -> dict[str, Any]:
+    """The broker's part of /api/v1/stats."""
+    return {
+        "available": broker.error is None,
+        "error": broker.error,
+        "address": f"{settings.MQ_HOST}:{settings.MQ_PORT}",
+        **broker.figures,
+    }
+
+
+def read_collectors() -> list[CollectorStatus]:
+    """The status row of each collector, by its id."""
+    return list(CollectorStatus.objects.order_by("collector_id"))
+
+
+def collector_answer(status: CollectorStatus) -> dict[str, Any]:
+    """One collector's part of /api/v1/stats."""
+    return {
+        "id": status.collector_id,
+        "started": format_datetime(status.started),
+        "updated": format_datetime(status.updated),
+        "committed_offset": status.committed_offset,
+        "messages": status.messages,
+        "readings_stored": status.readings_stored,
+        "refused": status.refused,
+    }
+
+
+def total_refused(collectors: Sequence[CollectorStatus]) -> dict[str, int]:
+    """Readings refused by reason, over all collectors."""
+    total: Counter[str] = Counter()
+    for collector in collectors:
+        total.update(collector.refused)
+    return dict(sorted(total.items()))
+
+
+def store_answer(stats: StoreStats) -> dict[str, Any]:
+    """The store's part of /api/v1/stats."""
+    return {
+        "type": settings.STORAGE_TYPE,
+        "readings": stats.readings,
+        "shares": stats.shares,
+        "series": stats.series,
+        "bytes": stats.bytes,
+        "oldest": None if stats.oldest_ns is None else format_time(stats.oldest_ns),
+        "newest": None if stats.newest_ns is None else format_time(stats.newest_ns),
+        "newest_age_seconds": None if stats.newest_ns is None else age_seconds(stats.newest_ns),
+    }
+
+
+def host_answers() -> list[dict[str, Any]]:
+    """When each host was last heard of: those first that have been silent the longest."""
+    return [
+        {"name": name, "newest": format_datetime(last_seen), "age_seconds": age_seconds(to_ns(last_seen))}
+        for name, last_seen in Host.objects.order_by("last_seen", "name").values_list("name", "last_seen")
+    ]
 
 
 class StatsView(ApiView):

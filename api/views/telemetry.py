@@ -11,10 +11,9 @@ from django.http import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api.cursor import Cursor, encode_cursor, parse_cursor
 from api.errors import BadRequest
-from api.gpus import GPU_IN_PATH, check_id, check_known
-from api.pagination import offset_links, page_links, same_with
+from api.exports.readings import Readings, json_list
+from api.pagination import Cursor, encode_cursor, offset_links, page_links, parse_cursor, same_with
 from api.params import (
     END_TIME,
     MOST_ROWS,
@@ -27,10 +26,10 @@ from api.params import (
     several,
     whole_number,
 )
-from api.rows import Readings, json_list
-from api.serializers import MetricNamesSerializer, ReadingPageSerializer
+from api.schema.serializers import MetricNamesSerializer, ReadingPageSerializer
 from api.views.base import ApiView
 from api.views.export import CSV_SAFE, ExportView
+from api.views.gpus import GPU_IN_PATH, check_id, check_known
 from readings.catalogue import canonical_name
 from stores.base import Portion, ReadingsQuery
 from stores.open import get_store

@@ -24,7 +24,7 @@ NO_SCHEMA_SAYS = re.compile(
 
 
 def cursor(*place: object) -> str:
-    """As api.cursor writes it."""
+    """As api.pagination writes it."""
     return base64.urlsafe_b64encode(json.dumps(place, separators=(",", ":")).encode()).decode().rstrip("=")
 
 

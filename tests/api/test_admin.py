@@ -12,8 +12,8 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from api.auth.tokens import TokenRefused, find_token, forget, make_token
 from api.models import ApiToken
-from api.tokens import TokenRefused, find_token, forget, make_token
 
 pytestmark = pytest.mark.django_db
 LIST = "/admin/api/apitoken/"

@@ -14,8 +14,8 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.utils import timezone
 
+from api.auth.tokens import TokenRefused, find_token, forget
 from api.models import ApiToken
-from api.tokens import TokenRefused, find_token, forget
 from tests.api.serving import START_SECONDS, environment, manage
 
 

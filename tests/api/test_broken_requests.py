@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from api.broken_requests import write_error
+from api.middleware import write_error
 from tests.api.serving import START_SECONDS, Service, environment, manage, serving
 
 

@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from api.cursor import Cursor, encode_cursor, encode_name, encode_place, parse_cursor, parse_name, parse_place
+from api.pagination import Cursor, encode_cursor, encode_name, encode_place, parse_cursor, parse_name, parse_place
 from inventory.queries import Place
 from stores.base import Position
 

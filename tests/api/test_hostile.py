@@ -13,7 +13,7 @@ from api.params import Parameter
 from stores.base import Store
 from tests.api.auth.test_middleware import all_paths, finished
 from tests.api.conftest import Api
-from tests.api.test_base import views
+from tests.api.views.test_base import views
 
 NASTY = [
     "\0",

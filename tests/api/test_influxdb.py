@@ -143,7 +143,7 @@ def use_influxdb(settings: Settings, config: InfluxConfig) -> None:
 @pytest.fixture(autouse=True)
 def _own_store(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # The age of a reading is told to the millisecond.
-    monkeypatch.setattr("api.gpus.time_ns", lambda: 1_752_871_400_000_000_000)
+    monkeypatch.setattr("api.views.gpus.time_ns", lambda: 1_752_871_400_000_000_000)
     reset_store()
     settings.SQLITE_PATH = tmp_path / "readings.sqlite3"
     settings.STORAGE_TYPE = "sqlite"
@@ -194,8 +194,8 @@ def test_sixty_queries_are_answered_alike_by_every_store_byte_for_byte(
 ) -> None:
     assert len(set(QUERIES)) == 60
     # Ages are of the moment of asking.
-    monkeypatch.setattr("api.times.time", SimpleNamespace(time_ns=lambda: T0))
-    monkeypatch.setattr("api.gpus.time_ns", lambda: T0)
+    monkeypatch.setattr("api.params.time", SimpleNamespace(time_ns=lambda: T0))
+    monkeypatch.setattr("api.views.gpus.time_ns", lambda: T0)
     asyncio.run(bring_in(real_capture, tmp_path, influx_config, settings))
     of_memory = answers()
     use_influxdb(settings, influx_config)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from api.exports import AT_ONCE
+from api.exports.stream import AT_ONCE
 from readings.model import Gpu, Point, PointBlock
 from stores.sqlite import SqliteStore
 from tests.api.serving import START_SECONDS, Service, environment, manage, serving

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from api.times import format_datetime, time_ns
+from api.params import format_datetime, time_ns
 
 
 def test_it_is_utc_with_as_many_digits_as_needed() -> None:

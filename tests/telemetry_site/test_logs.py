@@ -29,7 +29,7 @@ CONFIGURED = (
     "psycopg.pool",
     *logs.ROOMS,
     "api.errors",
-    "api.probes",
+    "api.views.probes",
 )
 
 

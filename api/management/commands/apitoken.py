@@ -11,9 +11,9 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
+from api.auth.tokens import make_token, revoke
 from api.models import ApiToken
-from api.times import format_datetime
-from api.tokens import make_token, revoke
+from api.params import format_datetime
 
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1)}
 _FOR = re.compile(r"(\d{1,5})(h|d)", re.ASCII)

@@ -1,0 +1,131 @@
+"""Who asks, and whether they may: before any view, so that no view can forget it.
+
+With ``API_AUTH_REQUIRED`` everything wants a token or a login but the probes, the login page, the admin (which asks for its
+own login) and static files. A request without a token and without a cookie costs no look at database or session.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.db import DatabaseError
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from rest_framework.exceptions import NotAuthenticated, PermissionDenied
+
+from api.auth.throttling import Allowances, client_address, network_of
+from api.auth.tokens import TokenRefused, find_token
+from api.errors import database_away, error_response
+from api.models import ApiToken
+
+_OPEN_FOLDERS = ("/static/", "/admin/")
+_OPEN_PATHS = frozenset({"/login", "/logout", "/favicon.ico", "/admin"})
+_LOGIN_PATHS = frozenset({"/login", "/admin/login/"})
+WHO_ASKS = "this wants a token (Authorization: Bearer …) or a login"
+REALM = 'Bearer realm="GPU telemetry"'
+
+allowances = Allowances(settings.STATE_DIR / "rates.sqlite3")
+
+
+class Access(NamedTuple):
+    """Who asks: a token or a person, by a name that is theirs alone, and what they may do."""
+
+    name: str
+    scope: str
+
+
+def access_of(request: HttpRequest) -> Access | None:
+    """Who asks, as the middleware found it; None for anybody."""
+    found: Access | None = getattr(request, "access", None)
+    return found
+
+
+def check_scope(request: HttpRequest, scope: str) -> None:
+    """For what is never open. Raises NotAuthenticated for anybody, PermissionDenied for who may less."""
+    access = access_of(request)
+    if access is None:
+        raise NotAuthenticated(WHO_ASKS)
+    if access.scope != scope:
+        raise PermissionDenied(f"this wants the scope {scope}; yours is {access.scope}")
+
+
+class AccessMiddleware:
+    """Refuses with 401 who is not known where that is needed, and with 429 who asks too often. After the sessions."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self._refusal(request) or self.get_response(request)
+
+    def _refusal(self, request: HttpRequest) -> HttpResponse | None:
+        path = request.path_info
+        if path in _LOGIN_PATHS and request.method == "POST":
+            return _limited(f"login {network_of(client_address(request))}", settings.LOGIN_RATE)
+        if path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS):
+            return None
+        refused = ""
+        try:
+            access = _identify(request)
+        except TokenRefused as error:
+            access, refused = None, str(error)
+        except DatabaseError as error:
+            return database_away(error)
+        if access is not None:
+            request.access = access  # type: ignore[attr-defined]
+            return _limited(access.name, settings.API_RATE_PER_TOKEN)
+        if settings.API_RATE_PER_ADDRESS is not None:
+            limited = _limited(f"address {network_of(client_address(request))}", settings.API_RATE_PER_ADDRESS)
+            if limited is not None:
+                return limited
+        if refused:
+            return unauthorized(refused, bad_token=True)
+        if not settings.API_AUTH_REQUIRED:
+            return None
+        if request.method in {"GET", "HEAD"} and _is_browser(request):
+            return HttpResponseRedirect(f"{reverse('login')}?{urlencode({'next': request.get_full_path()})}")
+        return unauthorized(WHO_ASKS)
+
+
+def unauthorized(message: str, *, bad_token: bool = False) -> HttpResponse:
+    """The 401 that says how to be known (RFC 6750)."""
+    response = error_response(401, message)
+    response["WWW-Authenticate"] = f'{REALM}, error="invalid_token"' if bad_token else REALM
+    return response
+
+
+def _identify(request: HttpRequest) -> Access | None:
+    """Raises TokenRefused for a bad token, also where none is needed: its owner is to know."""
+    scheme, _, secret = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+    if scheme.lower() == "bearer":
+        token = find_token(secret.strip())
+        return Access(f"token {token.id}", token.scope)
+    if settings.SESSION_COOKIE_NAME not in request.COOKIES:
+        return None
+    user: AbstractBaseUser | AnonymousUser = request.user
+    if not user.is_authenticated:
+        return None
+    is_admin = getattr(user, "is_superuser", False)
+    return Access(f"user {user.pk}", ApiToken.Scope.ADMIN if is_admin else ApiToken.Scope.READ)
+
+
+def _limited(name: str, rate: object) -> HttpResponse | None:
+    if rate is None:
+        return None
+    wait = allowances.take(name, rate.count, rate.seconds)  # type: ignore[attr-defined]
+    if not wait:
+        return None
+    seconds = math.ceil(wait)
+    response = error_response(429, f"too many requests: ask again in {seconds} s")
+    response["Retry-After"] = str(seconds)
+    return response
+
+
+def _is_browser(request: HttpRequest) -> bool:
+    """Whether a person looks at the answer: programs ask for anything, or for JSON."""
+    return request.headers.get("Accept", "").startswith("text/html") and "format" not in request.GET

@@ -1,0 +1,103 @@
+"""Prometheus metrics of the pipeline, read when they are asked for.
+
+Nothing is counted in the web processes: there are several, and a scrape meets any one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django.db import DatabaseError
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from api.views.stats import ask_broker, read_collectors
+from inventory.queries import fleet_counts
+from readings.times import SECOND
+from stores.base import StoreError
+from stores.open import get_store
+
+_PREFIX = "gpu_telemetry_"
+
+
+def render_metrics() -> bytes:
+    """Everything in the text format. Never raises for a part that is away: ``gpu_telemetry_up`` tells."""
+    registry = CollectorRegistry()
+    registry.register(_Pipeline())
+    return generate_latest(registry)
+
+
+class _Pipeline(Collector):
+    def describe(self) -> list[Metric]:
+        return []  # else registering would ask everything once more
+
+    def collect(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily(_PREFIX + "up", "1 when this part answers.", labels=("part",))
+        for part, metrics in (("database", _database), ("store", _store), ("broker", _broker)):
+            try:
+                yield from metrics()
+                up.add_metric((part,), 1)
+            except (DatabaseError, StoreError, _Away):
+                up.add_metric((part,), 0)
+        yield up
+
+
+class _Away(Exception):
+    pass
+
+
+def _gauge(name: str, help: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(_PREFIX + name, help, value=value)
+
+
+def _database() -> list[Metric]:
+    fleet = fleet_counts()
+    gpus = GaugeMetricFamily(_PREFIX + "gpus", "Physical GPUs by state.", labels=("state",))
+    gpus.add_metric(("reporting",), fleet.reporting)
+    gpus.add_metric(("stale",), fleet.stale)
+    messages = CounterMetricFamily(_PREFIX + "messages", "Messages a collector has read.", labels=("collector",))
+    stored = CounterMetricFamily(
+        _PREFIX + "readings_stored", "Readings a collector has written.", labels=("collector",)
+    )
+    refused = CounterMetricFamily(
+        _PREFIX + "readings_refused", "Readings that were turned away.", labels=("collector", "reason")
+    )
+    committed = GaugeMetricFamily(
+        _PREFIX + "committed_offset", "Offset up to which a collector has stored.", labels=("collector",)
+    )
+    for each in read_collectors():
+        messages.add_metric((each.collector_id,), each.messages)
+        stored.add_metric((each.collector_id,), each.readings_stored)
+        committed.add_metric((each.collector_id,), each.committed_offset)
+        for reason, count in sorted(each.refused.items()):
+            refused.add_metric((each.collector_id, reason), count)
+    return [_gauge("hosts", "Hosts.", fleet.hosts), gpus, messages, stored, refused, committed]
+
+
+def _store() -> list[Metric]:
+    stats = get_store().stats()
+    metrics: list[Metric] = [_gauge("store_bytes", "Size of the store.", stats.bytes)]
+    if stats.readings is not None and stats.series is not None:
+        metrics.append(_gauge("store_readings", "Readings in the store.", stats.readings))
+        metrics.append(_gauge("store_series", "Series in the store.", stats.series))
+    if stats.newest_ns is not None:
+        help = "Time of the newest reading, in seconds since 1970."
+        metrics.append(_gauge("newest_reading_timestamp_seconds", help, stats.newest_ns / SECOND))
+    return metrics
+
+
+def _broker() -> list[Metric]:
+    broker = ask_broker()
+    if broker.error is not None:
+        raise _Away
+    lag = GaugeMetricFamily(
+        _PREFIX + "subscriber_lag", "Messages a subscriber has not committed.", labels=("subscriber",)
+    )
+    for each in broker.subscribers:
+        if each["lag"] is not None:
+            lag.add_metric((str(each["id"]),), each["lag"])
+    total = CounterMetricFamily(
+        _PREFIX + "broker_messages", "Messages in the broker's log.", value=broker.figures["total_messages"] or 0
+    )
+    return [total, lag]

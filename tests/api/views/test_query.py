@@ -1,0 +1,158 @@
+"""One metric over time, over the API."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from pytest_django import DjangoAssertNumQueries
+
+from api.views import query
+from stores.base import Store
+from tests.api.conftest import A0, FB_USED, MINUTE, POWER, T0, UTIL, Api, block_of, save
+
+QUERY = "/api/v1/query"
+RANGE = "start_time=2025-07-18T20:30:00Z&end_time=2025-07-18T20:45:00Z&every=5m"
+
+
+def values(body: Any) -> dict[str, list[float | None]]:
+    return {",".join(each["group"].values()): [value for _, value in each["points"]] for each in body["data"]}
+
+
+def test_the_mean_by_host(api: Api, fleet: Store) -> None:
+    body = api.get(f"{QUERY}?metric={UTIL}&by=host&{RANGE}")
+    assert body == {
+        "metric": UTIL,
+        "unit": "%",
+        "agg": "mean",
+        "every": "5m",
+        "start_time": "2025-07-18T20:30:00Z",
+        "end_time": "2025-07-18T20:45:00Z",
+        "data": [
+            {
+                "group": {"host": host},
+                "points": [["2025-07-18T20:30:00Z", first], ["2025-07-18T20:35:00Z", None], ["2025-07-18T20:40:00Z", last]],
+            }
+            for host, first, last in (("host-a", 15.0, 50.0), ("host-b", None, 35.0))
+        ],
+        "count": 2,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        (f"metric={UTIL}&agg=max", {"": [20.0, None, 50.0]}),
+        (f"metric={UTIL}&agg=min", {"": [10.0, None, 30.0]}),
+        (f"metric={UTIL}&agg=count", {"": [2.0, None, 3.0]}),
+        (f"metric={POWER}&agg=last&by=host", {"host-a": [200.0, None, 410.0], "host-b": [None, None, 310.5]}),
+        (f"metric={POWER}&agg=p50&by=model", {"NVIDIA A100-SXM4-40GB": [None, None, 300.0], "NVIDIA H100 80GB HBM3": [100.0, None, 400.25]}),
+        (f"metric={POWER}&agg=sum", {"": [300.0, None, 405.125 + 305.25]}),
+        (f"metric={FB_USED}&agg=sum&by=gpu", {"GPU-a0": [1000.0, None, 4000.0], "GPU-a1": [2000.0, None, None], "GPU-b0": [None, None, 3000.0]}),
+        (f"metric={FB_USED}&by=gpu&mig=true&uuid=GPU-b0", {"GPU-b0": [None, None, 3000.0], "GPU-b0:3": [None, None, 500.0]}),
+        (f"metric={FB_USED}&uuid=GPU-b0:3&by=gpu", {"GPU-b0:3": [None, None, 500.0]}),
+        (f"metric={FB_USED}&by=pod", {"research,train-1": [1000.0, None, 4000.0], "web,serve-1": [None, None, 500.0]}),
+        (f"metric={FB_USED}&by=namespace&namespace=web", {"web": [None, None, 500.0]}),
+        (f"metric={FB_USED}&by=host&pod=train-1&pod=nobody", {"host-a": [1000.0, None, 4000.0]}),
+        (f"metric={POWER}&by=gpu&top=1", {"GPU-b0": [None, None, 305.25]}),
+        (f"metric={UTIL}&hostname=host-a&by=gpu&model=NVIDIA%20H100%2080GB%20HBM3", {"GPU-a0": [10.0, None, 50.0], "GPU-a1": [20.0, None, None]}),
+        ("metric=dcgm_gpu_utilization&agg=max", {"": [20.0, None, 50.0]}),
+        ("metric=not_a_metric", {}),
+        (f"metric={UTIL}&hostname=nowhere", {}),
+        (f"metric={UTIL}&namespace=nobody", {}),
+    ],
+)  # fmt: skip
+def test_questions(api: Api, fleet: Store, question: str, expected: dict[str, list[float | None]]) -> None:
+    body = api.get(f"{QUERY}?{question}&{RANGE}")
+    assert values(body) == expected
+    assert list(values(body)) == list(expected)
+    assert body["count"] == len(expected)
+
+
+def test_by_default_it_is_the_last_hour_in_steps_of_ten_seconds(api: Api, store: Store, db: None) -> None:
+    now = time.time_ns()
+    save(store, block_of([A0], [(0, now - 50 * MINUTE, [1.0, None, None]), (0, now - 70 * MINUTE, [2.0, None, None])]))
+    body = api.get(f"{QUERY}?metric={UTIL}")
+    assert body["every"] == "10s"
+    (points,) = [each["points"] for each in body["data"]]
+    assert 360 <= len(points) <= 362
+    assert [value for _, value in points if value is not None] == [1.0]
+
+
+def test_times_may_be_told_from_now(api: Api, store: Store, db: None) -> None:
+    now = time.time_ns()
+    save(store, block_of([A0], [(0, now - 10 * MINUTE, [1.0, None, None]), (0, now - 2 * MINUTE, [2.0, None, None])]))
+    for asked, expected in (
+        ("start_time=-15m", [1.0, 2.0]),
+        ("start_time=-1h&end_time=-5m", [1.0]),
+        ("start_time=now-5m&end_time=now", [2.0]),
+    ):
+        for path in (f"{QUERY}?metric={UTIL}&{asked}", f"/api/v1/telemetry?metric_name={UTIL}&order=asc&{asked}"):
+            body = api.get(path)
+            found = (
+                [reading["value"] for reading in body["data"]]
+                if "telemetry" in path
+                else [value for each in body["data"] for _, value in each["points"] if value is not None]
+            )
+            assert found == expected, path
+
+
+def test_a_range_of_a_day_has_a_step_of_two_minutes(api: Api, fleet: Store) -> None:
+    body = api.get(f"{QUERY}?metric={UTIL}&start_time=2025-07-18T00:00:00Z&end_time=2025-07-19T00:00:00Z")
+    assert (body["every"], len(body["data"][0]["points"])) == ("2m", 720)
+
+
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [
+        ("", ("metric is missing", "/api/v1/metrics")),
+        ("metric=", ("metric", "empty")),
+        (f"metric={UTIL}&agg=average", ("agg", "mean", "p99")),
+        (f"metric={UTIL}&every=5", ("every", "10m")),
+        (f"metric={UTIL}&every=0s", ("every", "1ms to 366d")),
+        (f"metric={UTIL}&every=400d", ("every", "1ms to 366d")),
+        (f"metric={UTIL}&every=5m;DROP", ("every", "duration")),
+        (f"metric={UTIL}&by=rack", ("by", "host", "pod")),
+        (f"metric={UTIL}&top=0", ("top", "1 to 1000")),
+        (f"metric={UTIL}&start_time=-5m&end_time=-1h", ("end_time must be later",)),
+        (f"metric={UTIL}&start_time=-5x", ("start_time", "-5m")),
+        (f"metric={UTIL}&start_time=-999999d", ("start_time", "1678 to 2262")),
+        (f"metric={UTIL}&start_time=%2B5m", ("start_time", "RFC 3339")),
+        (f"metric={UTIL}&mig=true", ("mig", "by=gpu")),
+        (f"metric={UTIL}&start_time=-1d&every=1s", ("every 1s", "86,40", "10,000")),
+        (f"metric={UTIL}&agg=increase", ("increase is for counters", UTIL)),
+        (f"metric={UTIL}&group=host", ("'group' is not a known parameter", "by")),
+    ],
+)  # fmt: skip
+def test_a_bad_question_is_refused(api: Api, fleet: Store, question: str, words: tuple[str, ...]) -> None:
+    message = api.refused(f"{QUERY}?{question}", 400)
+    for word in words:
+        assert word in message
+
+
+def test_too_many_groups_are_refused_with_the_limit(api: Api, fleet: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query, "MOST_GROUPS", 2)
+    assert "more than 2 groups" in api.refused(f"{QUERY}?metric={UTIL}&by=gpu&{RANGE}", 400)
+    assert api.get(f"{QUERY}?metric={UTIL}&by=gpu&top=2&{RANGE}")["count"] == 2
+    monkeypatch.setattr(query, "MOST_PLACEMENTS", 1)
+    assert "more than 1 pods" in api.refused(f"{QUERY}?metric={UTIL}&by=pod&{RANGE}", 400)
+
+
+@pytest.mark.parametrize(("by", "queries"), [("host", 0), ("gpu", 0), ("pod", 1), ("namespace", 1)])
+def test_the_database_is_asked_once_at_most(
+    api: Api, fleet: Store, by: str, queries: int, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    gpus = [A0.__class__(uuid=f"GPU-{n}", hostname="host-a", namespace="ml", pod=f"p-{n}") for n in range(50)]
+    save(fleet, block_of(gpus, [(n, T0, [1.0, 1.0, 1.0]) for n in range(50)]))
+    with django_assert_num_queries(queries):
+        assert api.get(f"{QUERY}?metric={UTIL}&by={by}&{RANGE}")["count"] >= 1
+
+
+def test_text_of_others_is_never_part_of_a_statement(api: Api, fleet: Store) -> None:
+    for text in ("'; DROP TABLE reading; --", '" OR 1=1 --', "x' OR '1'='1", "$p0", "a\\"):
+        for name in ("metric", "uuid", "hostname", "model", "namespace", "pod"):
+            asked = f"metric={UTIL}&" if name != "metric" else ""
+            body = api.get(f"{QUERY}?{asked}{name}={text.replace(';', '%3B')}&{RANGE}")
+            assert body["data"] == [], (name, text)
+    assert len(api.get(f"{QUERY}?metric={UTIL}&by=host&{RANGE}")["data"]) == 2
