@@ -70,7 +70,7 @@ class Row(NamedTuple):
         return Position(self.time_ns, self.gpu, self.metric_name)
 
 
-class Origin(NamedTuple):
+class SeriesLabels(NamedTuple):
     """What a reading is of: a Row but for its time and its value."""
 
     metric_name: str
@@ -91,7 +91,7 @@ class Origin(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Portion:
+class RowBatch:
     """Rows in the order of a query, column by column, so that no object is made for each.
 
     Row i was taken at ``times[i]`` (ns), is ``values[i]`` and is of ``origins[places[i]]``.
@@ -100,14 +100,14 @@ class Portion:
     times: list[int]
     values: list[float]
     places: list[int]
-    origins: list[Origin]
+    origins: list[SeriesLabels]
 
     def __len__(self) -> int:
         return len(self.times)
 
-    def cut(self, start: int, end: int | None) -> Portion:
+    def cut(self, start: int, end: int | None) -> RowBatch:
         """The rows from one place to another, as a slice."""
-        return Portion(self.times[start:end], self.values[start:end], self.places[start:end], self.origins)
+        return RowBatch(self.times[start:end], self.values[start:end], self.places[start:end], self.origins)
 
     def rows(self) -> list[Row]:
         """The rows one by one."""
@@ -152,7 +152,7 @@ class ReadingsQuery:
             raise ValueError(f"limit and offset cannot be negative: {self.limit}, {self.offset}")
 
 
-class Occupancy(NamedTuple):
+class PodAssignment(NamedTuple):
     """What ran on a GPU in [start, end); None is no end. Of two that overlap, the one that started later holds the GPU."""
 
     gpu: str
@@ -194,7 +194,7 @@ class SeriesQuery:
     hostnames: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     mig: bool = False
-    occupancies: tuple[Occupancy, ...] | None = None
+    occupancies: tuple[PodAssignment, ...] | None = None
     namespaces: tuple[str, ...] = ()
     pods: tuple[str, ...] = ()
     top: int | None = None
@@ -272,10 +272,10 @@ class Store(Protocol):
     def readings(self, query: ReadingsQuery) -> list[Row]:
         """The rows that match, in the query's order. Shares (one pod's part of a shared GPU) are never among them."""
 
-    def page(self, query: ReadingsQuery) -> Portion:
+    def page(self, query: ReadingsQuery) -> RowBatch:
         """What ``readings()`` gives, as columns."""
 
-    def stream(self, query: ReadingsQuery) -> Iterator[Portion]:
+    def stream(self, query: ReadingsQuery) -> Iterator[RowBatch]:
         """The same rows, however many, a bounded number at a time and in memory that does not grow with them.
 
         Each portion is read when it is asked for, of the store as it is then; no lock and no transaction is held between

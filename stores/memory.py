@@ -10,9 +10,9 @@ from dataclasses import replace
 from itertools import islice
 
 from readings.model import Gpu, PointBlock
-from stores.aggregate.aggregator import Gatherer
-from stores.aggregate.grouping import Columns, Source, columns_of
-from stores.base import GroupSeries, Portion, ReadingsQuery, Row, SeriesQuery, StoreError, StoreStats, WriteResult
+from stores.aggregate.aggregator import WindowAggregator
+from stores.aggregate.grouping import ReadingArrays, Source, columns_of
+from stores.base import GroupSeries, ReadingsQuery, Row, RowBatch, SeriesQuery, StoreError, StoreStats, WriteResult
 from stores.paging import ROWS_AT_ONCE, as_portion, bounded
 from stores.validate import split_storable
 
@@ -81,15 +81,15 @@ class MemoryStore:
             self._check_open()
             return _answer(self._series, query)
 
-    def page(self, query: ReadingsQuery) -> Portion:
+    def page(self, query: ReadingsQuery) -> RowBatch:
         """The rows that match, as columns."""
         return as_portion(self.readings(query))
 
-    def stream(self, query: ReadingsQuery) -> Iterator[Portion]:
+    def stream(self, query: ReadingsQuery) -> Iterator[RowBatch]:
         """The rows that match, a bounded number at a time."""
         return bounded(self._pages(query), query)
 
-    def _pages(self, query: ReadingsQuery) -> Iterator[Portion]:
+    def _pages(self, query: ReadingsQuery) -> Iterator[RowBatch]:
         if not query.newest_first and (newest := self.stats().newest_ns) is not None:
             # Or it would run after what is written meanwhile.
             query = replace(query, end_ns=newest + 1 if query.end_ns is None else min(query.end_ns, newest + 1))
@@ -108,7 +108,7 @@ class MemoryStore:
 
     def series(self, query: SeriesQuery) -> list[GroupSeries]:
         """The groups that have readings in the range."""
-        gatherer = Gatherer(query)
+        gatherer = WindowAggregator(query)
         with self._lock:
             self._check_open()
             readings = _columns(self._series, query, shares=False)
@@ -241,7 +241,7 @@ def _matches(described: _Described, query: ReadingsQuery) -> bool:
     )
 
 
-def _columns(kept: dict[_Key, _Series], query: SeriesQuery, *, shares: bool) -> Columns:
+def _columns(kept: dict[_Key, _Series], query: SeriesQuery, *, shares: bool) -> ReadingArrays:
     """What the query's filters let through, but for its occupancies."""
     sources: dict[Source, int] = {}
     rows: list[tuple[int, int, float]] = []

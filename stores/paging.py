@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from stores.base import Origin, Portion, ReadingsQuery, Row
+from stores.base import ReadingsQuery, Row, RowBatch, SeriesLabels
 
 # Rows read at once. Some MB while they are being worked on, and enough that what is done once for each portion is little.
 ROWS_AT_ONCE = 20_000
 
 
-def bounded(portions: Iterator[Portion], query: ReadingsQuery) -> Iterator[Portion]:
+def bounded(portions: Iterator[RowBatch], query: ReadingsQuery) -> Iterator[RowBatch]:
     """The rows of ``portions`` (in the query's order, perhaps beginning before its cursor) that the query means."""
     skip, wanted = query.offset, query.limit
     is_beyond = query.after is None
@@ -30,31 +30,31 @@ def bounded(portions: Iterator[Portion], query: ReadingsQuery) -> Iterator[Porti
             return
 
 
-def joined(portions: Iterator[Portion]) -> Portion:
+def joined(portions: Iterator[RowBatch]) -> RowBatch:
     """All of them in one."""
-    whole: Portion | None = None
+    whole: RowBatch | None = None
     for portion in portions:
         if whole is None:
             whole = portion
             continue
         known = len(whole.origins)
-        whole = Portion(
+        whole = RowBatch(
             whole.times + portion.times,
             whole.values + portion.values,
             whole.places + [known + place for place in portion.places],
             whole.origins + portion.origins,
         )
-    return whole or Portion([], [], [], [])
+    return whole or RowBatch([], [], [], [])
 
 
-def as_portion(rows: Sequence[Row]) -> Portion:
+def as_portion(rows: Sequence[Row]) -> RowBatch:
     """Rows as columns."""
-    known: dict[Origin, int] = {}
-    places = [known.setdefault(Origin(row[1], *row[3:]), len(known)) for row in rows]
-    return Portion([row[0] for row in rows], [row[2] for row in rows], places, list(known))
+    known: dict[SeriesLabels, int] = {}
+    places = [known.setdefault(SeriesLabels(row[1], *row[3:]), len(known)) for row in rows]
+    return RowBatch([row[0] for row in rows], [row[2] for row in rows], places, list(known))
 
 
-def _after(portion: Portion, query: ReadingsQuery) -> Portion:
+def _after(portion: RowBatch, query: ReadingsQuery) -> RowBatch:
     after = query.after
     if after is None:
         return portion

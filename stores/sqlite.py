@@ -15,9 +15,9 @@ from pathlib import Path
 from readings.model import PointBlock
 from stores.base import (
     GroupSeries,
-    Portion,
     ReadingsQuery,
     Row,
+    RowBatch,
     SeriesQuery,
     StoreError,
     StoreStats,
@@ -68,12 +68,12 @@ class SqliteStore:
         """The rows that match, in the query's order."""
         return self.page(query).rows()
 
-    def page(self, query: ReadingsQuery) -> Portion:
+    def page(self, query: ReadingsQuery) -> RowBatch:
         """The rows that match, as columns."""
         with self._reading() as connection:
             return Reader(connection, self._names).page(query)
 
-    def stream(self, query: ReadingsQuery) -> Iterator[Portion]:
+    def stream(self, query: ReadingsQuery) -> Iterator[RowBatch]:
         """The rows that match, a bounded number at a time."""
         return bounded(stream(self._reading, self._names, query), query)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from stores.base import Origin, Portion, ReadingsQuery, StoreStats
+from stores.base import ReadingsQuery, RowBatch, SeriesLabels, StoreStats
 from stores.sqlite_schema import MINUTE_NS, Tables
 
 _FIRST_NS, _LAST_NS = -(1 << 63), (1 << 63) - 1
@@ -108,11 +108,11 @@ class Reader:
         self._names = names
         self._tables = tables
 
-    def page(self, query: ReadingsQuery) -> Portion:
+    def page(self, query: ReadingsQuery) -> RowBatch:
         """The rows that match, in the query's order. Raises sqlite3.Error."""
         scope = self.scope(query) if query.limit else None
         if scope is None:
-            return Portion([], [], [], [])
+            return RowBatch([], [], [], [])
         skip, limit, found = query.offset, query.limit or 0, list[_Found]()
         if query.after is not None:
             # The cursor may stand among readings of one time: first the rest of that time, then what lies beyond.
@@ -315,21 +315,21 @@ class Reader:
         rows.sort(key=lambda row: row[0], reverse=newest_first)  # stable, also in reverse
         return rows
 
-    def _portion(self, found: list[_Found]) -> Portion:
+    def _portion(self, found: list[_Found]) -> RowBatch:
         pairs = [(row[1], row[3]) for row in found]
         place_of = {pair: place for place, pair in enumerate(dict.fromkeys(pairs))}
-        return Portion(
+        return RowBatch(
             [row[0] for row in found],
             [row[2] for row in found],
             [place_of[pair] for pair in pairs],
             self.origins(list(place_of)),
         )
 
-    def origins(self, pairs: list[tuple[int, int]]) -> list[Origin]:
+    def origins(self, pairs: list[tuple[int, int]]) -> list[SeriesLabels]:
         """What readings of these series and identities are of."""
         names = self.names({series for series, _ in pairs})
         known = self._names.identities(self._connection, {identity for _, identity in pairs})
-        return [Origin(names[series][1], *known[identity]) for series, identity in pairs]
+        return [SeriesLabels(names[series][1], *known[identity]) for series, identity in pairs]
 
     def names(self, series: set[int]) -> dict[int, _Name]:
         """A mapping that has at least the names of these series; names are in the order of rows of one time."""

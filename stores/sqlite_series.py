@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from stores.aggregate.aggregator import FROM_CELLS, Cells, Gatherer, check_readings, windows_at_once
-from stores.aggregate.buckets import Grid
-from stores.aggregate.grouping import Columns, Source, columns_of, joined
+from stores.aggregate.aggregator import FROM_CELLS, Partials, WindowAggregator, check_readings, windows_at_once
+from stores.aggregate.buckets import Buckets
+from stores.aggregate.grouping import ReadingArrays, Source, columns_of, joined
 from stores.base import GroupSeries, ReadingsQuery, SeriesQuery
 from stores.sqlite_reader import Names, Piece, Reader, Scope, encodable
 from stores.sqlite_schema import MINUTE_NS, Tables
@@ -35,7 +35,7 @@ class SeriesReader:
         self._connection = connection
         self._names = names
         self._query = query
-        self._gatherer = Gatherer(query)
+        self._gatherer = WindowAggregator(query)
 
     def answer(self) -> list[GroupSeries]:
         """The groups that have readings in the range."""
@@ -88,7 +88,7 @@ class SeriesReader:
         ).fetchone()[0]
         return windows_at_once(grid, held * scope.share_of_readings, len(scope.series or ()))
 
-    def _add_cells(self, scope: Scope | None, slab: Grid) -> None:
+    def _add_cells(self, scope: Scope | None, slab: Buckets) -> None:
         """Let SQLite count and add up."""
         inside = _within(scope, slab)
         if inside is None:
@@ -106,9 +106,9 @@ class SeriesReader:
         cells = [np.full((slab.count, len(known)), empty) for empty in (0.0, 0.0, np.nan)]
         for cell, column in zip(cells, figures, strict=True):
             cell[windows, places] = column
-        self._gatherer.add_cells(slab, self._sources(Tables.READINGS, known.tolist()), Cells(*cells))
+        self._gatherer.add_cells(slab, self._sources(Tables.READINGS, known.tolist()), Partials(*cells))
 
-    def _columns(self, tables: Tables, scope: Scope | None, slab: Grid) -> Columns:
+    def _columns(self, tables: Tables, scope: Scope | None, slab: Buckets) -> ReadingArrays:
         inside = _within(scope, slab)
         if inside is None:
             return columns_of((), ())
@@ -131,7 +131,7 @@ class SeriesReader:
         return sources
 
 
-def _within(scope: Scope | None, slab: Grid) -> tuple[Scope, Piece] | None:
+def _within(scope: Scope | None, slab: Buckets) -> tuple[Scope, Piece] | None:
     """The part of a scope that a slab is about, and its minutes; None where there is none."""
     if scope is None:
         return None

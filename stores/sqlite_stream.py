@@ -10,7 +10,7 @@ from itertools import islice
 
 import numpy as np
 
-from stores.base import Origin, Portion, ReadingsQuery
+from stores.base import ReadingsQuery, RowBatch, SeriesLabels
 from stores.paging import ROWS_AT_ONCE
 from stores.sqlite_reader import Names, Piece, Reader, Scope
 from stores.sqlite_schema import MINUTE_NS
@@ -22,7 +22,7 @@ _MOST_ROWS = 2 * ROWS_AT_ONCE
 Reading = Callable[[], AbstractContextManager[sqlite3.Connection]]
 
 
-def stream(reading: Reading, names: Names, query: ReadingsQuery) -> Iterator[Portion]:
+def stream(reading: Reading, names: Names, query: ReadingsQuery) -> Iterator[RowBatch]:
     """The rows of a query in its order, but for its limit, offset and cursor (only what lies before its time is left out).
 
     ``reading`` gives a connection with a read transaction; none is held while a portion is with the caller.
@@ -71,7 +71,7 @@ def _inside(scope: Scope, piece: Piece) -> Scope:
 
 def _walk(
     reading: Reading, names: Names, scope: Scope, piece: Piece, expected: float, newest_first: bool
-) -> Iterator[Portion]:
+) -> Iterator[RowBatch]:
     """The rows of a piece. What is too much for one portion is cut by time, and again until it fits."""
     # (start, end, rows expected) that are still to be read, the next one last.
     waiting = [(scope.start, scope.end, expected)]
@@ -104,9 +104,9 @@ def _walk(
         waiting += cut if newest_first else cut[::-1]
 
 
-def _portion(reader: Reader, rows: list[tuple[int, int, float, int]], newest_first: bool) -> Portion:
+def _portion(reader: Reader, rows: list[tuple[int, int, float, int]], newest_first: bool) -> RowBatch:
     if not rows:
-        return Portion([], [], [], [])
+        return RowBatch([], [], [], [])
     times, series, values, identities = (np.array(column) for column in zip(*rows, strict=True))
     names = reader.names(set(series.tolist()))
     distinct, of_distinct = np.unique(series, return_inverse=True)
@@ -117,7 +117,7 @@ def _portion(reader: Reader, rows: list[tuple[int, int, float, int]], newest_fir
     order = np.lexsort((rank[of_distinct], ~times if newest_first else times))
     known, of_known = np.unique(identities, return_inverse=True)
     pairs, places = np.unique(of_distinct * len(known) + of_known, return_inverse=True)
-    origins: list[Origin] = reader.origins(
+    origins: list[SeriesLabels] = reader.origins(
         [(int(distinct[pair // len(known)]), int(known[pair % len(known)])) for pair in pairs.tolist()]
     )
-    return Portion(times[order].tolist(), values[order].tolist(), places[order].tolist(), origins)
+    return RowBatch(times[order].tolist(), values[order].tolist(), places[order].tolist(), origins)

@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from api.exports.readings import csv_line
 from readings.catalogue import unit_of
-from stores.base import Portion
+from stores.base import RowBatch
 
 if TYPE_CHECKING:
     from api.exports.windows import Part
@@ -42,12 +42,12 @@ def open_writer(sink: Any, schema: pa.Schema) -> parquet.ParquetWriter:
     return parquet.ParquetWriter(sink, schema, compression="zstd", version="2.6")
 
 
-def readings_table(portions: Sequence[Portion]) -> pa.Table:
+def readings_table(portions: Sequence[RowBatch]) -> pa.Table:
     """All rows of some portions."""
     return pa.Table.from_batches([_readings(portion) for portion in portions], READINGS).unify_dictionaries()
 
 
-def _readings(portion: Portion) -> pa.RecordBatch:
+def _readings(portion: RowBatch) -> pa.RecordBatch:
     places = np.array(portion.places, np.int64)
     origins = portion.origins
 

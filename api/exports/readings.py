@@ -15,7 +15,7 @@ import msgspec
 
 from readings.catalogue import unit_of
 from readings.times import format_time
-from stores.base import Origin, Portion
+from stores.base import RowBatch, SeriesLabels
 
 _ORIGINS_KEPT = 65_536
 
@@ -32,11 +32,11 @@ class Readings:
 
     columns = CSV_COLUMNS
 
-    def csv_rows(self, part: Portion, *, safe: bool) -> list[str]:
+    def csv_rows(self, part: RowBatch, *, safe: bool) -> list[str]:
         """Lines with these columns."""
         return csv_rows(part, safe=safe)
 
-    def json_rows(self, part: Portion) -> list[str]:
+    def json_rows(self, part: RowBatch) -> list[str]:
         """Objects as in the answer."""
         return json_rows(part)
 
@@ -46,7 +46,7 @@ class Readings:
 
         return READINGS
 
-    def parquet_table(self, parts: Sequence[Portion]) -> Any:
+    def parquet_table(self, parts: Sequence[RowBatch]) -> Any:
         """All rows of some parts."""
         from api.exports.formats import readings_table
 
@@ -60,7 +60,7 @@ class _Ends(NamedTuple):
     after: str
 
 
-def json_rows(portion: Portion) -> list[str]:
+def json_rows(portion: RowBatch) -> list[str]:
     """Each row as a JSON object."""
     ends = [_json_ends(origin) for origin in portion.origins]
     return [
@@ -71,12 +71,12 @@ def json_rows(portion: Portion) -> list[str]:
     ]
 
 
-def json_list(portion: Portion) -> msgspec.Raw:
+def json_list(portion: RowBatch) -> msgspec.Raw:
     """The rows as a JSON list, ready to stand in an answer."""
     return msgspec.Raw(f"[{','.join(json_rows(portion))}]".encode())
 
 
-def csv_rows(portion: Portion, *, safe: bool = False) -> list[str]:
+def csv_rows(portion: RowBatch, *, safe: bool = False) -> list[str]:
     """Each row as a line of CSV (RFC 4180) with the fields CSV_COLUMNS and its line end.
 
     ``safe``: a text that a spreadsheet would take for a formula gets a ' in front.
@@ -114,7 +114,7 @@ def number_texts(values: Sequence[float]) -> list[str]:
 
 
 @lru_cache(maxsize=_ORIGINS_KEPT)
-def _json_ends(origin: Origin) -> _Ends:
+def _json_ends(origin: SeriesLabels) -> _Ends:
     told = {
         "metric_name": origin.metric_name,
         "gpu_id": origin.gpu_id,
@@ -135,7 +135,7 @@ def _json_fields(fields: Mapping[str, object]) -> str:
 
 
 @lru_cache(maxsize=_ORIGINS_KEPT)
-def _csv_ends(origin: Origin, safe: bool) -> _Ends:
+def _csv_ends(origin: SeriesLabels, safe: bool) -> _Ends:
     fields = (
         origin.metric_name, origin.gpu_id, origin.device, origin.uuid, origin.mig_id, origin.model_name,
         origin.hostname, origin.container, origin.pod, origin.namespace,

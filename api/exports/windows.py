@@ -10,7 +10,7 @@ import msgspec
 
 from api.exports.readings import csv_line, number_texts, time_texts
 from api.views.query import group_names, unit_of_answer
-from stores.aggregate.buckets import Grid
+from stores.aggregate.buckets import Buckets
 from stores.base import GroupSeries, SeriesQuery
 
 
@@ -37,7 +37,7 @@ class Windows:
     def parts(self, found: Sequence[GroupSeries]) -> Iterator[Part]:
         """The groups of the answer."""
         query = self._query
-        times = list(Grid(query.start_ns, query.end_ns, query.every_ns).times())
+        times = list(Buckets(query.start_ns, query.end_ns, query.every_ns).times())
         asked = (query.metric_name, query.aggregate, unit_of_answer(query))
         for each in found:
             yield Part(times, list(each.values), (*each.group, *asked))

@@ -18,8 +18,8 @@ from api.views.export import CSV_SAFE, ExportView
 from inventory.queries import occupied_between
 from readings.catalogue import canonical_name, info, unit_of
 from readings.times import SECOND, format_duration, format_time
-from stores.aggregate.buckets import Grid
-from stores.base import Aggregate, By, GroupSeries, Occupancy, SeriesQuery
+from stores.aggregate.buckets import Buckets
+from stores.base import Aggregate, By, GroupSeries, PodAssignment, SeriesQuery
 from stores.open import get_store
 
 CHOSEN_WINDOWS = 1_000
@@ -41,10 +41,10 @@ _NAMES: dict[str | None, tuple[str, ...]] = {None: (), "pod": ("namespace", "pod
 
 def choose_step(start_ns: int, end_ns: int) -> int:
     """The shortest round step that gives a series at most CHOSEN_WINDOWS points, 10 seconds at least."""
-    return next(step for step in _STEPS if Grid(start_ns, end_ns, step).count <= CHOSEN_WINDOWS)
+    return next(step for step in _STEPS if Buckets(start_ns, end_ns, step).count <= CHOSEN_WINDOWS)
 
 
-def check_windows(grid: Grid) -> None:
+def check_windows(grid: Buckets) -> None:
     """Raise BadRequest for more windows than a series may have."""
     if grid.count > MOST_WINDOWS:
         raise BadRequest(
@@ -53,7 +53,7 @@ def check_windows(grid: Grid) -> None:
         )
 
 
-def occupancies_for(values: Mapping[str, Any], grid: Grid) -> tuple[Occupancy, ...] | None:
+def occupancies_for(values: Mapping[str, Any], grid: Buckets) -> tuple[PodAssignment, ...] | None:
     """What ran where, if the question is about that. Raises BadRequest when that is too much."""
     if values["by"] not in {"namespace", "pod"} and not values["namespace"] and not values["pod"]:
         return None
@@ -64,10 +64,10 @@ def occupancies_for(values: Mapping[str, Any], grid: Grid) -> tuple[Occupancy, .
         raise BadRequest(
             f"more than {MOST_PLACEMENTS:,} pods ran in that time: ask for a shorter range or for some of them"
         )
-    return tuple(map(Occupancy._make, found))
+    return tuple(map(PodAssignment._make, found))
 
 
-def series_query(values: Mapping[str, Any], grid: Grid) -> SeriesQuery:
+def series_query(values: Mapping[str, Any], grid: Buckets) -> SeriesQuery:
     """The question to the store."""
     return SeriesQuery(
         metric_name=values["metric"],
@@ -100,7 +100,7 @@ def unit_of_answer(query: SeriesQuery) -> str:
 
 def series_answer(query: SeriesQuery, found: list[GroupSeries]) -> dict[str, Any]:
     """The answer's body."""
-    grid = Grid(query.start_ns, query.end_ns, query.every_ns)
+    grid = Buckets(query.start_ns, query.end_ns, query.every_ns)
     times = [format_time(time_ns) for time_ns in grid.times()]
     names = group_names(query.by)
     return {
@@ -217,7 +217,7 @@ class QueryView(ExportView):
             return self.export(layout.parts(get_store().series(query)), layout, "query", query.metric_name)
         return Response(series_answer(query, get_store().series(query)))
 
-    def _grid(self) -> Grid:
+    def _grid(self) -> Buckets:
         values = self.values
         end = time.time_ns() if values["end_time"] is None else values["end_time"]
         start = end - DEFAULT_RANGE_NS if values["start_time"] is None else values["start_time"]
@@ -227,6 +227,6 @@ class QueryView(ExportView):
             raise BadRequest("mig=true tells instances apart: ask for it with by=gpu")
         if values["agg"] == "increase" and (metric := info(values["metric"])) and metric.kind != "counter":
             raise BadRequest(f"agg increase is for counters, and {metric.name} is none: use mean, max or another")
-        grid = Grid(start, end, values["every"] or choose_step(start, end))
+        grid = Buckets(start, end, values["every"] or choose_step(start, end))
         check_windows(grid)
         return grid

@@ -31,7 +31,7 @@ from api.views.base import ApiView
 from api.views.export import CSV_SAFE, ExportView
 from api.views.gpus import GPU_IN_PATH, check_id, check_known
 from readings.catalogue import canonical_name
-from stores.base import Portion, ReadingsQuery
+from stores.base import ReadingsQuery, RowBatch
 from stores.open import get_store
 
 DEFAULT_ROWS = 100
@@ -105,7 +105,7 @@ def _rows_asked(*given: int | None) -> int:
     return min(settings.MAX_PAGE_SIZE, *[each for each in given if each is not None] or [DEFAULT_ROWS])
 
 
-def _checked(portions: Iterator[Portion], gpu: str) -> Iterator[Portion]:
+def _checked(portions: Iterator[RowBatch], gpu: str) -> Iterator[RowBatch]:
     """The portions; raises NotFound where there are none and nobody knows the GPU."""
     empty = True
     for portion in portions:

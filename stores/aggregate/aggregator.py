@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from readings.mig import how_parts_combine
-from stores.aggregate.attribution import Holder, tenancies
-from stores.aggregate.buckets import Grid
-from stores.aggregate.functions import PERCENTILES, Ranks, increases, newest, percentile, rounded
-from stores.aggregate.grouping import Columns, Floats, Ints, Mask, Members, Source
+from stores.aggregate.attribution import Pod, tenancies
+from stores.aggregate.buckets import Buckets
+from stores.aggregate.functions import PERCENTILES, RunningQuantiles, increases, newest, percentile, rounded
+from stores.aggregate.grouping import Floats, GroupIndex, Ints, Mask, ReadingArrays, Source
 from stores.base import GroupSeries, SeriesQuery, TooMuch
 
 # The most values (groups times windows) that are gathered before the largest groups are chosen.
@@ -34,7 +34,7 @@ _READINGS_AT_ONCE = 1_000_000
 _CELLS_AT_ONCE = 2_000_000
 
 
-def windows_at_once(grid: Grid, readings: float, sources: int) -> int:
+def windows_at_once(grid: Buckets, readings: float, sources: int) -> int:
     """How many windows a slab should have, where the whole range holds about so many readings of so many sources."""
     by_readings = grid.count * _READINGS_AT_ONCE / max(readings, 1.0)
     return max(1, int(min(by_readings, _CELLS_AT_ONCE / max(sources, 1), grid.count)))
@@ -49,7 +49,7 @@ def check_readings(count: int) -> None:
         )
 
 
-class Cells(NamedTuple):
+class Partials(NamedTuple):
     """Of each window (row) and member (column): how many readings, their sum, and their largest or smallest value."""
 
     counts: Floats
@@ -58,11 +58,11 @@ class Cells(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Cells of GPUs that one holder had in all of their windows: a source and a holder for each column."""
+    """Partials of GPUs that one holder had in all of their windows: a source and a holder for each column."""
 
     sources: Sequence[Source]
-    holders: Sequence[Holder]
-    cells: Cells
+    holders: Sequence[Pod]
+    cells: Partials
 
 
 class _Found(NamedTuple):
@@ -73,24 +73,26 @@ class _Found(NamedTuple):
     values: Floats
 
 
-class Gatherer:
+class WindowAggregator:
     """Gathers the answer to one query."""
 
     def __init__(self, query: SeriesQuery) -> None:
         self.query = query
-        self.grid = Grid(query.start_ns, query.end_ns, query.every_ns)
+        self.grid = Buckets(query.start_ns, query.end_ns, query.every_ns)
         self._combination = how_parts_combine(query.metric_name)
-        self._members = Members(query)
+        self._members = GroupIndex(query)
         self.tenancies = tenancies(query.occupancies or ())
         self._values: dict[int, Floats] = {}
-        self._whole: Cells | None = None
-        self._ranks = Ranks(query.aggregate)
+        self._whole: Partials | None = None
+        self._ranks = RunningQuantiles(query.aggregate)
         self._given: dict[int, float] = {}
         self._series: dict[tuple[str, ...], int] = {}
         self._before: dict[int, float] = {}
         self._until = time.monotonic() + LONGEST_SECONDS
 
-    def add(self, slab: Grid, readings: Columns, shares: Columns | None = None, held: Held | None = None) -> None:
+    def add(
+        self, slab: Buckets, readings: ReadingArrays, shares: ReadingArrays | None = None, held: Held | None = None
+    ) -> None:
         """Take all readings of a slab, and where the query has occupancies, all shares. Slabs come in order of time.
 
         ``held`` may stand for the readings of some GPUs where the aggregate is one of FROM_CELLS.
@@ -109,7 +111,7 @@ class Gatherer:
             if held is not None:
                 asked = np.array(columns, dtype=np.int64) >= 0
                 self._merge(
-                    cells, np.array(columns, dtype=np.int64)[asked], Cells(*(each[:, asked] for each in held.cells))
+                    cells, np.array(columns, dtype=np.int64)[asked], Partials(*(each[:, asked] for each in held.cells))
                 )
             self._take(slab, cells)
             return
@@ -127,15 +129,15 @@ class Gatherer:
         if self.query.top is not None:
             self._ranks.add(groups, times, values, count)
 
-    def add_cells(self, slab: Grid, sources: list[Source], cells: Cells) -> None:
+    def add_cells(self, slab: Buckets, sources: list[Source], cells: Partials) -> None:
         """Take what a slab's windows (rows) hold of each source (columns)."""
         numbers = np.array([self._members.number(source, None) for source in sources], dtype=np.int64)
         shape = (slab.count, len(self._members))
-        whole = Cells(np.zeros(shape), np.zeros(shape), np.full(shape, np.nan))
+        whole = Partials(np.zeros(shape), np.zeros(shape), np.full(shape, np.nan))
         self._merge(whole, numbers, cells)
         self._take(slab, whole)
 
-    def add_groups(self, slab: Grid, told: Mapping[tuple[str, ...], Floats]) -> None:
+    def add_groups(self, slab: Buckets, told: Mapping[tuple[str, ...], Floats]) -> None:
         """Take the finished aggregate of each group in a slab's windows; NaN where there is no reading."""
         numbers = [self._members.groups.setdefault(group, len(self._members.groups)) for group in told]
         values = np.full((slab.count, len(self._members.groups)), np.nan)
@@ -167,11 +169,11 @@ class Gatherer:
 
     # From readings to members.
 
-    def _found(self, columns: Columns) -> _Found:
+    def _found(self, columns: ReadingArrays) -> _Found:
         numbers = np.array([self._members.number(source, None) for source in columns.sources], dtype=np.int64)
         return _Found(numbers[columns.places], columns.times, columns.values)
 
-    def _attributed(self, readings: Columns, shares: Columns) -> _Found:
+    def _attributed(self, readings: ReadingArrays, shares: ReadingArrays) -> _Found:
         """What the holders had: readings of GPUs that one holder had alone, and of shared ones the holders' parts."""
         shared_at: dict[str, list[Ints]] = defaultdict(list)
         for place, rows in _by_place(shares):
@@ -216,7 +218,7 @@ class Gatherer:
                 folded = folded / np.diff([*starts, len(order)])
         return _Found(members[starts], times[starts], folded)
 
-    def _increases(self, columns: Columns) -> Columns:
+    def _increases(self, columns: ReadingArrays) -> ReadingArrays:
         numbers = np.array(
             [
                 self._series.setdefault((each.gpu, *(each.holder or ())), len(self._series))
@@ -232,30 +234,30 @@ class Gatherer:
     def _extreme(self) -> np.ufunc:
         return np.fmin if self.query.aggregate == "min" else np.fmax
 
-    def _cells(self, keys: Ints, values: Floats, shape: tuple[int, int]) -> Cells:
+    def _cells(self, keys: Ints, values: Floats, shape: tuple[int, int]) -> Partials:
         size = shape[0] * shape[1]
         extremes = np.full(size, np.nan)
         if self.query.aggregate in {"max", "min"}:
             self._extreme().at(extremes, keys, values)
         counts: Floats = np.bincount(keys, minlength=size).astype(np.float64)
         totals: Floats = np.bincount(keys, weights=values, minlength=size).astype(np.float64)
-        return Cells(counts.reshape(shape), totals.reshape(shape), extremes.reshape(shape))
+        return Partials(counts.reshape(shape), totals.reshape(shape), extremes.reshape(shape))
 
-    def _merge(self, into: Cells, members: Ints, cells: Cells) -> None:
+    def _merge(self, into: Partials, members: Ints, cells: Partials) -> None:
         """Add columns to members. A GPU that moved is several sources, and may be one member."""
         np.add.at(into.counts.T, members, cells.counts.T)
         np.add.at(into.totals.T, members, cells.totals.T)
         self._extreme().at(into.extremes.T, members, cells.extremes.T)
 
-    def _take(self, slab: Grid, cells: Cells) -> None:
+    def _take(self, slab: Buckets, cells: Partials) -> None:
         self._keep(slab, self._of_groups(cells))
         if self.query.top is not None:
             self._add_to_whole(cells)
 
-    def _add_to_whole(self, cells: Cells) -> None:
+    def _add_to_whole(self, cells: Partials) -> None:
         """The range as one window."""
         extreme = self._extreme()
-        added = Cells(
+        added = Partials(
             cells.counts.sum(axis=0, keepdims=True),
             cells.totals.sum(axis=0, keepdims=True),
             extreme.reduce(cells.extremes, axis=0, keepdims=True),
@@ -264,11 +266,11 @@ class Gatherer:
             self._whole = added
             return
         known = _widened(self._whole, added.counts.shape[1])
-        self._whole = Cells(
+        self._whole = Partials(
             known.counts + added.counts, known.totals + added.totals, extreme(known.extremes, added.extremes)
         )
 
-    def _kept(self, cells: Cells) -> Mask:
+    def _kept(self, cells: Partials) -> Mask:
         """Which members count in which window, so that no board counts twice."""
         kept = cells.counts > 0
         for own, instances in self._members.several():
@@ -281,7 +283,7 @@ class Gatherer:
                 kept[:, members] &= np.argmax(means, axis=1)[:, np.newaxis] == np.arange(len(members))
         return kept
 
-    def _of_groups(self, cells: Cells) -> Floats:
+    def _of_groups(self, cells: Partials) -> Floats:
         """The aggregate of each window (row) and group (column); NaN where there is no reading."""
         kept = self._kept(cells)
         counts, totals = np.where(kept, cells.counts, 0.0), np.where(kept, cells.totals, 0.0)
@@ -323,7 +325,7 @@ class Gatherer:
     def _group_of_member(self) -> Ints:
         return np.array(self._members.group_of_board, dtype=np.int64)[np.array(self._members.board_of, dtype=np.int64)]
 
-    def _keep(self, slab: Grid, told: Floats) -> None:
+    def _keep(self, slab: Buckets, told: Floats) -> None:
         if time.monotonic() > self._until:
             raise TooMuch(
                 f"the answer takes longer than {LONGEST_SECONDS:g} s: ask for a shorter range, fewer GPUs or another aggregate"
@@ -345,17 +347,17 @@ class Gatherer:
             raise TooMuch(f"there are more than {self.query.most_groups} groups")
 
 
-def _widened(cells: Cells, members: int) -> Cells:
+def _widened(cells: Partials, members: int) -> Partials:
     """The same cells, with room for members that were not known yet."""
     more = (len(cells.counts), members - cells.counts.shape[1])
-    return Cells(
+    return Partials(
         np.hstack([cells.counts, np.zeros(more)]),
         np.hstack([cells.totals, np.zeros(more)]),
         np.hstack([cells.extremes, np.full(more, np.nan)]),
     )
 
 
-def _by_place(columns: Columns) -> list[tuple[int, Ints]]:
+def _by_place(columns: ReadingArrays) -> list[tuple[int, Ints]]:
     """The rows of each source that has some."""
     order = np.argsort(columns.places, kind="stable")
     places, starts = np.unique(columns.places[order], return_index=True)

@@ -9,18 +9,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from stores.aggregate.grouping import Ints
-from stores.base import Occupancy
+from stores.base import PodAssignment
 
 _LAST_NS = (1 << 63) - 1
 
-Holder = tuple[str, str, str]  # namespace, pod, container
+Pod = tuple[str, str, str]  # namespace, pod, container
 
 
-class Tenancy:
+class AssignmentTimeline:
     """Which holder one GPU has at a time: the one that came last of those that are there."""
 
-    def __init__(self, occupancies: Sequence[Occupancy]) -> None:
-        self.holders: list[Holder] = []
+    def __init__(self, occupancies: Sequence[PodAssignment]) -> None:
+        self.holders: list[Pod] = []
         starts: list[int] = []
         numbers: list[int] = []
         for start, occupancy in _stretches(occupancies):
@@ -36,7 +36,7 @@ class Tenancy:
         """The places among ``holders`` of who was there at these times; -1 for nobody."""
         return self._numbers[np.searchsorted(self._starts, times, side="right")]
 
-    def throughout(self, start_ns: int, end_ns: int) -> Holder | None:
+    def throughout(self, start_ns: int, end_ns: int) -> Pod | None:
         """Who has it in all of [start, end); None if nobody or not one alone does."""
         first, last = np.searchsorted(self._starts, [start_ns, end_ns - 1], side="right").tolist()
         number = int(self._numbers[first])
@@ -48,21 +48,21 @@ class Tenancy:
         return bool(first != last)
 
 
-def tenancies(occupancies: Sequence[Occupancy]) -> dict[str, Tenancy]:
+def tenancies(occupancies: Sequence[PodAssignment]) -> dict[str, AssignmentTimeline]:
     """The tenancy of each GPU that has any."""
-    by_gpu: dict[str, list[Occupancy]] = defaultdict(list)
+    by_gpu: dict[str, list[PodAssignment]] = defaultdict(list)
     for each in occupancies:
         by_gpu[each.gpu].append(each)
-    return {gpu: Tenancy(found) for gpu, found in by_gpu.items()}
+    return {gpu: AssignmentTimeline(found) for gpu, found in by_gpu.items()}
 
 
-def _stretches(occupancies: Sequence[Occupancy]) -> list[tuple[int, Occupancy | None]]:
+def _stretches(occupancies: Sequence[PodAssignment]) -> list[tuple[int, PodAssignment | None]]:
     """When the GPU comes to another holder, and whom; None is nobody."""
     waiting = sorted(occupancies, key=lambda each: (each.start_ns, each[1:4]))
     edges = sorted({each.start_ns for each in waiting} | {_end(each) for each in waiting})
     there: list[tuple[int, int]] = []  # the one that came last first
     place = 0
-    stretches: list[tuple[int, Occupancy | None]] = []
+    stretches: list[tuple[int, PodAssignment | None]] = []
     for edge in edges:
         while place < len(waiting) and waiting[place].start_ns <= edge:
             heapq.heappush(there, (-place, _end(waiting[place])))
@@ -73,5 +73,5 @@ def _stretches(occupancies: Sequence[Occupancy]) -> list[tuple[int, Occupancy | 
     return stretches
 
 
-def _end(occupancy: Occupancy) -> int:
+def _end(occupancy: PodAssignment) -> int:
     return _LAST_NS if occupancy.end_ns is None else occupancy.end_ns

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class Buckets:
     """The windows of ``every`` ns that [start, end) touches."""
 
     start_ns: int
@@ -28,16 +28,16 @@ class Grid:
         """When each window begins."""
         return [self.origin_ns + number * self.every_ns for number in range(self.count)]
 
-    def slabs(self, windows: int) -> Iterator[Grid]:
+    def slabs(self, windows: int) -> Iterator[Buckets]:
         """The same windows in parts of so many, in order of time."""
         for first in range(self.origin_ns, self.end_ns, max(1, windows) * self.every_ns):
             yield self.part(first, windows)
 
-    def part(self, first_ns: int, windows: int) -> Grid:
+    def part(self, first_ns: int, windows: int) -> Buckets:
         """So many windows from the one that begins at ``first_ns``, as far as the range goes."""
         start = max(first_ns, self.start_ns)
-        return Grid(start, min(first_ns + max(1, windows) * self.every_ns, self.end_ns), self.every_ns)
+        return Buckets(start, min(first_ns + max(1, windows) * self.every_ns, self.end_ns), self.every_ns)
 
-    def place_of(self, slab: Grid) -> int:
+    def place_of(self, slab: Buckets) -> int:
         """Which window is a slab's first."""
         return (slab.origin_ns - self.origin_ns) // self.every_ns

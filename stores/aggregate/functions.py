@@ -9,7 +9,7 @@ from stores.aggregate.grouping import Floats, Ints
 _VALUES_HELD = 1_000_000
 
 
-class Ranks:
+class RunningQuantiles:
     """The aggregate over the whole range, of what has to be worked out of the readings themselves."""
 
     def __init__(self, aggregate: str) -> None:

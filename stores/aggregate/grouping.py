@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stores.aggregate.attribution import Holder
+from stores.aggregate.attribution import Pod
 from stores.base import SeriesQuery
 
 Ints = npt.NDArray[np.int64]
@@ -32,7 +32,7 @@ class Source(NamedTuple):
         return f"{self.uuid}:{self.mig_id}" if self.mig_id else self.uuid
 
 
-class Columns(NamedTuple):
+class ReadingArrays(NamedTuple):
     """Readings of one metric, in no order: ``places`` are indexes into ``sources``, ``times`` nanoseconds."""
 
     sources: Sequence[Source]
@@ -40,15 +40,15 @@ class Columns(NamedTuple):
     times: Ints
     values: Floats
 
-    def only(self, chosen: Mask | Ints) -> Columns:
+    def only(self, chosen: Mask | Ints) -> ReadingArrays:
         """Those that are chosen, in the order of an index."""
-        return Columns(self.sources, self.places[chosen], self.times[chosen], self.values[chosen])
+        return ReadingArrays(self.sources, self.places[chosen], self.times[chosen], self.values[chosen])
 
 
-def columns_of(sources: Sequence[Source], rows: Sequence[tuple[int, int, float]]) -> Columns:
-    """Columns from rows of (place, time, value)."""
+def columns_of(sources: Sequence[Source], rows: Sequence[tuple[int, int, float]]) -> ReadingArrays:
+    """ReadingArrays from rows of (place, time, value)."""
     places, times, values = zip(*rows, strict=True) if rows else ((), (), ())
-    return Columns(
+    return ReadingArrays(
         sources,
         np.array(places, dtype=np.int64),
         np.array(times, dtype=np.int64),
@@ -56,13 +56,13 @@ def columns_of(sources: Sequence[Source], rows: Sequence[tuple[int, int, float]]
     )
 
 
-def joined(parts: Sequence[Columns]) -> Columns:
+def joined(parts: Sequence[ReadingArrays]) -> ReadingArrays:
     """Several parts with the same sources."""
     if len(parts) == 1:
         return parts[0]
     if not parts:
         return columns_of((), ())
-    return Columns(
+    return ReadingArrays(
         parts[0].sources,
         np.concatenate([part.places for part in parts]),
         np.concatenate([part.times for part in parts]),
@@ -73,7 +73,7 @@ def joined(parts: Sequence[Columns]) -> Columns:
 Group = tuple[str, ...]
 
 
-class Members:
+class GroupIndex:
     """Numbers for groups, for the boards in each, and for the members of a board: itself, or its MIG instances."""
 
     def __init__(self, query: SeriesQuery) -> None:
@@ -88,7 +88,7 @@ class Members:
     def __len__(self) -> int:
         return len(self.board_of)
 
-    def number(self, source: Source, holder: Holder | None) -> int:
+    def number(self, source: Source, holder: Pod | None) -> int:
         """The member that a source is while that holder has it; -1 for one that was not asked for."""
         query = self._query
         if holder is not None and (
@@ -116,7 +116,7 @@ class Members:
             found[board][0 if self.is_board[number] else 1].append(number)
         return [each for each in found.values() if len(each[0]) + len(each[1]) > 1]
 
-    def _group(self, source: Source, holder: Holder | None, board: str) -> Group:
+    def _group(self, source: Source, holder: Pod | None, board: str) -> Group:
         match self._query.by:
             case "gpu":
                 return (board,)

@@ -13,10 +13,10 @@ from readings.model import Point, PointBlock
 from readings.times import format_time
 from stores.base import (
     GroupSeries,
-    Portion,
     ReadingsQuery,
     RefusedReading,
     Row,
+    RowBatch,
     SeriesQuery,
     StoreError,
     StoreStats,
@@ -73,12 +73,12 @@ class InfluxStore:
         """The rows that match, in the query's order."""
         return self.page(query).rows()
 
-    def page(self, query: ReadingsQuery) -> Portion:
+    def page(self, query: ReadingsQuery) -> RowBatch:
         """The rows that match, as columns."""
         with self._asking():
             return Reader(self._connection, density=self._density).page(query)
 
-    def stream(self, query: ReadingsQuery) -> Iterator[Portion]:
+    def stream(self, query: ReadingsQuery) -> Iterator[RowBatch]:
         """The rows that match, a bounded number at a time; the server is asked once, and reads on as the rows are taken."""
         with self._asking():
             yield from Reader(self._connection).stream(query)

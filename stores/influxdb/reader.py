@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from readings.times import SECOND
-from stores.base import Origin, Portion, ReadingsQuery
+from stores.base import ReadingsQuery, RowBatch, SeriesLabels
 from stores.influxdb.client import InfluxConnection, Series
 from stores.influxdb.influxql import (
     Conditions,
@@ -23,7 +23,7 @@ from stores.influxdb.influxql import (
 from stores.influxdb.line_protocol import GPU, SHARE, SUPERSEDED, TAGS, decode_name
 from stores.paging import ROWS_AT_ONCE, bounded, joined
 
-# In the order of Origin.
+# In the order of SeriesLabels.
 _DESCRIPTION = ("uuid", "mig_id", "gpu_id", "device", "model", "hostname", "container", "pod", "namespace")
 DESCRIBED = frozenset({*_DESCRIPTION, SUPERSEDED})
 _NUMBERS = {float, int}
@@ -53,7 +53,7 @@ class Points:
         self._tags = TAGS[measurement]
         self._is_share = measurement == SHARE
         self._wanted = wanted
-        self._origins: list[Origin] = []
+        self._origins: list[SeriesLabels] = []
         self._runs: list[_Run] = []
         self._series = 0
 
@@ -86,9 +86,9 @@ class Points:
                 found = known[said] = self._describe(series, dict(zip(told, values, strict=False)), metrics)
             self._runs.append(_Run(*found, metrics, list(run)))
 
-    def portion(self, *, newest_first: bool) -> Portion:
+    def portion(self, *, newest_first: bool) -> RowBatch:
         """All that was added, in order."""
-        portion = Portion([], [], [], self._origins)
+        portion = RowBatch([], [], [], self._origins)
         if self._series == 1:  # the server has put them in order
             for run in self._runs:
                 _extend(portion, run, run.rows)
@@ -127,10 +127,12 @@ class Points:
                 texts[place] = decode_name(texts[place])
         uuid, mig_id, index, *rest = texts
         first = len(self._origins)
-        self._origins += [Origin(name, uuid, mig_id, int(index) if index else None, *rest) for name in metrics.names]
+        self._origins += [
+            SeriesLabels(name, uuid, mig_id, int(index) if index else None, *rest) for name in metrics.names
+        ]
         return f"{uuid}:{mig_id}" if mig_id else uuid, list(range(first, len(self._origins)))
 
-    def _add_tied(self, portion: Portion, points: list[tuple[_Run, list[Any]]]) -> None:
+    def _add_tied(self, portion: RowBatch, points: list[tuple[_Run, list[Any]]]) -> None:
         """Points of one GPU and one time: pods' shares of it, or one point in two series while it moves between them."""
         found: dict[tuple[str, ...], tuple[float, int]] = {}
         for run, row in points:
@@ -154,7 +156,7 @@ def _values(metrics: _Metrics, rows: list[list[Any]]) -> list[float | None]:
     return [float(value) if type(value) in _NUMBERS else None for value in found]
 
 
-def _extend(portion: Portion, run: _Run, rows: list[list[Any]]) -> None:
+def _extend(portion: RowBatch, run: _Run, rows: list[list[Any]]) -> None:
     """Add rows of a run, column by column: a fifth of the time that one by one takes."""
     values = _values(run.metrics, rows)
     places = run.places * len(rows)
@@ -204,11 +206,11 @@ class Reader:
         self._measurement = measurement
         self._density = density or Density()
 
-    def page(self, query: ReadingsQuery) -> Portion:
+    def page(self, query: ReadingsQuery) -> RowBatch:
         """The rows that match, in the query's order."""
         return joined(bounded(self._walk(query), query)) if query.limit else joined(iter(()))
 
-    def stream(self, query: ReadingsQuery) -> Iterator[Portion]:
+    def stream(self, query: ReadingsQuery) -> Iterator[RowBatch]:
         """The same rows, as the server reads them: it answers one question in parts."""
         return bounded(self._parts(query), query)
 
@@ -265,7 +267,7 @@ class Reader:
         series = self._query(select_edge(self._measurement, newest=newest), {})
         return int(series[0].values[0][0]) if series else None
 
-    def _walk(self, query: ReadingsQuery) -> Iterator[Portion]:
+    def _walk(self, query: ReadingsQuery) -> Iterator[RowBatch]:
         """All matching rows in order, from the time of the query's cursor on. Asks for no more points than a part of the
         answer needs at once."""
         base = conditions_of(query, self._measurement)
@@ -290,7 +292,7 @@ class Reader:
             yield self._portion(query, self._points(query, base, edge, edge + 1, 0))
             limit = min(limit * 4, _MOST_POINTS)
 
-    def _parts(self, query: ReadingsQuery) -> Iterator[Portion]:
+    def _parts(self, query: ReadingsQuery) -> Iterator[RowBatch]:
         base = conditions_of(query, self._measurement)
         if base.impossible:
             return
@@ -340,7 +342,7 @@ class Reader:
 
     def _portion(
         self, query: ReadingsQuery, series: list[Series], *, from_ns: int | None = None, to_ns: int | None = None
-    ) -> Portion:
+    ) -> RowBatch:
         """The rows of an answer in order, in [from, to) alone."""
         found = Points(self._measurement, frozenset(query.metric_names))
         for each in series:

@@ -18,11 +18,11 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from readings.times import SECOND
-from stores.aggregate.aggregator import FROM_CELLS, Cells, Gatherer, Held, check_readings
-from stores.aggregate.attribution import Holder
-from stores.aggregate.buckets import Grid
+from stores.aggregate.aggregator import FROM_CELLS, Held, Partials, WindowAggregator, check_readings
+from stores.aggregate.attribution import Pod
+from stores.aggregate.buckets import Buckets
 from stores.aggregate.functions import PERCENTILES
-from stores.aggregate.grouping import Columns, Floats, Ints, Source
+from stores.aggregate.grouping import Floats, Ints, ReadingArrays, Source
 from stores.base import GroupSeries, SeriesQuery
 from stores.influxdb.client import InfluxConnection, Series
 from stores.influxdb.influxql import (
@@ -80,7 +80,7 @@ class SeriesReader:
     def __init__(self, connection: InfluxConnection, query: SeriesQuery) -> None:
         self._connection = connection
         self._query = query
-        self._gatherer = Gatherer(query)
+        self._gatherer = WindowAggregator(query)
         self._field = next(iter(encoded_metrics((query.metric_name,))), "")
 
     def answer(self) -> list[GroupSeries]:
@@ -137,7 +137,9 @@ class SeriesReader:
             answer = self._ask_groups(fleet, self._gatherer.grid, by, in_windows=False)
             self._gatherer.rank_groups({self._group(series, by): series.values[0][1] for series in answer})
 
-    def _ask_groups(self, fleet: _Fleet, slab: Grid, by: tuple[str, ...], *, in_windows: bool = True) -> list[Series]:
+    def _ask_groups(
+        self, fleet: _Fleet, slab: Buckets, by: tuple[str, ...], *, in_windows: bool = True
+    ) -> list[Series]:
         if self._query.aggregate not in PERCENTILES or not by:
             return self._ask((self._aggregate,), slab, by, in_windows=in_windows)[0]
         # The server sorts the points of all groups together: group by group it has less to sort.
@@ -193,7 +195,7 @@ class SeriesReader:
             restless |= {gpu for gpu, each in tenancies.items() if each.changes(slab.start_ns, slab.end_ns)}
             readings = self._points(GPU, slab, gpus=restless) if restless else _columns((), GPU)
             sources, cells = _cells(answers, slab)
-            held: list[Holder] = []
+            held: list[Pod] = []
             chosen = []
             for place, source in enumerate(sources):
                 tenancy = tenancies.get(source.gpu)
@@ -201,18 +203,18 @@ class SeriesReader:
                 if holder is not None and source.gpu not in restless:
                     held.append(holder)
                     chosen.append(place)
-            found = Held([sources[place] for place in chosen], held, Cells(*(each[:, chosen] for each in cells)))
+            found = Held([sources[place] for place in chosen], held, Partials(*(each[:, chosen] for each in cells)))
             self._gatherer.add(slab, readings, shares, found)
 
     # What is asked of the server.
 
     def _asked(
-        self, fleet: _Fleet, ask: Callable[[Grid], _T], readings: int = _READINGS_AT_ONCE
-    ) -> Iterator[tuple[Grid, _T]]:
+        self, fleet: _Fleet, ask: Callable[[Buckets], _T], readings: int = _READINGS_AT_ONCE
+    ) -> Iterator[tuple[Buckets, _T]]:
         """The answers slab by slab, in order of time."""
         grid = self._gatherer.grid
         longest = min(_LONGEST_SLAB_NS, readings * SECOND // max(fleet.gpus, 1))
-        on_their_way: deque[tuple[Grid, Future[_T]]] = deque()
+        on_their_way: deque[tuple[Buckets, Future[_T]]] = deque()
         with ThreadPoolExecutor(_QUESTIONS_AT_ONCE, "influx-series") as threads:
             try:
                 for slab in grid.slabs(longest // grid.every_ns):
@@ -226,14 +228,14 @@ class SeriesReader:
                 threads.shutdown(wait=False, cancel_futures=True)
 
     def _ask(
-        self, functions: tuple[str, ...], slab: Grid, by: tuple[str, ...], *, in_windows: bool = True
+        self, functions: tuple[str, ...], slab: Buckets, by: tuple[str, ...], *, in_windows: bool = True
     ) -> list[list[Series]]:
         conditions = self._conditions(GPU, slab)
         statements = [self._statement(each, slab, conditions, by, in_windows=in_windows) for each in functions]
         return self._connection.query_each(statements, conditions.params)
 
     def _statement(
-        self, function: str, slab: Grid, conditions: Conditions, by: tuple[str, ...], *, in_windows: bool = True
+        self, function: str, slab: Buckets, conditions: Conditions, by: tuple[str, ...], *, in_windows: bool = True
     ) -> str:
         percent = PERCENTILES.get(function)
         return select_aggregate(
@@ -246,7 +248,7 @@ class SeriesReader:
             percent=percent,
         )
 
-    def _conditions(self, measurement: str, slab: Grid) -> Conditions:
+    def _conditions(self, measurement: str, slab: Buckets) -> Conditions:
         query, conditions = self._query, Conditions()
         conditions.between(slab.start_ns, slab.end_ns)
         if query.gpus:
@@ -280,7 +282,9 @@ class SeriesReader:
             expected = found / windows
             windows = max(1, int(windows * min(_GROWTH, _POINTS_AT_ONCE / max(found, 1))))
 
-    def _points(self, measurement: str, slab: Grid, *, whole: bool = False, gpus: set[str] | None = None) -> Columns:
+    def _points(
+        self, measurement: str, slab: Buckets, *, whole: bool = False, gpus: set[str] | None = None
+    ) -> ReadingArrays:
         """The readings of a slab; ``whole`` in one piece, ``gpus`` of these alone."""
         conditions = self._conditions(measurement, slab)
         if gpus is not None and len(gpus) <= _MOST_NAMED:
@@ -311,7 +315,7 @@ def _source(series: Series) -> Source:
     )
 
 
-def _cells(answers: list[list[Series]], slab: Grid) -> tuple[list[Source], Cells]:
+def _cells(answers: list[list[Series]], slab: Buckets) -> tuple[list[Source], Partials]:
     """What the server counted of each GPU: answers for the mean, and if they were asked for, the count and the largest or smallest value."""
     sources: dict[Source, int] = {}
     places = [[sources.setdefault(_source(series), len(sources)) for series in answer] for answer in answers]
@@ -322,17 +326,17 @@ def _cells(answers: list[list[Series]], slab: Grid) -> tuple[list[Source], Cells
             array[rows, column] = values
     counts = np.nan_to_num(arrays[1]) if len(arrays) > 1 else (~np.isnan(arrays[0])).astype(np.float64)
     extremes = arrays[2] if len(arrays) > 2 else np.full_like(counts, np.nan)
-    return list(sources), Cells(counts, counts * np.nan_to_num(arrays[0]), extremes)
+    return list(sources), Partials(counts, counts * np.nan_to_num(arrays[0]), extremes)
 
 
-def _placed(series: Series, slab: Grid) -> tuple[Ints, Floats]:
+def _placed(series: Series, slab: Buckets) -> tuple[Ints, Floats]:
     """The windows that a series has values in, and the values."""
     times = np.array([row[0] for row in series.values], dtype=np.int64)
     places = times // slab.every_ns - slab.origin_ns // slab.every_ns
     return places, np.array([row[1] for row in series.values], dtype=np.float64)
 
 
-def _columns(answer: Iterable[Series], measurement: str) -> Columns:
+def _columns(answer: Iterable[Series], measurement: str) -> ReadingArrays:
     """The readings of an answer, but those of superseded points."""
     sources: dict[Source, int] = {}
     places: list[Ints] = [_NOTHING[0]]
@@ -352,4 +356,4 @@ def _columns(answer: Iterable[Series], measurement: str) -> Columns:
             places.append(np.array([sources.setdefault(each, len(sources)) for each in described], dtype=np.int64))
         times.append(np.array([row[0] for row in rows], dtype=np.int64))
         values.append(np.array([row[1] for row in rows], dtype=np.float64))
-    return Columns(list(sources), np.concatenate(places), np.concatenate(times), np.concatenate(values))
+    return ReadingArrays(list(sources), np.concatenate(places), np.concatenate(times), np.concatenate(values))

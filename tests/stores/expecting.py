@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from readings.mig import how_parts_combine
 from readings.model import Gpu
-from stores.base import Occupancy, SeriesQuery
+from stores.base import PodAssignment, SeriesQuery
 
 Readings = dict[tuple[int, int], float]  # (place among the GPUs, time): value
 _Board = tuple[tuple[str, ...], str]  # group, board
@@ -129,7 +129,7 @@ def _passes(query: SeriesQuery, gpu: Gpu, time_ns: int) -> bool:
     )
 
 
-def _holder(occupancies: Sequence[Occupancy], gpu: Gpu, time_ns: int) -> tuple[str, str, str] | None:
+def _holder(occupancies: Sequence[PodAssignment], gpu: Gpu, time_ns: int) -> tuple[str, str, str] | None:
     mine = [each for each in occupancies if each.gpu == gpu.id]
     if gpu.share:
         return (gpu.namespace, gpu.pod, gpu.container) if mine else None

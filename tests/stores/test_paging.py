@@ -6,17 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from stores.base import Origin, Portion, Position, ReadingsQuery
+from stores.base import Position, ReadingsQuery, RowBatch, SeriesLabels
 from stores.paging import as_portion, bounded, joined
 
-ORIGINS = [Origin(name, "GPU-1", "", 0, "", "", "h", "", "", "") for name in ("a", "b")]
+ORIGINS = [SeriesLabels(name, "GPU-1", "", 0, "", "", "h", "", "", "") for name in ("a", "b")]
 
 
-def portions(rows: int, each: int) -> Iterator[Portion]:
+def portions(rows: int, each: int) -> Iterator[RowBatch]:
     """Rows of two metrics, two at each time, the newest first."""
     for start in range(0, rows, each):
         places = range(start, min(start + each, rows))
-        yield Portion(
+        yield RowBatch(
             [-(place // 2) for place in places],
             [float(place) for place in places],
             [place % 2 for place in places],

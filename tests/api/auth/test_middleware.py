@@ -1,4 +1,4 @@
-"""Who may ask: anybody while it is open; else whoever has a token or is logged in. Nothing stays open by being forgotten."""
+"""api.auth.middleware, api.views.access. Who may ask: anybody while it is open; else whoever has a token or is logged in. Nothing stays open by being forgotten."""
 
 from __future__ import annotations
 

@@ -13,15 +13,15 @@ from pyarrow import parquet
 
 from api.exports.formats import CsvEncoder, Encoder, NdjsonEncoder, ParquetEncoder
 from api.exports.readings import CSV_COLUMNS, Readings
-from stores.base import Origin, Portion
+from stores.base import RowBatch, SeriesLabels
 
 LAYOUT = Readings()
-ORIGIN = Origin("DCGM_FI_DEV_POWER_USAGE", "GPU-a", "3", 1, "nvidia1", "H100", "h", "c", "=pod", "ns")
+ORIGIN = SeriesLabels("DCGM_FI_DEV_POWER_USAGE", "GPU-a", "3", 1, "nvidia1", "H100", "h", "c", "=pod", "ns")
 OTHER = ORIGIN._replace(uuid="GPU-b", mig_id="", gpu_id=None)
 
 
-def portion(start: int, rows: int) -> Portion:
-    return Portion(
+def portion(start: int, rows: int) -> RowBatch:
+    return RowBatch(
         [1_752_871_354_000_000_001 + start + row for row in range(rows)],
         [0.1 + start + row for row in range(rows)],
         [row % 2 for row in range(rows)],
@@ -29,7 +29,7 @@ def portion(start: int, rows: int) -> Portion:
     )
 
 
-def file_of(encoder: Encoder, *portions: Portion) -> bytes:
+def file_of(encoder: Encoder, *portions: RowBatch) -> bytes:
     return b"".join([encoder.begin(), *[encoder.encode(each) for each in portions], encoder.end()])
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from api.exports.formats import READINGS, readings_table, windows_schema, windows_table
 from api.exports.readings import CSV_COLUMNS
 from api.exports.windows import Part
-from stores.base import Origin, Portion
+from stores.base import RowBatch, SeriesLabels
 
-ORIGIN = Origin("DCGM_FI_DEV_GPU_TEMP", "GPU-a", "", 0, "nvidia0", "H100", "h", "", "", "")
+ORIGIN = SeriesLabels("DCGM_FI_DEV_GPU_TEMP", "GPU-a", "", 0, "nvidia0", "H100", "h", "", "", "")
 
 
 def test_the_columns_are_those_of_csv() -> None:
@@ -15,8 +15,8 @@ def test_the_columns_are_those_of_csv() -> None:
 
 
 def test_portions_with_other_words_are_one_table() -> None:
-    one = Portion([1, 2], [1.0, 2.0], [0, 0], [ORIGIN])
-    other = Portion([3, 4], [3.0, 4.0], [1, 0], [ORIGIN._replace(hostname="x"), ORIGIN._replace(hostname="y")])
+    one = RowBatch([1, 2], [1.0, 2.0], [0, 0], [ORIGIN])
+    other = RowBatch([3, 4], [3.0, 4.0], [1, 0], [ORIGIN._replace(hostname="x"), ORIGIN._replace(hostname="y")])
     table = readings_table([one, other])
     assert table["hostname"].to_pylist() == ["h", "h", "y", "x"]
     assert table["value"].to_pylist() == [1.0, 2.0, 3.0, 4.0]

@@ -14,17 +14,17 @@ import pytest
 
 from api.exports.readings import CSV_COLUMNS, csv_line, csv_rows, json_list, json_rows, number_texts, time_texts
 from api.schema.serializers import ReadingSerializer
-from stores.base import Origin, Portion
+from stores.base import RowBatch, SeriesLabels
 
 TIME = 1_752_871_354_000_000_000
-ORIGIN = Origin("DCGM_FI_DEV_GPU_TEMP", "GPU-a", "", None, "nvidia0", "H100", "h", "", "", "")
+ORIGIN = SeriesLabels("DCGM_FI_DEV_GPU_TEMP", "GPU-a", "", None, "nvidia0", "H100", "h", "", "", "")
 NASTY = ['a,"b"', "line\nbreak\r\n", "=HYPERLINK(1)", "ünï\u2028", "'", '"', "\\", " ", "</script>", "\t"]
 
 
-def of(*origins: Origin) -> Portion:
+def of(*origins: SeriesLabels) -> RowBatch:
     """A row of each origin."""
     places = list(range(len(origins)))
-    return Portion([TIME + place for place in places], [63.0 + place for place in places], places, list(origins))
+    return RowBatch([TIME + place for place in places], [63.0 + place for place in places], places, list(origins))
 
 
 def test_a_row_has_its_unit_and_its_time() -> None:
@@ -43,7 +43,7 @@ def test_the_documented_fields_are_the_fields() -> None:
 
 
 def test_a_list_is_one_piece_of_json() -> None:
-    answer = msgspec.json.encode({"data": json_list(of(ORIGIN, ORIGIN)), "none": json_list(Portion([], [], [], []))})
+    answer = msgspec.json.encode({"data": json_list(of(ORIGIN, ORIGIN)), "none": json_list(RowBatch([], [], [], []))})
     assert [row["uuid"] for row in json.loads(answer)["data"]] == ["GPU-a", "GPU-a"]
     assert json.loads(answer)["none"] == []
 
@@ -78,7 +78,7 @@ def test_numbers_are_told_to_the_last_digit() -> None:
 
 @pytest.mark.parametrize("text", NASTY)
 def test_any_text_comes_back_as_it_was(text: str) -> None:
-    origin = Origin(f"m{text}", f"u{text}", text, 7, text, text, text, text, text, text)
+    origin = SeriesLabels(f"m{text}", f"u{text}", text, 7, text, text, text, text, text, text)
     (row,) = [json.loads(each) for each in json_rows(of(origin))]
     assert {row[name] for name in ("device", "model_name", "hostname", "container", "pod", "namespace")} == {text}
     written = "".join([csv_line(CSV_COLUMNS), *csv_rows(of(origin, ORIGIN))])
@@ -103,5 +103,5 @@ def test_a_formula_is_defused_on_request_alone(text: str) -> None:
 
 
 def test_a_negative_value_is_no_formula() -> None:
-    portion = Portion([TIME], [-1.5], [0], [ORIGIN])
+    portion = RowBatch([TIME], [-1.5], [0], [ORIGIN])
     assert ",-1.5," in csv_rows(portion, safe=True)[0]

@@ -23,7 +23,7 @@ from ingest.collector.collector import Collector
 from ingest.streamer.file import stream
 from readings.model import Gpu, Point, PointBlock
 from readings.times import SECOND
-from stores.base import Portion, ReadingsQuery, Store, StoreUnavailable
+from stores.base import ReadingsQuery, RowBatch, Store, StoreUnavailable
 from stores.sqlite import SqliteStore
 from tests.api.conftest import A0, MINUTE, POWER, T0, UTIL, Api, block_of, save
 from tests.broker.harness import running_broker
@@ -205,7 +205,7 @@ class Breaking:
         self._store, self._error, self._after = store, error, after
         self.closed = False
 
-    def stream(self, query: ReadingsQuery) -> Iterator[Portion]:
+    def stream(self, query: ReadingsQuery) -> Iterator[RowBatch]:
         """As many as it was told to."""
         try:
             for _ in range(self._after):

@@ -7,7 +7,7 @@ import pytest
 from api.errors import BadRequest
 from api.views.query import CHOSEN_WINDOWS, MOST_WINDOWS, check_windows, choose_step, series_answer
 from readings.times import SECOND
-from stores.aggregate.buckets import Grid
+from stores.aggregate.buckets import Buckets
 from stores.base import GroupSeries, SeriesQuery
 
 HOUR = 3600 * SECOND
@@ -28,13 +28,13 @@ HOUR = 3600 * SECOND
 def test_a_step_is_chosen_that_makes_few_enough_points(length: int, step: int) -> None:
     start = -(1 << 63) if length > 1 << 62 else 1_752_871_354 * SECOND
     assert choose_step(start, start + length) == step
-    assert Grid(start, start + length, step).count <= CHOSEN_WINDOWS
+    assert Buckets(start, start + length, step).count <= CHOSEN_WINDOWS
 
 
 def test_too_many_points_are_refused_with_the_limit() -> None:
-    check_windows(Grid(0, MOST_WINDOWS * SECOND, SECOND))
+    check_windows(Buckets(0, MOST_WINDOWS * SECOND, SECOND))
     with pytest.raises(BadRequest, match=r"every 1s would make 10,001 points .* 10,000 are allowed; .* use 15s"):
-        check_windows(Grid(0, MOST_WINDOWS * SECOND + 1, SECOND))
+        check_windows(Buckets(0, MOST_WINDOWS * SECOND + 1, SECOND))
 
 
 def test_groups_are_named_by_what_they_were_made_by() -> None:

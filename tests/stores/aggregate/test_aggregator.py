@@ -12,8 +12,8 @@ import pytest
 from readings.model import Gpu, Point, PointBlock
 from stores.aggregate import aggregator
 from stores.aggregate.aggregator import windows_at_once
-from stores.aggregate.buckets import Grid
-from stores.base import Aggregate, By, GroupSeries, Occupancy, SeriesQuery, Store, TooMuch
+from stores.aggregate.buckets import Buckets
+from stores.base import Aggregate, By, GroupSeries, PodAssignment, SeriesQuery, Store, TooMuch
 from tests.stores.expecting import Readings, expected
 from tests.stores.making import MINUTE, SECOND, START, UTIL, fleet, gpu, one, several
 
@@ -23,7 +23,7 @@ AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
 GROUPS: tuple[By | None, ...] = (None, *get_args(By))
 END = START + 10 * MINUTE
 
-Occupied = tuple[Occupancy, ...]
+Occupied = tuple[PodAssignment, ...]
 
 
 def ask(store: Store, **query: Any) -> dict[tuple[str, ...], list[float | None]]:
@@ -45,13 +45,13 @@ def awkward_fleet() -> tuple[list[Gpu], Occupied]:
     pods = [("ml", "train-1", "main"), ("ml", "train-2", "main"), ("ml", "train-2", "side"), ("web", "serve", "main")]
     shared = [gpu(20), *(_held(gpu(20, share=True), *pod) for pod in pods)]
     occupied = (
-        Occupancy("GPU-0001", "ml", "train-1", "main", START - MINUTE, None),
-        Occupancy("GPU-0002", "ml", "train-2", "main", START + MINUTE, START + 4 * MINUTE),
-        Occupancy("GPU-0002", "web", "serve", "main", START + 2 * MINUTE, START + 3 * MINUTE),
-        Occupancy("GPU-0003", "web", "serve", "main", START, START + 7 * MINUTE),
-        Occupancy("GPU-0012:1", "ml", "train-9", "main", START, None),
-        Occupancy("GPU-0013:0", "ml", "train-9", "main", START, None),
-        *(Occupancy("GPU-0020", *pod, START + 5 * MINUTE, None) for pod in pods),
+        PodAssignment("GPU-0001", "ml", "train-1", "main", START - MINUTE, None),
+        PodAssignment("GPU-0002", "ml", "train-2", "main", START + MINUTE, START + 4 * MINUTE),
+        PodAssignment("GPU-0002", "web", "serve", "main", START + 2 * MINUTE, START + 3 * MINUTE),
+        PodAssignment("GPU-0003", "web", "serve", "main", START, START + 7 * MINUTE),
+        PodAssignment("GPU-0012:1", "ml", "train-9", "main", START, None),
+        PodAssignment("GPU-0013:0", "ml", "train-9", "main", START, None),
+        *(PodAssignment("GPU-0020", *pod, START + 5 * MINUTE, None) for pod in pods),
     )
     return [*plain, *moved, *cut, *shared], occupied
 
@@ -228,7 +228,7 @@ class TestEveryStore:
         held = [_held(gpu(share=True), "ml", pod, "main") for pod in "ab"]
         store.write([PointBlock(held, [FB_USED], [(0, START, [40_000.0]), (1, START, [20_000.0])])])
         assert ask(store, metric_name=FB_USED, aggregate="sum")[()][0] == 60_000.0
-        occupied = tuple(Occupancy("GPU-0000", "ml", pod, "main", START, None) for pod in "ab")
+        occupied = tuple(PodAssignment("GPU-0000", "ml", pod, "main", START, None) for pod in "ab")
         by_pod = ask(store, metric_name=FB_USED, aggregate="sum", by="pod", occupancies=occupied)
         assert {group: values[0] for group, values in by_pod.items()} == {("ml", "a"): 40_000.0, ("ml", "b"): 20_000.0}
         by_namespace = ask(store, metric_name=FB_USED, aggregate="sum", by="namespace", occupancies=occupied)
@@ -301,7 +301,7 @@ def test_a_question_must_be_about_something() -> None:
 
 
 def test_slabs_hold_about_as_much_as_can_be_taken_at_once() -> None:
-    grid = Grid(0, 1000, 1)
+    grid = Buckets(0, 1000, 1)
     assert windows_at_once(grid, 10, 10) == 1000
     assert windows_at_once(grid, 1e7, 10) == 100
     assert windows_at_once(grid, 1e30, 10) == 1

@@ -6,27 +6,27 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stores.aggregate.attribution import Tenancy, tenancies
-from stores.base import Occupancy
+from stores.aggregate.attribution import AssignmentTimeline, tenancies
+from stores.base import PodAssignment
 
 
-def occupancy(pod: str, start: int, end: int | None, of: str = "GPU-1") -> Occupancy:
-    return Occupancy(of, "ml", pod, "main", start, end)
+def occupancy(pod: str, start: int, end: int | None, of: str = "GPU-1") -> PodAssignment:
+    return PodAssignment(of, "ml", pod, "main", start, end)
 
 
-def holders(found: Tenancy, times: list[int]) -> list[str | None]:
+def holders(found: AssignmentTimeline, times: list[int]) -> list[str | None]:
     return [None if place < 0 else found.holders[place][1] for place in found.at(np.array(times)).tolist()]
 
 
 def test_the_one_that_came_last_has_it_and_then_the_one_before() -> None:
-    found = Tenancy([occupancy("a", 10, 50), occupancy("b", 20, 30), occupancy("a", 60, None)])
+    found = AssignmentTimeline([occupancy("a", 10, 50), occupancy("b", 20, 30), occupancy("a", 60, None)])
     assert holders(found, [9, 10, 19, 20, 29, 30, 49, 50, 59, 60, 1 << 62]) == [
         None, "a", "a", "b", "b", "a", "a", None, None, "a", "a",
     ]  # fmt: skip
 
 
 def test_a_stretch_of_time_has_one_holder_or_not() -> None:
-    found = Tenancy([occupancy("a", 10, 50), occupancy("b", 20, 30)])
+    found = AssignmentTimeline([occupancy("a", 10, 50), occupancy("b", 20, 30)])
     assert found.throughout(10, 20) == ("ml", "a", "main")
     assert found.throughout(30, 50) == ("ml", "a", "main")
     assert found.throughout(10, 21) is None
@@ -44,7 +44,7 @@ def test_each_gpu_has_its_own() -> None:
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 30), st.none() | st.integers(1, 20)), max_size=8))
 def test_any_overlaps(drawn: list[tuple[str, int, int | None]]) -> None:
     all_of = [occupancy(pod, start, None if length is None else start + length) for pod, start, length in drawn]
-    found = Tenancy(all_of)
+    found = AssignmentTimeline(all_of)
     expected: list[str | None] = []
     for time in range(60):
         there = [each for each in all_of if each.start_ns <= time and (each.end_ns is None or time < each.end_ns)]

@@ -7,27 +7,27 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stores.aggregate.buckets import Grid
+from stores.aggregate.buckets import Buckets
 
 
 def test_windows_are_aligned_to_1970() -> None:
-    grid = Grid(61, 181, 60)
+    grid = Buckets(61, 181, 60)
     assert (grid.origin_ns, grid.count, grid.times()) == (60, 3, [60, 120, 180])
-    assert Grid(60, 180, 60).times() == [60, 120]
-    assert Grid(-61, -1, 60).times() == [-120, -60]
+    assert Buckets(60, 180, 60).times() == [60, 120]
+    assert Buckets(-61, -1, 60).times() == [-120, -60]
 
 
 def test_slabs_are_the_same_windows_in_parts() -> None:
-    grid = Grid(61, 401, 60)
+    grid = Buckets(61, 401, 60)
     slabs = list(grid.slabs(2))
-    assert slabs == [Grid(61, 180, 60), Grid(180, 300, 60), Grid(300, 401, 60)]
+    assert slabs == [Buckets(61, 180, 60), Buckets(180, 300, 60), Buckets(300, 401, 60)]
     assert [grid.place_of(slab) for slab in slabs] == [0, 2, 4]
     assert list(grid.slabs(0)) == list(grid.slabs(1))
 
 
 @given(st.integers(-1000, 1000), st.integers(1, 1000), st.integers(1, 100), st.integers(1, 20))
 def test_slabs_leave_out_nothing_and_hold_nothing_twice(start: int, length: int, every: int, windows: int) -> None:
-    grid = Grid(start, start + length, every)
+    grid = Buckets(start, start + length, every)
     slabs = list(grid.slabs(windows))
     assert [time for slab in slabs for time in slab.times()] == grid.times()
     assert slabs[0].start_ns == grid.start_ns

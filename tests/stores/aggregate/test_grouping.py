@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from stores.aggregate.grouping import Members, Source
+from stores.aggregate.grouping import GroupIndex, Source
 from stores.base import SeriesQuery
 
 BOARD = Source("GPU-1", "", "host-a", "H100")
 PARTS = [BOARD._replace(mig_id=number) for number in "12"]
 
 
-def members(**query: Any) -> Members:
-    return Members(SeriesQuery(metric_name="U", every_ns=1, start_ns=0, end_ns=1, **query))
+def members(**query: Any) -> GroupIndex:
+    return GroupIndex(SeriesQuery(metric_name="U", every_ns=1, start_ns=0, end_ns=1, **query))
 
 
 def test_a_board_and_its_instances_are_members_of_one_board() -> None:

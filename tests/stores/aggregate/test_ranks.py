@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stores.aggregate import functions
-from stores.aggregate.functions import Ranks
+from stores.aggregate.functions import RunningQuantiles
 
 
 @pytest.mark.parametrize("aggregate", ["p50", "p95", "p99", "last"])
@@ -17,7 +17,7 @@ def test_parts_make_the_same_as_all_at_once(aggregate: str, monkeypatch: pytest.
     monkeypatch.setattr(functions, "_VALUES_HELD", 50)
     chance = random.Random(4)
     rows = [(chance.randrange(3), chance.randrange(100), float(chance.randrange(30))) for _ in range(700)]
-    found = Ranks(aggregate)
+    found = RunningQuantiles(aggregate)
     for start in range(0, len(rows), 40):
         groups, times, values = zip(*rows[start : start + 40], strict=True)
         found.add(np.array(groups), np.array(times), np.array(values), 4)
@@ -36,7 +36,7 @@ def test_parts_make_the_same_as_all_at_once(aggregate: str, monkeypatch: pytest.
 
 def test_what_is_held_does_not_grow_with_the_readings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(functions, "_VALUES_HELD", 50)
-    found = Ranks("p95")
+    found = RunningQuantiles("p95")
     for _ in range(100):
         found.add(np.zeros(30, dtype=np.int64), np.arange(30), (np.arange(30) % 7).astype(np.float64), 1)
     assert len(found._values) == 7
@@ -44,5 +44,5 @@ def test_what_is_held_does_not_grow_with_the_readings(monkeypatch: pytest.Monkey
 
 
 def test_nothing_is_nothing() -> None:
-    assert Ranks("p95").values().tolist() == []
-    assert Ranks("last").values().tolist() == []
+    assert RunningQuantiles("p95").values().tolist() == []
+    assert RunningQuantiles("last").values().tolist() == []

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stores.aggregate import aggregator
-from stores.base import Occupancy, SeriesQuery, TooMuch
+from stores.base import PodAssignment, SeriesQuery, TooMuch
 from stores.influxdb import InfluxStore, series
 from stores.influxdb.influxql import select_fields
 from tests.stores.making import MINUTE, SECOND, START, UTIL, fleet, gpu
@@ -49,9 +49,9 @@ def test_only_gpus_that_change_hands_are_looked_at_point_by_point(
     monkeypatch.setattr(series, "_columns", spying)
     half = START + 30 * MINUTE
     occupied = (
-        *(Occupancy(f"GPU-{number:04d}", "ml", "a", "", START, None) for number in range(3)),
-        Occupancy("GPU-0003", "ml", "a", "", START, half),
-        Occupancy("GPU-0003", "ml", "b", "", half, None),
+        *(PodAssignment(f"GPU-{number:04d}", "ml", "a", "", START, None) for number in range(3)),
+        PodAssignment("GPU-0003", "ml", "a", "", START, half),
+        PodAssignment("GPU-0003", "ml", "b", "", half, None),
     )
     query = SeriesQuery(
         metric_name=UTIL, every_ns=60 * MINUTE, start_ns=START, end_ns=START + 60 * MINUTE, by="pod", aggregate="sum",
@@ -73,7 +73,7 @@ def test_gpus_that_are_too_many_to_name_are_left_out_of_the_answer(
         return asked[-1]
 
     monkeypatch.setattr(series, "select_fields", spying)
-    occupied = tuple(Occupancy(f"GPU-{number:04d}", "ml", "a", "", START, None) for number in range(2))
+    occupied = tuple(PodAssignment(f"GPU-{number:04d}", "ml", "a", "", START, None) for number in range(2))
     query = SeriesQuery(
         metric_name=UTIL, every_ns=MINUTE, start_ns=START, end_ns=START + MINUTE, by="pod", aggregate="last",
         occupancies=occupied,
