@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-import ssl
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.core.management.base import CommandError
 
-from broker.client.client import BrokerClient, client_context
+from broker.client.client import client_context
 from broker.errors import TlsUnusable
+from ingest.reconnect import BrokerAddress
 from ingest.shard import Shard
 
 if TYPE_CHECKING:
     from ingest.collector.collector import CollectConfig
     from ingest.streamer.file import StreamConfig
     from ingest.streamer.live import LiveConfig, LiveSource
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokerAddress:
-    """The broker as streamers, collectors and commands reach it. Its text is what logs call it."""
-
-    host: str
-    port: int
-    token: str = field(default="", repr=False)
-    tls: ssl.SSLContext | None = None
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
-
-    @property
-    def partner(self) -> str:
-        """How messages about its absence begin."""
-        return f"the broker at {self}"
-
-    async def connect(self, client: str) -> BrokerClient:
-        """Connect under the name ``client``. Raises BrokerError."""
-        return await BrokerClient.connect(self.host, self.port, token=self.token, tls=self.tls, client=client)
 
 
 # Each service needs one or two of these, and some are large (numpy and pyarrow, aiohttp, the stores): a function imports

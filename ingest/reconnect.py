@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from broker.backoff import backoff
@@ -15,6 +17,28 @@ from ingest.errors import BrokerRefusal
 from ingest.streamer.timestamps import spell_duration
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerAddress:
+    """The broker as streamers, collectors and commands reach it. Its text is what logs call it."""
+
+    host: str
+    port: int
+    token: str = field(default="", repr=False)
+    tls: ssl.SSLContext | None = None
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def partner(self) -> str:
+        """How messages about its absence begin."""
+        return f"the broker at {self}"
+
+    async def connect(self, client: str) -> BrokerClient:
+        """Connect under the name ``client``. Raises BrokerError."""
+        return await BrokerClient.connect(self.host, self.port, token=self.token, tls=self.tls, client=client)
 
 
 class Outage:

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from ingest.capture.header import parse_header
 from ingest.capture.rows import RowReader
 from ingest.collector.decode import BAD_MESSAGE
-from ingest.config import BrokerAddress
 from ingest.errors import SourceError
 from ingest.exporter.exposition import Exposition
+from ingest.reconnect import BrokerAddress
 from ingest.samples import Sample
 from readings.batch.codec import BatchError, decode_batch, encode_block
 from readings.blocks import BlockBuilder

@@ -24,10 +24,9 @@ from broker.errors import BrokerError, OffsetOutOfRange, SubscriberInUse
 from ingest.collector.decode import Intake, Pending
 from ingest.collector.inventory_sync import RETRIABLE, Books
 from ingest.concurrency import drain_deadline, first_of, pause
-from ingest.config import BrokerAddress
 from ingest.dead_letters import DeadLetters
 from ingest.errors import BrokerRefusal, StoreRefusal
-from ingest.reconnect import Outage, one_line
+from ingest.reconnect import BrokerAddress, Outage, one_line
 from ingest.watchdog import Watch
 from readings.checks import COUNTER_RESET
 from readings.times import SECOND

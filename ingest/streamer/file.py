@@ -21,9 +21,9 @@ from ingest.capture.compression import STDIN
 from ingest.capture.position import Gathering, Positions, ResumeStore
 from ingest.capture.source import Chunk, CsvSource
 from ingest.concurrency import all_of, drain_deadline, first_of, pause
-from ingest.config import BrokerAddress
 from ingest.dead_letters import DeadLetters
 from ingest.errors import StateError
+from ingest.reconnect import BrokerAddress
 from ingest.shard import WHOLE, Shard
 from ingest.streamer.pacing import Pacer, SpeedPacer
 from ingest.streamer.publisher import Batch, Publisher

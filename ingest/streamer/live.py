@@ -18,10 +18,9 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from broker.errors import BrokerError, DiskFull, LogFailed, ReadOnly
 from ingest.concurrency import drain_deadline, first_of
-from ingest.config import BrokerAddress
 from ingest.dead_letters import DeadLetters
 from ingest.errors import StateError
-from ingest.reconnect import Outage
+from ingest.reconnect import BrokerAddress, Outage
 from ingest.samples import RefusedRow, Sample
 from ingest.streamer.report import Report, report_often
 from ingest.streamer.sender import Sender

@@ -15,9 +15,9 @@ import numpy as np
 
 from readings.mig import how_parts_combine
 from stores.aggregate.attribution import Pod, tenancies
-from stores.aggregate.buckets import Buckets
+from stores.aggregate.buckets import Buckets, Floats, Ints, Mask
 from stores.aggregate.functions import PERCENTILES, RunningQuantiles, increases, newest, percentile, rounded
-from stores.aggregate.grouping import Floats, GroupIndex, Ints, Mask, ReadingArrays, Source
+from stores.aggregate.grouping import GroupIndex, ReadingArrays, Source
 from stores.base import GroupSeries, SeriesQuery, TooMuch
 
 # The most values (groups times windows) that are gathered before the largest groups are chosen.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stores.aggregate.grouping import Ints
+from stores.aggregate.buckets import Ints
 from stores.base import PodAssignment
 
 _LAST_NS = (1 << 63) - 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stores.aggregate.grouping import Floats, Ints
+from stores.aggregate.buckets import Floats, Ints
 
 _VALUES_HELD = 1_000_000
 

@@ -7,14 +7,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from stores.aggregate.attribution import Pod
+from stores.aggregate.buckets import Floats, Ints, Mask
 from stores.base import SeriesQuery
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 
 class Source(NamedTuple):

@@ -20,9 +20,9 @@ import numpy as np
 from readings.times import SECOND
 from stores.aggregate.aggregator import FROM_CELLS, Held, Partials, WindowAggregator, check_readings
 from stores.aggregate.attribution import Pod
-from stores.aggregate.buckets import Buckets
+from stores.aggregate.buckets import Buckets, Floats, Ints
 from stores.aggregate.functions import PERCENTILES
-from stores.aggregate.grouping import Floats, Ints, ReadingArrays, Source
+from stores.aggregate.grouping import ReadingArrays, Source
 from stores.base import GroupSeries, SeriesQuery
 from stores.influxdb.client import InfluxConnection, Series
 from stores.influxdb.influxql import (

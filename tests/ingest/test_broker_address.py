@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ingest.config import BrokerAddress
+from ingest.reconnect import BrokerAddress
 from tests.broker.harness import running_broker
 
 

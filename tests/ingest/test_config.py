@@ -5,7 +5,8 @@ from pathlib import Path
 from pytest_django import Settings
 
 from ingest.collector.collector import CollectConfig
-from ingest.config import BrokerAddress, collect_config
+from ingest.config import collect_config
+from ingest.reconnect import BrokerAddress
 
 
 def test_every_setting_of_a_collector_reaches_it(settings: Settings, tmp_path: Path) -> None:

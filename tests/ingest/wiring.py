@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from ingest.collector.collector import CollectConfig
-from ingest.config import BrokerAddress
+from ingest.reconnect import BrokerAddress
 from ingest.streamer.file import StreamConfig
 from tests.ingest.log_reader import read_batches as read_batches
 from tests.ingest.log_reader import read_log as read_log
