@@ -60,7 +60,7 @@ class OurStore:
         self._store.write(blocks)
 
     def query(self, query: ReadingsQuery) -> int:
-        return len(self._store.readings(query))
+        return len(self._store.page(query))
 
     def drop(self, oldest_ns: int) -> int:
         return self._store.apply_retention(oldest_ns)

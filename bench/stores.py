@@ -36,7 +36,7 @@ from readings.model import Gpu, Point, PointBlock
 from stores.base import ReadingsQuery
 from stores.influxdb import InfluxStore
 from stores.influxdb.client import InfluxConfig
-from stores.influxdb.line_protocol import Lines, escape, render
+from stores.influxdb.line_protocol import LineBuilder, escape, render
 from tests.influxd import Influxd
 
 SECOND = 1_000_000_000
@@ -109,7 +109,7 @@ class Plain:
 
 def wide_lines(flush: Sequence[PointBlock]) -> list[bytes]:
     """The request bodies of a flush, one line for a GPU and time."""
-    points = Lines().gather(flush).all_points()
+    points = LineBuilder().points(flush)
     return [render(points[start : start + LINES_A_REQUEST]) for start in range(0, len(points), LINES_A_REQUEST)]
 
 
@@ -202,14 +202,14 @@ def measure_reading(config: InfluxConfig, gpus: Sequence[Gpu]) -> None:
         uuid = chance.choice(gpus).uuid
         query = ReadingsQuery(gpus=(uuid,), metric_names=(metric,), limit=100)
         calls: dict[str, Callable[[], object]] = {
-            "store": partial(store.readings, query),
+            "store": partial(store.page, query),
             "bare answer": partial(plain.query, statement, {"uuid": uuid}),
         }
         for name in sorted(calls, reverse=bool(number % 2)):
             began = time.perf_counter()
             answer = calls[name]()
             spent[name].append((time.perf_counter() - began) * 1e3)
-            assert not isinstance(answer, list) or len(answer) == 100
+            assert isinstance(answer, bytes) or len(answer) == 100  # type: ignore[arg-type]
     bare = statistics.median(spent["bare answer"])
     print(f"newest 100 readings of a GPU and metric, {ROUNDS} times:")
     for name, times in spent.items():

@@ -1,8 +1,8 @@
-"""The interface of every store of readings, and the words it uses. One contract test class runs on each of them."""
+"""The interface of every store of readings, and the types it uses. One contract test class runs on every store."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -13,15 +13,15 @@ By = Literal["gpu", "host", "model", "namespace", "pod"]
 
 
 class StoreError(Exception):
-    """A store could not do what was asked. ``retriable`` says whether the same call may succeed later."""
+    """A store failed. ``retriable`` says whether the same call may succeed later."""
 
     retriable = False
 
 
 class StoreUnavailable(StoreError):
-    """The store does not answer now (away, locked, disk full). Nothing of the call is sure to be stored: ask again.
+    """The store does not answer now (away, locked, disk full). Any part of a write may be missing: repeat the call.
 
-    ``retry_after`` is how many seconds it asked to be left alone, if it said so.
+    ``retry_after`` is the number of seconds that the server asked to wait, if it did.
     """
 
     retriable = True
@@ -32,46 +32,27 @@ class StoreUnavailable(StoreError):
 
 
 class TooMuch(StoreError):
-    """A query asks for more than one answer may hold; the text says of what, and the limit."""
+    """An answer would be too large. The text names what there is too much of, and the limit."""
+
+
+# A GPU, its host, and [start, end) in nanoseconds; an end of None is open.
+HostAssignment = tuple[str, str, int, int | None]
+# Finds the hosts of some GPUs in a range [start, end). InfluxDB starts a new series for a GPU whose host, index, device or
+# model changes. If a reading is then written again, the old series keeps its copy. On reading, the copy from the host that
+# the lookup names wins, else the last in the order of tags. A lookup is called only when such copies come up.
+HostLookup = Callable[[Set[str], int, int], Iterable[HostAssignment]]
 
 
 class Position(NamedTuple):
-    """Where a row stands in the order of ``readings()``: the cursor of a page."""
+    """A row's place in the order of a query: the cursor of a page."""
 
     time_ns: int
     gpu: str
     metric_name: str
 
 
-class Row(NamedTuple):
-    """One reading as it is asked back, with what described its GPU when it was taken."""
-
-    time_ns: int
-    metric_name: str
-    value: float
-    uuid: str
-    mig_id: str
-    gpu_id: int | None
-    device: str
-    model_name: str
-    hostname: str
-    container: str
-    pod: str
-    namespace: str
-
-    @property
-    def gpu(self) -> str:
-        """The GPU's identity (see readings.model.Gpu.id)."""
-        return f"{self.uuid}:{self.mig_id}" if self.mig_id else self.uuid
-
-    @property
-    def position(self) -> Position:
-        """The cursor that continues after this row."""
-        return Position(self.time_ns, self.gpu, self.metric_name)
-
-
 class SeriesLabels(NamedTuple):
-    """What a reading is of: a Row but for its time and its value."""
+    """What identifies and describes a reading, except time and value."""
 
     metric_name: str
     uuid: str
@@ -92,9 +73,9 @@ class SeriesLabels(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RowBatch:
-    """Rows in the order of a query, column by column, so that no object is made for each.
+    """Rows in the order of a query, column by column, so that no row needs an object.
 
-    Row i was taken at ``times[i]`` (ns), is ``values[i]`` and is of ``origins[places[i]]``.
+    Row i has the time ``times[i]`` (ns), the value ``values[i]`` and the labels ``origins[places[i]]``.
     """
 
     times: list[int]
@@ -106,16 +87,8 @@ class RowBatch:
         return len(self.times)
 
     def cut(self, start: int, end: int | None) -> RowBatch:
-        """The rows from one place to another, as a slice."""
+        """The rows of a slice."""
         return RowBatch(self.times[start:end], self.values[start:end], self.places[start:end], self.origins)
-
-    def rows(self) -> list[Row]:
-        """The rows one by one."""
-        origins = self.origins
-        return [
-            Row(time_ns, origins[place][0], value, *origins[place][1:])
-            for time_ns, value, place in zip(self.times, self.values, self.places, strict=True)
-        ]
 
     def position(self, row: int) -> Position:
         """The cursor that continues after a row."""
@@ -125,12 +98,14 @@ class RowBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadingsQuery:
-    """Which rows. An empty tuple or None is no condition; several values of one field are alternatives.
+    """Which rows to read. An empty tuple or None is no condition; several values of one field are alternatives.
 
-    The range is [start_ns, end_ns). Order: time (newest first unless told otherwise), then GPU id, then metric name,
-    both ascending whatever the order of times. ``after`` leaves out all up to and including that position; ``offset``
-    counts from there. Text is compared exactly, case and all. Without a ``limit`` (None) all rows are meant: only
-    ``stream()`` takes that. Raises ValueError for a negative limit or offset.
+    The range is [start_ns, end_ns). Rows are ordered by time (newest first by default), then GPU id and metric name, both
+    always ascending. ``after`` skips everything up to and including that position; ``offset`` counts from there. Text is
+    compared exactly, including case. A ``limit`` of None means all rows, which only ``stream()`` accepts. Raises
+    ValueError for a negative limit or offset.
+
+    ``hosts`` decides which reading counts where a store holds one twice (see HostLookup).
     """
 
     gpus: tuple[str, ...] = ()
@@ -146,6 +121,7 @@ class ReadingsQuery:
     limit: int | None = 100
     offset: int = 0
     after: Position | None = None
+    hosts: HostLookup | None = None
 
     def __post_init__(self) -> None:
         if (self.limit is not None and self.limit < 0) or self.offset < 0:
@@ -153,7 +129,7 @@ class ReadingsQuery:
 
 
 class PodAssignment(NamedTuple):
-    """What ran on a GPU in [start, end); None is no end. Of two that overlap, the one that started later holds the GPU."""
+    """A pod that ran on a GPU in [start, end); an end of None is open. Where two overlap, the one that started later wins."""
 
     gpu: str
     namespace: str
@@ -165,23 +141,24 @@ class PodAssignment(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesQuery:
-    """One metric in windows of ``every_ns``, aligned to 1970, over the range [start, end): the first and the last may be in part outside.
+    """One metric in windows of ``every_ns``, aligned to 1970, over the range [start, end). The first and last window may reach beyond it.
 
     An empty tuple is no condition; several values of one field are alternatives. ``by`` makes a group for each of its values,
-    None one group of all. A board (a physical GPU) counts once: where it has readings of its own in a window, those of its
+    None one group of all. A board (a physical GPU) counts once: in a window where it has readings of its own, those of its
     MIG instances are left out; a metric of the whole board is taken from one instance. ``gpus`` names boards, with their
-    instances, or one instance by its id, which then stands for itself; so does every instance with ``mig``.
+    instances, or a single instance, which then stands for itself; so does every instance with ``mig``.
 
-    ``occupancies`` (None: whatever runs there) say what ran where: then only readings of GPUs while something ran on them
-    count, of those that several share the pods' own parts instead, and ``namespaces`` and ``pods`` choose among them.
+    With ``occupancies`` (None: pods do not matter) only readings taken while a pod ran on the GPU count. For a GPU that pods
+    share, their own shares count instead. ``namespaces`` and ``pods`` choose among the pods.
 
     Aggregates of a group in a window: ``mean``, ``max``, ``min``, ``count``, ``p50`` … are over all its readings, pNN being the value of rank
-    floor(n·NN/100 + 0.5); ``last`` is the newest reading, of equally new ones the largest; ``sum`` is the sum over GPUs of each GPU's mean; ``increase``,
-    for counters, is by how much the GPUs' counts grew from each reading to the next of those that the filters let through; one
-    that fell began again at 0. Means, sums and increases are told to 12 digits: those after them depend on the order of adding.
+    floor(n·NN/100 + 0.5); ``last`` is the newest reading, of equally new ones the largest; ``sum`` is the sum over GPUs of each GPU's mean;
+    ``increase``, for counters, is how much the GPUs' counts grew between the readings that pass the filters; a count that
+    fell restarted at 0. Means, sums and increases are rounded to 12 digits: the rest depends on the order of adding.
 
-    ``top`` keeps the groups with the largest aggregate over the whole range. More than ``most_groups`` are refused.
-    Raises ValueError for a range or window that is empty.
+    ``top`` keeps the groups with the largest aggregate over the whole range. The store refuses more than ``most_groups``. ``hosts``
+    is as in ReadingsQuery, but does not reach aggregates that the server itself makes: ``count``, ``by="host"``, means and
+    percentiles may count a reading that is held twice twice. Raises ValueError for an empty range or window.
     """
 
     metric_name: str
@@ -199,6 +176,7 @@ class SeriesQuery:
     pods: tuple[str, ...] = ()
     top: int | None = None
     most_groups: int = 1000
+    hosts: HostLookup | None = None
 
     def __post_init__(self) -> None:
         if self.every_ns < 1 or self.end_ns <= self.start_ns:
@@ -208,9 +186,9 @@ class SeriesQuery:
 
 
 class GroupSeries(NamedTuple):
-    """One group's windows, in order of time; None where it has no reading.
+    """One group's windows, in order of time. A window without readings is None.
 
-    ``group`` is the value of what was grouped by; of pods namespace and pod; nothing where all is one group.
+    ``group`` holds the value of ``by``: for pods namespace and pod, and nothing where there is one group of all.
     """
 
     group: tuple[str, ...]
@@ -218,7 +196,7 @@ class GroupSeries(NamedTuple):
 
 
 class RefusedReading(NamedTuple):
-    """A reading that the store itself turned away, with its reason in the store's words."""
+    """A reading that the store refused, with the store's own reason."""
 
     gpu: str
     metric_name: str
@@ -229,7 +207,7 @@ class RefusedReading(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """What became of a write: readings and shares accepted (new or again the same), and those the store refused."""
+    """How many readings and shares a write stored (new, or the same again), and those that the store refused."""
 
     written: int
     refused: tuple[RefusedReading, ...] = ()
@@ -237,10 +215,11 @@ class WriteResult:
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """What a store holds. Times are nanoseconds since 1970 UTC, None when it is empty; ``bytes`` is its size on disk or in memory.
+    """What a store holds, as far as it knows without scanning; None is unknown. Times are nanoseconds since 1970 UTC, and
+    None in an empty store too. ``bytes`` is its size on disk or in memory.
 
-    A series is one metric of one GPU. Shares count under ``shares`` alone. Counts are None while a large store counts
-    for the first time.
+    A series is one metric of one GPU; on InfluxDB, what its server calls a series: a GPU with its description, or a
+    pod's share of one. Shares count under ``shares`` alone.
     """
 
     readings: int | None
@@ -256,53 +235,43 @@ class Store(Protocol):
 
     @property
     def expires_by_itself(self) -> bool:
-        """Whether the store's own server drops what is older than it is told to keep."""
+        """Whether the store's own server drops old readings."""
 
     def write(self, blocks: Sequence[PointBlock]) -> WriteResult:
-        """Store all blocks, durably, or raise. Writing the same reading again changes nothing; a new value replaces the old.
+        """Store all blocks durably, or raise. Writing a reading again changes nothing; a new value replaces the old one.
 
-        A null value is no reading. What no store can keep (a value that is not finite, a time beyond 64 bits, text that
-        is not Unicode) is refused by itself. Of one reading told twice in a call, the later stays.
+        A null value is not a reading. The store refuses single readings that it cannot hold (a value that is not finite, a
+        time beyond 64 bits, text that is not Unicode). Of a reading that occurs twice in a call, the later one stays.
 
-        What describes a GPU (host, pod, …) belongs to its point: when one is told again with another description and
-        only some of its readings, the others may keep the old description or take the new one. While a call runs, other
-        processes may see a part of it.
+        A GPU's description (host, pod, …) belongs to its point. If a point is written again with another description and
+        only some of its readings, the others may have either. While a call runs, other processes may see a part of it.
         """
-
-    def readings(self, query: ReadingsQuery) -> list[Row]:
-        """The rows that match, in the query's order. Shares (one pod's part of a shared GPU) are never among them."""
 
     def page(self, query: ReadingsQuery) -> RowBatch:
-        """What ``readings()`` gives, as columns."""
+        """The rows that match, in the query's order. Shares (one pod's part of a shared GPU) are never among them."""
 
     def stream(self, query: ReadingsQuery) -> Iterator[RowBatch]:
-        """The same rows, however many, a bounded number at a time and in memory that does not grow with them.
+        """The same rows, however many, a bounded number at a time, in memory that does not grow with them.
 
-        Each portion is read when it is asked for, of the store as it is then; no lock and no transaction is held between
-        two of them. What is written meanwhile may be among the rows or not; oldest first, it ends with what was newest
-        when it began. Raises as it goes. Close it (or read it to its end) to let go of what it holds.
-        """
-
-    def shares(self, query: ReadingsQuery) -> list[Row]:
-        """The shares that match: after the metric name, ordered by namespace, pod and container.
-
-        Page them by ``offset``: a position does not tell two pods apart, so a query with ``after`` raises ValueError.
+        The store reads each batch when the caller asks for it, and holds no lock and no transaction in between. Readings
+        written meanwhile may or may not appear; oldest first, the stream ends with the newest row of its beginning.
+        It may raise at any batch. Close it, or read it to its end, to free what it holds.
         """
 
     def series(self, query: SeriesQuery) -> list[GroupSeries]:
-        """The groups that have readings in the range: by their names, or with ``top`` the largest first. Raises TooMuch."""
+        """The groups that have readings in the range, by name, or with ``top`` the largest first. Raises TooMuch."""
 
     def metric_names(self, gpu: str | None = None) -> list[str]:
-        """Names of the metrics that have readings (shares aside), of one GPU or of all, sorted."""
+        """Names of the metrics that have readings (not shares), of one GPU or of all, sorted."""
 
     def stats(self) -> StoreStats:
-        """What it holds."""
+        """What the store holds. Never scans it."""
 
     def apply_retention(self, oldest_ns: int) -> int:
-        """Drop what is older than ``oldest_ns`` without holding up writers; returns how many readings and shares went."""
+        """Drop what is older than ``oldest_ns`` without blocking writers. Returns how many readings and shares went."""
 
     def ping(self) -> None:
-        """Raise StoreUnavailable unless it can answer queries now."""
+        """Raise StoreUnavailable unless the store can answer queries now."""
 
     def close(self) -> None:
-        """Let go of files and connections. Idempotent."""
+        """Close files and connections. Idempotent."""

@@ -1,4 +1,4 @@
-"""The store for development: everything in this process's memory, gone with it."""
+"""The store for development. It keeps everything in the memory of its process and loses it with that."""
 
 from __future__ import annotations
 
@@ -12,18 +12,27 @@ from itertools import islice
 from readings.model import Gpu, PointBlock
 from stores.aggregate.aggregator import WindowAggregator
 from stores.aggregate.grouping import ReadingArrays, Source, columns_of
-from stores.base import GroupSeries, ReadingsQuery, Row, RowBatch, SeriesQuery, StoreError, StoreStats, WriteResult
-from stores.paging import ROWS_AT_ONCE, as_portion, bounded
+from stores.base import (
+    GroupSeries,
+    ReadingsQuery,
+    RowBatch,
+    SeriesLabels,
+    SeriesQuery,
+    StoreError,
+    StoreStats,
+    WriteResult,
+)
+from stores.paging import ROWS_AT_ONCE, bounded
 from stores.validate import split_storable
 
 _BYTES_PER_READING = 200  # a time in two containers, a value and a shared description; estimated
 
 _Key = tuple[str, str, str, str, str]  # gpu, metric, and of a share namespace, pod, container
 _Described = tuple[str, str, int | None, str, str, str, str, str, str]
-_Found = tuple[int, _Key, float, _Described]
+_Reading = tuple[int, _Key, float, _Described]
 
 
-class _Series:
+class _MemorySeries:
     """The readings of one metric of one GPU."""
 
     __slots__ = ("readings", "times")
@@ -33,7 +42,7 @@ class _Series:
         self.readings: dict[int, tuple[float, _Described]] = {}
 
     def put(self, time_ns: int, value: float, described: _Described) -> bool:
-        """Store a reading; says whether there was none at that time."""
+        """Store a reading. Returns whether its time is new."""
         is_new = time_ns not in self.readings
         if is_new:
             if not self.times or time_ns > self.times[-1]:
@@ -44,7 +53,7 @@ class _Series:
         return is_new
 
     def drop_before(self, oldest_ns: int) -> int:
-        """Drop what is older; returns how many."""
+        """Drop older readings. Returns how many."""
         count = bisect_left(self.times, oldest_ns)
         for time_ns in self.times[:count]:
             del self.readings[time_ns]
@@ -53,16 +62,18 @@ class _Series:
 
 
 class MemoryStore:
-    """Readings in memory. See stores.base.Store for the methods. Safe for threads; each process has its own."""
+    """Readings in memory. See stores.base.Store for the methods. Safe for threads; each process has a store of its own."""
 
     expires_by_itself = False
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._series: dict[_Key, _Series] = {}
-        self._shares: dict[_Key, _Series] = {}
+        self._series: dict[_Key, _MemorySeries] = {}
+        self._shares: dict[_Key, _MemorySeries] = {}
         self._described: dict[_Described, _Described] = {}
         self._counts = {"readings": 0, "shares": 0}
+        self._oldest_ns: int | None = None
+        self._newest_ns: int | None = None
         self._closed = False
 
     def write(self, blocks: Sequence[PointBlock]) -> WriteResult:
@@ -75,36 +86,25 @@ class MemoryStore:
                 written += self._write_block(block)
         return WriteResult(written, tuple(refused))
 
-    def readings(self, query: ReadingsQuery) -> list[Row]:
+    def page(self, query: ReadingsQuery) -> RowBatch:
         """The rows that match, in the query's order."""
         with self._lock:
             self._check_open()
             return _answer(self._series, query)
-
-    def page(self, query: ReadingsQuery) -> RowBatch:
-        """The rows that match, as columns."""
-        return as_portion(self.readings(query))
 
     def stream(self, query: ReadingsQuery) -> Iterator[RowBatch]:
         """The rows that match, a bounded number at a time."""
         return bounded(self._pages(query), query)
 
     def _pages(self, query: ReadingsQuery) -> Iterator[RowBatch]:
-        if not query.newest_first and (newest := self.stats().newest_ns) is not None:
-            # Or it would run after what is written meanwhile.
-            query = replace(query, end_ns=newest + 1 if query.end_ns is None else min(query.end_ns, newest + 1))
+        if not query.newest_first and self._newest_ns is not None:
+            # Else the stream would follow writers for ever.
+            end = self._newest_ns + 1
+            query = replace(query, end_ns=end if query.end_ns is None else min(query.end_ns, end))
         query = replace(query, limit=ROWS_AT_ONCE, offset=0)
-        while rows := self.readings(query):
-            yield as_portion(rows)
-            query = replace(query, after=rows[-1].position)
-
-    def shares(self, query: ReadingsQuery) -> list[Row]:
-        """The shares that match."""
-        if query.after is not None:
-            raise ValueError("shares are paged by offset: a position does not tell two pods apart")
-        with self._lock:
-            self._check_open()
-            return _answer(self._shares, query)
+        while len(rows := self.page(query)):
+            yield rows
+            query = replace(query, after=rows.position(-1))
 
     def series(self, query: SeriesQuery) -> list[GroupSeries]:
         """The groups that have readings in the range."""
@@ -123,21 +123,21 @@ class MemoryStore:
             return sorted({key[1] for key in self._series if gpu is None or key[0] == gpu})
 
     def stats(self) -> StoreStats:
-        """What it holds; ``bytes`` is an estimate."""
+        """What the store holds; ``bytes`` is an estimate."""
         with self._lock:
             self._check_open()
             held = sum(self._counts.values())
             return StoreStats(
                 readings=self._counts["readings"],
                 series=len(self._series),
-                oldest_ns=min((series.times[0] for series in self._series.values()), default=None),
-                newest_ns=max((series.times[-1] for series in self._series.values()), default=None),
+                oldest_ns=self._oldest_ns,
+                newest_ns=self._newest_ns,
                 bytes=held * _BYTES_PER_READING,
                 shares=self._counts["shares"],
             )
 
     def apply_retention(self, oldest_ns: int) -> int:
-        """Drop what is older, one series at a time."""
+        """Drop older readings, one series at a time."""
         dropped = 0
         for name, kept in (("readings", self._series), ("shares", self._shares)):
             for key in list(kept):
@@ -151,14 +151,17 @@ class MemoryStore:
                     dropped += count
                     if not series.times:
                         del kept[key]
+        with self._lock:
+            self._oldest_ns = min((series.times[0] for series in self._series.values()), default=None)
+            self._newest_ns = max((series.times[-1] for series in self._series.values()), default=None)
         return dropped
 
     def ping(self) -> None:
-        """It can always answer, unless it is closed."""
+        """Raise StoreError if the store is closed."""
         self._check_open()
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Drop everything."""
         with self._lock:
             self._closed = True
             self._series.clear()
@@ -183,9 +186,12 @@ class MemoryStore:
                 key = (gpu.id, metric, *share_of)
                 series = kept.get(key)
                 if series is None:
-                    series = kept[key] = _Series()
+                    series = kept[key] = _MemorySeries()
                 self._counts[name] += series.put(time_ns, value, described)
                 written += 1
+                if not gpu.share:
+                    self._oldest_ns = time_ns if self._oldest_ns is None else min(self._oldest_ns, time_ns)
+                    self._newest_ns = time_ns if self._newest_ns is None else max(self._newest_ns, time_ns)
         return written
 
 
@@ -196,7 +202,7 @@ def _describe(gpu: Gpu) -> _Described:
     )  # fmt: skip
 
 
-def _answer(kept: dict[_Key, _Series], query: ReadingsQuery) -> list[Row]:
+def _answer(kept: dict[_Key, _MemorySeries], query: ReadingsQuery) -> RowBatch:
     sign = -1 if query.newest_first else 1
     after = query.after
     beyond = None if after is None else (sign * after.time_ns, (after.gpu, after.metric_name))
@@ -207,15 +213,19 @@ def _answer(kept: dict[_Key, _Series], query: ReadingsQuery) -> list[Row]:
             if (not query.gpus or key[0] in query.gpus) and (not query.metric_names or key[1] in query.metric_names)
         )
     )
-    rows = (found for found in merged if beyond is None or (found[0], found[1][:2]) > beyond)
-    return [
-        Row(sign * time, key[1], value, *described)
-        for time, key, value, described in islice(rows, query.offset, query.offset + (query.limit or 0))
-    ]
+    rows = (row for row in merged if beyond is None or (row[0], row[1][:2]) > beyond)
+    batch, places = RowBatch([], [], [], []), dict[SeriesLabels, int]()
+    for time, key, value, described in islice(rows, query.offset, query.offset + (query.limit or 0)):
+        labels = SeriesLabels(key[1], *described)
+        batch.times.append(sign * time)
+        batch.values.append(value)
+        batch.places.append(places.setdefault(labels, len(places)))
+    batch.origins.extend(places)
+    return batch
 
 
-def _walk(key: _Key, series: _Series, query: ReadingsQuery, sign: int) -> Iterator[_Found]:
-    """A series' matching readings in the query's order; their times with the sign that makes the order ascending."""
+def _walk(key: _Key, series: _MemorySeries, query: ReadingsQuery, sign: int) -> Iterator[_Reading]:
+    """A series' matching readings in the query's order. The sign of the times makes that order ascending."""
     times = series.times
     low = 0 if query.start_ns is None else bisect_left(times, query.start_ns)
     high = len(times) if query.end_ns is None else bisect_left(times, query.end_ns)
@@ -241,8 +251,8 @@ def _matches(described: _Described, query: ReadingsQuery) -> bool:
     )
 
 
-def _columns(kept: dict[_Key, _Series], query: SeriesQuery, *, shares: bool) -> ReadingArrays:
-    """What the query's filters let through, but for its occupancies."""
+def _columns(kept: dict[_Key, _MemorySeries], query: SeriesQuery, *, shares: bool) -> ReadingArrays:
+    """The readings that pass the query's filters, before pods are considered."""
     sources: dict[Source, int] = {}
     rows: list[tuple[int, int, float]] = []
     for (gpu, metric, *share_of), series in kept.items():

@@ -1,21 +1,21 @@
-"""What every store's stream does with its portions: begin after a cursor, leave out an offset, stop at a limit."""
+"""Applies a query's cursor, offset and limit to batches of rows, for every store."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from stores.base import ReadingsQuery, Row, RowBatch, SeriesLabels
+from stores.base import ReadingsQuery, RowBatch
 
-# Rows read at once. Some MB while they are being worked on, and enough that what is done once for each portion is little.
+# Rows in a batch: some MB while they are processed, and enough to make the cost per batch small.
 ROWS_AT_ONCE = 20_000
 
 
-def bounded(portions: Iterator[RowBatch], query: ReadingsQuery) -> Iterator[RowBatch]:
-    """The rows of ``portions`` (in the query's order, perhaps beginning before its cursor) that the query means."""
+def bounded(batches: Iterator[RowBatch], query: ReadingsQuery) -> Iterator[RowBatch]:
+    """The rows that the query selects from ``batches``, which are in its order and may begin before its cursor."""
     skip, wanted = query.offset, query.limit
     is_beyond = query.after is None
-    for portion in portions:
-        rows = portion
+    for batch in batches:
+        rows = batch
         if not is_beyond:
             rows = _after(rows, query)
             is_beyond = len(rows) > 0
@@ -30,41 +30,34 @@ def bounded(portions: Iterator[RowBatch], query: ReadingsQuery) -> Iterator[RowB
             return
 
 
-def joined(portions: Iterator[RowBatch]) -> RowBatch:
-    """All of them in one."""
+def joined(batches: Iterator[RowBatch]) -> RowBatch:
+    """All batches as one."""
     whole: RowBatch | None = None
-    for portion in portions:
+    for batch in batches:
         if whole is None:
-            whole = portion
+            whole = batch
             continue
         known = len(whole.origins)
         whole = RowBatch(
-            whole.times + portion.times,
-            whole.values + portion.values,
-            whole.places + [known + place for place in portion.places],
-            whole.origins + portion.origins,
+            whole.times + batch.times,
+            whole.values + batch.values,
+            whole.places + [known + place for place in batch.places],
+            whole.origins + batch.origins,
         )
     return whole or RowBatch([], [], [], [])
 
 
-def as_portion(rows: Sequence[Row]) -> RowBatch:
-    """Rows as columns."""
-    known: dict[SeriesLabels, int] = {}
-    places = [known.setdefault(SeriesLabels(row[1], *row[3:]), len(known)) for row in rows]
-    return RowBatch([row[0] for row in rows], [row[2] for row in rows], places, list(known))
-
-
-def _after(portion: RowBatch, query: ReadingsQuery) -> RowBatch:
+def _after(batch: RowBatch, query: ReadingsQuery) -> RowBatch:
     after = query.after
     if after is None:
-        return portion
+        return batch
     sign = -1 if query.newest_first else 1
     beyond = (sign * after.time_ns, after.gpu, after.metric_name)
-    for row, time_ns in enumerate(portion.times):
-        # Most rows of a portion are told by their time alone.
+    for row, time_ns in enumerate(batch.times):
+        # For most rows the time alone decides.
         if sign * time_ns < beyond[0]:
             continue
-        time, gpu, metric = portion.position(row)
+        time, gpu, metric = batch.position(row)
         if (sign * time, gpu, metric) > beyond:
-            return portion.cut(row, None)
-    return portion.cut(len(portion), None)
+            return batch.cut(row, None)
+    return batch.cut(len(batch), None)

@@ -16,7 +16,6 @@ from readings.model import PointBlock
 from stores.base import (
     GroupSeries,
     ReadingsQuery,
-    Row,
     RowBatch,
     SeriesQuery,
     StoreError,
@@ -64,10 +63,6 @@ class SqliteStore:
             storable, refused = split_storable(blocks)
             return WriteResult(self._write(storable), tuple(refused))
 
-    def readings(self, query: ReadingsQuery) -> list[Row]:
-        """The rows that match, in the query's order."""
-        return self.page(query).rows()
-
     def page(self, query: ReadingsQuery) -> RowBatch:
         """The rows that match, as columns."""
         with self._reading() as connection:
@@ -76,13 +71,6 @@ class SqliteStore:
     def stream(self, query: ReadingsQuery) -> Iterator[RowBatch]:
         """The rows that match, a bounded number at a time."""
         return bounded(stream(self._reading, self._names, query), query)
-
-    def shares(self, query: ReadingsQuery) -> list[Row]:
-        """The shares that match."""
-        if query.after is not None:
-            raise ValueError("shares are paged by offset: a position does not tell two pods apart")
-        with self._reading() as connection:
-            return Reader(connection, self._names, Tables.SHARES).page(query).rows()
 
     def series(self, query: SeriesQuery) -> list[GroupSeries]:
         """The groups that have readings in the range."""

@@ -1,4 +1,4 @@
-"""The production store: a bucket of an InfluxDB 2, written by collectors and asked by web workers."""
+"""The production store: a bucket of an InfluxDB 2 that collectors write and web workers query."""
 
 from __future__ import annotations
 
@@ -15,31 +15,30 @@ from stores.base import (
     GroupSeries,
     ReadingsQuery,
     RefusedReading,
-    Row,
     RowBatch,
     SeriesQuery,
     StoreError,
     StoreStats,
     WriteResult,
 )
-from stores.influxdb.client import PING_MS, InfluxConfig, InfluxConnection, InfluxRefused, NoSuchBucket
-from stores.influxdb.counts import Counter
-from stores.influxdb.line_protocol import FIRST_NS, GPU, LAST_NS, RESERVED, SHARE, Lines, Unwritable
-from stores.influxdb.moves import Moves
-from stores.influxdb.reader import Density, Reader
+from stores.influxdb.answers import InfluxRefused, NoSuchBucket
+from stores.influxdb.client import PING_TIMEOUT, InfluxConfig, InfluxConnection
+from stores.influxdb.line_protocol import FIRST_NS, GPU, LAST_NS, RESERVED, SHARE, LineBuilder, Unwritable
+from stores.influxdb.reader import Density, InfluxReader
 from stores.influxdb.setup import check_config, prepare
-from stores.influxdb.writer import Sender
+from stores.influxdb.writer import PointWriter
 from stores.validate import split_storable
 
 _SIZES = ("storage_shard_disk_size{", "storage_cache_inuse_bytes{", "storage_wal_size{")
+_SERIES = "storage_bucket_series_num{"
 
 
 class InfluxStore:
     """Readings in an InfluxDB bucket. See stores.base.Store for the methods.
 
-    Nothing is asked of the server before the first call, so a process can start before its server. The first call checks
-    server, token and bucket, and makes the bucket if it is missing: StoreUnavailable while there is no answer, StoreError
-    for what somebody has to put right. Raises StoreError at once for a configuration that cannot work.
+    The store sends nothing before the first call, so a process can start before its server. The first call checks
+    server, token and bucket, and makes a missing bucket. It raises StoreUnavailable while the server does not answer, and
+    StoreError for what an operator has to fix. The constructor raises StoreError for a configuration that cannot work.
     """
 
     expires_by_itself = True
@@ -50,113 +49,77 @@ class InfluxStore:
         self._connection = InfluxConnection(config)
         self._closed = False
         self._is_prepared = False
-        self._writes = 0
         self._density = Density()
-        self._forget()
+        self._reset()
         _stores.add(self)
 
     def write(self, blocks: Sequence[PointBlock]) -> WriteResult:
-        """Store all blocks. What the server refuses is told in the result, with its words."""
-        with self._asking(), self._write_lock:
-            self._writes += 1
+        """Store all blocks. The result names the readings that the server refused, with its reasons."""
+        with self._prepared(), self._write_lock:
             try:
-                try:
-                    return self._write(blocks)
-                except Unwritable:
-                    return self._write_what_can_be(blocks)
-            except BaseException:
-                # Something else may have happened to the server meanwhile.
-                self._moves = Moves(self._connection, self._lines)
-                raise
-
-    def readings(self, query: ReadingsQuery) -> list[Row]:
-        """The rows that match, in the query's order."""
-        return self.page(query).rows()
+                return self._write(blocks)
+            except Unwritable:
+                storable, refused = split_storable(blocks)
+                storable, refused_here = split_writable(storable)
+                result = self._write(storable)
+                return WriteResult(result.written, (*refused, *refused_here, *result.refused))
 
     def page(self, query: ReadingsQuery) -> RowBatch:
-        """The rows that match, as columns."""
-        with self._asking():
-            return Reader(self._connection, density=self._density).page(query)
+        """The rows that match, in the query's order."""
+        with self._prepared():
+            return InfluxReader(self._connection, self._density).page(query)
 
     def stream(self, query: ReadingsQuery) -> Iterator[RowBatch]:
-        """The rows that match, a bounded number at a time; the server is asked once, and reads on as the rows are taken."""
-        with self._asking():
-            yield from Reader(self._connection).stream(query)
-
-    def shares(self, query: ReadingsQuery) -> list[Row]:
-        """The shares that match."""
-        if query.after is not None:
-            raise ValueError("shares are paged by offset: a position does not tell two pods apart")
-        with self._asking():
-            return Reader(self._connection, SHARE).page(query).rows()
+        """The rows that match, a bounded number at a time. One request: the server reads on as the rows are consumed."""
+        with self._prepared():
+            yield from InfluxReader(self._connection).stream(query)
 
     def series(self, query: SeriesQuery) -> list[GroupSeries]:
         """The groups that have readings in the range."""
-        from stores.influxdb.series import SeriesReader  # numpy: a collector needs none
+        from stores.influxdb.series import InfluxSeriesReader  # imports numpy, which a collector does not need
 
-        with self._asking():
-            return SeriesReader(self._connection, query).answer()
+        with self._prepared():
+            return InfluxSeriesReader(self._connection, query).answer()
 
     def metric_names(self, gpu: str | None = None) -> list[str]:
         """Names of the metrics that have readings."""
-        with self._asking():
-            return Reader(self._connection).metric_names(gpu)
+        with self._prepared():
+            return InfluxReader(self._connection).metric_names(gpu)
 
     def stats(self) -> StoreStats:
-        """What it holds; ``bytes`` as the server tells of its disk (0 if it does not). The counts may be some seconds old, or not
-        be there yet, when it is large."""
-        with self._asking():
-            counts = self._counter.counts(self._writes)
-            reader = Reader(self._connection)
-            return StoreStats(
-                readings=None if counts is None else counts.readings,
-                series=None if counts is None else counts.series,
-                oldest_ns=reader.edge_ns(newest=False),
-                newest_ns=reader.edge_ns(newest=True),
-                bytes=bucket_bytes(self._connection, self._bucket_id()),
-                shares=None if counts is None else counts.shares,
-            )
+        """Size and series as the server's own metrics report them. Anything else would need a scan, so it is None."""
+        with self._prepared():
+            size, series = bucket_figures(self._connection, self._bucket_id())
+            return StoreStats(readings=None, series=series, oldest_ns=None, newest_ns=None, bytes=size, shares=None)
 
     def apply_retention(self, oldest_ns: int) -> int:
-        """Drop what is older now. The bucket's own retention does so by itself: no service needs to call this."""
-        with self._asking():
-            dropped = 0
-            for measurement in (GPU, SHARE):
-                count = sum(Reader(self._connection, measurement).counts(oldest_ns).values())
-                dropped += count
+        """Drop older readings now. The bucket's own retention does the same, so no service needs to call this."""
+        with self._prepared():
+            reader = InfluxReader(self._connection)
+            dropped = {measurement: reader.count_before(measurement, oldest_ns) for measurement in (GPU, SHARE)}
+            for measurement, count in dropped.items():
                 if count:
                     self._delete(measurement, oldest_ns)
-            self._writes += 1
-            return dropped
+            return sum(dropped.values())
 
     def ping(self) -> None:
-        """Raise StoreUnavailable unless the server answers now; StoreError when it is not set up for this."""
-        with self._asking():
-            self._connection.request("GET", "/health", timeout_ms=PING_MS)
+        """Raise StoreUnavailable unless the server answers now, and StoreError when it is not set up for this store."""
+        with self._prepared():
+            self._connection.request("GET", "/health", timeout=PING_TIMEOUT)
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections. Idempotent."""
         self._closed = True
         _stores.discard(self)
         self._connection.close()
 
     def _write(self, blocks: Sequence[PointBlock]) -> WriteResult:
-        gathered = self._lines.gather(blocks)
-        marks = self._moves.settle(gathered)
-        refused = self._sender.send(gathered.all_points())
-        if marks:
-            self._sender.send_lines(marks)
-        self._writes += 1  # what was counted while this ran is not the whole
+        refused = self._writer.write(self._lines.points(blocks))
         return WriteResult(sum(block.count() for block in blocks) - len(refused), tuple(refused))
 
-    def _write_what_can_be(self, blocks: Sequence[PointBlock]) -> WriteResult:
-        storable, refused = split_storable(blocks)
-        storable, refused_here = split_writable(storable)
-        result = self._write(storable)
-        return WriteResult(result.written, (*refused, *refused_here, *result.refused))
-
     @contextmanager
-    def _asking(self) -> Iterator[None]:
+    def _prepared(self) -> Iterator[None]:
+        """Runs the block once server and bucket have been checked."""
         if self._closed:
             raise StoreError(f"{self._connection.name}: the store is closed")
         if not self._is_prepared:
@@ -167,19 +130,19 @@ class InfluxStore:
         try:
             yield
         except NoSuchBucket:
-            # Somebody deleted it: the next call makes it anew.
+            # Deleted meanwhile: the next call makes it again.
             self._is_prepared = False
             raise
 
     def _bucket_id(self) -> str:
-        query = [("org", self.config.org), ("name", self.config.bucket)]
+        query = {"org": self.config.org, "name": self.config.bucket}
         return str(json.loads(self._connection.request("GET", "/api/v2/buckets", query=query))["buckets"][0]["id"])
 
     def _delete(self, measurement: str, oldest_ns: int) -> None:
         self._connection.request(
             "POST",
             "/api/v2/delete",
-            query=[("org", self.config.org), ("bucket", self.config.bucket)],
+            query={"org": self.config.org, "bucket": self.config.bucket},
             body={
                 "start": format_time(FIRST_NS),
                 "stop": format_time(min(max(oldest_ns, FIRST_NS + 1), LAST_NS) - 1),
@@ -187,18 +150,16 @@ class InfluxStore:
             },
         )
 
-    def _forget(self) -> None:
-        """Begin with nothing known, and with locks of this process."""
+    def _reset(self) -> None:
+        """Start with empty caches and with locks of this process."""
         self._prepare_lock = threading.Lock()
         self._write_lock = threading.Lock()
-        self._lines = Lines()
-        self._moves = Moves(self._connection, self._lines)
-        self._sender = Sender(self._connection, self._lines)
-        self._counter = Counter(self._connection)
+        self._lines = LineBuilder()
+        self._writer = PointWriter(self._connection, self._lines)
 
 
 def split_writable(blocks: Sequence[PointBlock]) -> tuple[list[PointBlock], list[RefusedReading]]:
-    """Blocks that every store can keep, without what InfluxDB cannot: names and times that are its own."""
+    """The blocks without the names and times that InfluxDB reserves, and the readings that were taken out."""
     refused: list[RefusedReading] = []
     kept = []
     for block in blocks:
@@ -219,16 +180,25 @@ def split_writable(blocks: Sequence[PointBlock]) -> tuple[list[PointBlock], list
     return kept, refused
 
 
-def bucket_bytes(connection: InfluxConnection, bucket_id: str) -> int:
-    """The size of a bucket's files and of what waits to be put into them, as the server's own metrics tell; 0 if they do not."""
+def bucket_figures(connection: InfluxConnection, bucket_id: str) -> tuple[int, int | None]:
+    """Bytes (files, and what waits to be put into them) and series of a bucket, from the server's own metrics.
+
+    0 and None for a server that publishes none.
+    """
     try:
         text = connection.request("GET", "/metrics").decode("utf-8", "replace")
     except InfluxRefused:
-        return 0
-    mine = f'bucket="{bucket_id}"'
-    return sum(
-        int(float(line.rsplit(" ", 1)[1])) for line in text.splitlines() if line.startswith(_SIZES) and mine in line
-    )
+        return 0, None
+    label = f'bucket="{bucket_id}"'
+    size, series = 0, 0
+    for line in text.splitlines():
+        if line.startswith((*_SIZES, _SERIES)) and label in line:
+            value = int(float(line.rsplit(" ", 1)[1]))
+            if line.startswith(_SERIES):
+                series += value
+            else:
+                size += value
+    return size, series
 
 
 _stores: weakref.WeakSet[InfluxStore] = weakref.WeakSet()
@@ -236,7 +206,7 @@ _stores: weakref.WeakSet[InfluxStore] = weakref.WeakSet()
 
 def _leave_locks_to_parent() -> None:
     for store in list(_stores):
-        store._forget()
+        store._reset()
 
 
 os.register_at_fork(after_in_child=_leave_locks_to_parent)

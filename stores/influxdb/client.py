@@ -1,77 +1,46 @@
-"""Requests to InfluxDB 2, and what its answers mean for a caller: done, refused for good, or ask again later."""
+"""Requests to one InfluxDB 2 server over a pool of connections that stay open."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import os
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Any
+from urllib.parse import urlencode, urlsplit
 
-import msgspec
-from influxdb_client.client.influxdb_client import InfluxDBClient
-from influxdb_client.rest import ApiException
-from influxdb_client.service.write_service import WriteService
-from urllib3 import HTTPHeaderDict
-from urllib3.exceptions import HTTPError
+import urllib3
+from urllib3.exceptions import HTTPError, ProtocolError
 
-from stores.base import StoreError, StoreUnavailable
-from stores.influxdb.http import Questions, Reply
+from stores.base import StoreUnavailable
+from stores.influxdb.answers import (
+    MSGPACK,
+    ResultSeries,
+    connection_cause,
+    decode_results,
+    split_lines,
+    status_error,
+)
 
-_CONNECT_MS = 3_000
-QUERY_MS, WRITE_MS, PING_MS = 30_000, 60_000, 3_000
-STREAM_MS = 60_000  # between two parts of an answer
-# The server is there, and the same request may succeed later without anybody changing it.
-_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
+# Seconds.
+CONNECT_TIMEOUT, QUERY_TIMEOUT, WRITE_TIMEOUT, PING_TIMEOUT = 3.0, 30.0, 60.0, 3.0
+STREAM_TIMEOUT = 60.0  # between two parts of an answer
 _CONNECTIONS = 16
-_LONGEST_RETRY_AFTER = 300.0
+# Longer queries go into a request's body: proxies limit the length of a URL.
+_LONGEST_QUERY_STRING = 4000
+_READ_AT_ONCE = 1 << 16
+_JSON = "application/json"
+_FORM = "application/x-www-form-urlencoded"
 
-
-class InfluxRefused(StoreError):
-    """The server answered that it does not do this: ``status`` and ``reason``, its own words on one line."""
-
-    def __init__(self, message: str, status: int, reason: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.reason = reason
-
-
-class NoSuchBucket(StoreUnavailable):
-    """The bucket is not there (any more)."""
-
-
-class Series(msgspec.Struct):
-    """One part of an InfluxQL answer."""
-
-    columns: list[str]
-    values: list[list[Any]]
-    tags: dict[str, str] = {}
-
-
-class _Result(msgspec.Struct):
-    series: list[Series] = []
-    error: str = ""
-
-
-class _Answer(msgspec.Struct):
-    results: list[_Result] = []
-    error: str = ""
-
-
-_decode_answer = msgspec.json.Decoder(_Answer).decode
-_decode_packed = msgspec.msgpack.Decoder(_Answer).decode
-_MSGPACK = "application/x-msgpack"  # a third less work for the server than JSON
+Params = Mapping[str, str | int | float]
 
 
 @dataclass(frozen=True, slots=True)
 class InfluxConfig:
-    """Where the readings go. ``retention`` in seconds (0: for ever) is for a bucket that is made, and for one that is
-    there only when ``retention_is_given``."""
+    """Where the readings go. ``retention`` (seconds, 0: for ever) applies to a bucket that the store makes, and to an
+    existing one only when ``retention_is_given``."""
 
     url: str
     token: str
@@ -84,230 +53,153 @@ class InfluxConfig:
 class InfluxConnection:
     """Speaks to one server with one token. Safe for threads, and in the child of a fork.
 
-    Each call raises StoreUnavailable when the server is away, busy or too slow or does not take the token, and
-    InfluxRefused when it says no.
+    Each call raises StoreUnavailable when the server is away, busy, too slow or rejects the token, and InfluxRefused
+    when it rejects the request.
     """
 
     def __init__(self, config: InfluxConfig) -> None:
         self.config = config
-        self._lock = threading.Lock()
-        self._client: InfluxDBClient | None = None
-        self._pid = 0
-        self._questions = Questions(
-            config.url, {"Authorization": f"Token {config.token}"}, connect_timeout=_CONNECT_MS / 1000
+        # With the id of the process that opened it.
+        self._pool: tuple[int, urllib3.HTTPConnectionPool] | None = None
+        self._path = urlsplit(config.url).path.rstrip("/")
+        self._headers = {"Authorization": f"Token {config.token}"}
+
+    def write(self, lines: bytes) -> None:
+        """Send gzipped lines. They are durable when this returns."""
+        self._send(
+            "POST",
+            "/api/v2/write",
+            {"org": self.config.org, "bucket": self.config.bucket, "precision": "ns"},
+            lines,
+            {"Content-Type": "text/plain; charset=utf-8", "Content-Encoding": "gzip"},
+            timeout=WRITE_TIMEOUT,
         )
 
-    def write(self, body: bytes, *, compressed: bool = True) -> None:
-        """Send lines; they are durable when this returns."""
-        self._guarded(
-            lambda client: WriteService(client.api_client).post_write(
-                self.config.org,
-                self.config.bucket,
-                body,
-                precision="ns",
-                content_encoding="gzip" if compressed else "identity",
-                content_type="text/plain; charset=utf-8",
-                _request_timeout=(_CONNECT_MS, WRITE_MS),
-            )
-        )
-
-    def query(self, statement: str, params: Mapping[str, str | int | float]) -> list[Series]:
-        """Ask in InfluxQL; times are nanoseconds."""
+    def query(self, statement: str, params: Params) -> list[ResultSeries]:
+        """Run an InfluxQL statement. Times are nanoseconds."""
         (series,) = self.query_each((statement,), params)
         return series
 
-    def query_each(self, statements: Sequence[str], params: Mapping[str, str | int | float]) -> list[list[Series]]:
-        """Ask several statements in one request, which share their params; an answer for each."""
-        form = self._question("; ".join(statements), params)
-        with self._meant():
-            reply = self._questions.ask("/query", form, _MSGPACK, QUERY_MS / 1000)
-        self._check(reply)
-        answers = self._answers(reply.body, reply.headers.get("Content-Type", ""))
+    def query_each(self, statements: Sequence[str], params: Params) -> list[list[ResultSeries]]:
+        """Run several statements that share their parameters in one request. Returns one answer for each."""
+        with self._query("; ".join(statements), params, MSGPACK) as response:
+            answers = decode_results(self.name, response.data, response.headers.get("Content-Type", ""))
         if len(answers) != len(statements):
             raise StoreUnavailable(f"{self.name}: {len(answers)} answers to {len(statements)} questions")
         return answers
 
-    def stream(self, statement: str, params: Mapping[str, str | int | float], points: int) -> Iterator[Series]:
-        """Ask in InfluxQL and take the answer in parts of so many points, as the server reads them."""
-        form = self._question(statement, params) | {"chunked": "true", "chunk_size": str(points)}
-        with (
-            self._meant(),
-            self._questions.stream("/query", form, "application/json", STREAM_MS / 1000) as (reply, parts),
-        ):
-            self._check(reply)
-            for line in _lines(parts):
-                for series in self._answers(line):
+    def stream(self, statement: str, params: Params, points: int) -> Iterator[ResultSeries]:
+        """Run a statement and yield its answer in parts of ``points`` points, as the server reads them."""
+        with self._query(statement, params, _JSON, points) as response:
+            for line in split_lines(response.stream(_READ_AT_ONCE)):
+                for series in decode_results(self.name, line):
                     yield from series
-
-    def _question(self, statement: str, params: Mapping[str, str | int | float]) -> dict[str, str]:
-        return {
-            "q": statement,
-            "params": json.dumps(params),
-            "db": self.config.bucket,
-            "org": self.config.org,
-            "epoch": "ns",
-        }
-
-    def _answers(self, data: bytes, kind: str = "") -> list[list[Series]]:
-        try:
-            answer = _decode_packed(data) if kind == _MSGPACK else _decode_answer(data)
-        except msgspec.DecodeError as error:
-            raise StoreUnavailable(f"{self.name}: an answer that cannot be read: {error}") from error
-        for text in (answer.error, *(result.error for result in answer.results)):
-            self._check_query(text)
-        return [result.series for result in answer.results]
-
-    @contextmanager
-    def _meant(self) -> Iterator[None]:
-        try:
-            yield
-        except (http.client.HTTPException, OSError) as error:
-            raise StoreUnavailable(f"{self.name} does not answer: {_cause(error)}") from error
-
-    def _check(self, reply: Reply) -> None:
-        if reply.status >= 300:
-            error = ApiException(status=reply.status, reason="")
-            error.body, error.headers = reply.body, HTTPHeaderDict(reply.headers.items())
-            raise self._meaning(error)
 
     def request(
         self,
         method: str,
         path: str,
         *,
-        query: Sequence[tuple[str, str]] = (),
+        query: Mapping[str, str] | None = None,
         body: object = None,
-        timeout_ms: int = QUERY_MS,
+        timeout: float = QUERY_TIMEOUT,
     ) -> bytes:
-        """Any other request: its answer's body."""
-
-        def ask(client: InfluxDBClient) -> bytes:
-            response = client.api_client.call_api(
-                path,
-                method,
-                query_params=list(query),
-                header_params={"Content-Type": "application/json", "Accept": "application/json"},
-                body=body,
-                _return_http_data_only=True,
-                _preload_content=False,
-                _request_timeout=(_CONNECT_MS, timeout_ms),
-            )
-            data: bytes = response.data
-            return data
-
-        data: bytes = self._guarded(ask)
-        return data
+        """Send any other request. Returns the body of the answer."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": _JSON, "Accept": _JSON}
+        return self._send(method, path, query or {}, data, headers, timeout=timeout).data
 
     @property
     def name(self) -> str:
-        """How messages call the server."""
+        """The server's name in messages."""
         return f"InfluxDB at {self.config.url}"
 
     def close(self) -> None:
-        """Let go of the connections; a later call opens new ones."""
-        self._questions.close()
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None and self._pid == os.getpid():
-            client.close()
+        """Close idle connections. A later call opens new ones."""
+        opened, self._pool = self._pool, None
+        if opened is not None and opened[0] == os.getpid():
+            opened[1].close()
 
-    def _guarded(self, call: Any) -> Any:
-        # A connection that was idle may have been closed by the server just as it is used: that says nothing of the
-        # server, and every request here can be sent twice.
-        for attempt in (1, 2):
-            try:
-                return call(self._connected())
-            except ApiException as error:
-                raise self._meaning(error) from error
-            except (HTTPError, http.client.HTTPException, OSError) as error:
-                if attempt == 1 and "RemoteDisconnected" in repr(error):
-                    continue
-                raise StoreUnavailable(f"{self.name} does not answer: {_cause(error)}") from error
-        raise AssertionError("the second attempt returns or raises")
-
-    def _connected(self) -> InfluxDBClient:
-        with self._lock:
-            # The child of a fork must not use its parent's connections: it gets its own.
-            if self._client is None or self._pid != os.getpid():
-                self._pid = os.getpid()
-                self._client = InfluxDBClient(
-                    self.config.url,
-                    token=self.config.token,
-                    org=self.config.org,
-                    timeout=QUERY_MS,
-                    retries=False,
-                    connection_pool_maxsize=_CONNECTIONS,
-                )
-            return self._client
-
-    def _meaning(self, error: ApiException) -> StoreError:
-        status = error.status or 0
-        reason = _reason(error)
-        if status in {401, 403}:
-            return StoreUnavailable(f"{self.name} does not take the token (INFLUXDB_TOKEN): {status} {reason}")
-        if status in _LATER or status < 400:
-            return StoreUnavailable(
-                f"{self.name} does not answer now: {status} {reason}".rstrip(), retry_after=_retry_after(error)
-            )
-        if status == 404 and "bucket" in reason:
-            return NoSuchBucket(f"{self.name}: {reason}")
-        return InfluxRefused(f"{self.name}: {status} {reason}", status, reason)
-
-    def _check_query(self, error: str) -> None:
-        if not error:
-            return
-        reason = " ".join(error.split())
-        if "database not found" in reason:
-            raise NoSuchBucket(f"{self.name}: {reason}")
-        if "timeout" in reason or "max-concurrent" in reason or "shutdown" in reason or "closed" in reason:
-            raise StoreUnavailable(f"{self.name} does not answer now: {reason}")
-        raise InfluxRefused(f"{self.name}: {reason}", 400, reason)
-
-
-def _lines(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Whole lines, out of parts that end anywhere."""
-    held: list[bytes] = []
-    for part in parts:
-        *ended, rest = part.split(b"\n")
-        for line in ended:
-            yield b"".join([*held, line])
-            held = []
-        held.append(rest)
-    if last := b"".join(held):
-        yield last
-
-
-def _reason(error: ApiException) -> str:
-    """The server's own words, on one line."""
-    body = error.body.decode("utf-8", "replace") if isinstance(error.body, bytes) else error.body or ""
-    try:
-        found = json.loads(body)
-        text = str(found.get("message") or found.get("error") or body)
-    except (ValueError, AttributeError):
-        text = body or error.reason or ""
-    return " ".join(text.split())[:2000]
-
-
-def _retry_after(error: ApiException) -> float | None:
-    """Seconds to wait, as the server asks for."""
-    said = str(error.headers.get("Retry-After", "") if error.headers else "").strip()
-    try:
-        seconds = float(said)
-    except ValueError:
+    @contextmanager
+    def _query(
+        self, statement: str, params: Params, accept: str, points: int | None = None
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        """The response to an InfluxQL query; with ``points`` its body is read in parts."""
+        form = {
+            "q": statement,
+            "params": json.dumps(params),
+            "db": self.config.bucket,
+            "org": self.config.org,
+            "epoch": "ns",
+        }
+        if points is not None:
+            form |= {"chunked": "true", "chunk_size": str(points)}
+        text = urlencode(form)
+        headers = {"Accept": accept}
+        is_stream, timeout = points is not None, QUERY_TIMEOUT if points is None else STREAM_TIMEOUT
+        if len(text) <= _LONGEST_QUERY_STRING:
+            response = self._send("GET", "/query", form, None, headers, timeout=timeout, is_stream=is_stream)
+        else:
+            headers["Content-Type"] = _FORM
+            response = self._send("POST", "/query", {}, text.encode(), headers, timeout=timeout, is_stream=is_stream)
         try:
-            seconds = (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER) if seconds == seconds else None
+            with self._unavailable():
+                yield response
+        finally:
+            # A connection whose answer was not read to its end is closed, and the server stops working on it.
+            response.close()
 
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        timeout: float,
+        is_stream: bool = False,
+    ) -> urllib3.BaseHTTPResponse:
+        """The response, which has a status below 300."""
+        url = f"{self._path}{path}?{urlencode(query)}" if query else self._path + path
+        limits = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=timeout)
+        with self._unavailable():
+            for attempt in (1, 2):
+                try:
+                    response = self._connections().urlopen(
+                        method,
+                        url,
+                        body,
+                        {**self._headers, **headers},
+                        retries=False,
+                        redirect=False,
+                        timeout=limits,
+                        preload_content=not is_stream,
+                    )
+                    break
+                except ProtocolError as error:
+                    # The server may close an idle connection just as it is used again. Every request here is safe to repeat.
+                    if attempt == 2 or not isinstance(
+                        error.args[-1], (http.client.RemoteDisconnected, ConnectionError)
+                    ):
+                        raise
+            if response.status >= 300:
+                raise status_error(self.name, response.status, response.headers, response.data)
+        return response
 
-def _cause(error: BaseException) -> str:
-    """What is wrong with the connection, without urllib3's wrapping."""
-    while error.__cause__ is not None and not isinstance(error, OSError):
-        error = error.__cause__
-    for each in (error, *error.args):
-        if isinstance(each, OSError) and each.strerror:
-            return each.strerror.lower()
-    text = " ".join(str(error).split())
-    text = text.rsplit(">: ", 1)[-1].rsplit("object at 0x", 1)[-1]
-    return text or type(error).__name__
+    @contextmanager
+    def _unavailable(self) -> Iterator[None]:
+        """Raises network errors inside the block as StoreUnavailable."""
+        try:
+            yield
+        except (HTTPError, http.client.HTTPException, OSError) as error:
+            raise StoreUnavailable(f"{self.name} does not answer: {connection_cause(error)}") from error
+
+    def _connections(self) -> urllib3.HTTPConnectionPool:
+        opened = self._pool
+        # The child of a fork must not use its parent's connections.
+        if opened is None or opened[0] != os.getpid():
+            options = {"ssl_context": ssl.create_default_context()} if self.config.url.startswith("https:") else {}
+            opened = (os.getpid(), urllib3.connection_from_url(self.config.url, maxsize=_CONNECTIONS, **options))
+            self._pool = opened
+        return opened[1]

@@ -1,8 +1,8 @@
-"""Points as InfluxDB's line protocol: names, escaping, and the readings of one GPU and time merged into one line.
+"""Points as InfluxDB's line protocol: names, escaping, and one line for all readings of a GPU at one time.
 
-A line is ``gpu,uuid=…,hostname=… DCGM_FI_DEV_GPU_UTIL=12.0,…,container="",pod="",namespace="" 1752871354000000000``:
-what a GPU is makes tags (and so series), what runs on it makes string fields (and so no series). A pod's share of a GPU
-is a line of ``gpu_share``, where it is the other way round: the pod is what tells two shares apart.
+A line is ``gpu,uuid=…,hostname=… DCGM_FI_DEV_GPU_UTIL=12.0,…,container="",pod="",namespace="" 1752871354000000000``. The
+GPU's description becomes tags, and so series; its pod becomes string fields, so that pod churn makes no series. A pod's
+share of a GPU is a line of ``gpu_share``, the other way round: the pod is in the tags, since it tells two shares apart.
 """
 
 from __future__ import annotations
@@ -16,23 +16,21 @@ from typing import NamedTuple
 from readings.model import Gpu, PointBlock
 
 GPU, SHARE = "gpu", "gpu_share"
-# In this order in a line: it is InfluxDB's own order of tags, so it need not sort them.
+# InfluxDB's own order of tags, so that it need not sort them.
 TAGS = {
     GPU: ("device", "gpu_id", "hostname", "mig_id", "model", "uuid"),
     SHARE: ("container", "mig_id", "namespace", "pod", "uuid"),
 }
 STRING_FIELDS = {GPU: ("container", "namespace", "pod"), SHARE: ("device", "gpu_id", "hostname", "model")}
-# Set on a point whose readings were told again for another host, index or model: they are found there, not here.
-SUPERSEDED = "superseded"
-RESERVED = frozenset({*TAGS[GPU], *STRING_FIELDS[GPU], "time", "_measurement", "_field", SUPERSEDED})
+RESERVED = frozenset({*TAGS[GPU], *STRING_FIELDS[GPU], "time", "_measurement", "_field"})
 
-# InfluxDB keeps the outermost values of 64 bits for itself.
+# InfluxDB reserves the outermost 64-bit values.
 FIRST_NS, LAST_NS = -(1 << 63) + 2, (1 << 63) - 2
 
-# Line protocol has no way to write these in a tag or a field's name (a backslash only before some characters).
+# Line protocol cannot write these in a tag or a field's name (a backslash only before some characters).
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f\\\\]|%(?=[0-9A-F]{2})")
 _WRITTEN = re.compile("%([0-9A-F]{2})")
-# A lone % is an empty name; in a condition, even a quoted now() is the time.
+# A lone % stands for an empty name; in a condition the server takes even a quoted now() for the time.
 _MISUNDERSTOOD = frozenset({"%", "now()"})
 _SPECIAL = re.compile("[,= ]")
 _TEMPLATES_KNOWN = 10_000
@@ -40,11 +38,11 @@ _SOURCES_KNOWN = 200_000
 
 
 class Unwritable(Exception):
-    """A block holds something that no store can keep, or this one cannot: find it, take it out, and write again."""
+    """A block holds something that cannot be stored. The caller has to find it, take it out and write again."""
 
 
 def encode_name(text: str) -> str:
-    """A text as it stands in tags and field names on the server: as it is, but for %XX where it could not be written."""
+    """A text as a tag or field name on the server: unchanged, except for %XX in place of what cannot be written."""
     if not text:
         return "%"
     if text in _MISUNDERSTOOD:
@@ -53,53 +51,48 @@ def encode_name(text: str) -> str:
 
 
 def decode_name(text: str) -> str:
-    """The text that ``encode_name`` was given."""
+    """The inverse of ``encode_name``."""
     if text == "%":
         return ""
     return _WRITTEN.sub(lambda match: chr(int(match[1], 16)), text)
 
 
 def escape(text: str) -> str:
-    """A text as a tag's value or a field's name in a line."""
+    """A text as a tag value or field name in a line."""
     return _SPECIAL.sub(r"\\\g<0>", encode_name(text))
 
 
 def quote_string(text: str) -> str:
-    """A text as a string field's value in a line."""
+    """A text as the value of a string field in a line."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Source:
-    """What one GPU (or share), as it is described, writes before and after the values of each of its lines."""
+class LineSource:
+    """What one described GPU (or share) writes before and after the values in each of its lines."""
 
     gpu: Gpu
-    measurement: str
-    # Whose readings they are: two points of one key and time are one point.
+    # Two points with the same key and time are one point.
     key: tuple[str, ...]
-    # What makes its series.
-    tags: tuple[str, ...]
     head: str
     tail: str
 
     @classmethod
-    def of(cls, gpu: Gpu) -> Source:
-        """The source that a GPU is. Raises Unwritable."""
+    def of(cls, gpu: Gpu) -> LineSource:
+        """The source for a GPU. Raises Unwritable."""
         if gpu.gpu_id is not None and not FIRST_NS <= gpu.gpu_id <= LAST_NS:
             raise Unwritable
         measurement = SHARE if gpu.share else GPU
-        said = descriptions(gpu)
-        tags = tuple(said[name] for name in TAGS[measurement])
-        # An empty tag cannot be written; it reads as empty when it is missing.
-        head = measurement + "".join(
-            f",{name}={escape(value)}" for name, value in zip(TAGS[measurement], tags, strict=True) if value
-        )
-        tail = "".join(f",{name}={quote_string(said[name])}" for name in STRING_FIELDS[measurement])
-        return cls(gpu, measurement, (measurement, *tags) if gpu.share else (gpu.id,), tags, head, tail)
+        described = _description(gpu)
+        tags = [(name, described[name]) for name in TAGS[measurement]]
+        # An empty tag cannot be written. A missing one reads as empty.
+        head = measurement + "".join(f",{name}={escape(value)}" for name, value in tags if value)
+        tail = "".join(f",{name}={quote_string(described[name])}" for name in STRING_FIELDS[measurement])
+        return cls(gpu, (measurement, *(value for _, value in tags)) if gpu.share else (gpu.id,), head, tail)
 
 
-def descriptions(gpu: Gpu) -> dict[str, str]:
-    """What is said of a GPU, by the name it has on the server."""
+def _description(gpu: Gpu) -> dict[str, str]:
+    """A GPU's description, by tag or field name on the server."""
     return {
         "uuid": gpu.uuid,
         "mig_id": gpu.mig_id,
@@ -114,15 +107,14 @@ def descriptions(gpu: Gpu) -> dict[str, str]:
 
 
 class Shape(NamedTuple):
-    """A list of metrics, and the line of a point that has them all."""
+    """A list of metrics, and the template of a line that has them all."""
 
     names: tuple[str, ...]
     template: str
 
 
-# One line to be: what writes it, its time, its metrics, and as many values, none of them None. A plain tuple, since one
-# is made for each point.
-LinePoint = tuple[Source, int, Shape, Sequence[float]]
+# One line: source, time, metrics and as many values, none of them None. A plain tuple, since every point makes one.
+LinePoint = tuple[LineSource, int, Shape, Sequence[float]]
 
 
 def render(points: Iterable[LinePoint]) -> bytes:
@@ -135,39 +127,27 @@ def render(points: Iterable[LinePoint]) -> bytes:
 
 
 @dataclass(slots=True)
-class Gathered:
-    """What a call writes: the points of each key (see Source) by their times, and the sources they are of."""
+class LineBuilder:
+    """Turns blocks into points. Caches sources and shapes, since a fleet has few. One thread at a time."""
 
-    points: dict[tuple[str, ...], dict[int, LinePoint]] = field(default_factory=dict)
-    sources: set[Source] = field(default_factory=set)
-
-    def all_points(self) -> list[LinePoint]:
-        """Every point."""
-        return [point for by_time in self.points.values() for point in by_time.values()]
-
-
-@dataclass(slots=True)
-class Lines:
-    """Makes points of blocks; remembers sources and shapes, of which a fleet has few. One thread at a time."""
-
-    _sources: dict[tuple[str | int | bool | None, ...], Source] = field(default_factory=dict)
+    _sources: dict[tuple[str | int | bool | None, ...], LineSource] = field(default_factory=dict)
     _shapes: dict[tuple[str, ...], Shape] = field(default_factory=dict)
 
-    def gather(self, blocks: Iterable[PointBlock]) -> Gathered:
-        """The points of all blocks, those of one GPU and time merged; of a reading told twice the later stays.
+    def points(self, blocks: Iterable[PointBlock]) -> list[LinePoint]:
+        """The points of all blocks, one for each GPU and time. Of a reading that occurs twice the later one stays.
 
         Raises Unwritable.
         """
-        gathered = Gathered()
+        by_key: dict[tuple[str, ...], dict[int, LinePoint]] = {}
         try:
             for block in blocks:
-                self._add(block, gathered)
-        except (TypeError, OverflowError) as error:  # a value that is no number, or none that fits
+                self._add(block, by_key)
+        except (TypeError, OverflowError) as error:  # a value that is not a number, or too large
             raise Unwritable from error
-        return gathered
+        return [point for by_time in by_key.values() for point in by_time.values()]
 
     def shape(self, names: tuple[str, ...]) -> Shape:
-        """The shape of a point with these metrics. Raises Unwritable for a name that is the server's or our own."""
+        """The shape of a point with these metrics. Raises Unwritable for a reserved name."""
         known = self._shapes.get(names)
         if known is None:
             if not RESERVED.isdisjoint(names):
@@ -178,36 +158,35 @@ class Lines:
             known = self._shapes[names] = Shape(names, f"%s {fields}%s %d")
         return known
 
-    def _add(self, block: PointBlock, gathered: Gathered) -> None:
+    def _add(self, block: PointBlock, by_key: dict[tuple[str, ...], dict[int, LinePoint]]) -> None:
         names = tuple(block.metric_names)
         distinct = len(set(names)) == len(names)
-        whole: Shape | None = None  # made when it is needed: a name without a reading does no harm
-        known: list[tuple[Source, dict[int, LinePoint]] | None] = [None] * len(block.gpus)
+        whole: Shape | None = None  # made only when needed: a reserved name without a reading does no harm
+        of_gpu: list[tuple[LineSource, dict[int, LinePoint]] | None] = [None] * len(block.gpus)
         for index, time_ns, values in block.points:
-            pair = known[index]
+            pair = of_gpu[index]
             if pair is None:
                 source = self._source(block.gpus[index])
-                gathered.sources.add(source)
-                pair = known[index] = (source, gathered.points.setdefault(source.key, {}))
+                pair = of_gpu[index] = (source, by_key.setdefault(source.key, {}))
             source, by_time = pair
             if distinct and None not in values and len(values) == len(names):
                 whole = whole or self.shape(names)
-                # One sum tells of all values whether they are finite; one that overflows is looked at again elsewhere.
-                full: list[float] = values  # type: ignore[assignment]  # no None is among them
+                # One sum shows whether all values are finite. If it overflows, split_storable looks at each value.
+                full: list[float] = values  # type: ignore[assignment]  # it holds no None
                 total = sum(full, 0.0)
                 point: LinePoint = (source, time_ns, whole, full)
             else:
-                found = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-                if not found:
+                present = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+                if not present:
                     continue
-                total = sum(found.values(), 0.0)
-                point = (source, time_ns, self.shape(tuple(found)), list(found.values()))
+                total = sum(present.values(), 0.0)
+                point = (source, time_ns, self.shape(tuple(present)), list(present.values()))
             if not isfinite(total) or not FIRST_NS <= time_ns <= LAST_NS:
                 raise Unwritable
-            by_time[time_ns] = self.merge(by_time[time_ns], point) if time_ns in by_time else point
+            by_time[time_ns] = self._merge(by_time[time_ns], point) if time_ns in by_time else point
 
-    def merge(self, earlier: LinePoint, later: LinePoint) -> LinePoint:
-        """One point of two: the later's description, and its value where both have one."""
+    def _merge(self, earlier: LinePoint, later: LinePoint) -> LinePoint:
+        """One point from two: the later description, and the later value where both have one."""
         values = readings_of(earlier) | readings_of(later)
         return (later[0], later[1], self.shape(tuple(values)), list(values.values()))
 
@@ -217,7 +196,7 @@ class Lines:
         kept = tuple(names)
         return (point[0], point[1], self.shape(kept), [values[name] for name in kept])
 
-    def _source(self, gpu: Gpu) -> Source:
+    def _source(self, gpu: Gpu) -> LineSource:
         described = (
             gpu.uuid, gpu.mig_id, gpu.gpu_id, gpu.device, gpu.model_name,
             gpu.hostname, gpu.container, gpu.pod, gpu.namespace, gpu.share,
@@ -226,7 +205,7 @@ class Lines:
         if known is None:
             if len(self._sources) > _SOURCES_KNOWN:
                 self._sources.clear()
-            known = self._sources[described] = Source.of(gpu)
+            known = self._sources[described] = LineSource.of(gpu)
         return known
 
 

@@ -1,11 +1,14 @@
-"""Windows of one metric from InfluxDB: what the server can work out is asked of it, the rest is worked out of its points.
+"""Windows of one metric from InfluxDB. The server aggregates what it can; the rest is computed from its points.
 
-The server is fast where one function of one field is asked for in windows: it then reads a series without making points of
-it (measured: 7 million readings a second; as points 0.5 million). So there are three ways, the cheapest that is right:
+The server is fast at one function of one field by window, because it makes no points for that (measured: 7 million readings
+a second, against 0.5 million as points). So there are three ways, and a query takes the cheapest that is right:
 
-- of groups: the aggregate itself, in groups by a tag, where every GPU is a series of its own: no MIG instances;
-- of GPUs: count and mean (and largest or smallest value) of each GPU, from which groups are made, boards counting once;
-- of points: every reading, for what depends on their order; and of GPUs that went from one pod to another or are shared.
+- by group: the server computes the answer itself, grouped by a tag, when there are no MIG instances;
+- by GPU: the server computes count and mean (and largest or smallest value) of each GPU, and groups are made from
+  these, so that a board counts once;
+- by point: every reading, for aggregates that depend on their order, and for GPUs that changed pods or are shared.
+
+A reading that two series hold (see stores.base.HostLookup) is taken once by point. The server's own aggregates see both.
 """
 
 from __future__ import annotations
@@ -24,32 +27,32 @@ from stores.aggregate.buckets import Buckets, Floats, Ints
 from stores.aggregate.functions import PERCENTILES
 from stores.aggregate.grouping import ReadingArrays, Source
 from stores.base import GroupSeries, SeriesQuery
-from stores.influxdb.client import InfluxConnection, Series
+from stores.influxdb.answers import ResultSeries
+from stores.influxdb.client import InfluxConnection
+from stores.influxdb.hosts import hosts_at
 from stores.influxdb.influxql import (
     Conditions,
     as_tag,
-    count_superseded,
     encoded_metrics,
     select_aggregate,
     select_fields,
     show_tag_values,
 )
-from stores.influxdb.line_protocol import FIRST_NS, GPU, LAST_NS, SHARE, SUPERSEDED, TAGS, decode_name
+from stores.influxdb.line_protocol import FIRST_NS, GPU, LAST_NS, SHARE, TAGS, decode_name
 
 _POINTS_AT_ONCE = 300_000
 _POINTS_IN_A_PART = 10_000
 _FIRST_RANGE_NS = 300 * SECOND
 _GROWTH = 8
-# More GPUs than this are not named in a question but left out of its answer: the server takes long to find many by name.
+# More GPUs than this are filtered out of the answer instead of named in the statement: the server is slow to find many by name.
 _MOST_NAMED = 50
-_SOURCE = {GPU: ("uuid", "mig_id", "hostname", "model"), SHARE: ("uuid", "mig_id", "namespace", "pod", "container")}
 
-# One question to the server is about no longer than this, and about no more readings, were there one each second.
+# The longest range of one query to the server, and the most readings, assuming one a second.
 _LONGEST_SLAB_NS = 6 * 3600 * SECOND
 _READINGS_AT_ONCE = 10_000_000
 _HELD_READINGS_AT_ONCE = 2_000_000
-# So many at once: one core of the server is kept busy by one.
-_QUESTIONS_AT_ONCE = 2
+# One query keeps one core of the server busy.
+_QUERIES_AT_ONCE = 2
 _STATEMENTS_AT_ONCE = 50
 _TAG_OF: dict[str | None, tuple[str, ...]] = {None: (), "gpu": ("uuid",), "host": ("hostname",), "model": ("model",)}
 
@@ -57,11 +60,10 @@ _TAG_OF: dict[str | None, tuple[str, ...]] = {None: (), "gpu": ("uuid",), "host"
 _T = TypeVar("_T")
 
 
-class _Fleet(NamedTuple):
-    """What is known of the GPUs before anything is asked of their readings: the values that tags ever had."""
+class _TagValues(NamedTuple):
+    """The values that each tag of GPUs has or once had."""
 
     tags: dict[str, list[str]]
-    some_superseded: bool
 
     @property
     def has_instances(self) -> bool:
@@ -74,7 +76,7 @@ class _Fleet(NamedTuple):
         return len(self.tags["uuid"])
 
 
-class SeriesReader:
+class InfluxSeriesReader:
     """Answers one query through a connection. Raises what the connection raises, and TooMuch."""
 
     def __init__(self, connection: InfluxConnection, query: SeriesQuery) -> None:
@@ -91,42 +93,36 @@ class SeriesReader:
 
     def _read(self) -> None:
         query = self._query
-        # Where windows have no bounds the server has its own.
+        # Outside this range the server aligns windows in its own way.
         bounded = query.start_ns >= FIRST_NS and query.start_ns >= 0 and query.end_ns <= LAST_NS
         if query.aggregate == "increase" or not bounded:
             self._read_points()
             return
-        fleet = self._look()
-        if fleet.some_superseded:
-            self._read_points()
-        elif query.occupancies is not None:
+        known = self._tag_values()
+        if query.occupancies is not None:
             if query.aggregate in FROM_CELLS:
-                self._read_held(fleet)
+                self._read_held(known)
             else:
                 self._read_points()
-        elif not fleet.has_instances and (query.aggregate != "sum" or query.by == "gpu"):
-            self._read_groups(fleet)
+        elif not known.has_instances and (query.aggregate != "sum" or query.by == "gpu"):
+            self._read_groups(known)
         elif query.aggregate in FROM_CELLS:
-            self._read_gpus(fleet)
+            self._read_gpus(known)
         else:
             self._read_points()
 
-    def _look(self) -> _Fleet:
-        conditions = self._conditions(GPU, self._gatherer.grid)
-        answer, marked = self._connection.query_each(
-            (show_tag_values(GPU, TAGS[GPU]), count_superseded(conditions)), conditions.params
-        )
+    def _tag_values(self) -> _TagValues:
         tags: dict[str, list[str]] = {tag: [] for tag in TAGS[GPU]}
-        for series in answer:
+        for series in self._connection.query(show_tag_values(GPU, TAGS[GPU]), {}):
             for tag, value in series.values:
                 tags[tag].append(value)
-        return _Fleet(tags, bool(marked))
+        return _TagValues(tags)
 
-    # Of groups.
+    # By group.
 
-    def _read_groups(self, fleet: _Fleet) -> None:
+    def _read_groups(self, known: _TagValues) -> None:
         by = _TAG_OF[self._query.by]
-        for slab, answer in self._asked(fleet, lambda slab: self._ask_groups(fleet, slab, by)):
+        for slab, answer in self._asked(known, lambda slab: self._ask_groups(known, slab, by)):
             told: dict[tuple[str, ...], Floats] = {}
             for series in answer:
                 values = told[self._group(series, by)] = np.full(slab.count, np.nan)
@@ -134,18 +130,18 @@ class SeriesReader:
                 values[places] = found
             self._gatherer.add_groups(slab, told)
         if self._query.top is not None:
-            answer = self._ask_groups(fleet, self._gatherer.grid, by, in_windows=False)
+            answer = self._ask_groups(known, self._gatherer.grid, by, in_windows=False)
             self._gatherer.rank_groups({self._group(series, by): series.values[0][1] for series in answer})
 
     def _ask_groups(
-        self, fleet: _Fleet, slab: Buckets, by: tuple[str, ...], *, in_windows: bool = True
-    ) -> list[Series]:
+        self, known: _TagValues, slab: Buckets, by: tuple[str, ...], *, in_windows: bool = True
+    ) -> list[ResultSeries]:
         if self._query.aggregate not in PERCENTILES or not by:
             return self._ask((self._aggregate,), slab, by, in_windows=in_windows)[0]
         # The server sorts the points of all groups together: group by group it has less to sort.
         (tag,) = by
-        found: list[Series] = []
-        values = self._values_of(tag, fleet)
+        found: list[ResultSeries] = []
+        values = self._values_of(tag, known)
         for start in range(0, len(values), _STATEMENTS_AT_ONCE):
             conditions = self._conditions(GPU, slab)
             statements = []
@@ -157,39 +153,39 @@ class SeriesReader:
                 found += answer
         return found
 
-    def _values_of(self, tag: str, fleet: _Fleet) -> list[str]:
+    def _values_of(self, tag: str, known: _TagValues) -> list[str]:
         """The values of a tag that the query can be about; a GPU without the tag has an empty one."""
         query = self._query
         asked = {"uuid": query.gpus, "hostname": query.hostnames, "model": query.models}[tag]
-        return [value for value in ("", *fleet.tags[tag]) if not asked or _text(value) in asked]
+        return [value for value in ("", *known.tags[tag]) if not asked or _text(value) in asked]
 
     @property
     def _aggregate(self) -> str:
         aggregate = self._query.aggregate
         return "mean" if aggregate == "sum" else aggregate  # of one GPU alone
 
-    def _group(self, series: Series, by: tuple[str, ...]) -> tuple[str, ...]:
+    def _group(self, series: ResultSeries, by: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_text(series.tags.get(tag, "")) for tag in by)
 
     # Of GPUs.
 
-    def _read_gpus(self, fleet: _Fleet) -> None:
+    def _read_gpus(self, known: _TagValues) -> None:
         functions = ("mean", "count", *({self._query.aggregate} & {"max", "min"}))
-        if self._query.aggregate == "sum" and self._query.top is None and not fleet.has_instances:
+        if self._query.aggregate == "sum" and self._query.top is None and not known.has_instances:
             functions = ("mean",)  # the means of boards are added: how many readings they have does not matter
         by = ("uuid", "mig_id", *(tag for tag in _TAG_OF[self._query.by] if tag != "uuid"))
-        for slab, answers in self._asked(fleet, lambda slab: self._ask(functions, slab, by)):
+        for slab, answers in self._asked(known, lambda slab: self._ask(functions, slab, by)):
             self._gatherer.add_cells(slab, *_cells(answers, slab))
 
-    # Of GPUs, while one holder has them.
+    # By GPU, for those that stay with one pod.
 
-    def _read_held(self, fleet: _Fleet) -> None:
+    def _read_held(self, known: _TagValues) -> None:
         """GPUs that keep their holder through a slab are counted by the server; the points of the others are looked at."""
         functions = ("mean", "count", *({self._query.aggregate} & {"max", "min"}))
         by = ("uuid", "mig_id", *(tag for tag in _TAG_OF.get(self._query.by, ()) if tag != "uuid"))
         tenancies = self._gatherer.tenancies
         for slab, (shares, answers) in self._asked(
-            fleet, lambda slab: (self._points(SHARE, slab), self._ask(functions, slab, by)), _HELD_READINGS_AT_ONCE
+            known, lambda slab: (self._points(SHARE, slab), self._ask(functions, slab, by)), _HELD_READINGS_AT_ONCE
         ):
             restless = {each.gpu for each in shares.sources}
             restless |= {gpu for gpu, each in tenancies.items() if each.changes(slab.start_ns, slab.end_ns)}
@@ -206,19 +202,19 @@ class SeriesReader:
             found = Held([sources[place] for place in chosen], held, Partials(*(each[:, chosen] for each in cells)))
             self._gatherer.add(slab, readings, shares, found)
 
-    # What is asked of the server.
+    # Queries to the server.
 
     def _asked(
-        self, fleet: _Fleet, ask: Callable[[Buckets], _T], readings: int = _READINGS_AT_ONCE
+        self, known: _TagValues, ask: Callable[[Buckets], _T], readings: int = _READINGS_AT_ONCE
     ) -> Iterator[tuple[Buckets, _T]]:
         """The answers slab by slab, in order of time."""
         grid = self._gatherer.grid
-        longest = min(_LONGEST_SLAB_NS, readings * SECOND // max(fleet.gpus, 1))
+        longest = min(_LONGEST_SLAB_NS, readings * SECOND // max(known.gpus, 1))
         on_their_way: deque[tuple[Buckets, Future[_T]]] = deque()
-        with ThreadPoolExecutor(_QUESTIONS_AT_ONCE, "influx-series") as threads:
+        with ThreadPoolExecutor(_QUERIES_AT_ONCE, "influx-series") as threads:
             try:
                 for slab in grid.slabs(longest // grid.every_ns):
-                    if len(on_their_way) > _QUESTIONS_AT_ONCE:
+                    if len(on_their_way) > _QUERIES_AT_ONCE:
                         first, future = on_their_way.popleft()
                         yield first, future.result()
                     on_their_way.append((slab, threads.submit(ask, slab)))
@@ -229,7 +225,7 @@ class SeriesReader:
 
     def _ask(
         self, functions: tuple[str, ...], slab: Buckets, by: tuple[str, ...], *, in_windows: bool = True
-    ) -> list[list[Series]]:
+    ) -> list[list[ResultSeries]]:
         conditions = self._conditions(GPU, slab)
         statements = [self._statement(each, slab, conditions, by, in_windows=in_windows) for each in functions]
         return self._connection.query_each(statements, conditions.params)
@@ -263,7 +259,7 @@ class SeriesReader:
                 conditions.equals(name, [as_tag(value) if is_tag else value for value in values])
         return conditions
 
-    # Of points.
+    # By point.
 
     def _read_points(self) -> None:
         """Slab after slab, each as long as should hold what can be taken at once."""
@@ -285,20 +281,41 @@ class SeriesReader:
     def _points(
         self, measurement: str, slab: Buckets, *, whole: bool = False, gpus: set[str] | None = None
     ) -> ReadingArrays:
-        """The readings of a slab; ``whole`` in one piece, ``gpus`` of these alone."""
+        """The readings of a slab, with ``whole`` in one answer, with ``gpus`` of these alone."""
         conditions = self._conditions(measurement, slab)
         if gpus is not None and len(gpus) <= _MOST_NAMED:
             conditions.gpus(sorted(gpus))
-        also = (SUPERSEDED,) if measurement == GPU else ("hostname", "model")
-        statement = select_fields(measurement, (self._field, *also), conditions, by=_SOURCE[measurement])
+        also = () if measurement == GPU else ("hostname", "model")
+        statement = select_fields(measurement, (self._field, *also), conditions, by=TAGS[measurement])
         if whole:
             found = _columns(self._connection.query(statement, conditions.params), measurement)
         else:
             found = _columns(self._connection.stream(statement, conditions.params, _POINTS_IN_A_PART), measurement)
-        if gpus is None:
-            return found
-        wanted = np.array([source.gpu in gpus for source in found.sources], dtype=np.bool_)
-        return found.only(wanted[found.places])
+        if gpus is not None:
+            wanted = np.array([source.gpu in gpus for source in found.sources], dtype=np.bool_)
+            found = found.only(wanted[found.places])
+        return self._once(found) if measurement == GPU else found
+
+    def _once(self, readings: ReadingArrays) -> ReadingArrays:
+        """One reading for each GPU and time. The one with the GPU's host at that time wins, else the last in tag order."""
+        sources, places, times, _ = readings
+        numbers: dict[str, int] = {}
+        gpus = np.array([numbers.setdefault(source.gpu, len(numbers)) for source in sources], dtype=np.int64)
+        if len(numbers) == len(sources) or not len(times):
+            return readings
+        of_gpu = gpus[places]
+        order = np.lexsort((places, times, of_gpu))
+        is_last = np.append((np.diff(of_gpu[order]) != 0) | (np.diff(times[order]) != 0), True)
+        tied = order[~is_last | ~np.append(True, is_last[:-1])]
+        hosts = hosts_at(self._query.hosts, {(sources[places[row]].gpu, int(times[row])) for row in tied.tolist()})
+        if hosts:
+            ranks = places.copy()
+            for row in tied.tolist():
+                source = sources[places[row]]
+                if hosts.get((source.gpu, int(times[row]))) == source.hostname:
+                    ranks[row] += len(sources)
+            order = np.lexsort((ranks, times, of_gpu))
+        return readings.only(order[is_last])
 
 
 _NOTHING = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))
@@ -308,14 +325,14 @@ def _text(tag: str) -> str:
     return decode_name(tag) if tag else ""
 
 
-def _source(series: Series) -> Source:
+def _source(series: ResultSeries) -> Source:
     tags = series.tags
     return Source(
         _text(tags["uuid"]), _text(tags["mig_id"]), _text(tags.get("hostname", "")), _text(tags.get("model", ""))
     )
 
 
-def _cells(answers: list[list[Series]], slab: Buckets) -> tuple[list[Source], Partials]:
+def _cells(answers: list[list[ResultSeries]], slab: Buckets) -> tuple[list[Source], Partials]:
     """What the server counted of each GPU: answers for the mean, and if they were asked for, the count and the largest or smallest value."""
     sources: dict[Source, int] = {}
     places = [[sources.setdefault(_source(series), len(sources)) for series in answer] for answer in answers]
@@ -329,31 +346,44 @@ def _cells(answers: list[list[Series]], slab: Buckets) -> tuple[list[Source], Pa
     return list(sources), Partials(counts, counts * np.nan_to_num(arrays[0]), extremes)
 
 
-def _placed(series: Series, slab: Buckets) -> tuple[Ints, Floats]:
+def _placed(series: ResultSeries, slab: Buckets) -> tuple[Ints, Floats]:
     """The windows that a series has values in, and the values."""
     times = np.array([row[0] for row in series.values], dtype=np.int64)
     places = times // slab.every_ns - slab.origin_ns // slab.every_ns
     return places, np.array([row[1] for row in series.values], dtype=np.float64)
 
 
-def _columns(answer: Iterable[Series], measurement: str) -> ReadingArrays:
-    """The readings of an answer, but those of superseded points."""
-    sources: dict[Source, int] = {}
+def _columns(answer: Iterable[ResultSeries], measurement: str) -> ReadingArrays:
+    """The readings of an answer. The sources of GPUs are in tag order, one for each series."""
+    sources: list[Source] = []
+    known: dict[tuple[str, ...], int] = {}
     places: list[Ints] = [_NOTHING[0]]
     times: list[Ints] = [_NOTHING[1]]
     values: list[Floats] = [_NOTHING[2]]
+
+    def place_of(key: tuple[str, ...], source: Source) -> int:
+        place = known.setdefault(key, len(sources))
+        if place == len(sources):
+            sources.append(source)
+        return place
+
     count = 0
     for series in answer:
         check_readings(count := count + len(series.values))
-        rows = [row for row in series.values if row[1] is not None and row[2] is not True]
-        source = _source(series)
+        rows = [row for row in series.values if row[1] is not None]
+        source, tags = _source(series), series.tags
+        key = tuple(tags.values())
         if measurement == GPU:
-            place = sources.setdefault(source, len(sources))
-            places.append(np.full(len(rows), place, dtype=np.int64))
+            places.append(np.full(len(rows), place_of(key, source), dtype=np.int64))
         else:
-            holder = (_text(series.tags["namespace"]), _text(series.tags["pod"]), _text(series.tags["container"]))
-            described = [source._replace(hostname=row[2] or "", model=row[3] or "", holder=holder) for row in rows]
-            places.append(np.array([sources.setdefault(each, len(sources)) for each in described], dtype=np.int64))
+            source = source._replace(holder=(_text(tags["namespace"]), _text(tags["pod"]), _text(tags["container"])))
+            described = [(row[2] or "", row[3] or "") for row in rows]
+            places.append(
+                np.array(
+                    [place_of((*key, *each), source._replace(hostname=each[0], model=each[1])) for each in described],
+                    dtype=np.int64,
+                )
+            )
         times.append(np.array([row[0] for row in rows], dtype=np.int64))
         values.append(np.array([row[1] for row in rows], dtype=np.float64))
-    return ReadingArrays(list(sources), np.concatenate(places), np.concatenate(times), np.concatenate(values))
+    return ReadingArrays(sources, np.concatenate(places), np.concatenate(times), np.concatenate(values))

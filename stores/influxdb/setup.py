@@ -8,7 +8,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stores.base import StoreError, StoreUnavailable
-from stores.influxdb.client import PING_MS, InfluxConfig, InfluxConnection, InfluxRefused, NoSuchBucket
+from stores.influxdb.answers import InfluxRefused, NoSuchBucket
+from stores.influxdb.client import PING_TIMEOUT, InfluxConfig, InfluxConnection
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def prepare(connection: InfluxConnection) -> None:
     and for what the token may not do.
     """
     config = connection.config
-    connection.request("GET", "/health", timeout_ms=PING_MS)
+    connection.request("GET", "/health", timeout=PING_TIMEOUT)
     bucket = _find_bucket(connection)
     if bucket is None:
         _make_bucket(connection)
@@ -71,7 +72,7 @@ def prepare(connection: InfluxConnection) -> None:
 def _find_bucket(connection: InfluxConnection) -> dict[str, Any] | None:
     config = connection.config
     try:
-        answer = connection.request("GET", "/api/v2/buckets", query=[("org", config.org), ("name", config.bucket)])
+        answer = connection.request("GET", "/api/v2/buckets", query={"org": config.org, "name": config.bucket})
     except NoSuchBucket:
         return None
     except StoreUnavailable as error:
@@ -93,7 +94,7 @@ def _make_bucket(connection: InfluxConnection) -> None:
     config = connection.config
     what = f"make bucket {config.bucket!r}, which is not there"
     try:
-        orgs = json.loads(connection.request("GET", "/api/v2/orgs", query=[("org", config.org)])).get("orgs")
+        orgs = json.loads(connection.request("GET", "/api/v2/orgs", query={"org": config.org})).get("orgs")
         if not orgs:
             # It is there, or looking for the bucket would have said so: this token may not even see it.
             raise _token_may_not(what, connection)

@@ -72,6 +72,8 @@ def readings_in(path: Path) -> set[Reading]:
 
 def stored_readings(store: Store) -> list[Reading]:
     """All readings of a store, each as often as it is there."""
+    batch = store.page(ReadingsQuery(limit=1_000_000))
     return [
-        (row.uuid, row.metric_name, row.time_ns, row.value) for row in store.readings(ReadingsQuery(limit=1_000_000))
+        (batch.origins[place].uuid, batch.origins[place].metric_name, time_ns, value)
+        for time_ns, value, place in zip(batch.times, batch.values, batch.places, strict=True)
     ]

@@ -25,6 +25,7 @@ from tests.influxd import Influxd
 from tests.ingest.captures import METRICS, readings_in, stored_readings, write_capture
 from tests.ingest.wiring import collect_config, stream_config, until
 from tests.stand_in import Answer, StandIn, standing_in
+from tests.stores.making import held
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -93,7 +94,7 @@ async def test_the_real_capture_is_stored_whole_and_again_changes_nothing(
     bucket = store.config.bucket
     assert len(influxd.query(bucket, "SHOW TAG VALUES FROM gpu WITH KEY = uuid")) == 247
     (counts,) = influxd.query(bucket, "SELECT count(*) FROM gpu")
-    assert store.stats().readings == 2470
+    assert held(store).readings == 2470
     assert sum(counts[1:]) > 2470  # with the string fields
 
 
@@ -121,7 +122,7 @@ async def test_row_20_trouble_with_the_server_loses_and_doubles_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.INFO, "ingest")
-    monkeypatch.setattr(client, "WRITE_MS", 300)
+    monkeypatch.setattr(client, "WRITE_TIMEOUT", 0.3)
     monkeypatch.setattr(writer, "CHUNK", 20)
     monkeypatch.setattr(writer, "SENDERS", 1)
     door.script += answers

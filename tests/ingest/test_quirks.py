@@ -28,11 +28,12 @@ from readings.batch.codec import decode_batch, encode_block
 from readings.blocks import BlockBuilder
 from readings.checks import COUNTER_RESET, check_block
 from readings.times import SECOND, parse_time
-from stores.base import ReadingsQuery, Row, Store
+from stores.base import PodAssignment, ReadingsQuery, SeriesQuery, Store
 from stores.memory import MemoryStore
 from stores.open import get_store, reset_store
 from tests.ingest.captures import COLUMNS
 from tests.ingest.exporter.test_scraper import Handler, saying, scrape_once, serving
+from tests.stores.making import Row, rows
 
 pytestmark = pytest.mark.django_db
 
@@ -98,7 +99,7 @@ class Pipeline:
         return self.rows()
 
     def rows(self) -> list[Row]:
-        return self.store.readings(ReadingsQuery(limit=10_000, newest_first=False))
+        return rows(self.store.page(ReadingsQuery(limit=10_000, newest_first=False)))
 
     def values(self) -> dict[tuple[str, str], float]:
         """The last value stored of each series."""
@@ -352,8 +353,13 @@ def test_20_a_shared_gpu(pipeline: Pipeline, form: str) -> None:
         pipeline.capture(row(USED, "60000"), row(USED, "40000", pod="a"), row(USED, "20000", pod="b"))
     assert pipeline.values() == {(UUID, USED): 60000.0}
     assert host_summaries()[0].memory_used_mib == 60000.0
-    shares = pipeline.store.shares(ReadingsQuery())
-    assert {each.pod: each.value for each in shares} == {"a": 40000.0, "b": 20000.0}
+    (namespace,) = {each.namespace for each in Placement.objects.filter(share=True)}
+    query = SeriesQuery(
+        metric_name=USED, every_ns=HOUR, start_ns=NOW - HOUR, end_ns=NOW + 1, by="pod",
+        occupancies=tuple(PodAssignment(UUID, namespace, pod, "", 0, None) for pod in "ab"),
+    )  # fmt: skip
+    shares = pipeline.store.series(query)
+    assert {each.group[1]: max(filter(None, each.values)) for each in shares} == {"a": 40000.0, "b": 20000.0}
 
 
 def test_21_several_jobs_of_one_gpu(pipeline: Pipeline) -> None:

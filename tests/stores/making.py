@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from readings.model import Gpu, Point, PointBlock
-from stores.base import ReadingsQuery, Row, Store
+from stores.base import Position, ReadingsQuery, RowBatch, Store
 
 START = 1_752_871_354_000_000_000  # 2025-07-18T20:42:34Z, in ns
 SECOND = 1_000_000_000
@@ -46,16 +46,72 @@ def fleet(gpus: Sequence[Gpu], time_ns: int, metrics: Sequence[str] = (UTIL, TEM
     return PointBlock(list(gpus), list(metrics), points)
 
 
+class Row(NamedTuple):
+    """One row of a batch."""
+
+    time_ns: int
+    metric_name: str
+    value: float
+    uuid: str
+    mig_id: str
+    gpu_id: int | None
+    device: str
+    model_name: str
+    hostname: str
+    container: str
+    pod: str
+    namespace: str
+
+    @property
+    def gpu(self) -> str:
+        """The GPU's id."""
+        return f"{self.uuid}:{self.mig_id}" if self.mig_id else self.uuid
+
+    @property
+    def position(self) -> Position:
+        """The cursor that continues after this row."""
+        return Position(self.time_ns, self.gpu, self.metric_name)
+
+
+def rows(batch: RowBatch) -> list[Row]:
+    """The rows of a batch one by one."""
+    return [
+        Row(time_ns, batch.origins[place][0], value, *batch.origins[place][1:])
+        for time_ns, value, place in zip(batch.times, batch.values, batch.places, strict=True)
+    ]
+
+
 def ask(store: Store, **query: Any) -> list[Row]:
-    """readings() with the query's fields as keywords."""
-    return store.readings(ReadingsQuery(**query))
+    """The rows of page(), with the query's fields as keywords."""
+    return rows(store.page(ReadingsQuery(**query)))
 
 
-def values(rows: Iterable[Row]) -> list[float]:
+class Held(NamedTuple):
+    """What a store holds, counted by reading all of it."""
+
+    readings: int
+    series: int
+    oldest_ns: int | None
+    newest_ns: int | None
+
+
+def held(store: Store) -> Held:
+    """Read everything, and check that what stats() says agrees. None there is unknown."""
+    batches = list(store.stream(ReadingsQuery(limit=None)))
+    times = [time_ns for batch in batches for time_ns in batch.times]
+    series = {batch.origins[place][:3] for batch in batches for place in set(batch.places)}
+    found = Held(len(times), len(series), min(times, default=None), max(times, default=None))
+    stats = store.stats()
+    if stats.readings is not None:
+        assert (stats.readings, stats.series, stats.oldest_ns, stats.newest_ns) == found
+    return found
+
+
+def values(found: Iterable[Row]) -> list[float]:
     """Only the values."""
-    return [row.value for row in rows]
+    return [row.value for row in found]
 
 
-def keys(rows: Iterable[Row]) -> list[tuple[int, str, str]]:
+def keys(found: Iterable[Row]) -> list[tuple[int, str, str]]:
     """Time, GPU and metric of each row."""
-    return [(row.time_ns, row.gpu, row.metric_name) for row in rows]
+    return [(row.time_ns, row.gpu, row.metric_name) for row in found]

@@ -58,22 +58,22 @@ def hold():
     with store._writing():
         held.set()
         release.wait()
-assert len(store.readings(ReadingsQuery())) == 2
+assert len(store.page(ReadingsQuery())) == 2
 thread = threading.Thread(target=hold)
 thread.start()
 held.wait()
 child = os.fork()
 if child == 0:
-    assert len(store.readings(ReadingsQuery())) == 2
+    assert len(store.page(ReadingsQuery())) == 2
     store.write([fleet([gpu(2)], START)])
-    assert len(store.readings(ReadingsQuery())) == 4
+    assert len(store.page(ReadingsQuery())) == 4
     os._exit(7)
 _, status = os.waitpid(child, 0)
 assert os.waitstatus_to_exitcode(status) == 7, status
 release.set()
 thread.join()
 store.write([fleet([gpu(3)], START)])
-assert len(store.readings(ReadingsQuery())) == 6
+assert len(store.page(ReadingsQuery())) == 6
 store.close()
 """
 

@@ -42,7 +42,7 @@ def _statements(store: SqliteStore) -> Iterator[list[str]]:
 def _plans(store: SqliteStore, query: ReadingsQuery) -> list[str]:
     """The query plan of each statement that looks at readings."""
     with _statements(store) as asked:
-        store.readings(query)
+        store.page(query)
         statements = [each for each in asked if "reading AS r" in each]
     assert statements
     with store._reading() as connection:

@@ -6,7 +6,7 @@ import pytest
 
 from stores.base import ReadingsQuery
 from stores.sqlite import SqliteStore
-from tests.stores.making import MINUTE, SECOND, START, TEMP, UTIL, ask, fleet, gpu, several
+from tests.stores.making import MINUTE, SECOND, START, TEMP, UTIL, ask, fleet, gpu, rows, several
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_no_portion_is_large(sqlite_store: SqliteStore, small: None, newest_firs
         asked = ReadingsQuery(limit=None, newest_first=newest_first, **query)  # type: ignore[arg-type]
         portions = list(sqlite_store.stream(asked))
         assert max(map(len, portions)) <= 100
-        assert [row for each in portions for row in each.rows()] == ask(
+        assert [row for each in portions for row in rows(each)] == ask(
             sqlite_store, limit=100_000, newest_first=newest_first, **query
         )
 

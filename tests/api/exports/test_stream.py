@@ -28,6 +28,7 @@ from stores.sqlite import SqliteStore
 from tests.api.conftest import A0, MINUTE, POWER, T0, UTIL, Api, block_of, save
 from tests.broker.harness import running_broker
 from tests.ingest.wiring import collect_config, stream_config
+from tests.stores.making import rows
 
 A0_TELEMETRY = "/api/v1/gpus/GPU-a0/telemetry"
 FLEET = "/api/v1/telemetry"
@@ -192,9 +193,9 @@ def test_our_own_csv_source_reads_an_export_back_to_the_same_readings(api: Api, 
             await Collector(collect_config(broker.port, tmp_path), again).run(once=True)
 
     asyncio.run(bring_in())
-    whole = store.readings(ReadingsQuery(limit=10_000))
+    whole = rows(store.page(ReadingsQuery(limit=10_000)))
     assert len(whole) == len(points) * len(names)
-    assert again.readings(ReadingsQuery(limit=10_000)) == whole
+    assert rows(again.page(ReadingsQuery(limit=10_000))) == whole
     again.close()
 
 

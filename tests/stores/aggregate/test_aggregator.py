@@ -248,15 +248,15 @@ class TestEveryStore:
         assert ask(store, aggregate="last", by="host")[("host-000",)][0] == 3.0
         assert ask(store, aggregate="last", every_ns=1, start_ns=START, end_ns=START + 2) == {(): [9.0, 3.0]}
 
-    def test_a_reading_that_moved_to_another_host_is_counted_there_alone(self, store: Store) -> None:
-        store.write([several(gpu(), [(START, 1.0), (START + 1, 2.0)])])
-        store.write([several(gpu(hostname="elsewhere"), [(START, 5.0)])])
-        assert {group: values[0] for group, values in ask(store, by="host").items()} == {
+    def test_a_reading_that_moved_to_another_host_is_counted_there_alone(self, local_store: Store) -> None:
+        local_store.write([several(gpu(), [(START, 1.0), (START + 1, 2.0)])])
+        local_store.write([several(gpu(hostname="elsewhere"), [(START, 5.0)])])
+        assert {group: values[0] for group, values in ask(local_store, by="host").items()} == {
             ("elsewhere",): 5.0,
             ("host-000",): 2.0,
         }
-        assert ask(store, aggregate="count")[()][0] == 2.0
-        assert ask(store, aggregate="max", by="gpu")[("GPU-0000",)][0] == 5.0
+        assert ask(local_store, aggregate="count")[()][0] == 2.0
+        assert ask(local_store, aggregate="max", by="gpu")[("GPU-0000",)][0] == 5.0
 
     def test_more_groups_than_allowed_are_refused_unless_the_largest_are_asked_for(self, store: Store) -> None:
         store.write([fleet([gpu(number) for number in range(5)], START)])

@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,12 +14,12 @@ import pytest
 
 from stores.base import StoreError, StoreUnavailable
 from stores.influxdb import InfluxStore, client
-from stores.influxdb.client import InfluxConfig, InfluxConnection, InfluxRefused, NoSuchBucket, Series
+from stores.influxdb.answers import InfluxRefused, NoSuchBucket, ResultSeries
+from stores.influxdb.client import InfluxConfig, InfluxConnection
 from stores.influxdb.writer import compress
 from tests.influxd import Influxd
 from tests.ports import free_port
 from tests.stand_in import Answer, StandIn, standing_in
-from tests.stores.influxdb.test_http import serve_all
 from tests.stores.making import START, ask, gpu, one
 
 LINE = compress(b"m v=1 5")
@@ -109,7 +109,7 @@ def test_a_name_that_is_nowhere_is_named() -> None:
 def test_a_server_that_says_nothing_is_given_up(
     door: StandIn, connection: InfluxConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "WRITE_MS", 200)
+    monkeypatch.setattr(client, "WRITE_TIMEOUT", 0.2)
     door.script.append(Answer(204, delay=1.0))
     with pytest.raises(StoreUnavailable, match="timed out"):
         connection.write(LINE)
@@ -117,7 +117,7 @@ def test_a_server_that_says_nothing_is_given_up(
 
 
 def test_a_port_that_takes_connections_and_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "WRITE_MS", 200)
+    monkeypatch.setattr(client, "WRITE_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         connection = InfluxConnection(InfluxConfig(f"http://127.0.0.1:{silent.getsockname()[1]}", "t", "o", "b"))
         with pytest.raises(StoreUnavailable, match="timed out"):
@@ -205,6 +205,57 @@ def test_a_token_that_is_no_text_for_a_header_is_named() -> None:
         InfluxStore(InfluxConfig("http://127.0.0.1:1", "tökén", "o", "b"))
 
 
+EMPTY = b'HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n{"results":[{}]}'
+Serve = Callable[[socket.socket], None]
+
+
+class Server:
+    """Each connection is served by the next of the given functions."""
+
+    def __init__(self, *serve: Serve, answers: Sequence[Sequence[bytes]] = ()) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.connections = 0
+        self.seen: list[bytes] = []
+        self._thread = threading.Thread(target=self._run, args=([*serve, *map(self._answering, answers)],))
+        self._thread.start()
+
+    def _run(self, serve: list[Serve]) -> None:
+        for each in serve:
+            connection, _ = self._listener.accept()
+            self.connections += 1
+            with connection:
+                each(connection)
+
+    def close(self) -> None:
+        self._thread.join(10)
+        self._listener.close()
+
+    def _answering(self, answers: Sequence[bytes]) -> Serve:
+        """Read a request, give an answer, and so on, then hang up."""
+
+        def serve(connection: socket.socket) -> None:
+            for answer in answers:
+                data = b""
+                while b"\r\n\r\n" not in data:
+                    data += connection.recv(65536)
+                head, _, rest = data.partition(b"\r\n\r\n")
+                length = next(
+                    (int(line[16:]) for line in head.split(b"\r\n") if line.startswith(b"Content-Length: ")), 0
+                )
+                while len(rest) < length:
+                    rest += connection.recv(65536)
+                self.seen.append(head + b"\r\n\r\n" + rest)
+                connection.sendall(answer)
+
+        return serve
+
+
+def serve_all(*answers: tuple[bytes, ...]) -> Server:
+    """A connection for each tuple, and on it these answers."""
+    return Server(answers=answers)
+
+
 def chunked(*lines: bytes, whole: bool = True) -> bytes:
     body = b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in lines)
     return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body + (b"0\r\n\r\n" if whole else b"")
@@ -217,7 +268,7 @@ def part(*times: int) -> bytes:
 
 
 @contextmanager
-def streaming(answer: bytes) -> Iterator[Iterator[Series]]:
+def streaming(answer: bytes) -> Iterator[Iterator[ResultSeries]]:
     server = serve_all((answer,))
     connection = InfluxConnection(InfluxConfig(f"http://127.0.0.1:{server.port}", "t", "o", "b"))
     try:
@@ -242,3 +293,43 @@ def test_an_error_in_the_middle_of_an_answer_is_told() -> None:
         assert next(series).values == [[3]]
         with pytest.raises(StoreUnavailable, match="timeout"):
             next(series)
+
+
+@contextmanager
+def asking(server: Server, path: str = "") -> Iterator[InfluxConnection]:
+    connection = InfluxConnection(InfluxConfig(f"http://127.0.0.1:{server.port}{path}", "t", "o", "b"))
+    try:
+        yield connection
+    finally:
+        connection.close()
+        server.close()
+
+
+def test_one_connection_serves_many_questions_below_a_path() -> None:
+    server = serve_all((EMPTY, chunked(part(1)), EMPTY))
+    with asking(server, "/prefix/") as connection:
+        assert connection.query("SELECT 1", {}) == []
+        assert [each.values for each in connection.stream("SELECT 1", {}, 10)] == [[[1]]]
+        assert connection.query("SELECT 1", {}) == []
+    assert server.connections == 1
+    assert server.seen[0].startswith(b"GET /prefix/query?q=SELECT+1&")
+    assert b"Authorization: Token t\r\n" in server.seen[0]
+    assert b"Accept: application/x-msgpack\r\n" in server.seen[0]
+
+
+def test_a_long_question_goes_into_the_body() -> None:
+    server = serve_all((EMPTY,))
+    with asking(server) as connection:
+        connection.query("x" * 5000, {})
+    assert server.seen[0].startswith(b"POST /query HTTP/1.1\r\n")
+    assert b"x" * 5000 in server.seen[0].partition(b"\r\n\r\n")[2]
+
+
+def test_an_answer_that_is_left_closes_its_connection() -> None:
+    server = serve_all((chunked(part(1), part(2), whole=False),), (EMPTY,))
+    with asking(server) as connection:
+        stream = connection.stream("SELECT 1", {}, 10)
+        assert next(stream).values == [[1]]
+        stream.close()  # type: ignore[attr-defined]
+        assert connection.query("SELECT 1", {}) == []
+    assert server.connections == 2

@@ -13,7 +13,7 @@ from stores.influxdb.line_protocol import (
     FIRST_NS,
     LAST_NS,
     RESERVED,
-    Lines,
+    LineBuilder,
     Unwritable,
     decode_name,
     encode_name,
@@ -60,8 +60,8 @@ def test_escaping_follows_the_protocol() -> None:
 
 def test_a_point_is_one_line() -> None:
     of = gpu(3, container="main", pod="job 1", namespace="ml")
-    gathered = Lines().gather([one(of, START, U=12.0, T=0.1)])
-    assert render(gathered.all_points()).decode() == (
+    points = LineBuilder().points([one(of, START, U=12.0, T=0.1)])
+    assert render(points).decode() == (
         "gpu,device=nvidia3,gpu_id=3,hostname=host-000,model=NVIDIA\\ H100\\ 80GB\\ HBM3,uuid=GPU-0003 "
         'U=12.0,T=0.1,container="main",namespace="ml",pod="job 1" 1752871354000000000'
     )
@@ -69,7 +69,7 @@ def test_a_point_is_one_line() -> None:
 
 def test_a_share_is_told_apart_by_its_pod() -> None:
     of = gpu(3, container="main", pod="job", namespace="ml", share=True, gpu_id=None)
-    assert render(Lines().gather([one(of, START, U=1.0)]).all_points()).decode() == (
+    assert render(LineBuilder().points([one(of, START, U=1.0)])).decode() == (
         "gpu_share,container=main,namespace=ml,pod=job,uuid=GPU-0003 "
         'U=1.0,device="nvidia3",gpu_id="",hostname="host-000",model="NVIDIA H100 80GB HBM3" 1752871354000000000'
     )
@@ -77,38 +77,38 @@ def test_a_share_is_told_apart_by_its_pod() -> None:
 
 def test_readings_of_one_gpu_and_time_are_merged_across_blocks_and_the_later_value_stays() -> None:
     blocks = [one(gpu(), START, a=1.0, b=2.0), one(gpu(1), START, a=5.0), one(gpu(pod="x"), START, b=3.0, c=4.0)]
-    points = Lines().gather(blocks).all_points()
+    points = LineBuilder().points(blocks)
     assert [readings_of(point) for point in points] == [{"a": 1.0, "b": 3.0, "c": 4.0}, {"a": 5.0}]
     assert points[0][0].gpu.pod == "x"
 
 
 def test_a_name_told_twice_in_a_block_is_one_field() -> None:
-    (point,) = Lines().gather([PointBlock([gpu()], ["a", "a"], [(0, START, [1.0, 2.0])])]).all_points()
+    (point,) = LineBuilder().points([PointBlock([gpu()], ["a", "a"], [(0, START, [1.0, 2.0])])])
     assert readings_of(point) == {"a": 2.0}
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED))
 def test_names_that_are_tags_or_fields_of_ours_are_no_metrics(name: str) -> None:
     with pytest.raises(Unwritable):
-        Lines().gather([one(gpu(), START, **{name: 1.0})])
+        LineBuilder().points([one(gpu(), START, **{name: 1.0})])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "x", 10**400])
 def test_a_value_that_is_no_finite_number_is_found(value: Any) -> None:
     for values in ({"a": 1.0, "b": value}, {"a": None, "b": value}):
         with pytest.raises(Unwritable):
-            Lines().gather([one(gpu(), START, **values)])
+            LineBuilder().points([one(gpu(), START, **values)])
 
 
 @pytest.mark.parametrize("time_ns", [FIRST_NS - 1, LAST_NS + 1])
 def test_a_time_that_the_server_keeps_for_itself_is_found(time_ns: int) -> None:
     with pytest.raises(Unwritable):
-        Lines().gather([several(gpu(), [(time_ns, 1.0)])])
+        LineBuilder().points([several(gpu(), [(time_ns, 1.0)])])
 
 
 def test_text_that_is_not_unicode_is_found() -> None:
     with pytest.raises(Unwritable):
-        render(Lines().gather([one(gpu(hostname="\ud800"), START, a=1.0)]).all_points())
+        render(LineBuilder().points([one(gpu(hostname="\ud800"), START, a=1.0)]))
 
 
 # The worst of what can be in a name, more often than chance would have it.

@@ -7,9 +7,8 @@ import pytest
 from stores.base import ReadingsQuery
 from stores.influxdb import InfluxStore
 from stores.influxdb import reader as influx_reader
-from stores.influxdb.reader import Reader
 from tests.influxd import Influxd
-from tests.stores.making import MINUTE, START, UTIL, ask, fleet, gpu, keys, one, several, values
+from tests.stores.making import MINUTE, START, ask, fleet, gpu, keys, one, several, values
 
 
 def test_a_page_takes_one_question(influx_store: InfluxStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,22 +54,6 @@ def test_what_others_write_into_the_measurement_is_left_alone(influxd: Influxd, 
     assert influx_store.metric_names() == ["U", "whole"]
 
 
-def test_counts_are_by_gpu_and_metric(influx_store: InfluxStore) -> None:
-    influx_store.write([fleet([gpu(1), gpu(1, mig_id="2")], START, ["a"]), one(gpu(1), START + 1, a=1.0)])
-    reader = Reader(influx_store._connection)
-    assert reader.counts() == {("GPU-0001", "", "a"): 2, ("GPU-0001", "2", "a"): 1}
-    assert reader.counts(START) == {}
-    assert (reader.edge_ns(newest=True), reader.edge_ns(newest=False)) == (START + 1, START)
-
-
-def test_what_spans_days_is_counted_in_pieces(influx_store: InfluxStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    influx_store.write([several(gpu(), [(START + i * 60 * MINUTE, i) for i in range(100)])])
-    asked = _count_questions(influx_store, monkeypatch)
-    assert Reader(influx_store._connection).counts() == {("GPU-0000", "", UTIL): 100}
-    assert sum("count(" in each for each in asked) == 17
-    assert Reader(influx_store._connection).counts(START + 60 * MINUTE) == {("GPU-0000", "", UTIL): 1}
-
-
 def _count_questions(store: InfluxStore, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
     original = store._connection.query
@@ -90,5 +73,5 @@ def test_nothing_is_asked_for_what_cannot_be(influx_store: InfluxStore, monkeypa
         ReadingsQuery(limit=0), ReadingsQuery(start_ns=5, end_ns=5), ReadingsQuery(metric_names=("time",)),
         ReadingsQuery(pods=("\ud800",)),
     ):  # fmt: skip
-        assert influx_store.readings(query) == []
+        assert len(influx_store.page(query)) == 0
     assert asked == []

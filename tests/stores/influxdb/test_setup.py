@@ -10,7 +10,7 @@ from stores.influxdb import InfluxStore
 from stores.influxdb.client import InfluxConfig
 from tests.influxd import Influxd
 from tests.ports import free_port
-from tests.stores.making import START, ask, gpu, one
+from tests.stores.making import START, ask, gpu, held, one
 
 
 def retention(influxd: Influxd, name: str) -> int:
@@ -114,7 +114,7 @@ def test_a_token_that_sees_nothing_else_is_enough_for_a_bucket_that_is_there(
     store = InfluxStore(replace(influx_config, token=token))
     store.write([one(gpu(), START, U=1.0)])
     assert len(ask(store)) == 1
-    assert store.stats().readings == 1
+    assert held(store).readings == 1
 
 
 def test_a_token_that_may_not_change_the_retention_is_named(influxd: Influxd, influx_config: InfluxConfig) -> None:

@@ -13,7 +13,7 @@ from stores.influxdb.line_protocol import FIRST_NS, LAST_NS
 from tests.influxd import Influxd
 from tests.ports import free_port
 from tests.stand_in import Answer, standing_in
-from tests.stores.making import START, ask, fleet, gpu, keys, one, several
+from tests.stores.making import START, ask, fleet, gpu, held, keys, one, several
 
 
 @pytest.fixture
@@ -54,11 +54,14 @@ def test_old_readings_go_without_being_asked_for() -> None:
     assert InfluxStore.expires_by_itself
 
 
-def test_the_size_is_what_the_server_says(influx_store: InfluxStore) -> None:
+def test_size_and_series_are_what_the_server_says_and_the_rest_is_unknown(influx_store: InfluxStore) -> None:
     influx_store.ping()
     empty = influx_store.stats().bytes
     influx_store.write([fleet([gpu(number) for number in range(64)], START + step) for step in range(100)])
-    assert influx_store.stats().bytes > empty + 10_000
+    stats = influx_store.stats()
+    assert stats.bytes > empty + 10_000
+    assert stats.series is not None  # the server counts anew every ten seconds
+    assert (stats.readings, stats.shares, stats.oldest_ns, stats.newest_ns) == (None, None, None, None)
 
 
 def test_it_is_ready_when_the_server_comes_up(own_influxd: Influxd) -> None:
@@ -82,16 +85,25 @@ def test_what_was_written_outlives_a_kill_of_the_server(own_influxd: Influxd) ->
     with pytest.raises(StoreUnavailable):
         ask(store)
     own_influxd.start()
-    assert store.stats().readings == 320
+    assert held(store).readings == 320
     store.close()
 
 
-def test_a_server_without_metrics_has_no_size(influxd: Influxd, influx_config: InfluxConfig) -> None:
+def test_figures_are_those_of_the_bucket_and_none_without_metrics(
+    influxd: Influxd, influx_config: InfluxConfig
+) -> None:
     with standing_in(influxd.port) as door:
         store = InfluxStore(replace(influx_config, url=door.url))
         store.ping()
         door.away = Answer(404, "no metrics here")
-        assert influxdb.bucket_bytes(store._connection, "x") == 0
+        assert influxdb.bucket_figures(store._connection, "x") == (0, None)
+        labels = 'bucket="x",id="1"'
+        door.away = Answer(
+            200,
+            f'storage_bucket_series_num{{bucket="x"}} 64\nstorage_bucket_series_num{{bucket="y"}} 3\n'
+            f"storage_wal_size{{{labels}}} 5e3\nstorage_shard_disk_size{{{labels}}} 1.5e+06\n",
+        )
+        assert influxdb.bucket_figures(store._connection, "x") == (1_505_000, 64)
         store.close()
 
 

@@ -13,7 +13,7 @@ from stores.influxdb import InfluxStore, writer
 from stores.influxdb.client import InfluxConfig
 from tests.influxd import Influxd
 from tests.stand_in import Answer, StandIn, standing_in
-from tests.stores.making import MINUTE, SECOND, START, ask, fleet, gpu, one, several, values
+from tests.stores.making import MINUTE, SECOND, START, ask, fleet, gpu, held, one, several, values
 
 DAY = 86400 * SECOND
 
@@ -46,7 +46,7 @@ def test_a_call_is_sent_in_requests_of_a_bounded_size(store: InfluxStore, door: 
     sizes = [len(seen.lines) for seen in door.seen]
     assert sum(sizes) == 4000
     assert max(sizes) == writer.CHUNK
-    assert store.stats().readings == 8000
+    assert held(store).readings == 8000
 
 
 class TestRealRefusals:
@@ -142,7 +142,7 @@ class TestScriptedRefusals:
         door.rule = lambda lines: Answer(413, message("too large")) if len(lines) > 10 else None
         result = store.write([fleet([gpu(number) for number in range(100)], START)])
         assert (result.written, result.refused) == (200, ())
-        assert store.stats().readings == 200
+        assert held(store).readings == 200
 
     def test_a_line_that_is_too_large_by_itself_is_refused(self, store: InfluxStore, door: StandIn) -> None:
         door.rule = lambda lines: (
@@ -167,10 +167,10 @@ class TestScriptedRefusals:
             store.write(blocks)
         assert caught.value.retry_after == 1.0
         assert store.write(blocks).written == 8000
-        assert store.stats().readings == 8000
+        assert held(store).readings == 8000
 
     def test_a_write_whose_answer_was_lost_is_stored_once(self, store: InfluxStore, door: StandIn) -> None:
         store.ping()
         door.script.append(Answer(forward=True))
         assert store.write([one(gpu(), START, U=1.0)]).written == 1
-        assert store.stats().readings == 1
+        assert held(store).readings == 1
