@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db.models import Count, Max, Q, QuerySet, TextField, Value
 from django.db.models.functions import Cast, Coalesce
 
-from inventory.models import GPU, Host, Placement
+from inventory.models import GPU, Host, Placement, Residence
 from inventory.sync.seen import to_datetime, to_ns
 from readings.catalogue import unit_of
 
@@ -194,6 +194,34 @@ def occupied_between(
     return [
         Occupied(gpu, namespace, pod, container, to_ns(started), None if ended is None else to_ns(ended + _TICK))
         for gpu, namespace, pod, container, started, ended in rows
+    ]
+
+
+class Hosted(NamedTuple):
+    """A GPU sat in a host in [start, end), in nanoseconds; None is no end."""
+
+    gpu: str
+    hostname: str
+    start_ns: int
+    end_ns: int | None
+
+
+_MOST_GPUS_NAMED = 1000
+
+
+def hosts_between(gpus: Set[str], start_ns: int, end_ns: int) -> list[Hosted]:
+    """Where these GPUs sat in the range. Of many GPUs, it returns those of others too. One query."""
+    found = Residence.objects.filter(
+        Q(until=None) | Q(until__gte=to_datetime(start_ns)),
+        since__lt=to_datetime(end_ns - 1) + _TICK,
+        host__isnull=False,
+    )
+    if len(gpus) <= _MOST_GPUS_NAMED:
+        found = found.filter(gpu_id__in=gpus)
+    rows = found.values_list("gpu_id", "host__name", "since", "until")
+    return [
+        Hosted(gpu, host, to_ns(since), None if until is None else to_ns(until + _TICK))
+        for gpu, host, since, until in rows
     ]
 
 

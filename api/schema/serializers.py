@@ -281,15 +281,17 @@ class StoreSerializer(serializers.Serializer[None]):
 
     type = serializers.CharField()
     readings = serializers.IntegerField(
-        allow_null=True, help_text="may be a minute old; null while a large store counts for the first time"
+        allow_null=True, help_text="null on InfluxDB, which could only count by a scan: see readings.stored"
     )
     shares = serializers.IntegerField(
-        allow_null=True, help_text="readings of one pod's part of a shared GPU, kept apart"
+        allow_null=True, help_text="readings of one pod's part of a shared GPU, kept apart; null on InfluxDB"
     )
-    series = serializers.IntegerField(allow_null=True)
+    series = serializers.IntegerField(
+        allow_null=True, help_text="one metric of one GPU; on InfluxDB one GPU as described, or a share of one"
+    )
     bytes = serializers.IntegerField()
-    oldest = serializers.DateTimeField(allow_null=True)
-    newest = serializers.DateTimeField(allow_null=True)
+    oldest = serializers.DateTimeField(allow_null=True, help_text="null on InfluxDB")
+    newest = serializers.DateTimeField(allow_null=True, help_text="on InfluxDB as the inventory has it")
     newest_age_seconds = serializers.FloatField(allow_null=True)
 
 

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api.views.stats import ask_broker, read_collectors
+from api.views.stats import ask_broker, newest_ns_of, read_collectors
 from inventory.queries import fleet_counts
 from readings.times import SECOND
 from stores.base import StoreError
@@ -78,12 +78,14 @@ def _database() -> list[Metric]:
 def _store() -> list[Metric]:
     stats = get_store().stats()
     metrics: list[Metric] = [_gauge("store_bytes", "Size of the store.", stats.bytes)]
-    if stats.readings is not None and stats.series is not None:
+    if stats.readings is not None:
         metrics.append(_gauge("store_readings", "Readings in the store.", stats.readings))
+    if stats.series is not None:
         metrics.append(_gauge("store_series", "Series in the store.", stats.series))
-    if stats.newest_ns is not None:
+    newest_ns = newest_ns_of(stats)
+    if newest_ns is not None:
         help = "Time of the newest reading, in seconds since 1970."
-        metrics.append(_gauge("newest_reading_timestamp_seconds", help, stats.newest_ns / SECOND))
+        metrics.append(_gauge("newest_reading_timestamp_seconds", help, newest_ns / SECOND))
     return metrics
 
 

@@ -15,7 +15,7 @@ from api.exports.windows import Windows
 from api.params import TIME_SCHEMA, Parameter, boolean, duration_ns, one_of, several, time_ns, whole_number
 from api.schema.serializers import SeriesSerializer
 from api.views.export import CSV_SAFE, ExportView
-from inventory.queries import occupied_between
+from inventory.queries import hosts_between, occupied_between
 from readings.catalogue import canonical_name, info, unit_of
 from readings.times import SECOND, format_duration, format_time
 from stores.aggregate.buckets import Buckets
@@ -85,6 +85,7 @@ def series_query(values: Mapping[str, Any], grid: Buckets) -> SeriesQuery:
         pods=values["pod"],
         top=values["top"],
         most_groups=min(MOST_GROUPS, MOST_POINTS // grid.count),
+        hosts=hosts_between,
     )
 
 

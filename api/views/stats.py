@@ -16,6 +16,7 @@ from api.views.base import ApiView
 from broker.client.client import client_context, fetch_stats
 from broker.errors import BrokerError
 from inventory.models import CollectorStatus, Host
+from inventory.queries import newest_reading
 from inventory.sync.seen import to_ns
 from readings.times import format_time
 from stores.base import StoreStats
@@ -97,8 +98,17 @@ def total_refused(collectors: Sequence[CollectorStatus]) -> dict[str, int]:
     return dict(sorted(total.items()))
 
 
+def newest_ns_of(stats: StoreStats) -> int | None:
+    """The time of the newest reading: the store's, or the inventory's for a store that does not know (InfluxDB)."""
+    if stats.readings is not None or stats.newest_ns is not None:
+        return stats.newest_ns
+    newest = newest_reading()
+    return None if newest is None else to_ns(newest)
+
+
 def store_answer(stats: StoreStats) -> dict[str, Any]:
     """The store's part of /api/v1/stats."""
+    newest_ns = newest_ns_of(stats)
     return {
         "type": settings.STORAGE_TYPE,
         "readings": stats.readings,
@@ -106,8 +116,8 @@ def store_answer(stats: StoreStats) -> dict[str, Any]:
         "series": stats.series,
         "bytes": stats.bytes,
         "oldest": None if stats.oldest_ns is None else format_time(stats.oldest_ns),
-        "newest": None if stats.newest_ns is None else format_time(stats.newest_ns),
-        "newest_age_seconds": None if stats.newest_ns is None else age_seconds(stats.newest_ns),
+        "newest": None if newest_ns is None else format_time(newest_ns),
+        "newest_age_seconds": None if newest_ns is None else age_seconds(newest_ns),
     }
 
 

@@ -30,6 +30,7 @@ from api.schema.serializers import MetricNamesSerializer, ReadingPageSerializer
 from api.views.base import ApiView
 from api.views.export import CSV_SAFE, ExportView
 from api.views.gpus import GPU_IN_PATH, check_id, check_known
+from inventory.queries import hosts_between
 from readings.catalogue import canonical_name
 from stores.base import ReadingsQuery, RowBatch
 from stores.open import get_store
@@ -98,6 +99,7 @@ def _conditions(values: dict[str, Any]) -> dict[str, Any]:
         "start_ns": values["start_time"],
         "end_ns": values["end_time"],
         "newest_first": values["order"] == "desc",
+        "hosts": hosts_between,
     }
 
 

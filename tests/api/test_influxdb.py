@@ -25,7 +25,7 @@ from readings.model import Gpu, Point, PointBlock
 from readings.times import SECOND
 from stores.influxdb.client import InfluxConfig
 from stores.open import get_store, reset_store
-from tests.api.conftest import T0, Api
+from tests.api.conftest import T0, Api, save
 from tests.broker.harness import running_broker
 from tests.influxd import Influxd
 from tests.ingest.wiring import collect_config, stream_config
@@ -209,6 +209,27 @@ def test_sixty_queries_are_answered_alike_by_every_store_byte_for_byte(
         assert of_memory[query] == body, query
     assert sum(b'"uuid"' in body for body in of_sqlite.values()) > 20
     assert sum(b'"points":[["2025' in body for body in of_sqlite.values()) == 27
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_reading_told_for_two_hosts_is_that_of_the_host_where_the_gpu_sat(
+    api: Api, settings: Settings, influx_config: InfluxConfig
+) -> None:
+    use_influxdb(settings, influx_config)
+    name = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
+    for host, value, seconds in (("host-b", 1.0, range(3)), ("host-a", 5.0, range(3, 6))):
+        gpu = Gpu(uuid="GPU-1", hostname=host)
+        save(get_store(), PointBlock([gpu], [name], [(0, T0 + at * SECOND, [value + at]) for at in seconds]))
+    # A capture with the old host is replayed: every reading of the new one again, with other values.
+    old = Gpu(uuid="GPU-1", hostname="host-b")
+    get_store().write([PointBlock([old], [name], [(0, T0 + at * SECOND, [900.0]) for at in range(3, 6)])])
+    data = api.get("/api/v1/gpus/GPU-1/telemetry")["data"]
+    assert [(row["hostname"], row["value"]) for row in data] == [
+        ("host-a", 10.0), ("host-a", 9.0), ("host-a", 8.0), ("host-b", 3.0), ("host-b", 2.0), ("host-b", 1.0),
+    ]  # fmt: skip
+    assert [row["value"] for row in api.get("/api/v1/telemetry?page_size=4")["data"]] == [10.0, 9.0, 8.0, 3.0]
+    query = "/api/v1/query?start_time=2025-07-18T20:42:00Z&end_time=2025-07-18T20:43:00Z&every=1m&agg=increase&metric="
+    assert [each["points"][0][1] for each in api.get(query + name)["data"]] == [9.0]
 
 
 @pytest.mark.parametrize(

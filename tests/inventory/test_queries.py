@@ -13,6 +13,7 @@ from inventory.models import GPU
 from inventory.queries import (
     fleet_counts,
     gpus_for_list,
+    hosts_between,
     in_state,
     latest_readings,
     newest_reading,
@@ -186,3 +187,21 @@ def test_with_what_is_asked_for_comes_what_ran_there_besides() -> None:
     assert occupied(0, 500, namespaces=("ml",), pods=("third",)) == []
     # What ran there at another time is not a reason to look at a GPU.
     assert occupied(100, 500, namespaces=("ml",)) == []
+
+
+def test_hosts_between_are_where_gpus_sat_in_the_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    for at, host in ((0, "host-1"), (10, "host-1"), (20, "host-2"), (30, "host-2")):
+        save(block(gpu("GPU-a", hostname=host), at, {UTIL: 1.0}), block(gpu("GPU-b"), at, {UTIL: 1.0}))
+
+    def found(gpus: set[str], start: int, end: int) -> list[tuple[Any, ...]]:
+        return sorted(
+            (each.gpu, each.hostname, (each.start_ns - T0) // SECOND, each.end_ns and (each.end_ns - T0) // SECOND)
+            for each in hosts_between(gpus, T0 + start * SECOND, T0 + end * SECOND)
+        )
+
+    assert found({"GPU-a"}, 0, 40) == [("GPU-a", "host-1", 0, 10), ("GPU-a", "host-2", 20, None)]
+    assert found({"GPU-a"}, 0, 11) == [("GPU-a", "host-1", 0, 10)]
+    assert found({"GPU-a"}, 11, 40) == [("GPU-a", "host-2", 20, None)]
+    assert found({"GPU-c"}, 0, 40) == []
+    monkeypatch.setattr("inventory.queries._MOST_GPUS_NAMED", 0)
+    assert {each[0] for each in found({"GPU-a"}, 0, 40)} == {"GPU-a", "GPU-b"}

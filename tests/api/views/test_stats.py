@@ -102,16 +102,20 @@ def test_when_each_host_was_last_heard_of(api: Api, fleet: Store, settings: Sett
     assert hosts[0]["age_seconds"] == pytest.approx(hosts[1]["age_seconds"] + 1)
 
 
-def test_a_store_that_still_counts_tells_the_rest(
+def test_a_store_that_cannot_count_tells_the_rest_and_the_inventory_the_newest(
     api: Api, fleet: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.MQ_HOST, settings.MQ_PORT = "127.0.0.1", free_port()
     counted = fleet.stats()
-    monkeypatch.setattr(type(fleet), "stats", lambda self: replace(counted, readings=None, series=None, shares=None))
+    monkeypatch.setattr(
+        type(fleet), "stats", lambda self: replace(counted, readings=None, shares=None, oldest_ns=None, newest_ns=None)
+    )
     told = api.get(STATS)["store"]
-    assert (told["readings"], told["series"], told["shares"]) == (None, None, None)
+    assert (told["readings"], told["series"], told["shares"], told["oldest"]) == (None, 10, None, None)
     assert told["newest"] == "2025-07-18T20:42:35Z"
     assert b"store_bytes" in (metrics := api.ask("/metrics").content)
+    assert b"store_series 10.0" in metrics
+    assert b"newest_reading_timestamp_seconds 1.752871355e+09" in metrics
     assert b"store_readings" not in metrics
 
 
