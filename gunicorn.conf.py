@@ -11,7 +11,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from gunicorn import util
 
-from api.middleware import write_error
 from telemetry_site import options
 from telemetry_site.env import Address, SettingError
 
@@ -37,17 +36,20 @@ limit_request_line = 8190
 # Django decides what a proxy is believed (TRUSTED_PROXIES); gunicorn believes nobody.
 forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
-# What is no request for Django is answered in the API's shape all the same.
-util.write_error = write_error
 # No management socket in the home folder.
 control_socket_disable = True
 
 
 def post_worker_init(worker: Any) -> None:
-    """Exports last: they have to know when the worker is told to stop. What is there now stays: no collection need look at it."""
+    """Connects the worker to the API, which can be imported only now that Django is set up."""
     from api.exports.stream import serving
+    from api.middleware import write_error
 
+    # Exports have to know when the worker is told to stop.
     serving.goes_on = lambda: bool(worker.alive)
+    # Requests that are too broken for Django are answered in the API's shape, too.
+    util.write_error = write_error
+    # The garbage collector need not look at what was loaded so far.
     gc.collect()
     gc.freeze()
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import msgspec
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.db import DatabaseError, InterfaceError, OperationalError
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework.exceptions import APIException
 from rest_framework.response import Response
 
+from api.schema.answers import ErrorAnswer
 from stores.base import StoreError, TooMuch
 
 logger = logging.getLogger(__name__)
@@ -28,8 +30,11 @@ _CODES = {
     406: "not_acceptable",
     414: "uri_too_long",
     415: "unsupported_media_type",
+    417: "expectation_failed",
     429: "too_many_requests",
+    431: "headers_too_large",
     500: "server_error",
+    501: "not_implemented",
     503: "unavailable",
 }
 
@@ -49,14 +54,14 @@ class NotFound(APIException):
     status_code = 404
 
 
-def error_body(status: int, message: str) -> dict[str, str]:
+def error_body(status: int, message: str) -> ErrorAnswer:
     """The body of an error answer."""
-    return {"error": _CODES.get(status, "error"), "message": message}
+    return ErrorAnswer(_CODES.get(status, "error"), message)
 
 
 def error_response(status: int, message: str) -> HttpResponse:
-    """An error answer of what stands before the views."""
-    return JsonResponse(error_body(status, message), status=status)
+    """An error answer for code that runs before the views."""
+    return HttpResponse(msgspec.json.encode(error_body(status, message)), "application/json", status)
 
 
 def database_away(error: DatabaseError) -> HttpResponse:
@@ -96,7 +101,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
             return None
     if status == 503:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return Response(error_body(status, message), status=status, headers=headers)
+    return Response(msgspec.to_builtins(error_body(status, message)), status=status, headers=headers)
 
 
 def _text(detail: object) -> str:

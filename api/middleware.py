@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Callable
 from typing import cast
 
+import msgspec
 from django.http import HttpRequest, HttpResponse
 from gunicorn import util
 from rest_framework.response import Response
 
-from api.errors import method_not_allowed
+from api.errors import error_body, method_not_allowed
 from api.views.probes import HealthView, ReadyView
 
 # Pages load what we serve and nothing else, send forms only to us, and stand in nobody's frame.
@@ -37,20 +37,9 @@ class HeadersMiddleware:
         return response
 
 
-_CODES = {
-    403: "forbidden",
-    414: "uri_too_long",
-    417: "expectation_failed",
-    431: "headers_too_large",
-    500: "server_error",
-    501: "not_implemented",
-}
-
-
 def write_error(sock: socket.socket, status_int: int, reason: str, mesg: str) -> None:
     """In place of gunicorn's ``util.write_error``, which answers with a page."""
-    text = " ".join((mesg or reason).split())
-    body = json.dumps({"error": _CODES.get(status_int, "bad_request"), "message": text}).encode()
+    body = msgspec.json.encode(error_body(status_int, " ".join((mesg or reason).split())))
     head = (
         f"HTTP/1.1 {status_int} {reason}\r\n"
         "Connection: close\r\n"

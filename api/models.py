@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import Literal
 
 from django.core.exceptions import ValidationError
 from django.core.validators import ProhibitNullCharactersValidator
@@ -62,7 +63,7 @@ class ApiToken(models.Model):
         if ApiToken.objects.filter(name=self.name, revoked=None).exclude(pk=self.pk).exists():
             raise ValidationError({"name": "there is a token of this name: revoke it, or choose another name"})
 
-    def state(self, now: datetime | None = None) -> str:
+    def state(self, now: datetime | None = None) -> Literal["active", "expired", "revoked"]:
         """``active``, ``expired`` or ``revoked``."""
         if self.revoked is not None:
             return "revoked"

@@ -50,7 +50,7 @@ class PageRenderer(BrowsableAPIRenderer):
         """The page as text."""
         context = dict(renderer_context or {})
         view, request, response = context["view"], context["request"], context["response"]
-        answer = msgspec.json.decode(JsonRenderer().render(data)) if isinstance(data, dict) else {}
+        answer = msgspec.json.decode(JsonRenderer().render(data) or b"{}")
         page = {
             "name": getattr(view, "name", ""),
             "key": next(iter(context["kwargs"].values()), ""),

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+import json
+from collections.abc import Callable, Mapping
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
+import msgspec
 from django.conf import settings
 from django.http import QueryDict
+from drf_spectacular.extensions import OpenApiSerializerExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
+from msgspec import UNSET, UnsetType
 
 from api.auth.middleware import WHO_ASKS
 from api.errors import STORE_AWAY, BadRequest, error_body
+from api.exports.formats import csv_line
+from api.exports.readings import COLUMNS
 from api.models import ApiToken
 from api.params import Parameter, format_of, read_parameters
-from api.schema.examples import ANSWERS, FILES, GPU_ID, HOST_NAME, NO_SUCH_GPU, NOT_FOUND, NOT_READY
-from api.schema.serializers import ErrorSerializer, NotReadySerializer
+from api.schema.answers import BASE, GPU_ID, HOST_NAME, METRIC, Answer, ErrorAnswer, NotReadyAnswer, ReadingAnswer
 from api.views.base import ApiView
 
 _JSON = "application/json"
@@ -50,6 +57,115 @@ _LINKS: dict[str, tuple[tuple[str, str, str], ...]] = {
 # Their definitions are in the settings.
 _SCHEMES = ("token", "session")
 _PATH_EXAMPLES = {"uuid": GPU_ID, "name": HOST_NAME}
+# Examples of links, by operation.
+_NEXT = {
+    "gpus": f"{BASE}/gpus?page_size=1&page=2",
+    "gpu_telemetry": f"{BASE}/gpus/{GPU_ID}/telemetry?limit=1&offset=1",
+    "telemetry": f"{BASE}/telemetry?page_size=1&cursor=W3RydWUsMTc1Mjg3MTM1NiwiR1BVIiwiVVRJTCJd",
+}
+_NOT_FOUND = {"host": "there is no host 'nowhere'"}
+_WINDOW = {
+    "timestamp": "2025-07-18T20:30:00Z",
+    "host": HOST_NAME,
+    "metric": METRIC,
+    "agg": "mean",
+    "unit": "%",
+    "value": 71.25,
+}
+
+
+_PRIMITIVES: dict[object, dict[str, Any]] = {
+    str: {"type": "string"},
+    int: {"type": "integer"},
+    float: {"type": "number", "format": "double"},
+    bool: {"type": "boolean"},
+}
+
+
+def object_schema(answer: type[Answer], reference: Callable[[type[Answer]], dict[str, Any]]) -> dict[str, Any]:
+    """The OpenAPI 3.0 schema of an answer. ``reference`` gives what stands for an answer inside it."""
+    hints = get_type_hints(answer, include_extras=True)
+    properties = {name: _schema(kind, reference) for name, kind in hints.items()}
+    required = sorted(each.name for each in msgspec.structs.fields(answer) if each.required)
+    schema = {"type": "object", "description": answer.__doc__, "properties": properties}
+    return schema | ({"required": required} if required else {})
+
+
+def _schema(kind: Any, reference: Callable[[type[Answer]], dict[str, Any]]) -> dict[str, Any]:
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        schema = _schema(args[0], reference)
+        for meta in args[1:]:
+            schema |= meta.extra_json_schema or {}
+            schema |= {"description": meta.description} if meta.description else {}
+        return schema
+    if origin in {Union, UnionType}:
+        (one,) = [each for each in args if each not in {NoneType, UnsetType}]
+        return _schema(one, reference) | ({"nullable": True} if NoneType in args else {})
+    if origin is Literal:
+        choices = "\n".join(f"* `{each}` - {each}" for each in args)
+        return {"enum": list(args), "type": "string", "description": choices}
+    if origin is list:
+        return {"type": "array", "items": _schema(args[0], reference)}
+    if origin is tuple:
+        return {"type": "array", "items": {}}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _schema(args[1], reference)}
+    return dict(_PRIMITIVES[kind]) if kind in _PRIMITIVES else reference(kind)
+
+
+def example_of(answer: type[Answer]) -> dict[str, Any]:
+    """An example of an answer, from the examples of its fields. Fields that may be missing and have none are left out."""
+    examples = {name: _example(kind) for name, kind in get_type_hints(answer, include_extras=True).items()}
+    return {name: example for name, example in examples.items() if example is not UNSET}
+
+
+def _example(kind: Any) -> Any:
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        given = [example for meta in args[1:] for example in meta.examples or ()]
+        return given[0] if given else _example(args[0])
+    if origin is Literal:
+        return args[0]
+    if origin is list:
+        return [_example(args[0])]
+    if origin is dict:
+        return {METRIC: _example(args[1])}
+    if origin in {Union, UnionType}:
+        return UNSET if UnsetType in args else None
+    return example_of(kind)
+
+
+class AnswerExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]  # registers itself
+    """Lets drf-spectacular describe an Answer: a component of its own, named as the class without ``Answer``."""
+
+    target_class = Answer
+    match_subclasses = True
+
+    def get_name(self, auto_schema: AutoSchema, direction: str) -> str:
+        """The component's name."""
+        return str(self.target.__name__.removesuffix("Answer"))
+
+    def map_serializer(self, auto_schema: Any, direction: str) -> dict[str, Any]:
+        """The component's schema."""
+        return object_schema(self.target, lambda part: dict(auto_schema.resolve_serializer(part, direction).ref))
+
+
+def answer_example(operation_id: str, answer: type[Answer]) -> dict[str, Any]:
+    """An example of what an operation answers."""
+    example = example_of(answer)
+    return example | ({"next": _NEXT[operation_id]} if operation_id in _NEXT else {})
+
+
+def file_example(operation_id: str, media_type: str) -> str:
+    """An example of a file that an operation answers."""
+    row: Mapping[str, object] = _WINDOW if operation_id == "query" else example_of(ReadingAnswer)
+    columns = list(row) if operation_id == "query" else [column.name for column in COLUMNS]
+    if media_type == "text/csv":
+        return csv_line(columns) + csv_line([row.get(column) for column in columns])
+    if media_type == "application/x-ndjson":
+        return json.dumps(row, separators=(",", ":")) + "\n"
+    return "PAR1 (columns, their types and an index, in bytes) PAR1"
 
 
 class TableSchema(AutoSchema):
@@ -103,10 +219,12 @@ class TableSchema(AutoSchema):
 
     def get_response_serializers(self) -> Any:
         """The answer and every error, each with an example. Errors are JSON, whatever was asked for."""
-        answer = OpenApiResponse(self._table.answer, examples=[_example(ANSWERS[self._table.operation_id])])
+        answer = OpenApiResponse(
+            self._table.answer, examples=[_in_schema(answer_example(self._table.operation_id, self._table.answer))]
+        )
         files = {
             (200, media_type): OpenApiResponse(
-                OpenApiTypes.BINARY, examples=[_example(FILES[self._table.operation_id][media_type])]
+                OpenApiTypes.BINARY, examples=[_in_schema(file_example(self._table.operation_id, media_type))]
             )
             for media_type in self._export_types()
         }
@@ -133,9 +251,9 @@ class TableSchema(AutoSchema):
 
     def _error(self, status: int) -> OpenApiResponse:
         if status == 503 and self._table.operation_id == "ready":
-            return OpenApiResponse(NotReadySerializer, _ERRORS[status], [_example(NOT_READY)])
-        body = error_body(status, self._message(status))
-        return OpenApiResponse(ErrorSerializer, _ERRORS[status], [_example(body)])
+            return OpenApiResponse(NotReadyAnswer, _ERRORS[status], [_in_schema(example_of(NotReadyAnswer))])
+        body = msgspec.to_builtins(error_body(status, self._message(status)))
+        return OpenApiResponse(ErrorAnswer, _ERRORS[status], [_in_schema(body)])
 
     def _message(self, status: int) -> str:
         match status:
@@ -149,7 +267,7 @@ class TableSchema(AutoSchema):
             case 403:
                 return "this wants the scope admin; yours is read"
             case 404:
-                return NOT_FOUND.get(self._table.operation_id, NO_SUCH_GPU)
+                return _NOT_FOUND.get(self._table.operation_id, "there is no GPU 'GPU-0'")
             case 414:
                 return "Request Line is too large (9000 > 8190)"
             case 429:
@@ -164,7 +282,7 @@ class TableSchema(AutoSchema):
                 {"type": "string", "minLength": 1},
                 OpenApiParameter.PATH,
                 description=text,
-                examples=[_example(_PATH_EXAMPLES[name])],
+                examples=[_in_schema(_PATH_EXAMPLES[name])],
             )
             for name, text in self._table.path_help.items()
         ]
@@ -177,5 +295,5 @@ class TableSchema(AutoSchema):
         return in_path + in_query
 
 
-def _example(value: object) -> OpenApiExample:
+def _in_schema(value: object) -> OpenApiExample:
     return OpenApiExample("example", value=value)

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 
 from api.auth.middleware import REALM, check_scope
 from api.browse.renderers import ExportRenderer, JsonRenderer
 from api.models import ApiToken
 from api.params import EXPORT_FORMATS, Parameter, format_of, read_parameters
+from api.schema.answers import Answer
 
 
 class ApiView(APIView):
@@ -26,7 +26,7 @@ class ApiView(APIView):
     name: ClassVar[str]
     tag: ClassVar[str]
     operation_id: ClassVar[str]
-    answer: ClassVar[type[Serializer[Any]]]
+    answer: ClassVar[type[Answer]]
     parameters: ClassVar[tuple[Parameter, ...]] = ()
     path_help: ClassVar[Mapping[str, str]] = MappingProxyType({})
     error_statuses: ClassVar[tuple[int, ...]] = (400, 503)

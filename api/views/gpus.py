@@ -18,7 +18,7 @@ from rest_framework.reverse import reverse
 from api.errors import BadRequest, NotFound
 from api.pagination import encode_place, list_links, parse_place
 from api.params import PAGE, PAGE_SIZE, Parameter, boolean, cursor_of, format_datetime, one_of, several, text
-from api.schema.serializers import GpuDetailSerializer, GpuPageSerializer
+from api.schema.answers import GpuAnswer, GpuDetailAnswer, GpuPageAnswer, LatestAnswer
 from api.views.base import ApiView
 from inventory.models import GPU
 from inventory.queries import (
@@ -37,15 +37,10 @@ from stores.open import get_store
 GPU_IN_PATH = {"uuid": "the GPU's id: its uuid; for a MIG instance, uuid:instance"}
 _MAX_ID_LENGTH = 200
 _SAFE = "~:@"  # in a part of a path
-# How answers call what a GpuRow has, but for the times.
-_FIELDS = (
-    "id", "uuid", "mig_id", "mig_profile", "gpu_id", "device", "model_name", "hostname", "driver_version", "namespace",
-    "pod", "container",
-)  # fmt: skip
 
 
-def gpu_list(rows: Sequence[GpuRow], cutoff: datetime | None, gpus_url: str) -> msgspec.Raw:
-    """GPUs as a JSON list, ready to stand in an answer; ``gpus_url`` is what ``list_url`` gives."""
+def gpu_list(rows: Sequence[GpuRow], cutoff: datetime | None, gpus_url: str) -> Any:
+    """A list of GpuAnswer, already encoded as JSON. ``gpus_url`` comes from ``list_url``."""
     base = msgspec.json.encode(gpus_url).decode()[:-1]
     parts = []
     for row in rows:
@@ -61,8 +56,8 @@ def gpu_list(rows: Sequence[GpuRow], cutoff: datetime | None, gpus_url: str) -> 
 
 @lru_cache(maxsize=16_384)
 def _described(fields: tuple[Any, ...]) -> tuple[str, str]:
-    """What seldom changes of a GPU, as the beginning of its JSON object, and its id as it stands in a URL."""
-    text = msgspec.json.encode(dict(zip(_FIELDS, fields, strict=True))).decode()
+    """The start of a GPU's JSON object, with the fields that seldom change, and its id quoted for a URL."""
+    text = msgspec.json.encode(dict(zip(GpuAnswer.__struct_fields__[: len(fields)], fields, strict=True))).decode()
     return text[:-1], quote(fields[0], safe=_SAFE)
 
 
@@ -71,46 +66,42 @@ def _seen_text(text: str) -> str:
     return format_datetime(parse_moment(text))
 
 
-def gpu_answer(gpu: GPU, cutoff: datetime | None, gpus_url: str) -> dict[str, Any]:
-    """One GPU, as in a list. Its host must have been fetched with it."""
-    return {
-        "id": gpu.id,
-        "uuid": gpu.uuid,
-        "mig_id": gpu.mig_id,
-        "mig_profile": gpu.mig_profile,
-        "gpu_id": gpu.index,
-        "device": gpu.device,
-        "model_name": gpu.model_name,
-        "hostname": gpu.host.name if gpu.host else "",
-        "driver_version": gpu.driver_version,
-        "namespace": gpu.namespace,
-        "pod": gpu.pod,
-        "container": gpu.container,
-        "state": state_of(gpu, cutoff),
-        "first_seen": format_datetime(gpu.first_seen),
-        "last_seen": format_datetime(gpu.last_seen),
-        "url": item_url(gpus_url, gpu.id),
-    }
-
-
-def gpu_detail_answer(gpu: GPU, cutoff: datetime | None, request: Request) -> dict[str, Any]:
-    """One GPU with its newest readings."""
-    answer = gpu_answer(gpu, cutoff, list_url("gpus", request))
+def gpu_detail_answer(gpu: GPU, cutoff: datetime | None, request: Request) -> GpuDetailAnswer:
+    """One GPU with its newest readings. Its host must have been fetched with it."""
+    url = item_url(list_url("gpus", request), gpu.id)
     now_ns = time_ns()
-    answer["latest"] = {
-        each.metric_name: {
-            "value": each.value,
-            "unit": each.unit,
-            "timestamp": format_time(each.time_ns),
-            "age_seconds": round((now_ns - each.time_ns) / SECOND, 3),
-        }
+    latest = {
+        each.metric_name: LatestAnswer(
+            value=each.value,
+            unit=each.unit,
+            timestamp=format_time(each.time_ns),
+            age_seconds=round((now_ns - each.time_ns) / SECOND, 3),
+        )
         for each in latest_readings(gpu)
     }
-    answer["labels"] = gpu.labels
-    answer["telemetry_url"] = f"{answer['url']}/telemetry"
-    answer["metrics_url"] = f"{answer['url']}/metrics"
-    answer["host_url"] = item_url(list_url("hosts", request), gpu.host.name) if gpu.host else None
-    return answer
+    return GpuDetailAnswer(
+        id=gpu.id,
+        uuid=gpu.uuid,
+        mig_id=gpu.mig_id,
+        mig_profile=gpu.mig_profile,
+        gpu_id=gpu.index,
+        device=gpu.device,
+        model_name=gpu.model_name,
+        hostname=gpu.host.name if gpu.host else "",
+        driver_version=gpu.driver_version,
+        namespace=gpu.namespace,
+        pod=gpu.pod,
+        container=gpu.container,
+        state=state_of(gpu, cutoff),
+        first_seen=format_datetime(gpu.first_seen),
+        last_seen=format_datetime(gpu.last_seen),
+        url=url,
+        latest=latest,
+        labels=gpu.labels,
+        telemetry_url=f"{url}/telemetry",
+        metrics_url=f"{url}/metrics",
+        host_url=item_url(list_url("hosts", request), gpu.host.name) if gpu.host else None,
+    )
 
 
 def list_url(name: str, request: Request) -> str:
@@ -167,7 +158,7 @@ class GpuListView(ApiView):
     name = "GPUs"
     tag = "fleet"
     operation_id = "gpus"
-    answer = GpuPageSerializer
+    answer = GpuPageAnswer
     parameters = (PAGE, PAGE_SIZE, CURSOR, HOSTNAME, MODEL, NAMESPACE, POD, STATE, SEARCH, MIG)
 
     def get(self, request: Request) -> Response:
@@ -198,12 +189,12 @@ class GpuListView(ApiView):
         count = len(rows) if is_all else found.count()
         following = encode_place(rows[-1].place) if more else None
         return Response(
-            {
-                "data": [row.id for row in rows],
-                "count": count,
-                "gpus": gpu_list(rows, cutoff, list_url("gpus", request)),
+            GpuPageAnswer(
+                data=[row.id for row in rows],
+                count=count,
+                gpus=gpu_list(rows, cutoff, list_url("gpus", request)),
                 **list_links(request, page, following)._asdict(),
-            }
+            )
         )
 
 
@@ -213,7 +204,7 @@ class GpuView(ApiView):
     name = "GPU"
     tag = "fleet"
     operation_id = "gpu"
-    answer = GpuDetailSerializer
+    answer = GpuDetailAnswer
     path_help = GPU_IN_PATH
     error_statuses = (400, 404, 503)
 

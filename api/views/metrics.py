@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api.schema.serializers import MetricListSerializer
+from api.schema.answers import MetricAnswer, MetricListAnswer
 from api.views.base import ApiView
-from readings.catalogue import CATALOGUE, MetricInfo
+from readings.catalogue import CATALOGUE
 from stores.open import get_store
 
 
@@ -22,38 +20,28 @@ class MetricsView(ApiView):
     name = "Metrics"
     tag = "telemetry"
     operation_id = "metrics"
-    answer = MetricListSerializer
+    answer = MetricListAnswer
 
     def get(self, request: Request) -> Response:
         """What each metric means, the names it goes by, and whether there are readings of it."""
         seen = get_store().metric_names()
         names = set(seen)
-        data = [_known(metric, metric.name in names) for metric in CATALOGUE.values()]
-        data += [_unknown(name) for name in seen if name not in CATALOGUE]
-        return Response({"data": data, "count": len(data)})
-
-
-def _known(metric: MetricInfo, seen: bool) -> dict[str, Any]:
-    return {
-        "name": metric.name,
-        "aliases": metric.aliases,
-        "title": metric.title,
-        "unit": metric.unit,
-        "type": metric.kind,
-        "range": [metric.low, metric.high],
-        "description": metric.description,
-        "seen": seen,
-    }
-
-
-def _unknown(name: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "aliases": [],
-        "title": name,
-        "unit": "",
-        "type": "unknown",
-        "range": [None, None],
-        "description": "",
-        "seen": True,
-    }
+        data = [
+            MetricAnswer(
+                name=metric.name,
+                aliases=list(metric.aliases),
+                title=metric.title,
+                unit=metric.unit,
+                type=metric.kind,
+                range=[metric.low, metric.high],
+                description=metric.description,
+                seen=metric.name in names,
+            )
+            for metric in CATALOGUE.values()
+        ]
+        data += [
+            MetricAnswer(name, [], name, unit="", type="unknown", range=[None, None], description="", seen=True)
+            for name in seen
+            if name not in CATALOGUE
+        ]
+        return Response(MetricListAnswer(data, len(data)))

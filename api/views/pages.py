@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from api.schema.serializers import IndexSerializer
+from api.schema.answers import IndexAnswer
 from api.views.base import ApiView
 from api.views.prometheus import render_metrics
 
@@ -32,15 +32,14 @@ class IndexView(ApiView):
     name = "GPU telemetry"
     tag = "pipeline"
     operation_id = "index"
-    answer = IndexSerializer
+    answer = IndexAnswer
     error_statuses = (400,)
 
     def get(self, request: Request) -> Response:
         """Where everything is."""
-        names = ("gpus", "hosts", "telemetry", "query", "metrics", "stats", "schema", "swagger", "redoc")
-        links = {name: reverse(name, request=request) for name in names}
-        # A question needs a metric: the link is one that can be followed.
-        links["query"] += f"?{urlencode({'metric': 'DCGM_FI_DEV_GPU_UTIL', 'by': 'host'})}"
+        links = IndexAnswer(*[reverse(name, request=request) for name in IndexAnswer.__struct_fields__])
+        # A query needs a metric: with one, the link can be followed.
+        links.query += f"?{urlencode({'metric': 'DCGM_FI_DEV_GPU_UTIL', 'by': 'host'})}"
         return Response(links)
 
 

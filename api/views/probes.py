@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from django.db import DatabaseError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api.browse.renderers import JsonRenderer
-from api.errors import RETRY_AFTER_SECONDS, error_body
-from api.schema.serializers import HealthSerializer, ReadySerializer
+from api.errors import RETRY_AFTER_SECONDS
+from api.schema.answers import HealthAnswer, NotReadyAnswer, ReadyAnswer, ReadyChecksAnswer
 from api.views.base import ApiView
 from inventory.models import GPU
 from stores.base import StoreError
@@ -53,13 +52,13 @@ class HealthView(ApiView):
     name = "Health"
     tag = "probes"
     operation_id = "health"
-    answer = HealthSerializer
+    answer = HealthAnswer
     error_statuses = (400,)
     renderer_classes = (JsonRenderer,)
 
     def get(self, request: Request) -> Response:
         """The web process answers."""
-        return Response({"status": "healthy"})
+        return Response(HealthAnswer("healthy"))
 
 
 class ReadyView(ApiView):
@@ -68,7 +67,7 @@ class ReadyView(ApiView):
     name = "Readiness"
     tag = "probes"
     operation_id = "ready"
-    answer = ReadySerializer
+    answer = ReadyAnswer
     renderer_classes = (JsonRenderer,)
 
     def get(self, request: Request) -> Response:
@@ -76,6 +75,6 @@ class ReadyView(ApiView):
         checks = check_all()
         broken = [f"the {part} {state}" for part, state in checks.items() if state != OK]
         if not broken:
-            return Response({"status": "ready", "checks": checks})
-        body: dict[str, Any] = {**error_body(503, "; ".join(broken)), "checks": checks}
+            return Response(ReadyAnswer("ready", ReadyChecksAnswer(**checks)))
+        body = NotReadyAnswer("unavailable", "; ".join(broken), ReadyChecksAnswer(**checks))
         return Response(body, status=503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})

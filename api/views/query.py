@@ -11,12 +11,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api.errors import BadRequest
-from api.exports.windows import Windows
+from api.exports.windows import WindowLayout, group_names, unit_of_answer
 from api.params import TIME_SCHEMA, Parameter, boolean, duration_ns, one_of, several, time_ns, whole_number
-from api.schema.serializers import SeriesSerializer
+from api.schema.answers import GroupAnswer, GroupSeriesAnswer, SeriesAnswer
 from api.views.export import CSV_SAFE, ExportView
 from inventory.queries import hosts_between, occupied_between
-from readings.catalogue import canonical_name, info, unit_of
+from readings.catalogue import canonical_name, info
 from readings.times import SECOND, format_duration, format_time
 from stores.aggregate.buckets import Buckets
 from stores.base import Aggregate, By, GroupSeries, PodAssignment, SeriesQuery
@@ -35,8 +35,6 @@ _STEPS = (
     *(number * _HOUR for number in (1, 2, 3, 6, 12)),
     *(number * _DAY for number in (1, 2, 7, 14, 30, 90, 180, 360)),
 )  # fmt: skip
-# What a group is called by, in the order of stores.base.GroupSeries.group.
-_NAMES: dict[str | None, tuple[str, ...]] = {None: (), "pod": ("namespace", "pod")}
 
 
 def choose_step(start_ns: int, end_ns: int) -> int:
@@ -89,34 +87,26 @@ def series_query(values: Mapping[str, Any], grid: Buckets) -> SeriesQuery:
     )
 
 
-def group_names(by: str | None) -> tuple[str, ...]:
-    """What the parts of a group's name are called."""
-    return _NAMES.get(by, (str(by),))
-
-
-def unit_of_answer(query: SeriesQuery) -> str:
-    """The unit of the values."""
-    return "count" if query.aggregate == "count" else unit_of(query.metric_name)
-
-
-def series_answer(query: SeriesQuery, found: list[GroupSeries]) -> dict[str, Any]:
+def series_answer(query: SeriesQuery, found: list[GroupSeries]) -> SeriesAnswer:
     """The answer's body."""
     grid = Buckets(query.start_ns, query.end_ns, query.every_ns)
     times = [format_time(time_ns) for time_ns in grid.times()]
     names = group_names(query.by)
-    return {
-        "metric": query.metric_name,
-        "unit": unit_of_answer(query),
-        "agg": query.aggregate,
-        "every": format_duration(query.every_ns),
-        "start_time": format_time(query.start_ns),
-        "end_time": format_time(query.end_ns),
-        "data": [
-            {"group": dict(zip(names, each.group, strict=True)), "points": list(zip(times, each.values, strict=True))}
+    return SeriesAnswer(
+        metric=query.metric_name,
+        unit=unit_of_answer(query),
+        agg=query.aggregate,
+        every=format_duration(query.every_ns),
+        start_time=format_time(query.start_ns),
+        end_time=format_time(query.end_ns),
+        data=[
+            GroupSeriesAnswer(
+                GroupAnswer(**dict(zip(names, each.group, strict=True))), list(zip(times, each.values, strict=True))
+            )
             for each in found
         ],
-        "count": len(found),
-    }
+        count=len(found),
+    )
 
 
 DEFAULT_RANGE_NS = 3600 * SECOND
@@ -191,7 +181,7 @@ class QueryView(ExportView):
     name = "Query"
     tag = "telemetry"
     operation_id = "query"
-    answer = SeriesSerializer
+    answer = SeriesAnswer
     parameters = (
         METRIC,
         AGG,
@@ -214,7 +204,7 @@ class QueryView(ExportView):
         grid = self._grid()
         query = series_query(self.values, grid)
         if self.is_export:
-            layout = Windows(query)
+            layout = WindowLayout(query)
             return self.export(layout.parts(get_store().series(query)), layout, "query", query.metric_name)
         return Response(series_answer(query, get_store().series(query)))
 

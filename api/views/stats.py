@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api.params import age_seconds, format_datetime
-from api.schema.serializers import StatsSerializer
+from api.schema.answers import StatsAnswer
 from api.views.base import ApiView
 from broker.client.client import client_context, fetch_stats
 from broker.errors import BrokerError
@@ -138,7 +138,7 @@ class StatsView(ApiView):
     name = "Pipeline statistics"
     tag = "pipeline"
     operation_id = "stats"
-    answer = StatsSerializer
+    answer = StatsAnswer
 
     def get(self, request: Request) -> Response:
         """Broker, subscribers and lag, collectors, store. A broker that does not answer is told here, not a 503."""

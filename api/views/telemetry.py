@@ -12,8 +12,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api.errors import BadRequest
-from api.exports.readings import Readings, json_list
-from api.pagination import Cursor, encode_cursor, offset_links, page_links, parse_cursor, same_with
+from api.exports.readings import ReadingLayout, json_list
+from api.pagination import Cursor, Links, encode_cursor, offset_links, page_links, parse_cursor, same_with
 from api.params import (
     END_TIME,
     MOST_ROWS,
@@ -26,7 +26,7 @@ from api.params import (
     several,
     whole_number,
 )
-from api.schema.serializers import MetricNamesSerializer, ReadingPageSerializer
+from api.schema.answers import MetricNamesAnswer, ReadingPageAnswer
 from api.views.base import ApiView
 from api.views.export import CSV_SAFE, ExportView
 from api.views.gpus import GPU_IN_PATH, check_id, check_known
@@ -123,7 +123,7 @@ class GpuTelemetryView(ExportView):
     name = "Telemetry of a GPU"
     tag = "telemetry"
     operation_id = "gpu_telemetry"
-    answer = ReadingPageSerializer
+    answer = ReadingPageAnswer
     parameters = (START_TIME, END_TIME, LIMIT, OFFSET, METRIC_NAME, HOSTNAME, GPU_ID, ORDER, CSV_SAFE)
     path_help = GPU_IN_PATH
     error_statuses = (400, 404, 503)
@@ -141,14 +141,14 @@ class GpuTelemetryView(ExportView):
         )
         if self.is_export:
             rows = _checked(get_store().stream(query), uuid)
-            return self.export(rows, Readings(), "telemetry", uuid, *values["metric_name"][:1])
+            return self.export(rows, ReadingLayout(), "telemetry", uuid, *values["metric_name"][:1])
         limit, offset = _rows_asked(values["limit"]), values["offset"]
         page = get_store().page(replace(query, limit=limit + 1))
         if not len(page):
             check_known(uuid)
         links = offset_links(request, offset, limit, more=len(page) > limit)
         page = page.cut(0, limit)
-        return Response({"data": json_list(page), "count": len(page), **links._asdict()})
+        return Response(ReadingPageAnswer(json_list(page), len(page), **links._asdict()))
 
 
 class GpuMetricsView(ApiView):
@@ -157,7 +157,7 @@ class GpuMetricsView(ApiView):
     name = "Metrics of a GPU"
     tag = "telemetry"
     operation_id = "gpu_metrics"
-    answer = MetricNamesSerializer
+    answer = MetricNamesAnswer
     path_help = GPU_IN_PATH
     error_statuses = (400, 404, 503)
 
@@ -167,7 +167,7 @@ class GpuMetricsView(ApiView):
         names = get_store().metric_names(uuid)
         if not names:
             check_known(uuid)
-        return Response({"data": names, "count": len(names)})
+        return Response(MetricNamesAnswer(names, len(names)))
 
 
 class TelemetryView(ExportView):
@@ -176,7 +176,7 @@ class TelemetryView(ExportView):
     name = "Telemetry"
     tag = "telemetry"
     operation_id = "telemetry"
-    answer = ReadingPageSerializer
+    answer = ReadingPageAnswer
     parameters = (
         METRIC_NAME,
         HOSTNAME,
@@ -218,14 +218,14 @@ class TelemetryView(ExportView):
             given = [each for each in (values["page_size"], values["limit"]) if each is not None]
             before = ((page or 1) - 1) * (values["page_size"] or size)
             rows = get_store().stream(replace(query, limit=min(given, default=None), offset=before))
-            return self.export(rows, Readings(), "telemetry", "fleet", *values["metric_name"][:1])
+            return self.export(rows, ReadingLayout(), "telemetry", "fleet", *values["metric_name"][:1])
         page_rows = get_store().page(replace(query, limit=size + 1, offset=((page or 1) - 1) * size))
         more = len(page_rows) > size
         page_rows = page_rows.cut(0, size)
         if page is not None:
-            links = page_links(request, page, more=more)._asdict()
+            links = page_links(request, page, more=more)
         else:
             # A cursor stays right while new readings come in on top; it leads onwards only.
             after = encode_cursor(Cursor(newest_first, page_rows.position(-1))) if more else None
-            links = {"next": same_with(request, cursor=after) if after else None, "previous": None}
-        return Response({"data": json_list(page_rows), "count": len(page_rows), **links})
+            links = Links(next=same_with(request, cursor=after) if after else None, previous=None)
+        return Response(ReadingPageAnswer(json_list(page_rows), len(page_rows), **links._asdict()))

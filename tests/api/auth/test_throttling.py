@@ -12,7 +12,7 @@ import pytest
 
 from api.auth.throttling import Allowances
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SECOND = 1_000_000_000
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from api.errors import BadRequest
@@ -39,7 +40,7 @@ def test_too_many_points_are_refused_with_the_limit() -> None:
 
 def test_groups_are_named_by_what_they_were_made_by() -> None:
     query = SeriesQuery(metric_name="DCGM_FI_DEV_POWER_USAGE", every_ns=60 * SECOND, start_ns=0, end_ns=90 * SECOND)
-    assert series_answer(query, [GroupSeries((), [1.5, None])]) == {
+    assert msgspec.to_builtins(series_answer(query, [GroupSeries((), [1.5, None])])) == {
         "metric": "DCGM_FI_DEV_POWER_USAGE",
         "unit": "W",
         "agg": "mean",
@@ -51,5 +52,5 @@ def test_groups_are_named_by_what_they_were_made_by() -> None:
     }
     by_pod = SeriesQuery(metric_name="U", every_ns=1, start_ns=0, end_ns=1, by="pod", aggregate="count", occupancies=())
     answer = series_answer(by_pod, [GroupSeries(("ml", "a"), [1.0])])
-    assert answer["data"][0]["group"] == {"namespace": "ml", "pod": "a"}
-    assert answer["unit"] == "count"
+    assert msgspec.to_builtins(answer.data[0].group) == {"namespace": "ml", "pod": "a"}
+    assert answer.unit == "count"
