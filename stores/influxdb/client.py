@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
+import msgspec
 import urllib3
 from urllib3.exceptions import HTTPError, ProtocolError
 
@@ -30,9 +31,9 @@ STREAM_TIMEOUT = 60.0  # between two parts of an answer
 _CONNECTIONS = 16
 # Longer queries go into a request's body: proxies limit the length of a URL.
 _LONGEST_QUERY_STRING = 4000
+_SAFE = "$(),:=*"  # urllib3 checks a URL byte by byte, so a short one counts
 _READ_AT_ONCE = 1 << 16
 _JSON = "application/json"
-_FORM = "application/x-www-form-urlencoded"
 
 Params = Mapping[str, str | int | float]
 
@@ -66,14 +67,9 @@ class InfluxConnection:
 
     def write(self, lines: bytes) -> None:
         """Send gzipped lines. They are durable when this returns."""
-        self._send(
-            "POST",
-            "/api/v2/write",
-            {"org": self.config.org, "bucket": self.config.bucket, "precision": "ns"},
-            lines,
-            {"Content-Type": "text/plain; charset=utf-8", "Content-Encoding": "gzip"},
-            timeout=WRITE_TIMEOUT,
-        )
+        query = urlencode({"org": self.config.org, "bucket": self.config.bucket, "precision": "ns"})
+        headers = {"Content-Type": "text/plain; charset=utf-8", "Content-Encoding": "gzip"}
+        self._send("POST", f"/api/v2/write?{query}", lines, headers, timeout=WRITE_TIMEOUT)
 
     def query(self, statement: str, params: Params) -> list[ResultSeries]:
         """Run an InfluxQL statement. Times are nanoseconds."""
@@ -107,7 +103,8 @@ class InfluxConnection:
         """Send any other request. Returns the body of the answer."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": _JSON, "Accept": _JSON}
-        return self._send(method, path, query or {}, data, headers, timeout=timeout).data
+        target = f"{path}?{urlencode(query)}" if query else path
+        return self._send(method, target, data, headers, timeout=timeout).data
 
     @property
     def name(self) -> str:
@@ -127,21 +124,21 @@ class InfluxConnection:
         """The response to an InfluxQL query; with ``points`` its body is read in parts."""
         form = {
             "q": statement,
-            "params": json.dumps(params),
+            "params": msgspec.json.encode(params).decode(),
             "db": self.config.bucket,
             "org": self.config.org,
             "epoch": "ns",
         }
         if points is not None:
             form |= {"chunked": "true", "chunk_size": str(points)}
-        text = urlencode(form)
-        headers = {"Accept": accept}
-        is_stream, timeout = points is not None, QUERY_TIMEOUT if points is None else STREAM_TIMEOUT
-        if len(text) <= _LONGEST_QUERY_STRING:
-            response = self._send("GET", "/query", form, None, headers, timeout=timeout, is_stream=is_stream)
+        text = urlencode(form, safe=_SAFE)
+        headers, is_stream = {"Accept": accept}, points is not None
+        timeout = STREAM_TIMEOUT if is_stream else QUERY_TIMEOUT
+        if len(text) <= _LONGEST_QUERY_STRING:  # one packet instead of two
+            response = self._send("GET", f"/query?{text}", None, headers, timeout=timeout, is_stream=is_stream)
         else:
-            headers["Content-Type"] = _FORM
-            response = self._send("POST", "/query", {}, text.encode(), headers, timeout=timeout, is_stream=is_stream)
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+            response = self._send("POST", "/query", text.encode(), headers, timeout=timeout, is_stream=is_stream)
         try:
             with self._unavailable():
                 yield response
@@ -152,8 +149,7 @@ class InfluxConnection:
     def _send(
         self,
         method: str,
-        path: str,
-        query: Mapping[str, str],
+        target: str,
         body: bytes | None,
         headers: Mapping[str, str],
         *,
@@ -161,14 +157,13 @@ class InfluxConnection:
         is_stream: bool = False,
     ) -> urllib3.BaseHTTPResponse:
         """The response, which has a status below 300."""
-        url = f"{self._path}{path}?{urlencode(query)}" if query else self._path + path
         limits = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=timeout)
         with self._unavailable():
             for attempt in (1, 2):
                 try:
                     response = self._connections().urlopen(
                         method,
-                        url,
+                        self._path + target,
                         body,
                         {**self._headers, **headers},
                         retries=False,

@@ -148,7 +148,7 @@ def select_points(
     tags = () if by_series else TAGS[GPU]
     names = (*encoded_metrics(metric_names), *STRING_FIELDS[GPU], *tags)
     columns = ", ".join(map(quote_identifier, names)) if metric_names else "*"
-    grouped = _group_by(TAGS[GPU]) if by_series else ""
+    grouped = " GROUP BY *" if by_series else ""
     order = "DESC" if newest_first else "ASC"
     limited = f" LIMIT {int(limit)}" if limit else ""
     return f'SELECT {columns} FROM "{GPU}"{conditions.where()}{grouped} ORDER BY time {order}{limited}'  # noqa: S608
