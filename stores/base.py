@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from readings.model import PointBlock
+from stores.aggregate.buckets import Buckets
 
 Aggregate = Literal["mean", "max", "min", "sum", "count", "last", "p50", "p95", "p99", "increase"]
 By = Literal["gpu", "host", "model", "namespace", "pod"]
@@ -141,14 +142,14 @@ class PodAssignment(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesQuery:
-    """One metric in windows of ``every_ns``, aligned to 1970, over the range [start, end). The first and last window may reach beyond it.
+    """One metric in the windows of ``buckets``.
 
     An empty tuple is no condition; several values of one field are alternatives. ``by`` makes a group for each of its values,
     None one group of all. A board (a physical GPU) counts once: in a window where it has readings of its own, those of its
     MIG instances are left out; a metric of the whole board is taken from one instance. ``gpus`` names boards, with their
     instances, or a single instance, which then stands for itself; so does every instance with ``mig``.
 
-    With ``occupancies`` (None: pods do not matter) only readings taken while a pod ran on the GPU count. For a GPU that pods
+    With ``assignments`` (None: pods do not matter) only readings taken while a pod ran on the GPU count. For a GPU that pods
     share, their own shares count instead. ``namespaces`` and ``pods`` choose among the pods.
 
     Aggregates of a group in a window: ``mean``, ``max``, ``min``, ``count``, ``p50`` … are over all its readings, pNN being the value of rank
@@ -162,16 +163,14 @@ class SeriesQuery:
     """
 
     metric_name: str
-    every_ns: int
-    start_ns: int
-    end_ns: int
+    buckets: Buckets
     aggregate: Aggregate = "mean"
     by: By | None = None
     gpus: tuple[str, ...] = ()
     hostnames: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     mig: bool = False
-    occupancies: tuple[PodAssignment, ...] | None = None
+    assignments: tuple[PodAssignment, ...] | None = None
     namespaces: tuple[str, ...] = ()
     pods: tuple[str, ...] = ()
     top: int | None = None
@@ -179,10 +178,11 @@ class SeriesQuery:
     hosts: HostLookup | None = None
 
     def __post_init__(self) -> None:
-        if self.every_ns < 1 or self.end_ns <= self.start_ns:
-            raise ValueError(f"nothing can be in windows of {self.every_ns} ns of [{self.start_ns}, {self.end_ns})")
-        if self.occupancies is None and (self.by in {"namespace", "pod"} or self.namespaces or self.pods):
-            raise ValueError("what ran where (occupancies) is needed for namespaces and pods")
+        start_ns, end_ns, every_ns = self.buckets.start_ns, self.buckets.end_ns, self.buckets.every_ns
+        if every_ns < 1 or end_ns <= start_ns:
+            raise ValueError(f"nothing can be in windows of {every_ns} ns of [{start_ns}, {end_ns})")
+        if self.assignments is None and (self.by in {"namespace", "pod"} or self.namespaces or self.pods):
+            raise ValueError("what ran where (assignments) is needed for namespaces and pods")
 
 
 class GroupSeries(NamedTuple):

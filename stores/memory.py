@@ -11,7 +11,7 @@ from itertools import islice
 
 from readings.model import Gpu, PointBlock
 from stores.aggregate.aggregator import WindowAggregator
-from stores.aggregate.grouping import ReadingArrays, Source, columns_of
+from stores.aggregate.grouping import ReadingArrays, ReadingSource, columns_of
 from stores.base import (
     GroupSeries,
     ReadingsQuery,
@@ -108,13 +108,13 @@ class MemoryStore:
 
     def series(self, query: SeriesQuery) -> list[GroupSeries]:
         """The groups that have readings in the range."""
-        gatherer = WindowAggregator(query)
+        aggregator = WindowAggregator(query)
         with self._lock:
             self._check_open()
             readings = _columns(self._series, query, shares=False)
-            shares = None if query.occupancies is None else _columns(self._shares, query, shares=True)
-        gatherer.add(gatherer.grid, readings, shares)
-        return gatherer.answer()
+            shares = None if query.assignments is None else _columns(self._shares, query, shares=True)
+        aggregator.add(query.buckets, readings, shares)
+        return aggregator.answer()
 
     def metric_names(self, gpu: str | None = None) -> list[str]:
         """Names of the metrics that have readings."""
@@ -253,12 +253,12 @@ def _matches(described: _Described, query: ReadingsQuery) -> bool:
 
 def _columns(kept: dict[_Key, _MemorySeries], query: SeriesQuery, *, shares: bool) -> ReadingArrays:
     """The readings that pass the query's filters, before pods are considered."""
-    sources: dict[Source, int] = {}
+    sources: dict[ReadingSource, int] = {}
     rows: list[tuple[int, int, float]] = []
     for (gpu, metric, *share_of), series in kept.items():
         if metric != query.metric_name:
             continue
-        low, high = bisect_left(series.times, query.start_ns), bisect_left(series.times, query.end_ns)
+        low, high = bisect_left(series.times, query.buckets.start_ns), bisect_left(series.times, query.buckets.end_ns)
         for time_ns in series.times[low:high]:
             value, described = series.readings[time_ns]
             uuid, mig_id, _, _, model, host, *_ = described
@@ -267,7 +267,7 @@ def _columns(kept: dict[_Key, _MemorySeries], query: SeriesQuery, *, shares: boo
                 and (not query.hostnames or host in query.hostnames)
                 and (not query.models or model in query.models)
             ):
-                holder = (share_of[0], share_of[1], share_of[2]) if shares else None
-                source = Source(uuid, mig_id, host, model, holder)
+                pod = (share_of[0], share_of[1], share_of[2]) if shares else None
+                source = ReadingSource(uuid, mig_id, host, model, pod)
                 rows.append((sources.setdefault(source, len(sources)), time_ns, value))
     return columns_of(list(sources), rows)

@@ -1,4 +1,4 @@
-"""This process's store, as the settings name it."""
+"""Opens the store that the settings name, once in a process."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from stores.base import Store, StoreError
 
 if TYPE_CHECKING:
     from stores.influxdb.client import InfluxConfig
-if TYPE_CHECKING:
-    from stores.influxdb.client import InfluxConfig
 
 
 def open_store(storage_type: str, *, sqlite_path: Path, influx: InfluxConfig | None = None) -> Store:
-    """A store of that type, open. Raises StoreError or StoreUnavailable with one line that says what is wrong."""
-    # A process has one store, and InfluxDB's client alone is 50 MiB: each is imported when it is opened.
+    """Open a store of that type. Raises StoreError or StoreUnavailable with one line that says what is wrong."""
+    # A process uses one store, so the others are not imported.
     if storage_type == "sqlite":
         from stores.sqlite import SqliteStore
 
@@ -40,7 +38,7 @@ _store: Store | None = None
 
 
 def get_store() -> Store:
-    """The process's one store, opened at the first call. Raises StoreError or StoreUnavailable; then the next call tries again."""
+    """The process's store, opened by the first call. If that raises StoreError or StoreUnavailable, the next call tries again."""
     global _store
     with _lock:
         if _store is None:
@@ -50,7 +48,7 @@ def get_store() -> Store:
 
 
 def reset_store() -> None:
-    """Close it; the next call of get_store() opens one anew. For tests and for the end of a service."""
+    """Close the store. The next get_store() opens it again. For tests and for the end of a service."""
     global _store
     with _lock:
         if _store is not None:
@@ -73,7 +71,7 @@ def _influx_config() -> InfluxConfig:
 
 def _new_lock() -> None:
     global _lock
-    # Another thread of the parent may have held it at the fork. The store itself survives a fork.
+    # A thread of the parent may have held the lock at the fork. The store itself survives a fork.
     _lock = threading.Lock()
 
 

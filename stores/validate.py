@@ -1,4 +1,4 @@
-"""What every store can keep. What it cannot is refused reading by reading, so that one odd value holds up nothing else."""
+"""Separates readings that no store can hold, so that one bad value does not stop the rest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FIRST_NS, _LAST_NS = -(1 << 63), (1 << 63) - 1
 
 
 def split_storable(blocks: Sequence[PointBlock]) -> tuple[list[PointBlock], list[RefusedReading]]:
-    """The blocks without what no store can keep, every value a float, and what was taken out of them."""
+    """The blocks without what no store can hold, with floats for values, and the readings that were taken out."""
     refused: list[RefusedReading] = []
     kept = []
     for block in blocks:
@@ -27,7 +27,7 @@ def split_storable(blocks: Sequence[PointBlock]) -> tuple[list[PointBlock], list
                 if fault is not None and value is not None:
                     refused.append(RefusedReading(block.gpus[index].id, name, time_ns, value, fault))
                 storable.append(None if value is None or fault is not None else float(value))
-            # A point without readings goes too: its GPU or time may be what cannot be kept.
+            # A point without readings goes too: its GPU or time may be the fault.
             if storable.count(None) < len(storable):
                 points.append((index, time_ns, storable))
         kept.append(PointBlock(block.gpus, block.metric_names, points))

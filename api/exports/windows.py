@@ -9,7 +9,6 @@ import msgspec
 
 from api.exports.formats import Column, ColumnValues, csv_line, number_texts, time_texts
 from readings.catalogue import unit_of
-from stores.aggregate.buckets import Buckets
 from stores.base import GroupSeries, SeriesQuery
 
 # The names of a group's parts, in the order of stores.base.GroupSeries.group.
@@ -53,7 +52,7 @@ class WindowLayout:
     def parts(self, found: Sequence[GroupSeries]) -> Iterator[WindowRows]:
         """The groups of the answer, one part each."""
         query = self._query
-        times = list(Buckets(query.start_ns, query.end_ns, query.every_ns).times())
+        times = query.buckets.times()
         asked = (query.metric_name, query.aggregate, unit_of_answer(query))
         for each in found:
             yield WindowRows(times, list(each.values), (*each.group, *asked))

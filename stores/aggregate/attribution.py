@@ -1,4 +1,4 @@
-"""What held each GPU at any time, of occupancies that may overlap."""
+"""Which pod owned a GPU at a given time. Overlapping assignments resolve to the one that started last."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stores.aggregate.buckets import Ints
+from stores.aggregate.functions import Ints
 from stores.base import PodAssignment
 
 _LAST_NS = (1 << 63) - 1
@@ -17,61 +17,61 @@ Pod = tuple[str, str, str]  # namespace, pod, container
 
 
 class AssignmentTimeline:
-    """Which holder one GPU has at a time: the one that came last of those that are there."""
+    """The pod of one GPU at any time."""
 
-    def __init__(self, occupancies: Sequence[PodAssignment]) -> None:
-        self.holders: list[Pod] = []
+    def __init__(self, assignments: Sequence[PodAssignment]) -> None:
+        self.pods: list[Pod] = []
         starts: list[int] = []
         numbers: list[int] = []
-        for start, occupancy in _stretches(occupancies):
-            holder = None if occupancy is None else (occupancy.namespace, occupancy.pod, occupancy.container)
-            if holder is not None and holder not in self.holders:
-                self.holders.append(holder)
+        for start, assignment in _changes(assignments):
+            pod = None if assignment is None else (assignment.namespace, assignment.pod, assignment.container)
+            if pod is not None and pod not in self.pods:
+                self.pods.append(pod)
             starts.append(start)
-            numbers.append(-1 if holder is None else self.holders.index(holder))
+            numbers.append(-1 if pod is None else self.pods.index(pod))
         self._starts = np.array(starts, dtype=np.int64)
         self._numbers = np.array([-1, *numbers], dtype=np.int64)
 
     def at(self, times: Ints) -> Ints:
-        """The places among ``holders`` of who was there at these times; -1 for nobody."""
+        """The pod at each time, as an index into ``pods``; -1 for none."""
         return self._numbers[np.searchsorted(self._starts, times, side="right")]
 
     def throughout(self, start_ns: int, end_ns: int) -> Pod | None:
-        """Who has it in all of [start, end); None if nobody or not one alone does."""
+        """The pod that has the GPU for all of [start, end); None if no single pod does."""
         first, last = np.searchsorted(self._starts, [start_ns, end_ns - 1], side="right").tolist()
         number = int(self._numbers[first])
-        return self.holders[number] if first == last and number >= 0 else None
+        return self.pods[number] if first == last and number >= 0 else None
 
     def changes(self, start_ns: int, end_ns: int) -> bool:
-        """Whether it may come to another holder, or to nobody, within [start, end)."""
+        """Whether the GPU may change pods, or lose its pod, within [start, end)."""
         first, last = np.searchsorted(self._starts, [start_ns, end_ns - 1], side="right").tolist()
         return bool(first != last)
 
 
-def tenancies(occupancies: Sequence[PodAssignment]) -> dict[str, AssignmentTimeline]:
-    """The tenancy of each GPU that has any."""
+def timelines(assignments: Sequence[PodAssignment]) -> dict[str, AssignmentTimeline]:
+    """The timeline of each GPU that has assignments."""
     by_gpu: dict[str, list[PodAssignment]] = defaultdict(list)
-    for each in occupancies:
+    for each in assignments:
         by_gpu[each.gpu].append(each)
-    return {gpu: AssignmentTimeline(found) for gpu, found in by_gpu.items()}
+    return {gpu: AssignmentTimeline(of_gpu) for gpu, of_gpu in by_gpu.items()}
 
 
-def _stretches(occupancies: Sequence[PodAssignment]) -> list[tuple[int, PodAssignment | None]]:
-    """When the GPU comes to another holder, and whom; None is nobody."""
-    waiting = sorted(occupancies, key=lambda each: (each.start_ns, each[1:4]))
+def _changes(assignments: Sequence[PodAssignment]) -> list[tuple[int, PodAssignment | None]]:
+    """The times at which the GPU changes pods, and the assignment from then on; None is no pod."""
+    waiting = sorted(assignments, key=lambda each: (each.start_ns, each[1:4]))
     edges = sorted({each.start_ns for each in waiting} | {_end(each) for each in waiting})
-    there: list[tuple[int, int]] = []  # the one that came last first
+    active: list[tuple[int, int]] = []  # a heap: the one that started last comes first
     place = 0
-    stretches: list[tuple[int, PodAssignment | None]] = []
+    changes: list[tuple[int, PodAssignment | None]] = []
     for edge in edges:
         while place < len(waiting) and waiting[place].start_ns <= edge:
-            heapq.heappush(there, (-place, _end(waiting[place])))
+            heapq.heappush(active, (-place, _end(waiting[place])))
             place += 1
-        while there and there[0][1] <= edge:
-            heapq.heappop(there)
-        stretches.append((edge, waiting[-there[0][0]] if there else None))
-    return stretches
+        while active and active[0][1] <= edge:
+            heapq.heappop(active)
+        changes.append((edge, waiting[-active[0][0]] if active else None))
+    return changes
 
 
-def _end(occupancy: PodAssignment) -> int:
-    return _LAST_NS if occupancy.end_ns is None else occupancy.end_ns
+def _end(assignment: PodAssignment) -> int:
+    return _LAST_NS if assignment.end_ns is None else assignment.end_ns

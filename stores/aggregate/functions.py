@@ -3,60 +3,63 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
-from stores.aggregate.buckets import Floats, Ints
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
-_VALUES_HELD = 1_000_000
+_MOST_PENDING = 1_000_000
 
 
 class RunningQuantiles:
-    """The aggregate over the whole range, of what has to be worked out of the readings themselves."""
+    """An aggregate of the whole range that needs the readings themselves: a percentile, or the newest value."""
 
     def __init__(self, aggregate: str) -> None:
         self._aggregate = aggregate
         self._newest: dict[int, tuple[int, float]] = {}
-        # Distinct values and how often each came: a metric has far fewer of them than readings.
+        # Distinct values and how often each occurred: a metric has far fewer of them than readings.
         self._groups = np.zeros(0, dtype=np.int64)
         self._values = np.zeros(0)
         self._numbers = np.zeros(0, dtype=np.int64)
-        self._held: list[tuple[Ints, Floats]] = []
+        self._pending: list[tuple[Ints, Floats]] = []
         self._count = 0
 
     def add(self, groups: Ints, times: Ints, values: Floats, count: int) -> None:
-        """Take readings by group."""
+        """Add readings with their groups."""
         self._count = max(self._count, count)
         if self._aggregate == "last":
             order = np.lexsort((values, times, groups))
             last = np.append(groups[order][1:] != groups[order][:-1], True) if len(order) else np.zeros(0, dtype=bool)
             for place in order[last].tolist():
-                found = (int(times[place]), float(values[place]))
+                candidate = (int(times[place]), float(values[place]))
                 group = int(groups[place])
-                self._newest[group] = max(self._newest.get(group, found), found)
+                self._newest[group] = max(self._newest.get(group, candidate), candidate)
             return
-        self._held.append((groups, values))
-        if sum(len(each) for each, _ in self._held) > _VALUES_HELD:
+        self._pending.append((groups, values))
+        if sum(len(each) for each, _ in self._pending) > _MOST_PENDING:
             self._merge()
 
     def values(self) -> Floats:
         """The aggregate of each group; NaN where there is no reading."""
-        told = np.full(self._count, np.nan)
+        result = np.full(self._count, np.nan)
         if self._aggregate == "last":
             for group, (_, value) in self._newest.items():
-                told[group] = value
-            return told
+                result[group] = value
+            return result
         self._merge()
         for group in np.unique(self._groups).tolist():
-            mine = self._groups == group
-            upto = np.cumsum(self._numbers[mine])
-            rank = np.floor(upto[-1] * PERCENTILES[self._aggregate] / 100.0 + 0.5)
-            told[group] = self._values[mine][np.searchsorted(upto, max(rank, 1))]
-        return told
+            is_group = self._groups == group
+            ranks = np.cumsum(self._numbers[is_group])
+            rank = np.floor(ranks[-1] * PERCENTILES[self._aggregate] / 100.0 + 0.5)
+            result[group] = self._values[is_group][np.searchsorted(ranks, max(rank, 1))]
+        return result
 
     def _merge(self) -> None:
-        groups = np.concatenate([self._groups, *(each for each, _ in self._held)])
-        values = np.concatenate([self._values, *(each for _, each in self._held)])
-        numbers = np.concatenate([self._numbers, *(np.ones(len(each), dtype=np.int64) for each, _ in self._held)])
-        self._held = []
+        groups = np.concatenate([self._groups, *(each for each, _ in self._pending)])
+        values = np.concatenate([self._values, *(each for _, each in self._pending)])
+        numbers = np.concatenate([self._numbers, *(np.ones(len(each), dtype=np.int64) for each, _ in self._pending)])
+        self._pending = []
         if not len(groups):
             return
         order = np.lexsort((values, groups))
@@ -67,46 +70,46 @@ class RunningQuantiles:
         self._numbers = np.add.reduceat(numbers, starts)
 
 
-# What is worked out of many values is told to this many digits: those after them depend on the order of adding up.
+# Aggregates of many values are rounded to this many digits: the rest depends on the order of adding.
 DIGITS = 12
 PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
 
 
 def rounded(values: Floats) -> Floats:
-    """The values to DIGITS significant digits; NaN stays."""
+    """The values rounded to DIGITS significant digits. NaN stays."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         exponents = np.clip(DIGITS - 1 - np.floor(np.log10(np.abs(values))), -300, 300)
         up, down = np.power(10.0, np.maximum(exponents, 0)), np.power(10.0, np.maximum(-exponents, 0))
-        told = np.rint(values * up / down) / up * down
-    return np.where(np.isfinite(told), told, values)
+        result = np.rint(values * up / down) / up * down
+    return np.where(np.isfinite(result), result, values)
 
 
 def newest(keys: Ints, times: Ints, values: Floats, count: int) -> Floats:
-    """The value of the newest time of each key; of several at that time the largest."""
-    found = np.full(count, np.nan)
+    """Each key's value at its newest time, and the largest where that time has several."""
+    result = np.full(count, np.nan)
     order = np.lexsort((values, times))
-    # Of the values that one place is given, the last stays.
-    found[keys[order]] = values[order]
-    return found
+    # An element that is assigned several times keeps the last value.
+    result[keys[order]] = values[order]
+    return result
 
 
 def percentile(keys: Ints, values: Floats, count: int, percent: int) -> Floats:
     """The value of rank floor(n·percent/100 + 0.5) among each key's n values."""
-    found = np.full(count, np.nan)
+    result = np.full(count, np.nan)
     numbers = np.bincount(keys, minlength=count)
-    there = np.flatnonzero(numbers)
+    present = np.flatnonzero(numbers)
     order = np.lexsort((values, keys))
     starts = np.cumsum(numbers) - numbers
-    ranks = np.floor(numbers[there] * percent / 100.0 + 0.5).astype(np.int64)
-    found[there] = values[order][starts[there] + np.maximum(ranks, 1) - 1]
-    return found
+    ranks = np.floor(numbers[present] * percent / 100.0 + 0.5).astype(np.int64)
+    result[present] = values[order][starts[present] + np.maximum(ranks, 1) - 1]
+    return result
 
 
 def increases(series: Ints, times: Ints, values: Floats, before: dict[int, float]) -> tuple[Ints, Floats]:
-    """By how much a counter grew from each reading to the next of its series; one that fell began again at 0.
+    """How much a counter grew from each reading to the next in its series. A counter that fell restarted at 0.
 
-    Returns the places of the readings that have one before them, and the increases. ``before`` holds the newest value of each
-    series that was seen earlier, and then those of these.
+    Returns the indexes of the readings that have a predecessor, and their increases. ``before`` holds the last value of each
+    series from earlier calls, and is updated.
     """
     order = np.lexsort((times, series))
     series, values = series[order], values[order]

@@ -1,4 +1,4 @@
-"""Whose readings are counted together: groups, the boards in each, and the members of a board."""
+"""Maps each reading to its group (host, model, pod …) and, within it, to a GPU and its MIG instance."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import NamedTuple
 import numpy as np
 
 from stores.aggregate.attribution import Pod
-from stores.aggregate.buckets import Floats, Ints, Mask
+from stores.aggregate.functions import Floats, Ints, Mask
 from stores.base import SeriesQuery
 
 
-class Source(NamedTuple):
-    """What readings are of, and where that sat. Of a share also whose it is: namespace, pod, container."""
+class ReadingSource(NamedTuple):
+    """The GPU of some readings, with its host and model, and for a share its pod."""
 
     uuid: str
     mig_id: str
     hostname: str
     model: str
-    holder: tuple[str, str, str] | None = None
+    pod: Pod | None = None
 
     @property
     def gpu(self) -> str:
@@ -29,20 +29,20 @@ class Source(NamedTuple):
 
 
 class ReadingArrays(NamedTuple):
-    """Readings of one metric, in no order: ``places`` are indexes into ``sources``, ``times`` nanoseconds."""
+    """Readings of one metric in any order. ``places`` are indexes into ``sources``; ``times`` are nanoseconds."""
 
-    sources: Sequence[Source]
+    sources: Sequence[ReadingSource]
     places: Ints
     times: Ints
     values: Floats
 
     def only(self, chosen: Mask | Ints) -> ReadingArrays:
-        """Those that are chosen, in the order of an index."""
+        """The readings that a mask or index selects."""
         return ReadingArrays(self.sources, self.places[chosen], self.times[chosen], self.values[chosen])
 
 
-def columns_of(sources: Sequence[Source], rows: Sequence[tuple[int, int, float]]) -> ReadingArrays:
-    """ReadingArrays from rows of (place, time, value)."""
+def columns_of(sources: Sequence[ReadingSource], rows: Sequence[tuple[int, int, float]]) -> ReadingArrays:
+    """Arrays from rows of (place, time, value)."""
     places, times, values = zip(*rows, strict=True) if rows else ((), (), ())
     return ReadingArrays(
         sources,
@@ -53,7 +53,7 @@ def columns_of(sources: Sequence[Source], rows: Sequence[tuple[int, int, float]]
 
 
 def joined(parts: Sequence[ReadingArrays]) -> ReadingArrays:
-    """Several parts with the same sources."""
+    """Several parts that have the same sources, as one."""
     if len(parts) == 1:
         return parts[0]
     if not parts:
@@ -70,7 +70,7 @@ Group = tuple[str, ...]
 
 
 class GroupIndex:
-    """Numbers for groups, for the boards in each, and for the members of a board: itself, or its MIG instances."""
+    """Numbers the groups, the boards in each group, and the members of a board: itself and its MIG instances."""
 
     def __init__(self, query: SeriesQuery) -> None:
         self._query = query
@@ -84,16 +84,16 @@ class GroupIndex:
     def __len__(self) -> int:
         return len(self.board_of)
 
-    def number(self, source: Source, holder: Pod | None) -> int:
-        """The member that a source is while that holder has it; -1 for one that was not asked for."""
+    def number(self, source: ReadingSource, pod: Pod | None) -> int:
+        """The member that a source is while the pod has it; -1 if the query excludes that pod."""
         query = self._query
-        if holder is not None and (
-            (query.namespaces and holder[0] not in query.namespaces) or (query.pods and holder[1] not in query.pods)
+        if pod is not None and (
+            (query.namespaces and pod[0] not in query.namespaces) or (query.pods and pod[1] not in query.pods)
         ):
             return -1
         alone = query.mig or source.gpu in query.gpus
         board = source.gpu if alone else source.uuid
-        group = self._group(source, holder, board)
+        group = self._group(source, pod, board)
         group_number = self.groups.setdefault(group, len(self.groups))
         board_number = self._boards.setdefault((group_number, board), len(self._boards))
         if board_number == len(self.group_of_board):
@@ -106,13 +106,13 @@ class GroupIndex:
         return number
 
     def several(self) -> list[tuple[list[int], list[int]]]:
-        """Of each board that has more than one member: itself, if it is one, and its instances."""
-        found: dict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+        """For each board with more than one member: the board itself, if it is one, and its instances."""
+        members: dict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
         for number, board in enumerate(self.board_of):
-            found[board][0 if self.is_board[number] else 1].append(number)
-        return [each for each in found.values() if len(each[0]) + len(each[1]) > 1]
+            members[board][0 if self.is_board[number] else 1].append(number)
+        return [each for each in members.values() if len(each[0]) + len(each[1]) > 1]
 
-    def _group(self, source: Source, holder: Pod | None, board: str) -> Group:
+    def _group(self, source: ReadingSource, pod: Pod | None, board: str) -> Group:
         match self._query.by:
             case "gpu":
                 return (board,)
@@ -121,7 +121,7 @@ class GroupIndex:
             case "model":
                 return (source.model,)
             case "namespace":
-                return (holder[0] if holder else "",)
+                return (pod[0] if pod else "",)
             case "pod":
-                return (holder[0], holder[1]) if holder else ("", "")
+                return (pod[0], pod[1]) if pod else ("", "")
         return ()

@@ -21,11 +21,11 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from readings.times import SECOND
-from stores.aggregate.aggregator import FROM_CELLS, Held, Partials, WindowAggregator, check_readings
+from stores.aggregate.aggregator import FROM_PARTIALS, Partials, WindowAggregator, check_readings
 from stores.aggregate.attribution import Pod
-from stores.aggregate.buckets import Buckets, Floats, Ints
-from stores.aggregate.functions import PERCENTILES
-from stores.aggregate.grouping import ReadingArrays, Source
+from stores.aggregate.buckets import Buckets
+from stores.aggregate.functions import PERCENTILES, Floats, Ints
+from stores.aggregate.grouping import ReadingArrays, ReadingSource
 from stores.base import GroupSeries, SeriesQuery
 from stores.influxdb.answers import ResultSeries
 from stores.influxdb.client import InfluxConnection
@@ -38,7 +38,7 @@ from stores.influxdb.influxql import (
     select_fields,
     show_tag_values,
 )
-from stores.influxdb.line_protocol import FIRST_NS, GPU, LAST_NS, SHARE, TAGS, decode_name
+from stores.influxdb.line_protocol import GPU, LAST_NS, SHARE, TAGS, decode_name
 
 _POINTS_AT_ONCE = 300_000
 _POINTS_IN_A_PART = 10_000
@@ -48,9 +48,9 @@ _GROWTH = 8
 _MOST_NAMED = 50
 
 # The longest range of one query to the server, and the most readings, assuming one a second.
-_LONGEST_SLAB_NS = 6 * 3600 * SECOND
+_LONGEST_BATCH_NS = 6 * 3600 * SECOND
 _READINGS_AT_ONCE = 10_000_000
-_HELD_READINGS_AT_ONCE = 2_000_000
+_POD_READINGS_AT_ONCE = 2_000_000
 # One query keeps one core of the server busy.
 _QUERIES_AT_ONCE = 2
 _STATEMENTS_AT_ONCE = 50
@@ -82,31 +82,31 @@ class InfluxSeriesReader:
     def __init__(self, connection: InfluxConnection, query: SeriesQuery) -> None:
         self._connection = connection
         self._query = query
-        self._gatherer = WindowAggregator(query)
+        self._aggregator = WindowAggregator(query)
         self._field = next(iter(encoded_metrics((query.metric_name,))), "")
 
     def answer(self) -> list[GroupSeries]:
         """The groups that have readings in the range."""
-        if self._field and not self._conditions(GPU, self._gatherer.grid).impossible:
+        if self._field and not self._conditions(GPU, self._query.buckets).impossible:
             self._read()
-        return self._gatherer.answer()
+        return self._aggregator.answer()
 
     def _read(self) -> None:
         query = self._query
         # Outside this range the server aligns windows in its own way.
-        bounded = query.start_ns >= FIRST_NS and query.start_ns >= 0 and query.end_ns <= LAST_NS
+        bounded = query.buckets.start_ns >= 0 and query.buckets.end_ns <= LAST_NS
         if query.aggregate == "increase" or not bounded:
             self._read_points()
             return
         known = self._tag_values()
-        if query.occupancies is not None:
-            if query.aggregate in FROM_CELLS:
-                self._read_held(known)
+        if query.assignments is not None:
+            if query.aggregate in FROM_PARTIALS:
+                self._read_by_pod(known)
             else:
                 self._read_points()
         elif not known.has_instances and (query.aggregate != "sum" or query.by == "gpu"):
             self._read_groups(known)
-        elif query.aggregate in FROM_CELLS:
+        elif query.aggregate in FROM_PARTIALS:
             self._read_gpus(known)
         else:
             self._read_points()
@@ -122,39 +122,39 @@ class InfluxSeriesReader:
 
     def _read_groups(self, known: _TagValues) -> None:
         by = _TAG_OF[self._query.by]
-        for slab, answer in self._asked(known, lambda slab: self._ask_groups(known, slab, by)):
-            told: dict[tuple[str, ...], Floats] = {}
+        for batch, answer in self._ahead(known, lambda batch: self._ask_groups(known, batch, by)):
+            by_group: dict[tuple[str, ...], Floats] = {}
             for series in answer:
-                values = told[self._group(series, by)] = np.full(slab.count, np.nan)
-                places, found = _placed(series, slab)
-                values[places] = found
-            self._gatherer.add_groups(slab, told)
+                column = by_group[self._group(series, by)] = np.full(batch.count, np.nan)
+                windows, values = _by_window(series, batch)
+                column[windows] = values
+            self._aggregator.add_groups(batch, by_group)
         if self._query.top is not None:
-            answer = self._ask_groups(known, self._gatherer.grid, by, in_windows=False)
-            self._gatherer.rank_groups({self._group(series, by): series.values[0][1] for series in answer})
+            answer = self._ask_groups(known, self._query.buckets, by, in_windows=False)
+            self._aggregator.rank_groups({self._group(series, by): series.values[0][1] for series in answer})
 
     def _ask_groups(
-        self, known: _TagValues, slab: Buckets, by: tuple[str, ...], *, in_windows: bool = True
+        self, known: _TagValues, batch: Buckets, by: tuple[str, ...], *, in_windows: bool = True
     ) -> list[ResultSeries]:
         if self._query.aggregate not in PERCENTILES or not by:
-            return self._ask((self._aggregate,), slab, by, in_windows=in_windows)[0]
-        # The server sorts the points of all groups together: group by group it has less to sort.
+            return self._ask((self._aggregate,), batch, by, in_windows=in_windows)[0]
+        # The server would sort the points of all groups together. One statement for each group leaves less to sort.
         (tag,) = by
-        found: list[ResultSeries] = []
+        series: list[ResultSeries] = []
         values = self._values_of(tag, known)
         for start in range(0, len(values), _STATEMENTS_AT_ONCE):
-            conditions = self._conditions(GPU, slab)
+            conditions = self._conditions(GPU, batch)
             statements = []
             for value in values[start : start + _STATEMENTS_AT_ONCE]:
                 one = conditions.branch()
                 one.equals(tag, (value,))
-                statements.append(self._statement(self._aggregate, slab, one, by, in_windows=in_windows))
+                statements.append(self._statement(self._aggregate, batch, one, by, in_windows=in_windows))
             for answer in self._connection.query_each(statements, conditions.params):
-                found += answer
-        return found
+                series += answer
+        return series
 
     def _values_of(self, tag: str, known: _TagValues) -> list[str]:
-        """The values of a tag that the query can be about; a GPU without the tag has an empty one."""
+        """The values of a tag that can match the query. A GPU without the tag has an empty one."""
         query = self._query
         asked = {"uuid": query.gpus, "hostname": query.hostnames, "model": query.models}[tag]
         return [value for value in ("", *known.tags[tag]) if not asked or _text(value) in asked]
@@ -162,76 +162,76 @@ class InfluxSeriesReader:
     @property
     def _aggregate(self) -> str:
         aggregate = self._query.aggregate
-        return "mean" if aggregate == "sum" else aggregate  # of one GPU alone
+        return "mean" if aggregate == "sum" else aggregate  # each group is a single GPU then
 
     def _group(self, series: ResultSeries, by: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_text(series.tags.get(tag, "")) for tag in by)
 
-    # Of GPUs.
+    # By GPU.
 
     def _read_gpus(self, known: _TagValues) -> None:
         functions = ("mean", "count", *({self._query.aggregate} & {"max", "min"}))
         if self._query.aggregate == "sum" and self._query.top is None and not known.has_instances:
-            functions = ("mean",)  # the means of boards are added: how many readings they have does not matter
+            functions = ("mean",)  # the sum of the boards' means needs no counts
         by = ("uuid", "mig_id", *(tag for tag in _TAG_OF[self._query.by] if tag != "uuid"))
-        for slab, answers in self._asked(known, lambda slab: self._ask(functions, slab, by)):
-            self._gatherer.add_cells(slab, *_cells(answers, slab))
+        for batch, answers in self._ahead(known, lambda batch: self._ask(functions, batch, by)):
+            self._aggregator.add_partials(batch, *_partials(answers, batch))
 
     # By GPU, for those that stay with one pod.
 
-    def _read_held(self, known: _TagValues) -> None:
-        """GPUs that keep their holder through a slab are counted by the server; the points of the others are looked at."""
+    def _read_by_pod(self, known: _TagValues) -> None:
+        """The server aggregates GPUs that keep their pod for a whole batch. The points of all others are read."""
         functions = ("mean", "count", *({self._query.aggregate} & {"max", "min"}))
         by = ("uuid", "mig_id", *(tag for tag in _TAG_OF.get(self._query.by, ()) if tag != "uuid"))
-        tenancies = self._gatherer.tenancies
-        for slab, (shares, answers) in self._asked(
-            known, lambda slab: (self._points(SHARE, slab), self._ask(functions, slab, by)), _HELD_READINGS_AT_ONCE
+        timelines = self._aggregator.timelines
+        for batch, (shares, answers) in self._ahead(
+            known, lambda batch: (self._points(SHARE, batch), self._ask(functions, batch, by)), _POD_READINGS_AT_ONCE
         ):
-            restless = {each.gpu for each in shares.sources}
-            restless |= {gpu for gpu, each in tenancies.items() if each.changes(slab.start_ns, slab.end_ns)}
-            readings = self._points(GPU, slab, gpus=restless) if restless else _columns((), GPU)
-            sources, cells = _cells(answers, slab)
-            held: list[Pod] = []
+            changing = {each.gpu for each in shares.sources}
+            changing |= {gpu for gpu, each in timelines.items() if each.changes(batch.start_ns, batch.end_ns)}
+            readings = self._points(GPU, batch, gpus=changing) if changing else _columns((), GPU)
+            sources, partials = _partials(answers, batch)
+            pods: list[Pod] = []
             chosen = []
             for place, source in enumerate(sources):
-                tenancy = tenancies.get(source.gpu)
-                holder = None if tenancy is None else tenancy.throughout(slab.start_ns, slab.end_ns)
-                if holder is not None and source.gpu not in restless:
-                    held.append(holder)
+                timeline = timelines.get(source.gpu)
+                pod = None if timeline is None else timeline.throughout(batch.start_ns, batch.end_ns)
+                if pod is not None and source.gpu not in changing:
+                    pods.append(pod)
                     chosen.append(place)
-            found = Held([sources[place] for place in chosen], held, Partials(*(each[:, chosen] for each in cells)))
-            self._gatherer.add(slab, readings, shares, found)
+            steady = ([sources[place] for place in chosen], pods, Partials(*(each[:, chosen] for each in partials)))
+            self._aggregator.add(batch, readings, shares, steady)
 
     # Queries to the server.
 
-    def _asked(
+    def _ahead(
         self, known: _TagValues, ask: Callable[[Buckets], _T], readings: int = _READINGS_AT_ONCE
     ) -> Iterator[tuple[Buckets, _T]]:
-        """The answers slab by slab, in order of time."""
-        grid = self._gatherer.grid
-        longest = min(_LONGEST_SLAB_NS, readings * SECOND // max(known.gpus, 1))
-        on_their_way: deque[tuple[Buckets, Future[_T]]] = deque()
+        """The batches with their answers, in order of time. A few queries run ahead."""
+        buckets = self._query.buckets
+        longest = min(_LONGEST_BATCH_NS, readings * SECOND // max(known.gpus, 1))
+        running: deque[tuple[Buckets, Future[_T]]] = deque()
         with ThreadPoolExecutor(_QUERIES_AT_ONCE, "influx-series") as threads:
             try:
-                for slab in grid.slabs(longest // grid.every_ns):
-                    if len(on_their_way) > _QUERIES_AT_ONCE:
-                        first, future = on_their_way.popleft()
+                for batch in buckets.batches(longest // buckets.every_ns):
+                    if len(running) > _QUERIES_AT_ONCE:
+                        first, future = running.popleft()
                         yield first, future.result()
-                    on_their_way.append((slab, threads.submit(ask, slab)))
-                for first, future in on_their_way:
+                    running.append((batch, threads.submit(ask, batch)))
+                for first, future in running:
                     yield first, future.result()
             finally:
                 threads.shutdown(wait=False, cancel_futures=True)
 
     def _ask(
-        self, functions: tuple[str, ...], slab: Buckets, by: tuple[str, ...], *, in_windows: bool = True
+        self, functions: tuple[str, ...], batch: Buckets, by: tuple[str, ...], *, in_windows: bool = True
     ) -> list[list[ResultSeries]]:
-        conditions = self._conditions(GPU, slab)
-        statements = [self._statement(each, slab, conditions, by, in_windows=in_windows) for each in functions]
+        conditions = self._conditions(GPU, batch)
+        statements = [self._statement(each, batch, conditions, by, in_windows=in_windows) for each in functions]
         return self._connection.query_each(statements, conditions.params)
 
     def _statement(
-        self, function: str, slab: Buckets, conditions: Conditions, by: tuple[str, ...], *, in_windows: bool = True
+        self, function: str, batch: Buckets, conditions: Conditions, by: tuple[str, ...], *, in_windows: bool = True
     ) -> str:
         percent = PERCENTILES.get(function)
         return select_aggregate(
@@ -240,17 +240,17 @@ class InfluxSeriesReader:
             self._field,
             conditions,
             by=by,
-            every_ns=slab.every_ns if in_windows else None,
+            every_ns=batch.every_ns if in_windows else None,
             percent=percent,
         )
 
-    def _conditions(self, measurement: str, slab: Buckets) -> Conditions:
+    def _conditions(self, measurement: str, batch: Buckets) -> Conditions:
         query, conditions = self._query, Conditions()
-        conditions.between(slab.start_ns, slab.end_ns)
+        conditions.between(batch.start_ns, batch.end_ns)
         if query.gpus:
             conditions.boards(query.gpus)
-        if query.occupancies is not None:
-            occupied = {each.gpu for each in query.occupancies}
+        if query.assignments is not None:
+            occupied = {each.gpu for each in query.assignments}
             if len(occupied) <= _MOST_NAMED:
                 conditions.gpus(sorted(occupied))
         for name, values in (("hostname", query.hostnames), ("model", query.models)):
@@ -262,27 +262,27 @@ class InfluxSeriesReader:
     # By point.
 
     def _read_points(self) -> None:
-        """Slab after slab, each as long as should hold what can be taken at once."""
-        grid = self._gatherer.grid
-        start, windows = grid.origin_ns, max(1, _FIRST_RANGE_NS // grid.every_ns)
+        """Batch by batch, each as long as should fit into memory, going by the one before."""
+        buckets = self._query.buckets
+        start, windows = buckets.origin_ns, max(1, _FIRST_RANGE_NS // buckets.every_ns)
         expected: float | None = None
-        while start < grid.end_ns:
-            slab = grid.part(start, windows)
-            # A window may hold any number: what is not known to be little comes bit by bit.
+        while start < buckets.end_ns:
+            batch = buckets.part(start, windows)
+            # A window may hold any number of points, so an answer is streamed unless it should be small.
             whole = expected is not None and expected * windows <= _POINTS_AT_ONCE
-            readings = self._points(GPU, slab, whole=whole)
-            shares = self._points(SHARE, slab, whole=whole) if self._query.occupancies is not None else None
-            self._gatherer.add(slab, readings, shares)
-            start += windows * grid.every_ns
-            found = len(readings.times) + (len(shares.times) if shares is not None else 0)
-            expected = found / windows
-            windows = max(1, int(windows * min(_GROWTH, _POINTS_AT_ONCE / max(found, 1))))
+            readings = self._points(GPU, batch, whole=whole)
+            shares = self._points(SHARE, batch, whole=whole) if self._query.assignments is not None else None
+            self._aggregator.add(batch, readings, shares)
+            start += windows * buckets.every_ns
+            count = len(readings.times) + (len(shares.times) if shares is not None else 0)
+            expected = count / windows
+            windows = max(1, int(windows * min(_GROWTH, _POINTS_AT_ONCE / max(count, 1))))
 
     def _points(
-        self, measurement: str, slab: Buckets, *, whole: bool = False, gpus: set[str] | None = None
+        self, measurement: str, batch: Buckets, *, whole: bool = False, gpus: set[str] | None = None
     ) -> ReadingArrays:
-        """The readings of a slab, with ``whole`` in one answer, with ``gpus`` of these alone."""
-        conditions = self._conditions(measurement, slab)
+        """The readings of a batch: with ``whole`` in one answer, with ``gpus`` of these alone."""
+        conditions = self._conditions(measurement, batch)
         if gpus is not None and len(gpus) <= _MOST_NAMED:
             conditions.gpus(sorted(gpus))
         also = () if measurement == GPU else ("hostname", "model")
@@ -325,43 +325,43 @@ def _text(tag: str) -> str:
     return decode_name(tag) if tag else ""
 
 
-def _source(series: ResultSeries) -> Source:
+def _source(series: ResultSeries) -> ReadingSource:
     tags = series.tags
-    return Source(
+    return ReadingSource(
         _text(tags["uuid"]), _text(tags["mig_id"]), _text(tags.get("hostname", "")), _text(tags.get("model", ""))
     )
 
 
-def _cells(answers: list[list[ResultSeries]], slab: Buckets) -> tuple[list[Source], Partials]:
-    """What the server counted of each GPU: answers for the mean, and if they were asked for, the count and the largest or smallest value."""
-    sources: dict[Source, int] = {}
+def _partials(answers: list[list[ResultSeries]], batch: Buckets) -> tuple[list[ReadingSource], Partials]:
+    """The server's partial aggregates of each GPU, from answers for the mean and, if present, the count and the extreme."""
+    sources: dict[ReadingSource, int] = {}
     places = [[sources.setdefault(_source(series), len(sources)) for series in answer] for answer in answers]
-    arrays = [np.full((slab.count, len(sources)), np.nan) for _ in answers]
+    arrays = [np.full((batch.count, len(sources)), np.nan) for _ in answers]
     for array, columns, answer in zip(arrays, places, answers, strict=True):
         for column, series in zip(columns, answer, strict=True):
-            rows, values = _placed(series, slab)
+            rows, values = _by_window(series, batch)
             array[rows, column] = values
     counts = np.nan_to_num(arrays[1]) if len(arrays) > 1 else (~np.isnan(arrays[0])).astype(np.float64)
     extremes = arrays[2] if len(arrays) > 2 else np.full_like(counts, np.nan)
     return list(sources), Partials(counts, counts * np.nan_to_num(arrays[0]), extremes)
 
 
-def _placed(series: ResultSeries, slab: Buckets) -> tuple[Ints, Floats]:
-    """The windows that a series has values in, and the values."""
+def _by_window(series: ResultSeries, batch: Buckets) -> tuple[Ints, Floats]:
+    """The windows in which a series has values, and the values."""
     times = np.array([row[0] for row in series.values], dtype=np.int64)
-    places = times // slab.every_ns - slab.origin_ns // slab.every_ns
-    return places, np.array([row[1] for row in series.values], dtype=np.float64)
+    windows = times // batch.every_ns - batch.origin_ns // batch.every_ns
+    return windows, np.array([row[1] for row in series.values], dtype=np.float64)
 
 
 def _columns(answer: Iterable[ResultSeries], measurement: str) -> ReadingArrays:
     """The readings of an answer. The sources of GPUs are in tag order, one for each series."""
-    sources: list[Source] = []
+    sources: list[ReadingSource] = []
     known: dict[tuple[str, ...], int] = {}
     places: list[Ints] = [_NOTHING[0]]
     times: list[Ints] = [_NOTHING[1]]
     values: list[Floats] = [_NOTHING[2]]
 
-    def place_of(key: tuple[str, ...], source: Source) -> int:
+    def place_of(key: tuple[str, ...], source: ReadingSource) -> int:
         place = known.setdefault(key, len(sources))
         if place == len(sources):
             sources.append(source)
@@ -376,7 +376,7 @@ def _columns(answer: Iterable[ResultSeries], measurement: str) -> ReadingArrays:
         if measurement == GPU:
             places.append(np.full(len(rows), place_of(key, source), dtype=np.int64))
         else:
-            source = source._replace(holder=(_text(tags["namespace"]), _text(tags["pod"]), _text(tags["container"])))
+            source = source._replace(pod=(_text(tags["namespace"]), _text(tags["pod"]), _text(tags["container"])))
             described = [(row[2] or "", row[3] or "") for row in rows]
             places.append(
                 np.array(

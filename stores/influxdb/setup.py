@@ -1,4 +1,4 @@
-"""The first start on an InfluxDB: is it there, does it take the token, is there a bucket, how long does it keep."""
+"""Checks an InfluxDB before first use: server, token, organization, bucket and retention."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHORTEST_RETENTION = 3600.0
 
 
 def check_config(config: InfluxConfig) -> None:
-    """Raise StoreError for what can never work, in a line that names the setting."""
+    """Raise StoreError, with a line that names the setting, for a configuration that can never work."""
     parts = urlsplit(config.url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise StoreError(f"INFLUXDB_URL (--influxdb-url): {config.url!r} is not an address: use http://host:8086")
@@ -36,10 +36,10 @@ def check_config(config: InfluxConfig) -> None:
 
 
 def prepare(connection: InfluxConnection) -> None:
-    """Make sure that the bucket is there, with the retention that was asked for.
+    """Make the bucket if it is missing, and set the retention that the settings give.
 
-    Raises StoreUnavailable while the server does not answer, StoreError with one line for a wrong token or organization
-    and for what the token may not do.
+    Raises StoreUnavailable while the server does not answer, and StoreError with one line for a wrong token or
+    organization, or a token without the rights.
     """
     config = connection.config
     connection.request("GET", "/health", timeout=PING_TIMEOUT)
@@ -47,12 +47,12 @@ def prepare(connection: InfluxConnection) -> None:
     if bucket is None:
         _make_bucket(connection)
         return
-    wanted, there = int(config.retention), _retention(bucket)
-    if wanted == there:
+    wanted, current = int(config.retention), _retention(bucket)
+    if wanted == current:
         return
     if not config.retention_is_given:
         logger.info(
-            "bucket %s keeps readings %s: RETENTION_PERIOD is not set, so that stays", config.bucket, _spell(there)
+            "bucket %s keeps readings %s: RETENTION_PERIOD is not set, so that stays", config.bucket, _spell(current)
         )
         return
     rules = [{"type": "expire", "everySeconds": wanted}] if wanted else []
@@ -64,9 +64,9 @@ def prepare(connection: InfluxConnection) -> None:
         )
     except (InfluxRefused, StoreUnavailable) as error:
         raise _may_not(
-            error, f"change how long bucket {config.bucket!r} keeps readings ({_spell(there)})", connection
+            error, f"change how long bucket {config.bucket!r} keeps readings ({_spell(current)})", connection
         ) from error
-    logger.info("bucket %s now keeps readings %s (before: %s)", config.bucket, _spell(wanted), _spell(there))
+    logger.info("bucket %s now keeps readings %s (before: %s)", config.bucket, _spell(wanted), _spell(current))
 
 
 def _find_bucket(connection: InfluxConnection) -> dict[str, Any] | None:
@@ -96,14 +96,14 @@ def _make_bucket(connection: InfluxConnection) -> None:
     try:
         orgs = json.loads(connection.request("GET", "/api/v2/orgs", query={"org": config.org})).get("orgs")
         if not orgs:
-            # It is there, or looking for the bucket would have said so: this token may not even see it.
+            # The search for the bucket found the organization, so this token has no right to see it.
             raise _token_may_not(what, connection)
         rules = [{"type": "expire", "everySeconds": int(config.retention)}]
         body = {"orgID": orgs[0]["id"], "name": config.bucket, "retentionRules": rules}
         connection.request("POST", "/api/v2/buckets", body=body)
     except InfluxRefused as error:
         if error.status == 422 and _find_bucket(connection) is not None:
-            return  # another process made it meanwhile
+            return  # another process was faster
         raise _may_not(error, what, connection) from error
     except StoreUnavailable as error:
         raise _may_not(error, what, connection) from error
@@ -111,7 +111,7 @@ def _make_bucket(connection: InfluxConnection) -> None:
 
 
 def _may_not(error: StoreError, what: str, connection: InfluxConnection) -> StoreError:
-    """The error to raise: one that names what the token may not do, or the trouble as it is."""
+    """An error that names the missing right, if that is the cause, else the error itself."""
     refused = isinstance(error, InfluxRefused) and error.status in {401, 403, 404}
     return _token_may_not(what, connection) if refused or "INFLUXDB_TOKEN" in str(error) else error
 

@@ -28,6 +28,7 @@ from readings.batch.codec import decode_batch, encode_block
 from readings.blocks import BlockBuilder
 from readings.checks import COUNTER_RESET, check_block
 from readings.times import SECOND, parse_time
+from stores.aggregate.buckets import Buckets
 from stores.base import PodAssignment, ReadingsQuery, SeriesQuery, Store
 from stores.memory import MemoryStore
 from stores.open import get_store, reset_store
@@ -355,8 +356,8 @@ def test_20_a_shared_gpu(pipeline: Pipeline, form: str) -> None:
     assert host_summaries()[0].memory_used_mib == 60000.0
     (namespace,) = {each.namespace for each in Placement.objects.filter(share=True)}
     query = SeriesQuery(
-        metric_name=USED, every_ns=HOUR, start_ns=NOW - HOUR, end_ns=NOW + 1, by="pod",
-        occupancies=tuple(PodAssignment(UUID, namespace, pod, "", 0, None) for pod in "ab"),
+        metric_name=USED, buckets=Buckets(NOW - HOUR, NOW + 1, HOUR), by="pod",
+        assignments=tuple(PodAssignment(UUID, namespace, pod, "", 0, None) for pod in "ab"),
     )  # fmt: skip
     shares = pipeline.store.series(query)
     assert {each.group[1]: max(filter(None, each.values)) for each in shares} == {"a": 40000.0, "b": 20000.0}

@@ -30,14 +30,18 @@ class Taken(NamedTuple):
 def expected(query: SeriesQuery, gpus: Sequence[Gpu], readings: Readings) -> dict[tuple[str, ...], list[float | None]]:
     """The groups and their windows."""
     taken = _taken(query, gpus, readings)
-    first = query.start_ns // query.every_ns
-    windows = -(-query.end_ns // query.every_ns) - first
+    first = query.buckets.start_ns // query.buckets.every_ns
+    windows = -(-query.buckets.end_ns // query.buckets.every_ns) - first
     found: dict[tuple[str, ...], list[float | None]] = {
         each.group: [None] * windows for each in sorted(taken, key=lambda each: each.group)
     }
     for group, values in found.items():
         for place in range(windows):
-            inside = [each for each in taken if each.group == group and each.time_ns // query.every_ns - first == place]
+            inside = [
+                each
+                for each in taken
+                if each.group == group and each.time_ns // query.buckets.every_ns - first == place
+            ]
             values[place] = told(query, inside)
     return found
 
@@ -94,19 +98,19 @@ def _taken(query: SeriesQuery, gpus: Sequence[Gpu], readings: Readings) -> list[
         gpu = gpus[place]
         alone = query.mig or gpu.id in query.gpus
         board, part = (gpu.id, "") if alone else (gpu.uuid, gpu.mig_id)
-        if query.occupancies is None:
+        if query.assignments is None:
             if not gpu.share:
                 taken.append(Taken(_group(query, gpu, None, board), board, part, time_ns, value))
             continue
-        holder = _holder(query.occupancies, gpu, time_ns)
+        pod = _holder(query.assignments, gpu, time_ns)
         if (
-            holder is None
+            pod is None
             or (not gpu.share and (gpu.id, time_ns) in shared_at)
-            or (query.namespaces and holder[0] not in query.namespaces)
-            or (query.pods and holder[1] not in query.pods)
+            or (query.namespaces and pod[0] not in query.namespaces)
+            or (query.pods and pod[1] not in query.pods)
         ):
             continue
-        group = _group(query, gpu, holder, board)
+        group = _group(query, gpu, pod, board)
         if gpu.share:
             folded[group, board, part, time_ns].append(value)
         else:
@@ -122,15 +126,15 @@ def _taken(query: SeriesQuery, gpus: Sequence[Gpu], readings: Readings) -> list[
 
 def _passes(query: SeriesQuery, gpu: Gpu, time_ns: int) -> bool:
     return (
-        query.start_ns <= time_ns < query.end_ns
+        query.buckets.start_ns <= time_ns < query.buckets.end_ns
         and (not query.gpus or gpu.id in query.gpus or gpu.uuid in query.gpus)
         and (not query.hostnames or gpu.hostname in query.hostnames)
         and (not query.models or gpu.model_name in query.models)
     )
 
 
-def _holder(occupancies: Sequence[PodAssignment], gpu: Gpu, time_ns: int) -> tuple[str, str, str] | None:
-    mine = [each for each in occupancies if each.gpu == gpu.id]
+def _holder(assignments: Sequence[PodAssignment], gpu: Gpu, time_ns: int) -> tuple[str, str, str] | None:
+    mine = [each for each in assignments if each.gpu == gpu.id]
     if gpu.share:
         return (gpu.namespace, gpu.pod, gpu.container) if mine else None
     there = [each for each in mine if each.start_ns <= time_ns and (each.end_ns is None or time_ns < each.end_ns)]
@@ -140,14 +144,14 @@ def _holder(occupancies: Sequence[PodAssignment], gpu: Gpu, time_ns: int) -> tup
     return latest[1:4]
 
 
-def _group(query: SeriesQuery, gpu: Gpu, holder: tuple[str, str, str] | None, board: str) -> tuple[str, ...]:
+def _group(query: SeriesQuery, gpu: Gpu, pod: tuple[str, str, str] | None, board: str) -> tuple[str, ...]:
     return {
         None: (),
         "gpu": (board,),
         "host": (gpu.hostname,),
         "model": (gpu.model_name,),
-        "namespace": (holder[0] if holder else "",),
-        "pod": holder[:2] if holder else ("", ""),
+        "namespace": (pod[0] if pod else "",),
+        "pod": pod[:2] if pod else ("", ""),
     }[query.by]
 
 

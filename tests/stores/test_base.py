@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from readings.model import Gpu, Point, PointBlock
+from stores.aggregate.buckets import Buckets
 from stores.base import PodAssignment, Position, ReadingsQuery, SeriesQuery, Store, StoreError
 from tests.stores.making import (
     MINUTE,
@@ -675,8 +676,8 @@ def _pages_by_cursor(store: Store, step: int, **query: Any) -> list[Row]:
 def _by_pod(store: Store, metric: str, *pods: str) -> dict[tuple[str, ...], list[float | None]]:
     """The means of pods that share GPU-0001, over a minute."""
     query = SeriesQuery(
-        metric_name=metric, every_ns=MINUTE, start_ns=START, end_ns=START + SECOND, by="pod", hostnames=("host-000",),
-        occupancies=tuple(PodAssignment("GPU-0001", "ml", pod, "main", START, None) for pod in pods),
+        metric_name=metric, buckets=Buckets(START, START + SECOND, MINUTE), by="pod", hostnames=("host-000",),
+        assignments=tuple(PodAssignment("GPU-0001", "ml", pod, "main", START, None) for pod in pods),
     )  # fmt: skip
     return {each.group: each.values for each in store.series(query)}
 

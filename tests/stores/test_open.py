@@ -11,7 +11,7 @@ from pytest_django import Settings
 from stores import open
 from stores.base import Store, StoreError
 from stores.memory import MemoryStore
-from stores.open import get_store, reset_store
+from stores.open import get_store, open_store, reset_store
 from stores.sqlite import SqliteStore
 from tests.stores.making import START, ask, fleet, gpu
 
@@ -69,3 +69,23 @@ def test_a_child_is_not_held_up_by_a_lock_of_its_parent() -> None:
             os._exit(len(ask(get_store())))
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 2
+
+
+def test_each_type_opens_its_store(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite3"
+    memory, sqlite = open_store("memory", sqlite_path=path), open_store("sqlite", sqlite_path=path)
+    assert isinstance(memory, MemoryStore)
+    assert isinstance(sqlite, SqliteStore)
+    assert sqlite.path == path
+    memory.close()
+    sqlite.close()
+
+
+def test_memory_makes_no_file(tmp_path: Path) -> None:
+    open_store("memory", sqlite_path=tmp_path / "r.sqlite3").close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_type_names_what_is_allowed(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="STORAGE_TYPE: 'redis' is not a store: use sqlite, influxdb or memory"):
+        open_store("redis", sqlite_path=tmp_path / "r.sqlite3")

@@ -1,4 +1,4 @@
-"""Windows from SQLite, slab by slab."""
+"""Windows from SQLite, batch by batch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from stores.aggregate import aggregator
+from stores.aggregate.buckets import Buckets
 from stores.base import SeriesQuery, TooMuch
 from stores.sqlite import SqliteStore
 from stores.sqlite_series import SeriesReader
@@ -26,7 +27,7 @@ def test_memory_holds_a_slab_at_a_time(sqlite_store: SqliteStore, monkeypatch: p
 
     monkeypatch.setattr(SeriesReader, "_columns", counting)
     query = SeriesQuery(
-        metric_name=UTIL, every_ns=MINUTE, start_ns=START, end_ns=START + 60 * MINUTE, aggregate="p95", by="gpu"
+        metric_name=UTIL, buckets=Buckets(START, START + 60 * MINUTE, MINUTE), aggregate="p95", by="gpu"
     )
     found = sqlite_store.series(query)
     assert len(found) == 4
@@ -39,8 +40,6 @@ def test_a_window_that_holds_more_than_memory_should_is_refused(
 ) -> None:
     sqlite_store.write([fleet([gpu(number) for number in range(4)], START + i * 10 * SECOND) for i in range(60)])
     monkeypatch.setattr(aggregator, "MOST_READINGS", 100)
-    query = SeriesQuery(
-        metric_name=UTIL, every_ns=60 * MINUTE, start_ns=START, end_ns=START + MINUTE * 10, aggregate="p95"
-    )
+    query = SeriesQuery(metric_name=UTIL, buckets=Buckets(START, START + MINUTE * 10, 60 * MINUTE), aggregate="p95")
     with pytest.raises(TooMuch, match="more than 100 readings"):
         sqlite_store.series(query)

@@ -12,6 +12,7 @@ from pyarrow import parquet
 from api.exports.formats import ParquetEncoder, csv_line
 from api.exports.windows import WindowLayout
 from readings.times import SECOND
+from stores.aggregate.buckets import Buckets
 from stores.base import GroupSeries, SeriesQuery
 
 START = 1_752_871_320 * SECOND
@@ -23,8 +24,8 @@ FOUND = [
 
 def query(**changes: Any) -> SeriesQuery:
     asked: dict[str, Any] = {
-        "metric_name": "DCGM_FI_DEV_POWER_USAGE", "aggregate": "mean", "every_ns": 60 * SECOND,
-        "start_ns": START, "end_ns": START + 180 * SECOND, "by": "pod", "occupancies": (),
+        "metric_name": "DCGM_FI_DEV_POWER_USAGE", "aggregate": "mean", "by": "pod",
+        "buckets": Buckets(START, START + 180 * SECOND, 60 * SECOND), "assignments": (),
     }  # fmt: skip
     return SeriesQuery(**(asked | changes))
 

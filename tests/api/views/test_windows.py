@@ -39,7 +39,7 @@ def test_too_many_points_are_refused_with_the_limit() -> None:
 
 
 def test_groups_are_named_by_what_they_were_made_by() -> None:
-    query = SeriesQuery(metric_name="DCGM_FI_DEV_POWER_USAGE", every_ns=60 * SECOND, start_ns=0, end_ns=90 * SECOND)
+    query = SeriesQuery(metric_name="DCGM_FI_DEV_POWER_USAGE", buckets=Buckets(0, 90 * SECOND, 60 * SECOND))
     assert msgspec.to_builtins(series_answer(query, [GroupSeries((), [1.5, None])])) == {
         "metric": "DCGM_FI_DEV_POWER_USAGE",
         "unit": "W",
@@ -50,7 +50,7 @@ def test_groups_are_named_by_what_they_were_made_by() -> None:
         "data": [{"group": {}, "points": [("1970-01-01T00:00:00Z", 1.5), ("1970-01-01T00:01:00Z", None)]}],
         "count": 1,
     }
-    by_pod = SeriesQuery(metric_name="U", every_ns=1, start_ns=0, end_ns=1, by="pod", aggregate="count", occupancies=())
+    by_pod = SeriesQuery(metric_name="U", buckets=Buckets(0, 1, 1), by="pod", aggregate="count", assignments=())
     answer = series_answer(by_pod, [GroupSeries(("ml", "a"), [1.0])])
     assert msgspec.to_builtins(answer.data[0].group) == {"namespace": "ml", "pod": "a"}
     assert answer.unit == "count"

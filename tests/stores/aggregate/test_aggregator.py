@@ -26,15 +26,18 @@ END = START + 10 * MINUTE
 Occupied = tuple[PodAssignment, ...]
 
 
-def ask(store: Store, **query: Any) -> dict[tuple[str, ...], list[float | None]]:
-    """The answer of series(), over ten minutes in windows of one unless told otherwise."""
-    asked: dict[str, Any] = {
-        "metric_name": UTIL,
-        "every_ns": MINUTE,
-        "start_ns": START // MINUTE * MINUTE,
-        "end_ns": END,
-    } | query
+def ask(
+    store: Store, *, every_ns: int = MINUTE, start_ns: int = START // MINUTE * MINUTE, end_ns: int = END, **query: Any
+) -> dict[tuple[str, ...], list[float | None]]:
+    """The answer of series(), by default over ten minutes in windows of one."""
+    buckets = Buckets(start_ns, end_ns, every_ns)
+    asked: dict[str, Any] = {"metric_name": UTIL, "buckets": buckets} | query
     return dict(store.series(SeriesQuery(**asked)))
+
+
+def in_one_window(query: SeriesQuery, **changes: Any) -> SeriesQuery:
+    """The same query with the whole range as one window."""
+    return replace(query, buckets=replace(query.buckets, every_ns=1 << 62), **changes)
 
 
 def awkward_fleet() -> tuple[list[Gpu], Occupied]:
@@ -132,11 +135,13 @@ def every_question(occupied: Occupied) -> list[SeriesQuery]:
                         metric_name=metric,
                         aggregate=aggregate,
                         by=by,
-                        every_ns=chance.choice((7 * SECOND, MINUTE, 4 * MINUTE, 3600 * SECOND)),
-                        start_ns=START + chance.randrange(200) * SECOND + chance.choice((0, 1)),
-                        end_ns=END - chance.randrange(200) * SECOND,
+                        buckets=Buckets(
+                            every_ns=chance.choice((7 * SECOND, MINUTE, 4 * MINUTE, 3600 * SECOND)),
+                            start_ns=START + chance.randrange(200) * SECOND + chance.choice((0, 1)),
+                            end_ns=END - chance.randrange(200) * SECOND,
+                        ),
                         mig=by == "gpu" and chance.random() < 0.5,
-                        occupancies=occupied if about_pods else None,
+                        assignments=occupied if about_pods else None,
                         **chance.choice(filters),
                         **(chance.choice(pods) if about_pods else {}),
                     )
@@ -160,16 +165,16 @@ class TestEveryStore:
         readings = random_readings(gpus, 5)
         write(store, gpus, readings)
         for query in every_question(()):
-            if query.occupancies is None:
+            if query.assignments is None:
                 check(store.series(query), query, gpus, readings[query.metric_name])
-                top = replace(query, top=2, every_ns=1 << 62)
+                top = in_one_window(query, top=2)
                 assert store.series(top) == sorted(store.series(replace(top, top=None)), key=_by_value)[:2]
 
-    def test_slab_by_slab_is_as_all_at_once(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_batch_by_batch_is_as_all_at_once(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(aggregator, "_READINGS_AT_ONCE", 40)
         monkeypatch.setattr("stores.influxdb.series._POINTS_AT_ONCE", 40)
         monkeypatch.setattr("stores.influxdb.series._FIRST_RANGE_NS", 7 * SECOND)
-        monkeypatch.setattr("stores.influxdb.series._LONGEST_SLAB_NS", 100 * SECOND)
+        monkeypatch.setattr("stores.influxdb.series._LONGEST_BATCH_NS", 100 * SECOND)
         gpus, occupied = awkward_fleet()
         readings = random_readings(gpus, 2)
         write(store, gpus, readings)
@@ -186,9 +191,9 @@ class TestEveryStore:
         for by in GROUPS[1:]:
             query = SeriesQuery(
                 metric_name=ENERGY if aggregate == "increase" else FB_USED, aggregate=aggregate, by=by,
-                every_ns=MINUTE, start_ns=START, end_ns=END, occupancies=occupied if by in {"namespace", "pod"} else None,
+                buckets=Buckets(START, END, MINUTE), assignments=occupied if by in {"namespace", "pod"} else None,
             )  # fmt: skip
-            whole = {group: values[0] or 0.0 for group, values in store.series(replace(query, every_ns=1 << 62))}
+            whole = {group: values[0] or 0.0 for group, values in store.series(in_one_window(query))}
             ranked = sorted(whole, key=lambda group: (-whole[group], group))
             everything = dict(store.series(query))
             for top in (1, 3, 100):
@@ -208,7 +213,7 @@ class TestEveryStore:
         for query in ({}, {"metric_name": "time"}, {"gpus": ("",)}, {"metric_name": "U", "gpus": ("GPU-1",)},
                       {"metric_name": "U", "hostnames": ("\ud800",)}, {"metric_name": "U", "start_ns": START + 1}):  # fmt: skip
             assert ask(store, **query) == {}, query
-        assert ask(store, metric_name="U", by="pod", occupancies=()) == {}
+        assert ask(store, metric_name="U", by="pod", assignments=()) == {}
 
     def test_a_board_whose_instances_repeat_its_power_counts_once(self, store: Store) -> None:
         store.write([fleet([gpu(0, mig_id=str(number)) for number in range(7)], START, (POWER, FB_USED, UTIL))])
@@ -229,9 +234,9 @@ class TestEveryStore:
         store.write([PointBlock(held, [FB_USED], [(0, START, [40_000.0]), (1, START, [20_000.0])])])
         assert ask(store, metric_name=FB_USED, aggregate="sum")[()][0] == 60_000.0
         occupied = tuple(PodAssignment("GPU-0000", "ml", pod, "main", START, None) for pod in "ab")
-        by_pod = ask(store, metric_name=FB_USED, aggregate="sum", by="pod", occupancies=occupied)
+        by_pod = ask(store, metric_name=FB_USED, aggregate="sum", by="pod", assignments=occupied)
         assert {group: values[0] for group, values in by_pod.items()} == {("ml", "a"): 40_000.0, ("ml", "b"): 20_000.0}
-        by_namespace = ask(store, metric_name=FB_USED, aggregate="sum", by="namespace", occupancies=occupied)
+        by_namespace = ask(store, metric_name=FB_USED, aggregate="sum", by="namespace", assignments=occupied)
         assert by_namespace[("ml",)][0] == 60_000.0
 
     def test_a_counter_that_began_again_never_grew_less_than_nothing(self, store: Store) -> None:
@@ -295,9 +300,9 @@ class TestEveryStore:
 
 def test_a_question_must_be_about_something() -> None:
     with pytest.raises(ValueError, match="nothing can be"):
-        SeriesQuery(metric_name=UTIL, every_ns=1, start_ns=5, end_ns=5)
-    with pytest.raises(ValueError, match="occupancies"):
-        SeriesQuery(metric_name=UTIL, every_ns=1, start_ns=5, end_ns=6, by="pod")
+        SeriesQuery(metric_name=UTIL, buckets=Buckets(5, 5, 1))
+    with pytest.raises(ValueError, match="assignments"):
+        SeriesQuery(metric_name=UTIL, buckets=Buckets(5, 6, 1), by="pod")
 
 
 def test_slabs_hold_about_as_much_as_can_be_taken_at_once() -> None:

@@ -19,17 +19,17 @@ def test_windows_are_aligned_to_1970() -> None:
 
 def test_slabs_are_the_same_windows_in_parts() -> None:
     grid = Buckets(61, 401, 60)
-    slabs = list(grid.slabs(2))
-    assert slabs == [Buckets(61, 180, 60), Buckets(180, 300, 60), Buckets(300, 401, 60)]
-    assert [grid.place_of(slab) for slab in slabs] == [0, 2, 4]
-    assert list(grid.slabs(0)) == list(grid.slabs(1))
+    batches = list(grid.batches(2))
+    assert batches == [Buckets(61, 180, 60), Buckets(180, 300, 60), Buckets(300, 401, 60)]
+    assert [grid.index_of(batch) for batch in batches] == [0, 2, 4]
+    assert list(grid.batches(0)) == list(grid.batches(1))
 
 
 @given(st.integers(-1000, 1000), st.integers(1, 1000), st.integers(1, 100), st.integers(1, 20))
 def test_slabs_leave_out_nothing_and_hold_nothing_twice(start: int, length: int, every: int, windows: int) -> None:
     grid = Buckets(start, start + length, every)
-    slabs = list(grid.slabs(windows))
-    assert [time for slab in slabs for time in slab.times()] == grid.times()
-    assert slabs[0].start_ns == grid.start_ns
-    assert slabs[-1].end_ns == grid.end_ns
-    assert all(one.end_ns == other.start_ns for one, other in itertools.pairwise(slabs))
+    batches = list(grid.batches(windows))
+    assert [time for batch in batches for time in batch.times()] == grid.times()
+    assert batches[0].start_ns == grid.start_ns
+    assert batches[-1].end_ns == grid.end_ns
+    assert all(one.end_ns == other.start_ns for one, other in itertools.pairwise(batches))

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from stores.aggregate.grouping import GroupIndex, Source
+import numpy as np
+
+from stores.aggregate.buckets import Buckets
+from stores.aggregate.grouping import GroupIndex, ReadingSource, columns_of, joined
 from stores.base import SeriesQuery
 
-BOARD = Source("GPU-1", "", "host-a", "H100")
+BOARD = ReadingSource("GPU-1", "", "host-a", "H100")
 PARTS = [BOARD._replace(mig_id=number) for number in "12"]
+A, B = ReadingSource("GPU-1", "", "h", "m"), ReadingSource("GPU-1", "3", "h", "m")
 
 
 def members(**query: Any) -> GroupIndex:
-    return GroupIndex(SeriesQuery(metric_name="U", every_ns=1, start_ns=0, end_ns=1, **query))
+    return GroupIndex(SeriesQuery(metric_name="U", buckets=Buckets(0, 1, 1), **query))
 
 
 def test_a_board_and_its_instances_are_members_of_one_board() -> None:
@@ -41,11 +45,30 @@ def test_an_instance_stands_for_itself_where_it_is_asked_for() -> None:
 
 
 def test_holders_that_were_not_asked_for_are_no_members() -> None:
-    found = members(by="pod", occupancies=(), namespaces=("ml",))
+    found = members(by="pod", assignments=(), namespaces=("ml",))
     assert found.number(BOARD, ("web", "serve", "")) == -1
     assert found.number(BOARD, ("ml", "train", "")) == 0
     assert found.groups == {("ml", "train"): 0}
-    found = members(by="namespace", occupancies=(), pods=("train",))
+    found = members(by="namespace", assignments=(), pods=("train",))
     assert [found.number(BOARD, ("ml", pod, "")) for pod in ("train", "serve")] == [0, -1]
     assert found.groups == {("ml",): 0}
     assert len(found) == 1
+
+
+def test_rows_become_columns() -> None:
+    columns = columns_of([A, B], [(0, (1 << 63) - 1, 1.5), (1, 2, 2.0)])
+    assert columns.times.tolist() == [(1 << 63) - 1, 2]
+    assert columns.only(np.array([1])).values.tolist() == [2.0]
+    assert columns.only(columns.values < 2).places.tolist() == [0]
+    assert [each.dtype.kind for each in columns[1:]] == ["i", "i", "f"]
+
+
+def test_parts_are_joined() -> None:
+    parts = [columns_of([A], [(0, 1, 1.0)]), columns_of([A], [(0, 2, 2.0)])]
+    assert joined(parts).times.tolist() == [1, 2]
+    assert joined(parts[:1]) is parts[0]
+    assert len(joined([]).values) == 0
+
+
+def test_the_id_of_a_source_is_its_gpus() -> None:
+    assert (A.gpu, B.gpu) == ("GPU-1", "GPU-1:3")

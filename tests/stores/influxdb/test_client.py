@@ -19,16 +19,10 @@ from stores.influxdb.client import InfluxConfig, InfluxConnection
 from stores.influxdb.writer import compress
 from tests.influxd import Influxd
 from tests.ports import free_port
-from tests.stand_in import Answer, StandIn, standing_in
+from tests.stand_in import Answer, StandIn
 from tests.stores.making import START, ask, gpu, one
 
 LINE = compress(b"m v=1 5")
-
-
-@pytest.fixture
-def door(influxd: Influxd) -> Iterator[StandIn]:
-    with standing_in(influxd.port) as door:
-        yield door
 
 
 @pytest.fixture

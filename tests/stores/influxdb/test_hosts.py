@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from stores.aggregate.buckets import Buckets
 from stores.base import HostAssignment, HostLookup, ReadingsQuery, SeriesQuery
 from stores.influxdb import InfluxStore
 from stores.influxdb.hosts import hosts_at
@@ -75,7 +76,7 @@ def test_an_increase_takes_each_reading_once(influx_store: InfluxStore, hosts: H
     influx_store.write([several(HERE, [(time_ns, 100.0 + step) for step, time_ns in enumerate(times)])])
     influx_store.write([several(THERE, [(time_ns, 1000.0 + 10 * step) for step, time_ns in enumerate(times)])])
     query = SeriesQuery(
-        metric_name=UTIL, every_ns=MINUTE, start_ns=START, end_ns=START + SECOND * 5, aggregate="increase", hosts=hosts
+        metric_name=UTIL, buckets=Buckets(START, START + SECOND * 5, MINUTE), aggregate="increase", hosts=hosts
     )
     assert influx_store.series(query)[0].values[0] == grown
 
@@ -83,7 +84,7 @@ def test_an_increase_takes_each_reading_once(influx_store: InfluxStore, hosts: H
 def test_a_sum_over_gpus_counts_a_reading_of_two_series_once(influx_store: InfluxStore) -> None:
     for of in (HERE, THERE):
         influx_store.write([several(of, [(START, 40.0), (START + SECOND, 60.0)])])
-    query = SeriesQuery(metric_name=UTIL, every_ns=MINUTE, start_ns=START, end_ns=START + SECOND * 2, aggregate="sum")
+    query = SeriesQuery(metric_name=UTIL, buckets=Buckets(START, START + SECOND * 2, MINUTE), aggregate="sum")
     assert influx_store.series(query)[0].values[0] == 50.0
 
 

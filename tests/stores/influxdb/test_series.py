@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from stores.aggregate import aggregator
+from stores.aggregate.buckets import Buckets
 from stores.base import PodAssignment, SeriesQuery, TooMuch
 from stores.influxdb import InfluxStore, series
 from stores.influxdb.influxql import select_fields
@@ -27,7 +28,7 @@ def test_points_are_asked_for_in_bounded_parts(influx_store: InfluxStore, monkey
 
     monkeypatch.setattr(series, "_columns", counting)
     asked = SeriesQuery(
-        metric_name=UTIL, every_ns=MINUTE, start_ns=START, end_ns=START + 60 * MINUTE, aggregate="increase", by="gpu"
+        metric_name=UTIL, buckets=Buckets(START, START + 60 * MINUTE, MINUTE), aggregate="increase", by="gpu"
     )
     assert len(influx_store.series(asked)) == 4
     assert sum(sizes) == 4 * 360
@@ -54,8 +55,8 @@ def test_only_gpus_that_change_hands_are_looked_at_point_by_point(
         PodAssignment("GPU-0003", "ml", "b", "", half, None),
     )
     query = SeriesQuery(
-        metric_name=UTIL, every_ns=60 * MINUTE, start_ns=START, end_ns=START + 60 * MINUTE, by="pod", aggregate="sum",
-        occupancies=occupied, top=2,
+        metric_name=UTIL, buckets=Buckets(START, START + 60 * MINUTE, 60 * MINUTE), by="pod", aggregate="sum",
+        assignments=occupied, top=2,
     )  # fmt: skip
     assert [each.group for each in influx_store.series(query)] == [("ml", "a"), ("ml", "b")]
     assert set(looked_at) == {"GPU-0003"}
@@ -75,8 +76,8 @@ def test_gpus_that_are_too_many_to_name_are_left_out_of_the_answer(
     monkeypatch.setattr(series, "select_fields", spying)
     occupied = tuple(PodAssignment(f"GPU-{number:04d}", "ml", "a", "", START, None) for number in range(2))
     query = SeriesQuery(
-        metric_name=UTIL, every_ns=MINUTE, start_ns=START, end_ns=START + MINUTE, by="pod", aggregate="last",
-        occupancies=occupied,
+        metric_name=UTIL, buckets=Buckets(START, START + MINUTE, MINUTE), by="pod", aggregate="last",
+        assignments=occupied,
     )  # fmt: skip
     named = influx_store.series(query)
     assert "uuid" in asked[0].split("WHERE")[1].split("GROUP")[0]
@@ -93,7 +94,7 @@ def test_a_window_that_holds_more_than_memory_should_is_refused(
     influx_store.write([fleet([gpu(number) for number in range(4)], START + i * 10 * SECOND) for i in range(60)])
     monkeypatch.setattr(aggregator, "MOST_READINGS", 100)
     query = SeriesQuery(
-        metric_name=UTIL, every_ns=60 * MINUTE, start_ns=START, end_ns=START + MINUTE * 10, aggregate="increase"
+        metric_name=UTIL, buckets=Buckets(START, START + MINUTE * 10, 60 * MINUTE), aggregate="increase"
     )
     with pytest.raises(TooMuch, match="more than 100 readings"):
         influx_store.series(query)

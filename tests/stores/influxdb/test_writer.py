@@ -12,16 +12,10 @@ from stores.base import StoreError, StoreUnavailable, WriteResult
 from stores.influxdb import InfluxStore, writer
 from stores.influxdb.client import InfluxConfig
 from tests.influxd import Influxd
-from tests.stand_in import Answer, StandIn, standing_in
+from tests.stand_in import Answer, StandIn
 from tests.stores.making import MINUTE, SECOND, START, ask, fleet, gpu, held, one, several, values
 
 DAY = 86400 * SECOND
-
-
-@pytest.fixture
-def door(influxd: Influxd) -> Iterator[StandIn]:
-    with standing_in(influxd.port) as door:
-        yield door
 
 
 @pytest.fixture
