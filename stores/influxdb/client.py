@@ -9,10 +9,13 @@ import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from urllib.parse import urlencode, urlsplit
+from functools import lru_cache
+from typing import Any
+from urllib.parse import quote_plus, urlencode, urlsplit
 
 import msgspec
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, ProtocolError
 
 from stores.base import StoreUnavailable
@@ -31,11 +34,34 @@ STREAM_TIMEOUT = 60.0  # between two parts of an answer
 _CONNECTIONS = 16
 # Longer queries go into a request's body: proxies limit the length of a URL.
 _LONGEST_QUERY_STRING = 4000
-_SAFE = "$(),:=*"  # urllib3 checks a URL byte by byte, so a short one counts
 _READ_AT_ONCE = 1 << 16
 _JSON = "application/json"
 
 Params = Mapping[str, str | int | float]
+
+
+@lru_cache(maxsize=1024)
+def _quoted(statement: str) -> str:
+    """A statement in a form. Statements repeat, since their values are in the parameters."""
+    return quote_plus(statement)
+
+
+class _PlainConnection(HTTPConnection):
+    """Puts the body of a GET into its URL. The pool would check a long URL byte by byte, a tenth of a short query's time."""
+
+    def request(self, method: str, url: str, body: Any = None, *args: Any, **options: Any) -> None:
+        super().request(method, *_in_url(method, url, body), *args, **options)
+
+
+class _SecureConnection(HTTPSConnection):
+    """The same over TLS."""
+
+    def request(self, method: str, url: str, body: Any = None, *args: Any, **options: Any) -> None:
+        super().request(method, *_in_url(method, url, body), *args, **options)
+
+
+def _in_url(method: str, url: str, body: bytes | None) -> tuple[str, bytes | None]:
+    return (f"{url}?{body.decode()}", None) if method == "GET" and body else (url, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +89,7 @@ class InfluxConnection:
         # With the id of the process that opened it.
         self._pool: tuple[int, urllib3.HTTPConnectionPool] | None = None
         self._path = urlsplit(config.url).path.rstrip("/")
+        self._database = urlencode({"db": config.bucket, "org": config.org, "epoch": "ns"})
         self._headers = {"Authorization": f"Token {config.token}"}
 
     def write(self, lines: bytes) -> None:
@@ -122,20 +149,14 @@ class InfluxConnection:
         self, statement: str, params: Params, accept: str, points: int | None = None
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         """The response to an InfluxQL query; with ``points`` its body is read in parts."""
-        form = {
-            "q": statement,
-            "params": msgspec.json.encode(params).decode(),
-            "db": self.config.bucket,
-            "org": self.config.org,
-            "epoch": "ns",
-        }
+        bound = quote_plus(msgspec.json.encode(params))
+        text = f"q={_quoted(statement)}&params={bound}&{self._database}"
         if points is not None:
-            form |= {"chunked": "true", "chunk_size": str(points)}
-        text = urlencode(form, safe=_SAFE)
+            text += f"&chunked=true&chunk_size={points}"
         headers, is_stream = {"Accept": accept}, points is not None
         timeout = STREAM_TIMEOUT if is_stream else QUERY_TIMEOUT
         if len(text) <= _LONGEST_QUERY_STRING:  # one packet instead of two
-            response = self._send("GET", f"/query?{text}", None, headers, timeout=timeout, is_stream=is_stream)
+            response = self._send("GET", "/query", text.encode(), headers, timeout=timeout, is_stream=is_stream)
         else:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
             response = self._send("POST", "/query", text.encode(), headers, timeout=timeout, is_stream=is_stream)
@@ -196,5 +217,6 @@ class InfluxConnection:
         if opened is None or opened[0] != os.getpid():
             options = {"ssl_context": ssl.create_default_context()} if self.config.url.startswith("https:") else {}
             opened = (os.getpid(), urllib3.connection_from_url(self.config.url, maxsize=_CONNECTIONS, **options))
+            opened[1].ConnectionCls = _SecureConnection if options else _PlainConnection
             self._pool = opened
         return opened[1]
