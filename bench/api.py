@@ -46,7 +46,7 @@ class Call(NamedTuple):
 
 
 def calls(gpus: int) -> list[Call]:
-    """The five most used."""
+    """The five most used, and the pipeline's statistics."""
     uuid = fleet(gpus)[gpus // 2].uuid
     return [
         Call("all GPUs", "/api/v1/gpus", 150),
@@ -54,6 +54,7 @@ def calls(gpus: int) -> list[Call]:
         Call("one GPU, one metric, 100 rows", f"/api/v1/gpus/{uuid}/telemetry?metric_name={METRICS[0]}&limit=100", 600),
         Call("one GPU, all metrics, 100 rows", f"/api/v1/gpus/{uuid}/telemetry?limit=100", 400),
         Call("hosts", "/api/v1/hosts"),
+        Call("pipeline statistics", "/api/v1/stats"),
     ]
 
 

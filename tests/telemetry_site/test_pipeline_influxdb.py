@@ -51,7 +51,7 @@ def test_readings_go_to_the_server_and_answers_come_from_it_until_it_is_away_and
             base = run.until(r"API +(http://\S+)/api/v1/gpus")[1]
             run.until("the other services go on until Ctrl-C")
             counting = f"{base}/api/v1/stats"
-            wait_until(lambda: json.loads(ask(counting)[2])["store"]["readings"] == 9600, "all readings")
+            wait_until(lambda: json.loads(ask(counting)[2])["readings"]["stored"] == 9600, "all readings")
             assert server.query(config.bucket, 'SELECT count("DCGM_FI_DEV_GPU_UTIL") FROM "gpu"')[0][1] == 960
             readings = f"{base}/api/v1/telemetry?page_size=1000"
             before = ask(readings)
