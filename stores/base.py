@@ -158,8 +158,8 @@ class SeriesQuery:
     fell restarted at 0. Means, sums and increases are rounded to 12 digits: the rest depends on the order of adding.
 
     ``top`` keeps the groups with the largest aggregate over the whole range. The store refuses more than ``most_groups``. ``hosts``
-    is as in ReadingsQuery, but does not reach aggregates that the server itself makes: ``count``, ``by="host"``, means and
-    percentiles may count a reading that is held twice twice. Raises ValueError for an empty range or window.
+    is as in ReadingsQuery. Aggregates that InfluxDB itself computes do not use it: ``count``, ``by="host"``, means and
+    percentiles may count both copies of a reading. Raises ValueError for an empty range or window.
     """
 
     metric_name: str

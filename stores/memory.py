@@ -126,31 +126,30 @@ class MemoryStore:
         """What the store holds; ``bytes`` is an estimate."""
         with self._lock:
             self._check_open()
-            held = sum(self._counts.values())
             return StoreStats(
                 readings=self._counts["readings"],
                 series=len(self._series),
                 oldest_ns=self._oldest_ns,
                 newest_ns=self._newest_ns,
-                bytes=held * _BYTES_PER_READING,
+                bytes=sum(self._counts.values()) * _BYTES_PER_READING,
                 shares=self._counts["shares"],
             )
 
     def apply_retention(self, oldest_ns: int) -> int:
         """Drop older readings, one series at a time."""
         dropped = 0
-        for name, kept in (("readings", self._series), ("shares", self._shares)):
-            for key in list(kept):
+        for name, by_key in (("readings", self._series), ("shares", self._shares)):
+            for key in list(by_key):
                 with self._lock:
                     self._check_open()
-                    series = kept.get(key)
+                    series = by_key.get(key)
                     if series is None:
                         continue
                     count = series.drop_before(oldest_ns)
                     self._counts[name] -= count
                     dropped += count
                     if not series.times:
-                        del kept[key]
+                        del by_key[key]
         with self._lock:
             self._oldest_ns = min((series.times[0] for series in self._series.values()), default=None)
             self._newest_ns = max((series.times[-1] for series in self._series.values()), default=None)
@@ -178,15 +177,15 @@ class MemoryStore:
         for index, time_ns, values in block.points:
             gpu = block.gpus[index]
             described = self._described.setdefault(descriptions[index], descriptions[index])
-            name, kept = ("shares", self._shares) if gpu.share else ("readings", self._series)
+            name, by_key = ("shares", self._shares) if gpu.share else ("readings", self._series)
             share_of = (gpu.namespace, gpu.pod, gpu.container) if gpu.share else ("", "", "")
             for metric, value in zip(block.metric_names, values, strict=True):
                 if value is None:
                     continue
                 key = (gpu.id, metric, *share_of)
-                series = kept.get(key)
+                series = by_key.get(key)
                 if series is None:
-                    series = kept[key] = _MemorySeries()
+                    series = by_key[key] = _MemorySeries()
                 self._counts[name] += series.put(time_ns, value, described)
                 written += 1
                 if not gpu.share:
@@ -202,14 +201,14 @@ def _describe(gpu: Gpu) -> _Described:
     )  # fmt: skip
 
 
-def _answer(kept: dict[_Key, _MemorySeries], query: ReadingsQuery) -> RowBatch:
+def _answer(by_key: dict[_Key, _MemorySeries], query: ReadingsQuery) -> RowBatch:
     sign = -1 if query.newest_first else 1
     after = query.after
     beyond = None if after is None else (sign * after.time_ns, (after.gpu, after.metric_name))
     merged = heapq.merge(
         *(
             _walk(key, series, query, sign)
-            for key, series in kept.items()
+            for key, series in by_key.items()
             if (not query.gpus or key[0] in query.gpus) and (not query.metric_names or key[1] in query.metric_names)
         )
     )
@@ -251,11 +250,11 @@ def _matches(described: _Described, query: ReadingsQuery) -> bool:
     )
 
 
-def _columns(kept: dict[_Key, _MemorySeries], query: SeriesQuery, *, shares: bool) -> ReadingArrays:
+def _columns(by_key: dict[_Key, _MemorySeries], query: SeriesQuery, *, shares: bool) -> ReadingArrays:
     """The readings that pass the query's filters, before pods are considered."""
     sources: dict[ReadingSource, int] = {}
     rows: list[tuple[int, int, float]] = []
-    for (gpu, metric, *share_of), series in kept.items():
+    for (gpu, metric, *share_of), series in by_key.items():
         if metric != query.metric_name:
             continue
         low, high = bisect_left(series.times, query.buckets.start_ns), bisect_left(series.times, query.buckets.end_ns)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import compress, groupby
+from itertools import compress, groupby, pairwise
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -84,16 +84,15 @@ class RowBuilder:
         points = [(row[0], part.gpu, part, row) for part in self._parts for row in part.rows]
         points.sort(key=itemgetter(1))
         points.sort(key=itemgetter(0), reverse=newest_first)  # stable, also in reverse
-        groups = [
-            (gpu, time_ns, [each[2:] for each in same]) for (time_ns, gpu), same in groupby(points, itemgetter(0, 1))
-        ]
-        hosts = hosts_at(self._lookup, [(gpu, time_ns) for gpu, time_ns, same in groups if len(same) > 1])
-        for gpu, time_ns, same in groups:
-            if len(same) == 1:
-                ((part, row),) = same
-                _extend(batch, part, [row])
+        # Points of one GPU and time come from several series.
+        tied = {(one[1], one[0]) for one, other in pairwise(points) if one[0] == other[0] and one[1] == other[1]}
+        hosts = hosts_at(self._lookup, tied)
+        for (time_ns, gpu), same in groupby(points, itemgetter(0, 1)):
+            if (gpu, time_ns) in tied:
+                self._add_merged(batch, [each[2:] for each in same], hosts.get((gpu, time_ns)))
             else:
-                self._add_merged(batch, same, hosts.get((gpu, time_ns)))
+                ((_, _, part, row),) = same
+                _extend(batch, part, [row])
         return batch
 
     def _metrics(self, series: ResultSeries) -> _MetricColumns:
