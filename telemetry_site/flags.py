@@ -7,10 +7,13 @@ every part of the process (and every process it starts) sees the same values.
 from __future__ import annotations
 
 import argparse
+import logging.config
 import os
 from collections.abc import MutableMapping, Sequence
 from typing import Any, NoReturn
 
+from django.apps import apps
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from telemetry_site.options import BY_NAME, VERBOSITY, options_for
@@ -66,6 +69,8 @@ class ServiceCommand(BaseCommand):
         for name, value in options.items():
             if name in BY_NAME and value is not None and os.environ.get(name) != _as_text(value):
                 raise CommandError(f"{name}: flags work on the command line only; in code, set settings.{name}")
+        if not apps.ready:  # manage.py runs this command without Django's apps, which would configure logging
+            logging.config.dictConfig(settings.LOGGING)
         return super().execute(*args, **options)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from telemetry_site import options
-from telemetry_site.commands import apps_for
 from telemetry_site.database import database_config
 from telemetry_site.env import Address, SettingError
 from telemetry_site.logs import log_config, process_ids
@@ -100,12 +99,24 @@ DEBUG = options.DEBUG.read()
 ALLOWED_HOSTS = options.ALLOWED_HOSTS.read()
 SECRET_KEY = options.SECRET_KEY.read() or load_or_make_secret_key(STATE_DIR)
 
-INSTALLED_APPS = apps_for(sys.argv)
-if "django.contrib.admin" in INSTALLED_APPS:
-    # Lets the admin's and the API's classes take type arguments. It imports what it patches, 10 MiB of it.
-    import django_stubs_ext
-
-    django_stubs_ext.monkeypatch()
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "corsheaders",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "telemetry_site",
+    "broker",
+    "ingest",
+    "inventory",
+    "api",
+]
 
 MIDDLEWARE = [
     "telemetry_site.request_ids.RequestIdMiddleware",
@@ -150,8 +161,6 @@ if PUBLIC_URL.startswith("https:"):
         )
     SECURE_SSL_REDIRECT = True
     SECURE_SSL_HOST = urlsplit(PUBLIC_URL).netloc
-    # Prometheus asks from inside, past the proxy.
-    SECURE_REDIRECT_EXEMPT = [r"^metrics$"]
     # Prometheus asks each replica by its address, past the proxy.
     SECURE_REDIRECT_EXEMPT = ["^metrics$"]
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
