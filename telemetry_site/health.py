@@ -1,6 +1,6 @@
 """Asks a service on this machine whether it is well: ``manage.py health runbroker``, for container health checks.
 
-Container platforms run it every few seconds, so it loads no Django. Exit status 0: well. Exit status 1: not well, and one line says why.
+Container platforms run it every few seconds, so it loads no Django. Exit status 0: well; 1: not, and one line says why.
 """
 
 from __future__ import annotations
