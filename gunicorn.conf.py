@@ -36,8 +36,6 @@ limit_request_line = 8190
 # Django decides which proxies to trust (TRUSTED_PROXIES); gunicorn trusts none.
 forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
-# A broken request never reaches Django, but its answer has the API's shape too.
-util.write_error = write_error
 # gunicorn would put a management socket into the home folder.
 control_socket_disable = True
 
@@ -49,9 +47,8 @@ def post_worker_init(worker: Any) -> None:
 
     # Exports have to know when the worker is told to stop.
     serving.goes_on = lambda: bool(worker.alive)
-    # Requests that are too broken for Django are answered in the API's shape, too.
+    # A broken request never reaches Django, but its answer has the API's shape too.
     util.write_error = write_error
-    # The garbage collector need not look at what was loaded so far.
     gc.collect()
     gc.freeze()
 
