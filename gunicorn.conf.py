@@ -41,14 +41,15 @@ control_socket_disable = True
 
 
 def post_worker_init(worker: Any) -> None:
-    """Lets exports see when the worker stops, and keeps the garbage collector away from what start-up allocated."""
+    """Connects the worker to the API, which can be imported only now that Django is set up."""
     from api.exports.stream import serving
     from api.middleware import write_error
 
-    # Exports have to know when the worker is told to stop.
+    # Exports have to know when the worker stops.
     serving.goes_on = lambda: bool(worker.alive)
     # A broken request never reaches Django, but its answer has the API's shape too.
     util.write_error = write_error
+    # The garbage collector need not look at what was loaded so far.
     gc.collect()
     gc.freeze()
 
