@@ -18,7 +18,7 @@ from django.core.management.base import CommandError
 from pytest_django import Settings
 
 from api.management.commands.serve import listen, open_to_others
-from readings.batch.codec import encode_block
+from readings.batch import encode_block
 from telemetry_site.env import Address
 from tests.api.broker_thread import broker_in_thread
 from tests.api.conftest import A0, T0, block_of
