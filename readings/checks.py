@@ -93,13 +93,7 @@ _INT64_BLANK = 9.2e18  # as doubles the four 64-bit ones are all 2**63, and some
 _NOT_AVAILABLE = frozenset({"", "-", "n/a", "na", "none", "null", "not supported", "not available", "unknown"})
 
 _UNBOUNDED = (float("-inf"), float("inf"))
-_RANGES = {
-    metric.name: (
-        _UNBOUNDED[0] if metric.low is None else float(metric.low),
-        _UNBOUNDED[1] if metric.high is None else float(metric.high),
-    )
-    for metric in CATALOGUE.values()
-}
+_RANGES = {metric.name: (float(metric.range[0]), float(metric.range[1])) for metric in CATALOGUE.values()}
 
 
 def _range_of(name: str) -> tuple[float, float]:
