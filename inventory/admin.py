@@ -1,5 +1,4 @@
-"""The inventory in Django's admin: to look at and to search. What readings tell is never edited by hand; what is no longer there can be
-removed."""
+"""The inventory in Django's admin: it can be searched, and GPUs and hosts that are gone can be removed. Nothing is edited."""
 
 from __future__ import annotations
 
@@ -18,10 +17,10 @@ from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 
 from inventory.admin_tables import UNKNOWN, shown_exactly, shown_memory, shown_metric, table
-from inventory.board import MEMORY_USED, POWER, TEMPERATURE, UTILISATION
 from inventory.models import GPU, CollectorStatus, Host, Placement, Residence
 from inventory.queries import in_state, latest_readings, stale_before
 from inventory.removal import gpus_of, remove_gpus, remove_hosts, with_instances
+from readings.mig import MEMORY_USED, POWER, TEMPERATURE, UTILISATION
 from readings.times import format_time
 
 # How many rows of history a GPU's page shows; the rest is behind a link.
@@ -30,7 +29,7 @@ MOST_REMOVED_SHOWN = 200
 
 
 class ReadOnlyAdmin(admin.ModelAdmin[Any]):
-    """Pages without a form and without any way to add or delete."""
+    """Pages where nothing can be added, changed or deleted."""
 
     actions: Sequence[str] | None = None
     list_per_page = 100
@@ -46,7 +45,7 @@ class ReadOnlyAdmin(admin.ModelAdmin[Any]):
 
 
 class RemovableAdmin(ReadOnlyAdmin):
-    """Pages from which rows can be removed, after a page that shows all that goes with them."""
+    """Pages from which rows can be removed, once a page has shown everything that goes with them."""
 
     actions = ()
 
@@ -60,7 +59,7 @@ class RemovableAdmin(ReadOnlyAdmin):
     def get_deleted_objects(
         self, objs: Iterable[Any], request: HttpRequest
     ) -> tuple[list[Any], dict[str, int], set[str], list[str]]:
-        """What the page that asks shows. Django would count each row of history, and is not asked whether that may go."""
+        """What the confirmation page shows. History goes too: it is counted, not listed, and needs no permission of its own."""
         gpus = self.goes_with(objs)
         counts = {
             "GPUs": len(gpus),
@@ -77,7 +76,7 @@ class RemovableAdmin(ReadOnlyAdmin):
 
 
 class StateFilter(admin.SimpleListFilter):
-    """Seen lately, or stale by the rule of ``stale_before``."""
+    """Reporting or stale, as ``stale_before`` decides."""
 
     title = "state"
     parameter_name = "state"
@@ -155,7 +154,7 @@ class GPUAdmin(RemovableAdmin):
 
     @admin.display(description="GPU", ordering="id")
     def short_id(self, gpu: GPU) -> SafeString:
-        """The first group of the uuid: enough to tell GPUs apart, and the newest readings stay on the screen."""
+        """The first group of the uuid: enough to distinguish GPUs, and short enough for the readings beside it."""
         prefix, _, rest = gpu.uuid.partition("-")
         short = f"{prefix}-{rest.split('-')[0]}" if rest else gpu.uuid
         return format_html(
@@ -216,7 +215,7 @@ class GPUAdmin(RemovableAdmin):
 
     @admin.display(description="others in its slot")
     def slot(self, gpu: GPU) -> SafeString | str:
-        """Which GPUs this one has replaced there, or was replaced by; the newest first."""
+        """The GPUs that this one replaced there, or was replaced by, newest first."""
         if gpu.host_id is None or gpu.index is None:
             return UNKNOWN
         others = Residence.objects.filter(host=gpu.host_id, index=gpu.index, gpu__mig_id="").exclude(gpu__uuid=gpu.uuid)
@@ -280,7 +279,7 @@ class HostAdmin(RemovableAdmin):
 
 @admin.register(Placement)
 class PlacementAdmin(ReadOnlyAdmin):
-    """What ran where, newest first."""
+    """Which pods ran where, newest first."""
 
     list_display = ("pod", "namespace", "container", "gpu", "host", "share", "started", "last_seen", "ended")
     list_filter = (("ended", admin.EmptyFieldListFilter), "share", "namespace")
@@ -322,7 +321,7 @@ class CollectorStatusAdmin(ReadOnlyAdmin):
 
 
 def _cutoff(request: HttpRequest) -> datetime | None:
-    """``stale_before``, asked once per request: Django builds the queryset of a list several times."""
+    """``stale_before``, once per request: Django builds the queryset of a list several times."""
     if not hasattr(request, "stale_before"):
         request.stale_before = stale_before()  # type: ignore[attr-defined]
     cutoff: datetime | None = request.stale_before  # type: ignore[attr-defined]

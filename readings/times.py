@@ -109,6 +109,16 @@ def format_time(ns: int) -> str:
     return f"{text}.{fraction:09}".rstrip("0") + "Z" if fraction else text + "Z"
 
 
+def to_datetime(ns: int) -> datetime:
+    """UTC, cut to the microsecond."""
+    return _EPOCH + timedelta(microseconds=ns // 1000)
+
+
+def to_ns(moment: datetime) -> int:
+    """Nanoseconds since 1970 UTC."""
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
 def parse_duration(text: str) -> int:
     """A duration as nanoseconds: a number and a unit, as 500ms, 5s, 10m, 24h or 7d. Raises ValueError with what is allowed."""
     match = _DURATION.fullmatch(text)
