@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 from rest_framework.request import Request
 
-from inventory.queries import Place
+from inventory.queries import ListPosition
 from stores.base import Position
 
 _T = TypeVar("_T")
@@ -47,14 +47,14 @@ def parse_cursor(text: str) -> Cursor:
     return Cursor(plain.newest_first, Position(plain.time_ns, plain.gpu, plain.metric_name))
 
 
-def encode_place(place: Place) -> str:
+def encode_place(place: ListPosition) -> str:
     """Likewise, for a list of GPUs."""
     return _encode(place)
 
 
-def parse_place(text: str) -> Place:
+def parse_place(text: str) -> ListPosition:
     """The place that ``encode_place`` wrote. Raises ValueError for any other text."""
-    place = _decode(text, Place)
+    place = _decode(text, ListPosition)
     if not -1 <= place.slot < 1 << 31 or not f"{place.host}{place.id}".isprintable():
         raise ValueError(_NO_CURSOR)
     return place

@@ -13,8 +13,7 @@ from django.conf import settings
 from django.http import QueryDict
 
 from api.errors import BadRequest
-from inventory.sync.seen import to_ns
-from readings.times import INT64_MIN, SECOND, format_duration, format_time, parse_duration, parse_time
+from readings.times import INT64_MIN, SECOND, format_duration, format_time, parse_duration, parse_time, to_ns
 
 # What a relative time may look like, for the schema too.
 RELATIVE_TIME = r"^(now|(now)?-[0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d))$"

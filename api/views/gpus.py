@@ -187,7 +187,7 @@ class GpuListView(ApiView):
         more, rows = len(rows) > size, rows[:size]
         is_all = start == 0 and cursor is None and not more
         count = len(rows) if is_all else found.count()
-        following = encode_place(rows[-1].place) if more else None
+        following = encode_place(rows[-1].position) if more else None
         return Response(
             GpuPageAnswer(
                 data=[row.id for row in rows],

@@ -15,7 +15,7 @@ from api.exports.windows import WindowLayout, group_names, unit_of_answer
 from api.params import TIME_SCHEMA, Parameter, boolean, duration_ns, one_of, several, time_ns, whole_number
 from api.schema.answers import GroupAnswer, GroupSeriesAnswer, SeriesAnswer
 from api.views.export import CSV_SAFE, ExportView
-from inventory.queries import occupied_between
+from inventory.queries import pods_between
 from readings.catalogue import canonical_name, info
 from readings.times import SECOND, format_duration, format_time
 from stores.aggregate.buckets import Buckets
@@ -55,7 +55,7 @@ def occupancies_for(values: Mapping[str, Any], grid: Buckets) -> tuple[PodAssign
     """What ran where, if the question is about that. Raises BadRequest when that is too much."""
     if values["by"] not in {"namespace", "pod"} and not values["namespace"] and not values["pod"]:
         return None
-    found = occupied_between(
+    found = pods_between(
         grid.start_ns, grid.end_ns, namespaces=values["namespace"], pods=values["pod"], most=MOST_PLACEMENTS + 1
     )
     if len(found) > MOST_PLACEMENTS:

@@ -16,8 +16,7 @@ from api.views.base import ApiView
 from broker.client.client import client_context, fetch_stats
 from broker.errors import BrokerError
 from inventory.models import CollectorStatus, Host
-from inventory.sync.seen import to_ns
-from readings.times import format_time
+from readings.times import format_time, to_ns
 from stores.base import StoreStats
 from stores.open import get_store
 

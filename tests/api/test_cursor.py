@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from api.pagination import Cursor, encode_cursor, encode_name, encode_place, parse_cursor, parse_name, parse_place
-from inventory.queries import Place
+from inventory.queries import ListPosition
 from stores.base import Position
 
 CURSOR = Cursor(True, Position(1752871354_000_000_001, "GPU-5fd4f087:3", "DCGM_FI_DEV_GPU_UTIL"))
@@ -52,7 +52,7 @@ def test_any_other_text_is_refused(text: str) -> None:
 
 
 def test_places_and_names_come_back_too() -> None:
-    for place in (Place("", -1, "GPU-1"), Place("hôte", 7, "GPU-2:3")):
+    for place in (ListPosition("", -1, "GPU-1"), ListPosition("hôte", 7, "GPU-2:3")):
         assert parse_place(encode_place(place)) == place
     assert parse_name(encode_name("hôte 1")) == "hôte 1"
 

@@ -16,11 +16,11 @@ from inventory.queries import (
     in_state,
     latest_readings,
     newest_reading,
-    occupied_between,
+    pods_between,
     stale_before,
     state_of,
 )
-from inventory.sync.seen import to_datetime
+from readings.times import to_datetime
 from tests.inventory.building import POWER, SECOND, T0, UTIL, block, fleet, gpu, save
 
 pytestmark = pytest.mark.django_db
@@ -147,7 +147,7 @@ def occupied(
 ) -> list[tuple[str, str, float, float | None]]:
     """GPU, pod, and from when to when in seconds after T0."""
     with CaptureQueriesContext(connection) as asked:
-        found = occupied_between(T0 + round(first * SECOND), T0 + round(last * SECOND), most=most, **filters)
+        found = pods_between(T0 + round(first * SECOND), T0 + round(last * SECOND), most=most, **filters)
     assert len(asked) == 1
     return [
         (gpu, pod, (start - T0) / SECOND, None if end is None else (end - T0) / SECOND)

@@ -14,10 +14,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from inventory.models import GPU, Host, Placement, Residence
-from inventory.sync.seen import to_datetime
 from inventory.sync.sightings import Sightings
 from inventory.sync.updater import save_sightings
 from readings.model import DRIVER_LABEL, PointBlock
+from readings.times import to_datetime
 from tests.inventory.building import POWER, SECOND, T0, TEMP, USED, UTIL, block, fleet, gpu, save, seen
 
 pytestmark = pytest.mark.django_db
