@@ -14,6 +14,7 @@ from django.http import QueryDict
 
 from api.errors import BadRequest
 from readings.times import INT64_MIN, SECOND, format_duration, format_time, parse_duration, parse_time, to_ns
+from telemetry_site.env import one_of, text, whole_number
 
 # What a relative time may look like, for the schema too.
 RELATIVE_TIME = r"^(now|(now)?-[0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d))$"
@@ -71,7 +72,6 @@ TEXT_SCHEMA: Mapping[str, Any] = {
 }
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_WHOLE_NUMBER = re.compile(r"[+-]?\d{1,512}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,17 +108,17 @@ def _read(texts: Sequence[str], parameter: Parameter) -> Any:
     if parameter.required and not texts:
         raise BadRequest(f"{name} is missing: {parameter.help}")
     values = []
-    for text in texts:
-        if not text:
+    for given in texts:
+        if not given:
             raise BadRequest(f"{name} is empty: give it a value or leave it out")
-        if len(text) > MAX_VALUE_LENGTH:
+        if len(given) > MAX_VALUE_LENGTH:
             raise BadRequest(f"{name} is too long: use at most {MAX_VALUE_LENGTH} characters")
-        if _CONTROL.search(text):
-            raise BadRequest(f"{name} {_shown(text)} holds control characters")
+        if _CONTROL.search(given):
+            raise BadRequest(f"{name} {_shown(given)} holds control characters")
         try:
-            values.append(parameter.parse(text))
+            values.append(parameter.parse(given))
         except ValueError as error:
-            raise BadRequest(f"{name} {_shown(text)} {error}") from None
+            raise BadRequest(f"{name} {_shown(given)} {error}") from None
     if parameter.many:
         return tuple(values)
     return values[0] if values else parameter.default
@@ -126,24 +126,6 @@ def _read(texts: Sequence[str], parameter: Parameter) -> Any:
 
 def _shown(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:80] + "…")
-
-
-def text(value: str) -> str:
-    """Any text."""
-    return value
-
-
-def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
-    """A whole number between two bounds, both allowed."""
-
-    def parse(value: str) -> int:
-        if not _WHOLE_NUMBER.fullmatch(value):
-            raise ValueError(f"is not a whole number: use {minimum} to {maximum}")
-        if not minimum <= (number := int(value)) <= maximum:
-            raise ValueError(f"is out of range: use {minimum} to {maximum}")
-        return number
-
-    return parse
 
 
 def row_count(value: str) -> int:
@@ -154,17 +136,6 @@ def row_count(value: str) -> int:
 def page_length(value: str) -> int:
     """How many rows, from 1; more than MAX_PAGE_SIZE is cut to it."""
     return min(row_count(value), settings.MAX_PAGE_SIZE)
-
-
-def one_of(*allowed: str) -> Callable[[str], str]:
-    """One of a few words."""
-
-    def parse(value: str) -> str:
-        if value not in allowed:
-            raise ValueError(f"is not known: use {', '.join(allowed[:-1])} or {allowed[-1]}")
-        return value
-
-    return parse
 
 
 def boolean(value: str) -> bool:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Generic, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from readings.times import SECOND, parse_duration
+
 T = TypeVar("T")
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", re.ASCII)
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"(\d+)\s*([kmgt]?)(?:i?b)?", re.ASCII | re.IGNORECASE)
 _BYTES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -103,7 +103,7 @@ def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
     """A whole number between two bounds, both allowed."""
 
     def parse(value: str) -> int:
-        if not re.fullmatch(r"[+-]?\d{1,20}", value, re.ASCII):
+        if not re.fullmatch(r"[+-]?\d{1,512}", value, re.ASCII):
             raise ValueError(f"is not a whole number: use {minimum} to {maximum}")
         number = int(value)
         if not minimum <= number <= maximum:
@@ -218,10 +218,7 @@ def duration(minimum: float = 0.0, *, zero: bool = False) -> Callable[[str], flo
     def parse(value: str) -> float:
         if zero and re.fullmatch(r"0(ms|s|m|h|d)?", value):
             return 0.0
-        match = _DURATION.fullmatch(value)
-        if match is None:
-            raise ValueError("is not a duration: use a number and a unit, as 500ms, 5s, 10m, 24h or 7d")
-        seconds = float(match[1]) * _SECONDS[match[2]]
+        seconds = parse_duration(re.sub(r"\s+(?=(?:ms|[smhd])$)", "", value)) / SECOND
         if seconds < minimum or seconds <= 0:
             raise ValueError(f"is too short: use at least {minimum:g}s")
         if seconds > 100 * 365 * 86400:

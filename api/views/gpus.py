@@ -17,7 +17,7 @@ from rest_framework.reverse import reverse
 
 from api.errors import BadRequest, NotFound
 from api.pagination import encode_place, list_links, parse_place
-from api.params import PAGE, PAGE_SIZE, Parameter, boolean, cursor_of, format_datetime, one_of, several, text
+from api.params import PAGE, PAGE_SIZE, Parameter, boolean, cursor_of, format_datetime, several
 from api.schema.answers import GpuAnswer, GpuDetailAnswer, GpuPageAnswer, LatestAnswer
 from api.views.base import ApiView
 from inventory.models import GPU
@@ -33,6 +33,7 @@ from inventory.queries import (
 )
 from readings.times import SECOND, format_time
 from stores.open import get_store
+from telemetry_site.env import one_of, text
 
 GPU_IN_PATH = {"uuid": "the GPU's id: its uuid; for a MIG instance, uuid:instance"}
 _MAX_ID_LENGTH = 200

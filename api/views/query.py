@@ -12,7 +12,7 @@ from rest_framework.response import Response
 
 from api.errors import BadRequest
 from api.exports.windows import WindowLayout, group_names, unit_of_answer
-from api.params import TIME_SCHEMA, Parameter, boolean, duration_ns, one_of, several, time_ns, whole_number
+from api.params import TIME_SCHEMA, Parameter, boolean, duration_ns, several, time_ns
 from api.schema.answers import GroupAnswer, GroupSeriesAnswer, SeriesAnswer
 from api.views.export import CSV_SAFE, ExportView
 from inventory.queries import pods_between
@@ -21,6 +21,7 @@ from readings.times import SECOND, format_duration, format_time
 from stores.aggregate.buckets import Buckets
 from stores.base import Aggregate, By, GroupSeries, PodAssignment, SeriesQuery
 from stores.open import get_store
+from telemetry_site.env import one_of, whole_number
 
 CHOSEN_WINDOWS = 1_000
 MOST_WINDOWS = 10_000

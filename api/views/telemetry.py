@@ -14,18 +14,7 @@ from rest_framework.response import Response
 from api.errors import BadRequest
 from api.exports.readings import ReadingLayout, json_list
 from api.pagination import Cursor, Links, encode_cursor, offset_links, page_links, parse_cursor, same_with
-from api.params import (
-    END_TIME,
-    MOST_ROWS,
-    ORDER,
-    START_TIME,
-    Parameter,
-    check_range,
-    cursor_of,
-    row_count,
-    several,
-    whole_number,
-)
+from api.params import END_TIME, MOST_ROWS, ORDER, START_TIME, Parameter, check_range, cursor_of, row_count, several
 from api.schema.answers import MetricNamesAnswer, ReadingPageAnswer
 from api.views.base import ApiView
 from api.views.export import CSV_SAFE, ExportView
@@ -33,6 +22,7 @@ from api.views.gpus import GPU_IN_PATH, check_id, check_known
 from readings.catalogue import canonical_name
 from stores.base import ReadingsQuery, RowBatch
 from stores.open import get_store
+from telemetry_site.env import whole_number
 
 DEFAULT_ROWS = 100
 

@@ -20,9 +20,8 @@ from api.params import (
     check_range,
     read_parameters,
     several,
-    text,
-    whole_number,
 )
+from telemetry_site.env import text, whole_number
 
 HOSTNAME = several("hostname", "only this host")
 OFFSET = Parameter(name="offset", help="rows to leave out", parse=whole_number(0, 10), default=0)
