@@ -1,4 +1,4 @@
-"""The inventory in Django's admin: it can be searched, and GPUs and hosts that are gone can be removed. Nothing is edited."""
+"""The inventory in Django's admin: rows can be searched, and old GPUs and hosts removed. Nothing can be edited."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class RemovableAdmin(ReadOnlyAdmin):
     def get_deleted_objects(
         self, objs: Iterable[Any], request: HttpRequest
     ) -> tuple[list[Any], dict[str, int], set[str], list[str]]:
-        """What the confirmation page shows. History goes too: it is counted, not listed, and needs no permission of its own."""
+        """What the confirmation page shows. History goes too; it is counted, not listed, and needs no permission."""
         gpus = self.goes_with(objs)
         counts = {
             "GPUs": len(gpus),

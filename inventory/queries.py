@@ -49,7 +49,7 @@ def state_of(gpu: GPU, cutoff: datetime | None) -> State:
 
 
 def in_state(state: State, cutoff: datetime | None, prefix: str = "") -> Q:
-    """The condition for GPUs in this state. ``prefix`` is the path to the GPU, such as ``gpus__``. Raises ValueError."""
+    """The condition for GPUs in this state. ``prefix`` is the path to the GPU, as ``gpus__``. Raises ValueError."""
     if state not in STATES:
         raise ValueError(f"{state!r} is not a state: use {' or '.join(STATES)}")
     if cutoff is None:  # no GPUs, so none is stale

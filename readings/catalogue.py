@@ -1,4 +1,4 @@
-"""The catalogue of GPU metrics (catalogue.toml): everything dcgm-exporter can give, under one name and one unit each."""
+"""The catalogue of GPU metrics (catalogue.toml): all that dcgm-exporter can give, under one name and one unit each."""
 
 from __future__ import annotations
 

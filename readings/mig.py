@@ -1,4 +1,4 @@
-"""A board, that is a physical GPU, cut into MIG instances or shared by pods: how the values of its parts make the whole.
+"""How the values of MIG instances, or of pods that share a GPU, make the value of the whole board.
 
 Stores, the inventory and its summaries all ask here, so that a board counts once in each of them.
 """

@@ -1,4 +1,4 @@
-"""Updates one GPU's placements (which pod ran on it, from when to when). Pure: rows come in, changed rows come out.
+"""Updates one GPU's placements (the pods that ran on it, and when). Pure: rows come in, changed rows come out.
 
 Readings seen before change nothing, so a message may be delivered twice.
 """

@@ -1,4 +1,4 @@
-"""Updates one GPU's residences (which host slot it was in, from when to when). Pure: rows come in, changed rows come out."""
+"""Updates one GPU's residences (the host slots it was in, and when). Pure: rows come in, changed rows come out."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ NOTHING = Pod("", "", "")
 
 
 class Observation(NamedTuple):
-    """A GPU's host, slot and pod from one reading to another. ``pod`` is None where the readings say nothing of pods."""
+    """A GPU's host, slot and pod from one reading to another. ``pod`` is None where the readings do not say."""
 
     hostname: str
     slot: int | None

@@ -1,7 +1,7 @@
-"""The batch: what a streamer publishes as one message, as JSON. Compact (points that share GPUs and metric names) or plain.
+"""The batch: the JSON message that a streamer publishes. Compact (points that share GPUs and metric names) or plain.
 
-A message passes four steps, in this order: ``message`` parses the JSON, ``salvage`` takes a damaged message apart, ``plain``
-turns plain readings into points, and ``checks`` removes readings that cannot be true.
+``decode`` is the one way in. A message passes four steps: ``message`` parses the JSON, ``salvage`` takes a damaged
+message apart, ``plain`` turns plain readings into points, and ``readings.checks`` removes readings that cannot be true.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class DecodedBatch(msgspec.Struct):
 
 
 def decode(payload: bytes, *, now_ns: int | None = None, oldest_ns: int | None = None) -> DecodedBatch:
-    """Decodes a message. A bad reading becomes a refusal. Raises BatchError if the message is no batch at all.
+    """Decodes a message; each bad reading becomes a refusal. Raises BatchError if the message is no batch at all.
 
-    Metric names come out canonical, values as floats, times within 64 bits. Plain readings are grouped into points by
-    GPU and time; BlockBuilder says how those of a shared GPU are. With ``now_ns``, ``check_block`` refuses readings
-    that cannot be true; without it they stay, as a sender needs that only cuts a batch in two.
+    Metric names come out canonical, values as floats, times within 64 bits. Plain readings become points, as
+    BlockBuilder makes them. With ``now_ns``, ``check_block`` also refuses readings that cannot be true; without it they
+    stay, which a sender needs to split a batch.
     """
     message: BatchMessage | BatchItems
     refusals: list[Refusal] = []

@@ -57,7 +57,7 @@ class BatchHeader(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class BatchMessage(BatchHeader, kw_only=True, omit_defaults=True):
-    """A message with ``points`` (and their ``gpus`` and ``metric_names``), ``metrics`` or both. Other fields are ignored."""
+    """A message with ``points`` (and ``gpus`` and ``metric_names``), ``metrics``, or both. Ignores other fields."""
 
     gpus: list[Gpu] = []
     points: list[_WirePoint] | UnsetType | None = UNSET

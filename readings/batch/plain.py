@@ -25,7 +25,7 @@ from readings.times import epoch_ns, parse_time
 
 
 def read_metrics(metrics: Iterable[PlainReading | Refused]) -> tuple[BlockBuilder, list[Refusal]]:
-    """The readings, in a builder, and a refusal for each that cannot be taken. Items already refused keep their place."""
+    """Returns the readings, in a builder, and a refusal for each bad one. Items refused before keep their number."""
     builder = BlockBuilder()
     refusals: list[Refusal] = []
     # GPUs and names are checked once per batch, not per reading.
