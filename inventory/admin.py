@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -48,13 +48,17 @@ class RemovableAdmin(ReadOnlyAdmin):
     """Pages from which rows can be removed, once a page has shown everything that goes with them."""
 
     actions = ()
+    goes_with: Callable[[Iterable[Any]], list[GPU]]  # all GPUs that removing these rows removes
+    remove: Callable[[Iterable[Any]], int]
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return admin.ModelAdmin.has_delete_permission(self, request, obj)
 
-    def goes_with(self, objs: Iterable[Any]) -> list[GPU]:
-        """All GPUs that removing these rows removes."""
-        raise NotImplementedError
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        self.remove(queryset)
+
+    def delete_model(self, request: HttpRequest, obj: Model) -> None:
+        self.remove([obj])
 
     def get_deleted_objects(
         self, objs: Iterable[Any], request: HttpRequest
@@ -107,6 +111,9 @@ class KindFilter(admin.SimpleListFilter):
 class GPUAdmin(RemovableAdmin):
     """GPUs and MIG instances with their newest readings."""
 
+    goes_with = staticmethod(with_instances)
+    remove = staticmethod(remove_gpus)
+
     list_display = (
         "host",
         "index",
@@ -142,15 +149,6 @@ class GPUAdmin(RemovableAdmin):
             stale = ExpressionWrapper(in_state("stale", cutoff), output_field=BooleanField())
         gpus: QuerySet[GPU] = super().get_queryset(request)
         return gpus.annotate(stale=stale).select_related("host")
-
-    def goes_with(self, objs: Iterable[GPU]) -> list[GPU]:
-        return with_instances(objs)
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[GPU]) -> None:
-        remove_gpus(queryset)
-
-    def delete_model(self, request: HttpRequest, obj: GPU) -> None:
-        remove_gpus([obj])
 
     @admin.display(description="GPU", ordering="id")
     def short_id(self, gpu: GPU) -> SafeString:
@@ -242,6 +240,9 @@ class GPUAdmin(RemovableAdmin):
 class HostAdmin(RemovableAdmin):
     """Hosts with the number of their physical GPUs."""
 
+    goes_with = staticmethod(gpus_of)
+    remove = staticmethod(remove_hosts)
+
     list_display = ("name", "gpu_count", "reporting", "stale", "first_seen", "last_seen")
     search_fields = ("name",)
     fields = ("name", "gpu_count", "reporting", "stale", "first_seen", "last_seen")
@@ -253,15 +254,6 @@ class HostAdmin(RemovableAdmin):
         stale = Count("gpus", filter=physical & in_state("stale", cutoff, "gpus__"))
         hosts: QuerySet[Host] = super().get_queryset(request)
         return hosts.annotate(counted=Count("gpus", filter=physical), counted_stale=stale)
-
-    def goes_with(self, objs: Iterable[Host]) -> list[GPU]:
-        return gpus_of(objs)
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Host]) -> None:
-        remove_hosts(queryset)
-
-    def delete_model(self, request: HttpRequest, obj: Host) -> None:
-        remove_hosts([obj])
 
     @admin.display(description="GPUs", ordering="counted")
     def gpu_count(self, host: Any) -> SafeString:

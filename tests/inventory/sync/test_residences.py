@@ -34,17 +34,6 @@ def test_what_an_observation_leaves_out_is_as_before() -> None:
     ]
 
 
-def test_a_move_closes_one_residence_and_opens_another() -> None:
-    [first] = update_residences(row(ONE), [], [HostAssignment(ONE, after(0), after(5))], after(0))
-    assert (slot_of(first), first.since, first.until) == (ONE, after(0), None)
-    changed = update_residences(row(TWO), [first], [HostAssignment(TWO, after(60), after(70))], after(50))
-    assert {slot_of(each): (each.since, each.until) for each in changed} == {
-        ONE: (after(0), after(50)),
-        TWO: (after(60), None),
-    }
-    assert update_residences(row(TWO), changed, [HostAssignment(TWO, after(60), after(70))], after(70)) == []
-
-
 def test_late_words_of_an_old_place_widen_it_and_move_nothing() -> None:
     known = update_residences(
         row(TWO), [], [HostAssignment(ONE, after(10), after(20)), HostAssignment(TWO, after(60), after(60))], after(10)

@@ -193,13 +193,6 @@ def test_a_pod_label_that_flaps_makes_one_placement() -> None:
     assert placements() == [("train", 0, 100, True)]
 
 
-def test_the_same_pod_name_long_after_is_another_placement() -> None:
-    save(block(gpu(pod="web-0"), 0, {UTIL: 1.0}))
-    save(block(gpu(), 10, {UTIL: 1.0}))
-    save(block(gpu(pod="web-0"), 7200, {UTIL: 1.0}))
-    assert placements() == [("web-0", 0, 0, False), ("web-0", 7200, 7200, True)]
-
-
 def test_pods_that_change_within_one_flush_all_have_their_times() -> None:
     pods = ("a", "a", "", "b", "b", "a")
     save(*(block(gpu(pod=pod), 1000 * n, {UTIL: 1.0}) for n, pod in enumerate(pods)))
