@@ -76,36 +76,36 @@ def gpus_for_list(
     model and pod, in any case. Namespace and pod are the current ones, including those that share the GPU or run on one
     of its instances. Passing ``cutoff`` (from ``stale_before``) saves a query. Raises ValueError for an unknown state.
     """
-    found = GPU.objects.select_related("host").alias(**_POSITION).order_by(*_POSITION, "id")
+    gpus = GPU.objects.select_related("host").alias(**_POSITION).order_by(*_POSITION, "id")
     if after is not None:
-        found = found.filter(
+        gpus = gpus.filter(
             Q(place_host__gt=after.host)
             | Q(place_host=after.host, place_index__gt=after.slot)
             | Q(place_host=after.host, place_index=after.slot, id__gt=after.id)
         )
     if not mig:
-        found = found.filter(mig_id="")
+        gpus = gpus.filter(mig_id="")
     if hostnames:
-        found = found.filter(host__name__in=hostnames)
+        gpus = gpus.filter(host__name__in=hostnames)
     if models:
-        found = found.filter(model_name__in=models)
+        gpus = gpus.filter(model_name__in=models)
     if namespaces or pods:
         conditions: dict[str, Any] = {}
         if namespaces:
             conditions["namespace__in"] = namespaces
         if pods:
             conditions["pod__in"] = pods
-        found = found.filter(_runs(**conditions))
+        gpus = gpus.filter(_runs(**conditions))
     if state is not None:
-        found = found.filter(in_state(state, cutoff or stale_before()))
+        gpus = gpus.filter(in_state(state, cutoff or stale_before()))
     for word in search.split():
-        found = found.filter(
+        gpus = gpus.filter(
             Q(id__icontains=word)
             | Q(host__name__icontains=word)
             | Q(model_name__icontains=word)
             | _runs(pod__icontains=word)
         )
-    return found
+    return gpus
 
 
 class ListPosition(NamedTuple):
@@ -144,9 +144,9 @@ class GpuRow(NamedTuple):
         return ListPosition(self.hostname, -1 if self.slot is None else self.slot, self.id)
 
 
-def gpu_rows(found: QuerySet[GPU]) -> list[GpuRow]:
+def gpu_rows(gpus: QuerySet[GPU]) -> list[GpuRow]:
     """The rows of a list, without model objects or datetimes: a thousand in a few milliseconds. One query."""
-    rows = found.values_list(
+    rows = gpus.values_list(
         "id", "uuid", "mig_id", "mig_profile", "index", "device", "model_name", Coalesce("host__name", Value("")),
         "driver_version", "namespace", "pod", "container",
         Cast("first_seen", TextField()), Cast("last_seen", TextField()),
@@ -178,15 +178,15 @@ def pods_between(
     in_range = Q(started__lt=to_datetime(end_ns - 1) + _TICK) & (
         Q(ended=None) | Q(last_seen__gte=to_datetime(start_ns))
     )
-    found = Placement.objects.filter(in_range)
-    asked: dict[str, Any] = {}
+    placements = Placement.objects.filter(in_range)
+    wanted: dict[str, Any] = {}
     if namespaces:
-        asked["namespace__in"] = namespaces
+        wanted["namespace__in"] = namespaces
     if pods:
-        asked["pod__in"] = pods
-    if asked:
-        found = found.filter(gpu_id__in=Placement.objects.filter(in_range, **asked).values("gpu_id"))
-    rows = found.order_by("gpu_id", "started").values_list(
+        wanted["pod__in"] = pods
+    if wanted:
+        placements = placements.filter(gpu_id__in=Placement.objects.filter(in_range, **wanted).values("gpu_id"))
+    rows = placements.order_by("gpu_id", "started").values_list(
         "gpu_id", "namespace", "pod", "container", "started", "ended"
     )[:most]
     # Times are cut to the microsecond, so the last reading was before the next microsecond.

@@ -85,12 +85,12 @@ _decode_latest = msgspec.json.Decoder(_Latest).decode
 def _boards(
     rows: Iterable[tuple[int | None, str, str, str, str]], cutoff: datetime | None
 ) -> dict[int | None, dict[str, _Board]]:
-    found: dict[int | None, dict[str, _Board]] = defaultdict(dict)
+    by_host: dict[int | None, dict[str, _Board]] = defaultdict(dict)
     # Readings' times are cut to microseconds before they are compared.
     oldest_ns = None if cutoff is None else to_ns(cutoff)
     for host_id, uuid, mig_id, seen, latest_text in rows:
         last_seen = parse_moment(seen)
-        board = found[host_id].setdefault(uuid, _Board(last_seen))
+        board = by_host[host_id].setdefault(uuid, _Board(last_seen))
         board.last_seen = max(board.last_seen, last_seen)
         latest = _decode_latest(latest_text)
         values = {
@@ -106,7 +106,7 @@ def _boards(
             board.instances.append(values)
         else:
             board.own = values
-    return found
+    return by_host
 
 
 def _summary(host: Host, boards: list[_Board], cutoff: datetime | None) -> HostSummary:

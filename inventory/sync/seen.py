@@ -61,29 +61,29 @@ def gather(sightings: Sightings) -> dict[str, Seen]:
     A MIG instance is part of its board. The board's row is seen with it, gets its host and slot, and takes its board
     metrics: the newest value of all instances, at equal times the largest. The board's own readings win over theirs.
     """
-    found: dict[str, Seen] = {}
+    rows: dict[str, Seen] = {}
     boards: dict[str, Seen] = {}
     for gpu_id, sighting in sightings.gpus():
         spans = sighting.spans()
         gpu = spans[-1].gpu
-        seen = found[gpu_id] = Seen(gpu_id, gpu.uuid, gpu.mig_id, latest=sighting.latest())
+        seen = rows[gpu_id] = Seen(gpu_id, gpu.uuid, gpu.mig_id, latest=sighting.latest())
         _describe(seen, spans)
         if gpu.mig_id:
             _add_to_board(boards.setdefault(gpu.uuid, Seen(gpu.uuid, gpu.uuid)), seen)
     for uuid, board in boards.items():
-        own = found.setdefault(uuid, board)
+        own = rows.setdefault(uuid, board)
         if own is not board:
             _join(own, board)
     for span in sightings.shares():
         gpu = span.gpu
-        seen = found.setdefault(gpu.id, Seen(gpu.id, gpu.uuid, gpu.mig_id))
+        seen = rows.setdefault(gpu.id, Seen(gpu.id, gpu.uuid, gpu.mig_id))
         seen.shares.append(_observation(span))
         if not seen.observations:  # the row may have to be created from the share alone
             seen.described = _described(span)
-    for seen in found.values():
+    for seen in rows.values():
         # Where two end together, the one that names a pod comes last and wins.
         seen.observations.sort(key=lambda each: (each.last, bool(each.pod and any(each.pod))))
-    return dict(sorted(found.items()))
+    return dict(sorted(rows.items()))
 
 
 def _observation(span: Span) -> Observation:
