@@ -23,7 +23,7 @@ from django.http import QueryDict
 from django.urls import resolve
 
 from api.params import EXPORT_FORMATS, read_parameters
-from readings.batch.codec import decode_batch
+from readings.batch import decode
 from readings.checks import REASONS
 from telemetry_site.options import BY_NAME, OPTIONS
 from tests.broker.process import broker_process
@@ -227,7 +227,7 @@ def test_every_reason_for_a_refusal_is_explained() -> None:
 
 def test_every_batch_on_the_page_is_one_without_a_fault() -> None:
     batches = re.findall(r"^```json\n(.*?)^```", PROTOCOL, re.MULTILINE | re.DOTALL)
-    decoded = [decode_batch(text.encode()) for text in batches]
+    decoded = [decode(text.encode()) for text in batches]
     assert [each.refusals for each in decoded] == [[], [], []]
     assert [each.block.count() for each in decoded] == [5, 2, 2]
     assert decoded[0].reported == {"blank": 2}
