@@ -121,7 +121,7 @@ def rate(value: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
+class RequestRate:
     """A rate limit: ``count`` requests in ``seconds``."""
 
     count: int
@@ -131,14 +131,14 @@ class Allowance:
 _PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def no_allowance_or(value: str) -> Allowance | None:
+def request_rate(value: str) -> RequestRate | None:
     """A rate limit, as 10/s, 600/m, 5000/h or 100000/d; 0 means no limit."""
     if value == "0":
         return None
     match = re.fullmatch(r"(\d{1,9})/(s|m|h|d)", value, re.ASCII)
     if match is None or int(match[1]) == 0:
         raise ValueError("is not a rate limit: use a number and a unit, as 10/s, 600/m or 5000/h, or 0 for no limit")
-    return Allowance(int(match[1]), _PERIODS[match[2]])
+    return RequestRate(int(match[1]), _PERIODS[match[2]])
 
 
 def boolean_or_auto(value: str) -> bool | None:

@@ -12,7 +12,7 @@ from telemetry_site.env import (
     duration,
     name,
     no_address_or,
-    no_allowance_or,
+    request_rate,
     no_origin_or,
     one_of,
     origins,
@@ -364,19 +364,19 @@ API_AUTH_REQUIRED = Option(
 API_RATE_PER_TOKEN = Option(
     "API_RATE_PER_TOKEN",
     "0",
-    no_allowance_or,
+    request_rate,
     "rate limit of one token or one logged-in user, as 10/s or 600/m; 0: no limit",
     (WEB,),
 )
 API_RATE_PER_ADDRESS = Option(
     "API_RATE_PER_ADDRESS",
     "0",
-    no_allowance_or,
+    request_rate,
     "rate limit of one address without a valid token or login, as 10/s or 600/m; 0: no limit",
     (WEB,),
 )
 LOGIN_RATE = Option(
-    "LOGIN_RATE", "10/m", no_allowance_or, "rate limit of login attempts from one address; 0: no limit", (WEB,)
+    "LOGIN_RATE", "10/m", request_rate, "rate limit of login attempts from one address; 0: no limit", (WEB,)
 )
 PUBLIC_URL = Option(
     "PUBLIC_URL",

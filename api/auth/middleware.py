@@ -18,10 +18,11 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from rest_framework.exceptions import NotAuthenticated, PermissionDenied
 
-from api.auth.throttling import Allowances, client_address, network_of
+from api.auth.throttling import Throttle, client_address, network_of
 from api.auth.tokens import TokenRefused, find_token
 from api.errors import database_away, error_response
 from api.models import ApiToken
+from telemetry_site.env import RequestRate
 
 _OPEN_FOLDERS = ("/static/", "/admin/")
 _OPEN_PATHS = frozenset({"/login", "/logout", "/favicon.ico", "/admin"})
@@ -29,7 +30,7 @@ _LOGIN_PATHS = frozenset({"/login", "/admin/login/"})
 WHO_ASKS = "this wants a token (Authorization: Bearer …) or a login"
 REALM = 'Bearer realm="GPU telemetry"'
 
-allowances = Allowances(settings.STATE_DIR / "rates.sqlite3")
+throttle = Throttle(settings.STATE_DIR / "rates.sqlite3")
 
 
 class Access(NamedTuple):
@@ -114,10 +115,10 @@ def _identify(request: HttpRequest) -> Access | None:
     return Access(f"user {user.pk}", ApiToken.Scope.ADMIN if is_admin else ApiToken.Scope.READ)
 
 
-def _limited(name: str, rate: object) -> HttpResponse | None:
+def _limited(name: str, rate: RequestRate | None) -> HttpResponse | None:
     if rate is None:
         return None
-    wait = allowances.take(name, rate.count, rate.seconds)  # type: ignore[attr-defined]
+    wait = throttle.take(name, rate.count, rate.seconds)
     if not wait:
         return None
     seconds = math.ceil(wait)

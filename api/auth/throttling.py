@@ -65,7 +65,7 @@ RETURNING whole_at
 """
 
 
-class Allowances:
+class Throttle:
     """Counts by name in one file. Every method may be called from any thread and any process."""
 
     def __init__(self, path: Path) -> None:

@@ -10,7 +10,9 @@ import hashlib
 import logging
 import secrets
 import time
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 from django.db import DatabaseError
@@ -24,7 +26,6 @@ logger = logging.getLogger(__name__)
 PREFIX = "gputel_"  # so that a token found in a file or a log can be told from other secrets
 REMEMBER_SECONDS = 5.0
 LAST_USED_STEP = timedelta(minutes=1)
-_MOST_REMEMBERED = 4096
 _HINT_LENGTH = len(PREFIX) + 4
 
 
@@ -32,8 +33,8 @@ class TokenRefused(Exception):
     """The token opens nothing; the text says why."""
 
 
-class Known(NamedTuple):
-    """What a good token stands for."""
+class TokenGrant(NamedTuple):
+    """The token that a request came with, and what it allows."""
 
     id: int
     name: str
@@ -41,12 +42,17 @@ class Known(NamedTuple):
     expires: datetime | None
 
 
-class _Remembered(NamedTuple):
-    until: float  # of the monotonic clock
-    known: Known | None
+@dataclass(slots=True)
+class _Remembered:
+    """The result of a look-up, and until when (by the monotonic clock) it counts."""
+
+    until: float = 0.0
+    grant: TokenGrant | None = None
 
 
-_remembered: dict[str, _Remembered] = {}
+@lru_cache(maxsize=4096)
+def _remembered(digest: str) -> _Remembered:
+    return _Remembered()
 
 
 def make_token(name: str, scope: str = ApiToken.Scope.READ, expires: datetime | None = None) -> tuple[ApiToken, str]:
@@ -79,32 +85,33 @@ def revoke(tokens: QuerySet[ApiToken]) -> int:
 
 def forget() -> None:
     """Look every token up anew."""
-    _remembered.clear()
+    _remembered.cache_clear()
 
 
-def find_token(secret: str) -> Known:
+def find_token(secret: str) -> TokenGrant:
     """What this token stands for. Raises TokenRefused, and DatabaseError when the database is away."""
     digest = digest_of(secret)
     now = time.monotonic()
-    found = _remembered.get(digest)
-    if found is None or found.until <= now:
-        if len(_remembered) >= _MOST_REMEMBERED:
-            _remembered.clear()
-        found = _remembered[digest] = _Remembered(now + REMEMBER_SECONDS, _look_up(digest))
-    if found.known is None:
+    entry = _remembered(digest)
+    if entry.until <= now:
+        # In this order: another thread that sees the new time must see the new grant.
+        entry.grant = _look_up(digest)
+        entry.until = now + REMEMBER_SECONDS
+    grant = entry.grant
+    if grant is None:
         raise TokenRefused("the token is not known, or was revoked")
-    if found.known.expires is not None and found.known.expires <= timezone.now():
+    if grant.expires is not None and grant.expires <= timezone.now():
         raise TokenRefused("the token has expired")
-    return found.known
+    return grant
 
 
-def _look_up(digest: str) -> Known | None:
+def _look_up(digest: str) -> TokenGrant | None:
     row = ApiToken.objects.filter(digest=digest, revoked=None).first()
     if row is None:
         return None
     if row.state() == "active":
         _note_use(row)
-    return Known(row.pk, row.name, row.scope, row.expires)
+    return TokenGrant(row.pk, row.name, row.scope, row.expires)
 
 
 def _note_use(row: ApiToken) -> None:
