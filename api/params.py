@@ -14,7 +14,7 @@ from django.http import QueryDict
 
 from api.errors import BadRequest
 from readings.times import INT64_MIN, SECOND, format_duration, format_time, parse_duration, parse_time, to_ns
-from telemetry_site.env import one_of, text, whole_number
+from telemetry_site.env import one_of, whole_number
 
 # What a relative time may look like, for the schema too.
 RELATIVE_TIME = r"^(now|(now)?-[0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d))$"
@@ -138,11 +138,6 @@ def page_length(value: str) -> int:
     return min(row_count(value), settings.MAX_PAGE_SIZE)
 
 
-def boolean(value: str) -> bool:
-    """true or false."""
-    return one_of("true", "false")(value) == "true"
-
-
 def duration_ns(minimum: int, maximum: int) -> Callable[[str], int]:
     """A duration between two bounds, both allowed, in nanoseconds."""
 
@@ -161,7 +156,36 @@ def check_range(start_ns: int | None, end_ns: int | None) -> None:
         raise BadRequest("end_time must be later than start_time")
 
 
-def several(name: str, help: str, parse: Callable[[str], Any] = text, **schema: Any) -> Parameter:
+def flag(name: str, help: str) -> Parameter:
+    """true or false; false when it is left out."""
+    return Parameter(
+        name=name,
+        help=help,
+        parse=lambda value: one_of("true", "false")(value) == "true",
+        schema={"type": "string", "enum": ["true", "false"], "default": "false"},
+        default=False,
+    )
+
+
+def choice(name: str, help: str, *allowed: str, default: str | None = None) -> Parameter:
+    """One of a few words."""
+    schema = {"type": "string", "enum": list(allowed)} | ({"default": default} if default else {})
+    return Parameter(name=name, help=help, parse=one_of(*allowed), schema=schema, default=default)
+
+
+def number(name: str, help: str, minimum: int, maximum: int, default: int | None = None) -> Parameter:
+    """A whole number between two bounds, both allowed."""
+    schema = {"type": "integer", "minimum": minimum, "maximum": maximum}
+    return Parameter(
+        name=name,
+        help=help,
+        parse=whole_number(minimum, maximum),
+        schema=schema | ({} if default is None else {"default": default}),
+        default=default,
+    )
+
+
+def several(name: str, help: str, parse: Callable[[str], Any] = str, **schema: Any) -> Parameter:
     """A filter that may be given several times: any of its values will do."""
     return Parameter(
         name=name,
@@ -196,11 +220,8 @@ def format_of(names: Sequence[str]) -> Parameter:
     )
 
 
-PAGE = Parameter(
-    name="page",
-    help="which page, from 1; to read on while the list changes, follow next, which uses a cursor",
-    parse=whole_number(1, 1_000_000_000),
-    schema={"type": "integer", "minimum": 1, "maximum": 1_000_000_000},
+PAGE = number(
+    "page", "which page, from 1; to read on while the list changes, follow next, which uses a cursor", 1, 1_000_000_000
 )
 PAGE_SIZE = Parameter(
     name="page_size",
@@ -228,10 +249,4 @@ END_TIME = Parameter(
     parse=time_ns,
     schema=TIME_SCHEMA,
 )
-ORDER = Parameter(
-    name="order",
-    help="desc: the newest first; asc: the oldest first",
-    parse=one_of("desc", "asc"),
-    schema={"type": "string", "enum": ["desc", "asc"], "default": "desc"},
-    default="desc",
-)
+ORDER = choice("order", "desc: the newest first; asc: the oldest first", "desc", "asc", default="desc")

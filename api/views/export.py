@@ -10,15 +10,12 @@ from django.http import HttpResponseBase
 from api.browse.renderers import EXPORT_RENDERERS, ExportRenderer
 from api.exports.formats import CsvEncoder, Encoder, Layout, NdjsonEncoder, ParquetEncoder
 from api.exports.stream import export, file_name
-from api.params import Parameter, boolean
+from api.params import flag
 from api.views.base import ApiView
 
-CSV_SAFE = Parameter(
-    name="csv_safe",
-    help="true: in csv, a text that a spreadsheet would take for a formula gets a ' in front; no effect on other formats",
-    parse=boolean,
-    schema={"type": "string", "enum": ["true", "false"], "default": "false"},
-    default=False,
+CSV_SAFE = flag(
+    "csv_safe",
+    "true: in csv, a text that a spreadsheet would take for a formula gets a ' in front; no effect on other formats",
 )
 
 

@@ -17,7 +17,7 @@ from rest_framework.reverse import reverse
 
 from api.errors import BadRequest, NotFound
 from api.pagination import encode_place, list_links, parse_place
-from api.params import PAGE, PAGE_SIZE, Parameter, boolean, cursor_of, format_datetime, several
+from api.params import PAGE, PAGE_SIZE, Parameter, choice, cursor_of, flag, format_datetime, several
 from api.schema.answers import GpuAnswer, GpuDetailAnswer, GpuPageAnswer, LatestAnswer
 from api.views.base import ApiView
 from inventory.models import GPU
@@ -137,20 +137,13 @@ MODEL = several("model", "only GPUs of this model, by its full name")
 NAMESPACE = several("namespace", "only GPUs that this namespace has now")
 POD = several("pod", "only GPUs that this pod has now")
 CURSOR = cursor_of("gpus", parse_place)
-STATE = Parameter(
-    name="state",
-    help="only GPUs that report, or only those whose last reading is STALE_AFTER older than the fleet's newest",
-    parse=one_of(*STATES),
-    schema={"type": "string", "enum": list(STATES)},
+STATE = choice(
+    "state",
+    "only GPUs that report, or only those whose last reading is STALE_AFTER older than the fleet's newest",
+    *STATES,
 )
-SEARCH = Parameter(name="search", help="words that must all occur in id, host name, model or pod", parse=text)
-MIG = Parameter(
-    name="mig",
-    help="true: MIG instances too, next to the physical GPUs",
-    parse=boolean,
-    schema={"type": "string", "enum": ["true", "false"], "default": "false"},
-    default=False,
-)
+SEARCH = Parameter(name="search", help="words that must all occur in id, host name, model or pod", parse=str)
+MIG = flag("mig", "true: MIG instances too, next to the physical GPUs")
 
 
 class GpuListView(ApiView):

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 
 from api.errors import BadRequest
 from api.exports.windows import WindowLayout, group_names, unit_of_answer
-from api.params import TIME_SCHEMA, Parameter, boolean, duration_ns, several, time_ns
+from api.params import TIME_SCHEMA, Parameter, choice, duration_ns, flag, number, several, time_ns
 from api.schema.answers import GroupAnswer, GroupSeriesAnswer, SeriesAnswer
 from api.views.export import CSV_SAFE, ExportView
 from inventory.queries import pods_between
@@ -119,12 +119,11 @@ METRIC = Parameter(
     parse=canonical_name,
     required=True,
 )
-AGG = Parameter(
-    name="agg",
-    help="what each point is of the readings in its window: sum is the sum over GPUs of each GPU's mean; increase is for counters,"
+AGG = choice(
+    "agg",
+    "what each point is of the readings in its window: sum is the sum over GPUs of each GPU's mean; increase is for counters,"
     " by how much they grew, with resets",
-    parse=one_of(*AGGREGATES),
-    schema={"type": "string", "enum": list(AGGREGATES), "default": "mean"},
+    *AGGREGATES,
     default="mean",
 )
 EVERY = Parameter(
@@ -133,17 +132,16 @@ EVERY = Parameter(
     parse=duration_ns(SECOND // 1000, 366 * 86_400 * SECOND),
     schema={"type": "string", "pattern": r"^[0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d)$", "example": "5m"},
 )
-BY = Parameter(
-    name="by",
-    help="one series for each of these; without it one of all. Namespaces and pods have what ran on them",
-    parse=one_of(*GROUPS),
-    schema={"type": "string", "enum": list(GROUPS)},
+BY = choice(
+    "by",
+    "one series for each of these; without it one of all. Namespaces and pods have what ran on them",
+    *GROUPS,
 )
-TOP = Parameter(
-    name="top",
-    help="only so many groups: those with the largest value over the whole range, the largest first",
-    parse=whole_number(1, MOST_GROUPS),
-    schema={"type": "integer", "minimum": 1, "maximum": MOST_GROUPS},
+TOP = number(
+    "top",
+    "only so many groups: those with the largest value over the whole range, the largest first",
+    1,
+    MOST_GROUPS,
 )
 START_TIME = Parameter(
     name="start_time",
@@ -162,13 +160,7 @@ HOSTNAME = several("hostname", "only readings taken on this host")
 MODEL = several("model", "only GPUs of this model, by its full name")
 NAMESPACE = several("namespace", "only while this namespace had the GPU")
 POD = several("pod", "only while this pod had the GPU")
-MIG = Parameter(
-    name="mig",
-    help="true, with by=gpu: each MIG instance by itself",
-    parse=boolean,
-    schema={"type": "string", "enum": ["true", "false"], "default": "false"},
-    default=False,
-)
+MIG = flag("mig", "true, with by=gpu: each MIG instance by itself")
 
 
 class QueryView(ExportView):

@@ -14,7 +14,18 @@ from rest_framework.response import Response
 from api.errors import BadRequest
 from api.exports.readings import ReadingLayout, json_list
 from api.pagination import Cursor, Links, encode_cursor, offset_links, page_links, parse_cursor, same_with
-from api.params import END_TIME, MOST_ROWS, ORDER, START_TIME, Parameter, check_range, cursor_of, row_count, several
+from api.params import (
+    END_TIME,
+    MOST_ROWS,
+    ORDER,
+    START_TIME,
+    Parameter,
+    check_range,
+    cursor_of,
+    number,
+    row_count,
+    several,
+)
 from api.schema.answers import MetricNamesAnswer, ReadingPageAnswer
 from api.views.base import ApiView
 from api.views.export import CSV_SAFE, ExportView
@@ -48,18 +59,9 @@ LIMIT = Parameter(
     parse=row_count,
     schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
-OFFSET = Parameter(
-    name="offset",
-    help="rows to leave out at the start",
-    parse=whole_number(0, 1_000_000_000),
-    schema={"type": "integer", "minimum": 0, "maximum": 1_000_000_000, "default": 0},
-    default=0,
-)
-TELEMETRY_PAGE = Parameter(
-    name="page",
-    help="which page, from 1; to read on while new readings arrive, follow next, which uses a cursor",
-    parse=whole_number(1, 1_000_000),
-    schema={"type": "integer", "minimum": 1, "maximum": 1_000_000},
+OFFSET = number("offset", "rows to leave out at the start", 0, 1_000_000_000, default=0)
+TELEMETRY_PAGE = number(
+    "page", "which page, from 1; to read on while new readings arrive, follow next, which uses a cursor", 1, 1_000_000
 )
 TELEMETRY_PAGE_SIZE = Parameter(
     name="page_size",

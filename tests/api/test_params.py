@@ -16,17 +16,18 @@ from api.params import (
     PAGE_SIZE,
     START_TIME,
     Parameter,
-    boolean,
     check_range,
+    flag,
+    number,
     read_parameters,
     several,
 )
 from telemetry_site.env import text, whole_number
 
 HOSTNAME = several("hostname", "only this host")
-OFFSET = Parameter(name="offset", help="rows to leave out", parse=whole_number(0, 10), default=0)
-MIG = Parameter(name="mig", help="also instances", parse=boolean, default=False)
-SEARCH = Parameter(name="search", help="any part", parse=text)
+OFFSET = number("offset", "rows to leave out", 0, 10, default=0)
+MIG = flag("mig", "also instances")
+SEARCH = Parameter(name="search", help="any part", parse=str)
 KNOWN = (PAGE, PAGE_SIZE, START_TIME, END_TIME, ORDER, HOSTNAME, OFFSET, MIG, SEARCH)
 
 
