@@ -1,4 +1,4 @@
-"""Query parameters: one table per view parses them, documents them, and refuses what it does not know."""
+"""Query parameters. One table per view parses and documents them; unknown parameters are refused."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from api.errors import BadRequest
 from readings.times import INT64_MIN, SECOND, format_duration, format_time, parse_duration, parse_time, to_ns
 from telemetry_site.env import one_of, whole_number
 
-# What a relative time may look like, for the schema too.
+# Also in the schema.
 RELATIVE_TIME = r"^(now|(now)?-[0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d))$"
 UNIX_TIME = r"^[0-9]{1,19}(\.[0-9]{0,30})?$"
 _RELATIVE = re.compile(r"now|(?:now)?-(?P<ago>.+)")
-# "+02:00" that was not percent-encoded arrives as " 02:00".
+# A "+02:00" that was not percent-encoded arrives as " 02:00".
 _LOST_PLUS = re.compile(r"(?<=\d\d:\d\d)((?::\d\d(?:\.\d+)?)?) (?=\d\d:?\d\d$)", re.ASCII)
 
 
 def format_datetime(moment: datetime) -> str:
-    """RFC 3339 in UTC with as many fraction digits as needed."""
+    """RFC 3339 in UTC, with as many fraction digits as needed."""
     return format_time(to_ns(moment))
 
 
 def age_seconds(then_ns: int) -> float:
-    """How long ago that was, to the millisecond."""
+    """Seconds since then, to the millisecond."""
     return round((time.time_ns() - then_ns) / SECOND, 3)
 
 
@@ -76,9 +76,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """One query parameter. ``parse`` raises ValueError saying what is allowed; ``many`` allows it several times, ``required`` not to leave it out.
+    """One query parameter. ``parse`` raises ValueError saying what is allowed; ``schema`` is the OpenAPI type.
 
-    The value of one that is absent is ``default``, or an empty tuple with ``many``. ``schema`` is its OpenAPI type.
+    With ``many`` it may be given several times; with ``required`` it must be given. When it is left out, its value is
+    ``default``, or an empty tuple with ``many``.
     """
 
     name: str
@@ -91,7 +92,7 @@ class Parameter:
 
 
 def read_parameters(query: QueryDict, known: Sequence[Parameter]) -> dict[str, Any]:
-    """The value of every known parameter, by name. Raises BadRequest naming the one that is wrong."""
+    """The value of every known parameter, by name. Raises BadRequest naming the wrong one."""
     names = [parameter.name for parameter in known]
     for name in query:
         if name not in names:
@@ -129,12 +130,12 @@ def _shown(text: str) -> str:
 
 
 def row_count(value: str) -> int:
-    """How many rows, from 1."""
+    """A number of rows, from 1."""
     return whole_number(1, MOST_ROWS)(value)
 
 
 def page_length(value: str) -> int:
-    """How many rows, from 1; more than MAX_PAGE_SIZE is cut to it."""
+    """A number of rows, from 1 to MAX_PAGE_SIZE; larger numbers are cut to that."""
     return min(row_count(value), settings.MAX_PAGE_SIZE)
 
 
@@ -151,7 +152,7 @@ def duration_ns(minimum: int, maximum: int) -> Callable[[str], int]:
 
 
 def check_range(start_ns: int | None, end_ns: int | None) -> None:
-    """Raise BadRequest for a range that holds nothing."""
+    """Raise BadRequest for an empty range."""
     if start_ns is not None and end_ns is not None and end_ns <= start_ns:
         raise BadRequest("end_time must be later than start_time")
 
@@ -186,7 +187,7 @@ def number(name: str, help: str, minimum: int, maximum: int, default: int | None
 
 
 def several(name: str, help: str, parse: Callable[[str], Any] = str, **schema: Any) -> Parameter:
-    """A filter that may be given several times: any of its values will do."""
+    """A filter that may be given several times. A row matches if any of the values does."""
     return Parameter(
         name=name,
         help=f"{help}; may be given several times",
@@ -197,21 +198,21 @@ def several(name: str, help: str, parse: Callable[[str], Any] = str, **schema: A
 
 
 def cursor_of(kind: str, parse: Callable[[str], Any]) -> Parameter:
-    """Where to read on in a list of this kind; ``parse`` reads it."""
+    """Where to continue in a list of this kind. ``parse`` reads the cursor."""
     return Parameter(
         name="cursor",
-        help="where to read on: next has it; keep the other parameters as they were",
+        help="where to continue, from next; keep the other parameters unchanged",
         parse=parse,
         schema={"type": "string", "format": f"{kind}-cursor", "minLength": 1, "maxLength": MAX_VALUE_LENGTH},
     )
 
 
 def format_of(names: Sequence[str]) -> Parameter:
-    """The parameter that chooses among the formats of an answer."""
+    """The parameter that chooses the format of an answer."""
     exports = [name for name in names if name in EXPORT_FORMATS]
-    help = "json, or html for the page that a browser gets"
+    help = "json, or html for the page that browsers get"
     if exports:
-        help += f"; {', '.join(exports[:-1])} or {exports[-1]}: all rows, as a file that is sent while it is read"
+        help += f"; {', '.join(exports[:-1])} or {exports[-1]}: all rows, streamed as a file"
     return Parameter(
         name="format",
         help=help,
@@ -221,11 +222,11 @@ def format_of(names: Sequence[str]) -> Parameter:
 
 
 PAGE = number(
-    "page", "which page, from 1; to read on while the list changes, follow next, which uses a cursor", 1, 1_000_000_000
+    "page", "which page, from 1; if the list changes while you page, follow next, which uses a cursor", 1, 1_000_000_000
 )
 PAGE_SIZE = Parameter(
     name="page_size",
-    help="rows on a page; by default, and at most, the service's MAX_PAGE_SIZE",
+    help="rows on a page; default and maximum: the service's MAX_PAGE_SIZE",
     parse=page_length,
     schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
@@ -239,7 +240,7 @@ TIME_SCHEMA: Mapping[str, Any] = {
 }
 START_TIME = Parameter(
     name="start_time",
-    help="only readings at or after this time (RFC 3339, or -1h for an hour ago); without it there is no lower bound",
+    help="only readings at or after this time (RFC 3339, or -1h for an hour ago); default: no lower bound",
     parse=time_ns,
     schema=TIME_SCHEMA,
 )
@@ -249,4 +250,4 @@ END_TIME = Parameter(
     parse=time_ns,
     schema=TIME_SCHEMA,
 )
-ORDER = choice("order", "desc: the newest first; asc: the oldest first", "desc", "asc", default="desc")
+ORDER = choice("order", "desc: newest first; asc: oldest first", "desc", "asc", default="desc")

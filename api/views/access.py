@@ -1,4 +1,4 @@
-"""The login page, and who may ask."""
+"""The login page and the list of tokens."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["LoginView", "LogoutView", "TokensView"]
 
 
 class LoginView(DjangoLoginView):
-    """Log in as a user of the admin; leads on to the page that asked for it."""
+    """Logs in a user of the admin and leads back to the page that required the login."""
 
     template_name = "api/login.html"
     redirect_authenticated_user = True
 
 
 class TokensView(ApiView):
-    """The tokens that programs ask with: whose, until when, and when last used. Never the tokens themselves."""
+    """The API tokens: name, scope, expiry and last use. The tokens themselves are never shown."""
 
     name = "Tokens"
     tag = "access"
@@ -32,7 +32,7 @@ class TokensView(ApiView):
     scope = ApiToken.Scope.ADMIN
 
     def get(self, request: Request) -> Response:
-        """The tokens that programs ask with, by name. Wants the scope admin, also where reading is open."""
+        """The API tokens by name. Requires the scope admin, even where reading is open."""
         data = [token_answer(token) for token in ApiToken.objects.all()]
         return Response(TokenListAnswer(data, len(data)))
 

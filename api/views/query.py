@@ -1,4 +1,4 @@
-"""One metric over time: in windows, by group."""
+"""One metric over time, in windows and by group."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _STEPS = (
 
 
 def choose_step(start_ns: int, end_ns: int) -> int:
-    """The shortest round step that gives a series at most CHOSEN_WINDOWS points, 10 seconds at least."""
+    """The shortest round step, from 10 s, with which a series has at most CHOSEN_WINDOWS points."""
     return next(step for step in _STEPS if Buckets(start_ns, end_ns, step).count <= CHOSEN_WINDOWS)
 
 
@@ -53,7 +53,7 @@ def check_windows(grid: Buckets) -> None:
 
 
 def occupancies_for(values: Mapping[str, Any], grid: Buckets) -> tuple[PodAssignment, ...] | None:
-    """What ran where, if the question is about that. Raises BadRequest when that is too much."""
+    """The pods' assignments, if the query concerns pods or namespaces. Raises BadRequest if there are too many."""
     if values["by"] not in {"namespace", "pod"} and not values["namespace"] and not values["pod"]:
         return None
     found = pods_between(
@@ -67,7 +67,7 @@ def occupancies_for(values: Mapping[str, Any], grid: Buckets) -> tuple[PodAssign
 
 
 def series_query(values: Mapping[str, Any], grid: Buckets) -> SeriesQuery:
-    """The question to the store."""
+    """The query for the store."""
     return SeriesQuery(
         metric_name=values["metric"],
         aggregate=values["agg"],
@@ -121,53 +121,53 @@ METRIC = Parameter(
 )
 AGG = choice(
     "agg",
-    "what each point is of the readings in its window: sum is the sum over GPUs of each GPU's mean; increase is for counters,"
-    " by how much they grew, with resets",
+    "how the readings of a window become one value. sum: the sum over GPUs of each GPU's mean; increase, for counters only:"
+    " by how much they grew, allowing for resets",
     *AGGREGATES,
     default="mean",
 )
 EVERY = Parameter(
     name="every",
-    help="length of a window, as 30s, 5m or 1h; without it the shortest round one that makes at most 1000 points",
+    help="length of a window, as 30s, 5m or 1h; default: the shortest round one that makes at most 1000 points",
     parse=duration_ns(SECOND // 1000, 366 * 86_400 * SECOND),
     schema={"type": "string", "pattern": r"^[0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d)$", "example": "5m"},
 )
 BY = choice(
     "by",
-    "one series for each of these; without it one of all. Namespaces and pods have what ran on them",
+    "one series for each of these; default: one series over all. Pods and namespaces count the GPUs while they used them",
     *GROUPS,
 )
 TOP = number(
     "top",
-    "only so many groups: those with the largest value over the whole range, the largest first",
+    "only this many groups: those with the largest value over the whole range, largest first",
     1,
     MOST_GROUPS,
 )
 START_TIME = Parameter(
     name="start_time",
-    help="readings at or after this time (RFC 3339, or -24h for a day ago); without it an hour before end_time",
+    help="readings at or after this time (RFC 3339, or -24h for a day ago); default: an hour before end_time",
     parse=time_ns,
     schema=TIME_SCHEMA,
 )
 END_TIME = Parameter(
     name="end_time",
-    help="readings before this time (RFC 3339, or -5m for five minutes ago); without it now",
+    help="readings before this time (RFC 3339, or -5m for five minutes ago); default: now",
     parse=time_ns,
     schema=TIME_SCHEMA,
 )
-UUID = several("uuid", "only this GPU with its MIG instances, or, as uuid:instance, one instance")
+UUID = several("uuid", "only this GPU with its MIG instances, or one instance, as uuid:instance")
 HOSTNAME = several("hostname", "only readings taken on this host")
 MODEL = several("model", "only GPUs of this model, by its full name")
-NAMESPACE = several("namespace", "only while this namespace had the GPU")
-POD = several("pod", "only while this pod had the GPU")
-MIG = flag("mig", "true, with by=gpu: each MIG instance by itself")
+NAMESPACE = several("namespace", "only while this namespace used the GPU")
+POD = several("pod", "only while this pod used the GPU")
+MIG = flag("mig", "true, with by=gpu: a series for each MIG instance")
 
 
 class QueryView(ExportView):
-    """One metric over time: an aggregate in windows, by GPU, host, model, namespace or pod.
+    """One metric over time: an aggregate for each window, by GPU, host, model, namespace or pod.
 
-    Windows are aligned to the clock (a window of 5 minutes begins at :00, :05, …) and hold readings in [start_time, end_time);
-    a window without a reading is null. A board counts once, however many MIG instances it has and pods share it.
+    Windows are aligned to the clock (windows of 5 minutes start at :00, :05, …) and cover readings in [start_time, end_time).
+    A window without readings is null. A board counts once, however many MIG instances it has or pods share it.
     """
 
     name = "Query"
@@ -207,9 +207,9 @@ class QueryView(ExportView):
         if end <= start:
             raise BadRequest("end_time must be later than start_time")
         if values["mig"] and values["by"] != "gpu":
-            raise BadRequest("mig=true tells instances apart: ask for it with by=gpu")
+            raise BadRequest("mig=true separates MIG instances: use it with by=gpu")
         if values["agg"] == "increase" and (metric := info(values["metric"])) and metric.kind != "counter":
-            raise BadRequest(f"agg increase is for counters, and {metric.name} is none: use mean, max or another")
+            raise BadRequest(f"agg increase is for counters, and {metric.name} is not one: use mean, max or another")
         grid = Buckets(start, end, values["every"] or choose_step(start, end))
         check_windows(grid)
         return grid

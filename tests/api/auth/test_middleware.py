@@ -214,7 +214,7 @@ def test_who_may_ask_is_for_the_scope_admin(db: None, settings: Settings, requir
     assert nobody["WWW-Authenticate"] == 'Bearer realm="GPU telemetry"'
     refused = Client().get("/api/v1/tokens", headers=bearer(reader))
     assert refused.status_code == 403
-    assert refused.json() == {"error": "forbidden", "message": "this wants the scope admin; yours is read"}
+    assert refused.json() == {"error": "forbidden", "message": "the scope admin is required; yours is read"}
     assert person.get("/api/v1/tokens").status_code == 403
     answer = Client().get("/api/v1/tokens", headers=bearer(chief)).json()
     assert [(each["name"], each["scope"], each["state"]) for each in answer["data"]] == [
