@@ -118,11 +118,6 @@ def test_the_answer_says_what_it_is(api: Api, fleet: Store, name: str) -> None:
     assert (head.status_code, head["Content-Type"], head.content) == (200, MEDIA_TYPES[name], b"")
 
 
-def test_a_format_is_given_whatever_the_header_says(api: Api, fleet: Store) -> None:
-    assert api.ask(f"{FLEET}?format=csv", accept="application/json")["Content-Type"] == "text/csv"
-    assert api.ask(f"{FLEET}?format=json", accept="text/csv")["Content-Type"] == "application/json"
-
-
 def test_a_name_is_one_that_any_system_takes() -> None:
     assert re.fullmatch(r"a_b-c-d_\d+T\d+Z\.csv", file_name("a", "", "b/c:d", "...", extension="csv"))
     assert len(file_name("x" * 500, extension="csv")) < 120
@@ -131,15 +126,15 @@ def test_a_name_is_one_that_any_system_takes() -> None:
 @pytest.mark.parametrize("name", MEDIA_TYPES)
 @pytest.mark.parametrize(
     ("path", "status"),
-    [(f"{A0_TELEMETRY}?limit=x", 400), (f"{FLEET}?pge=1", 400), ("/api/v1/gpus/GPU-none/telemetry?order=asc", 404)],
+    [
+        (f"{A0_TELEMETRY}?limit=x", 400),
+        (f"{FLEET}?pge=1", 400),
+        ("/api/v1/gpus/GPU-none/telemetry?order=asc", 404),
+        ("/api/v1/query?agg=most", 400),
+    ],
 )
 def test_an_error_is_json(api: Api, fleet: Store, path: str, status: int, name: str) -> None:
     api.refused(f"{path}&format={name}", status)
-
-
-def test_an_unknown_format_is_refused_with_those_there_are(api: Api, fleet: Store) -> None:
-    assert "use json, html, csv, ndjson or parquet" in api.refused(f"{FLEET}?format=xlsx", 400)
-    assert "use json or html" in api.refused("/api/v1/hosts?format=csv", 400)
 
 
 def test_a_formula_is_defused_on_request(api: Api, fleet: Store) -> None:
