@@ -22,15 +22,13 @@ from readings.batch import encode_block
 from telemetry_site.env import Address
 from tests.api.broker_thread import broker_in_thread
 from tests.api.conftest import A0, T0, block_of
-from tests.api.serving import START_SECONDS, Service, environment, manage, serving
+from tests.api.serving import START_SECONDS, Service, environment, manage, migrated, serving
 
 
 @pytest.fixture(scope="module")
 def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state folder with a migrated database."""
-    folder = tmp_path_factory.mktemp("state")
-    subprocess.run(manage("migrate", "--verbosity", "0"), env=environment(folder), check=True, timeout=START_SECONDS)
-    return folder
+    return migrated(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from api.auth import middleware
 from api.auth.throttling import Throttle
-from api.auth.tokens import forget, make_token, revoke
+from api.auth.tokens import make_token, revoke
 from api.models import ApiToken
 from stores.base import Store
 from telemetry_site.env import RequestRate
@@ -32,10 +32,8 @@ BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 def _own_throttle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     own = Throttle(tmp_path / "rates.sqlite3")
     monkeypatch.setattr(middleware, "throttle", own)
-    forget()
     yield
     own.close()
-    forget()
 
 
 @pytest.fixture

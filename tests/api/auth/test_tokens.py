@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
@@ -14,17 +13,10 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from api.auth import tokens
-from api.auth.tokens import REMEMBER_SECONDS, TokenRefused, find_token, forget, make_token, revoke
+from api.auth.tokens import REMEMBER_SECONDS, TokenRefused, find_token, make_token, revoke
 from api.models import ApiToken
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    forget()
-    yield
-    forget()
 
 
 @pytest.fixture
