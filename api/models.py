@@ -13,25 +13,26 @@ from django.db.models import Q
 from django.utils import timezone
 
 
+class TokenScope(models.TextChoices):
+    """What a token allows. ``admin`` may also list the tokens."""
+
+    READ = "read"
+    ADMIN = "admin"
+
+
 class ApiToken(models.Model):
     """A program's permission to use the API. Only a digest of the token is stored, so it can be shown only once.
 
     A revoked token's row stays, so that its name and last use can be looked up. Its name can be used again.
     """
 
-    class Scope(models.TextChoices):
-        """What a token allows. ``admin`` may also list the tokens."""
-
-        READ = "read"
-        ADMIN = "admin"
-
     name = models.CharField(
         max_length=128, validators=[ProhibitNullCharactersValidator()], help_text="whose it is, or what it is for"
     )
     scope = models.CharField(
         max_length=16,
-        choices=Scope,
-        default=Scope.READ,
+        choices=TokenScope,
+        default=TokenScope.READ,
         help_text="read: every question; admin: also /api/v1/tokens",
     )
     digest = models.CharField(max_length=64, unique=True, editable=False)

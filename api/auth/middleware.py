@@ -21,7 +21,7 @@ from rest_framework.exceptions import NotAuthenticated, PermissionDenied
 from api.auth.throttling import Throttle, client_address, network_of
 from api.auth.tokens import TokenRefused, find_token
 from api.errors import database_away, error_response
-from api.models import ApiToken
+from api.models import TokenScope
 from telemetry_site.env import RequestRate
 
 _OPEN_FOLDERS = ("/static/", "/admin/")
@@ -115,7 +115,7 @@ def _identify(request: HttpRequest) -> Access | None:
     if not user.is_authenticated:
         return None
     is_admin = getattr(user, "is_superuser", False)
-    return Access(f"user {user.pk}", ApiToken.Scope.ADMIN if is_admin else ApiToken.Scope.READ)
+    return Access(f"user {user.pk}", TokenScope.ADMIN if is_admin else TokenScope.READ)
 
 
 def _limited(name: str, rate: RequestRate | None) -> HttpResponse | None:

@@ -19,7 +19,7 @@ from django.db import DatabaseError
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from api.models import ApiToken
+from api.models import ApiToken, TokenScope
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def _remembered(digest: str) -> _Remembered:
     return _Remembered()
 
 
-def make_token(name: str, scope: str = ApiToken.Scope.READ, expires: datetime | None = None) -> tuple[ApiToken, str]:
+def make_token(name: str, scope: str = TokenScope.READ, expires: datetime | None = None) -> tuple[ApiToken, str]:
     """Create a token. Returns its row and the token itself, which is not stored. Raises ValidationError."""
     row = ApiToken(name=name, scope=scope, expires=expires)
     secret = fill_token(row)

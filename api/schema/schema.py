@@ -20,7 +20,7 @@ from api.auth.middleware import WHO_ASKS
 from api.errors import STORE_AWAY, BadRequest, error_body
 from api.exports.formats import csv_line
 from api.exports.readings import COLUMNS
-from api.models import ApiToken
+from api.models import TokenScope
 from api.params import Parameter, format_of, read_parameters
 from api.schema.answers import BASE, GPU_ID, HOST_NAME, METRIC, Answer, ErrorAnswer, NotReadyAnswer, ReadingAnswer
 from api.views.base import ApiView
@@ -199,7 +199,7 @@ class TableSchema(AutoSchema):
         if self._table.tag == "probes":
             return []
         ways: list[dict[str, list[str]]] = [{name: []} for name in _SCHEMES]
-        is_open = self._table.scope == ApiToken.Scope.READ and not settings.API_AUTH_REQUIRED
+        is_open = self._table.scope == TokenScope.READ and not settings.API_AUTH_REQUIRED
         return [*ways, {}] if is_open else ways
 
     def get_operation(self, *args: Any, **kwargs: Any) -> Any:
@@ -245,7 +245,7 @@ class TableSchema(AutoSchema):
         found = set(self._table.error_statuses)
         if self._table.tag != "probes":
             found |= {401, 414, 429, 503}
-        if self._table.scope != ApiToken.Scope.READ:
+        if self._table.scope != TokenScope.READ:
             found.add(403)
         return sorted(found)
 

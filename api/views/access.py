@@ -7,7 +7,7 @@ from django.contrib.auth.views import LogoutView
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api.models import ApiToken
+from api.models import ApiToken, TokenScope
 from api.params import format_datetime
 from api.schema.answers import TokenAnswer, TokenListAnswer
 from api.views.base import ApiView
@@ -29,7 +29,7 @@ class TokensView(ApiView):
     tag = "access"
     operation_id = "tokens"
     answer = TokenListAnswer
-    scope = ApiToken.Scope.ADMIN
+    scope = TokenScope.ADMIN
 
     def get(self, request: Request) -> Response:
         """The API tokens by name. Requires the scope admin, even where reading is open."""

@@ -12,7 +12,7 @@ from rest_framework.views import APIView
 
 from api.auth.middleware import REALM, check_scope
 from api.browse.renderers import ExportRenderer, JsonRenderer
-from api.models import ApiToken
+from api.models import TokenScope
 from api.params import EXPORT_FORMATS, Parameter, format_of, read_parameters
 from api.schema.answers import Answer
 
@@ -31,14 +31,14 @@ class ApiView(APIView):
     parameters: ClassVar[tuple[Parameter, ...]] = ()
     path_help: ClassVar[Mapping[str, str]] = MappingProxyType({})
     error_statuses: ClassVar[tuple[int, ...]] = (400, 503)
-    scope: ClassVar[str] = ApiToken.Scope.READ
+    scope: ClassVar[str] = TokenScope.READ
 
     values: dict[str, Any]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Read the parameters before the method runs. Raises BadRequest."""
         super().initial(request, *args, **kwargs)
-        if self.scope != ApiToken.Scope.READ:
+        if self.scope != TokenScope.READ:
             check_scope(request._request, self.scope)
         if request.method in {"GET", "HEAD"}:
             self.values = read_parameters(request.query_params, (*self.parameters, self.format_parameter()))

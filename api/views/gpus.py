@@ -33,7 +33,6 @@ from inventory.queries import (
 )
 from readings.times import SECOND, format_time
 from stores.open import get_store
-from telemetry_site.env import one_of, text
 
 GPU_IN_PATH = {"uuid": "the GPU's id: its uuid, or uuid:instance for a MIG instance"}
 _MAX_ID_LENGTH = 200

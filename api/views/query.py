@@ -27,7 +27,7 @@ CHOSEN_WINDOWS = 1_000
 MOST_WINDOWS = 10_000
 MOST_GROUPS = 1_000
 MOST_POINTS = 1_000_000
-MOST_PLACEMENTS = 100_000
+MOST_ASSIGNMENTS = 100_000
 
 _MINUTE, _HOUR, _DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND
 _STEPS = (
@@ -43,54 +43,54 @@ def choose_step(start_ns: int, end_ns: int) -> int:
     return next(step for step in _STEPS if Buckets(start_ns, end_ns, step).count <= CHOSEN_WINDOWS)
 
 
-def check_windows(grid: Buckets) -> None:
+def check_windows(buckets: Buckets) -> None:
     """Raise BadRequest for more windows than a series may have."""
-    if grid.count > MOST_WINDOWS:
+    if buckets.count > MOST_WINDOWS:
         raise BadRequest(
-            f"every {format_duration(grid.every_ns)} would make {grid.count:,} points in a series: {MOST_WINDOWS:,} are allowed;"
-            f" leave it out or use {format_duration(choose_step(grid.start_ns, grid.end_ns))}"
+            f"every {format_duration(buckets.every_ns)} would make {buckets.count:,} points in a series: {MOST_WINDOWS:,} are allowed;"
+            f" leave it out or use {format_duration(choose_step(buckets.start_ns, buckets.end_ns))}"
         )
 
 
-def occupancies_for(values: Mapping[str, Any], grid: Buckets) -> tuple[PodAssignment, ...] | None:
+def occupancies_for(values: Mapping[str, Any], buckets: Buckets) -> tuple[PodAssignment, ...] | None:
     """The pods' assignments, if the query concerns pods or namespaces. Raises BadRequest if there are too many."""
     if values["by"] not in {"namespace", "pod"} and not values["namespace"] and not values["pod"]:
         return None
     found = pods_between(
-        grid.start_ns, grid.end_ns, namespaces=values["namespace"], pods=values["pod"], most=MOST_PLACEMENTS + 1
+        buckets.start_ns, buckets.end_ns, namespaces=values["namespace"], pods=values["pod"], most=MOST_ASSIGNMENTS + 1
     )
-    if len(found) > MOST_PLACEMENTS:
+    if len(found) > MOST_ASSIGNMENTS:
         raise BadRequest(
-            f"more than {MOST_PLACEMENTS:,} pods ran in that time: ask for a shorter range or for some of them"
+            f"more than {MOST_ASSIGNMENTS:,} pods ran in that time: ask for a shorter range or for some of them"
         )
     return tuple(map(PodAssignment._make, found))
 
 
-def series_query(values: Mapping[str, Any], grid: Buckets) -> SeriesQuery:
+def series_query(values: Mapping[str, Any], buckets: Buckets) -> SeriesQuery:
     """The query for the store."""
     return SeriesQuery(
         metric_name=values["metric"],
         aggregate=values["agg"],
-        every_ns=grid.every_ns,
-        start_ns=grid.start_ns,
-        end_ns=grid.end_ns,
+        every_ns=buckets.every_ns,
+        start_ns=buckets.start_ns,
+        end_ns=buckets.end_ns,
         by=values["by"],
         gpus=values["uuid"],
         hostnames=values["hostname"],
         models=values["model"],
         mig=values["mig"],
-        occupancies=occupancies_for(values, grid),
+        occupancies=occupancies_for(values, buckets),
         namespaces=values["namespace"],
         pods=values["pod"],
         top=values["top"],
-        most_groups=min(MOST_GROUPS, MOST_POINTS // grid.count),
+        most_groups=min(MOST_GROUPS, MOST_POINTS // buckets.count),
     )
 
 
 def series_answer(query: SeriesQuery, found: list[GroupSeries]) -> SeriesAnswer:
     """The answer's body."""
-    grid = Buckets(query.start_ns, query.end_ns, query.every_ns)
-    times = [format_time(time_ns) for time_ns in grid.times()]
+    buckets = Buckets(query.start_ns, query.end_ns, query.every_ns)
+    times = [format_time(time_ns) for time_ns in buckets.times()]
     names = group_names(query.by)
     return SeriesAnswer(
         metric=query.metric_name,
@@ -193,14 +193,14 @@ class QueryView(ExportView):
 
     def get(self, request: Request) -> HttpResponseBase:
         """One metric over time, in windows and by group."""
-        grid = self._grid()
-        query = series_query(self.values, grid)
+        buckets = self._buckets()
+        query = series_query(self.values, buckets)
         if self.is_export:
             layout = WindowLayout(query)
             return self.export(layout.parts(get_store().series(query)), layout, "query", query.metric_name)
         return Response(series_answer(query, get_store().series(query)))
 
-    def _grid(self) -> Buckets:
+    def _buckets(self) -> Buckets:
         values = self.values
         end = time.time_ns() if values["end_time"] is None else values["end_time"]
         start = end - DEFAULT_RANGE_NS if values["start_time"] is None else values["start_time"]
@@ -210,6 +210,6 @@ class QueryView(ExportView):
             raise BadRequest("mig=true separates MIG instances: use it with by=gpu")
         if values["agg"] == "increase" and (metric := info(values["metric"])) and metric.kind != "counter":
             raise BadRequest(f"agg increase is for counters, and {metric.name} is not one: use mean, max or another")
-        grid = Buckets(start, end, values["every"] or choose_step(start, end))
-        check_windows(grid)
-        return grid
+        buckets = Buckets(start, end, values["every"] or choose_step(start, end))
+        check_windows(buckets)
+        return buckets

@@ -22,7 +22,7 @@ from api.pagination import (
     parse_place,
     same_with,
 )
-from inventory.queries import Place
+from inventory.queries import ListPosition
 from stores.base import Position
 
 
@@ -115,6 +115,6 @@ def test_any_other_text_is_refused(parse: Callable[[str], object], texts: list[s
 
 
 def test_places_and_names_come_back_too() -> None:
-    for place in (Place("", -1, "GPU-1"), Place("hôte", 7, "GPU-2:3")):
+    for place in (ListPosition("", -1, "GPU-1"), ListPosition("hôte", 7, "GPU-2:3")):
         assert parse_place(encode_place(place)) == place
     assert parse_name(encode_name("hôte 1")) == "hôte 1"

@@ -26,7 +26,6 @@ from api.params import (
     several,
     time_ns,
 )
-from telemetry_site.env import text, whole_number
 
 HOSTNAME = several("hostname", "only this host")
 OFFSET = number("offset", "rows to leave out", 0, 10, default=0)

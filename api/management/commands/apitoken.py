@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from api.auth.tokens import make_token, revoke
-from api.models import ApiToken
+from api.models import ApiToken, TokenScope
 from api.params import format_datetime
 from api.views.access import token_answer
 
@@ -31,7 +31,7 @@ class Command(BaseCommand):
         commands = parser.add_subparsers(dest="command", required=True, metavar="create|list|revoke")
         create = commands.add_parser("create", help="create a token and print it; it is not shown again")
         create.add_argument("name", help="whose it is, or what it is for")
-        create.add_argument("--scope", choices=ApiToken.Scope.values, default=ApiToken.Scope.READ.value)
+        create.add_argument("--scope", choices=TokenScope.values, default=TokenScope.READ.value)
         create.add_argument(
             "--expires", default="never", metavar="WHEN", help="24h, 90d, a day as 2027-01-31, or never (default)"
         )

@@ -137,7 +137,7 @@ def test_too_many_groups_are_refused_with_the_limit(api: Api, fleet: Store, monk
     monkeypatch.setattr(query, "MOST_GROUPS", 2)
     assert "more than 2 groups" in api.refused(f"{QUERY}?metric={UTIL}&by=gpu&{RANGE}", 400)
     assert api.get(f"{QUERY}?metric={UTIL}&by=gpu&top=2&{RANGE}")["count"] == 2
-    monkeypatch.setattr(query, "MOST_PLACEMENTS", 1)
+    monkeypatch.setattr(query, "MOST_ASSIGNMENTS", 1)
     assert "more than 1 pods" in api.refused(f"{QUERY}?metric={UTIL}&by=pod&{RANGE}", 400)
 
 
