@@ -21,7 +21,6 @@ from readings.times import SECOND, format_duration, format_time
 from stores.aggregate.buckets import Buckets
 from stores.base import Aggregate, By, GroupSeries, PodAssignment, SeriesQuery
 from stores.open import get_store
-from telemetry_site.env import one_of, whole_number
 
 CHOSEN_WINDOWS = 1_000
 MOST_WINDOWS = 10_000
