@@ -5,12 +5,14 @@ import random
 import struct
 import tracemalloc
 
+import msgspec
 import pytest
 
 from broker.errors import BrokerError, for_code
 from broker.log.record import MAX_SEQUENCE
 from broker.protocol import messages
-from broker.protocol.messages import FrameReader, decode_request, frame
+from broker.protocol.frames import FrameReader, frame
+from broker.protocol.messages import decode_request
 
 TWO_FRAMES = b'\x00\x00\x00\x0f{"type":"ping"}\x00\x00\x00\x14{"type":"get_stats"}'
 TWO_BODIES = [b'{"type":"ping"}', b'{"type":"get_stats"}']
@@ -271,8 +273,12 @@ def test_publishes_in_a_row_are_known_until_one_is_not_as_expected(first: int) -
 
 
 def test_without_simdjson_every_frame_gets_the_closer_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messages, "_parse_payload", None)
+    monkeypatch.setattr(messages, "_parser", None)
     assert quick(HEAD + b"1}") is None
+    assert decode_request(HEAD + b"1}").payload == msgspec.Raw(b"1")
+    for payload in (b"1e400", b'"\xff"'):
+        with pytest.raises(BrokerError, match="not a frame"):
+            decode_request(HEAD + payload + b"}")
 
 
 def test_mutated_frames_raise_only_bad_frame_and_what_passes_can_be_read() -> None:
