@@ -8,7 +8,8 @@ import pytest
 from broker.client.client import BrokerClient
 from broker.errors import LogFailed, LogLocked
 from broker.log.log import Log, LogConfig
-from broker.server.server import ServerConfig, run
+from broker.server.server import run
+from broker.server.state import ServerConfig
 from tests.broker.harness import running_broker, wait_until
 
 ANYWHERE = ServerConfig(port=0, http_port=0)

@@ -255,14 +255,13 @@ async def test_a_subscriber_resumes_after_its_commit_also_after_a_restart(tmp_pa
 
 async def test_a_second_live_subscriber_with_the_id_is_refused(tmp_path: Path) -> None:
     async with running_broker(tmp_path) as broker:
-        first = await BrokerClient.connect("127.0.0.1", broker.port)
         second = await BrokerClient.connect("127.0.0.1", broker.port)
-        await first.subscribe("c1")
-        with pytest.raises(SubscriberInUse, match="c1"):
-            await second.subscribe("c1")
-        await first.unsubscribe()
-        assert await second.subscribe("c1") == 0
-        await first.close()
+        async with plain_client(broker.port) as first:
+            assert (await first.ask(type="subscribe", subscriber_id="c1"))["offset"] == 0
+            with pytest.raises(SubscriberInUse, match="c1"):
+                await second.subscribe("c1")
+            assert (await first.ask(type="unsubscribe"))["success"]
+            assert await second.subscribe("c1") == 0
         await second.close()
 
 
