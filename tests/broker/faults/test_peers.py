@@ -178,11 +178,13 @@ async def test_row_12_a_length_no_frame_has(tmp_path: Path, length: int) -> None
         other = await BrokerClient.connect("127.0.0.1", broker.port)
         before = memory(os.getpid())
         async with plain_client(broker.port) as client:
-            client.writer.write(length.to_bytes(4, "big") + request_frame("ping"))
+            client.send(type="publish", payload=1)
+            client.writer.write(length.to_bytes(4, "big") + request_frame("ping") + b"x" * 100_000)
+            assert (await client.receive())["offset"] == 0
             assert (await client.receive())["code"] == ("too_large" if length else "bad_frame")
             assert await client.is_closed()
         assert memory(os.getpid()) - before < 4
-        assert (await other.publish(b"1")).offset == 0
+        assert (await other.publish(b"1")).offset == 1
         await other.close()
 
 
