@@ -365,9 +365,9 @@ class ServerConnection:
 
     def _hello(self, request: Request) -> Hello:
         if not self.authorized:
-            said = request.token if isinstance(request.token, str) else ""
-            if not hmac.compare_digest(said.encode("utf-8", "replace"), self.limits.token.encode()):
-                raise for_code("unauthorized", "the token is wrong" if said else "a token is needed")
+            token = request.token if isinstance(request.token, str) else ""
+            if not hmac.compare_digest(token.encode("utf-8", "replace"), self.limits.token.encode()):
+                raise for_code("unauthorized", "the token is wrong" if token else "a token is needed")
             self.authorized = True
         self.said_hello = True
         return Hello(request.client if isinstance(request.client, str) else "")

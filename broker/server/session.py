@@ -70,13 +70,13 @@ class Session(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.peer = f"{peer[0]}:{peer[1]}" if peer else "?"
         _set_socket_options(transport.get_extra_info("socket"), server.config.stall_s)
-        crowd = self._crowd()
+        refusal = self._refusal()
         server.connections.add(self)
-        if crowd:
+        if refusal:
             server.counters.turned_away += 1
             server.counters.errors["overloaded"] += 1
-            logger.warning("%s turned away: %s", self.peer, crowd)
-            self.connection.refuse(for_code("overloaded", crowd), fatal=True)
+            logger.warning("%s turned away: %s", self.peer, refusal)
+            self.connection.refuse(for_code("overloaded", refusal), fatal=True)
             self._flush()
         elif server.stopping:
             self.say_goodbye()
@@ -353,7 +353,7 @@ class Session(asyncio.Protocol):
         self._resume()
         self.loop.call_later(LINGER_S, self.transport.close)
 
-    def _crowd(self) -> str:
+    def _refusal(self) -> str:
         server = self.server
         if len(server.connections) >= server.config.max_connections:
             return f"{server.config.max_connections} clients are connected, the limit"
