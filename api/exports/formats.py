@@ -112,7 +112,7 @@ class NdjsonEncoder:
 
     def encode(self, part: Any) -> bytes:
         """A line for each row."""
-        return "".join([f"{row}\n" for row in self._layout.json_rows(part)]).encode()
+        return "\n".join([*self._layout.json_rows(part), ""]).encode()
 
     def end(self) -> bytes:
         """Nothing."""
@@ -183,13 +183,19 @@ class ParquetEncoder:
         return self._sink.take()
 
     def _batch(self, part: Any) -> Any:
+        pa = self._pa
         arrays = []
+        taken: Sequence[int] | None = None
         for column, (values, places) in zip(self._layout.columns, self._layout.column_values(part), strict=True):
-            array = self._pa.array(values, self._types[column.kind])
+            array = pa.array(values, self._types[column.kind])
             if column.kind == "text":
                 array = array.dictionary_encode()
-            arrays.append(array if places is None else array.take(self._pa.array(places, self._pa.int64())))
-        return self._pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+            if places is not None:
+                if places is not taken:  # columns share them
+                    taken, rows = places, pa.array(places, pa.int32())
+                array = array.take(rows)
+            arrays.append(array)
+        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 
 
 class _Sink(io.RawIOBase):

@@ -36,14 +36,14 @@ class Answer(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ErrorAnswer(Answer):
-    """Every error."""
+    """An error."""
 
     error: Annotated[str, eg("unavailable", "a code for programs, as bad_request")]
     message: Annotated[str, eg("the store does not answer", "one line for people")]
 
 
 class IndexAnswer(Answer):
-    """Where everything is."""
+    """The URLs of the API."""
 
     gpus: Annotated[Url, eg(f"{BASE}/gpus")]
     hosts: Annotated[Url, eg(f"{BASE}/hosts")]
@@ -57,27 +57,27 @@ class IndexAnswer(Answer):
 
 
 class HealthAnswer(Answer):
-    """The process answers."""
+    """The web process answers."""
 
     status: Literal["healthy"]
 
 
 class ReadyChecksAnswer(Answer):
-    """ok, or what is wrong."""
+    """For each part, ok or what is wrong with it."""
 
     database: Annotated[str, eg("ok")]
     store: Annotated[str, eg("ok")]
 
 
 class ReadyAnswer(Answer):
-    """Database and store answer."""
+    """The database and the store answer."""
 
     status: Literal["ready"]
     checks: ReadyChecksAnswer
 
 
 class NotReadyAnswer(ErrorAnswer):
-    """The message and the checks name what does not answer."""
+    """The database or the store does not answer; the message and the checks say which."""
 
     checks: Annotated[ReadyChecksAnswer, eg({"database": "ok", "store": "does not answer"})]
 
@@ -85,7 +85,7 @@ class NotReadyAnswer(ErrorAnswer):
 class GpuAnswer(Answer):
     """A GPU, or a MIG instance of one, as the newest reading described it."""
 
-    id: Annotated[str, eg(GPU_ID, "uuid, and :instance for a MIG instance: what the other paths take")]
+    id: Annotated[str, eg(GPU_ID, "what the other paths take: the uuid, or uuid:instance for a MIG instance")]
     uuid: Annotated[str, eg(GPU_ID)]
     mig_id: Annotated[str, eg("", "empty for a physical GPU")]
     mig_profile: Annotated[str, eg("")]
@@ -104,10 +104,10 @@ class GpuAnswer(Answer):
 
 
 class GpuPageAnswer(Answer):
-    """A page of the fleet."""
+    """A page of GPUs."""
 
     data: Annotated[list[str], eg([GPU_ID], "ids of the GPUs below")]
-    count: Annotated[int, eg(247, "how many match, on all pages")]
+    count: Annotated[int, eg(247, "matching GPUs, on all pages")]
     gpus: list[GpuAnswer]
     next: NextUrl
     previous: PreviousUrl
@@ -119,7 +119,7 @@ class LatestAnswer(Answer):
     value: Annotated[float, eg(98.0)]
     unit: Annotated[str, eg("%")]
     timestamp: Annotated[Time, eg(_TIME)]
-    age_seconds: Annotated[float, eg(4.2, "of the reading, by this service's clock")]
+    age_seconds: Annotated[float, eg(4.2, "age of the reading by this service's clock")]
 
 
 class GpuDetailAnswer(GpuAnswer):
@@ -133,16 +133,16 @@ class GpuDetailAnswer(GpuAnswer):
 
 
 class MetricNamesAnswer(Answer):
-    """The metrics that a GPU has readings of."""
+    """The metrics for which a GPU has readings."""
 
     data: Annotated[list[str], eg(["DCGM_FI_DEV_GPU_TEMP", METRIC])]
     count: Annotated[int, eg(2)]
 
 
 class ReadingAnswer(Answer):
-    """One metric of one GPU at one time, with what described the GPU then."""
+    """The value of one metric of one GPU at one time, with the GPU's description at that time."""
 
-    timestamp: Annotated[Time, eg(_TIME, "UTC, to the nanosecond where the source was")]
+    timestamp: Annotated[Time, eg(_TIME, "UTC, to the nanosecond if the source gives that")]
     metric_name: Annotated[str, eg(METRIC)]
     gpu_id: Annotated[int | None, eg(0)]
     device: Annotated[str, eg("nvidia0")]
@@ -154,7 +154,7 @@ class ReadingAnswer(Answer):
     namespace: Annotated[str, eg("research")]
     value: Annotated[float, eg(98.0)]
     unit: Annotated[str, eg("%", "empty when the catalogue does not know the metric")]
-    mig_id: Annotated[str | UnsetType, Meta(description="only where there is one")] = UNSET
+    mig_id: Annotated[str | UnsetType, Meta(description="present for MIG instances only")] = UNSET
 
 
 class ReadingPageAnswer(Answer):
@@ -167,7 +167,7 @@ class ReadingPageAnswer(Answer):
 
 
 class GroupAnswer(Answer):
-    """What a series is of: only the names that it was grouped by."""
+    """The group of a series: the names it was grouped by."""
 
     gpu: str | UnsetType = UNSET
     host: Annotated[str | UnsetType, eg(HOST_NAME)] = UNSET
@@ -184,7 +184,7 @@ class GroupSeriesAnswer(Answer):
         list[tuple[Time, float | None]],
         eg(
             [["2025-07-18T20:30:00Z", 71.25], ["2025-07-18T20:35:00Z", None], ["2025-07-18T20:40:00Z", 68.5]],
-            "[beginning of the window, value] for every window; null where there is no reading",
+            "[start of the window, value] for every window; null where there is no reading",
         ),
     ]
 
@@ -203,7 +203,7 @@ class SeriesAnswer(Answer):
 
 
 class HostAnswer(Answer):
-    """A host and its GPUs in sum; null where no GPU of it reports the metric."""
+    """A host with totals over its GPUs; null where no GPU reports the metric."""
 
     name: Annotated[str, eg(HOST_NAME)]
     gpu_count: Annotated[int, eg(8)]
@@ -220,7 +220,7 @@ class HostPageAnswer(Answer):
     """A page of hosts."""
 
     data: list[HostAnswer]
-    count: Annotated[int, eg(1, "how many there are, on all pages")]
+    count: Annotated[int, eg(1, "hosts, on all pages")]
     next: NextUrl
     previous: PreviousUrl
 
@@ -232,7 +232,7 @@ class HostDetailAnswer(HostAnswer):
 
 
 class MetricAnswer(Answer):
-    """What a metric is."""
+    """A metric of the catalogue."""
 
     name: Annotated[str, eg(METRIC)]
     aliases: Annotated[list[str], eg([])]
@@ -241,22 +241,22 @@ class MetricAnswer(Answer):
     type: Literal["gauge", "counter", "event", "unknown"]
     range: Annotated[
         list[float | None],
-        eg([0.0, 100.0], "lowest and highest value that can be true; null: no bound"),
+        eg([0.0, 100.0], "lowest and highest plausible value; null: no bound"),
         Meta(extra_json_schema={"minItems": 2, "maxItems": 2}),
     ]
     description: Annotated[str, eg("Share of time in which a kernel ran.")]
-    seen: Annotated[bool, eg(True, "whether there are readings of it")]
+    seen: Annotated[bool, eg(True, "whether the store has readings of it")]
 
 
 class MetricListAnswer(Answer):
-    """The catalogue."""
+    """The catalogue of metrics."""
 
     data: list[MetricAnswer]
     count: Annotated[int, eg(1)]
 
 
 class BrokerAnswer(Answer):
-    """What the broker says of itself; null figures while it does not answer."""
+    """The broker's own statistics; null while it does not answer."""
 
     available: Annotated[bool, eg(True)]
     error: Annotated[str | None, eg(None, "why it does not answer")]
@@ -271,7 +271,7 @@ class BrokerAnswer(Answer):
 
 
 class SubscriberAnswer(Answer):
-    """One reader of the log."""
+    """One subscriber of the broker's log."""
 
     id: Annotated[str, eg("collector-1")]
     current_offset: Annotated[int | None, eg(25)]
@@ -281,7 +281,7 @@ class SubscriberAnswer(Answer):
 
 
 class CollectorAnswer(Answer):
-    """What one collector has done."""
+    """The counters of one collector."""
 
     id: Annotated[str, eg("collector-1")]
     started: Annotated[Time, eg("2025-07-18T20:40:00Z")]
@@ -293,18 +293,18 @@ class CollectorAnswer(Answer):
 
 
 class ReadingCountsAnswer(Answer):
-    """The sum over all collectors; each counts what it wrote, so two that read the same log count twice."""
+    """Sums over all collectors. Each counts what it wrote, so readings that two collectors wrote count twice."""
 
     stored: Annotated[int, eg(2470)]
     refused: Annotated[dict[str, int], eg({"blank": 3}, "readings refused, by reason")]
 
 
 class StoreAnswer(Answer):
-    """What the store holds."""
+    """The contents of the store."""
 
     type: Annotated[str, eg("sqlite")]
     readings: Annotated[int | None, eg(2470, "null on InfluxDB, which would have to scan them: see readings.stored")]
-    shares: Annotated[int | None, eg(0, "readings of one pod's part of a shared GPU, kept apart; null on InfluxDB")]
+    shares: Annotated[int | None, eg(0, "readings of single pods on shared GPUs, stored separately; null on InfluxDB")]
     series: Annotated[
         int | None, eg(2470, "one metric of one GPU; on InfluxDB a GPU with its description, or a pod's share of one")
     ]
@@ -315,7 +315,7 @@ class StoreAnswer(Answer):
 
 
 class HostAgeAnswer(Answer):
-    """When a host was last heard of."""
+    """The age of a host's newest reading."""
 
     name: Annotated[str, eg(HOST_NAME)]
     newest: Annotated[Time, eg(_TIME, "time of its newest reading")]
@@ -330,17 +330,17 @@ class StatsAnswer(Answer):
     collectors: list[CollectorAnswer]
     readings: ReadingCountsAnswer
     store: StoreAnswer
-    hosts: Annotated[list[HostAgeAnswer], Meta(description="the longest silent first")]
+    hosts: Annotated[list[HostAgeAnswer], Meta(description="the one with the oldest newest reading first")]
 
 
 class TokenAnswer(Answer):
-    """A program's permission to ask."""
+    """An API token."""
 
     id: Annotated[int, eg(1)]
     name: Annotated[str, eg("grafana")]
     scope: Literal["read", "admin"]
     state: Literal["active", "expired", "revoked"]
-    hint: Annotated[str, eg("gputel_Zk3Q", "how the token begins")]
+    hint: Annotated[str, eg("gputel_Zk3Q", "the start of the token")]
     created: Annotated[Time, eg("2025-07-18T20:40:00Z")]
     expires: Annotated[Time | None, eg("2025-10-16T20:40:00Z", "null: never")]
     revoked: Time | None
@@ -348,7 +348,7 @@ class TokenAnswer(Answer):
 
 
 class TokenListAnswer(Answer):
-    """Who may ask."""
+    """The API tokens."""
 
     data: list[TokenAnswer]
     count: Annotated[int, eg(1)]

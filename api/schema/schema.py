@@ -1,4 +1,4 @@
-"""The OpenAPI description, made from the same tables that the views work by."""
+"""The OpenAPI description, made from the tables of parameters and answers that the views use."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from api.auth.middleware import WHO_ASKS
 from api.errors import STORE_AWAY, BadRequest, error_body
 from api.exports.formats import csv_line
 from api.exports.readings import COLUMNS
-from api.models import ApiToken
+from api.models import TokenScope
 from api.params import Parameter, format_of, read_parameters
 from api.schema.answers import BASE, GPU_ID, HOST_NAME, METRIC, Answer, ErrorAnswer, NotReadyAnswer, ReadingAnswer
 from api.views.base import ApiView
 
 _JSON = "application/json"
 _ERRORS = {
-    400: "A parameter is not usable; the message names it and says what is allowed.",
-    401: "The token is not known, was revoked or has expired; or there is none, and one is needed.",
-    403: "The token is good, but not for this.",
-    404: "There is no such thing.",
-    414: "The address is longer than 8,190 bytes: ask for less at once.",
+    400: "A parameter cannot be used; the message names it and says what is allowed.",
+    401: "The token is unknown, revoked or expired; or one is required and none was sent.",
+    403: "The token is valid, but lacks the scope.",
+    404: "Nothing was found under this name.",
+    414: "The URL is longer than 8,190 bytes: ask for less at once.",
     429: "Too many requests; Retry-After says when to ask again.",
     503: "The store or the database does not answer; Retry-After says when to ask again.",
 }
-_SECONDS = {"schema": {"type": "integer", "minimum": 1}, "description": "seconds after which to ask again"}
+_SECONDS = {"schema": {"type": "integer", "minimum": 1}, "description": "seconds to wait before asking again"}
 _HEADERS: dict[str, dict[str, Any]] = {
-    "401": {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "how to say who asks (RFC 6750)"}},
+    "401": {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "how to authenticate (RFC 6750)"}},
     "429": {"Retry-After": _SECONDS},
     "503": {"Retry-After": _SECONDS},
 }
-# Where an answer leads: operation, by operation, with the parameter and where in the body it stands.
+# Links between operations: for each, the target, its parameter, and where in the body its value is.
 _LINKS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "gpus": (
         ("gpu", "uuid", "/data/0"),
@@ -54,7 +54,7 @@ _LINKS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "hosts": (("host", "name", "/data/0/name"),),
     "host": (("gpu", "uuid", "/gpus/0/id"),),
 }
-# Their definitions are in the settings.
+# Defined in the settings.
 _SCHEMES = ("token", "session")
 _PATH_EXAMPLES = {"uuid": GPU_ID, "name": HOST_NAME}
 # Examples of links, by operation.
@@ -83,7 +83,7 @@ _PRIMITIVES: dict[object, dict[str, Any]] = {
 
 
 def object_schema(answer: type[Answer], reference: Callable[[type[Answer]], dict[str, Any]]) -> dict[str, Any]:
-    """The OpenAPI 3.0 schema of an answer. ``reference`` gives what stands for an answer inside it."""
+    """The OpenAPI 3.0 schema of an answer. ``reference`` returns the schema for an answer nested in it."""
     hints = get_type_hints(answer, include_extras=True)
     properties = {name: _schema(kind, reference) for name, kind in hints.items()}
     required = sorted(each.name for each in msgspec.structs.fields(answer) if each.required)
@@ -115,7 +115,7 @@ def _schema(kind: Any, reference: Callable[[type[Answer]], dict[str, Any]]) -> d
 
 
 def example_of(answer: type[Answer]) -> dict[str, Any]:
-    """An example of an answer, from the examples of its fields. Fields that may be missing and have none are left out."""
+    """An example of an answer, from the examples of its fields. Optional fields without an example are left out."""
     examples = {name: _example(kind) for name, kind in get_type_hints(answer, include_extras=True).items()}
     return {name: example for name, example in examples.items() if example is not UNSET}
 
@@ -176,34 +176,34 @@ class TableSchema(AutoSchema):
         return cast(ApiView, self.view)
 
     def is_excluded(self) -> bool:
-        """Pages and the schema itself are no part of the API."""
+        """Pages and the schema itself are not described."""
         return not isinstance(self.view, ApiView)
 
     def get_operation_id(self) -> str:
-        """As generated clients will name the call."""
+        """The name of the call in generated clients."""
         return self._table.operation_id
 
     def get_summary(self) -> str:
-        """One line for the list of operations."""
+        """The operation in one line."""
         return self._table.name
 
     def get_tags(self) -> list[str]:
-        """The group it is listed under."""
+        """The group in which it is listed."""
         return [self._table.tag]
 
     def get_request_serializer(self) -> None:
-        """Nothing is sent in."""
+        """None: requests have no body."""
 
     def get_auth(self) -> list[dict[str, list[str]]]:
-        """A token or a login; nothing at all where reading is open."""
+        """A token or a login, or neither where reading is open."""
         if self._table.tag == "probes":
             return []
         ways: list[dict[str, list[str]]] = [{name: []} for name in _SCHEMES]
-        is_open = self._table.scope == ApiToken.Scope.READ and not settings.API_AUTH_REQUIRED
+        is_open = self._table.scope == TokenScope.READ and not settings.API_AUTH_REQUIRED
         return [*ways, {}] if is_open else ways
 
     def get_operation(self, *args: Any, **kwargs: Any) -> Any:
-        """Adds the headers of errors and the links of answers, for which the base class has no place."""
+        """Adds the headers of errors and the links of answers, which the base class cannot describe."""
         operation = super().get_operation(*args, **kwargs)
         if operation is None:
             return None
@@ -218,7 +218,7 @@ class TableSchema(AutoSchema):
         return operation
 
     def get_response_serializers(self) -> Any:
-        """The answer and every error, each with an example. Errors are JSON, whatever was asked for."""
+        """The answer and every error, each with an example. Errors are JSON, whatever format was asked for."""
         answer = OpenApiResponse(
             self._table.answer, examples=[_in_schema(answer_example(self._table.operation_id, self._table.answer))]
         )
@@ -235,7 +235,7 @@ class TableSchema(AutoSchema):
         return [str(each.media_type) for each in self._table.renderer_classes if each.format in self._table.exports()]
 
     def _described(self) -> tuple[Parameter, ...]:
-        """Its parameters; the page for people is no part of the API."""
+        """The view's parameters, without the format html, which is for people."""
         if not self._table.exports():
             return self._table.parameters
         names = [name for name in self._table.formats() if name != "html"]
@@ -245,7 +245,7 @@ class TableSchema(AutoSchema):
         found = set(self._table.error_statuses)
         if self._table.tag != "probes":
             found |= {401, 414, 429, 503}
-        if self._table.scope != ApiToken.Scope.READ:
+        if self._table.scope != TokenScope.READ:
             found.add(403)
         return sorted(found)
 
@@ -265,7 +265,7 @@ class TableSchema(AutoSchema):
             case 401:
                 return WHO_ASKS
             case 403:
-                return "this wants the scope admin; yours is read"
+                return "the scope admin is required; yours is read"
             case 404:
                 return _NOT_FOUND.get(self._table.operation_id, "there is no GPU 'GPU-0'")
             case 414:
@@ -275,7 +275,7 @@ class TableSchema(AutoSchema):
         return STORE_AWAY
 
     def get_override_parameters(self) -> list[Any]:
-        """The view's table, and the parts of its path."""
+        """The parameters of the path and of the query."""
         in_path = [
             OpenApiParameter(
                 name,

@@ -1,4 +1,4 @@
-"""The login page, and who may ask."""
+"""The login page and the list of tokens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from django.contrib.auth.views import LogoutView
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api.models import ApiToken
+from api.models import ApiToken, TokenScope
 from api.params import format_datetime
 from api.schema.answers import TokenAnswer, TokenListAnswer
 from api.views.base import ApiView
@@ -16,23 +16,23 @@ __all__ = ["LoginView", "LogoutView", "TokensView"]
 
 
 class LoginView(DjangoLoginView):
-    """Log in as a user of the admin; leads on to the page that asked for it."""
+    """Logs in a user of the admin and leads back to the page that required the login."""
 
     template_name = "api/login.html"
     redirect_authenticated_user = True
 
 
 class TokensView(ApiView):
-    """The tokens that programs ask with: whose, until when, and when last used. Never the tokens themselves."""
+    """The API tokens: name, scope, expiry and last use. The tokens themselves are never shown."""
 
     name = "Tokens"
     tag = "access"
     operation_id = "tokens"
     answer = TokenListAnswer
-    scope = ApiToken.Scope.ADMIN
+    scope = TokenScope.ADMIN
 
     def get(self, request: Request) -> Response:
-        """The tokens that programs ask with, by name. Wants the scope admin, also where reading is open."""
+        """The API tokens by name. Requires the scope admin, even where reading is open."""
         data = [token_answer(token) for token in ApiToken.objects.all()]
         return Response(TokenListAnswer(data, len(data)))
 

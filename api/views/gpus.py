@@ -17,7 +17,7 @@ from rest_framework.reverse import reverse
 
 from api.errors import BadRequest, NotFound
 from api.pagination import encode_place, list_links, parse_place
-from api.params import PAGE, PAGE_SIZE, Parameter, boolean, cursor_of, format_datetime, one_of, several, text
+from api.params import PAGE, PAGE_SIZE, Parameter, choice, cursor_of, flag, format_datetime, several
 from api.schema.answers import GpuAnswer, GpuDetailAnswer, GpuPageAnswer, LatestAnswer
 from api.views.base import ApiView
 from inventory.models import GPU
@@ -34,9 +34,9 @@ from inventory.queries import (
 from readings.times import SECOND, format_time
 from stores.open import get_store
 
-GPU_IN_PATH = {"uuid": "the GPU's id: its uuid; for a MIG instance, uuid:instance"}
+GPU_IN_PATH = {"uuid": "the GPU's id: its uuid, or uuid:instance for a MIG instance"}
 _MAX_ID_LENGTH = 200
-_SAFE = "~:@"  # in a part of a path
+_SAFE = "~:@"  # in a segment of a path
 
 
 def gpu_list(rows: Sequence[GpuRow], cutoff: datetime | None, gpus_url: str) -> Any:
@@ -67,7 +67,7 @@ def _seen_text(text: str) -> str:
 
 
 def gpu_detail_answer(gpu: GPU, cutoff: datetime | None, request: Request) -> GpuDetailAnswer:
-    """One GPU with its newest readings. Its host must have been fetched with it."""
+    """One GPU with its newest readings. Its host must be loaded already."""
     url = item_url(list_url("gpus", request), gpu.id)
     now_ns = time_ns()
     latest = {
@@ -105,7 +105,7 @@ def gpu_detail_answer(gpu: GPU, cutoff: datetime | None, request: Request) -> Gp
 
 
 def list_url(name: str, request: Request) -> str:
-    """The absolute URL of a list, asked for once per answer."""
+    """The absolute URL of a list. Call it once per answer."""
     return str(reverse(name, request=request))
 
 
@@ -115,41 +115,34 @@ def item_url(base: str, key: str) -> str:
 
 
 def check_id(gpu_id: str) -> None:
-    """Raise NotFound for what cannot be the id of any GPU, so that no database has to take it."""
+    """Raise NotFound for a text that cannot be a GPU's id, so that it never reaches a database."""
     if len(gpu_id) > _MAX_ID_LENGTH or not gpu_id.isprintable():
         raise no_such_gpu(gpu_id)
 
 
 def check_known(gpu_id: str) -> None:
-    """Raise NotFound for a GPU that neither the inventory nor the store knows (the inventory is up to a second behind)."""
+    """Raise NotFound if neither the inventory, which is up to a second behind, nor the store knows the GPU."""
     if not GPU.objects.filter(pk=gpu_id).exists() and not get_store().metric_names(gpu_id):
         raise no_such_gpu(gpu_id)
 
 
 def no_such_gpu(gpu_id: str) -> NotFound:
-    """The error that says so."""
+    """The error for an unknown GPU."""
     return NotFound(f"there is no GPU {gpu_id[:_MAX_ID_LENGTH]!r}")
 
 
-HOSTNAME = several("hostname", "only GPUs in this host")
+HOSTNAME = several("hostname", "only GPUs of this host")
 MODEL = several("model", "only GPUs of this model, by its full name")
-NAMESPACE = several("namespace", "only GPUs that this namespace has now")
-POD = several("pod", "only GPUs that this pod has now")
+NAMESPACE = several("namespace", "only GPUs that this namespace uses now")
+POD = several("pod", "only GPUs that this pod uses now")
 CURSOR = cursor_of("gpus", parse_place)
-STATE = Parameter(
-    name="state",
-    help="only GPUs that report, or only those whose last reading is STALE_AFTER older than the fleet's newest",
-    parse=one_of(*STATES),
-    schema={"type": "string", "enum": list(STATES)},
+STATE = choice(
+    "state",
+    "reporting: only GPUs that report; stale: only those whose last reading is more than STALE_AFTER older than the fleet's newest",
+    *STATES,
 )
-SEARCH = Parameter(name="search", help="words that must all occur in id, host name, model or pod", parse=text)
-MIG = Parameter(
-    name="mig",
-    help="true: MIG instances too, next to the physical GPUs",
-    parse=boolean,
-    schema={"type": "string", "enum": ["true", "false"], "default": "false"},
-    default=False,
-)
+SEARCH = Parameter(name="search", help="words that must all occur in the id, host name, model or pod", parse=str)
+MIG = flag("mig", "true: include MIG instances beside the physical GPUs")
 
 
 class GpuListView(ApiView):
@@ -182,12 +175,12 @@ class GpuListView(ApiView):
         found = find()
         size = values["page_size"] or settings.MAX_PAGE_SIZE
         start = ((page or 1) - 1) * size
-        # One more than the page has, to know whether there are more.
+        # One row more than the page has shows whether another page follows.
         rows = gpu_rows((find(after=cursor) if cursor else found)[start : start + size + 1])
         more, rows = len(rows) > size, rows[:size]
         is_all = start == 0 and cursor is None and not more
         count = len(rows) if is_all else found.count()
-        following = encode_place(rows[-1].place) if more else None
+        following = encode_place(rows[-1].position) if more else None
         return Response(
             GpuPageAnswer(
                 data=[row.id for row in rows],
@@ -199,7 +192,7 @@ class GpuListView(ApiView):
 
 
 class GpuView(ApiView):
-    """What a GPU is, where it sits, and its newest reading of each metric."""
+    """A GPU: its description, its host, and its newest reading of each metric."""
 
     name = "GPU"
     tag = "fleet"
@@ -209,7 +202,7 @@ class GpuView(ApiView):
     error_statuses = (400, 404, 503)
 
     def get(self, request: Request, uuid: str) -> Response:
-        """What a GPU is, where it sits, and its newest reading of each metric."""
+        """A GPU: its description, its host, and its newest reading of each metric."""
         check_id(uuid)
         gpu = GPU.objects.select_related("host").filter(pk=uuid).first()
         if gpu is None:

@@ -25,7 +25,7 @@ _MAX_NAME_LENGTH = 255
 
 
 class HostListView(ApiView):
-    """The hosts by name, each with its GPUs in sum; only GPUs that report count in the sums."""
+    """The hosts by name, each with totals over its GPUs that report."""
 
     name = "Hosts"
     tag = "fleet"
@@ -34,7 +34,7 @@ class HostListView(ApiView):
     parameters = (PAGE, PAGE_SIZE, CURSOR)
 
     def get(self, request: Request) -> Response:
-        """The hosts by name, each with its GPUs in sum; only GPUs that report count in the sums."""
+        """The hosts by name, each with totals over its GPUs that report."""
         page, cursor = self.values["page"], self.values["cursor"]
         if page is not None and cursor is not None:
             raise BadRequest("page and cursor exclude each other: give one of them")
@@ -56,7 +56,7 @@ class HostListView(ApiView):
 
 
 class HostView(ApiView):
-    """A host, its GPUs in sum and one by one."""
+    """A host with totals over its GPUs, and each of them."""
 
     name = "Host"
     tag = "fleet"
@@ -66,7 +66,7 @@ class HostView(ApiView):
     error_statuses = (400, 404, 503)
 
     def get(self, request: Request, name: str) -> Response:
-        """A host, its GPUs in sum and one by one."""
+        """A host with totals over its GPUs, and each of them."""
         usable = len(name) <= _MAX_NAME_LENGTH and name.isprintable()
         cutoff = stale_before() if usable else None
         summaries = host_summaries([name], cutoff=cutoff) if usable else []

@@ -12,9 +12,9 @@ from stores.open import get_store
 
 
 class MetricsView(ApiView):
-    """What each metric means: unit, type, range, the names it goes by, and whether there are readings of it.
+    """The metrics: unit, type, range, aliases, and whether the store has readings of them.
 
-    Metrics that have readings and are not in the catalogue come last, with the type `unknown`.
+    Metrics that have readings but are not in the catalogue come last, with the type `unknown`.
     """
 
     name = "Metrics"
@@ -23,7 +23,7 @@ class MetricsView(ApiView):
     answer = MetricListAnswer
 
     def get(self, request: Request) -> Response:
-        """What each metric means, the names it goes by, and whether there are readings of it."""
+        """The metrics, their aliases, and whether the store has readings of them."""
         seen = get_store().metric_names()
         names = set(seen)
         data = [

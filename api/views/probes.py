@@ -22,7 +22,7 @@ OK = "ok"
 
 
 def check_database() -> str:
-    """``ok``, or one line that says what is wrong. Asks a real table, so a database that was not migrated is not ok."""
+    """``ok``, or what is wrong, in one line. The query reads a real table, so a database without migrations is not ok."""
     try:
         GPU.objects.exists()
     except DatabaseError as error:
@@ -32,7 +32,7 @@ def check_database() -> str:
 
 
 def check_store() -> str:
-    """``ok``, or one line that says what is wrong."""
+    """``ok``, or what is wrong, in one line."""
     try:
         get_store().ping()
     except StoreError as error:
@@ -42,12 +42,12 @@ def check_store() -> str:
 
 
 def check_all() -> dict[str, str]:
-    """What each part that an answer needs says of itself."""
+    """The state of each part that answers depend on."""
     return {"database": check_database(), "store": check_store()}
 
 
 class HealthView(ApiView):
-    """The web process answers. It says nothing of what the process needs: a restart would not mend that."""
+    """The web process answers. Its database and store are not checked, because a restart would not repair them."""
 
     name = "Health"
     tag = "probes"
@@ -62,7 +62,7 @@ class HealthView(ApiView):
 
 
 class ReadyView(ApiView):
-    """Database and store answer, so requests can be served; a 503 names the one that does not."""
+    """The database and the store answer, so requests can be served. A 503 names the one that does not."""
 
     name = "Readiness"
     tag = "probes"
@@ -71,7 +71,7 @@ class ReadyView(ApiView):
     renderer_classes = (JsonRenderer,)
 
     def get(self, request: Request) -> Response:
-        """Database and store answer; a 503 names the one that does not."""
+        """The database and the store answer. A 503 names the one that does not."""
         checks = check_all()
         broken = [f"the {part} {state}" for part, state in checks.items() if state != OK]
         if not broken:

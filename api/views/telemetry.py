@@ -1,4 +1,4 @@
-"""Readings: of one GPU, and over the fleet."""
+"""Readings of one GPU and of the whole fleet."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from api.params import (
     Parameter,
     check_range,
     cursor_of,
+    number,
     row_count,
     several,
-    whole_number,
 )
 from api.schema.answers import MetricNamesAnswer, ReadingPageAnswer
 from api.views.base import ApiView
@@ -34,6 +34,7 @@ from inventory.queries import hosts_between
 from readings.catalogue import canonical_name
 from stores.base import ReadingsQuery, RowBatch
 from stores.open import get_store
+from telemetry_site.env import whole_number
 
 DEFAULT_ROWS = 100
 
@@ -48,42 +49,33 @@ GPU_ID = several(
     maximum=2**31 - 1,
 )
 MODEL = several("model", "only GPUs of this model, by its full name")
-NAMESPACE = several("namespace", "only readings taken while this namespace had the GPU")
-POD = several("pod", "only readings taken while this pod had the GPU")
+NAMESPACE = several("namespace", "only readings taken while this namespace used the GPU")
+POD = several("pod", "only readings taken while this pod used the GPU")
 LIMIT = Parameter(
     name="limit",
     help=(
-        f"most rows of the answer (default {DEFAULT_ROWS}); more than the service's MAX_PAGE_SIZE is cut to that."
-        " Of csv, ndjson and parquet: all rows, unless a limit is given, however large"
+        f"maximum number of rows (default {DEFAULT_ROWS}), cut to the service's MAX_PAGE_SIZE."
+        " For csv, ndjson and parquet: default all rows, and any limit is allowed"
     ),
     parse=row_count,
     schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
-OFFSET = Parameter(
-    name="offset",
-    help="rows to leave out at the start",
-    parse=whole_number(0, 1_000_000_000),
-    schema={"type": "integer", "minimum": 0, "maximum": 1_000_000_000, "default": 0},
-    default=0,
-)
-TELEMETRY_PAGE = Parameter(
-    name="page",
-    help="which page, from 1; to read on while new readings arrive, follow next, which uses a cursor",
-    parse=whole_number(1, 1_000_000),
-    schema={"type": "integer", "minimum": 1, "maximum": 1_000_000},
+OFFSET = number("offset", "rows to skip at the start", 0, 1_000_000_000, default=0)
+TELEMETRY_PAGE = number(
+    "page", "which page, from 1; while new readings arrive, follow next, which uses a cursor", 1, 1_000_000
 )
 TELEMETRY_PAGE_SIZE = Parameter(
     name="page_size",
     help=(
-        f"rows on a page (default {DEFAULT_ROWS}); more than the service's MAX_PAGE_SIZE is cut to that."
-        " Of csv, ndjson and parquet: all rows, unless it is given"
+        f"rows on a page (default {DEFAULT_ROWS}), cut to the service's MAX_PAGE_SIZE."
+        " For csv, ndjson and parquet: all rows unless it is given"
     ),
     parse=row_count,
     schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
 TELEMETRY_LIMIT = Parameter(
     name="limit",
-    help="most rows in all of csv, ndjson and parquet, however large; of a page, the smaller of this and page_size",
+    help="maximum number of rows, of any size for csv, ndjson and parquet; for a page, the smaller of this and page_size",
     parse=row_count,
     schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
@@ -91,7 +83,7 @@ CURSOR = cursor_of("telemetry", parse_cursor)
 
 
 def _conditions(values: dict[str, Any]) -> dict[str, Any]:
-    """The part of a ReadingsQuery that both views share. Raises BadRequest."""
+    """The conditions that both views share. Raises BadRequest."""
     check_range(values["start_time"], values["end_time"])
     return {
         "metric_names": values["metric_name"],
@@ -107,18 +99,18 @@ def _rows_asked(*given: int | None) -> int:
     return min(settings.MAX_PAGE_SIZE, *[each for each in given if each is not None] or [DEFAULT_ROWS])
 
 
-def _checked(portions: Iterator[RowBatch], gpu: str) -> Iterator[RowBatch]:
-    """The portions; raises NotFound where there are none and nobody knows the GPU."""
+def _checked(batches: Iterator[RowBatch], gpu: str) -> Iterator[RowBatch]:
+    """Passes batches on. Raises NotFound if there are none and the GPU is unknown."""
     empty = True
-    for portion in portions:
+    for batch in batches:
         empty = False
-        yield portion
+        yield batch
     if empty:
         check_known(gpu)
 
 
 class GpuTelemetryView(ExportView):
-    """The readings of one GPU, the newest first."""
+    """The readings of one GPU, newest first."""
 
     name = "Telemetry of a GPU"
     tag = "telemetry"
@@ -129,7 +121,7 @@ class GpuTelemetryView(ExportView):
     error_statuses = (400, 404, 503)
 
     def get(self, request: Request, uuid: str) -> HttpResponseBase:
-        """The readings of one GPU, the newest first."""
+        """The readings of one GPU, newest first."""
         check_id(uuid)
         values = self.values
         query = ReadingsQuery(
@@ -152,7 +144,7 @@ class GpuTelemetryView(ExportView):
 
 
 class GpuMetricsView(ApiView):
-    """The names of the metrics that a GPU has readings of."""
+    """The names of the metrics for which a GPU has readings."""
 
     name = "Metrics of a GPU"
     tag = "telemetry"
@@ -162,7 +154,7 @@ class GpuMetricsView(ApiView):
     error_statuses = (400, 404, 503)
 
     def get(self, request: Request, uuid: str) -> Response:
-        """The names of the metrics that a GPU has readings of."""
+        """The names of the metrics for which a GPU has readings."""
         check_id(uuid)
         names = get_store().metric_names(uuid)
         if not names:
@@ -171,7 +163,7 @@ class GpuMetricsView(ApiView):
 
 
 class TelemetryView(ExportView):
-    """The readings of the whole fleet, the newest first."""
+    """The readings of the whole fleet, newest first."""
 
     name = "Telemetry"
     tag = "telemetry"
@@ -195,7 +187,7 @@ class TelemetryView(ExportView):
     )
 
     def get(self, request: Request) -> HttpResponseBase:
-        """The readings of the whole fleet, the newest first."""
+        """The readings of the whole fleet, newest first."""
         values = self.values
         conditions = _conditions(values)
         newest_first: bool = conditions["newest_first"]
@@ -204,7 +196,7 @@ class TelemetryView(ExportView):
         if cursor is not None and page is not None:
             raise BadRequest("page and cursor exclude each other: give one of them")
         if cursor is not None and cursor.newest_first != newest_first:
-            raise BadRequest("cursor is from an answer in the other order: keep order as it was")
+            raise BadRequest("cursor comes from an answer in the other order: keep order unchanged")
         size = _rows_asked(values["page_size"], values["limit"])
         query = ReadingsQuery(
             gpu_ids=values["gpu_id"],
@@ -225,7 +217,7 @@ class TelemetryView(ExportView):
         if page is not None:
             links = page_links(request, page, more=more)
         else:
-            # A cursor stays right while new readings come in on top; it leads onwards only.
+            # A cursor stays right while newer readings arrive, but leads forward only.
             after = encode_cursor(Cursor(newest_first, page_rows.position(-1))) if more else None
             links = Links(next=same_with(request, cursor=after) if after else None, previous=None)
         return Response(ReadingPageAnswer(json_list(page_rows), len(page_rows), **links._asdict()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from typing import Any
 
 from pyarrow import parquet
@@ -55,13 +54,6 @@ def test_there_is_a_row_for_each_window_of_each_group() -> None:
         ("ml", "DCGM_FI_DEV_POWER_USAGE", "mean", "W")
     }
     assert lines(WindowLayout(query()), safe=True)[0]["pod"] == "'=job"
-
-
-def test_a_window_without_a_value_is_null() -> None:
-    layout = WindowLayout(query())
-    rows = [json.loads(row) for part in layout.parts(FOUND) for row in layout.json_rows(part)]
-    assert [row["value"] for row in rows] == [1.5, None, 0.1, None, None, 3.0]
-    assert rows[3]["pod"] == "b,c"
 
 
 def test_parquet_has_the_columns_of_csv() -> None:
