@@ -12,11 +12,9 @@ import hashlib
 import logging
 import os
 import threading
-import time
 from collections import deque
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
@@ -30,26 +28,24 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
-class Gathering:
-    """What was gathered and published together: where in the source it ends, and how many of its batches are unanswered."""
+class SourcePosition(NamedTuple):
+    """A byte and line of a source, and by how much the times before it were shifted."""
 
     position: int
     line: int
     shift_ns: int
-    unanswered: int = 0
-    since: float = field(default_factory=time.monotonic)
 
 
 class Positions:
-    """Gatherings in the order of the source; the position moves over those that are answered, never past one that is not."""
+    """Keeps the position up to which every batch is answered; it never passes a row whose batch is not."""
 
     def __init__(self, store: ResumeStore, source: CsvSource, timestamps: str) -> None:
         self._store = store
         self._source = source
         self._timestamps = timestamps
-        self._open: deque[Gathering] = deque()
-        self._reached: Gathering | None = None
+        self._answered = 0
+        self._open: deque[tuple[int, SourcePosition]] = deque()
+        self._reached: SourcePosition | None = None
         self._moved = asyncio.Event()
         # A save goes on in its thread when its task is cancelled: it must not come after the last word.
         self._lock = threading.Lock()
@@ -57,23 +53,20 @@ class Positions:
         self._failing = False
 
     @property
-    def reached(self) -> Gathering | None:
-        """The last gathering up to which everything is answered."""
+    def reached(self) -> SourcePosition | None:
+        """The last position before which everything is answered."""
         return self._reached
 
-    @property
-    def oldest(self) -> Gathering | None:
-        """The first gathering that is not answered."""
-        return self._open[0] if self._open else None
+    def add(self, last_number: int, position: SourcePosition) -> None:
+        """The batches up to ``last_number`` hold everything before ``position``."""
+        self._open.append((last_number, position))
+        self.answered(self._answered)
 
-    def add(self, gathering: Gathering) -> None:
-        """A gathering is about to be published."""
-        self._open.append(gathering)
-
-    def check(self) -> None:
-        """Move over all gatherings that are answered by now."""
-        while self._open and self._open[0].unanswered == 0:
-            self._reached = self._open.popleft()
+    def answered(self, number: int) -> None:
+        """All batches up to ``number`` are answered."""
+        self._answered = number
+        while self._open and self._open[0][0] <= number:
+            self._reached = self._open.popleft()[1]
             self._moved.set()
 
     async def keep(self) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from ingest.capture.compression import STDIN
-from ingest.capture.position import Gathering, Positions, ResumeStore
+from ingest.capture.position import Positions, ResumeStore, SourcePosition
 from ingest.capture.source import Chunk, CsvSource
 from ingest.concurrency import all_of, drain_deadline, first_of, pause
 from ingest.dead_letters import DeadLetters
@@ -26,9 +26,10 @@ from ingest.errors import StateError
 from ingest.reconnect import BrokerAddress
 from ingest.shard import WHOLE, Shard
 from ingest.streamer.pacing import Pacer, SpeedPacer
-from ingest.streamer.publisher import Batch, Publisher
 from ingest.streamer.report import Backlog, Progress, Report, progress_bar, report_often
+from ingest.streamer.sender import BatchSender, MemoryQueue
 from ingest.streamer.timestamps import Choice, Stamper, choose, spell_duration
+from readings.batch.codec import encode_block
 from readings.columns import Columns
 from readings.columns import blocks as blocks_of
 from readings.model import PointBlock
@@ -42,6 +43,8 @@ Result = TypeVar("Result")
 # GPU's metrics share a point.
 GATHER_READINGS = 50_000
 CHUNKS_AHEAD = 2
+# Batches: sent and not answered, and those with what waits to be sent.
+WINDOW, MOST_QUEUED = 64, 128
 DRAIN_SECONDS = 7.0
 # With the broker away there is nothing to wait for: the position is kept.
 DRAIN_SECONDS_AWAY = 1.0
@@ -150,8 +153,13 @@ class Streamer:
         self._began = time.monotonic()
         self._start_position = 0
         self._positions = Positions(store, source, config.timestamps)
-        self._publisher = Publisher(
-            lambda: config.broker.connect(config.instance_id), self._positions.check, broker=config.broker.partner
+        self._queue = MemoryQueue(MOST_QUEUED, self._positions.answered)
+        self._sender = BatchSender(
+            self._queue,
+            self._queue.read,
+            lambda: config.broker.connect(config.instance_id),
+            broker=config.broker.partner,
+            window=WINDOW,
         )
         self._buffer: asyncio.Queue[_Portion | None] = asyncio.Queue(CHUNKS_AHEAD)
         self._dead_letters = DeadLetters(config.state_dir, f"streamer-{config.instance_id}")
@@ -160,7 +168,6 @@ class Streamer:
         self._looked_at_age = False
         self._at_end = False
         self._refused: Counter[str] = Counter()
-        self._batches_made = 0
         # A thread to read, which a pipe can hold up for long, and one to cut batches. Each further one would keep memory of its own.
         self._threads = ThreadPoolExecutor(2, "capture")
 
@@ -176,18 +183,19 @@ class Streamer:
         self._report.refresh = self._refresh
         if config.follow or config.position_of:
             # It may be rotated before anything of it was sent: from the first moment it is known which file it was.
-            self._positions.add(Gathering(self._source.position, self._source.line, self._stamper.choice.shift_ns))
-            self._positions.check()
+            self._positions.add(
+                0, SourcePosition(self._source.position, self._source.line, self._stamper.choice.shift_ns)
+            )
         # The work itself comes first: when the time to drain runs out in the same moment, it counts as finished.
         deadline = drain_deadline(
             self._stop,
             DRAIN_SECONDS,
             seconds_away=DRAIN_SECONDS_AWAY,
-            connected=lambda: self._publisher.uplink.connected,
+            connected=lambda: self._sender.uplink.connected,
         )
         try:
             ended = await first_of(
-                self._work(), self._publisher.run(), self._positions.keep(), report_often(self._report), deadline
+                self._work(), self._sender.run(), self._positions.keep(), report_often(self._report), deadline
             )
         finally:
             self._threads.shutdown(wait=False)
@@ -202,11 +210,11 @@ class Streamer:
         return self._tell(done=done, drained=drained)
 
     def _refresh(self) -> None:
-        report, uplink, oldest = self._report, self._publisher.uplink, self._positions.oldest
+        report, uplink, oldest = self._report, self._sender.uplink, self._queue.oldest_since
         report.sent = self._sent_before + uplink.readings_answered
         report.batches = self._batches_before + uplink.batches_answered
-        report.waiting = self._publisher.unanswered
-        report.behind_s = 0.0 if oldest is None else time.monotonic() - oldest.since
+        report.waiting = self._sender.waiting
+        report.behind_s = 0.0 if oldest is None else max(0.0, time.time() - oldest)
         report.backlog = self._backlog()
         report.connected = uplink.connected
         report.trouble = uplink.trouble
@@ -223,12 +231,11 @@ class Streamer:
         return Backlog(left, left * line // position if position else 0, seconds)
 
     def _tell(self, *, done: bool, drained: bool) -> StreamTotals:
-        publisher = self._publisher
         totals = StreamTotals(
-            publisher.uplink.readings_answered,
-            publisher.uplink.batches_answered,
+            self._sender.uplink.readings_answered,
+            self._sender.uplink.batches_answered,
             self._refused,
-            publisher.unanswered,
+            self._sender.waiting,
             done,
             self._source.inode,
         )
@@ -278,7 +285,7 @@ class Streamer:
 
     async def _work(self) -> None:
         await all_of(self._collect(), self._publish())
-        await self._publisher.flush()
+        await self._sender.flush()
 
     # Collect loop: source -> buffer, at the pace that is asked for, until the end or the stop signal.
 
@@ -384,29 +391,28 @@ class Streamer:
         if last is not None:
             self._refused.update(counts)
             self._report.refused.update(counts)
-            await self._put_all(parts, Gathering(last.chunk.position, last.chunk.line, last.shift_ns), counts)
+            await self._put_all(parts, SourcePosition(last.chunk.position, last.chunk.line, last.shift_ns), counts)
         return more
 
     def _is_last(self, portion: _Portion) -> bool:
         return portion.chunk.done and not self._config.follow
 
-    async def _put_all(self, parts: list[Columns], gathering: Gathering, counts: Counter[str]) -> None:
+    async def _put_all(self, parts: list[Columns], position: SourcePosition, counts: Counter[str]) -> None:
         blocks = await self._in_thread(lambda: list(blocks_of(parts, self._config.batch_size)))
         if not blocks and counts:
             blocks = [PointBlock([], [], [])]  # nothing but what was refused
         collected_at = format_time(time.time_ns())
-        # While its batches are still being made, a gathering is not to pass for answered.
-        gathering.unanswered += 1
-        self._positions.add(gathering)
         for number, block in enumerate(blocks):
-            self._batches_made += 1
-            batch_id = f"{self._publisher.producer}-{self._batches_made}"
-            refused = counts if number == 0 else {}
-            await self._publisher.put(
-                Batch(block, gathering, batch_id, self._config.instance_id, collected_at, refused)
+            payload = encode_block(
+                block,
+                batch_id=f"{self._queue.producer}-{self._queue.end}",
+                source=self._config.instance_id,
+                collected_at=collected_at,
+                refused=counts if number == 0 else {},
             )
-        gathering.unanswered -= 1
-        self._positions.check()
+            await self._queue.put(payload, block.count())
+            self._sender.wake()
+        self._positions.add(self._queue.end - 1, position)
 
     async def _in_thread(self, call: Callable[..., Result], *args: object) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)

@@ -23,7 +23,7 @@ from ingest.errors import StateError
 from ingest.reconnect import BrokerAddress, Outage
 from ingest.samples import RefusedRow, Sample
 from ingest.streamer.report import Report, report_often
-from ingest.streamer.sender import Sender
+from ingest.streamer.sender import BatchSender
 from ingest.streamer.spool import Spool
 from readings.batch.codec import encode_block
 from readings.blocks import BlockBuilder
@@ -105,9 +105,9 @@ class LiveStreamer:
         self._flushing: asyncio.Task[None] | None = None
         # Opening it waits for the disk for a moment, at a start.
         self._spool = Spool(config.state_dir / "spool" / config.instance_id, config.spool_bytes)
-        self._sender = Sender(
+        self._sender = BatchSender(
             self._spool,
-            self._in_spool,
+            lambda number: self._in_spool(self._spool.read, number),
             lambda: config.broker.connect(config.instance_id),
             broker=config.broker.partner,
         )

@@ -12,12 +12,12 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from broker.errors import BrokerError, DiskFull, LogLocked, ReadOnly
 from broker.log.log import Entries, Log, LogConfig
 from broker.log.record import OVERHEAD, PREFIX_SIZE, decode_record
 from ingest.errors import StateError
+from ingest.streamer.sender import OutgoingBatch, UnansweredBatch
 
 logger = logging.getLogger(__name__)
 
@@ -25,20 +25,6 @@ COMMIT_ID = "broker"
 READ_BYTES = 1 << 20
 _SEGMENTS = 16
 _MIB = 1 << 20
-
-
-class Spooled(NamedTuple):
-    """One batch in the spool: its record number and payload."""
-
-    number: int
-    payload: bytes
-
-
-class Kept(NamedTuple):
-    """What is known of a batch that is not answered: how many readings, and when it was spooled (Unix seconds)."""
-
-    readings: int
-    since: float
 
 
 class Spool:
@@ -64,7 +50,9 @@ class Spool:
             raise StateError(f"STATE_DIR (--state-dir): cannot keep the spool in {directory}: {error}") from error
         answered = self._log.commits.get(COMMIT_ID)
         self._next_answer = max(self._log.oldest_offset, 0 if answered is None else answered + 1)
-        self._kept: deque[Kept] = deque(Kept(0, time.time()) for _ in range(self._log.next_offset - self._next_answer))
+        self._kept: deque[UnansweredBatch] = deque(
+            UnansweredBatch(0, time.time()) for _ in range(self._log.next_offset - self._next_answer)
+        )
         if self.waiting:
             logger.info("%d batches of the last run are in the spool and go first", self.waiting)
 
@@ -77,6 +65,11 @@ class Spool:
     def next_unanswered(self) -> int:
         """The number of the first batch that is not answered, or that the next one will get."""
         return self._next_answer
+
+    @property
+    def end(self) -> int:
+        """The number that the next new batch will get."""
+        return self._log.next_offset
 
     @property
     def oldest_since(self) -> float | None:
@@ -111,10 +104,10 @@ class Spool:
             self._log.abort(group)
             raise
         now = time.time()
-        self._kept.extend(Kept(readings, now) for _, readings in batches)
+        self._kept.extend(UnansweredBatch(readings, now) for _, readings in batches)
         self._log.finish(group)
 
-    def read(self, number: int) -> tuple[list[Spooled], int]:
+    def read(self, number: int) -> tuple[list[OutgoingBatch], int]:
         """Some batches from ``number`` on, none at the end; and the number after them. What is damaged is passed over."""
         number = max(number, self._next_answer)
         while number < self._log.next_offset:
@@ -176,12 +169,12 @@ class Spool:
         return producer
 
 
-def _batches(data: bytes) -> list[Spooled]:
+def _batches(data: bytes) -> list[OutgoingBatch]:
     found = []
     position = 0
     while position < len(data):
         end = position + PREFIX_SIZE + int.from_bytes(data[position : position + PREFIX_SIZE], "big")
         record = decode_record(data[position:end])
-        found.append(Spooled(record.offset, record.payload))
+        found.append(OutgoingBatch(record.offset, record.payload))
         position = end
     return found
