@@ -42,12 +42,3 @@ def stop_signals(stop: asyncio.Event) -> Iterator[None]:
         for number, handler in previous.items():
             loop.remove_signal_handler(number)
             signal.signal(number, handler)
-
-
-async def wait_for_stop(stop: asyncio.Event, seconds: float) -> bool:
-    """Wait until ``stop`` is set or the time is over; says whether it is set. The sleep of a loop that must end at once."""
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True

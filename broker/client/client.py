@@ -103,14 +103,6 @@ class BrokerClient:
         """Commit all up to ``offset``; returns when the broker has taken it."""
         await self._protocol.request(messages.request_frame("ack", offset=offset))
 
-    async def nack(self, offset: int) -> None:
-        """Have everything from ``offset`` delivered again."""
-        await self._protocol.request(messages.request_frame("nack", offset=offset))
-
-    async def unsubscribe(self) -> None:
-        """Have no more delivered and give the subscriber id free."""
-        await self._protocol.request(messages.request_frame("unsubscribe"))
-
     async def stats(self) -> dict[str, Any]:
         """The broker's figures (see /stats)."""
         return cast(dict[str, Any], (await self._protocol.request(messages.request_frame("get_stats"))).payload)

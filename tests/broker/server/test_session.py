@@ -11,6 +11,7 @@ import pytest
 from broker.client.client import BrokerClient, Gap, Message
 from broker.errors import BrokerError, SubscriberInUse
 from broker.log.record import decode_record
+from broker.protocol import messages
 from tests.broker.harness import (
     PRODUCER,
     PlainClient,
@@ -260,7 +261,7 @@ async def test_a_second_live_subscriber_with_the_id_is_refused(tmp_path: Path) -
         await first.subscribe("c1")
         with pytest.raises(SubscriberInUse, match="c1"):
             await second.subscribe("c1")
-        await first.unsubscribe()
+        await first._protocol.request(messages.request_frame("unsubscribe"))
         assert await second.subscribe("c1") == 0
         await first.close()
         await second.close()
