@@ -16,7 +16,7 @@ from ingest.errors import SourceError
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class Address(Protocol):
+class ListenAddress(Protocol):
     """Where to listen."""
 
     @property
@@ -40,7 +40,7 @@ class Monitored(Protocol):
 
 
 @asynccontextmanager
-async def monitoring(address: Address, service: Monitored) -> AsyncIterator[int]:
+async def monitoring(address: ListenAddress, service: Monitored) -> AsyncIterator[int]:
     """Answer inside the block; gives the port.
 
     /health is 503 when something is stuck, and says ``degraded`` with status 200 while a partner is away: a restart would not

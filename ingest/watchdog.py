@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
-class Watch:
+class Watchdog:
     """What is being done now, and since when. For one thread or several."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from ingest.atomic import replacing
 from ingest.capture.compression import find_captures
 from ingest.capture.following import follow
 from ingest.capture.source import CsvSource
@@ -41,10 +42,8 @@ class DoneFiles:
         """It is done. Raises StateError."""
         self._done[path] = _stamp(path)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft = self._path.with_suffix(".draft")
-            draft.write_bytes(msgspec.json.encode(self._done))
-            os.replace(draft, self._path)
+            with replacing(self._path) as file:
+                file.write(msgspec.json.encode(self._done))
         except OSError as error:
             raise StateError(f"STATE_DIR (--state-dir): cannot keep {self._path}: {error.strerror}") from error
 

@@ -7,7 +7,6 @@ path, so that a capture that was replaced meanwhile is streamed from its start.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import os
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
+from ingest.atomic import replacing
 from ingest.capture.compression import is_packed
 from ingest.errors import StateError
 
@@ -203,16 +203,10 @@ class ResumeStore:
 
     def save(self, state: ResumeState) -> None:
         """Replace what was saved: after a crash either the old or the new state is there, whole. Raises StateError."""
-        draft = self.path.with_suffix(f".{os.getpid()}.draft")
         try:
-            with open(draft, "wb") as file:
+            with replacing(self.path) as file:
                 file.write(msgspec.json.encode(state))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, self.path)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                draft.unlink()
             raise self._error(error) from error
 
     def saved_ns(self) -> int:

@@ -21,13 +21,13 @@ from django.db import connections
 from broker.backoff import backoff
 from broker.client.client import BrokerClient, Gap, Message
 from broker.errors import BrokerError, OffsetOutOfRange, SubscriberInUse
-from ingest.collector.decode import Intake, Pending
-from ingest.collector.inventory_sync import RETRIABLE, Books
+from ingest.collector.decode import BatchDecoder, Pending
+from ingest.collector.inventory_sync import RETRIABLE, InventoryWriter
 from ingest.concurrency import drain_deadline, first_of, pause
 from ingest.dead_letters import DeadLetters
 from ingest.errors import BrokerRefusal, StoreRefusal
 from ingest.reconnect import BrokerAddress, Outage, one_line
-from ingest.watchdog import Watch
+from ingest.watchdog import Watchdog
 from readings.checks import COUNTER_RESET
 from readings.times import SECOND
 from stores.base import RefusedReading, Store, StoreError
@@ -87,13 +87,13 @@ class Collector:
     def __init__(self, config: CollectConfig, store: Store, stop: asyncio.Event | None = None) -> None:
         self.totals = CollectTotals()
         self.committed = -1
-        self.watch = Watch()
+        self.watch = Watchdog()
         self._config = config
         self._store = store
         self._stop = stop or asyncio.Event()
         self._stopping: asyncio.Task[bool] | None = None
-        self._intake = Intake(config.retention)
-        self._books = Books(config.collector_id)
+        self._decoder = BatchDecoder(config.retention)
+        self._inventory = InventoryWriter(config.collector_id)
         self._dead_letters = DeadLetters(config.state_dir, f"collector-{config.collector_id}")
         # One thread for the store and the database: one connection each, and no two writes at once.
         self._worker = ThreadPoolExecutor(1, "collector-writer")
@@ -125,7 +125,7 @@ class Collector:
     @property
     def waiting_readings(self) -> int:
         """Readings that wait for the next flush."""
-        return self._intake.pending.readings
+        return self._decoder.pending.readings
 
     @property
     def behind_s(self) -> float:
@@ -262,7 +262,7 @@ class Collector:
             logger.warning("the broker's log ends before offset %d: it is another log, read from its start", self._next)
         # Offsets of the old log mean nothing in this one; what came from it is written all the same.
         self._written = self.committed = -1
-        self._intake.forget_offsets()
+        self._decoder.forget_offsets()
         return await client.subscribe(config.collector_id, None)
 
     def _check_id_in_use(self, error: BrokerError) -> None:
@@ -297,10 +297,10 @@ class Collector:
             self._oldest_uncommitted = time.monotonic()
         for item in items:
             if isinstance(item, Gap):
-                self._intake.take_gap(item)
+                self._decoder.take_gap(item)
                 self._next = item.last + 1
             else:
-                self._intake.take(item)
+                self._decoder.take(item)
                 self._next = item.offset + 1
                 messages += 1
         return messages
@@ -318,7 +318,7 @@ class Collector:
 
     def _flush_due(self) -> float:
         """Seconds until a flush is due; 0 or less: now."""
-        pending = self._intake.pending
+        pending = self._decoder.pending
         if not pending:
             return self._config.flush_interval
         if pending.readings + len(pending.letters) >= FLUSH_READINGS or pending.bytes >= FLUSH_BYTES:
@@ -330,7 +330,7 @@ class Collector:
 
         Raises StoreRefusal when the store will never take it.
         """
-        pending = self._intake.drain()
+        pending = self._decoder.drain()
         if not pending:
             return 0
         stored, seconds = await self._until_done(lambda: self._write(pending), self._store_outage)
@@ -356,22 +356,22 @@ class Collector:
         if result.refused:
             pending.refused[STORE_REFUSED] += len(result.refused)
         self._dead_letters.write(pending.letters)
-        self._books.see(pending.blocks)
-        self._books.count(messages=pending.messages, stored=result.written, refused=pending.refused)
+        self._inventory.see(pending.blocks)
+        self._inventory.count(messages=pending.messages, stored=result.written, refused=pending.refused)
         return result.written, seconds
 
     # Committing.
 
     def _commit_due(self) -> float:
         """Seconds until a commit is due; 0 or less: now. Infinite when there is nothing to commit."""
-        if not self._books and (self._client is None or self._written <= self.committed):
+        if not self._inventory and (self._client is None or self._written <= self.committed):
             return float("inf")
         return self._last_commit + COMMIT_SECONDS - time.monotonic()
 
     async def commit(self) -> None:
         """Save the inventory, commit what is written at the broker, then save the counters."""
         written = self._written
-        resets = await self._until_done(self._books.save_inventory, self._database_outage)
+        resets = await self._until_done(self._inventory.save_inventory, self._database_outage)
         if resets:
             self.totals.refused_by[COUNTER_RESET] += resets
         if self._client is not None and written > self.committed:
@@ -379,14 +379,14 @@ class Collector:
                 await self._client.ack(written)
                 self.committed = written
                 self.totals.committed_at = time.time()
-                self._oldest_uncommitted = self._intake.pending.since if self._intake.pending else None
+                self._oldest_uncommitted = self._decoder.pending.since if self._decoder.pending else None
             except BrokerError as error:
                 # The messages are stored: at worst they come again.
                 await self._disconnect()
                 if not error.retriable:
                     raise BrokerRefusal(f"{self._broker_outage.partner} refuses a commit: {one_line(error)}") from error
                 self._broker_outage.begin(error)
-        await self._until_done(lambda: self._books.save_counts(self.committed), self._database_outage)
+        await self._until_done(lambda: self._inventory.save_counts(self.committed), self._database_outage)
         self._last_commit = time.monotonic()
 
     async def _until_done(self, call: Callable[[], T], outage: Outage) -> T:

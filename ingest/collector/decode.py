@@ -42,7 +42,7 @@ class Pending:
         return bool(self.messages or self.refused)
 
 
-class Intake:
+class BatchDecoder:
     """Takes messages in. ``retention`` in seconds; 0 refuses nothing for its age."""
 
     def __init__(self, retention: float) -> None:

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 RETRIABLE = (OperationalError, InterfaceError)
 
 
-class Books:
+class InventoryWriter:
     """Gathers in memory, saves on request. All methods but ``note`` belong to one worker thread."""
 
     def __init__(self, collector_id: str) -> None:

@@ -42,7 +42,7 @@ class Scraped(NamedTuple):
     counts: Counter[str]
 
 
-class _Series(NamedTuple):
+class _ScrapedSeries(NamedTuple):
     gpu: Gpu
     folded: Folded
 
@@ -60,7 +60,7 @@ class Exposition:
 
     def __init__(self, host: str = "") -> None:
         self._host = host
-        self._series: dict[str, _Series | Refusal | None] = {}
+        self._series: dict[str, _ScrapedSeries | Refusal | None] = {}
         self._gpus: dict[tuple[object, ...], Gpu] = {}
 
     def read(self, body: str, now_ns: int) -> Scraped:
@@ -131,10 +131,10 @@ class Exposition:
         """Pods come and go, and what their lines meant with them: hundreds of exporters are read in one process."""
         heads = {_head(line) for line in lines}
         self._series = {head: series for head, series in self._series.items() if head in heads}
-        used = {id(series.gpu) for series in self._series.values() if isinstance(series, _Series)}
+        used = {id(series.gpu) for series in self._series.values() if isinstance(series, _ScrapedSeries)}
         self._gpus = {key: gpu for key, gpu in self._gpus.items() if id(gpu) in used}
 
-    def _understand(self, line: str, namer: Namer) -> _Series | None:
+    def _understand(self, line: str, namer: Namer) -> _ScrapedSeries | None:
         """What the line is a reading of; None for a metric that is of no GPU by its name."""
         parsed = _take_apart(line) if line.strip() else None
         if parsed is None:
@@ -152,7 +152,7 @@ class Exposition:
         gpu = self._gpus.get(key)
         if gpu is None:
             gpu = self._gpus[key] = make_gpu(columns, extras)
-        return _Series(gpu, namer.name(parsed.name, telling(parsed.labels)))
+        return _ScrapedSeries(gpu, namer.name(parsed.name, telling(parsed.labels)))
 
 
 def _plainer(body: str) -> str:

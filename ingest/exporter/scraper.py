@@ -19,7 +19,7 @@ from ingest.exporter.exposition import Exposition, NotMetrics, Scraped
 from ingest.exporter.targets import Target, Targets
 from ingest.reconnect import one_line
 from ingest.samples import RefusedRow
-from ingest.streamer.live import Give, Portion
+from ingest.streamer.live import Give, SourceBatch
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ class Scraper:
             return
         status.duration_s, status.samples = time.monotonic() - began, len(scraped.samples)
         self._note(watched, up=True, reason="")
-        give(Portion(scraped.samples, _new_ones(watched, scraped), scraped.counts, watched.target.url))
+        give(SourceBatch(scraped.samples, _new_ones(watched, scraped), scraped.counts, watched.target.url))
 
     def _note(self, watched: _Watched, *, up: bool, reason: str) -> None:
         status = watched.status

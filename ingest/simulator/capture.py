@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
-from ingest.simulator import fleet as simulator
-from ingest.simulator.fleet import Fleet
+from ingest.atomic import replacing
+from ingest.simulator.fleet import FleetShape, SimFleet
 from readings.model import Gpu
 from readings.times import format_time
 
@@ -64,11 +65,10 @@ class CaptureShape:
 
 def write_capture(path: Path, shape: CaptureShape) -> int:
     """Write the capture; returns its rows. It appears under its name only when it is whole. Raises OSError."""
-    draft = path.with_name(path.name + ".draft")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with draft.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as binary:
+        file = TextIOWrapper(binary, "utf-8", newline="")
         rows = _write_rows(file, shape)
-    draft.replace(path)
+        file.detach()  # flushed, and left open
     return rows
 
 
@@ -84,7 +84,7 @@ def _write_rows(file: TextIO, shape: CaptureShape) -> int:
 
 def capture_rows(shape: CaptureShape) -> Iterator[tuple[str, ...]]:
     """The rows in a real capture's order: sample by sample, in each the metrics one after the other, then GPU by GPU."""
-    fleet = Fleet(simulator.FleetShape(shape.hosts, shape.gpus_per_host, shape.seed, METRICS))
+    fleet = SimFleet(FleetShape(shape.hosts, shape.gpus_per_host, shape.seed, METRICS))
     for sample in range(shape.samples):
         fleet.step(shape.interval_s)
         readings = [reading for host in fleet.hosts for reading in fleet.readings(host)]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from ingest.simulator.fleet import ALL_METRICS, Fleet, FleetShape, SimHost
+from ingest.simulator.fleet import ALL_METRICS, FleetShape, SimFleet, SimHost
 from ingest.simulator.versions import GENERATIONS, exposition, other_rows
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -50,7 +50,7 @@ class Exporter(NamedTuple):
 
 class _Fakes:
     def __init__(self, config: FakeConfig) -> None:
-        self._fleet = Fleet(config.shape)
+        self._fleet = SimFleet(config.shape)
         self._everything = config.shape.metrics == ALL_METRICS
         self._still = config.still
         self._since = time.monotonic()

@@ -227,7 +227,7 @@ class SimHost:
     next_job: float = 0.0
 
 
-class Fleet:
+class SimFleet:
     """The whole fleet at one moment; ``step`` moves it on. ``seconds`` is its own time, from 0."""
 
     def __init__(self, shape: FleetShape) -> None:

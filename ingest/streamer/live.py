@@ -50,7 +50,7 @@ STUCK_SECONDS = 60.0
 MOST_IN_MEMORY = 2_000_000
 
 
-class Portion(NamedTuple):
+class SourceBatch(NamedTuple):
     """What a source gives at once. ``refused`` goes to the dead letters; ``counts`` has all that was refused."""
 
     samples: list[Sample]
@@ -59,7 +59,7 @@ class Portion(NamedTuple):
     origin: str = ""
 
 
-Give = Callable[[Portion], None]
+Give = Callable[[SourceBatch], None]
 
 
 class LiveSource(Protocol):
@@ -156,7 +156,7 @@ class LiveStreamer:
             await self._in_spool(self._spool.close)
             self._worker.shutdown()
 
-    def give(self, portion: Portion) -> None:
+    def give(self, portion: SourceBatch) -> None:
         """Take in what the source gives."""
         if not self._gathered:
             self._since = time.time()

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ingest.streamer.timestamps import spell_duration
-from ingest.watchdog import Watch
+from ingest.watchdog import Watchdog
 
 
 class Progress:
@@ -84,7 +84,7 @@ class Report:
     spool_bytes: int | None = None
     connected: bool = False
     trouble: list[str] = field(default_factory=list)
-    watch: Watch = field(default_factory=Watch)
+    watch: Watchdog = field(default_factory=Watchdog)
     refresh: Callable[[], None] = _nothing
 
     def now(self) -> Report:

@@ -21,7 +21,7 @@ from telemetry_site.service import stop_signals
 # Captures come with numpy and pyarrow, live sources with aiohttp: a streamer imports what its source needs.
 if TYPE_CHECKING:
     from ingest.exporter.scraper import TargetStatus
-    from ingest.streamer.live import Portion
+    from ingest.streamer.live import SourceBatch
 
 
 class Command(ServiceCommand):
@@ -97,7 +97,7 @@ async def _try() -> str:
     from readings.blocks import BlockBuilder
     from readings.checks import check_block
 
-    def count(portion: Portion) -> None:
+    def count(portion: SourceBatch) -> None:
         report.read += len(portion.samples)
         report.refused.update(portion.counts)
         # What a collector would turn away counts as well.

@@ -20,7 +20,7 @@ from ingest.exporter.targets import Targets
 from ingest.simulator.exporter import FakeConfig, fake_exporters
 from ingest.simulator.fleet import FleetShape
 from ingest.simulator.versions import GENERATIONS
-from ingest.streamer.live import Portion
+from ingest.streamer.live import SourceBatch
 from tests.ingest.processes import free_port
 from tests.ingest.wiring import until
 
@@ -51,8 +51,8 @@ def saying(text: str | bytes, **headers: str) -> Handler:
     return handle
 
 
-async def scrape_once(*urls: str, **changes: object) -> tuple[list[Portion], dict[str, TargetStatus]]:
-    portions: list[Portion] = []
+async def scrape_once(*urls: str, **changes: object) -> tuple[list[SourceBatch], dict[str, TargetStatus]]:
+    portions: list[SourceBatch] = []
     scraper = Scraper(ScrapeConfig(**{"timeout": 2.0, **changes}), Targets(urls))  # type: ignore[arg-type]
     await scraper.run(portions.append, asyncio.Event(), once=True)
     return portions, scraper.statuses
@@ -162,7 +162,7 @@ async def test_tls_is_checked_against_the_given_authority(tmp_path: Path) -> Non
 async def test_hanging_and_bad_targets_delay_nobody(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     stop = asyncio.Event()
-    given: list[Portion] = []
+    given: list[SourceBatch] = []
     shape = FleetShape(hosts=40, gpus_per_host=1)
     async with fake_exporters(FakeConfig(shape=shape, port=0, hanging=4, garbage=4)) as exporters:
         scraper = Scraper(ScrapeConfig(interval=0.3, timeout=5.0), Targets([each.url for each in exporters]))
@@ -193,7 +193,7 @@ async def test_a_target_that_comes_back_is_up_again_and_its_bad_lines_are_told_o
         return web.Response(text=LINE if text is None else text)
 
     stop = asyncio.Event()
-    given: list[Portion] = []
+    given: list[SourceBatch] = []
     async with serving(handle) as url:
         scraper = Scraper(ScrapeConfig(interval=0.05), Targets([url]))
         await scraper.run(given.append, stop, once=False)
@@ -207,7 +207,7 @@ async def test_targets_that_come_and_go_are_followed(tmp_path: Path, monkeypatch
     monkeypatch.setattr("ingest.exporter.scraper.RESOLVE_SECONDS", 0.05)
     listed = tmp_path / "targets.txt"
     stop = asyncio.Event()
-    given: list[Portion] = []
+    given: list[SourceBatch] = []
     async with serving(saying(LINE)) as first, serving(saying(LINE)) as second:
         listed.write_text(first)
         scraper = Scraper(ScrapeConfig(interval=0.05), Targets([str(listed)]))

@@ -12,7 +12,7 @@ import pytest
 from ingest.capture.source import CsvSource
 from ingest.exporter.exposition import Exposition
 from ingest.samples import Sample
-from ingest.simulator.fleet import ALL_METRICS, Fleet, FleetShape
+from ingest.simulator.fleet import ALL_METRICS, FleetShape, SimFleet
 from ingest.simulator.versions import GENERATIONS, exposition, labels_of, written
 from readings.model import Gpu
 from readings.times import parse_time
@@ -161,7 +161,7 @@ def test_a_capture_without_the_drivers_label_is_decided_by_what_metrics_it_has(t
 
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_what_we_write_as_a_generation_we_read_back_as_it_was(generation: str) -> None:
-    fleet = Fleet(FleetShape(1, 3, metrics=ALL_METRICS))
+    fleet = SimFleet(FleetShape(1, 3, metrics=ALL_METRICS))
     fleet.step(5.0)
     told = list(fleet.readings(fleet.hosts[0]))
     scraped = Exposition("synthetic-001").read(exposition(told, generation), 1)

@@ -13,7 +13,7 @@ from ingest.concurrency import pause
 from ingest.errors import BrokerRefusal, StateError
 from ingest.samples import RefusedRow, Sample
 from ingest.streamer import live
-from ingest.streamer.live import SPOOL_FULL, Give, LiveConfig, LiveStreamer, Portion
+from ingest.streamer.live import SPOOL_FULL, Give, LiveConfig, LiveStreamer, SourceBatch
 from ingest.streamer.report import Report
 from ingest.streamer.spool import Spool
 from readings.model import Gpu
@@ -38,7 +38,7 @@ class Ticker:
         while True:
             samples = [Sample(GPU, "n", self.given + each + 1, float(self.given + each)) for each in range(self._size)]
             self.given += self._size
-            give(Portion(samples, [], Counter()))
+            give(SourceBatch(samples, [], Counter()))
             if once or await pause(stop, self._seconds):
                 return
 
@@ -118,7 +118,7 @@ async def test_refused_lines_are_counted_for_the_collector_and_kept(tmp_path: Pa
         name = "bad"
 
         async def run(self, give: Give, stop: asyncio.Event, *, once: bool) -> None:
-            give(Portion([], [RefusedRow(7, "blank", "value '5'", "raw")], Counter({"blank": 3}), "http://a"))
+            give(SourceBatch([], [RefusedRow(7, "blank", "value '5'", "raw")], Counter({"blank": 3}), "http://a"))
 
     async with running_broker(tmp_path / "broker") as broker:
         report = await LiveStreamer(config(broker.port, tmp_path, once=True), Bad(), asyncio.Event()).run()
@@ -162,7 +162,7 @@ async def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mon
 async def test_memory_is_bounded_while_the_disk_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "MOST_IN_MEMORY", 10)
     streamer = LiveStreamer(config(free_port(), tmp_path), Ticker(), asyncio.Event())
-    streamer.give(Portion([Sample(GPU, "n", at, 1.0) for at in range(25)], [], Counter()))
+    streamer.give(SourceBatch([Sample(GPU, "n", at, 1.0) for at in range(25)], [], Counter()))
     assert len(streamer._gathered) == 10
     assert streamer.report.refused == {SPOOL_FULL: 15}
     streamer._spool.close()
@@ -181,7 +181,7 @@ async def test_a_reading_larger_than_the_brokers_frames_is_the_end(tmp_path: Pat
 
         async def run(self, give: Give, stop: asyncio.Event, *, once: bool) -> None:
             gpu = Gpu(uuid="GPU-1", labels={"x": "y" * 4000})
-            give(Portion([Sample(gpu, "n", 1, 1.0)], [], Counter()))
+            give(SourceBatch([Sample(gpu, "n", 1, 1.0)], [], Counter()))
 
     async with running_broker(tmp_path / "broker", max_frame=2048) as broker:
         with pytest.raises(BrokerRefusal, match="raise its MAX_FRAME_BYTES"):
