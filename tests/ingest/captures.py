@@ -1,12 +1,15 @@
-"""Small made-up captures for tests, in the shape of the real ones: sorted by metric, one time per metric."""
+"""Small captures for tests, in the shape of real ones (sorted by metric, one time per metric); and the readings of files, logs and stores."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from broker.client.client import BrokerClient, Gap, Message
+from readings.batch.codec import Decoded, decode_batch
+from readings.model import PointBlock
 from readings.times import SECOND, format_time, parse_time
 from stores.base import ReadingsQuery, Store
 
@@ -74,4 +77,36 @@ def stored_readings(store: Store) -> list[Reading]:
     """All readings of a store, each as often as it is there."""
     return [
         (row.uuid, row.metric_name, row.time_ns, row.value) for row in store.readings(ReadingsQuery(limit=1_000_000))
+    ]
+
+
+async def read_log(port: int) -> list[Message]:
+    """All messages that are in the log now."""
+    client = await BrokerClient.connect("127.0.0.1", port)
+    messages: list[Message] = []
+    try:
+        if client.welcome.next > client.welcome.oldest:
+            await client.subscribe("test-reader", -2)
+            while not messages or messages[-1].offset < client.welcome.next - 1:
+                for item in await client.receive():
+                    assert not isinstance(item, Gap)
+                    messages.append(item)
+    finally:
+        await client.close()
+    return messages
+
+
+async def read_batches(port: int) -> list[Decoded]:
+    """All batches that are in the log now."""
+    return [decode_batch(message.payload) for message in await read_log(port)]
+
+
+def readings_of(blocks: Iterable[PointBlock]) -> list[Reading]:
+    """The readings of blocks, each as often as it is there."""
+    return [
+        (block.gpus[index].uuid, name, time_ns, value)
+        for block in blocks
+        for index, time_ns, values in block.points
+        for name, value in zip(block.metric_names, values, strict=True)
+        if value is not None
     ]

@@ -10,9 +10,9 @@ from pathlib import Path
 from ingest.collector.collector import CollectConfig
 from ingest.reconnect import BrokerAddress
 from ingest.streamer.file import StreamConfig
-from tests.ingest.log_reader import read_batches as read_batches
-from tests.ingest.log_reader import read_log as read_log
-from tests.ingest.log_reader import readings_of as readings_of
+from tests.ingest.captures import read_batches as read_batches
+from tests.ingest.captures import read_log as read_log
+from tests.ingest.captures import readings_of as readings_of
 
 
 def local(port: int) -> BrokerAddress:
