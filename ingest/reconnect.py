@@ -1,4 +1,4 @@
-"""A streamer's way to the broker: connected again and again, as long as the broker may come back."""
+"""Connecting to the broker again and again while it is away."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerAddress:
-    """The broker as streamers, collectors and commands reach it. Its text is what logs call it."""
+    """How to reach the broker. ``str()`` gives the name used in logs."""
 
     host: str
     port: int
@@ -33,7 +33,7 @@ class BrokerAddress:
 
     @property
     def partner(self) -> str:
-        """How messages about its absence begin."""
+        """The broker's name at the start of log lines and errors."""
         return f"the broker at {self}"
 
     async def connect(self, client: str) -> BrokerClient:
@@ -42,7 +42,7 @@ class BrokerAddress:
 
 
 class Outage:
-    """The state of one partner (the broker, the store, the database) as told in the log."""
+    """Logs when a partner (broker, store, database) goes away and comes back: one line each."""
 
     def __init__(self, partner: str) -> None:
         self.partner = partner
@@ -52,14 +52,14 @@ class Outage:
 
     @property
     def trouble(self) -> list[str]:
-        """What is wrong and since when, as one text; none while all is well."""
+        """One text with the error and its duration; empty while the partner is there."""
         if not self._kind:
             return []
         return [f"{self.partner}: {self._text}, for {spell_duration(time.monotonic() - self._since)}"]
 
     def begin(self, error: Exception) -> None:
-        """Say what is wrong, unless it is the same kind of trouble as before."""
-        # A connection that breaks and one that cannot be made again are the same trouble.
+        """Log the error, unless the last one was of the same kind."""
+        # A broken connection and one that cannot be made are the same trouble.
         kind = "away" if isinstance(error, (BrokerUnavailable, ConnectionLost)) else type(error).__name__
         self._text = one_line(error)
         if not self._kind:
@@ -72,7 +72,7 @@ class Outage:
             )
 
     def end(self) -> None:
-        """Say that the partner is back, if it was away."""
+        """Log that the partner is back, if it was away."""
         if self._kind:
             self._kind = ""
             logger.info(
@@ -82,7 +82,7 @@ class Outage:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's text on one line; its kind where it has none."""
+    """An error's text on one line, or the name of its class if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -90,7 +90,7 @@ Connect = Callable[[], Awaitable[BrokerClient]]
 
 
 class Uplink:
-    """Whether there is a connection, and what was answered over all there have been. ``broker`` is what logs call it."""
+    """A connection to the broker that is made again whenever it fails, and the totals of what was answered. ``broker`` names it in logs."""
 
     def __init__(self, connect: Connect, *, broker: str) -> None:
         self.batches_answered = 0
@@ -102,19 +102,19 @@ class Uplink:
 
     @property
     def trouble(self) -> list[str]:
-        """That the broker is away, and since when."""
+        """One text while the broker is away; else empty."""
         return self._outage.trouble
 
     def note_answered(self, readings: int) -> None:
-        """The broker has one more batch, of so many readings: so it is there."""
+        """Count a batch that the broker has answered. It ends the outage."""
         self.batches_answered += 1
         self.readings_answered += readings
         self._outage.end()
 
     async def run(self, serve: Callable[[BrokerClient], Awaitable[NoReturn]], idle: Callable[[], bool]) -> NoReturn:
-        """Connect and ``serve``, until cancelled. With nothing to send (``idle``), a connection alone says that the broker is back.
+        """Connect and ``serve`` until cancelled. While ``idle()``, a connection is enough to end the outage.
 
-        Raises BrokerRefusal when the broker will never take what we send.
+        Raises BrokerRefusal when the broker refuses us for good.
         """
         waits = backoff()
         while True:

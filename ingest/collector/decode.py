@@ -1,4 +1,4 @@
-"""From messages to what waits for the next flush: decode, check, count. Bounded by the collector, which flushes in time."""
+"""Decodes and checks messages, and gathers their readings for the next flush. The collector flushes before that is too much."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from readings.times import SECOND, format_time
 
 logger = logging.getLogger(__name__)
 
-# Counted beside the readings' reasons, but by message: one that is no batch, and one that the broker no longer has.
+# Reasons that count messages, not readings: not a batch, and no longer in the broker's log.
 BAD_MESSAGE = "bad_message"
 LOST_MESSAGE = "lost_message"
 
 
 @dataclass(slots=True)
 class Pending:
-    """What came in since the last flush. ``last_offset`` is the newest message's (or missing message's), -1: nothing to commit."""
+    """Everything since the last flush. ``last_offset`` is that of the newest message (also of a lost one); -1: nothing to commit."""
 
     blocks: list[PointBlock] = field(default_factory=list)
     letters: list[dict[str, Any]] = field(default_factory=list)
@@ -43,23 +43,23 @@ class Pending:
 
 
 class BatchDecoder:
-    """Takes messages in. ``retention`` in seconds; 0 refuses nothing for its age."""
+    """Decodes messages into ``pending``. Refuses readings older than ``retention`` seconds; 0 refuses none for their age."""
 
     def __init__(self, retention: float) -> None:
         self.pending = Pending()
         self._retention_ns = int(retention * SECOND)
 
     def drain(self) -> Pending:
-        """All that is pending; nothing is, afterwards."""
+        """Return everything pending and start over."""
         pending, self.pending = self.pending, Pending()
         return pending
 
     def forget_offsets(self) -> None:
-        """What is pending is to be written, but there is nothing to commit for it: it came from another log."""
+        """Pending readings came from another log: write them, but commit nothing for them."""
         self.pending.last_offset = -1
 
     def take(self, message: Message) -> None:
-        """Take in one message. Never raises: what is no batch becomes a dead letter, so that it cannot block the log."""
+        """Decode one message. Never raises: a message that is not a batch becomes a dead letter, so it cannot block the log."""
         pending = self._begin(message.offset)
         pending.messages += 1
         pending.bytes += len(message.payload)
@@ -72,7 +72,7 @@ class BatchDecoder:
         except BatchError as error:
             self._bury(message, str(error), now_ns)
             return
-        except Exception as error:  # a fault of ours must not block the log either
+        except Exception as error:  # a bug of ours must not block the log either
             logger.exception("message %d: cannot be handled", message.offset)
             self._bury(message, repr(error), now_ns)
             return
@@ -84,7 +84,7 @@ class BatchDecoder:
             self._refuse(message, decoded, [*decoded.refusals, *refusals], now_ns)
 
     def take_gap(self, gap: Gap) -> None:
-        """Note messages that the broker no longer has."""
+        """Count messages that the broker no longer has."""
         count = gap.last - gap.first + 1
         logger.warning(
             "messages %(first)d to %(last)d are not in the broker's log any more (%(reason)s)",
@@ -124,7 +124,7 @@ class BatchDecoder:
             self.pending.refused[refusal.reason] += 1
             letter = {**head, "reason": refusal.reason, "detail": refusal.detail}
             if refusal.block is not None:
-                # A batch of its own, that can be repaired and sent again.
+                # As a batch, which can be repaired and sent again.
                 letter["batch"] = msgspec.Raw(
                     encode_block(refusal.block, batch_id=decoded.batch_id, source=decoded.source, collected_at="")
                 )

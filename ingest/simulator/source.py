@@ -1,4 +1,4 @@
-"""The simulate source: a made-up fleet that tells its readings at a steady beat, as live ones."""
+"""The simulate source: a synthetic fleet that gives readings at a steady interval."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from readings.checks import Refused, parse_value
 
 
 class SimulateSource:
-    """A LiveSource. Hosts that are not of our shard are simulated too, and say nothing: so all shards see one fleet."""
+    """A LiveSource. The whole fleet is simulated, and our shard's hosts are reported: so all shards share one fleet."""
 
     def __init__(self, shape: FleetShape, interval: float, shard: Shard = WHOLE) -> None:
         self.name = f"a synthetic fleet of {shape.hosts} hosts with {shape.gpus_per_host} GPUs each"
@@ -24,7 +24,7 @@ class SimulateSource:
         self._interval = interval
 
     async def run(self, give: Give, stop: asyncio.Event, *, once: bool) -> None:
-        """Tell the fleet's readings each interval until ``stop``; with ``once`` one time."""
+        """Give the fleet's readings every interval until ``stop``; with ``once`` one time."""
         due = time.monotonic()
         while True:
             give(await asyncio.to_thread(self._next))

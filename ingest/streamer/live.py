@@ -1,7 +1,6 @@
-"""The streamer of a live source: what the source gives goes into the spool twice a second, and from there to the broker.
+"""The streamer of a live source: readings go into the spool twice a second, and from there to the broker.
 
-Unlike a file, a source that runs on cannot be asked again: so nothing that the broker's absence or our own end touches is only in
-memory, but what came in since the last flush.
+A live source cannot be read again, unlike a file. So only the readings since the last flush are in memory alone.
 """
 
 from __future__ import annotations
@@ -34,24 +33,24 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Counted beside the readings' reasons: readings that were given up since the spool, or the disk, was full.
+# A reason for refused readings: they were given up because the spool or the disk was full.
 SPOOL_FULL = "spool_full"
 
-# How old readings may get before they are on the disk and on their way.
+# How long readings may stay in memory.
 FLUSH_SECONDS = 0.5
 DRAIN_SECONDS = 7.0
-# With the broker away there is nothing to wait for: the spool keeps it all.
+# While the broker is away there is nothing to wait for: the spool keeps everything.
 DRAIN_SECONDS_AWAY = 1.0
-# For what was gathered last, when the time to drain is over.
+# For the last flush, after the time to drain is over.
 FINISH_SECONDS = 1.5
-# A disk that takes so long for one call hangs.
+# A call to the disk that takes longer is stuck.
 STUCK_SECONDS = 60.0
-# What may wait in memory while the disk takes nothing; some 100 bytes each.
+# Readings that may wait in memory while the disk takes nothing; some 100 bytes each.
 MOST_IN_MEMORY = 2_000_000
 
 
 class SourceBatch(NamedTuple):
-    """What a source gives at once. ``refused`` goes to the dead letters; ``counts`` has all that was refused."""
+    """What a source gives at once. ``refused`` goes to the dead letters; ``counts`` counts everything refused."""
 
     samples: list[Sample]
     refused: list[RefusedRow]
@@ -63,17 +62,17 @@ Give = Callable[[SourceBatch], None]
 
 
 class LiveSource(Protocol):
-    """What gives readings as time goes by."""
+    """A source of readings that are made as time goes by."""
 
     name: str
 
     async def run(self, give: Give, stop: asyncio.Event, *, once: bool) -> None:
-        """Give portions until ``stop`` is set; with ``once`` return after one of each origin."""
+        """Call ``give`` until ``stop`` is set; with ``once`` one time for each origin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveConfig:
-    """What the streamer of a live source is told. Seconds and bytes."""
+    """The settings of a live source's streamer. Seconds and bytes."""
 
     broker: BrokerAddress
     state_dir: Path
@@ -103,7 +102,7 @@ class LiveStreamer:
         self._run = format(time.time_ns(), "x")
         self._flush_lock = asyncio.Lock()
         self._flushing: asyncio.Task[None] | None = None
-        # Opening it waits for the disk for a moment, at a start.
+        # Waits for the disk for a moment, which is harmless at the start.
         self._spool = Spool(config.state_dir / "spool" / config.instance_id, config.spool_bytes)
         self._sender = BatchSender(
             self._spool,
@@ -114,7 +113,7 @@ class LiveStreamer:
 
     @property
     def report(self) -> Report:
-        """How far it has come, as of now."""
+        """The current report."""
         return self._report.now()
 
     def _refresh(self) -> None:
@@ -129,7 +128,7 @@ class LiveStreamer:
         report.trouble = [*uplink.trouble, *self._disk.trouble]
 
     async def run(self) -> Report:
-        """Stream until ``stop``, or once; then what was read is sent, for some seconds at most: the spool keeps the rest.
+        """Stream until ``stop``, or once. Then send what is left, for DRAIN_SECONDS at most; the spool keeps the rest.
 
         Raises SourceError, StateError or BrokerRefusal.
         """
@@ -157,7 +156,7 @@ class LiveStreamer:
             self._worker.shutdown()
 
     def give(self, portion: SourceBatch) -> None:
-        """Take in what the source gives."""
+        """Take readings from the source."""
         if not self._gathered:
             self._since = time.time()
         self._gathered += portion.samples
@@ -178,7 +177,7 @@ class LiveStreamer:
         await self._sender.flush()
 
     async def _flush_often(self) -> None:
-        """Into the spool, and the spool's own housekeeping; until cancelled."""
+        """Flush, and let the spool do its housekeeping, until cancelled."""
         config = self._config
         seconds = min(config.collect_interval, config.interval, FLUSH_SECONDS)
         while True:
@@ -187,7 +186,7 @@ class LiveStreamer:
             await self._in_spool(self._tick)
 
     async def _flush(self) -> None:
-        """Into the spool, all that is gathered by now. Goes on when its caller is cancelled: ``_finish_flushing`` waits for it."""
+        """Write the gathered readings to the spool. Goes on when its caller is cancelled: ``_finish_flushing`` waits for it."""
         async with self._flush_lock:
             if self._flushing is not None:
                 await asyncio.shield(self._flushing)
