@@ -209,6 +209,8 @@ class LiveStreamer:
         if not samples and not counts:
             return
         batches = await asyncio.to_thread(self._encode, samples, counts)
+        if self._spool.excess(batches) > 0:
+            await self._in_spool(self._tick)  # answered batches leave the disk before any other is given up
         given_up = self._spool.give_up(batches)
         if given_up[0]:
             self._note_given_up(*given_up, "SPOOL_BYTES is reached")

@@ -135,11 +135,19 @@ class Spool:
         self._log.tick()
         self._log.drop_before(self._next_answer)
 
+    def excess(self, coming: Sequence[tuple[bytes, int]]) -> int:
+        """By how many bytes the spool would be too large with the ``coming`` batches; 0 or less: it has room."""
+        return (
+            self.size_bytes
+            + sum(len(payload) + OVERHEAD for payload, _ in coming)
+            - self.max_bytes
+            + self._segment_bytes
+        )
+
     def give_up(self, coming: Sequence[tuple[bytes, int]] = (), *, at_least: int = 0) -> tuple[int, int]:
         """Give up the oldest batches if the spool would be too large with the ``coming`` ones. Returns how many batches and
         readings it gave up. ``tick`` frees their space, except for the segment that also holds other batches."""
-        size = self.size_bytes
-        excess = size + sum(len(payload) + OVERHEAD for payload, _ in coming) - (self.max_bytes - self._segment_bytes)
+        size, excess = self.size_bytes, self.excess(coming)
         # Assumes that all batches are about equally large.
         surplus = self.waiting * min(excess, size) // size + 1 if size and excess > 0 else 0
         number = min(self._next_answer + max(surplus, at_least), self._log.next_offset)

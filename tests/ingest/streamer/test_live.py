@@ -141,6 +141,21 @@ async def test_a_spool_that_is_full_gives_up_the_oldest_and_counts_them(
     assert 0 < report.refused[SPOOL_FULL] < report.read
 
 
+async def test_a_spool_full_of_answered_batches_gives_up_none_and_keeps_its_bound(tmp_path: Path) -> None:
+    source = Ticker(size=20_000)
+    settings: dict[str, object] = {"spool_bytes": 1 << 20, "batch_size": 1000, "once": True}
+    streamer = LiveStreamer(config(free_port(), tmp_path, **settings), source, asyncio.Event())
+    for count in range(6):
+        streamer._gathered = [
+            Sample(GPU, "n", each + 1, 0.0) for each in range(count * 20_000, count * 20_000 + 20_000)
+        ]
+        await streamer._flush()
+        assert streamer._spool.size_bytes <= 1 << 20
+        streamer._spool.answered(streamer._spool.end - 1)
+    assert streamer.report.refused[SPOOL_FULL] == 0
+    streamer._spool.close()
+
+
 async def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "FLUSH_SECONDS", 0.05)
     full = [True] * 3
