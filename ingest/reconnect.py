@@ -1,19 +1,14 @@
-"""Connecting to the broker again and again while it is away."""
+"""The broker's address, and log lines about partners that go away and come back."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import NoReturn
 
-from broker.backoff import backoff
 from broker.client.client import BrokerClient
-from broker.errors import BrokerError, BrokerUnavailable, ConnectionLost
-from ingest.errors import BrokerRefusal
+from broker.errors import BrokerUnavailable, ConnectionLost
 from ingest.streamer.timestamps import spell_duration
 
 logger = logging.getLogger(__name__)
@@ -84,55 +79,3 @@ class Outage:
 def one_line(error: BaseException) -> str:
     """An error's text on one line, or the name of its class if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-Connect = Callable[[], Awaitable[BrokerClient]]
-
-
-class Uplink:
-    """A connection to the broker that is made again whenever it fails, and the totals of what was answered. ``broker`` names it in logs."""
-
-    def __init__(self, connect: Connect, *, broker: str) -> None:
-        self.batches_answered = 0
-        self.readings_answered = 0
-        self.connected = False
-        self.partner = broker
-        self._connect = connect
-        self._outage = Outage(broker)
-
-    @property
-    def trouble(self) -> list[str]:
-        """One text while the broker is away; else empty."""
-        return self._outage.trouble
-
-    def note_answered(self, readings: int) -> None:
-        """Count a batch that the broker has answered. It ends the outage."""
-        self.batches_answered += 1
-        self.readings_answered += readings
-        self._outage.end()
-
-    async def run(self, serve: Callable[[BrokerClient], Awaitable[NoReturn]], idle: Callable[[], bool]) -> NoReturn:
-        """Connect and ``serve`` until cancelled. While ``idle()``, a connection is enough to end the outage.
-
-        Raises BrokerRefusal when the broker refuses us for good.
-        """
-        waits = backoff()
-        while True:
-            answered = self.batches_answered
-            try:
-                client = await self._connect()
-                try:
-                    self.connected = True
-                    if idle():
-                        self._outage.end()
-                    await serve(client)
-                finally:
-                    self.connected = False
-                    await client.close()
-            except BrokerError as error:
-                if not error.retriable:
-                    raise BrokerRefusal(f"{self.partner} refuses this streamer: {one_line(error)}") from error
-                self._outage.begin(error)
-            if self.batches_answered > answered:
-                waits = backoff()
-            await asyncio.sleep(next(waits))

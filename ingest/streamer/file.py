@@ -191,7 +191,7 @@ class Streamer:
             self._stop,
             DRAIN_SECONDS,
             seconds_away=DRAIN_SECONDS_AWAY,
-            connected=lambda: self._sender.uplink.connected,
+            connected=lambda: self._sender.connected,
         )
         try:
             ended = await first_of(
@@ -210,14 +210,14 @@ class Streamer:
         return self._tell(done=done, drained=drained)
 
     def _refresh(self) -> None:
-        report, uplink, oldest = self._report, self._sender.uplink, self._queue.oldest_since
-        report.sent = self._sent_before + uplink.readings_answered
-        report.batches = self._batches_before + uplink.batches_answered
+        report, sender, oldest = self._report, self._sender, self._queue.oldest_since
+        report.sent = self._sent_before + sender.readings_answered
+        report.batches = self._batches_before + sender.batches_answered
         report.waiting = self._sender.waiting
         report.behind_s = 0.0 if oldest is None else max(0.0, time.time() - oldest)
         report.backlog = self._backlog()
-        report.connected = uplink.connected
-        report.trouble = uplink.trouble
+        report.connected = sender.connected
+        report.trouble = sender.trouble
 
     def _backlog(self) -> Backlog | None:
         reached = self._positions.reached
@@ -232,8 +232,8 @@ class Streamer:
 
     def _tell(self, *, done: bool, drained: bool) -> StreamTotals:
         totals = StreamTotals(
-            self._sender.uplink.readings_answered,
-            self._sender.uplink.batches_answered,
+            self._sender.readings_answered,
+            self._sender.batches_answered,
             self._refused,
             self._sender.waiting,
             done,

@@ -118,14 +118,14 @@ class LiveStreamer:
 
     def _refresh(self) -> None:
         report = self._report
-        uplink = self._sender.uplink
-        report.sent, report.batches = uplink.readings_answered, uplink.batches_answered
+        sender = self._sender
+        report.sent, report.batches = sender.readings_answered, sender.batches_answered
         report.waiting = self._spool.waiting
         oldest = self._spool.oldest_since or (self._since if self._gathered else None)
         report.behind_s = 0.0 if oldest is None else max(0.0, time.time() - oldest)
         report.spool_bytes = self._spool.size_bytes
-        report.connected = uplink.connected
-        report.trouble = [*uplink.trouble, *self._disk.trouble]
+        report.connected = sender.connected
+        report.trouble = [*sender.trouble, *self._disk.trouble]
 
     async def run(self) -> Report:
         """Stream until ``stop``, or once. Then send what is left, for DRAIN_SECONDS at most; the spool keeps the rest.
@@ -142,7 +142,7 @@ class LiveStreamer:
                 self._stop,
                 DRAIN_SECONDS,
                 seconds_away=DRAIN_SECONDS_AWAY,
-                connected=lambda: self._sender.uplink.connected,
+                connected=lambda: self._sender.connected,
             )
             await first_of(self._work(), self._sender.run(), self._flush_often(), report_often(self._report), deadline)
             await self._finish_flushing()

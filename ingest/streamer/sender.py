@@ -14,9 +14,11 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple, NoReturn, Protocol
 
+from broker.backoff import backoff
 from broker.client.client import BrokerClient, Published
+from broker.errors import BrokerError
 from ingest.errors import BrokerRefusal
-from ingest.reconnect import Connect, Uplink
+from ingest.reconnect import Outage, one_line
 from readings.batch.codec import decode_batch, encode_block
 from readings.model import Point, PointBlock
 
@@ -56,6 +58,7 @@ class BatchQueue(Protocol):
         """Remove all batches up to ``number``; returns how many readings they held."""
 
 
+Connect = Callable[[], Awaitable[BrokerClient]]
 # Returns some batches from a number on, and the number at which to go on reading.
 Read = Callable[[int], Awaitable[tuple[list[OutgoingBatch], int]]]
 
@@ -107,9 +110,13 @@ class BatchSender:
     """Sends a queue's batches while ``run`` is running, through any absence of the broker."""
 
     def __init__(self, queue: BatchQueue, read: Read, connect: Connect, *, broker: str, window: int = WINDOW) -> None:
+        self.connected = False
+        self.batches_answered = 0
+        self.readings_answered = 0
         self._queue = queue
         self._read = read
-        self._uplink = Uplink(connect, broker=broker)
+        self._connect = connect
+        self._outage = Outage(broker)
         self._window = window
         self._changed = asyncio.Event()
         # Parts of oversized batches have numbers of their own. They depend on the frame limit, so a new limit takes a new id.
@@ -118,9 +125,9 @@ class BatchSender:
         self._parts_sent = 0
 
     @property
-    def uplink(self) -> Uplink:
-        """The state of the connection, and what the broker has answered."""
-        return self._uplink
+    def trouble(self) -> list[str]:
+        """One text while the broker is away; else empty."""
+        return self._outage.trouble
 
     @property
     def waiting(self) -> int:
@@ -137,9 +144,28 @@ class BatchSender:
         while self.waiting:
             await self._changed.wait()
 
-    async def run(self) -> None:
-        """Connect and send until cancelled. Raises BrokerRefusal when the broker will never take our batches."""
-        await self._uplink.run(self._serve, lambda: not self.waiting)
+    async def run(self) -> NoReturn:
+        """Connect and send, again after each failure, until cancelled. Raises BrokerRefusal when the broker refuses us for good."""
+        waits = backoff()
+        while True:
+            answered = self.batches_answered
+            try:
+                client = await self._connect()
+                try:
+                    self.connected = True
+                    if not self.waiting:
+                        self._outage.end()  # with nothing to send, a connection is enough
+                    await self._serve(client)
+                finally:
+                    self.connected = False
+                    await client.close()
+            except BrokerError as error:
+                if not error.retriable:
+                    raise BrokerRefusal(f"{self._outage.partner} refuses this streamer: {one_line(error)}") from error
+                self._outage.begin(error)
+            if self.batches_answered > answered:
+                waits = backoff()
+            await asyncio.sleep(next(waits))
 
     async def _serve(self, client: BrokerClient) -> NoReturn:
         """Send over one connection. Raises what the broker or the connection failed with."""
@@ -186,7 +212,9 @@ class BatchSender:
         self.wake()
 
     def _note_answered(self, number: int) -> None:
-        self._uplink.note_answered(self._queue.answered(number))
+        self.batches_answered += 1
+        self.readings_answered += self._queue.answered(number)
+        self._outage.end()
         self.wake()
 
     async def _send_in_parts(self, client: BrokerClient, batch: OutgoingBatch, limit: int) -> None:
@@ -218,7 +246,7 @@ class BatchSender:
             halves = split_block(block)
             if halves is None:
                 raise BrokerRefusal(
-                    f"{self._uplink.partner} takes frames of {limit + FRAME_OVERHEAD} bytes at most, "
+                    f"{self._outage.partner} takes frames of {limit + FRAME_OVERHEAD} bytes at most, "
                     f"and one reading takes {len(part) + FRAME_OVERHEAD}: raise its MAX_FRAME_BYTES"
                 )
             blocks.extend(reversed(halves))

@@ -306,15 +306,18 @@ def bad_targets(
     async def follow() -> None:
         nonlocal readings
         client = await BrokerClient.connect("127.0.0.1", fleet.port)
-        await client.subscribe("follow", -1)
-        while True:
-            for item in await client.receive():
-                assert not isinstance(item, Gap), f"the log has a gap: {item}"
-                block = decode_batch(item.payload).block
-                readings += block.count()
-                for index, time_ns, _ in block.points:
-                    uuid = block.gpus[index].uuid
-                    newest_ns[uuid] = max(time_ns, newest_ns.get(uuid, 0))
+        try:
+            await client.subscribe("follow", -1)
+            while True:
+                for item in await client.receive():
+                    assert not isinstance(item, Gap), f"the log has a gap: {item}"
+                    block = decode_batch(item.payload).block
+                    readings += block.count()
+                    for index, time_ns, _ in block.points:
+                        uuid = block.gpus[index].uuid
+                        newest_ns[uuid] = max(time_ns, newest_ns.get(uuid, 0))
+        finally:
+            await client.close()
 
     async def watch() -> list[Minute]:
         following = asyncio.create_task(follow())
@@ -335,6 +338,7 @@ def bad_targets(
             seen.append(Minute(worst, *memory, readings - before, cpus))
             logger.info("%s", seen[-1])
         following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
         return seen
 
     run.figures["healthy"] = healthy

@@ -19,7 +19,7 @@ SMALL: dict[str, tuple[str, int, dict[str, Any], dict[str, Any]]] = {
     "streamer": ("streamer", 20250718, {"rounds": 2, "messages": 350}, {"kills": 2, "rows": 72_000}),
     "broker-away": ("broker-away", 1, {"seconds": 4.0, "targets": 4, "before": 200}, {}),
     "spool-room": ("spool", 21, {"away": 3.0, "rounds": 1, "spool_bytes": "1GiB", "hosts": 2}, {"given_up": 0}),
-    "spool-full": ("spool", 21, {"away": 3.0, "rounds": 1, "spool_bytes": "1MiB", "hosts": 80}, {}),
+    "spool-full": ("spool", 21, {"away": 5.0, "rounds": 1, "spool_bytes": "1MiB", "hosts": 40}, {}),
     "collector": (
         "collector", 19, {"rounds": 3},
         {"kills": {"asked": 1, "done": 1, "told": 1}, "expected": 3 * BATCHES * GPUS * 3},

@@ -145,7 +145,7 @@ async def test_a_spool_full_of_answered_batches_gives_up_none_and_keeps_its_boun
     source = Ticker(size=20_000)
     settings: dict[str, object] = {"spool_bytes": 1 << 20, "batch_size": 1000, "once": True}
     streamer = LiveStreamer(config(free_port(), tmp_path, **settings), source, asyncio.Event())
-    for count in range(6):
+    for count in range(4):
         streamer._gathered = [
             Sample(GPU, "n", each + 1, 0.0) for each in range(count * 20_000, count * 20_000 + 20_000)
         ]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from broker.client.client import BrokerClient
+from broker.errors import Unauthorized
 from broker.log.disk import Buffer, Disk
 from ingest.errors import BrokerRefusal
 from ingest.streamer.sender import BatchSender, MemoryQueue, split_block
@@ -104,8 +105,8 @@ async def test_batches_arrive_once_and_in_order(tmp_path: Path) -> None:
         await memory.put_all(*range(100))
         assert await ids(broker.port) == named(range(100))
         assert (await read_log(broker.port))[99].message_id == f"{memory.queue.producer}:{100:012d}"
-    uplink = memory.sender.uplink
-    assert (uplink.batches_answered, uplink.readings_answered, memory.sender.waiting) == (100, 600, 0)
+    sender = memory.sender
+    assert (sender.batches_answered, sender.readings_answered, sender.waiting) == (100, 600, 0)
     assert memory.answered == list(range(1, 101))
 
 
@@ -120,7 +121,7 @@ async def test_a_spools_batches_arrive_in_order_under_their_numbers(spool: Spool
             await sender.flush()
             assert await ids(broker.port) == named(range(601))
             assert (await read_log(broker.port))[600].message_id == f"{spool.producer}:{600:012d}"
-    assert (sender.uplink.batches_answered, sender.uplink.readings_answered) == (601, 601)
+    assert (sender.batches_answered, sender.readings_answered) == (601, 601)
 
 
 async def test_put_waits_while_the_queue_is_full() -> None:
@@ -163,13 +164,27 @@ async def test_a_broker_that_is_not_there_is_waited_for_with_one_line(
     assert "is back after" in lines[1]
 
 
+async def test_without_anything_to_send_a_connection_ends_the_outage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    port = free_port()
+    async with sending(port) as memory:
+        await until(lambda: "waiting, and going on when it is back" in caplog.text)
+        assert not memory.sender.connected
+        async with running_broker(tmp_path, port=port):
+            await until(lambda: memory.sender.connected)
+            assert "is back after" in caplog.text
+    assert not memory.sender.connected
+
+
 async def test_what_a_restarted_broker_has_already_is_not_stored_twice(tmp_path: Path) -> None:
     port = free_port()
     async with sending(port, window=16) as memory:
         putting = asyncio.create_task(memory.put_all(*range(300)))
         for least in (50, 120, 300):
             async with running_broker(tmp_path, port=port):
-                await until(lambda least=least: memory.sender.uplink.batches_answered >= least)  # type: ignore[misc]
+                await until(lambda least=least: memory.sender.batches_answered >= least)  # type: ignore[misc]
         await putting
     async with running_broker(tmp_path) as broker:
         assert await ids(broker.port) == named(range(300))
@@ -181,11 +196,11 @@ async def test_batches_whose_answers_got_lost_are_sent_again_harmlessly(tmp_path
         line.swallow = True
         await memory.put(*range(1, 20))
         await until(lambda: broker.log.next_offset == 20)
-        assert memory.sender.uplink.batches_answered == 1
+        assert memory.sender.batches_answered == 1
         line.cut()
         line.swallow = False
         await memory.sender.flush()
-        assert memory.sender.uplink.batches_answered == 20
+        assert memory.sender.batches_answered == 20
         assert line.connections == 2
         assert await ids(broker.port) == named(range(20))
 
@@ -263,7 +278,7 @@ async def test_a_batch_larger_than_the_brokers_frames_is_cut(tmp_path: Path) -> 
     assert len(batches) > 3
     assert sorted(readings_of(each.block for each in batches if each.batch_id != "b1")) == expected
     assert sum(each.reported.get("short_row", 0) for each in batches) == 3
-    assert (memory.sender.waiting, memory.sender.uplink.readings_answered) == (0, 86)
+    assert (memory.sender.waiting, memory.sender.readings_answered) == (0, 86)
 
 
 async def test_parts_whose_answers_got_lost_arrive_once(tmp_path: Path) -> None:
@@ -326,8 +341,9 @@ async def test_what_cannot_be_read_at_the_end_holds_nothing_up(tmp_path: Path) -
 
 async def test_a_wrong_token_ends_the_run_with_the_reason(tmp_path: Path) -> None:
     async with running_broker(tmp_path, token="secret") as broker:
-        with pytest.raises(BrokerRefusal, match="the broker at here:1 refuses this streamer"):
+        with pytest.raises(BrokerRefusal, match="the broker at here:1 refuses this streamer") as caught:
             await Memory(broker.port).sender.run()
+    assert isinstance(caught.value.__cause__, Unauthorized)
 
 
 def test_halves_hold_everything_once_and_only_what_they_need() -> None:
