@@ -25,11 +25,6 @@ from tests.ingest.processes import free_port
 from tests.ingest.wiring import line_to, read_batches, read_log, readings_of, stream_config, until
 
 
-@pytest.fixture
-def capture(tmp_path: Path) -> Path:
-    return write_capture(tmp_path / "capture.csv", gpus=10, samples=4)
-
-
 def saved_state(tmp_path: Path, path: Path) -> object:
     return ResumeStore(tmp_path, "streamer-1", str(path)).load()
 
@@ -244,21 +239,6 @@ async def test_another_wish_for_times_starts_anew(
         totals = await stream(stream_config(capture, broker.port, tmp_path), asyncio.Event())
     assert totals.readings == 120
     assert "starting from the beginning" in caplog.text
-
-
-async def test_a_broker_that_goes_away_in_the_middle_is_waited_for(
-    tmp_path: Path, capture: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    port = free_port()
-    running = asyncio.create_task(stream(stream_config(capture, port, tmp_path, rate=200.0), asyncio.Event()))
-    async with running_broker(tmp_path / "log", port=port) as broker:
-        await until(lambda: broker.log.next_offset > 0)
-    async with running_broker(tmp_path / "log", port=port):
-        totals = await running
-        arrived = readings_of(batch.block for batch in await read_batches(port))
-    assert totals.done
-    assert sorted(arrived) == sorted(readings_in(capture))
 
 
 async def timed(run: Awaitable[StreamTotals]) -> tuple[StreamTotals, float]:

@@ -183,26 +183,6 @@ async def test_memory_is_bounded_while_the_disk_takes_nothing(tmp_path: Path, mo
     streamer._spool.close()
 
 
-async def test_a_batch_larger_than_the_brokers_frames_goes_in_parts(tmp_path: Path) -> None:
-    source = Ticker(size=500)
-    async with running_broker(tmp_path / "broker", max_frame=4096) as broker:
-        await LiveStreamer(config(broker.port, tmp_path, once=True, batch_size=500), source, asyncio.Event()).run()
-        assert sorted(await values_in(broker.port)) == [float(number) for number in range(500)]
-
-
-async def test_a_reading_larger_than_the_brokers_frames_is_the_end(tmp_path: Path) -> None:
-    class Long:
-        name = "long"
-
-        async def run(self, give: Give, stop: asyncio.Event, *, once: bool) -> None:
-            gpu = Gpu(uuid="GPU-1", labels={"x": "y" * 4000})
-            give(SourceBatch([Sample(gpu, "n", 1, 1.0)], [], Counter()))
-
-    async with running_broker(tmp_path / "broker", max_frame=2048) as broker:
-        with pytest.raises(BrokerRefusal, match="raise its MAX_FRAME_BYTES"):
-            await LiveStreamer(config(broker.port, tmp_path, once=True), Long(), asyncio.Event()).run()
-
-
 async def test_a_broker_that_turns_us_away_is_the_end(tmp_path: Path) -> None:
     async with running_broker(tmp_path / "broker", token="hush") as broker:
         with pytest.raises(BrokerRefusal, match="refuses this streamer"):

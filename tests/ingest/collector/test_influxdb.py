@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,24 +12,27 @@ import pytest
 
 from broker.server.server import BrokerServer
 from broker.server.stats import subscriber_stats
-from ingest.collector.collector import CollectConfig, Collector
+from ingest.collector.collector import Collector
 from ingest.errors import StoreRefusal
-from ingest.streamer.file import stream
 from inventory.models import GPU
 from stores.influxdb import InfluxStore, client, writer
 from stores.influxdb.client import InfluxConfig
 from tests.broker.harness import running_broker
 from tests.influxd import Influxd
 from tests.ingest.captures import METRICS, readings_in, stored_readings, write_capture
-from tests.ingest.wiring import collect_config, stream_config, until
+from tests.ingest.wiring import (
+    all_is_committed,
+    collect_config,
+    collect_once,
+    collecting,
+    letters,
+    outages,
+    publish,
+    until,
+)
 from tests.stand_in import Answer, StandIn, standing_in
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def capture(tmp_path: Path) -> Path:
-    return write_capture(tmp_path / "capture.csv", gpus=10, samples=4)
 
 
 @pytest.fixture
@@ -48,36 +49,10 @@ def store(door: StandIn, influx_config: InfluxConfig) -> Iterator[InfluxStore]:
     opened.close()
 
 
-async def publish(path: Path, port: int, tmp_path: Path, **changes: object) -> None:
-    totals = await stream(stream_config(path, port, tmp_path / "streamer", **changes), asyncio.Event())
-    assert totals.done
-
-
-@asynccontextmanager
-async def collecting(config: CollectConfig, store: InfluxStore) -> AsyncIterator[Collector]:
-    stop = asyncio.Event()
-    collector = Collector(config, store, stop)
-    task = asyncio.create_task(collector.run())
-    try:
-        yield collector
-    finally:
-        stop.set()
-        await task
-
-
 def lag(broker: BrokerServer) -> int:
     """Of the collector, as /stats and /metrics show it."""
     (row,) = subscriber_stats(broker)
     return row.lag
-
-
-def letters(tmp_path: Path) -> list[dict[str, object]]:
-    path = tmp_path / "dead-letters" / "collector-collector-1.ndjson"
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def outages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "ingest.reconnect"]
 
 
 async def test_the_real_capture_is_stored_whole_and_again_changes_nothing(
@@ -86,7 +61,7 @@ async def test_the_real_capture_is_stored_whole_and_again_changes_nothing(
     async with running_broker(tmp_path / "log") as broker:
         for _ in range(2):
             await publish(real_capture, broker.port, tmp_path)
-            totals = await Collector(collect_config(broker.port, tmp_path), store).run(once=True)
+            totals = await collect_once(broker, tmp_path, store)
             assert totals.stored == 2470
             assert sorted(stored_readings(store)) == sorted(readings_in(real_capture))
     assert await asyncio.to_thread(GPU.objects.count) == 247
@@ -129,7 +104,7 @@ async def test_row_20_trouble_with_the_server_loses_and_doubles_nothing(
         await publish(capture, broker.port, tmp_path)
         config = collect_config(broker.port, tmp_path)
         totals = await Collector(config, store).run(once=True)
-        assert broker.log.commits.get("collector-1") == broker.log.next_offset - 1
+        assert all_is_committed(broker)
     assert totals.stored == 120
     assert sorted(stored_readings(store)) == sorted(readings_in(capture))
     assert not door.script
@@ -143,7 +118,7 @@ async def test_the_server_is_left_alone_as_long_as_it_asks(
     door.script.append(Answer(429, "", {"Retry-After": "1.2"}))
     async with running_broker(tmp_path / "log") as broker:
         await publish(capture, broker.port, tmp_path)
-        await Collector(collect_config(broker.port, tmp_path, flush_interval=30.0), store).run(once=True)
+        await collect_once(broker, tmp_path, store, flush_interval=30.0)
     assert door.seen[1].at - door.seen[0].at >= 1.2
 
 
@@ -226,8 +201,8 @@ async def test_a_field_of_another_type_makes_dead_letters_with_the_servers_reaso
     influxd.write(store.config.bucket, f"gpu,uuid=other {METRICS[1]}=5i 1752871364000000000")
     async with running_broker(tmp_path / "log") as broker:
         await publish(capture, broker.port, tmp_path)
-        totals = await Collector(collect_config(broker.port, tmp_path), store).run(once=True)
-        assert broker.log.commits.get("collector-1") == broker.log.next_offset - 1
+        totals = await collect_once(broker, tmp_path, store)
+        assert all_is_committed(broker)
     assert (totals.stored, totals.refused) == (80, 40)
     kept = {reading for reading in readings_in(capture) if reading[1] != METRICS[1]}
     assert {reading for reading in stored_readings(store) if reading[0] != "other"} == kept
@@ -243,7 +218,7 @@ async def test_points_outside_the_buckets_retention_make_dead_letters(
     store = InfluxStore(replace(influx_config, retention=7200.0))
     async with running_broker(tmp_path / "log") as broker:
         await publish(capture, broker.port, tmp_path)
-        totals = await Collector(collect_config(broker.port, tmp_path), store).run(once=True)
+        totals = await collect_once(broker, tmp_path, store)
     assert (totals.stored, totals.refused) == (0, 120)
     assert all("retention" in str(letter["detail"]) for letter in letters(tmp_path))
     store.close()
@@ -255,7 +230,7 @@ async def test_row_20_a_body_that_is_too_large_is_split(
     door.rule = lambda lines: Answer(413, "too large") if len(lines) > 5 else None
     async with running_broker(tmp_path / "log") as broker:
         await publish(capture, broker.port, tmp_path)
-        totals = await Collector(collect_config(broker.port, tmp_path), store).run(once=True)
+        totals = await collect_once(broker, tmp_path, store)
     assert (totals.stored, totals.refused) == (120, 0)
     assert sorted(stored_readings(store)) == sorted(readings_in(capture))
 
