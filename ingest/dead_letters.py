@@ -49,11 +49,11 @@ class DeadLetters:
             except OSError as error:
                 if not self._failing:
                     self._failing = True
-                    logger.error("dead letters cannot be kept in %s: %s", self.path, error.strerror)
+                    logger.error("cannot write dead letters to %s: %s", self.path, error.strerror)
                 return False
             if self._failing:
                 self._failing = False
-                logger.info("dead letters are kept in %s again", self.path)
+                logger.info("writing dead letters to %s again", self.path)
             return True
 
     def _append(self, lines: bytes) -> None:

@@ -62,7 +62,7 @@ class Outage:
         if kind != self._kind:
             self._kind = kind
             logger.warning(
-                "%(partner)s: %(trouble)s: waiting, and going on when it is back",
+                "%(partner)s: %(trouble)s: waiting until it is back",
                 {"partner": self.partner, "trouble": self._text},
             )
 

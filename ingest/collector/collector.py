@@ -157,7 +157,7 @@ class Collector:
                 self._work(once=once), self._apply_retention(), drain_deadline(self._stop, DRAIN_SECONDS)
             )
             if ended != 0:
-                logger.warning("stopped before all was written: what is not committed is delivered again")
+                logger.warning("stopped before everything was written: the broker delivers uncommitted messages again")
         finally:
             await self.close()
         totals = self.totals

@@ -87,7 +87,7 @@ class BatchDecoder:
         """Count messages that the broker no longer has."""
         count = gap.last - gap.first + 1
         logger.warning(
-            "messages %(first)d to %(last)d are not in the broker's log any more (%(reason)s)",
+            "messages %(first)d to %(last)d are no longer in the broker's log (%(reason)s)",
             {"first": gap.first, "last": gap.last, "reason": gap.reason},
         )
         self._begin(gap.last).refused[LOST_MESSAGE] += count

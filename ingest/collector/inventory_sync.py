@@ -66,7 +66,7 @@ class InventoryWriter:
         except RETRIABLE:
             raise
         except DatabaseError as error:
-            logger.error("the inventory does not take %d GPUs: %s", len(self._sightings), one_line(error))
+            logger.error("the database refuses the inventory of %d GPUs: %s", len(self._sightings), one_line(error))
         self._sightings = Sightings()
         if resets:
             self._refused[COUNTER_RESET] += resets

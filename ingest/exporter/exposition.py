@@ -66,7 +66,7 @@ class Exposition:
     def read(self, body: str, now_ns: int) -> Scraped:
         """The readings of one answer. Those without a time get ``now_ns``. Raises NotMetrics."""
         if body.lstrip()[:1] in {"<", "{"}:
-            raise NotMetrics("the answer is no metrics text but HTML or JSON")
+            raise NotMetrics("the answer is HTML or JSON, not metrics text")
         body = _plainer(body)
         lines = body.split("\n")
         known = self._series
@@ -80,7 +80,9 @@ class Exposition:
         if not scraped.samples and not scraped.refused and not any(line.strip(" \r") for line in lines):
             raise NotMetrics("the answer is empty")
         if bad > _BAD_PER_GOOD * (len(scraped.samples) + 1) and scraped.counts[BAD_FIELD] * 2 > bad:
-            raise NotMetrics(f"the answer is no metrics text: {bad} lines are none, as {scraped.refused[0].raw[:80]!r}")
+            raise NotMetrics(
+                f"the answer is not metrics text: {bad} bad lines, such as {scraped.refused[0].raw[:80]!r}"
+            )
         return scraped
 
     def _values(self, lines: Iterable[str], now_ns: int) -> Scraped:
@@ -145,7 +147,7 @@ class Exposition:
         if not columns.get("uuid"):
             if not _OF_GPUS.match(parsed.name):
                 return None
-            raise Refused(NO_IDENTITY, f"{parsed.name}: the labels tell no uuid")
+            raise Refused(NO_IDENTITY, f"{parsed.name}: the labels have no uuid")
         if columns.get("hostname") in {None, "localhost"} and self._host:
             columns["hostname"] = self._host
         key = (*columns.items(), *extras.items())
@@ -188,14 +190,13 @@ def _take_apart(line: str) -> _Line | None:
             raise ValueError("expected a value after the name")
         parse_number(words[0])
         return None
-    told = parse_labels(labels[0])
-    return _Line(name[0], told, rest.lstrip(" \t")[labels.end() :].lstrip(" \t"))
+    return _Line(name[0], parse_labels(labels[0]), rest.lstrip(" \t")[labels.end() :].lstrip(" \t"))
 
 
 def parse_number(text: str) -> float:
     """Any number of the format, NaN and infinities included. Raises ValueError."""
     if not text.isascii() or "_" in text:
-        raise ValueError(f"{text[:40]!r} is no number")
+        raise ValueError(f"{text[:40]!r} is not a number")
     return float(text)
 
 

@@ -106,7 +106,7 @@ class Scraper:
             context = ssl.create_default_context(cafile=config.ca_file or None)
         except (OSError, ssl.SSLError) as error:
             raise SourceError(
-                f"SCRAPE_TLS_CA (--scrape-tls-ca): {config.ca_file!r} is no file of certificates: {one_line(error)}"
+                f"SCRAPE_TLS_CA (--scrape-tls-ca): {config.ca_file!r} is not a file of certificates: {one_line(error)}"
             ) from error
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=context, keepalive_timeout=config.interval + 15),
@@ -127,7 +127,7 @@ class Scraper:
         for url in self._tasks.keys() - urls:
             self._tasks.pop(url).cancel()
             del self.statuses[url]
-            logger.info("%s is no target any more", url)
+            logger.info("%s is no longer a target", url)
         for target in found:
             if target.url not in self._tasks:
                 self._tasks[target.url] = asyncio.create_task(self._repeat(session, self._watch(target), give))
@@ -173,7 +173,7 @@ class Scraper:
         try:
             body = await self._fetch(session, watched.target)
         except TimeoutError:
-            raise ScrapeFailed(f"no whole answer within {self._config.timeout:g} s") from None
+            raise ScrapeFailed(f"no complete answer within {self._config.timeout:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise ScrapeFailed(one_line(error)) from error
         try:

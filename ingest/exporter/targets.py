@@ -35,7 +35,7 @@ def parse_target(text: str) -> Target:
     url = text if "://" in text else f"http://{text}"
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or any(each.isspace() for each in url):
-        raise ValueError(f"{text!r} is no URL of an exporter: use http://host:9400/metrics or https://…")
+        raise ValueError(f"{text!r} is not an exporter's URL: use http://host:9400/metrics or https://…")
     port = parts.port  # raises ValueError for an invalid port
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     if "://" not in text:
@@ -71,7 +71,7 @@ class Targets:
             except (OSError, ValueError) as error:
                 if item not in self._last:
                     raise SourceError(f"TARGETS (--targets): {_reason(item, error)}") from error
-                logger.debug("%s: %s: going on with what it was", item, error)
+                logger.debug("%s: %s: keeping the previous targets", item, error)
                 targets = self._last[item]
             self._last[item] = targets
             found.update((target.url, target) for target in targets)

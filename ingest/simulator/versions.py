@@ -147,22 +147,26 @@ def written(metric: str, generation: str) -> Written:
 
 def labels_of(gpu: Gpu, generation: str) -> str:
     """A GPU's labels in a generation's format, without braces."""
-    told: dict[str, str] = {"gpu": "" if gpu.gpu_id is None else str(gpu.gpu_id)}
+    labels: dict[str, str] = {"gpu": "" if gpu.gpu_id is None else str(gpu.gpu_id)}
     if generation == "1.x":
-        told["uuid"] = gpu.uuid
+        labels["uuid"] = gpu.uuid
         workload = ("container_name", "pod_namespace", "pod_name")
     else:
-        told |= {"UUID": gpu.uuid, "pci_bus_id": f"00000000:{0x1B + (gpu.gpu_id or 0):02X}:00.0", "device": gpu.device}
-        told |= {"modelName": gpu.model_name}
+        labels |= {
+            "UUID": gpu.uuid,
+            "pci_bus_id": f"00000000:{0x1B + (gpu.gpu_id or 0):02X}:00.0",
+            "device": gpu.device,
+        }
+        labels |= {"modelName": gpu.model_name}
         if gpu.mig_id:
-            told |= {"GPU_I_PROFILE": gpu.mig_profile, "GPU_I_ID": gpu.mig_id}
-        told[_HOST_LABEL[generation]] = gpu.hostname
+            labels |= {"GPU_I_PROFILE": gpu.mig_profile, "GPU_I_ID": gpu.mig_id}
+        labels[_HOST_LABEL[generation]] = gpu.hostname
         driver = "DCGM_FI_SYSTEM_DRIVER_VERSION" if generation == "4.9" else "DCGM_FI_DRIVER_VERSION"
-        told[driver] = gpu.driver_version
+        labels[driver] = gpu.driver_version
         workload = ("container", "namespace", "pod")
     if gpu.pod:
-        told |= dict(zip(workload, (gpu.container, gpu.namespace, gpu.pod), strict=True))
-    return ",".join(f'{name}="{_escaped(value)}"' for name, value in told.items())
+        labels |= dict(zip(workload, (gpu.container, gpu.namespace, gpu.pod), strict=True))
+    return ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items())
 
 
 def exposition(readings: Iterable[tuple[Gpu, str, float]], generation: str) -> str:

@@ -199,7 +199,7 @@ class LiveStreamer:
             async with asyncio.timeout(FINISH_SECONDS):
                 await self._flush()
         except TimeoutError:
-            logger.error("the last readings could not be kept: the disk takes nothing")
+            logger.error("the last readings are lost: the disk takes no writes")
             if self._flushing is not None:
                 self._flushing.cancel()
 

@@ -55,7 +55,7 @@ class Spool:
             UnansweredBatch(0, time.time()) for _ in range(self._log.next_offset - self._next_answer)
         )
         if self.waiting:
-            logger.info("%d batches of the last run are in the spool and go first", self.waiting)
+            logger.info("%d batches of the last run are in the spool: sending them first", self.waiting)
 
     @property
     def waiting(self) -> int:
@@ -160,7 +160,7 @@ class Spool:
             self._log.tick()
             self._log.close()
         except BrokerError as error:
-            logger.error("the spool cannot be closed in order: %s", error)
+            logger.error("cannot close the spool cleanly: %s", error)
 
     def _load_producer(self, path: Path) -> str:
         # An id belongs to the records that were numbered under it. If one is there without the other, make a new id: at worst the

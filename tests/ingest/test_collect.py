@@ -54,7 +54,7 @@ def test_sigterm_flushes_commits_and_exits_0(fleet: Fleet, tmp_path: Path) -> No
     fleet.migrate()
     fleet.environ["FLUSH_INTERVAL"] = "1h"
     fleet.collector.start()
-    fleet.collector.wait_for("waiting, and going on")
+    fleet.collector.wait_for("waiting until")
     fleet.broker.start()
     fleet.streamer.start()
     assert fleet.streamer.wait() == 0

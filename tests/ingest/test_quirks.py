@@ -510,7 +510,7 @@ def test_29_oddities_of_the_text_format(pipeline: Pipeline) -> None:
     ("said", "reason"),
     [
         (saying("<html>404 page not found</html>", **{"Content-Type": "text/html"}), "answers text/html, not metrics"),
-        (saying("<html>404 page not found</html>"), "the answer is no metrics text but HTML or JSON"),
+        (saying("<html>404 page not found</html>"), "the answer is HTML or JSON, not metrics text"),
         (saying(""), "the answer is empty"),
         (saying("\n \n"), "the answer is empty"),
         (saying(text(UTIL, "5") * 10_000), "larger than 65536 bytes"),

@@ -23,8 +23,8 @@ def test_each_change_of_state_is_one_line(caplog: pytest.LogCaptureFixture) -> N
         outage.end()
     assert outage.trouble == []
     assert [record.getMessage() for record in caplog.records] == [
-        "the broker: refused by the host: waiting, and going on when it is back",
-        "the broker: TimeoutError: waiting, and going on when it is back",
+        "the broker: refused by the host: waiting until it is back",
+        "the broker: TimeoutError: waiting until it is back",
         "the broker is back after 0s",
     ]
 
@@ -41,8 +41,8 @@ def test_a_broken_connection_and_one_that_cannot_be_made_are_one_state(caplog: p
         outage.begin(BrokerUnavailable("nothing listens there"))
         outage.begin(DiskFull("no space"))
     assert [record.getMessage() for record in caplog.records] == [
-        "the broker: it closed the connection: waiting, and going on when it is back",
-        "the broker: no space: waiting, and going on when it is back",
+        "the broker: it closed the connection: waiting until it is back",
+        "the broker: no space: waiting until it is back",
     ]
 
 

@@ -28,7 +28,7 @@ def _faults(text: str) -> tuple[str, ...]:
     words = tuple(FAULTS) if text == "all" else tuple(word for word in text.split(",") if word)
     unknown = [word for word in words if word not in FAULTS]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no fault: use {', '.join(FAULTS)} or all")
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not a fault: use {', '.join(FAULTS)} or all")
     return words
 
 

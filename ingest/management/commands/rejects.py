@@ -96,7 +96,7 @@ def repaired_batches(path: Path) -> Iterator[bytes]:
         except Refused as error:
             raise SourceError(f"{str(path)!r} line {number}: {error}") from None
         except (ValueError, KeyError, SourceError, BatchError) as error:
-            raise SourceError(f"{str(path)!r} line {number} is no batch: {error}") from None
+            raise SourceError(f"{str(path)!r} line {number} is not a batch: {error}") from None
         for refusal in (*decoded.refusals, *refusals):
             raise SourceError(f"{str(path)!r} line {number}: {refusal.reason}: {refusal.detail}")
         yield payload

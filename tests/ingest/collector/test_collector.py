@@ -139,7 +139,7 @@ async def test_nothing_is_committed_that_is_not_stored(
             await until(lambda: collector.committed == broker.log.next_offset - 1)
     assert sorted(stored_readings(store)) == sorted(readings_in(capture))
     assert len(outages(caplog)) == 2
-    assert outages(caplog)[0] == "the store: locked: waiting, and going on when it is back"
+    assert outages(caplog)[0] == "the store: locked: waiting until it is back"
 
 
 async def test_a_stop_while_the_store_is_away_ends_in_time_and_commits_nothing(
@@ -152,7 +152,7 @@ async def test_a_stop_while_the_store_is_away_ends_in_time_and_commits_nothing(
         async with collecting(collect_config(broker.port, tmp_path), store):
             await until(lambda: store.tries >= 1)
         assert committed(broker) is None
-        assert "not committed is delivered again" in caplog.text
+        assert "delivers uncommitted messages again" in caplog.text
         store.error = None
         await collect_once(broker, tmp_path, store)
     assert sorted(stored_readings(store)) == sorted(readings_in(capture))
@@ -330,7 +330,7 @@ async def test_a_hole_in_the_log_is_said_counted_and_passed(
         assert committed(broker) == 11
     assert totals.messages == 11
     assert len(stored_readings(store)) == 110
-    assert "are not in the broker's log any more (corrupt)" in caplog.text
+    assert "are no longer in the broker's log (corrupt)" in caplog.text
     assert (await counts()).refused == {"lost_message": 1}
 
 

@@ -72,13 +72,13 @@ async def test_every_generation_is_scraped_and_told_apart_by_nothing() -> None:
 @pytest.mark.parametrize(
     ("handler", "reason"),
     [
-        (saying("<html>404</html>"), "no metrics text"),
+        (saying("<html>404</html>"), "not metrics text"),
         (saying("<html>", **{"Content-Type": "text/html"}), "answers text/html"),
         (saying(""), "the answer is empty"),
         (saying(LINE * 1000), "larger than 1000 bytes (SCRAPE_MAX_BYTES)"),
         (saying(gzip.compress(LINE.encode() * 1000), **{"Content-Encoding": "gzip"}), "larger than 1000 bytes"),
         (saying(b"\x1f\x8bnot gzip", **{"Content-Encoding": "gzip"}), "gzip"),
-        (saying(bytes(range(256)) * 3), "is no metrics text"),
+        (saying(bytes(range(256)) * 3), "is not metrics text"),
     ],
 )
 async def test_what_is_no_metrics_is_a_failed_scrape(handler: Handler, reason: str) -> None:
@@ -116,7 +116,7 @@ async def test_a_target_that_drips_is_cut_off_in_time() -> None:
         began = asyncio.get_running_loop().time()
         _, statuses = await scrape_once(url, timeout=0.3)
         assert asyncio.get_running_loop().time() - began < 2
-    assert "no whole answer within 0.3 s" in statuses[url].reason
+    assert "no complete answer within 0.3 s" in statuses[url].reason
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_a_dry_run_of_a_streamer_finds_them_all(tmp_path: Path) -> None:
         )  # fmt: skip
         assert "150 readings" in dry.stdout
         assert "3 of 4 exporters are up" in dry.stdout
-        assert "1 down: the answer is no metrics text" in dry.stdout
+        assert "1 down: the answer is not metrics text" in dry.stdout
         assert "nothing was sent" in dry.stdout
         assert not (tmp_path / "spool").exists()
     finally:

@@ -252,7 +252,7 @@ async def test_without_a_broker_a_stop_ends_the_run_soon_and_nothing_is_lost(
     assert took < 4
     assert not totals.done
     assert totals.unanswered > 0
-    assert caplog.text.count("waiting, and going on") == 1
+    assert caplog.text.count("waiting until") == 1
     assert "not answered: they are sent again at the next start" in caplog.text
 
 

@@ -160,7 +160,7 @@ async def test_a_broker_that_is_not_there_is_waited_for_with_one_line(
             assert await ids(broker.port) == ["b0"]
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("ingest")]
     assert len(lines) == 2
-    assert lines[0].endswith("waiting, and going on when it is back")
+    assert lines[0].endswith("waiting until it is back")
     assert "is back after" in lines[1]
 
 
@@ -170,7 +170,7 @@ async def test_without_anything_to_send_a_connection_ends_the_outage(
     caplog.set_level(logging.INFO)
     port = free_port()
     async with sending(port) as memory:
-        await until(lambda: "waiting, and going on when it is back" in caplog.text)
+        await until(lambda: "waiting until it is back" in caplog.text)
         assert not memory.sender.connected
         async with running_broker(tmp_path, port=port):
             await until(lambda: memory.sender.connected)
