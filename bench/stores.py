@@ -31,7 +31,7 @@ import urllib3
 
 from broker.client.client import Message
 from ingest.collector.decode import BatchDecoder
-from readings.batch.codec import encode_block
+from readings.batch import encode_block
 from readings.model import Gpu, Point, PointBlock
 from stores.base import ReadingsQuery
 from stores.influxdb import InfluxStore

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from broker.client.client import BrokerClient
 from broker.errors import BrokerUnavailable, ConnectionLost
-from ingest.streamer.timestamps import spell_duration
+from readings.times import spell_duration
 
 logger = logging.getLogger(__name__)
 

@@ -28,12 +28,12 @@ from ingest.shard import WHOLE, Shard
 from ingest.streamer.pacing import Pacer, SpeedPacer
 from ingest.streamer.report import Backlog, Progress, Report, progress_bar, report_often
 from ingest.streamer.sender import BatchSender, MemoryQueue
-from ingest.streamer.timestamps import Choice, Stamper, choose, spell_duration
-from readings.batch.codec import encode_block
+from ingest.streamer.timestamps import Choice, Stamper, choose
+from readings.batch import encode_block
 from readings.columns import Columns
 from readings.columns import blocks as blocks_of
 from readings.model import PointBlock
-from readings.times import SECOND, format_time
+from readings.times import SECOND, format_time, spell_duration
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from broker.client.client import BrokerClient, Published
 from broker.errors import BrokerError
 from ingest.errors import BrokerRefusal
 from ingest.reconnect import Outage, one_line
-from readings.batch.codec import decode_batch, encode_block
+from readings.batch import decode, encode_block
 from readings.model import Point, PointBlock
 
 WINDOW = 256
@@ -231,7 +231,7 @@ class BatchSender:
 
     def _parts(self, payload: bytes, limit: int) -> Iterator[bytes]:
         """The same readings in payloads of ``limit`` bytes at most. Raises BrokerRefusal for a reading that does not fit."""
-        decoded = decode_batch(payload)
+        decoded = decode(payload)
         refused = decoded.reported
         blocks = [decoded.block]
         while blocks:

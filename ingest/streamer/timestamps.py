@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ingest.samples import Sample
-from readings.times import INT64_MAX, SECOND, format_time
+from readings.times import INT64_MAX, SECOND, format_time, spell_duration
 
 if TYPE_CHECKING:
     from readings.columns import Columns, Ints  # numpy: nothing for a live source
@@ -88,14 +88,3 @@ class Stamper:
             last[series] = time_ns
             stamped.append(Sample(gpu, name, time_ns, value))
         return stamped
-
-
-def spell_duration(seconds: float) -> str:
-    """A duration in its two largest units: ``129d 1h``, ``5m 3s``, ``0s``."""
-    rest = int(seconds)
-    parts = []
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, rest = divmod(rest, size)
-        if count:
-            parts.append(f"{count}{unit}")
-    return " ".join(parts[:2]) or "0s"

@@ -33,7 +33,7 @@ from broker.client.client import BrokerClient, Gap, fetch_stats
 from ingest.simulator.capture import CaptureShape
 from ingest.simulator.capture import write_capture as write_synthetic
 from ingest.streamer.spool import Spool
-from readings.batch.codec import decode_batch
+from readings.batch import decode
 from readings.times import SECOND, format_time, parse_time
 from stores.base import Store
 from stores.influxdb import InfluxStore
@@ -203,7 +203,7 @@ def streamer(
     found = Counter(
         hash(reading)
         for message in asyncio.run(read_log(fleet.port))
-        for reading in readings_of([decode_batch(message.payload).block])
+        for reading in readings_of([decode(message.payload).block])
     )
     fleet.collector.start()
     wait_until(lambda: all_committed(fleet), "the collector to commit all", 600)
@@ -250,7 +250,7 @@ def broker_away(run: Run, *, seconds: float = 60.0, targets: int = 20, before: i
     wait_until(lambda: all_committed(fleet), "the collector to commit all", 120)
     fleet.collector.stop()
     read, sent = map(int, re.findall(r"stopped: (\d+) readings read; (\d+) sent .*", fleet.streamer.log)[-1])
-    run.compare_order(readings_of(decode_batch(each.payload).block for each in asyncio.run(read_log(fleet.port))))
+    run.compare_order(readings_of(decode(each.payload).block for each in asyncio.run(read_log(fleet.port))))
     fleet.broker.stop()
     stored = len(set(run.stored(SqliteStore(fleet.state_dir / "readings.sqlite3"))))
     run.figures |= {"read": read, "sent": sent, "stored": stored}
@@ -311,7 +311,7 @@ def bad_targets(
             while True:
                 for item in await client.receive():
                     assert not isinstance(item, Gap), f"the log has a gap: {item}"
-                    block = decode_batch(item.payload).block
+                    block = decode(item.payload).block
                     readings += block.count()
                     for index, time_ns, _ in block.points:
                         uuid = block.gpus[index].uuid

@@ -21,7 +21,7 @@ from ingest.exporter.targets import Targets
 from ingest.management.commands.rejects import repaired_batches, send
 from ingest.streamer.file import stream
 from ingest.streamer.live import LiveConfig, LiveStreamer
-from readings.batch.codec import encode_block
+from readings.batch import encode_block
 from readings.model import Gpu, PointBlock
 from readings.times import parse_time
 from tests.broker.harness import running_broker

@@ -9,7 +9,7 @@ import pytest
 from broker.client.client import Gap, Message
 from ingest.collector import decode
 from ingest.collector.decode import BatchDecoder
-from readings.batch.codec import encode_block
+from readings.batch import encode_block
 from readings.model import Gpu, PointBlock
 from readings.times import SECOND
 
@@ -53,12 +53,12 @@ def test_what_is_no_batch_becomes_a_dead_letter_with_offset_and_reason(bad: byte
 def test_a_fault_of_our_own_blocks_nothing_either(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(_: bytes) -> None:
+    def broken(_: bytes, **limits: object) -> None:
         raise ZeroDivisionError("oops")
 
     taken = BatchDecoder(0)
     with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
-        patch.setattr(decode, "decode_batch", broken)
+        patch.setattr(decode, "decode", broken)
         taken.take(message(1, payload()))
     taken.take(message(2, payload()))
     assert taken.pending.refused == {"bad_message": 1}

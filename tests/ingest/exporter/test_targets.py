@@ -75,7 +75,12 @@ async def test_a_name_with_many_addresses_is_many_targets(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "No such file"), ("ftp://x\n", "not an exporter's URL"), ("[1]", "no list of targets"), ("[{", "Expecting")],
+    [
+        (None, "No such file"),
+        ("ftp://x\n", "not an exporter's URL"),
+        ("[1]", "no list of targets"),
+        ("[{", "Expecting"),
+    ],
 )
 async def test_a_file_that_is_no_list_is_named(tmp_path: Path, content: str | None, said: str) -> None:
     path = tmp_path / "targets.txt"

@@ -18,7 +18,7 @@ from ingest.errors import SourceError, StateError
 from ingest.streamer import file
 from ingest.streamer.file import StreamTotals, stream
 from ingest.streamer.report import Report
-from readings.batch.codec import Decoded
+from readings.batch import DecodedBatch
 from readings.times import SECOND, parse_time
 from tests.broker.harness import running_broker
 from tests.ingest.captures import COLUMNS, START, line, readings_in, row, write_capture
@@ -30,7 +30,7 @@ def saved_state(tmp_path: Path, path: Path) -> object:
     return ResumeStore(tmp_path, "streamer-1", str(path)).load()
 
 
-async def streamed(tmp_path: Path, path: Path, **changes: object) -> tuple[StreamTotals, list[Decoded]]:
+async def streamed(tmp_path: Path, path: Path, **changes: object) -> tuple[StreamTotals, list[DecodedBatch]]:
     """What a whole run came to, and the batches in the log after it."""
     async with running_broker(tmp_path / "log") as broker:
         totals = await stream(stream_config(path, broker.port, tmp_path, **changes), asyncio.Event())

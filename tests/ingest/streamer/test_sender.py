@@ -17,7 +17,7 @@ from broker.log.disk import Buffer, Disk
 from ingest.errors import BrokerRefusal
 from ingest.streamer.sender import BatchSender, MemoryQueue, split_block
 from ingest.streamer.spool import Spool
-from readings.batch.codec import encode_block
+from readings.batch import encode_block
 from readings.model import Gpu, PointBlock
 from tests.broker.harness import running_broker
 from tests.ingest.processes import free_port
