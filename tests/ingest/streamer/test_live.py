@@ -10,7 +10,6 @@ import pytest
 
 from broker.errors import DiskFull
 from ingest.concurrency import pause
-from ingest.errors import BrokerRefusal, StateError
 from ingest.samples import RefusedRow, Sample
 from ingest.streamer import live
 from ingest.streamer.live import SPOOL_FULL, Give, LiveConfig, LiveStreamer, SourceBatch
@@ -181,16 +180,3 @@ async def test_memory_is_bounded_while_the_disk_takes_nothing(tmp_path: Path, mo
     assert len(streamer._gathered) == 10
     assert streamer.report.refused == {SPOOL_FULL: 15}
     streamer._spool.close()
-
-
-async def test_a_broker_that_turns_us_away_is_the_end(tmp_path: Path) -> None:
-    async with running_broker(tmp_path / "broker", token="hush") as broker:
-        with pytest.raises(BrokerRefusal, match="refuses this streamer"):
-            await LiveStreamer(config(broker.port, tmp_path), Ticker(), asyncio.Event()).run()
-
-
-async def test_a_spool_in_use_is_one_line(tmp_path: Path) -> None:
-    first = LiveStreamer(config(free_port(), tmp_path), Ticker(), asyncio.Event())
-    with pytest.raises(StateError, match="INSTANCE_ID"):
-        LiveStreamer(config(free_port(), tmp_path), Ticker(), asyncio.Event())
-    first._spool.close()
