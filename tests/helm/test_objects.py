@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from broker.server.server import ServerConfig
+from broker.server.state import ServerConfig
 from ingest.collector import collector
 from ingest.streamer import file, live
 from telemetry_site.options import BY_NAME, options_for

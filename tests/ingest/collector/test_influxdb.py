@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from broker.server.metrics import subscriber_stats
 from broker.server.server import BrokerServer
-from broker.server.stats import subscriber_stats
 from ingest.collector.collector import Collector
 from ingest.errors import StoreRefusal
 from inventory.models import GPU
