@@ -19,8 +19,8 @@ from ingest.concurrency import pause
 from ingest.errors import StateError
 from ingest.streamer.file import StreamConfig, last_time_of, stream
 from ingest.streamer.report import Report
+from readings.blocks import blocks
 from readings.checks import check_block
-from readings.columns import blocks
 
 logger = logging.getLogger(__name__)
 
