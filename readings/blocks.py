@@ -14,7 +14,7 @@ from readings.checks import problem_of
 from readings.model import Gpu, Point, PointBlock, Reading
 
 if TYPE_CHECKING:
-    from readings.columns import Columns, PointTable
+    from readings.columns import Columns, Mask, PointTable
 
 Values = dict[str, float]
 
@@ -22,6 +22,9 @@ Values = dict[str, float]
 # would grow with the square of the readings, so a block also ends at this many cells per reading that it may hold.
 _CELLS_PER_READING = 32
 _MIN_CELLS = 500_000
+
+# Equal descriptions have equal bytes, which cost the garbage collector nothing.
+_DESCRIPTION = msgspec.msgpack.Encoder(order="deterministic")
 
 
 class BlockBuilder:
@@ -90,7 +93,7 @@ class _GpuNumbers:
 
     def __init__(self) -> None:
         self.by_object: dict[int, tuple[int, Gpu]] = {}  # by id(): the readings hold the objects
-        self._by_content: dict[Hashable, tuple[int, Gpu]] = {}
+        self._by_content: dict[bytes, tuple[int, Gpu]] = {}
         self._numbers: dict[Hashable, int] = {}
 
     def __len__(self) -> int:
@@ -100,7 +103,7 @@ class _GpuNumbers:
         """The GPU's number, and the object that stands for this description of it."""
         entry = self.by_object.get(id(gpu))
         if entry is None:
-            entry = self._by_content.get(content := _content(gpu))
+            entry = self._by_content.get(content := _DESCRIPTION.encode(gpu))
             if entry is None:
                 identity = (gpu.id, gpu.share, _holder(gpu) if gpu.share else ())
                 number = self._numbers.setdefault(identity, len(self._numbers))
@@ -110,11 +113,7 @@ class _GpuNumbers:
 
     def keep(self, gpu: Gpu) -> Gpu:
         """The object that stands for this description: equal ones made for many points become one entry of a block."""
-        return self._by_content.setdefault(_content(gpu), (-1, gpu))[1]
-
-
-def _content(gpu: Gpu) -> Hashable:
-    return (*msgspec.structs.astuple(gpu)[:-1], frozenset(gpu.labels.items()))
+        return self._by_content.setdefault(_DESCRIPTION.encode(gpu), (-1, gpu))[1]
 
 
 class _PointDraft:
@@ -265,36 +264,48 @@ def _block(rows: list[tuple[Gpu, int, Values]], names: list[str]) -> PointBlock:
 
 def _table_of(parts: Sequence[Columns]) -> PointTable | None:
     """All readings as a table of points; None where the cells would be far more than the readings."""
-    from readings.columns import Columns, PointTable, join  # with numpy, which a live source does without
+    from readings.columns import PointTable, join  # with numpy, which a live source does without
 
     columns = join(parts)
-    numbers = _GpuNumbers()
-    objects: dict[int, int] = {}  # by id(): the place of a description in ``gpus``
+    numbered = _GpuNumbers()
+    known, find = numbered.by_object, numbered.find
+    places: dict[int, int] = {}  # of a description in ``gpus``, by id()
     gpus: list[Gpu] = []
-    places: list[tuple[int, tuple[str, ...]]] = []  # GPU number and holder of each description: the order of points
+    numbers: list[int] = []
     codes: dict[int, int] = {}
-    known, find = numbers.by_object, numbers.find
     for old in columns.used_gpus():
         gpu = columns.gpus[old]
         number, gpu = known.get(id(gpu)) or find(gpu)
-        code = codes[old] = objects.setdefault(id(gpu), len(gpus))
+        code = codes[old] = places.setdefault(id(gpu), len(gpus))
         if code == len(gpus):
             gpus.append(gpu)
-            places.append((number, ()))
+            numbers.append(number)
     columns = columns.regrouped(gpus, codes)
-    if len(gpus) > len(numbers):
-        mixed = columns.of_mixed_points([number for number, _ in places])
+    if len(gpus) > len(numbered):
+        mixed = columns.of_mixed_points(numbers)
         if mixed.any():
-            settled: list[Reading] = []
-            place_of: dict[int, tuple[int, tuple[str, ...]]] = {}
-            for key, gpu, values in _PointBuilder(numbers).points(list(columns.where(mixed).readings())):
-                place_of[id(gpu)] = key.gpu_number, key.holder
-                settled += [(gpu, name, key.time_ns, value) for name, value in values.items()]
-            added = Columns.of(settled)
-            places += [place_of[id(gpu)] for gpu in added.gpus]
-            columns = join([columns.where(~mixed), added])
+            columns, numbers = _settle_mixed(columns, mixed, numbers, numbered)
+    return PointTable.of(columns, numbers, most_cells(columns.size))
+
+
+def _settle_mixed(
+    columns: Columns, mixed: Mask, numbers: list[int], numbered: _GpuNumbers
+) -> tuple[Columns, list[int]]:
+    """Replace the readings of mixed points by those of the points that are built of them.
+
+    Returns all readings, and the rank of each GPU: shares come after their GPU.
+    """
+    from readings.columns import Columns, join
+
+    settled: list[Reading] = []
+    place_of: dict[int, tuple[int, tuple[str, ...]]] = {}
+    for key, gpu, values in _PointBuilder(numbered).points(list(columns.where(mixed).readings())):
+        place_of[id(gpu)] = key.gpu_number, key.holder
+        settled += [(gpu, name, key.time_ns, value) for name, value in values.items()]
+    added = Columns.of(settled)
+    places = [*[(number, ()) for number in numbers], *[place_of[id(gpu)] for gpu in added.gpus]]
     ranks = {place: rank for rank, place in enumerate(sorted(set(places)))}
-    return PointTable.of(columns, [ranks[place] for place in places], most_cells(columns.size))
+    return join([columns.where(~mixed), added]), [ranks[place] for place in places]
 
 
 def _cut_table(table: PointTable, batch_size: int) -> Iterator[PointBlock]:
