@@ -7,10 +7,20 @@ from pathlib import Path
 import pytest
 
 from ingest.capture.position import ResumeState
-from ingest.capture.source import Chunk, CsvSource
+from ingest.capture.source import CaptureChunk, CsvSource
 from ingest.errors import SourceError
 from readings.times import SECOND, parse_time
-from tests.ingest.captures import COLUMNS, METRICS, START, line, readings_in, row, write_capture
+from tests.ingest.captures import (
+    COLUMNS,
+    METRICS,
+    START,
+    line,
+    read_capture,
+    read_rest,
+    readings_in,
+    row,
+    write_capture,
+)
 
 HEADER = ",".join(COLUMNS) + "\n"
 FAR = 1 << 62
@@ -20,49 +30,24 @@ def open_source(path: Path, *, needs_timestamp: bool = True) -> CsvSource:
     return CsvSource.open(str(path), needs_timestamp=needs_timestamp)
 
 
-def read_all(path: Path, step: int = 5000) -> Chunk:
-    source = open_source(path)
-    try:
-        chunks = [source.read(step)]
-        while not chunks[-1].done:
-            chunks.append(source.read(step))
-    finally:
-        source.close()
-    whole = chunks[0]
-    for chunk in chunks[1:]:
-        whole = Chunk(
-            whole.samples + chunk.samples,
-            whole.refused + chunk.refused,
-            whole.counts + chunk.counts,
-            chunk.position,
-            chunk.line,
-            chunk.done,
-        )
-    return whole
-
-
-def readings(chunk: Chunk) -> set[tuple[str, str, int, float]]:
-    return {(sample.gpu.uuid, sample.metric_name, sample.time_ns, sample.value) for sample in chunk.samples}
-
-
 @pytest.mark.parametrize("step", [1, 7, 5000])
 def test_every_row_is_read_once_whatever_the_chunks(tmp_path: Path, step: int) -> None:
     path = write_capture(tmp_path / "capture.csv", gpus=5, samples=2)
-    chunk = read_all(path, step)
-    assert len(chunk.samples) == 30
-    assert readings(chunk) == readings_in(path)
-    assert (chunk.position, chunk.line) == (path.stat().st_size, 32)
-    assert chunk.refused == []
+    read = read_capture(path, step)
+    assert len(read.readings) == 30
+    assert set(read.flat()) == readings_in(path)
+    assert (read.position, read.line) == (path.stat().st_size, 32)
+    assert read.refused == []
 
 
 def test_the_real_capture_is_read_whole(real_capture: Path) -> None:
-    chunk = read_all(real_capture)
-    assert len(chunk.samples) == 2470
-    assert readings(chunk) == readings_in(real_capture)
-    assert len({sample.gpu.uuid for sample in chunk.samples}) == 247
-    assert len({sample.gpu.hostname for sample in chunk.samples}) == 31
-    assert {sample.gpu.driver_version for sample in chunk.samples} == {"535.129.03"}
-    assert not chunk.counts
+    read = read_capture(real_capture)
+    assert len(read.readings) == 2470
+    assert set(read.flat()) == readings_in(real_capture)
+    assert len({gpu.uuid for gpu, *_ in read.readings}) == 247
+    assert len({gpu.hostname for gpu, *_ in read.readings}) == 31
+    assert {gpu.driver_version for gpu, *_ in read.readings} == {"535.129.03"}
+    assert not read.counts
 
 
 @pytest.mark.parametrize(
@@ -109,9 +94,9 @@ def test_missing_files_and_folders_are_told_apart(tmp_path: Path) -> None:
 def test_a_byte_order_mark_and_either_line_ending_do_no_harm(tmp_path: Path, ending: str) -> None:
     path = tmp_path / "capture.csv"
     path.write_bytes(b"\xef\xbb\xbf" + (HEADER + line(row()) + line(row(gpu=1))).replace("\n", ending).encode())
-    chunk = read_all(path)
-    assert len(chunk.samples) == 2
-    assert chunk.position == path.stat().st_size
+    read = read_capture(path)
+    assert len(read.readings) == 2
+    assert read.position == path.stat().st_size
 
 
 def test_bad_rows_are_refused_by_themselves_with_line_reason_and_text(tmp_path: Path) -> None:
@@ -127,8 +112,8 @@ def test_bad_rows_are_refused_by_themselves_with_line_reason_and_text(tmp_path: 
         '"2025-07-18T20:42:34Z","DCGM_FI_DEV_GPU_UTIL","0","nvid',
     ]
     path.write_text(HEADER + "".join(lines))
-    chunk = read_all(path)
-    assert len(chunk.samples) == 2
+    chunk = read_capture(path)
+    assert len(chunk.readings) == 2
     assert [(each.line, each.reason) for each in chunk.refused] == [
         (3, "not_available"),
         (4, "short_row"),
@@ -143,8 +128,8 @@ def test_bad_rows_are_refused_by_themselves_with_line_reason_and_text(tmp_path: 
 def test_rows_whose_labels_disagree_are_kept_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "capture.csv"
     path.write_text(HEADER + line(row(labels='UUID="GPU-other"')) + line(row(gpu=1)))
-    chunk = read_all(path)
-    assert len(chunk.samples) == 2
+    chunk = read_capture(path)
+    assert len(chunk.readings) == 2
     assert chunk.counts == {"label_conflict": 1}
     assert chunk.refused == []
 
@@ -153,21 +138,19 @@ def test_rows_whose_labels_disagree_are_kept_and_counted(tmp_path: Path) -> None
 def test_a_header_in_the_middle_is_passed_over(tmp_path: Path, needs_timestamp: bool) -> None:
     path = tmp_path / "capture.csv"
     path.write_text(HEADER + line(row()) + "\ufeff" + HEADER + line(row(gpu=1)))
-    source = open_source(path, needs_timestamp=needs_timestamp)
-    chunk = source.read(100)
-    source.close()
-    assert (len(chunk.samples), chunk.refused) == (2, [])
+    read = read_capture(path, needs_timestamp=needs_timestamp)
+    assert (len(read.readings), read.refused) == (2, [])
 
 
 def test_rewind_goes_back_to_the_first_row(tmp_path: Path) -> None:
     source = open_source(write_capture(tmp_path / "capture.csv"))
-    first = source.read(100)
+    first = read_rest(source).flat()
     source.rewind()
-    assert source.read(100) == first
+    assert read_rest(source).flat() == first
     source.close()
 
 
-def state_at(source: CsvSource, chunk: Chunk, timestamps: str = "source") -> ResumeState:
+def state_at(source: CsvSource, chunk: CaptureChunk, timestamps: str = "source") -> ResumeState:
     return source.state_at(position=chunk.position, line=chunk.line, timestamps=timestamps, shift_ns=0)
 
 
@@ -176,12 +159,13 @@ def test_a_later_run_goes_on_where_the_earlier_one_stopped(tmp_path: Path) -> No
     source = open_source(path)
     chunk = source.read(5)
     state = state_at(source, chunk)
-    rest = source.read(100)
+    rest = read_rest(source).flat()
     source.close()
     later = open_source(path)
     assert later.resume(state, "source")
     assert later.position == chunk.position
-    assert later.read(100) == rest
+    assert read_rest(later).flat() == rest
+    assert len(rest) == 7
     later.close()
 
 
@@ -198,7 +182,7 @@ def test_a_replaced_capture_or_another_wish_for_times_starts_anew(tmp_path: Path
     path.write_text(path.read_text().replace('"30"', '"31"', 1))
     changed = open_source(path)
     assert not changed.resume(state, "source")
-    assert len(changed.read(100).samples) == 12
+    assert len(read_rest(changed).readings) == 12
     changed.close()
 
 
@@ -236,8 +220,15 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_metrics_keep_their_order(tmp_path: Path) -> None:
-    chunk = read_all(write_capture(tmp_path / "capture.csv", gpus=1))
-    assert [sample.metric_name for sample in chunk.samples] == list(METRICS)
+    read = read_capture(write_capture(tmp_path / "capture.csv", gpus=1))
+    assert [name for _, name, _, _ in read.readings] == list(METRICS)
+
+
+@pytest.mark.parametrize("step", [None, 1])
+def test_of_two_rows_for_one_reading_the_later_one_comes_later(tmp_path: Path, step: int | None) -> None:
+    path = tmp_path / "capture.csv"
+    path.write_text(HEADER + line(row(value=" 12 ")) + line(row(value="13")) + line(row(gpu=1, value="14")))
+    assert [value for *_, value in read_capture(path, step).readings] == [12.0, 13.0, 14.0]
 
 
 def test_how_much_of_a_file_comes_after_a_position_is_told(tmp_path: Path) -> None:
@@ -258,10 +249,8 @@ def test_of_a_compressed_file_it_is_the_files_own_bytes(tmp_path: Path) -> None:
     path = tmp_path / "capture.csv.gz"
     path.write_bytes(gzip.compress(plain.read_bytes()))
     source = open_source(path)
-    source.read(9000)
-    chunk = source.read(1)
+    for _ in range(3):
+        chunk = source.read(3000)
     assert 0.4 < (source.bytes_after(chunk.position) or 0) / path.stat().st_size < 0.6
-    while not chunk.done:
-        chunk = source.read(5000)
-    assert source.bytes_after(chunk.position) == 0
+    assert source.bytes_after(read_rest(source).position) == 0
     source.close()

@@ -20,7 +20,7 @@ from ingest.streamer.file import StreamTotals, stream
 from ingest.streamer.report import Report
 from readings.times import SECOND, parse_time
 from tests.broker.harness import running_broker
-from tests.ingest.captures import COLUMNS, START, line, readings_in, row, write_capture
+from tests.ingest.captures import COLUMNS, START, line, read_rest, readings_in, row, write_capture
 from tests.ingest.processes import free_port
 from tests.ingest.wiring import line_to, read_batches, read_log, readings_of, stream_config, until
 
@@ -356,7 +356,7 @@ async def test_a_position_at_the_end_finishes_at_once(tmp_path: Path, capture: P
         store = ResumeStore(tmp_path, "streamer-1", str(capture))
         store.prepare()
         source = CsvSource.open(str(capture), needs_timestamp=True)
-        chunk = source.read(10_000)
+        chunk = read_rest(source)
         store.save(source.state_at(position=chunk.position, line=chunk.line, timestamps="source", shift_ns=0))
         source.close()
         totals = await stream(config, asyncio.Event())
