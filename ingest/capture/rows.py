@@ -195,8 +195,8 @@ class RowReader:
         name = fields[self._metric_column]
         if not name.strip():
             raise Refused(NO_METRIC, "metric_name is empty")
-        gpu, conflict, told = self.describe(fields)
-        metric_name, convert = self.namer.name(name, told)
+        gpu, conflict, naming = self.describe(fields)
+        metric_name, convert = self.namer.name(name, naming)
         time_ns = self._time(fields)
         value = parse_value(fields[self._value_column])
         if conflict:
@@ -229,7 +229,7 @@ class RowReader:
         except ValueError as error:
             raise Refused(BAD_FIELD, str(error)) from None
         labels.update((name, value) for at, name in self._header.extra if (value := _known(fields[at])))
-        told, extras = split_labels(labels)
+        labelled, extras = split_labels(labels)
         columns: dict[str, str] = {}
         conflict = False
         for field, numbers in self._identity:
@@ -238,10 +238,10 @@ class RowReader:
                 columns[field] = values[0]
                 # exported_pod and pod are two things, Hostname and hostname two names for one.
                 conflict |= field == "hostname" and len(set(values)) > 1
-        conflict |= bool(label_conflicts(columns, told))
-        known = {**told, **columns}
+        conflict |= bool(label_conflicts(columns, labelled))
+        known = {**labelled, **columns}
         if not known.get("uuid"):
-            raise Refused(NO_IDENTITY, "neither the uuid column nor the labels tell a uuid")
+            raise Refused(NO_IDENTITY, "neither the uuid column nor the labels have a uuid")
         if "hostname" not in known and (instance := _INSTANCE.search(labels_text)):
             known["hostname"] = instance[1]
         return GpuDescription(make_gpu(known, extras), conflict, telling(labels))
