@@ -16,8 +16,8 @@ help: ## show this list
 all: check test build ## check, test and build
 
 # --- environment ---------------------------------------------------------------------------------------------------
-setup: $(VENV)/.runtime ## make .venv with what the services need
-setup-dev: $(VENV)/.dev ## make .venv with what the tests need too
+setup: $(VENV)/.runtime ## create .venv for the services
+setup-dev: $(VENV)/.dev ## create .venv for the services and the tests
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 …" >&2; exit 1; }
@@ -33,16 +33,16 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	@touch $@
 
 # --- the two commands ----------------------------------------------------------------------------------------------
-run: setup ## run the whole pipeline here: make run, or CSV_PATH=capture.csv make run
+run: setup ## run the whole pipeline on this machine: make run, or CSV_PATH=capture.csv make run
 	@exec $(MANAGE) pipeline
 
 test: setup-dev ## run all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-helm: ## get Helm for the chart's tests (built once with Go, a minute or two; nothing to do when it is on PATH)
+helm: ## get Helm for the chart's tests (builds it once with Go, in a minute or two, unless it is on PATH)
 	@ci/helm.sh
 
-kubernetes: ## get a real Kubernetes API, without nodes, for the chart's tests (built once with Go, some ten minutes)
+kubernetes: ## get a real Kubernetes API, without nodes, for the chart's tests (builds it once with Go, in some ten minutes)
 	@ci/kubernetes.sh
 
 chart-docs: setup-dev ## write the chart's README.md and values.schema.json from its values
@@ -51,10 +51,10 @@ chart-docs: setup-dev ## write the chart's README.md and values.schema.json from
 .PHONY: test-postgres
 test-postgres: setup-dev ## run the tests of inventory and API again, with Django's database on a real PostgreSQL
 	TEST_DATABASE=postgresql $(BIN)/python -m pytest -q tests/inventory tests/api $(patsubst %,--ignore tests/%.py,$(OWN_DATABASE)) $(PYTEST_ARGS)
-# What starts services of its own, whose database is another.
+# These tests start services of their own, with another database.
 OWN_DATABASE := api/test_serve api/test_influxdb api/test_serve_exports inventory/test_postgres
 
-influxd: ## get a real InfluxDB for the tests (built once, some minutes; nothing to do when one is on PATH)
+influxd: ## get a real InfluxDB for the tests (builds it once, in some minutes, unless it is on PATH)
 	@ci/influxd.sh
 
 # --- one service each ----------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ build-collector: setup ## compile and check the collector
 DOCKER  ?= docker
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 IMAGES  := mq-server streamer collector api pipeline
-# $(call image,api): its name, in DOCKER_REGISTRY where one is given, with or without a slash at its end
+# $(call image,api): the image's name, under DOCKER_REGISTRY where it is set, with or without a trailing slash
 image    = $(if $(DOCKER_REGISTRY),$(patsubst %/,%,$(DOCKER_REGISTRY))/)gpu-telemetry-pipeline/$(1):$(VERSION)
 
 .PHONY: docker-build $(IMAGES:%=docker-build-%) docker-push
@@ -105,8 +105,8 @@ docker-build-pipeline: ## build the image that runs any of them by its command
 $(IMAGES:%=docker-build-%): docker-build-%:
 	$(DOCKER) build --file deploy/Dockerfile --target $* --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD 2> /dev/null || echo unknown) --tag $(call image,$*) .
 
-docker-push: ## push all images to DOCKER_REGISTRY
-	@test -n "$(DOCKER_REGISTRY)" || { echo "error: set DOCKER_REGISTRY to where they go, as registry.example.com/team" >&2; exit 1; }
+docker-push: ## build all images and push them to DOCKER_REGISTRY
+	@test -n "$(DOCKER_REGISTRY)" || { echo "error: set DOCKER_REGISTRY to the registry, as registry.example.com/team" >&2; exit 1; }
 	@$(MAKE) --no-print-directory docker-build
 	$(foreach each,$(IMAGES),$(DOCKER) push $(call image,$(each)) && ) true
 
@@ -118,7 +118,7 @@ kind-down: ## remove that cluster
 
 COMPOSE ?= docker compose
 .PHONY: compose-env compose-up compose-down
-compose-env: ## make deploy/.env with fresh passwords and tokens, if they are not there
+compose-env: ## generate passwords and tokens into deploy/.env, where they are missing
 	@sh deploy/make-env.sh
 
 compose-up: compose-env ## run the whole pipeline in containers, with InfluxDB and PostgreSQL: make compose-up, or with CSV_PATH=capture.csv
@@ -126,7 +126,7 @@ compose-up: compose-env ## run the whole pipeline in containers, with InfluxDB a
 	$(if $(CSV_PATH),SOURCE=csv CAPTURES="$(abspath $(dir $(CSV_PATH)))" CSV_PATH="/captures/$(notdir $(CSV_PATH))") VERSION=$(VERSION) $(COMPOSE) --file deploy/docker-compose.yml up --build --detach
 	@echo "http://127.0.0.1:8080; a login: $(COMPOSE) --file deploy/docker-compose.yml exec api python manage.py createsuperuser"
 
-compose-down: ## stop it; the data stays, in volumes
+compose-down: ## stop the containers; the data stays, in volumes
 	$(COMPOSE) --file deploy/docker-compose.yml down
 
 # --- checks --------------------------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ check: lint vet ## check style, types, migrations, settings and the API's descri
 
 .PHONY: audit
 AUDIT := $(VENV)-audit
-audit: setup-dev $(AUDIT)/.done ## look for known vulnerabilities and odd licences in what the services need; writes build/audit/
+audit: setup-dev $(AUDIT)/.done ## look for known vulnerabilities and unwanted licences in the dependencies; writes build/audit/
 	$(BIN)/ruff check --select S .
 	$(AUDIT)/bin/python ci/audit.py --python $(BIN)/python
 
@@ -194,47 +194,47 @@ $(VENV)/schemathesis/.installed: requirements-schemathesis.txt | $(VENV)/.python
 	@touch $@
 
 .PHONY: schemathesis
-schemathesis: setup-dev $(VENV)/schemathesis/.installed ## ask the API all that its description allows, and much that it does not (SECONDS=600 EXAMPLES=500: longer)
+schemathesis: setup-dev $(VENV)/schemathesis/.installed ## ask the API everything that its description allows, and much that it does not (SECONDS=600 EXAMPLES=500: longer)
 	$(BIN)/python -m tests.api.schemathesis_run --seconds $(or $(SECONDS),60) --examples $(or $(EXAMPLES),20)
 
 NATS_VERSION := 2.15.2
 NATS := $(HOME)/.cache/gpu-telemetry/nats-server-$(NATS_VERSION)
-nats-server: $(NATS)/nats-server ## build the NATS server that bench/ compares with (needs Go)
+nats-server: $(NATS)/nats-server ## build the NATS server for the comparison in bench/ (needs Go)
 $(NATS)/nats-server:
 	GOTOOLCHAIN=local GOBIN=$(NATS) go install github.com/nats-io/nats-server/v2@v$(NATS_VERSION)
 
 ACTIONLINT_VERSION := 1.7.12
 ACTIONLINT := $(HOME)/.cache/gpu-telemetry/actionlint-$(ACTIONLINT_VERSION)
 .PHONY: actionlint
-actionlint: $(ACTIONLINT)/actionlint ## build what the tests check the GitHub workflow with (needs Go)
+actionlint: $(ACTIONLINT)/actionlint ## build the linter for the GitHub workflow that the tests use (needs Go)
 $(ACTIONLINT)/actionlint:
 	GOTOOLCHAIN=local GOBIN=$(ACTIONLINT) go install github.com/rhysd/actionlint/cmd/actionlint@v$(ACTIONLINT_VERSION)
 
-bench-api: setup-dev ## measure the web service: requests/s of the most used questions, on sqlite and influxdb (needs wrk)
+bench-api: setup-dev ## measure the web service: requests/s of the most used queries, on sqlite and influxdb (needs wrk)
 	$(BIN)/python -m bench.api
 
 COMPOSE_GO_VERSION := 2.16.2
 COMPOSE_GO := $(HOME)/.cache/gpu-telemetry/compose-go-$(COMPOSE_GO_VERSION)
 .PHONY: compose-go
-compose-go: $(COMPOSE_GO)/cmd ## build what the tests check the compose file with: compose's own loader (needs Go)
+compose-go: $(COMPOSE_GO)/cmd ## build compose's own loader, with which the tests check the compose file (needs Go)
 $(COMPOSE_GO)/cmd:
 	GOTOOLCHAIN=local GOBIN=$(COMPOSE_GO) go install github.com/compose-spec/compose-go/v2/cmd@v$(COMPOSE_GO_VERSION)
 
 bench-broker: setup-dev nats-server ## measure the broker beside NATS JetStream and Redis (needs redis-server)
 	$(BIN)/python -m bench.broker
 
-bench-capture: setup-dev ## measure how fast a large capture is streamed (CAPTURE=file: made from that one)
+bench-capture: setup-dev ## measure how fast a large capture streams (CAPTURE=file: made from that one)
 	@mkdir -p build
 	@test -n "$(CAPTURE)" || $(MANAGE) makecapture build/bench.csv --hosts 31 --samples 1
 	$(BIN)/python -m bench.capture $(or $(CAPTURE),build/bench.csv)
 
-lock: setup-dev ## pin requirements*.in again, with hashes
+lock: setup-dev ## pin the dependencies of requirements*.in again, with hashes
 	$(BIN)/uv pip compile requirements.in $(LOCK) --output-file requirements.txt
 	$(BIN)/uv pip compile requirements-dev.in $(LOCK) --output-file requirements-dev.txt
 	$(BIN)/uv pip compile requirements-audit.in $(LOCK) --output-file requirements-audit.txt
 	$(BIN)/uv pip compile requirements-schemathesis.in $(LOCK) --output-file requirements-schemathesis.txt
 LOCK := --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-clean: ## remove .venv and all build products (never var/, where the data is)
+clean: ## remove .venv and all build products (never var/, which holds the data)
 	rm -rf $(VENV) $(AUDIT) build coverage .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis
 	find . -name __pycache__ -not -path './var/*' -prune -exec rm -rf {} +

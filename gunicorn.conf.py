@@ -1,4 +1,4 @@
-"""How gunicorn serves the web part: ``manage.py serve``, or ``gunicorn telemetry_site.wsgi`` in this folder."""
+"""gunicorn's settings for the web service: ``manage.py serve``, or ``gunicorn telemetry_site.wsgi`` in this folder."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from gunicorn import util
 
-from api.middleware import write_error
 from telemetry_site import options
 from telemetry_site.env import Address, SettingError
 
 try:
     bind = str(Address(options.HOST.read(), options.PORT.read()))
-    # Memory storage lives in one process; more would each have their own.
+    # With memory storage every process would have readings of its own.
     workers = 1 if options.STORAGE_TYPE.read() == "memory" else options.WEB_CONCURRENCY.read()
 except SettingError as error:
     sys.exit(f"error: {error}")
@@ -25,34 +24,37 @@ except SettingError as error:
 wsgi_app = "telemetry_site.wsgi:application"
 proc_name = "gpu-telemetry"
 logger_class = "telemetry_site.gunicorn_logs.GunicornLogger"
-# Threads, so that a probe is answered while slow questions are being worked on.
+# Threads, so that a worker answers probes while it works on slow queries.
 worker_class = "gthread"
 threads = 4
 timeout = 60
-# Less than the 10 s in which every service has stopped after SIGTERM.
+# Every service stops within 10 s of SIGTERM; this leaves a margin.
 graceful_timeout = 8
 keepalive = 5
-# A question may name many hosts or pods.
+# A query may name many hosts or pods.
 limit_request_line = 8190
-# Django decides what a proxy is believed (TRUSTED_PROXIES); gunicorn believes nobody.
+# Django decides which proxies to trust (TRUSTED_PROXIES); gunicorn trusts none.
 forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
-# What is no request for Django is answered in the API's shape all the same.
-util.write_error = write_error
-# No management socket in the home folder.
+# gunicorn would put a management socket into the home folder.
 control_socket_disable = True
 
 
 def post_worker_init(worker: Any) -> None:
-    """Exports last: they have to know when the worker is told to stop. What is there now stays: no collection need look at it."""
+    """Connects the worker to the API, which can be imported only now that Django is set up."""
     from api.exports.stream import serving
+    from api.middleware import write_error
 
+    # Exports have to know when the worker stops.
     serving.goes_on = lambda: bool(worker.alive)
+    # A broken request never reaches Django, but its answer has the API's shape too.
+    util.write_error = write_error
+    # The garbage collector need not look at what was loaded so far.
     gc.collect()
     gc.freeze()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """With memory storage the worker collects for itself: let it commit and hang up."""
+    """Stops the collector inside the worker (memory storage), so that it commits and disconnects."""
     if (embedded := sys.modules.get("ingest.collector.embedded")) is not None:
         embedded.stop_embedded_collector()

@@ -1,4 +1,4 @@
-"""API tokens in Django's admin: made, shown once, revoked."""
+"""API tokens in Django's admin: create, show once, revoke."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from api.models import ApiToken
 
 @admin.register(ApiToken)
 class ApiTokenAdmin(admin.ModelAdmin[ApiToken]):
-    """Name, scope and digest of a token never change; its end may."""
+    """A token's name, scope and digest never change. Its expiry may."""
 
     list_display = ("name", "hint", "scope", "shown_state", "created", "expires", "revoked", "last_used")
     list_filter = ("scope", ("revoked", admin.EmptyFieldListFilter))
     search_fields = ("name", "hint")
-    search_help_text = "name, or how the token begins"
+    search_help_text = "name, or the start of the token"
     actions = ("revoke_tokens",)
     fields = ("name", "scope", "expires")
 
@@ -40,7 +40,7 @@ class ApiTokenAdmin(admin.ModelAdmin[ApiToken]):
 
     def save_model(self, request: HttpRequest, obj: ApiToken, form: Any, change: bool) -> None:
         if not change:
-            request.new_token = fill_token(obj)  # type: ignore[attr-defined]  # for response_add, and then gone
+            request.new_token = fill_token(obj)  # type: ignore[attr-defined]  # for response_add only
         super().save_model(request, obj, form, change)
         forget()
 
@@ -53,7 +53,7 @@ class ApiTokenAdmin(admin.ModelAdmin[ApiToken]):
         forget()
 
     def response_add(self, request: HttpRequest, obj: ApiToken, post_url_continue: str | None = None) -> HttpResponse:
-        """The one page that shows the token. It is in this answer alone: no message, no session holds it."""
+        """The one page that shows the token. Neither a message nor the session holds it."""
         context = {
             **self.admin_site.each_context(request),
             "title": f"Token {obj.name}",

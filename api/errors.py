@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import msgspec
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.db import DatabaseError, InterfaceError, OperationalError
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework.exceptions import APIException
 from rest_framework.response import Response
 
+from api.schema.answers import ErrorAnswer
 from stores.base import StoreError, TooMuch
 
 logger = logging.getLogger(__name__)
@@ -28,8 +30,11 @@ _CODES = {
     406: "not_acceptable",
     414: "uri_too_long",
     415: "unsupported_media_type",
+    417: "expectation_failed",
     429: "too_many_requests",
+    431: "headers_too_large",
     500: "server_error",
+    501: "not_implemented",
     503: "unavailable",
 }
 
@@ -38,29 +43,29 @@ _DATABASE_AWAY = "the inventory database does not answer"
 
 
 class BadRequest(APIException):
-    """A parameter is not usable: the text names it and says what is allowed."""
+    """A parameter cannot be used. The text names it and says what is allowed."""
 
     status_code = 400
 
 
 class NotFound(APIException):
-    """There is no such thing: the text says what was looked for."""
+    """Nothing was found. The text says what was asked for."""
 
     status_code = 404
 
 
-def error_body(status: int, message: str) -> dict[str, str]:
+def error_body(status: int, message: str) -> ErrorAnswer:
     """The body of an error answer."""
-    return {"error": _CODES.get(status, "error"), "message": message}
+    return ErrorAnswer(_CODES.get(status, "error"), message)
 
 
 def error_response(status: int, message: str) -> HttpResponse:
-    """An error answer of what stands before the views."""
-    return JsonResponse(error_body(status, message), status=status)
+    """An error answer for code that runs before the views."""
+    return HttpResponse(msgspec.json.encode(error_body(status, message)), "application/json", status)
 
 
 def database_away(error: DatabaseError) -> HttpResponse:
-    """The 503 for a database that does not answer, before any view."""
+    """The 503 for a database that does not answer, for code that runs before the views."""
     logger.warning("the database does not answer: %s", error)
     response = error_response(503, _DATABASE_AWAY)
     response["Retry-After"] = str(RETRY_AFTER_SECONDS)
@@ -68,7 +73,7 @@ def database_away(error: DatabaseError) -> HttpResponse:
 
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
-    """DRF's hook: the answer for an exception of a view, or None for a fault of our own (a 500)."""
+    """DRF's hook: the answer for an exception that a view raised, or None for a bug of ours (a 500)."""
     headers: dict[str, str] = {}
     match error:
         case APIException():
@@ -86,7 +91,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
         case TooMuch():
             status, message = 400, str(error)
         case StoreError():
-            # The log has the reason: it names files of this machine.
+            # The reason goes to the log only, because it names files of this machine.
             logger.warning("the store does not answer: %s", error)
             status, message = 503, STORE_AWAY
         case OperationalError() | InterfaceError():
@@ -96,11 +101,11 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
             return None
     if status == 503:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return Response(error_body(status, message), status=status, headers=headers)
+    return Response(msgspec.to_builtins(error_body(status, message)), status=status, headers=headers)
 
 
 def _text(detail: object) -> str:
-    """DRF keeps a message as a text, a list or a dict of lists: make it one line."""
+    """One line from DRF's detail, which is a text, a list or a dict of lists."""
     if isinstance(detail, dict):
         return "; ".join(f"{name}: {_text(value)}" for name, value in detail.items())
     if isinstance(detail, (list, tuple)):
@@ -109,14 +114,14 @@ def _text(detail: object) -> str:
 
 
 def _wants_page(request: HttpRequest) -> bool:
-    """Whether a person looks at the answer. Under /api it is JSON for everybody."""
+    """Whether the answer is for a person. Under /api everybody gets JSON."""
     if request.path_info == "/api" or request.path_info.startswith("/api/"):
         return False
     return "text/html" in request.META.get("HTTP_ACCEPT", "")
 
 
-# What Django answers by itself (an unknown path or host, a broken request, our own faults) has the API's shape too, but for
-# people: outside /api they get Django's plain page.
+# Errors that Django answers itself (an unknown path or host, a broken request, a bug of ours) have the API's shape, too.
+# Outside /api, people get Django's plain page instead.
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -142,7 +147,7 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 @csrf_exempt
 def unknown_path(request: HttpRequest, rest: str = "") -> HttpResponse:
-    """Whatever is under /api and is nothing: a 404 with any method, also with DEBUG on."""
+    """Answers every other path under /api with a 404, whatever the method, also with DEBUG on."""
     return _nothing_at(request)
 
 
@@ -153,7 +158,7 @@ def _nothing_at(request: HttpRequest) -> HttpResponse:
 
 
 def method_not_allowed(request: HttpRequest, refusal: HttpResponse) -> HttpResponse:
-    """Django's 405 has no body; this says the same in the API's shape."""
+    """Django's 405, which has no body, in the API's shape."""
     response = error_response(405, f"method {str(request.method)[:20]!r} is not allowed: use {refusal['Allow']}")
     response["Allow"] = refusal["Allow"]
     return response
@@ -164,5 +169,5 @@ def server_error(request: HttpRequest) -> HttpResponse:
     if _wants_page(request):
         return defaults.server_error(request)
     return error_response(
-        500, "a fault of ours: the log of the web service has the details, under this answer's X-Request-ID"
+        500, "internal error: the web service's log has the details, under this answer's X-Request-ID"
     )

@@ -1,20 +1,20 @@
-"""Probes are asked by address and without TLS, so they are answered before any rule on host name or scheme."""
+"""Middleware that answers probes and sets headers, and the errors that gunicorn answers before Django runs."""
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Callable
 from typing import cast
 
+import msgspec
 from django.http import HttpRequest, HttpResponse
 from gunicorn import util
 from rest_framework.response import Response
 
-from api.errors import method_not_allowed
+from api.errors import error_body, method_not_allowed
 from api.views.probes import HealthView, ReadyView
 
-# Pages load what we serve and nothing else, send forms only to us, and stand in nobody's frame.
+# Pages load only what this service serves, send forms only to it, and may not be framed.
 POLICY = (
     "default-src 'none'; connect-src 'self'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self' data:;"
     " base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -22,7 +22,7 @@ POLICY = (
 
 
 class HeadersMiddleware:
-    """Adds the policy, unless the view has one of its own, keeps what the API answers out of caches, and words Django's 405."""
+    """Adds the policy unless the view set its own, keeps answers out of caches, and gives Django's 405 a body."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -37,20 +37,9 @@ class HeadersMiddleware:
         return response
 
 
-_CODES = {
-    403: "forbidden",
-    414: "uri_too_long",
-    417: "expectation_failed",
-    431: "headers_too_large",
-    500: "server_error",
-    501: "not_implemented",
-}
-
-
 def write_error(sock: socket.socket, status_int: int, reason: str, mesg: str) -> None:
-    """In place of gunicorn's ``util.write_error``, which answers with a page."""
-    text = " ".join((mesg or reason).split())
-    body = json.dumps({"error": _CODES.get(status_int, "bad_request"), "message": text}).encode()
+    """Replaces gunicorn's ``util.write_error``, which answers with an HTML page."""
+    body = msgspec.json.encode(error_body(status_int, " ".join((mesg or reason).split())))
     head = (
         f"HTTP/1.1 {status_int} {reason}\r\n"
         "Connection: close\r\n"
@@ -62,7 +51,10 @@ def write_error(sock: socket.socket, status_int: int, reason: str, mesg: str) ->
 
 
 class ProbeMiddleware:
-    """Answers /health and /ready itself. Must come before all that look at hosts and schemes."""
+    """Answers /health and /ready itself.
+
+    Probes come by address and without TLS, so this must run before every middleware that checks host or scheme.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -77,6 +69,6 @@ class ProbeMiddleware:
             return self.get_response(request)
         response = cast(Response, probe(request))
         response.render()
-        # CommonMiddleware, which does this for the rest, checks the host name too.
+        # CommonMiddleware sets this for other answers, but it also checks the host name.
         response.headers.setdefault("Content-Length", str(len(response.content)))
         return response

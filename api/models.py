@@ -1,9 +1,10 @@
-"""Who may ask: the tokens of programs. People log in as Django's users."""
+"""API tokens, for programs. People log in as Django users."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import Literal
 
 from django.core.exceptions import ValidationError
 from django.core.validators import ProhibitNullCharactersValidator
@@ -12,25 +13,26 @@ from django.db.models import Q
 from django.utils import timezone
 
 
+class TokenScope(models.TextChoices):
+    """What a token allows. ``admin`` may also list the tokens."""
+
+    READ = "read"
+    ADMIN = "admin"
+
+
 class ApiToken(models.Model):
-    """A program's permission to ask. Of the token itself only a digest is kept, so it can be shown once: when it is made.
+    """A program's permission to use the API. Only a digest of the token is stored, so it can be shown only once.
 
-    A revoked token stays, so that its name and last use can still be looked up; its name is free again.
+    A revoked token's row stays, so that its name and last use can be looked up. Its name can be used again.
     """
-
-    class Scope(models.TextChoices):
-        """What a token may do: ``admin`` may also see who else may ask."""
-
-        READ = "read"
-        ADMIN = "admin"
 
     name = models.CharField(
         max_length=128, validators=[ProhibitNullCharactersValidator()], help_text="whose it is, or what it is for"
     )
     scope = models.CharField(
         max_length=16,
-        choices=Scope,
-        default=Scope.READ,
+        choices=TokenScope,
+        default=TokenScope.READ,
         help_text="read: every question; admin: also /api/v1/tokens",
     )
     digest = models.CharField(max_length=64, unique=True, editable=False)
@@ -55,14 +57,14 @@ class ApiToken(models.Model):
         return self.name
 
     def validate_unique(self, exclude: Collection[str] | None = None) -> None:
-        """The constraint in words; the admin's form does not ask for it, as it has no field ``revoked``."""
+        """Check the constraint, which the admin's form skips because it has no field ``revoked``."""
         super().validate_unique(exclude)
-        if "name" in (exclude or ()):  # it is bad by itself
+        if "name" in (exclude or ()):  # it is invalid anyway
             return
         if ApiToken.objects.filter(name=self.name, revoked=None).exclude(pk=self.pk).exists():
             raise ValidationError({"name": "there is a token of this name: revoke it, or choose another name"})
 
-    def state(self, now: datetime | None = None) -> str:
+    def state(self, now: datetime | None = None) -> Literal["active", "expired", "revoked"]:
         """``active``, ``expired`` or ``revoked``."""
         if self.revoked is not None:
             return "revoked"

@@ -1,4 +1,4 @@
-"""Links from one page of an answer to the next."""
+"""Cursors, and links from one page of an answer to the next."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 from rest_framework.request import Request
 
-from inventory.queries import Place
+from inventory.queries import ListPosition
 from stores.base import Position
 
 _T = TypeVar("_T")
@@ -17,7 +17,7 @@ _NO_CURSOR = "is not a cursor: use the one in an answer's next"
 
 
 class Cursor(NamedTuple):
-    """The last row of a page, and the order it was read in."""
+    """The last row of a page, and the order of the rows."""
 
     newest_first: bool
     position: Position
@@ -35,38 +35,38 @@ class _Name(NamedTuple):
 
 
 def encode_cursor(cursor: Cursor) -> str:
-    """Text of letters, digits, dashes and underscores."""
+    """A cursor as text: letters, digits, dashes and underscores."""
     return _encode((cursor.newest_first, *cursor.position))
 
 
 def parse_cursor(text: str) -> Cursor:
-    """The cursor that ``encode_cursor`` wrote. Raises ValueError for any other text."""
+    """Reads a text from ``encode_cursor``. Raises ValueError for any other."""
     plain = _decode(text, _Plain)
     if not -(1 << 63) <= plain.time_ns < 1 << 63 or not f"{plain.gpu}{plain.metric_name}".isprintable():
         raise ValueError(_NO_CURSOR)
     return Cursor(plain.newest_first, Position(plain.time_ns, plain.gpu, plain.metric_name))
 
 
-def encode_place(place: Place) -> str:
-    """Likewise, for a list of GPUs."""
+def encode_place(place: ListPosition) -> str:
+    """A place in the list of GPUs as text."""
     return _encode(place)
 
 
-def parse_place(text: str) -> Place:
-    """The place that ``encode_place`` wrote. Raises ValueError for any other text."""
-    place = _decode(text, Place)
+def parse_place(text: str) -> ListPosition:
+    """Reads a text from ``encode_place``. Raises ValueError for any other."""
+    place = _decode(text, ListPosition)
     if not -1 <= place.slot < 1 << 31 or not f"{place.host}{place.id}".isprintable():
         raise ValueError(_NO_CURSOR)
     return place
 
 
 def encode_name(name: str) -> str:
-    """Likewise, for a list of names."""
+    """A place in a list of names as text."""
     return _encode(_Name(name))
 
 
 def parse_name(text: str) -> str:
-    """The name that ``encode_name`` wrote. Raises ValueError for any other text."""
+    """Reads a text from ``encode_name``. Raises ValueError for any other."""
     name = _decode(text, _Name).name
     if not name.isprintable():
         raise ValueError(_NO_CURSOR)
@@ -86,14 +86,14 @@ def _decode(text: str, type: type[_T]) -> _T:
 
 
 class Links(NamedTuple):
-    """Absolute URLs of the neighbouring pages, None where there is none."""
+    """Absolute URLs of the next and the previous page, or None."""
 
     next: str | None
     previous: str | None
 
 
 def same_with(request: Request, **changes: object) -> str:
-    """The absolute URL of this request with some parameters changed; None takes one away."""
+    """The absolute URL of this request with some parameters changed. None removes a parameter."""
     query = request.query_params.copy()
     for name, value in changes.items():
         if value is None:
@@ -105,7 +105,7 @@ def same_with(request: Request, **changes: object) -> str:
 
 
 def page_links(request: Request, page: int, *, more: bool) -> Links:
-    """Links of an answer that is asked for by ``page``; ``more`` says whether rows follow it."""
+    """Links of an answer paged by ``page``. ``more`` says whether rows follow."""
     return Links(
         next=same_with(request, page=page + 1) if more else None,
         previous=same_with(request, page=page - 1 if page > 2 else None) if page > 1 else None,
@@ -113,15 +113,17 @@ def page_links(request: Request, page: int, *, more: bool) -> Links:
 
 
 def list_links(request: Request, page: int | None, following: str | None) -> Links:
-    """Links of a list: by page where one was asked for, else by the cursor ``following``, which stays right while the list
-    changes and leads onwards only. None: no row follows."""
+    """Links of a list: by page if one was asked for, else by the cursor ``following``, or None when no row follows.
+
+    A cursor stays right while the list changes, but leads forward only.
+    """
     if page is not None:
         return page_links(request, page, more=following is not None)
     return Links(next=same_with(request, cursor=following) if following else None, previous=None)
 
 
 def offset_links(request: Request, offset: int, limit: int, *, more: bool) -> Links:
-    """Links of an answer that is asked for by ``offset`` and ``limit``."""
+    """Links of an answer paged by ``offset`` and ``limit``."""
     before = max(0, offset - limit)
     return Links(
         next=same_with(request, offset=offset + limit) if more else None,

@@ -1,4 +1,4 @@
-"""Query parameters: one table per view parses them, documents them, and refuses what it does not know."""
+"""Query parameters. One table per view parses and documents them; unknown parameters are refused."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from django.conf import settings
 from django.http import QueryDict
 
 from api.errors import BadRequest
-from inventory.sync.seen import to_ns
-from readings.times import INT64_MIN, SECOND, format_duration, format_time, parse_duration, parse_time
+from readings.times import INT64_MIN, SECOND, format_duration, format_time, parse_duration, parse_time, to_ns
+from telemetry_site.env import one_of, whole_number
 
-# What a relative time may look like, for the schema too.
+# Also in the schema.
 RELATIVE_TIME = r"^(now|(now)?-[0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d))$"
 UNIX_TIME = r"^[0-9]{1,19}(\.[0-9]{0,30})?$"
 _RELATIVE = re.compile(r"now|(?:now)?-(?P<ago>.+)")
-# "+02:00" that was not percent-encoded arrives as " 02:00".
+# A "+02:00" that was not percent-encoded arrives as " 02:00".
 _LOST_PLUS = re.compile(r"(?<=\d\d:\d\d)((?::\d\d(?:\.\d+)?)?) (?=\d\d:?\d\d$)", re.ASCII)
 
 
 def format_datetime(moment: datetime) -> str:
-    """RFC 3339 in UTC with as many fraction digits as needed."""
+    """RFC 3339 in UTC, with as many fraction digits as needed."""
     return format_time(to_ns(moment))
 
 
 def age_seconds(then_ns: int) -> float:
-    """How long ago that was, to the millisecond."""
+    """Seconds since then, to the millisecond."""
     return round((time.time_ns() - then_ns) / SECOND, 3)
 
 
@@ -72,14 +72,14 @@ TEXT_SCHEMA: Mapping[str, Any] = {
 }
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_WHOLE_NUMBER = re.compile(r"[+-]?\d{1,512}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """One query parameter. ``parse`` raises ValueError saying what is allowed; ``many`` allows it several times, ``required`` not to leave it out.
+    """One query parameter. ``parse`` raises ValueError saying what is allowed; ``schema`` is the OpenAPI type.
 
-    The value of one that is absent is ``default``, or an empty tuple with ``many``. ``schema`` is its OpenAPI type.
+    With ``many`` it may be given several times; with ``required`` it must be given. When it is left out, its value is
+    ``default``, or an empty tuple with ``many``.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Parameter:
 
 
 def read_parameters(query: QueryDict, known: Sequence[Parameter]) -> dict[str, Any]:
-    """The value of every known parameter, by name. Raises BadRequest naming the one that is wrong."""
+    """The value of every known parameter, by name. Raises BadRequest naming the wrong one."""
     names = [parameter.name for parameter in known]
     for name in query:
         if name not in names:
@@ -109,17 +109,17 @@ def _read(texts: Sequence[str], parameter: Parameter) -> Any:
     if parameter.required and not texts:
         raise BadRequest(f"{name} is missing: {parameter.help}")
     values = []
-    for text in texts:
-        if not text:
+    for given in texts:
+        if not given:
             raise BadRequest(f"{name} is empty: give it a value or leave it out")
-        if len(text) > MAX_VALUE_LENGTH:
+        if len(given) > MAX_VALUE_LENGTH:
             raise BadRequest(f"{name} is too long: use at most {MAX_VALUE_LENGTH} characters")
-        if _CONTROL.search(text):
-            raise BadRequest(f"{name} {_shown(text)} holds control characters")
+        if _CONTROL.search(given):
+            raise BadRequest(f"{name} {_shown(given)} holds control characters")
         try:
-            values.append(parameter.parse(text))
+            values.append(parameter.parse(given))
         except ValueError as error:
-            raise BadRequest(f"{name} {_shown(text)} {error}") from None
+            raise BadRequest(f"{name} {_shown(given)} {error}") from None
     if parameter.many:
         return tuple(values)
     return values[0] if values else parameter.default
@@ -129,48 +129,14 @@ def _shown(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:80] + "…")
 
 
-def text(value: str) -> str:
-    """Any text."""
-    return value
-
-
-def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
-    """A whole number between two bounds, both allowed."""
-
-    def parse(value: str) -> int:
-        if not _WHOLE_NUMBER.fullmatch(value):
-            raise ValueError(f"is not a whole number: use {minimum} to {maximum}")
-        if not minimum <= (number := int(value)) <= maximum:
-            raise ValueError(f"is out of range: use {minimum} to {maximum}")
-        return number
-
-    return parse
-
-
 def row_count(value: str) -> int:
-    """How many rows, from 1."""
+    """A number of rows, from 1."""
     return whole_number(1, MOST_ROWS)(value)
 
 
 def page_length(value: str) -> int:
-    """How many rows, from 1; more than MAX_PAGE_SIZE is cut to it."""
+    """A number of rows, from 1 to MAX_PAGE_SIZE; larger numbers are cut to that."""
     return min(row_count(value), settings.MAX_PAGE_SIZE)
-
-
-def one_of(*allowed: str) -> Callable[[str], str]:
-    """One of a few words."""
-
-    def parse(value: str) -> str:
-        if value not in allowed:
-            raise ValueError(f"is not known: use {', '.join(allowed[:-1])} or {allowed[-1]}")
-        return value
-
-    return parse
-
-
-def boolean(value: str) -> bool:
-    """true or false."""
-    return one_of("true", "false")(value) == "true"
 
 
 def duration_ns(minimum: int, maximum: int) -> Callable[[str], int]:
@@ -186,13 +152,42 @@ def duration_ns(minimum: int, maximum: int) -> Callable[[str], int]:
 
 
 def check_range(start_ns: int | None, end_ns: int | None) -> None:
-    """Raise BadRequest for a range that holds nothing."""
+    """Raise BadRequest for an empty range."""
     if start_ns is not None and end_ns is not None and end_ns <= start_ns:
         raise BadRequest("end_time must be later than start_time")
 
 
-def several(name: str, help: str, parse: Callable[[str], Any] = text, **schema: Any) -> Parameter:
-    """A filter that may be given several times: any of its values will do."""
+def flag(name: str, help: str) -> Parameter:
+    """true or false; false when it is left out."""
+    return Parameter(
+        name=name,
+        help=help,
+        parse=lambda value: one_of("true", "false")(value) == "true",
+        schema={"type": "string", "enum": ["true", "false"], "default": "false"},
+        default=False,
+    )
+
+
+def choice(name: str, help: str, *allowed: str, default: str | None = None) -> Parameter:
+    """One of a few words."""
+    schema = {"type": "string", "enum": list(allowed)} | ({"default": default} if default else {})
+    return Parameter(name=name, help=help, parse=one_of(*allowed), schema=schema, default=default)
+
+
+def number(name: str, help: str, minimum: int, maximum: int, default: int | None = None) -> Parameter:
+    """A whole number between two bounds, both allowed."""
+    schema = {"type": "integer", "minimum": minimum, "maximum": maximum}
+    return Parameter(
+        name=name,
+        help=help,
+        parse=whole_number(minimum, maximum),
+        schema=schema | ({} if default is None else {"default": default}),
+        default=default,
+    )
+
+
+def several(name: str, help: str, parse: Callable[[str], Any] = str, **schema: Any) -> Parameter:
+    """A filter that may be given several times. A row matches if any of the values does."""
     return Parameter(
         name=name,
         help=f"{help}; may be given several times",
@@ -203,21 +198,21 @@ def several(name: str, help: str, parse: Callable[[str], Any] = text, **schema: 
 
 
 def cursor_of(kind: str, parse: Callable[[str], Any]) -> Parameter:
-    """Where to read on in a list of this kind; ``parse`` reads it."""
+    """Where to continue in a list of this kind. ``parse`` reads the cursor."""
     return Parameter(
         name="cursor",
-        help="where to read on: next has it; keep the other parameters as they were",
+        help="where to continue, from next; keep the other parameters unchanged",
         parse=parse,
         schema={"type": "string", "format": f"{kind}-cursor", "minLength": 1, "maxLength": MAX_VALUE_LENGTH},
     )
 
 
 def format_of(names: Sequence[str]) -> Parameter:
-    """The parameter that chooses among the formats of an answer."""
+    """The parameter that chooses the format of an answer."""
     exports = [name for name in names if name in EXPORT_FORMATS]
-    help = "json, or html for the page that a browser gets"
+    help = "json, or html for the page that browsers get"
     if exports:
-        help += f"; {', '.join(exports[:-1])} or {exports[-1]}: all rows, as a file that is sent while it is read"
+        help += f"; {', '.join(exports[:-1])} or {exports[-1]}: all rows, streamed as a file"
     return Parameter(
         name="format",
         help=help,
@@ -226,15 +221,12 @@ def format_of(names: Sequence[str]) -> Parameter:
     )
 
 
-PAGE = Parameter(
-    name="page",
-    help="which page, from 1; to read on while the list changes, follow next, which uses a cursor",
-    parse=whole_number(1, 1_000_000_000),
-    schema={"type": "integer", "minimum": 1, "maximum": 1_000_000_000},
+PAGE = number(
+    "page", "which page, from 1; if the list changes while you page, follow next, which uses a cursor", 1, 1_000_000_000
 )
 PAGE_SIZE = Parameter(
     name="page_size",
-    help="rows on a page; by default, and at most, the service's MAX_PAGE_SIZE",
+    help="rows on a page; default and maximum: the service's MAX_PAGE_SIZE",
     parse=page_length,
     schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
@@ -248,7 +240,7 @@ TIME_SCHEMA: Mapping[str, Any] = {
 }
 START_TIME = Parameter(
     name="start_time",
-    help="only readings at or after this time (RFC 3339, or -1h for an hour ago); without it there is no lower bound",
+    help="only readings at or after this time (RFC 3339, or -1h for an hour ago); default: no lower bound",
     parse=time_ns,
     schema=TIME_SCHEMA,
 )
@@ -258,10 +250,4 @@ END_TIME = Parameter(
     parse=time_ns,
     schema=TIME_SCHEMA,
 )
-ORDER = Parameter(
-    name="order",
-    help="desc: the newest first; asc: the oldest first",
-    parse=one_of("desc", "asc"),
-    schema={"type": "string", "enum": ["desc", "asc"], "default": "desc"},
-    default="desc",
-)
+ORDER = choice("order", "desc: newest first; asc: oldest first", "desc", "asc", default="desc")

@@ -1,4 +1,4 @@
-"""The addresses of the API. None has a trailing slash."""
+"""The URLs of the API. None has a trailing slash."""
 
 from __future__ import annotations
 

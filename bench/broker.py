@@ -20,6 +20,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields
+from pathlib import Path
 
 from bench.broker_load import Load, Outcome, run
 from bench.broker_peers import Nats, Ours, Peer, Redis
@@ -130,6 +131,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="of publishing in a run")
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
+    parser.add_argument("--beside", type=Path, help="another checkout of this project: its broker runs too")
     parser.add_argument("--loads", nargs="*", default=list(LOADS), choices=list(LOADS))
     parser.add_argument("--subscribers", nargs="*", type=int, default=[0, 1, 4, 16])
     parser.add_argument("--server-cpu", default="0", help="core of the broker (taskset's list)")
@@ -144,6 +146,8 @@ def main() -> None:
             print(f"{name}: left out, {why}", file=sys.stderr)
         else:
             peers.append(PEERS[name])
+    if options.beside:
+        peers.append(Ours("always", root=options.beside.resolve()))
     for load in (LOADS[name] for name in options.loads):
         for subscribers in options.subscribers:
             rounds: dict[str, list[Outcome]] = {peer.name: [] for peer in peers}

@@ -43,6 +43,7 @@ class Peer(ABC):
     name: str
     answer: bytes
     trouble: bytes
+    root = ROOT
 
     def __init__(self) -> None:
         self.port = 0
@@ -107,7 +108,7 @@ class Peer(ABC):
         log_path = self.folder / "server.log"
         with log_path.open("wb") as log:
             command = ["taskset", "-c", cpu, *self.command()]
-            self._process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, cwd=self.root, stdout=log, stderr=log)
         deadline = time.monotonic() + 30
         while True:
             try:
@@ -136,14 +137,15 @@ class Peer(ABC):
 
 
 class Ours(Peer):
-    """This project's broker, duplicate suppression included."""
+    """This project's broker, duplicate suppression included; of another checkout where ``root`` names one."""
 
     answer = b'"success":true'
     trouble = b'"type":"error"'
 
-    def __init__(self, fsync: str = "always", *flags: str) -> None:
+    def __init__(self, fsync: str = "always", *flags: str, root: Path = ROOT) -> None:
         super().__init__()
-        self.name = f"ours {fsync}"
+        self.name = f"{'ours' if root == ROOT else 'beside'} {fsync}"
+        self.root = root
         self._fsync = fsync
         self._flags = flags
         self.generation = 0  # of producers: what another one sent is not sent again

@@ -30,8 +30,8 @@ from pathlib import Path
 import urllib3
 
 from broker.client.client import Message
-from ingest.collector.decode import Intake
-from readings.batch.codec import encode_block
+from ingest.collector.decode import BatchDecoder
+from readings.batch import encode_block
 from readings.model import Gpu, Point, PointBlock
 from stores.base import ReadingsQuery
 from stores.influxdb import InfluxStore
@@ -147,10 +147,10 @@ def messages(flush: Sequence[PointBlock]) -> list[Message]:
 
 def collect(store: InfluxStore, received: Sequence[Message]) -> None:
     """What a collector does with messages, but for the inventory."""
-    intake = Intake(0)
+    decoder = BatchDecoder(0)
     for message in received:
-        intake.take(message)
-    pending = intake.drain()
+        decoder.take(message)
+    pending = decoder.drain()
     assert not pending.refused, pending.refused
     store.write(pending.blocks)
 

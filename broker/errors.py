@@ -1,8 +1,8 @@
-"""All that the broker and its client can raise, in one table that knows which errors are worth a retry.
+"""Every error of the broker and its client, and which of them are worth a retry.
 
     BrokerError
     ├── answered over the wire, one per ``code``
-    │   ├── BadFrame           bad_frame             the frame is no JSON object the broker knows
+    │   ├── BadFrame           bad_frame             the frame is not a JSON object the broker knows
     │   ├── TooLarge           too_large             a frame over max_frame
     │   ├── Unauthorized       unauthorized          no token, or the wrong one
     │   ├── SubscriberInUse    subscriber_in_use     a live subscriber has this id           retriable
@@ -10,19 +10,19 @@
     │   ├── DiskFull           disk_full             nothing of the request was kept         retriable
     │   ├── ReadOnly           read_only             the log's disk takes no writes          retriable
     │   ├── Overloaded         overloaded            too many clients or too much in flight  retriable
-    │   ├── ShuttingDown       shutting_down         the broker stops                        retriable
+    │   ├── ShuttingDown       shutting_down         the broker is stopping                  retriable
     │   ├── UnknownType        unknown_type          a request type the broker does not know
-    │   ├── BadRequest         bad_request           a known request with a bad field
+    │   ├── InvalidRequest     bad_request           a known request with a bad field
     │   └── NotSubscribed      not_subscribed        an ack or nack without a subscription
     ├── seen by the client
     │   ├── BrokerUnavailable  unavailable           no broker answers there                 retriable
     │   └── ConnectionLost     connection_lost       the connection ended                    retriable
-    └── seen by whoever holds the log or its files
+    └── seen by the process that holds the log or its files
         ├── CorruptRecord      corrupt_record        a record's bytes are not what was written
         ├── LogLocked          log_locked            another broker has the directory
         ├── LogUnusable        log_unusable          the directory cannot hold a log
         ├── TlsUnusable        tls_unusable          a certificate, key or CA file that does not work
-        └── LogFailed          log_failed            a write's fate is unknown: stop, recover by a restart
+        └── LogFailed          log_failed            a write's outcome is unknown: restart to recover
 
 Callers branch on ``retriable``, never on the text.
 """
@@ -33,14 +33,14 @@ from typing import ClassVar
 
 
 class BrokerError(Exception):
-    """The base of every error here. ``code`` is its name on the wire, ``retriable`` whether trying again can help."""
+    """Base class. ``code`` is the error's name on the wire; ``retriable``: trying again can help."""
 
     code: ClassVar[str] = "error"
     retriable: ClassVar[bool] = False
 
 
 class BadFrame(BrokerError):
-    """The frame is no JSON object that the broker knows."""
+    """The frame is not a JSON object that the broker knows."""
 
     code = "bad_frame"
 
@@ -92,7 +92,7 @@ class Overloaded(BrokerError):
 
 
 class ShuttingDown(BrokerError):
-    """The broker stops."""
+    """The broker is stopping."""
 
     code = "shutting_down"
     retriable = True
@@ -104,7 +104,7 @@ class UnknownType(BrokerError):
     code = "unknown_type"
 
 
-class BadRequest(BrokerError):
+class InvalidRequest(BrokerError):
     """A known request with a field that is missing or wrong."""
 
     code = "bad_request"
@@ -124,7 +124,7 @@ class BrokerUnavailable(BrokerError):
 
 
 class ConnectionLost(BrokerError):
-    """The connection ended; what was not answered may or may not be in the log."""
+    """The connection ended; unanswered publishes may or may not be in the log."""
 
     code = "connection_lost"
     retriable = True
@@ -143,7 +143,7 @@ class LogLocked(BrokerError):
 
 
 class LogUnusable(BrokerError):
-    """The directory cannot hold a log: no access, no folder, or written by a newer version."""
+    """The directory cannot hold a log: no access, no folder, or written by another version."""
 
     code = "log_unusable"
 
@@ -155,7 +155,7 @@ class TlsUnusable(BrokerError):
 
 
 class LogFailed(BrokerError):
-    """The fate of a write is unknown (a failed fsync). Nothing more is written: stop, and recover by a restart."""
+    """A write's outcome is unknown (a failed fsync). The log takes nothing more until a restart recovers it."""
 
     code = "log_failed"
 
@@ -173,7 +173,7 @@ BY_CODE: dict[str, type[BrokerError]] = {
         Overloaded,
         ShuttingDown,
         UnknownType,
-        BadRequest,
+        InvalidRequest,
         NotSubscribed,
         BrokerUnavailable,
         ConnectionLost,
@@ -187,5 +187,5 @@ BY_CODE: dict[str, type[BrokerError]] = {
 
 
 def for_code(code: str, message: str) -> BrokerError:
-    """The error that ``code`` names, saying ``message``; a plain BrokerError for a code of some newer broker."""
+    """Returns the error with that ``code``, or a plain BrokerError for a code of a newer broker."""
     return BY_CODE.get(code, BrokerError)(message)

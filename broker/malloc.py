@@ -1,4 +1,4 @@
-"""Keeping the memory that the broker uses over and over."""
+"""Keeps the memory that the broker reuses all the time."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _MOST_FREE = 8 << 20
 
 
 def keep_memory() -> None:
-    """Spare the way to the kernel and back for each block of received bytes and each group.
+    """Makes glibc keep up to 8 MiB of freed memory for the next received bytes and the next batch.
 
-    By default glibc gives a freed block of that size back at once and has to fault in new pages for the next: up to half
-    the time of a broker under load. Up to 8 MiB stay with us. Where the C library is another one, nothing happens.
+    By default it returns a freed block of that size to the kernel at once and faults in new pages for the next, which takes
+    up to half the time of a broker under load. Does nothing with another C library.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:
             mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
             mallopt(_M_TRIM_THRESHOLD, _MOST_FREE)
-    # What is loaded now stays for good: looking through it for garbage again and again finds nothing.
+    # Everything loaded by now stays: the garbage collector need not scan it again.
     gc.collect()
     gc.freeze()

@@ -7,14 +7,14 @@ from functools import cache
 
 from broker.errors import TlsUnusable
 
-# Instead of a file of certificates: those that the system trusts.
+# In place of a certificate file: the CAs that the system trusts.
 SYSTEM = "system"
 
 
 def server_context(cert: str, key: str, client_ca: str = "") -> ssl.SSLContext:
-    """What the broker listens with. With ``client_ca`` only clients that show a certificate of that CA get in.
+    """Returns the broker's TLS context. With ``client_ca``, it accepts only clients with a certificate of that CA.
 
-    Raises TlsUnusable, which names the setting that is wrong.
+    Raises TlsUnusable, which names the wrong setting.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -27,9 +27,10 @@ def server_context(cert: str, key: str, client_ca: str = "") -> ssl.SSLContext:
 
 @cache
 def client_context(ca: str, cert: str = "", key: str = "") -> ssl.SSLContext | None:
-    """What a client connects with: the broker's certificate must be of ``ca`` and name the host that was asked for.
+    """Returns a client's TLS context: the broker's certificate must be issued by ``ca`` and name the host.
 
-    None without a ``ca``: no TLS. ``cert`` and ``key`` are the client's own, for a broker that asks. Raises TlsUnusable.
+    Returns None without a ``ca``: no TLS. ``cert`` and ``key`` are the client's own, for a broker that requires them.
+    Raises TlsUnusable.
     """
     if not ca:
         return None
@@ -48,7 +49,7 @@ def _load_own(context: ssl.SSLContext, cert: str, key: str) -> None:
     _check_readable("BROKER_TLS_CERT", cert)
     _check_readable("BROKER_TLS_KEY", key)
     try:
-        # A key that is locked is an error: nobody is there to be asked for its password.
+        # An encrypted key is an error, because nobody is there to enter its password.
         context.load_cert_chain(cert, key, password="")
     except (OSError, ValueError) as error:
         raise TlsUnusable(f"BROKER_TLS_CERT {cert} and BROKER_TLS_KEY {key} do not work: {_reason(error)}") from None

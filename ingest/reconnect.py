@@ -14,7 +14,7 @@ from broker.backoff import backoff
 from broker.client.client import BrokerClient
 from broker.errors import BrokerError, BrokerUnavailable, ConnectionLost
 from ingest.errors import BrokerRefusal
-from ingest.streamer.timestamps import spell_duration
+from readings.times import spell_duration
 
 logger = logging.getLogger(__name__)
 

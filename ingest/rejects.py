@@ -18,9 +18,9 @@ from ingest.errors import SourceError
 from ingest.exporter.exposition import Exposition
 from ingest.reconnect import BrokerAddress
 from ingest.samples import Sample
-from readings.batch.codec import BatchError, decode_batch, encode_block
+from readings.batch import BatchError, decode, encode_block
 from readings.blocks import BlockBuilder
-from readings.checks import Refused, check_block
+from readings.checks import Refused
 from readings.times import parse_time
 from readings.units import SourceUnits
 
@@ -80,13 +80,12 @@ def repaired_batches(path: Path) -> Iterator[bytes]:
             continue
         try:
             payload = _payload_of(line)
-            decoded = decode_batch(payload)
-            _, refusals = check_block(decoded.block, now_ns=time.time_ns(), oldest_ns=None)
+            decoded = decode(payload, now_ns=time.time_ns())
         except Refused as error:
             raise SourceError(f"{str(path)!r} line {number}: {error}") from None
         except (ValueError, KeyError, SourceError, BatchError) as error:
             raise SourceError(f"{str(path)!r} line {number} is no batch: {error}") from None
-        for refusal in (*decoded.refusals, *refusals):
+        for refusal in decoded.refusals:
             raise SourceError(f"{str(path)!r} line {number}: {refusal.reason}: {refusal.detail}")
         yield payload
 

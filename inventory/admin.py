@@ -1,9 +1,8 @@
-"""The inventory in Django's admin: to look at and to search. What readings tell is never edited by hand; what is no longer there can be
-removed."""
+"""The inventory in Django's admin: rows can be searched, and old GPUs and hosts removed. Nothing can be edited."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,10 +17,10 @@ from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 
 from inventory.admin_tables import UNKNOWN, shown_exactly, shown_memory, shown_metric, table
-from inventory.board import MEMORY_USED, POWER, TEMPERATURE, UTILISATION
 from inventory.models import GPU, CollectorStatus, Host, Placement, Residence
 from inventory.queries import in_state, latest_readings, stale_before
 from inventory.removal import gpus_of, remove_gpus, remove_hosts, with_instances
+from readings.mig import MEMORY_USED, POWER, TEMPERATURE, UTILISATION
 from readings.times import format_time
 
 # How many rows of history a GPU's page shows; the rest is behind a link.
@@ -30,7 +29,7 @@ MOST_REMOVED_SHOWN = 200
 
 
 class ReadOnlyAdmin(admin.ModelAdmin[Any]):
-    """Pages without a form and without any way to add or delete."""
+    """Pages where nothing can be added, changed or deleted."""
 
     actions: Sequence[str] | None = None
     list_per_page = 100
@@ -46,21 +45,25 @@ class ReadOnlyAdmin(admin.ModelAdmin[Any]):
 
 
 class RemovableAdmin(ReadOnlyAdmin):
-    """Pages from which rows can be removed, after a page that shows all that goes with them."""
+    """Pages from which rows can be removed, once a page has shown everything that goes with them."""
 
     actions = ()
+    goes_with: Callable[[Iterable[Any]], list[GPU]]  # all GPUs that removing these rows removes
+    remove: Callable[[Iterable[Any]], int]
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return admin.ModelAdmin.has_delete_permission(self, request, obj)
 
-    def goes_with(self, objs: Iterable[Any]) -> list[GPU]:
-        """All GPUs that removing these rows removes."""
-        raise NotImplementedError
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        self.remove(queryset)
+
+    def delete_model(self, request: HttpRequest, obj: Model) -> None:
+        self.remove([obj])
 
     def get_deleted_objects(
         self, objs: Iterable[Any], request: HttpRequest
     ) -> tuple[list[Any], dict[str, int], set[str], list[str]]:
-        """What the page that asks shows. Django would count each row of history, and is not asked whether that may go."""
+        """What the confirmation page shows. History goes too; it is counted, not listed, and needs no permission."""
         gpus = self.goes_with(objs)
         counts = {
             "GPUs": len(gpus),
@@ -77,7 +80,7 @@ class RemovableAdmin(ReadOnlyAdmin):
 
 
 class StateFilter(admin.SimpleListFilter):
-    """Seen lately, or stale by the rule of ``stale_before``."""
+    """Reporting or stale, as ``stale_before`` decides."""
 
     title = "state"
     parameter_name = "state"
@@ -107,6 +110,9 @@ class KindFilter(admin.SimpleListFilter):
 @admin.register(GPU)
 class GPUAdmin(RemovableAdmin):
     """GPUs and MIG instances with their newest readings."""
+
+    goes_with = staticmethod(with_instances)
+    remove = staticmethod(remove_gpus)
 
     list_display = (
         "host",
@@ -144,18 +150,9 @@ class GPUAdmin(RemovableAdmin):
         gpus: QuerySet[GPU] = super().get_queryset(request)
         return gpus.annotate(stale=stale).select_related("host")
 
-    def goes_with(self, objs: Iterable[GPU]) -> list[GPU]:
-        return with_instances(objs)
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[GPU]) -> None:
-        remove_gpus(queryset)
-
-    def delete_model(self, request: HttpRequest, obj: GPU) -> None:
-        remove_gpus([obj])
-
     @admin.display(description="GPU", ordering="id")
     def short_id(self, gpu: GPU) -> SafeString:
-        """The first group of the uuid: enough to tell GPUs apart, and the newest readings stay on the screen."""
+        """The first group of the uuid: enough to distinguish GPUs, and short enough for the readings beside it."""
         prefix, _, rest = gpu.uuid.partition("-")
         short = f"{prefix}-{rest.split('-')[0]}" if rest else gpu.uuid
         return format_html(
@@ -216,7 +213,7 @@ class GPUAdmin(RemovableAdmin):
 
     @admin.display(description="others in its slot")
     def slot(self, gpu: GPU) -> SafeString | str:
-        """Which GPUs this one has replaced there, or was replaced by; the newest first."""
+        """The GPUs that this one replaced there, or was replaced by, newest first."""
         if gpu.host_id is None or gpu.index is None:
             return UNKNOWN
         others = Residence.objects.filter(host=gpu.host_id, index=gpu.index, gpu__mig_id="").exclude(gpu__uuid=gpu.uuid)
@@ -243,6 +240,9 @@ class GPUAdmin(RemovableAdmin):
 class HostAdmin(RemovableAdmin):
     """Hosts with the number of their physical GPUs."""
 
+    goes_with = staticmethod(gpus_of)
+    remove = staticmethod(remove_hosts)
+
     list_display = ("name", "gpu_count", "reporting", "stale", "first_seen", "last_seen")
     search_fields = ("name",)
     fields = ("name", "gpu_count", "reporting", "stale", "first_seen", "last_seen")
@@ -254,15 +254,6 @@ class HostAdmin(RemovableAdmin):
         stale = Count("gpus", filter=physical & in_state("stale", cutoff, "gpus__"))
         hosts: QuerySet[Host] = super().get_queryset(request)
         return hosts.annotate(counted=Count("gpus", filter=physical), counted_stale=stale)
-
-    def goes_with(self, objs: Iterable[Host]) -> list[GPU]:
-        return gpus_of(objs)
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Host]) -> None:
-        remove_hosts(queryset)
-
-    def delete_model(self, request: HttpRequest, obj: Host) -> None:
-        remove_hosts([obj])
 
     @admin.display(description="GPUs", ordering="counted")
     def gpu_count(self, host: Any) -> SafeString:
@@ -280,7 +271,7 @@ class HostAdmin(RemovableAdmin):
 
 @admin.register(Placement)
 class PlacementAdmin(ReadOnlyAdmin):
-    """What ran where, newest first."""
+    """Which pods ran where, newest first."""
 
     list_display = ("pod", "namespace", "container", "gpu", "host", "share", "started", "last_seen", "ended")
     list_filter = (("ended", admin.EmptyFieldListFilter), "share", "namespace")
@@ -322,7 +313,7 @@ class CollectorStatusAdmin(ReadOnlyAdmin):
 
 
 def _cutoff(request: HttpRequest) -> datetime | None:
-    """``stale_before``, asked once per request: Django builds the queryset of a list several times."""
+    """``stale_before``, once per request: Django builds the queryset of a list several times."""
     if not hasattr(request, "stale_before"):
         request.stale_before = stale_before()  # type: ignore[attr-defined]
     cutoff: datetime | None = request.stale_before  # type: ignore[attr-defined]

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from inventory.board import MEMORY_FREE, MEMORY_RESERVED, MEMORY_TOTAL, MEMORY_USED
 from inventory.models import GPU
 from readings.catalogue import unit_of
+from readings.mig import MEMORY_FREE, MEMORY_RESERVED, MEMORY_TOTAL, MEMORY_USED
 
 UNKNOWN = "–"
 
@@ -20,7 +20,7 @@ def shown(value: float | None, unit: str, digits: int = 0) -> str:
 
 
 def shown_exactly(value: float) -> str:
-    """All digits, with thousands apart and no ``.0``."""
+    """All digits, with thousands separators and without ``.0``."""
     return f"{value:,}".removesuffix(".0")
 
 
@@ -30,7 +30,7 @@ def shown_metric(gpu: GPU, metric_name: str, digits: int = 0) -> str:
 
 
 def shown_memory(gpu: GPU) -> str:
-    """``5,120 / 81,007 MiB``: used and total, which is the sum of its parts where it is not told itself."""
+    """``5,120 / 81,007 MiB``: used and total. A missing total is the sum of used, free and reserved."""
     used, total = gpu.value(MEMORY_USED), gpu.value(MEMORY_TOTAL)
     free = gpu.value(MEMORY_FREE)
     if total is None and used is not None and free is not None:

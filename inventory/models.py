@@ -1,6 +1,6 @@
-"""The inventory: which hosts and GPUs there are, what ran where, and how the collectors are doing.
+"""The inventory: hosts, GPUs, which pods ran where, and the state of the collectors.
 
-All times except CollectorStatus's are the readings' own, cut to microseconds.
+All times except CollectorStatus's are those of readings, cut to microseconds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from django.db.models import Q
 
 
 class Host(models.Model):
-    """A machine that holds GPUs, known by the name its exporter gives."""
+    """A machine with GPUs, under the name that its exporter gives."""
 
     name = models.CharField(max_length=255, unique=True)
     first_seen = models.DateTimeField()
@@ -24,10 +24,10 @@ class Host(models.Model):
 
 
 class GPU(models.Model):
-    """A GPU or a MIG instance of one. Its identity never changes; host, index and attributes are the newest known.
+    """A GPU or a MIG instance. Its identity never changes; host, index and attributes are the newest known.
 
-    ``latest`` maps metric name to [value, time in ns]: the newest reading of each metric. A GPU cut into instances has
-    a row of its own, seen when any of them is; readings of the whole board (power, temperature) are kept there too.
+    ``latest`` maps each metric name to its newest reading, [value, time in ns]. A GPU cut into instances has a row of
+    its own: it is seen whenever one of them is, and holds the readings of the whole board (power, temperature).
     """
 
     id = models.CharField(max_length=200, primary_key=True, help_text="uuid, and :instance for a MIG instance")
@@ -55,13 +55,13 @@ class GPU(models.Model):
         return self.id
 
     def value(self, metric_name: str) -> float | None:
-        """The newest value of a metric, or None where there is none: unknown is never 0."""
+        """The newest value of a metric, or None: unknown is never 0."""
         reading = self.latest.get(metric_name)
         return None if reading is None else float(reading[0])
 
 
 class Residence(models.Model):
-    """Where a GPU has sat: one row per place. The open one (no ``until``) is where it sits now."""
+    """A host slot that a GPU has been in. The open row (no ``until``) is where it is now."""
 
     gpu = models.ForeignKey(GPU, on_delete=models.CASCADE, related_name="residences")
     host = models.ForeignKey(Host, on_delete=models.PROTECT, related_name="residences", null=True, blank=True)
@@ -78,10 +78,10 @@ class Residence(models.Model):
 
 
 class Placement(models.Model):
-    """What ran on a GPU, from when to when. The open one (no ``ended``) is what runs there now.
+    """A pod on a GPU, from when to when. The open row (no ``ended``) is what runs there now.
 
-    ``ended`` is the last reading that showed it, set once newer readings show something else. A ``share`` is one pod's
-    part of a GPU that several pods use: several of them may be open at once.
+    ``ended`` is the last reading that showed the pod; it is set once newer readings show something else. A ``share`` is
+    one pod's part of a GPU that several pods use; several may be open at once.
     """
 
     gpu = models.ForeignKey(GPU, on_delete=models.CASCADE, related_name="placements")
@@ -111,7 +111,7 @@ class Placement(models.Model):
 
 
 class CollectorStatus(models.Model):
-    """What one collector has done, kept where the web service can ask: counters since the row was made."""
+    """The counters of one collector since the row was created, stored where the web service can read them."""
 
     collector_id = models.CharField(max_length=128, primary_key=True)
     started = models.DateTimeField(help_text="start of its current process")

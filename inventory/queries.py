@@ -1,4 +1,4 @@
-"""What lists and pages ask of the inventory: which GPUs, which of them are stale, and how each host is doing."""
+"""Queries of lists and pages: which GPUs there are, which of them are stale, and which pods ran on them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from django.db.models import Count, Max, Q, QuerySet, TextField, Value
 from django.db.models.functions import Cast, Coalesce
 
 from inventory.models import GPU, Host, Placement
-from inventory.sync.seen import to_datetime, to_ns
 from readings.catalogue import unit_of
+from readings.times import to_datetime, to_ns
 
 
 @lru_cache(maxsize=32_768)
 def parse_moment(text: str) -> datetime:
-    """A DateTimeField cast to text, as SQLite (no zone, meaning UTC) and PostgreSQL (with its zone) write it."""
+    """Parses a DateTimeField cast to text. SQLite writes no zone and means UTC; PostgreSQL writes its own zone."""
     moment = datetime.fromisoformat(text)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
@@ -29,27 +29,27 @@ STATES: tuple[State, ...] = ("reporting", "stale")
 
 
 def newest_reading() -> datetime | None:
-    """The time of the fleet's newest reading; None while there is none. One query."""
+    """The time of the fleet's newest reading, or None without GPUs. One query."""
     newest: datetime | None = GPU.objects.aggregate(newest=Max("last_seen"))["newest"]
     return newest
 
 
 def stale_before() -> datetime | None:
-    """A GPU is stale when its last reading is older than this: STALE_AFTER before the fleet's newest. One query.
+    """STALE_AFTER before the fleet's newest reading, or None without GPUs. One query.
 
-    Measured against the fleet and not the clock, so a replayed capture is not all stale. None while there are no GPUs.
+    A GPU whose last reading is older is stale. The fleet counts, not the clock, so a replayed capture is not all stale.
     """
     newest = newest_reading()
     return None if newest is None else newest - timedelta(seconds=settings.STALE_AFTER)
 
 
 def state_of(gpu: GPU, cutoff: datetime | None) -> State:
-    """Whether a GPU reports or is stale, by the cutoff that ``stale_before`` gave."""
+    """Whether a GPU reports or is stale; ``cutoff`` comes from ``stale_before``."""
     return "stale" if cutoff is not None and gpu.last_seen < cutoff else "reporting"
 
 
 def in_state(state: State, cutoff: datetime | None, prefix: str = "") -> Q:
-    """The condition for GPUs in that state; ``prefix`` is a path to the GPU, as ``gpus__``. Raises ValueError."""
+    """The condition for GPUs in this state. ``prefix`` is the path to the GPU, as ``gpus__``. Raises ValueError."""
     if state not in STATES:
         raise ValueError(f"{state!r} is not a state: use {' or '.join(STATES)}")
     if cutoff is None:  # no GPUs, so none is stale
@@ -67,62 +67,61 @@ def gpus_for_list(
     search: str = "",
     mig: bool = False,
     cutoff: datetime | None = None,
-    after: Place | None = None,
+    after: ListPosition | None = None,
 ) -> QuerySet[GPU]:
-    """Physical GPUs, with ``mig`` their MIG instances too, in the order host, index, id, each with its host at hand.
-    What is in no host, or at no known index, comes first. ``after`` leaves out all up to and including that place.
+    """Physical GPUs, and with ``mig`` their MIG instances, ordered by host, index and id, with their hosts loaded.
 
-    Several values of one filter are alternatives; filters, and the words of ``search``, must all hold. A word is looked
-    for, whatever its case, in id, host name, model and pod. Namespace and pod are those that run there now, also those
-    that share the GPU or run on one of its instances. ``cutoff`` saves a query where ``stale_before`` was already asked.
-    Raises ValueError for an unknown state.
+    GPUs without a host or index come first. ``after`` skips everything up to and including that position. Values of
+    one filter are alternatives; all filters, and all words of ``search``, must match. A word matches in id, host name,
+    model and pod, in any case. Namespace and pod are the current ones, including those that share the GPU or run on one
+    of its instances. Passing ``cutoff`` (from ``stale_before``) saves a query. Raises ValueError for an unknown state.
     """
-    found = GPU.objects.select_related("host").alias(**_PLACE).order_by(*_PLACE, "id")
+    gpus = GPU.objects.select_related("host").alias(**_POSITION).order_by(*_POSITION, "id")
     if after is not None:
-        found = found.filter(
+        gpus = gpus.filter(
             Q(place_host__gt=after.host)
             | Q(place_host=after.host, place_index__gt=after.slot)
             | Q(place_host=after.host, place_index=after.slot, id__gt=after.id)
         )
     if not mig:
-        found = found.filter(mig_id="")
+        gpus = gpus.filter(mig_id="")
     if hostnames:
-        found = found.filter(host__name__in=hostnames)
+        gpus = gpus.filter(host__name__in=hostnames)
     if models:
-        found = found.filter(model_name__in=models)
+        gpus = gpus.filter(model_name__in=models)
     if namespaces or pods:
         conditions: dict[str, Any] = {}
         if namespaces:
             conditions["namespace__in"] = namespaces
         if pods:
             conditions["pod__in"] = pods
-        found = found.filter(_runs(**conditions))
+        gpus = gpus.filter(_runs(**conditions))
     if state is not None:
-        found = found.filter(in_state(state, cutoff or stale_before()))
+        gpus = gpus.filter(in_state(state, cutoff or stale_before()))
     for word in search.split():
-        found = found.filter(
+        gpus = gpus.filter(
             Q(id__icontains=word)
             | Q(host__name__icontains=word)
             | Q(model_name__icontains=word)
             | _runs(pod__icontains=word)
         )
-    return found
+    return gpus
 
 
-class Place(NamedTuple):
-    """Where a GPU stands in a list. ``host`` is empty and ``slot`` (its index there) -1 where they are not known."""
+class ListPosition(NamedTuple):
+    """A GPU's position in a list. An unknown ``host`` is empty, an unknown ``slot`` (its index there) -1."""
 
     host: str
     slot: int
     id: str
 
 
-# The same order on every database: they disagree on where NULL stands.
-_PLACE = {"place_host": Coalesce("host__name", Value("")), "place_index": Coalesce("index", Value(-1))}
+# Databases disagree on where NULL sorts; this is the same order on each.
+_POSITION = {"place_host": Coalesce("host__name", Value("")), "place_index": Coalesce("index", Value(-1))}
 
 
 class GpuRow(NamedTuple):
-    """What lists tell of a GPU, as the database gives it; the times as its text (see inventory.queries)."""
+    """One row of the GPU list, straight from the database. Timestamps are left as text (see ``parse_moment``)."""
 
     id: str
     uuid: str
@@ -140,14 +139,14 @@ class GpuRow(NamedTuple):
     last_seen: str
 
     @property
-    def place(self) -> Place:
-        """Where it stands in a list."""
-        return Place(self.hostname, -1 if self.slot is None else self.slot, self.id)
+    def position(self) -> ListPosition:
+        """Its position in the list."""
+        return ListPosition(self.hostname, -1 if self.slot is None else self.slot, self.id)
 
 
-def gpu_rows(found: QuerySet[GPU]) -> list[GpuRow]:
-    """The rows of a list. No model object, no datetime: a thousand rows in a few milliseconds. One query."""
-    rows = found.values_list(
+def gpu_rows(gpus: QuerySet[GPU]) -> list[GpuRow]:
+    """The rows of a list, without model objects or datetimes: a thousand in a few milliseconds. One query."""
+    rows = gpus.values_list(
         "id", "uuid", "mig_id", "mig_profile", "index", "device", "model_name", Coalesce("host__name", Value("")),
         "driver_version", "namespace", "pod", "container",
         Cast("first_seen", TextField()), Cast("last_seen", TextField()),
@@ -156,13 +155,13 @@ def gpu_rows(found: QuerySet[GPU]) -> list[GpuRow]:
 
 
 def _runs(**conditions: Any) -> Q:
-    """GPUs on which something runs of which the conditions hold: by their own row, a share, or one of their instances."""
+    """GPUs where a pod runs that meets the conditions: by the row itself, a share or one of the MIG instances."""
     running = Placement.objects.filter(ended=None, **conditions)
     return Q(**conditions) | Q(pk__in=running.values("gpu_id")) | Q(mig_id="", uuid__in=running.values("gpu__uuid"))
 
 
-class Occupied(NamedTuple):
-    """What ran on a GPU in [start, end), in nanoseconds; None is no end."""
+class PodPeriod(NamedTuple):
+    """A pod ran on a GPU in [start, end), in nanoseconds; None: it still runs."""
 
     gpu: str
     namespace: str
@@ -172,27 +171,27 @@ class Occupied(NamedTuple):
     end_ns: int | None
 
 
-def occupied_between(
+def pods_between(
     start_ns: int, end_ns: int, *, namespaces: Sequence[str] = (), pods: Sequence[str] = (), most: int
-) -> list[Occupied]:
-    """All that ran in the range on each GPU where something ran that was asked for; ``most`` at most. One query."""
+) -> list[PodPeriod]:
+    """The pods in the range, on each GPU where a pod of the filters ran. At most ``most`` rows. One query."""
     in_range = Q(started__lt=to_datetime(end_ns - 1) + _TICK) & (
         Q(ended=None) | Q(last_seen__gte=to_datetime(start_ns))
     )
-    found = Placement.objects.filter(in_range)
-    asked: dict[str, Any] = {}
+    placements = Placement.objects.filter(in_range)
+    wanted: dict[str, Any] = {}
     if namespaces:
-        asked["namespace__in"] = namespaces
+        wanted["namespace__in"] = namespaces
     if pods:
-        asked["pod__in"] = pods
-    if asked:
-        found = found.filter(gpu_id__in=Placement.objects.filter(in_range, **asked).values("gpu_id"))
-    rows = found.order_by("gpu_id", "started").values_list(
+        wanted["pod__in"] = pods
+    if wanted:
+        placements = placements.filter(gpu_id__in=Placement.objects.filter(in_range, **wanted).values("gpu_id"))
+    rows = placements.order_by("gpu_id", "started").values_list(
         "gpu_id", "namespace", "pod", "container", "started", "ended"
     )[:most]
-    # Times are cut to the microsecond: what was seen last was seen before the next one.
+    # Times are cut to the microsecond, so the last reading was before the next microsecond.
     return [
-        Occupied(gpu, namespace, pod, container, to_ns(started), None if ended is None else to_ns(ended + _TICK))
+        PodPeriod(gpu, namespace, pod, container, to_ns(started), None if ended is None else to_ns(ended + _TICK))
         for gpu, namespace, pod, container, started, ended in rows
     ]
 
@@ -208,7 +207,7 @@ class FleetCounts(NamedTuple):
 
 
 def fleet_counts() -> FleetCounts:
-    """How large the fleet is. Three queries."""
+    """The size of the fleet. Three queries."""
     newest = newest_reading()
     cutoff = None if newest is None else newest - timedelta(seconds=settings.STALE_AFTER)
     counts = GPU.objects.filter(mig_id="").aggregate(
@@ -218,7 +217,7 @@ def fleet_counts() -> FleetCounts:
 
 
 class LatestReading(NamedTuple):
-    """The newest reading of one metric of a GPU; ``unit`` is empty where the metric is not known."""
+    """The newest reading of one metric of a GPU. ``unit`` is empty if unknown."""
 
     metric_name: str
     value: float

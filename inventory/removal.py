@@ -1,6 +1,6 @@
-"""Taking what was decommissioned out of the inventory. Its readings stay in the store, for as long as that keeps them.
+"""Removes decommissioned GPUs and hosts from the inventory. Their readings stay in the store until its retention ends.
 
-Nothing is held against what was removed: a GPU or host that reports again is in the inventory again, as a new one.
+A removed GPU or host that reports again comes back as a new one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from inventory.models import GPU, Host, Residence
 
 
 def with_instances(gpus: Iterable[GPU]) -> list[GPU]:
-    """The GPUs, and of those that are whole boards the MIG instances too."""
+    """The GPUs, and the MIG instances of those that are whole boards."""
     given = list(gpus)
     boards = [gpu.uuid for gpu in given if not gpu.mig_id]
     known = {gpu.pk for gpu in given}
@@ -21,13 +21,13 @@ def with_instances(gpus: Iterable[GPU]) -> list[GPU]:
 
 
 def gpus_of(hosts: Iterable[Host]) -> list[GPU]:
-    """The GPUs that sit in the hosts now, with all their instances."""
+    """The GPUs in the hosts now, with all their instances."""
     return with_instances(GPU.objects.filter(host__in=list(hosts)).order_by("id"))
 
 
 @transaction.atomic
 def remove_gpus(gpus: Iterable[GPU]) -> int:
-    """Remove GPUs with their instances and their history; how many rows of GPUs that were. Raises django.db.Error."""
+    """Removes GPUs with their instances and history. Returns how many GPU rows that were. Raises django.db.Error."""
     going = [gpu.pk for gpu in with_instances(gpus)]
     GPU.objects.filter(pk__in=going).delete()
     return len(going)
@@ -35,9 +35,9 @@ def remove_gpus(gpus: Iterable[GPU]) -> int:
 
 @transaction.atomic
 def remove_hosts(hosts: Iterable[Host]) -> int:
-    """Remove hosts with the GPUs that sit in them now; how many hosts. That other GPUs once sat there is forgotten too.
+    """Removes hosts, the GPUs in them now, and the residences of other GPUs there. Returns how many hosts.
 
-    Raises django.db.Error, and removes nothing then: ProtectedError where a GPU came in at that very moment.
+    Raises django.db.Error and then removes nothing: ProtectedError if a GPU arrived at that very moment.
     """
     going = list(hosts)
     remove_gpus(gpus_of(going))

@@ -1,4 +1,4 @@
-"""What collectors tell of themselves, kept in the database so that the web service can ask."""
+"""The collectors' counters, kept in the database so that the web service can read them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def add_counts(
     refused: Mapping[str, int],
     committed_offset: int,
 ) -> None:
-    """Add to the counters of a collector and note its commit, in one transaction.
+    """Adds to a collector's counters and sets its committed offset, in one transaction.
 
-    The counts are what came since the last call; ``committed_offset`` is taken as it is (-1: nothing yet), since a new
-    broker log begins at 0 again. Raises django.db.Error when the database cannot be written; nothing is added then.
+    Counts are those since the last call. ``committed_offset`` (-1: nothing yet) replaces the old one even if it is
+    lower: a new broker log begins at 0. Raises django.db.Error if the database cannot be written; nothing is added then.
     """
     now = timezone.now()
     with transaction.atomic():
-        # Made first and locked then, so that two that start at once wait for each other.
+        # Created first and locked then, so that two collectors that start at once wait for each other.
         CollectorStatus.objects.bulk_create(
             [CollectorStatus(collector_id=collector_id, started=started, updated=now)], ignore_conflicts=True
         )

@@ -1,4 +1,4 @@
-"""The checks that keep what is no measurement out of the store. Unknown is never stored as 0: it is refused, with a reason."""
+"""The checks that keep values that are no measurements out of the store. Unknown is never stored as 0, but refused."""
 
 from __future__ import annotations
 
@@ -27,28 +27,30 @@ SHORT_ROW = "short_row"
 BAD_FIELD = "bad_field"
 COUNTER_RESET = "counter_reset"
 
-# Reason -> what it means, in the words of a user.
+# Reason -> what it means to a user.
 REASONS = {
     BLANK: "DCGM had no value and wrote one of its blank numbers",
     NOT_AVAILABLE: "the source says that there is no value (N/A, empty, not supported)",
     NON_FINITE: "not a number, or infinite",
-    BAD_NUMBER: "the value is no decimal number",
+    BAD_NUMBER: "the value is not a decimal number",
     OUT_OF_RANGE: "a value that the metric cannot have",
     BAD_TIMESTAMP: "the time is missing, unreadable or before 1970",
     FUTURE: "the time is more than 5 minutes ahead",
     TOO_OLD: "older than the retention period",
     NO_IDENTITY: "no GPU uuid",
     NO_METRIC: "no metric name",
-    LABEL_CONFLICT: "the labels tell something else than the columns (the columns are taken)",
+    LABEL_CONFLICT: "the labels contradict the columns (the columns are taken)",
     SHORT_ROW: "fewer or more values than columns",
-    COUNTER_RESET: "a counter stood lower than before, as after a reload of the driver (the value is taken)",
+    COUNTER_RESET: "a counter is lower than before, as after a reload of the driver (the value is taken)",
     BAD_FIELD: "another field is missing, of the wrong kind or too long",
 }
 
 
 class Refusal(NamedTuple):
-    """One reading that was turned away. ``reason`` is a key of REASONS; ``detail`` is one line that shows what was wrong; ``block``
-    is the reading itself, where it was one."""
+    """One refused reading. ``reason`` is a key of REASONS, ``detail`` one line that shows what is wrong.
+
+    ``block`` holds the reading itself, if it could be read at all.
+    """
 
     reason: str
     detail: str
@@ -56,7 +58,7 @@ class Refusal(NamedTuple):
 
 
 class Refused(ValueError):
-    """Raised where one reading is looked at by itself. Carries what a Refusal holds."""
+    """Raised where a single reading is checked."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -65,41 +67,24 @@ class Refused(ValueError):
 
     @property
     def refusal(self) -> Refusal:
-        """The same as a Refusal."""
+        """The refusal that this error stands for."""
         return Refusal(self.reason, self.detail)
 
-
-__all__ = [
-    "REASONS",
-    "Refusal",
-    "Refused",
-    "check_block",
-    "check_gpu",
-    "check_metric_name",
-    "parse_value",
-    "problem_of",
-]
 
 MAX_AHEAD_NS = 300 * SECOND
 MAX_METRIC_NAME = 255
 
-# DCGM writes "no value" as numbers: blank, not found, not supported, not permitted, for each of its types. They are refused for every
-# metric: a counter that truly stands at one of these eight values for one sample is far rarer than a blank.
+# DCGM writes "no value" as numbers: blank, not found, not supported and not permitted, for each of its types. They are
+# refused for every metric: a counter that truly is at one of these eight values is far rarer than a blank.
 _INT32_BLANK = 2147483632.0
 _FP64_BLANK = 140737488355328.0
 _BLANKS = frozenset(first + code for first in (_INT32_BLANK, _FP64_BLANK) for code in range(4))
-_INT64_BLANK = 9.2e18  # as doubles the four 64-bit ones are all 2**63, and some exporters round them further
+_INT64_BLANK = 9.2e18  # as doubles the four 64-bit blanks are all 2**63, and some exporters round them further
 
 _NOT_AVAILABLE = frozenset({"", "-", "n/a", "na", "none", "null", "not supported", "not available", "unknown"})
 
 _UNBOUNDED = (float("-inf"), float("inf"))
-_RANGES = {
-    metric.name: (
-        _UNBOUNDED[0] if metric.low is None else float(metric.low),
-        _UNBOUNDED[1] if metric.high is None else float(metric.high),
-    )
-    for metric in CATALOGUE.values()
-}
+_RANGES = {metric.name: (float(metric.range[0]), float(metric.range[1])) for metric in CATALOGUE.values()}
 
 
 def _range_of(name: str) -> tuple[float, float]:
@@ -107,16 +92,16 @@ def _range_of(name: str) -> tuple[float, float]:
 
 
 def parse_value(text: str) -> float:
-    """The number that ``text`` is in plain decimal notation (blanks around it allowed). Raises Refused.
+    """Parses a plain decimal number, with or without blanks around it. Raises Refused.
 
-    Stricter than float(): no underscores, no digits of other scripts, no infinities, and none of DCGM's blank values.
+    Stricter than float(): it takes no underscores, digits of other scripts, infinities or DCGM's blank values.
     """
     if text.isascii() and "_" not in text:
         try:
             value = float(text)
         except ValueError:
             raise _not_a_number(text) from None
-        if -_INT32_BLANK < value < _INT32_BLANK:  # nearly all, and neither a blank nor infinite nor NaN
+        if -_INT32_BLANK < value < _INT32_BLANK:  # nearly all values; neither a blank nor infinite nor NaN
             return value
         problem = _number_problem(value)
         if problem is None:
@@ -142,7 +127,7 @@ def _number_problem(value: float) -> str | None:
 
 
 def problem_of(metric_name: str, value: float) -> str | None:
-    """The reason for which this metric (under its canonical name) cannot have this value, or None when it can."""
+    """Why the metric (by its canonical name) cannot have this value, or None if it can."""
     problem = _number_problem(value)
     if problem is not None:
         return problem
@@ -151,7 +136,7 @@ def problem_of(metric_name: str, value: float) -> str | None:
 
 
 def check_metric_name(name: str) -> str:
-    """The canonical name. Raises Refused when there is none, it is over 255 characters or holds a NUL."""
+    """Returns the canonical name. Raises Refused if it is empty, over 255 characters or has a NUL."""
     canonical = canonical_name(name)
     if not canonical:
         raise Refused(NO_METRIC, "metric_name is empty")
@@ -161,7 +146,7 @@ def check_metric_name(name: str) -> str:
 
 
 def check_gpu(gpu: Gpu) -> Gpu:
-    """``gpu`` itself when it has an identity and every text fits; else raises Refused. Once per GPU, not per reading."""
+    """Returns the GPU if it has an identity and its texts fit; else raises Refused. Slow: call it once per GPU."""
     if not gpu.uuid.strip() or is_blank_text(gpu.uuid):
         raise Refused(NO_IDENTITY, f"uuid {gpu.uuid!r} names no GPU")
     fields = msgspec.structs.asdict(gpu)
@@ -176,16 +161,16 @@ def check_gpu(gpu: Gpu) -> Gpu:
 
 
 def check_block(block: PointBlock, *, now_ns: int, oldest_ns: int | None) -> tuple[PointBlock, list[Refusal]]:
-    """The block without the readings that cannot be, and a Refusal for each of those. Metric names are canonical ones.
+    """Returns the block without its impossible readings, and a refusal for each. Metric names must be canonical.
 
-    Refused are blanks, NaN and infinities, values out of the metric's hard range, and times before ``oldest_ns`` (None: no
-    limit), before 1970 or over 5 minutes after ``now_ns``. The block given is not changed; it is returned itself when all is well.
+    Refuses blanks, NaN, infinities, values outside the metric's range, and times before ``oldest_ns`` (None: no limit),
+    before 1970 or over 5 minutes after ``now_ns``. The block is not changed; a good one is returned as it is.
     """
     points = block.points
     if not points:
         return block, []
-    # One pass per column instead of a test per reading: min, max and sum run in C, so a good block costs some
-    # tens of nanoseconds a reading. Only a block in which they find anything is gone through value by value.
+    # One pass per column instead of a test per reading: min, max and sum run in C, so a good block costs some tens of
+    # nanoseconds a reading. Only a block in which they find something is checked value by value.
     times = [point[1] for point in points]
     newest, oldest = now_ns + MAX_AHEAD_NS, 0 if oldest_ns is None else max(oldest_ns, 0)
     if min(times) >= oldest and max(times) <= newest:
@@ -206,7 +191,7 @@ def _column_is_good(name: str, column: Sequence[float | None]) -> bool:
         total = sum(values)
     low, high = _range_of(name)
     highest = max(values)
-    # min and max may step over a NaN, a sum cannot; it is also infinite when a value is.
+    # min and max may miss a NaN, a sum cannot. It is also infinite if a value is.
     return (
         total - total == 0
         and low <= min(values)

@@ -1,4 +1,4 @@
-"""Prometheus labels as one text, as the column ``labels_raw`` of a capture holds them: ``UUID="GPU-…",gpu="0"``."""
+"""Prometheus labels, as one text (``UUID="GPU-…",gpu="0"``, as in a capture's ``labels_raw``) and as columns."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from readings.catalogue import PART_LABELS
 from readings.model import DRIVER_LABEL
 
-# What Prometheus adds on its own account: which series, which scrape job, which target. They say nothing of the GPU.
+# Added by Prometheus itself: the series, the scrape job and the target. They say nothing about the GPU.
 DROPPED = frozenset({"__name__", "job", "instance"})
 
-# name = " value " then a comma or the end. A value is anything but a bare quote or backslash, or an escaped character.
+# name="value" and a comma or the end. A value has no bare quotes or backslashes, only escaped ones.
 _PAIR = re.compile(r'\s*([^\s=,{}"]+)\s*=\s*"([^"\\]*(?:\\.[^"\\]*)*)"\s*(?:,|$)', re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPED = {"n": "\n", '"': '"', "\\": "\\"}
@@ -19,8 +19,8 @@ _ESCAPED = {"n": "\n", '"': '"', "\\": "\\"}
 _NAME = '__name__="'
 _NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_: ")
 
-# Column <- the labels it is seen under, the preferred one first. With honorLabels=false Prometheus moves the workload's labels
-# to exported_*, and the plain ones are then the exporter's own pod.
+# Column <- its labels, the preferred one first. With honorLabels=false Prometheus moves the workload's labels to
+# exported_*; the plain ones then name the exporter's own pod.
 _COLUMNS: dict[str, tuple[str, ...]] = {
     "uuid": ("UUID", "uuid", "gpu_uuid"),
     "gpu_id": ("gpu", "gpu_id", "index"),
@@ -33,11 +33,11 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     "namespace": ("exported_namespace", "namespace", "pod_namespace"),
     "container": ("exported_container", "container", "container_name"),
 }
-# Of a reading, not of its GPU: they come and go with values, or tell which of several parts a row is of.
+# These describe a reading, not its GPU: they come and go with values, or name one of several parts.
 _OF_READINGS = {*PART_LABELS, "err_code", "err_msg", "health_error_code", "window_size_in_ms"}
 _HPC_JOB = "hpc_job"
 _NO_EXTRA = DROPPED.union(_OF_READINGS, {_HPC_JOB}, *_COLUMNS.values())
-# Labels that exporters have renamed: new -> the name they are kept under.
+# Renamed by exporters: new name -> the name under which the label is stored.
 _RENAMED = {
     "DCGM_FI_SYSTEM_DRIVER_VERSION": DRIVER_LABEL,
     "DCGM_FI_DEV_BOARD_SERIAL": "DCGM_FI_DEV_SERIAL",
@@ -45,19 +45,19 @@ _RENAMED = {
 
 
 def is_blank_text(value: str) -> bool:
-    """Whether it is one of DCGM's blank strings: ``<<<NULL>>>``, ``<<<NOT_SUPPORTED>>>``, …"""
+    """Whether this is one of DCGM's blank strings: ``<<<NULL>>>``, ``<<<NOT_SUPPORTED>>>``, …"""
     return value.startswith("<<<") and value.endswith(">>>")
 
 
-def _says(value: str) -> bool:
+def _has_value(value: str) -> bool:
     return value != "" and not is_blank_text(value)
 
 
 def parse_labels(text: str) -> dict[str, str]:
-    r"""The labels of ``name="value",name="value"``, with ``\\``, ``\"`` and ``\n`` resolved, without ``__name__``, job, instance.
+    r"""Parses ``name="value",name="value"``. Resolves ``\\``, ``\"`` and ``\n``; drops ``__name__``, job and instance.
 
-    Braces around the whole and a comma at its end are accepted. A label with an empty value is, as in Prometheus, no
-    label; a blank of DCGM is none either. Raises ValueError, with the place, for anything else.
+    Accepts braces around the whole and a comma at its end. An empty value is no label, as in Prometheus, and neither is
+    a blank of DCGM. Raises ValueError, with the position, for anything else.
     """
     body = text.strip()
     if body.startswith("{") and body.endswith("}"):
@@ -78,15 +78,14 @@ def parse_labels(text: str) -> dict[str, str]:
             value = _ESCAPE.sub(lambda found: _ESCAPED.get(found[1], found[0]), value)
         if labels.setdefault(name, value) != value:
             raise ValueError(f"bad labels: {name} is given twice with different values")
-    return {name: value for name, value in labels.items() if _says(value)}
+    return {name: value for name, value in labels.items() if _has_value(value)}
 
 
 def without_name(text: str) -> str:
-    """The same labels without ``__name__``, in which the metrics of a GPU differ; as they are where it is not beyond doubt that
-    taking it out changes nothing else, and makes no bad labels good.
+    """Removes ``__name__``, so that the labels of all metrics of a GPU are one text.
 
-    A quote that ends a value is not preceded by = or a blank (it would begin one) nor by a backslash: what stands after it is
-    a label by itself.
+    Returns the text unchanged if in doubt: the rest must parse, or fail to parse, as before. A quote ends a value,
+    so that a label begins after it, if no =, blank or backslash precedes it.
     """
     if text.startswith(_NAME):
         start, value = 0, len(_NAME)
@@ -105,35 +104,35 @@ def without_name(text: str) -> str:
 
 
 def split_labels(labels: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Labels as (columns, extras): what describes the GPU under our column names, and what is no column.
+    """Splits labels into columns, under our names, and extras.
 
-    Every spelling that exporters have used is folded. Columns: uuid, gpu_id (text), device, hostname, model_name, mig_id,
-    mig_profile, pod, namespace, container; those not told are absent. A batch job (``hpc_job``) counts as a pod. What tells of one
-    reading only (which link, an error's text) is in neither.
+    Takes every spelling that exporters have used. The columns are uuid, gpu_id (as text), device, hostname, model_name,
+    mig_id, mig_profile, pod, namespace and container, where given. A batch job (``hpc_job``) counts as a pod. Labels
+    of a single reading (which link, an error's text) are in neither.
     """
     columns = {}
     for column, names in _COLUMNS.items():
-        value = next((labels[name] for name in names if _says(labels.get(name, ""))), None)
+        value = next((labels[name] for name in names if _has_value(labels.get(name, ""))), None)
         if value is not None:
             columns[column] = value
-    if _HPC_JOB in labels and "pod" not in columns and _says(labels[_HPC_JOB]):
-        # A batch job is to a bare host what a pod is to a cluster: several rows for one GPU are shares of it.
+    if _HPC_JOB in labels and "pod" not in columns and _has_value(labels[_HPC_JOB]):
+        # A batch job on a bare host is what a pod is in a cluster: several rows for one GPU are shares of it.
         columns |= {"namespace": _HPC_JOB, "pod": labels[_HPC_JOB]}
     extras = {
-        _RENAMED.get(name, name): value for name, value in labels.items() if name not in _NO_EXTRA and _says(value)
+        _RENAMED.get(name, name): value for name, value in labels.items() if name not in _NO_EXTRA and _has_value(value)
     }
     return columns, extras
 
 
-def label_conflicts(columns: Mapping[str, str], told: Mapping[str, str]) -> list[str]:
-    """Names of the columns for which the labels tell something else than the row itself. Absent or empty is no conflict."""
+def label_conflicts(columns: Mapping[str, str], labels: Mapping[str, str]) -> list[str]:
+    """The columns that the labels contradict. An absent or empty value is no conflict."""
     return [
         name
         for name, value in columns.items()
-        if value and told.get(name) and _fold(name, value) != _fold(name, told[name])
+        if value and labels.get(name) and _fold(name, value) != _fold(name, labels[name])
     ]
 
 
 def _fold(column: str, value: str) -> str:
-    # Exporters may write a model's name with dashes for its blanks.
+    # Some exporters write a model's name with dashes for blanks.
     return value.replace("-", " ") if column == "model_name" else value

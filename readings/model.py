@@ -1,9 +1,9 @@
-"""What the pipeline carries: GPUs, points and blocks of points. Plain data, shared by every room.
+"""The pipeline's data: GPUs, points and blocks of points.
 
 - reading: one metric of one GPU at one time.
 - point: all metrics of one GPU at one time.
-- block: many points that share a list of GPUs and a list of metric names. Identity is told once per block and values
-  are bare lists, so nothing on the hot path makes an object per reading.
+- block: many points that share a list of GPUs and a list of metric names. Each GPU is described once per block and
+  values are bare lists, so nothing on the hot path creates an object per reading.
 """
 
 from __future__ import annotations
@@ -18,35 +18,34 @@ Point = tuple[int, int, list[float | None]]
 
 DRIVER_LABEL = "DCGM_FI_DRIVER_VERSION"
 
-
-# The limits hold when a batch is decoded; what passes them fits the columns of the inventory.
-Index = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
-Uuid = Annotated[str, Meta(min_length=1, max_length=128)]
-Word = Annotated[str, Meta(max_length=64)]
-Model = Annotated[str, Meta(max_length=128)]
-Name = Annotated[str, Meta(max_length=255)]
-Labels = Annotated[dict[Name, Annotated[str, Meta(max_length=4096)]], Meta(max_length=100)]
+# Limits that decoding enforces. What passes them fits the columns of the inventory.
+_Index = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+_Uuid = Annotated[str, Meta(min_length=1, max_length=128)]
+_Word = Annotated[str, Meta(max_length=64)]
+_Model = Annotated[str, Meta(max_length=128)]
+_Name = Annotated[str, Meta(max_length=255)]
+_Labels = Annotated[dict[_Name, Annotated[str, Meta(max_length=4096)]], Meta(max_length=100)]
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a reading is of, and where that sat at the time.
+    """A GPU or MIG instance as one reading describes it.
 
-    Identity is ``id`` alone: the uuid, and the MIG instance if there is one. Everything else describes and may change.
-    A ``share`` is one pod's part of a GPU that several pods use: kept apart, never summed into the fleet.
+    ``id`` alone is its identity: the uuid, and the MIG instance if there is one. Everything else may change. A
+    ``share`` is one pod's part of a GPU that several pods use: it is kept apart and never summed into the fleet.
     """
 
-    uuid: Uuid
-    hostname: Name = ""
-    gpu_id: Index | None = None
-    device: Word = ""
-    model_name: Model = ""
-    mig_id: Word = ""
-    mig_profile: Word = ""
-    container: Name = ""
-    pod: Name = ""
-    namespace: Name = ""
+    uuid: _Uuid
+    hostname: _Name = ""
+    gpu_id: _Index | None = None
+    device: _Word = ""
+    model_name: _Model = ""
+    mig_id: _Word = ""
+    mig_profile: _Word = ""
+    container: _Name = ""
+    pod: _Name = ""
+    namespace: _Name = ""
     share: bool = False
-    labels: Labels = {}
+    labels: _Labels = {}
 
     @property
     def id(self) -> str:
@@ -55,7 +54,7 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def driver_version(self) -> str:
-        """The driver version its labels tell, or an empty string."""
+        """The driver version from the labels, or an empty string."""
         return self.labels.get(DRIVER_LABEL, "")
 
 
@@ -71,5 +70,5 @@ class PointBlock(msgspec.Struct):
     points: list[Point]
 
     def count(self) -> int:
-        """How many readings it holds."""
+        """The number of readings."""
         return len(self.points) * len(self.metric_names) - sum([values.count(None) for _, _, values in self.points])

@@ -1,24 +1,24 @@
-"""Times as text: what captures, clients and queries write, to nanoseconds since 1970 UTC and back.
+"""Times and durations as text, converted to nanoseconds and back. Imports nothing heavy: settings are read with it.
 
-Python's datetime stops at the microsecond; DCGM's tools write nanoseconds, so the fraction is kept apart from it.
+Times count from 1970 UTC. A datetime ends at the microsecond and DCGM's tools write nanoseconds, so fractions are
+handled apart from it.
 """
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
-from decimal import Decimal
 from functools import lru_cache
 
 SECOND = 1_000_000_000
-_UNIT_NS = {
+_DURATION_UNITS = {
     "ms": SECOND // 1000,
     "s": SECOND,
     "m": 60 * SECOND,
     "h": 3600 * SECOND,
     "d": 86_400 * SECOND,
 }
-_DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)", re.ASCII)
+_DURATION = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,9}))?(ms|s|m|h|d)", re.ASCII)
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 
 _ALLOWED = "RFC 3339 (2025-07-18T20:42:34Z) or Unix seconds, ms, µs or ns"
@@ -28,12 +28,12 @@ _RFC3339 = re.compile(
 )
 _NUMBER = re.compile(r"([0-9]{1,19})(?:\.([0-9]{0,30}))?")
 
-# The largest magnitude that is still read as that unit: 1e11 s is the year 5138, 1e11 ms is 1973.
-_UNITS = ((10**11, SECOND), (10**14, 1_000_000), (10**17, 1_000))
+# A Unix time below the bound is read in that unit: 1e11 s is the year 5138, 1e11 ms is 1973.
+_EPOCH_UNITS = ((10**11, SECOND), (10**14, 1_000_000), (10**17, 1_000))
 
 
 def _unit_ns(magnitude: float) -> int:
-    return next((unit for bound, unit in _UNITS if magnitude < bound), 1)
+    return next((unit for bound, unit in _EPOCH_UNITS if magnitude < bound), 1)
 
 
 def _in_range(ns: int, text: object) -> int:
@@ -42,13 +42,13 @@ def _in_range(ns: int, text: object) -> int:
     return ns
 
 
-# A capture has many rows with one time, so most calls are answered from here.
+# Many rows of a capture have the same time.
 @lru_cache(maxsize=4096)
 def parse_time(text: str, zone: tzinfo = UTC) -> int:
-    """``text`` as nanoseconds since 1970 UTC.
+    """Parses a time to nanoseconds since 1970 UTC. Raises ValueError with what is allowed.
 
-    RFC 3339 with up to nanoseconds (further digits are cut off; without an offset it is of ``zone``, never the machine's), or
-    a Unix time in seconds, ms, µs or ns, told apart by magnitude. Raises ValueError with what is allowed.
+    Takes RFC 3339, cut to nanoseconds (without an offset in ``zone``, never in the machine's zone), and Unix times in
+    seconds, ms, µs or ns, distinguished by magnitude.
     """
     stripped = text.strip()
     match = _RFC3339.fullmatch(stripped)
@@ -71,7 +71,7 @@ def _from_match(match: re.Match[str], text: str, naive: tzinfo) -> int:
         raise ValueError(f"bad time {text!r}: {error}") from None
     whole = (moment.replace(tzinfo=_zone(offset, text, naive)) - _EPOCH) // timedelta(seconds=1)
     if leap:
-        # As in POSIX: the leap second has the number of the second after it. Only the end of a UTC day can have one.
+        # As in POSIX, a leap second has the number of the next second. Only the end of a UTC day can have one.
         whole += 1
         if whole % 86_400:
             raise ValueError(f"bad time {text!r}: second must be in 0..59")
@@ -90,9 +90,9 @@ def _zone(offset: str | None, text: str, naive: tzinfo) -> tzinfo:
 
 
 def epoch_ns(value: float) -> int:
-    """A Unix time given as a number, in seconds, ms, µs or ns by magnitude, as nanoseconds. Raises ValueError.
+    """A Unix time in seconds, ms, µs or ns (by magnitude) as nanoseconds. Raises ValueError.
 
-    A float is taken to the microsecond: that is all that a double holds of today's times in seconds.
+    A float is rounded to the microsecond: a double holds no more of today's times in seconds.
     """
     if not 0 <= value <= INT64_MAX:
         raise ValueError(f"bad time {value!r}: give {_ALLOWED}")
@@ -109,18 +109,40 @@ def format_time(ns: int) -> str:
     return f"{text}.{fraction:09}".rstrip("0") + "Z" if fraction else text + "Z"
 
 
+def to_datetime(ns: int) -> datetime:
+    """UTC, cut to the microsecond."""
+    return _EPOCH + timedelta(microseconds=ns // 1000)
+
+
+def to_ns(moment: datetime) -> int:
+    """Nanoseconds since 1970 UTC."""
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
 def parse_duration(text: str) -> int:
-    """A duration as nanoseconds: a number and a unit, as 500ms, 5s, 10m, 24h or 7d. Raises ValueError with what is allowed."""
+    """A number and a unit (500ms, 5s, 10m, 24h, 7d) as nanoseconds. Raises ValueError with what is allowed."""
     match = _DURATION.fullmatch(text)
     if match is None:
         raise ValueError("is not a duration: use a number and a unit, as 500ms, 5s, 10m, 24h or 7d")
-    return round(Decimal(match[1]) * _UNIT_NS[match[2]])
+    whole, fraction, unit = match.groups(default="")
+    return int(whole + fraction.ljust(9, "0")) * _DURATION_UNITS[unit] // SECOND
 
 
 def format_duration(ns: int) -> str:
-    """A duration in the largest unit that tells it in whole numbers, as ``parse_duration`` reads it (to the millisecond)."""
-    unit = next((name for name, size in reversed(_UNIT_NS.items()) if ns % size == 0), "ms")
-    return f"{ns // _UNIT_NS[unit]}{unit}"
+    """A duration in the largest unit without a fraction, at least a millisecond, as ``parse_duration`` reads it."""
+    unit = next((name for name, size in reversed(_DURATION_UNITS.items()) if ns % size == 0), "ms")
+    return f"{ns // _DURATION_UNITS[unit]}{unit}"
+
+
+def spell_duration(seconds: float) -> str:
+    """A duration for people, cut to its two largest units: ``129d 1h``, ``5m 3s``, ``0s``."""
+    rest = int(seconds) * SECOND
+    parts = []
+    for unit, size in reversed(_DURATION_UNITS.items()):
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2]) or "0s"
 
 
 # The GPUs of a fleet report in the same seconds.

@@ -1,7 +1,7 @@
-"""What a metric's name means in one source: exporters have renamed metrics, and some names changed their unit on the way.
+"""Metric names whose unit depends on the source: exporters have renamed metrics, and some names changed their unit.
 
-dcgm-exporter 4.9 gives base units (Hz, bytes, joules, ratios) under new names; 4.6 had some of these names already, for the old
-unit. So the unit is decided by what the source tells about itself, never by how large a value is: 1 may be 1 % or 100 %.
+dcgm-exporter 4.9 gives base units (Hz, bytes, joules, ratios) under new names, but 4.6 used some of these names for the
+old unit. So the source's own texts decide the unit, never the size of a value: 1 may be 1 % or 100 %.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from readings.catalogue import canonical_name
 
 _DEV = "DCGM_FI_DEV_"
 
-# The label that tells the driver's version, before 4.9 and since.
+# The label with the driver's version, before 4.9 and since.
 OLD_DRIVER_LABEL, NEW_DRIVER_LABEL = "DCGM_FI_DRIVER_VERSION", "DCGM_FI_SYSTEM_DRIVER_VERSION"
 
 
 class Folded(NamedTuple):
-    """The one name of a metric, and how its values come to the stored unit (None: they are in it)."""
+    """A metric's stored name, and the conversion of its values to the stored unit (None: they are in it)."""
 
     name: str
     convert: Callable[[float], float] | None
@@ -33,7 +33,7 @@ def _to_mib(value: float) -> float:
 
 
 def _to_thousandths(value: float) -> float:
-    return float(round(value * 1000))  # DCGM counts whole mJ: what is beside them is the multiplication's
+    return float(round(value * 1000))  # DCGM counts whole mJ: a fraction is a rounding error
 
 
 def _to_billionths(value: float) -> float:
@@ -41,11 +41,11 @@ def _to_billionths(value: float) -> float:
 
 
 def _to_percent(value: float) -> float:
-    return round(value * 100, 6)  # 0.57 * 100 is not 57, and the same GPU is to give the same series
+    return round(value * 100, 6)  # 0.57 * 100 is not 57, and the same GPU must give the same series
 
 
-# Names that tell their unit.
-_TOLD = {
+# Names that always mean base units.
+_BASE_NAMES = {
     _DEV + "SM_CLOCK_HERTZ": Folded(_DEV + "SM_CLOCK", _to_millions),
     _DEV + "MEMORY_CLOCK_HERTZ": Folded(_DEV + "MEM_CLOCK", _to_millions),
     _DEV + "GPU_ENERGY_JOULES_TOTAL": Folded(_DEV + "TOTAL_ENERGY_CONSUMPTION", _to_thousandths),
@@ -67,8 +67,8 @@ _TOLD = {
         )
     },
 }
-# Names that were there before 4.9, for the old unit: what they are in base units.
-_DEPENDS = {
+# Names that mean base units since 4.9 and the old unit before.
+_AMBIGUOUS = {
     _DEV + "GPU_UTIL_RATIO": Folded(_DEV + "GPU_UTIL", _to_percent),
     _DEV + "MEM_COPY_UTIL_RATIO": Folded(_DEV + "MEM_COPY_UTIL", _to_percent),
     _DEV + "ENC_UTIL_RATIO": Folded(_DEV + "ENC_UTIL", _to_percent),
@@ -80,10 +80,10 @@ _RATIO_WORDS = ("ratio", "0-1", "0.0-1.0", "0 to 1", "fraction", "bytes/s", "byt
 
 
 class SourceUnits:
-    """What one source (a file, one exporter) tells of its units. Tell it all there is before asking ``fold``.
+    """The units of one source (a file, one exporter). Call the ``note_`` methods with all of it before ``fold``.
 
-    The help of a metric counts first, then the labels of its row, then what labels and metric names the source has at all. Where
-    nothing tells, a name that may mean either is kept as it is, with its values: an unknown metric, not a wrong one.
+    A metric's help text counts first, then the labels of its row, then the labels and metric names of the whole source.
+    Without any of these an ambiguous name is kept, with its values: an unknown metric rather than a wrong one.
     """
 
     def __init__(self) -> None:
@@ -92,59 +92,59 @@ class SourceUnits:
 
     @property
     def base_units(self) -> bool | None:
-        """Whether the source gives base units; None where it tells nothing or both."""
+        """Whether the source gives base units; None if it shows neither or both."""
         return next(iter(self._hints)) if len(self._hints) == 1 else None
 
     def note_help(self, name: str, text: str) -> None:
-        """Take in a metric's help text."""
-        if name not in _DEPENDS:
+        """Notes a metric's help text."""
+        if name not in _AMBIGUOUS:
             return
         lowered = text.lower()
-        # "GPU utilization (in %)" or "… ratio (0-1)"; an old help may say both words, and the percent sign decides then.
+        # "GPU utilization (in %)" or "… ratio (0-1)". An old help text may have both; then the percent sign decides.
         if any(word in lowered for word in _PERCENT_WORDS):
             self._by_help[name] = False
         elif any(word in lowered for word in _RATIO_WORDS):
             self._by_help[name] = True
 
     def note_labels(self, labels: Iterable[str]) -> None:
-        """Take in the label names that some row has."""
-        told = _told_by(set(labels))
-        if told is not None:
-            self._hints.add(told)
+        """Notes the label names of a row."""
+        base = _base_by_labels(set(labels))
+        if base is not None:
+            self._hints.add(base)
 
     def note_name(self, name: str) -> None:
-        """Take in that the source has this metric. Only names that 4.9 brought tell anything."""
-        if name in _TOLD:
+        """Notes that the source has this metric. Only names new in 4.9 matter."""
+        if name in _BASE_NAMES:
             self._hints.add(True)
 
     def note_text(self, text: str) -> None:
-        """Take in a piece of the source as it is, where reading it row by row would be too late."""
+        """Notes a piece of the source's raw text, where reading it row by row would be too late."""
         for label in (OLD_DRIVER_LABEL, NEW_DRIVER_LABEL):
             if label in text:
                 self.note_labels((label,))
-        for name in _TOLD:
+        for name in _BASE_NAMES:
             if name in text:
                 self.note_name(name)
 
     def fold(self, name: str, labels: Container[str] = ()) -> Folded:
-        """The one name of ``name``, in a row that has these labels."""
+        """The stored name and conversion of ``name`` in a row with these labels."""
         trimmed = name.strip()
-        told = _TOLD.get(trimmed)
-        if told is not None:
-            return told
-        depends = _DEPENDS.get(trimmed)
-        if depends is None:
+        folded = _BASE_NAMES.get(trimmed)
+        if folded is not None:
+            return folded
+        folded = _AMBIGUOUS.get(trimmed)
+        if folded is None:
             return Folded(canonical_name(trimmed), None)
         base = self._by_help.get(trimmed)
         if base is None:
-            base = _told_by(labels)
+            base = _base_by_labels(labels)
         if base is None:
             base = self.base_units
         if base is None:
             return Folded(trimmed, None)
-        return depends if base else Folded(depends.name, None)
+        return folded if base else Folded(folded.name, None)
 
 
-def _told_by(labels: Container[str]) -> bool | None:
+def _base_by_labels(labels: Container[str]) -> bool | None:
     new, old = NEW_DRIVER_LABEL in labels, OLD_DRIVER_LABEL in labels
     return new if new != old else None

@@ -10,13 +10,16 @@ import dj_database_url
 
 FORMS = "use postgres://user:password@host:5432/name or sqlite:///path"
 ESCAPES = "percent-encode / ? # @ : % in user and password"
-# How long anything waits for the database, in seconds: a service that is told to stop has ten.
+# How long anything waits for the database, in seconds. A service has ten seconds to stop.
 SQLITE_WAIT = 5
 POSTGRES_WAIT = 3
 
 
 def database_config(url: str, state_dir: Path) -> dict[str, Any]:
-    """The entry of DATABASES for ``url``; empty: SQLite under ``state_dir``. Raises ValueError, which tells no password."""
+    """Returns the entry of DATABASES for ``url``, or SQLite under ``state_dir`` for an empty one.
+
+    Raises ValueError, without the password in its text.
+    """
     scheme = url.partition(":")[0].lower()
     if not url:
         return _sqlite({"ENGINE": "django.db.backends.sqlite3", "NAME": state_dir / "inventory.sqlite3"})
@@ -24,14 +27,14 @@ def database_config(url: str, state_dir: Path) -> dict[str, Any]:
         return _sqlite(_parsed(url))
     if scheme in {"postgres", "postgresql"}:
         return _postgres(url)
-    # What stands before the colon may be a secret too, where somebody left out the scheme.
-    raise ValueError(f"is no database that is known here: {FORMS}")
+    # Without a scheme, the text before the colon may be the secret itself, so the error does not repeat it.
+    raise ValueError(f"names an unknown kind of database: {FORMS}")
 
 
 def _sqlite(config: dict[str, Any]) -> dict[str, Any]:
     config["CONN_MAX_AGE"] = 60
     config["OPTIONS"] = {
-        # WAL lets the web read while collectors write; IMMEDIATE takes the write lock when a transaction begins,
+        # WAL lets the web service read while collectors write. IMMEDIATE takes the write lock when a transaction begins,
         # so that two writers wait for each other instead of failing half-way.
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         "transaction_mode": "IMMEDIATE",
@@ -50,7 +53,7 @@ def _postgres(url: str) -> dict[str, Any]:
     options = {
         "application_name": "gpu-telemetry",
         "connect_timeout": POSTGRES_WAIT,
-        # A server that is gone without a word is noticed within half a minute, not after hours.
+        # A server that vanishes without closing its connections is noticed within half a minute, not after hours.
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
@@ -68,7 +71,7 @@ def _postgres(url: str) -> dict[str, Any]:
             "max_size": 8,
             "num_workers": 1,
             "timeout": POSTGRES_WAIT,
-            # Given up soon and tried again for the next that asks: so it is found again at once when it is back.
+            # The pool gives up early and tries again for the next caller, so it notices at once that a server is back.
             "reconnect_timeout": POSTGRES_WAIT,
         }
     }
@@ -83,11 +86,11 @@ def _parsed(url: str) -> dict[str, Any]:
         _check(parts)
         return dict(dj_database_url.parse(url))
     except (ValueError, KeyError, UnicodeError):
-        # The reason would hold a piece of the password.
+        # The original reason may hold a piece of the password.
         raise ValueError(f"cannot be read as an address: {FORMS}; {ESCAPES}") from None
 
 
 def _check(parts: SplitResult) -> None:
-    """Raises ValueError for a port that is none, and for a ``#``, which would cut the address short in silence."""
+    """Raises ValueError for port 0, and for a ``#``, which would silently cut the address short."""
     if parts.port == 0 or parts.fragment:
         raise ValueError

@@ -1,4 +1,4 @@
-"""Typed reading of settings from the environment: each parser takes text and raises ValueError naming what is allowed."""
+"""Reads typed settings from the environment. Each parser takes text and raises ValueError with the allowed values."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pathlib import Path
 from typing import Generic, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from readings.times import SECOND, parse_duration
+
 T = TypeVar("T")
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", re.ASCII)
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"(\d+)\s*([kmgt]?)(?:i?b)?", re.ASCII | re.IGNORECASE)
 _BYTES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 class SettingError(Exception):
-    """A setting has a value that is not allowed. The text is one line and names the variable."""
+    """A setting has an invalid value. The text is one line and names the variable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option(Generic[T]):
     """One setting: its environment name, default (as text), parser, help line and the groups of commands that take it.
 
-    A secret can also be read from the file that ``NAME_FILE`` names (as container platforms mount them).
+    A secret can also come from a file, which ``NAME_FILE`` names (container platforms mount secrets as files).
     """
 
     name: str
@@ -38,15 +38,15 @@ class Option(Generic[T]):
     groups: tuple[str, ...]
     secret: bool = False
     flag_name: str = ""
-    many: bool = False  # a list: as a flag it may stand as several words
+    many: bool = False  # a list; the flag takes several words
 
     @property
     def flag(self) -> str:
-        """The command-line form: ``BATCH_SIZE`` is ``--batch-size``, unless it has a name of its own there."""
+        """The flag: ``--batch-size`` for ``BATCH_SIZE``, or ``flag_name`` where it is given."""
         return "--" + (self.flag_name or self.name.lower().replace("_", "-"))
 
     def text(self, environ: Mapping[str, str]) -> str:
-        """The text that is to be parsed: from NAME, else from the file that NAME_FILE names, else the default."""
+        """Returns the unparsed value: from NAME, else from the file that NAME_FILE names, else the default."""
         value = environ.get(self.name, "")
         if value or not self.secret:
             return value or self.default
@@ -59,7 +59,7 @@ class Option(Generic[T]):
             raise SettingError(f"{self.name}_FILE: cannot read {path!r}: {error}") from error
 
     def read(self, environ: Mapping[str, str] | None = None) -> T:
-        """The parsed value. An empty variable counts as unset. Raises SettingError."""
+        """Returns the parsed value. An empty variable counts as unset. Raises SettingError."""
         text = self.text(os.environ if environ is None else environ)
         try:
             return self.parse(text)
@@ -68,7 +68,7 @@ class Option(Generic[T]):
             raise SettingError(f"{self.name} ({self.flag}): {shown} {error}") from None
 
     def is_given(self, environ: Mapping[str, str] | None = None) -> bool:
-        """Whether somebody set it, so that a default never overrules what is already there."""
+        """Whether the variable is set. Callers use it where a default must not override existing state."""
         return bool((os.environ if environ is None else environ).get(self.name))
 
 
@@ -96,14 +96,14 @@ def boolean(value: str) -> bool:
         return True
     if lowered in {"0", "false", "no", "off"}:
         return False
-    raise ValueError("is not a yes or a no: use true or false")
+    raise ValueError("is not a boolean: use true or false")
 
 
 def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
     """A whole number between two bounds, both allowed."""
 
     def parse(value: str) -> int:
-        if not re.fullmatch(r"[+-]?\d{1,20}", value, re.ASCII):
+        if not re.fullmatch(r"[+-]?\d{1,512}", value, re.ASCII):
             raise ValueError(f"is not a whole number: use {minimum} to {maximum}")
         number = int(value)
         if not minimum <= number <= maximum:
@@ -121,8 +121,8 @@ def rate(value: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
-    """So many requests in so many seconds."""
+class RequestRate:
+    """A rate limit: ``count`` requests in ``seconds``."""
 
     count: int
     seconds: float
@@ -131,33 +131,31 @@ class Allowance:
 _PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def no_allowance_or(value: str) -> Allowance | None:
-    """How often somebody may ask, as 10/s, 600/m, 5000/h or 100000/d; 0 is as often as they like."""
+def request_rate(value: str) -> RequestRate | None:
+    """A rate limit, as 10/s, 600/m, 5000/h or 100000/d; 0 means no limit."""
     if value == "0":
         return None
     match = re.fullmatch(r"(\d{1,9})/(s|m|h|d)", value, re.ASCII)
     if match is None or int(match[1]) == 0:
-        raise ValueError(
-            "is not a number of requests in a time: use a number and a unit, as 10/s, 600/m or 5000/h, or 0 for no limit"
-        )
-    return Allowance(int(match[1]), _PERIODS[match[2]])
+        raise ValueError("is not a rate limit: use a number and a unit, as 10/s, 600/m or 5000/h, or 0 for no limit")
+    return RequestRate(int(match[1]), _PERIODS[match[2]])
 
 
 def boolean_or_auto(value: str) -> bool | None:
-    """As boolean; ``auto`` is None."""
+    """A boolean, or ``auto``, which becomes None."""
     if value.lower() == "auto":
         return None
     try:
         return boolean(value)
     except ValueError:
-        raise ValueError("is neither a yes or a no nor auto: use true, false or auto") from None
+        raise ValueError("is not a boolean: use true, false or auto") from None
 
 
 def origin(value: str) -> str:
-    """What a browser calls an origin: scheme, host and, if need be, port."""
+    """A web origin: scheme, host and, where it is not the default, port."""
     if not re.fullmatch(r"https?://(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::\d{1,5})?", value, re.ASCII):
         raise ValueError(
-            f"has {value!r}, which is no origin: use scheme, host and port, as https://example.com, in small letters"
+            f"has {value!r}, which is not an origin: use scheme, host and port, as https://example.com, in lower case"
         )
     return value
 
@@ -168,19 +166,21 @@ def origins(value: str) -> list[str]:
 
 
 def no_origin_or(value: str) -> str:
-    """An origin; nothing is none. A slash at its end is forgiven."""
+    """An origin, or empty. Ignores a trailing slash."""
     return origin(value.rstrip("/")) if value else ""
 
 
 def speed(value: str) -> float:
-    """How many times as fast as it was: 1x, 10x, 0.5; 0 means as fast as possible."""
+    """A multiple of the capture's own pace: 1x, 10x, 0.5; 0 means as fast as possible."""
     if not re.fullmatch(r"\d+(\.\d+)?x?", value, re.ASCII):
-        raise ValueError("is not a speed: use 1x for the capture's own pace, 10x for ten times that, 0 for no pace")
+        raise ValueError(
+            "is not a speed: use 1x for the capture's own pace, 10x for ten times that, 0 for as fast as possible"
+        )
     return float(value.rstrip("x"))
 
 
 def shard(value: str) -> tuple[int, int]:
-    """``i/n``, the i-th of n parts, as (i - 1, n); empty is the whole, (0, 1)."""
+    """``i/n``, the i-th of n parts, becomes (i - 1, n). Empty means the whole, (0, 1)."""
     match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", value or "1/1", re.ASCII)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise ValueError("is not a shard: use i/n with i from 1 to n, as 1/3")
@@ -200,7 +200,7 @@ def time_zone(value: str) -> tzinfo:
 
 
 def some_of(*allowed: str) -> Callable[[str], tuple[str, ...]]:
-    """Some of a few words, separated by commas; ``all`` is all of them, nothing is none."""
+    """A comma-separated choice of words; ``all`` chooses every one, empty chooses none."""
 
     def parse(value: str) -> tuple[str, ...]:
         chosen = allowed if value == "all" else tuple(dict.fromkeys(words(value)))
@@ -218,10 +218,7 @@ def duration(minimum: float = 0.0, *, zero: bool = False) -> Callable[[str], flo
     def parse(value: str) -> float:
         if zero and re.fullmatch(r"0(ms|s|m|h|d)?", value):
             return 0.0
-        match = _DURATION.fullmatch(value)
-        if match is None:
-            raise ValueError("is not a duration: use a number and a unit, as 500ms, 5s, 10m, 24h or 7d")
-        seconds = float(match[1]) * _SECONDS[match[2]]
+        seconds = parse_duration(re.sub(r"\s+(?=(?:ms|[smhd])$)", "", value)) / SECOND
         if seconds < minimum or seconds <= 0:
             raise ValueError(f"is too short: use at least {minimum:g}s")
         if seconds > 100 * 365 * 86400:
@@ -247,7 +244,7 @@ def size(minimum: int, maximum: int) -> Callable[[str], int]:
 
 
 def one_of(*allowed: str) -> Callable[[str], str]:
-    """One of a few words."""
+    """A choice of one word."""
 
     def parse(value: str) -> str:
         if value not in allowed:
@@ -258,7 +255,7 @@ def one_of(*allowed: str) -> Callable[[str], str]:
 
 
 def start_offset(value: str) -> int | None:
-    """earliest (-2), latest (-1), an offset, or nothing: resume from the commit, else earliest."""
+    """earliest (-2), latest (-1), an offset, or empty: after the last commit, else earliest."""
     if value == "":
         return None
     if value in {"earliest", "latest"}:
@@ -277,7 +274,7 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Whether only this machine can reach the address."""
         if self.host == "localhost":
             return True
         try:
@@ -287,7 +284,7 @@ class Address:
 
     @property
     def reachable(self) -> Address:
-        """Where to reach what listens here: an address that means any interface is reached on the loopback."""
+        """The address to connect to: the loopback, where a service listens on any interface."""
         return Address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host), self.port)  # noqa: S104
 
     def __str__(self) -> str:
@@ -295,12 +292,12 @@ class Address:
 
 
 def no_address_or(value: str) -> Address | None:
-    """An address as for ``address``; nothing is none."""
+    """An address, or None for an empty value."""
     return address(value) if value else None
 
 
 def address(value: str) -> Address:
-    """host:port, [ipv6]:port or :port. Without a host it is the loopback, so that nothing is open by accident."""
+    """host:port, [ipv6]:port or :port. Without a host it means the loopback, so that no port is exposed by accident."""
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]*)):(\d{1,5})", value, re.ASCII)
     if match is None or int(match[3]) > 65535:
         raise ValueError("is not an address: use host:port, as 127.0.0.1:9000 or :9000")

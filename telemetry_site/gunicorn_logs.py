@@ -1,4 +1,4 @@
-"""gunicorn's log in the form of all others."""
+"""Formats gunicorn's log lines like those of every other service."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from telemetry_site.logs import log_config
 
 
 class GunicornLogger(Logger):
-    """Hands everything to the handlers of ``log_config``; Django configures the same once more in each worker."""
+    """Hands every record to the handlers of ``log_config``. Django configures the same handlers again in each worker."""
 
     def setup(self, cfg: Any) -> None:
-        """Called by gunicorn before anything else is logged."""
+        """gunicorn calls this before it logs anything."""
         config = log_config(options.LOG_FORMAT.read(), options.VERBOSITY.read(), {"service": "serve"})
         logging.config.dictConfig(config)
         self.error_log, self.access_log = logging.getLogger("gunicorn.error"), logging.getLogger("gunicorn.access")
@@ -25,4 +25,4 @@ class GunicornLogger(Logger):
             logger.handlers.clear()
 
     def reopen_files(self) -> None:
-        """There are none."""
+        """Does nothing: logs go to standard error."""

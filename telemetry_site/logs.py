@@ -1,8 +1,8 @@
-"""How every process logs: lines for people, or one JSON object a line (LOG_FORMAT=json); as much as VERBOSITY says.
+"""Logging of every process: lines for people, or one JSON object a line (LOG_FORMAT=json). VERBOSITY sets how much.
 
-A JSON line has ``time`` (UTC), ``level``, ``logger``, ``message``, ``event`` (the message before its values were put in, so
-the same for every event of a kind), ``service``, ``instance``, the fields that the event itself gives (``offset``,
-``collector_id`` …) and, of a request to the API, ``request_id``.
+A JSON line has ``time`` (UTC), ``level``, ``logger``, ``message``, ``event`` (the message's template, the same for every
+event of a kind), ``service``, ``instance``, the event's own fields (``offset``, ``collector_id`` …) and, during a request
+to the API, ``request_id``.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import Any
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
-# Of the request that this thread answers, or answered last; empty elsewhere.
+# The id of the request that this thread is answering, or answered last; empty elsewhere.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 ROOMS = ("telemetry_site", "broker", "ingest", "inventory", "stores", "api")
-# What is told again and again while a partner is away is told once in so many seconds.
+# These loggers repeat a message while another service is away. Each message passes once in this many seconds.
 REPEAT_S = 60.0
 _REPEATING = ("psycopg.pool", "api.errors", "api.views.probes")
 
 
 def log_config(form: str, verbosity: int, ids: Mapping[str, str]) -> dict[str, Any]:
-    """For logging.config.dictConfig. ``ids`` are in every JSON line."""
+    """Returns the argument of logging.config.dictConfig. Every JSON line contains ``ids``."""
     ours = {0: "WARNING", 1: "INFO"}.get(verbosity, "DEBUG")
-    # Errors of others are told at any verbosity, and what they tell of themselves only when all is wanted.
+    # Third-party loggers: errors always, debug output only at -v 3.
     others = {0: "WARNING", 3: "DEBUG"}.get(verbosity, "INFO")
     return {
         "version": 1,
@@ -43,7 +43,7 @@ def log_config(form: str, verbosity: int, ids: Mapping[str, str]) -> dict[str, A
         "root": {"handlers": ["stderr"], "level": others},
         "loggers": {
             "django": {"handlers": [], "level": others},
-            # What a client did wrong is told to the client; the log is for what is wrong here.
+            # A client learns of its own mistakes from the answer. The log is for faults of the service.
             "django.request": {"level": "ERROR"},
             "django.security.DisallowedHost": {"level": "CRITICAL"},
             "psycopg.pool": {"level": "DEBUG" if verbosity == 3 else "WARNING", "filters": ["repeats"]},
@@ -54,17 +54,17 @@ def log_config(form: str, verbosity: int, ids: Mapping[str, str]) -> dict[str, A
 
 
 def process_ids(argv: Sequence[str], collector_id: str, instance_id: str) -> dict[str, str]:
-    """What to call this process in its log: its service, and its own name where it has one."""
+    """Names this process in its log: the service, and the instance where it has a name of its own."""
     program = Path(argv[0]).name if argv else ""
     command = argv[1] if program == "manage.py" and len(argv) > 1 else ""
-    # gunicorn is what `manage.py serve` becomes.
+    # `manage.py serve` replaces itself with gunicorn.
     service = command or ("serve" if "gunicorn" in "".join(argv[:1]) else program)
     names = {"collect": collector_id, "stream": instance_id}
     return {"service": service} | ({"instance": names[service]} if service in names else {})
 
 
 class RequestFilter(logging.Filter):
-    """Gives a record the id of the request that it belongs to."""
+    """Adds the request's id to a record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not hasattr(record, "request_id") and (current := request_id.get()):
@@ -73,19 +73,19 @@ class RequestFilter(logging.Filter):
 
 
 class RepeatFilter(logging.Filter):
-    """Lets each message of a logger through once in REPEAT_S seconds, unless it is for debugging."""
+    """Passes each warning of a logger once in REPEAT_S seconds. Passes everything below a warning."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._told: dict[tuple[str, str], float] = {}
+        self._last_passed: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
             return True
         key, now = (record.name, str(record.msg)), time.monotonic()
-        if now - self._told.get(key, -REPEAT_S) < REPEAT_S:
+        if now - self._last_passed.get(key, -REPEAT_S) < REPEAT_S:
             return False
-        self._told[key] = now
+        self._last_passed[key] = now
         return True
 
 
@@ -97,8 +97,8 @@ class HumanFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         text = super().formatMessage(record)
-        told = getattr(record, "request_id", "")
-        return f"{text} [request {told}]" if told else text
+        request = getattr(record, "request_id", "")
+        return f"{text} [request {request}]" if request else text
 
 
 class EventFormatter(JsonFormatter):
@@ -108,7 +108,7 @@ class EventFormatter(JsonFormatter):
         super().__init__(
             ["levelname", "name", "message"],
             rename_fields={"levelname": "level", "name": "logger", "exc_info": "exception"},
-            # Kept by frameworks for themselves; their texts may be long.
+            # Attributes that frameworks add for their own use; their texts may be long.
             reserved_attrs=[*RESERVED_ATTRS, "request", "taskName", "color_message"],
             static_fields=static_fields,
             timestamp="time",
@@ -117,5 +117,5 @@ class EventFormatter(JsonFormatter):
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
         super().add_fields(log_data, record, message_dict)
         log_data["event"] = str(record.msg)
-        if isinstance(record.args, Mapping):  # values that the message names are fields too
+        if isinstance(record.args, Mapping):  # named values of the message become fields
             log_data.update(record.args)

@@ -1,4 +1,4 @@
-"""Every setting of the pipeline, once: name, default, help. settings.py reads them, commands take them as flags."""
+"""Every setting of the pipeline: name, default, help. settings.py reads them; commands take them as flags."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from telemetry_site.env import (
     duration,
     name,
     no_address_or,
-    no_allowance_or,
     no_origin_or,
     one_of,
     origins,
     rate,
+    request_rate,
     shard,
     size,
     some_of,
@@ -33,7 +33,7 @@ MIB = 1 << 20
 SITE, BROKER, CLIENT, STREAM, COLLECT, STORE, WEB = "site", "broker", "client", "stream", "collect", "store", "web"
 MONITOR = "monitor"
 
-# Which groups of settings a command takes as flags. Everything that Django itself needs is in SITE.
+# The groups of settings that a command takes as flags. SITE holds everything that Django itself needs.
 COMMAND_GROUPS: dict[str, tuple[str, ...]] = {
     "runbroker": (SITE, BROKER),
     "stream": (SITE, CLIENT, STREAM, MONITOR),
@@ -46,7 +46,7 @@ STATE_DIR = Option(
     "STATE_DIR",
     "var",
     text,
-    "folder for all that is kept: broker log, SQLite files, dead letters, resume state, secret key",
+    "folder for all state: broker log, SQLite files, dead letters, resume positions, secret key",
     (SITE,),
 )
 DATABASE_URL = Option(
@@ -58,23 +58,25 @@ DATABASE_URL = Option(
     secret=True,
 )
 SECRET_KEY = Option(
-    "SECRET_KEY", "", text, "Django's signing key; unset: made once and kept under STATE_DIR", (SITE,), secret=True
+    "SECRET_KEY", "", text, "Django's signing key; unset: generated once and kept under STATE_DIR", (SITE,), secret=True
 )
 LOG_FORMAT = Option(
     "LOG_FORMAT",
     "human",
     one_of("human", "json"),
-    "how to log: lines for people (human), or one JSON object a line (json)",
+    "log format: lines for people (human), or one JSON object a line (json)",
     (SITE,),
 )
 VERBOSITY = Option(
     "VERBOSITY",
     "1",
     whole_number(0, 3),
-    "how much to log: warnings and errors (0), what changes (1), each step (2), all that libraries tell (3)",
+    "how much to log: warnings and errors (0), changes of state (1), each step (2), libraries' debug output too (3)",
     (SITE,),
 )
-DEBUG = Option("DEBUG", "false", boolean, "Django's debug pages; never on where others can reach it", (SITE,))
+DEBUG = Option(
+    "DEBUG", "false", boolean, "Django's debug pages; never turn them on where others can reach the service", (SITE,)
+)
 ALLOWED_HOSTS = Option(
     "ALLOWED_HOSTS",
     "localhost,127.0.0.1,[::1]",
@@ -89,14 +91,14 @@ BUFFER_SIZE = Option(
     "BUFFER_SIZE",
     "10000",
     whole_number(0, 1_000_000),
-    "how many of the newest messages are kept ready in memory (2 MiB at most)",
+    "how many of the newest messages to keep in memory (2 MiB at most)",
     (BROKER,),
 )
 FSYNC = Option(
     "FSYNC",
     "always",
     one_of("always", "interval", "never"),
-    "when a publish is answered: after fsync (always), or with one fsync a second (interval), or none (never)",
+    "when the broker answers a publish: after fsync (always), or after the write, with one fsync a second (interval) or none (never)",
     (BROKER,),
 )
 SEGMENT_BYTES = Option(
@@ -113,10 +115,12 @@ RETENTION_AGE = Option(
     "RETENTION_AGE",
     "7d",
     duration(zero=True),
-    "a segment of the log is dropped when all in it is older; 0: never",
+    "a segment of the log is dropped when every message in it is older; 0: never",
     (BROKER,),
 )
-MAX_FRAME_BYTES = Option("MAX_FRAME_BYTES", "8MiB", size(1024, 128 * MIB), "largest frame the broker takes", (BROKER,))
+MAX_FRAME_BYTES = Option(
+    "MAX_FRAME_BYTES", "8MiB", size(1024, 128 * MIB), "largest frame that the broker accepts", (BROKER,)
+)
 MAX_CONNECTIONS = Option(
     "MAX_CONNECTIONS", "2000", whole_number(1, 1_000_000), "most clients connected at once", (BROKER,)
 )
@@ -124,7 +128,7 @@ FREE_SPACE_RESERVE = Option(
     "FREE_SPACE_RESERVE",
     "256MiB",
     size(0, 1 << 50),
-    "free disk space under which the broker calls itself unhealthy",
+    "free disk space below which the broker reports itself unhealthy",
     (BROKER,),
 )
 BROKER_ALLOW_ANONYMOUS = Option(
@@ -134,7 +138,7 @@ BROKER_TOKEN = Option(
     "BROKER_TOKEN",
     "",
     text,
-    "shared secret that clients say to the broker; unset: none is asked for",
+    "shared secret of the broker and its clients; unset: the broker asks for none",
     (BROKER, CLIENT),
     secret=True,
 )
@@ -143,7 +147,7 @@ BROKER_TLS_CERT = Option(
     "BROKER_TLS_CERT",
     "",
     text,
-    "the broker's certificate (PEM file): it then speaks TLS only, over TCP and HTTP; for clients their own, where the broker asks for one",
+    "the broker's certificate (PEM file): the broker then speaks only TLS, over TCP and HTTP; for clients: their own certificate, where the broker asks for one",
     (BROKER, CLIENT),
 )
 BROKER_TLS_KEY = Option("BROKER_TLS_KEY", "", text, "the key of that certificate (PEM file)", (BROKER, CLIENT))
@@ -151,7 +155,7 @@ BROKER_TLS_CA = Option(
     "BROKER_TLS_CA",
     "",
     text,
-    "for clients: speak TLS, with a broker whose certificate is of this CA (PEM file, or system); for the broker: let in only clients with a certificate of this CA",
+    "for clients: speak TLS, and trust this CA for the broker's certificate (PEM file, or system); for the broker: accept only clients with a certificate of this CA",
     (BROKER, CLIENT),
 )
 
@@ -166,20 +170,24 @@ SOURCE = Option(
     (STREAM,),
 )
 SHARD = Option(
-    "SHARD", "", shard, "our part of the source where several streamers share it: i/n, the i-th of n", (STREAM,)
+    "SHARD",
+    "",
+    shard,
+    "this streamer's part of the source where several streamers share it: i/n, the i-th of n",
+    (STREAM,),
 )
 SPOOL_BYTES = Option(
     "SPOOL_BYTES",
     "1GiB",
     size(1 << 20, 1 << 40),
-    "most that a live source keeps on disk while the broker is away; past it the oldest readings are given up, and counted",
+    "size limit of a live source's spool while the broker is away; beyond it the streamer drops the oldest readings and counts them",
     (STREAM,),
 )
 METRICS_ADDR = Option(
     "METRICS_ADDR",
     "",
     no_address_or,
-    "where a streamer or collector answers /health, /ready and /metrics of its own; unset: nowhere",
+    "where a streamer or collector serves its own /health, /ready and /metrics; unset: nowhere",
     (MONITOR,),
 )
 
@@ -190,8 +198,12 @@ CSV_PATH = Option(
     "the DCGM captures to stream: a CSV file (also .gz, .zst), a folder, a pattern as logs/*.csv, or - for standard input",
     (STREAM,),
 )
-FOLLOW = Option("FOLLOW", "false", boolean, "wait for more at the capture's end, also when it is rotated", (STREAM,))
-CSV_TZ = Option("CSV_TZ", "UTC", time_zone, "time zone of times in a capture that tell none", (STREAM,), flag_name="tz")
+FOLLOW = Option(
+    "FOLLOW", "false", boolean, "wait for more at the capture's end, also when the file is rotated", (STREAM,)
+)
+CSV_TZ = Option(
+    "CSV_TZ", "UTC", time_zone, "time zone of a capture's times that name no zone", (STREAM,), flag_name="tz"
+)
 SPEED = Option(
     "SPEED", "0", speed, "pace: 1x is the capture's own, 10x ten times that; 0: as fast as possible", (STREAM,)
 )
@@ -212,15 +224,15 @@ SCRAPE_INTERVAL = Option(
     (STREAM,),
     flag_name="interval",
 )
-SCRAPE_TIMEOUT = Option("SCRAPE_TIMEOUT", "5s", duration(0.05), "longest time for an exporter's answer", (STREAM,))
+SCRAPE_TIMEOUT = Option("SCRAPE_TIMEOUT", "5s", duration(0.05), "time-out of a scrape", (STREAM,))
 SCRAPE_MAX_BYTES = Option(
-    "SCRAPE_MAX_BYTES", "64MiB", size(1024, 1 << 30), "largest answer of an exporter, unpacked", (STREAM,)
+    "SCRAPE_MAX_BYTES", "64MiB", size(1024, 1 << 30), "largest answer of an exporter, uncompressed", (STREAM,)
 )
 SCRAPE_TOKEN = Option("SCRAPE_TOKEN", "", text, "bearer token that exporters ask for", (STREAM,), secret=True)
 SCRAPE_USER = Option("SCRAPE_USER", "", text, "user name that exporters ask for", (STREAM,))
 SCRAPE_PASSWORD = Option("SCRAPE_PASSWORD", "", text, "password of SCRAPE_USER", (STREAM,), secret=True)
 SCRAPE_TLS_CA = Option(
-    "SCRAPE_TLS_CA", "", text, "certificates that exporters' are checked against; unset: the system's", (STREAM,)
+    "SCRAPE_TLS_CA", "", text, "CA certificates (PEM file) for exporters that use TLS; unset: the system's", (STREAM,)
 )
 
 SIM_HOSTS = Option(
@@ -233,7 +245,7 @@ SIM_METRICS = Option(
     "SIM_METRICS",
     "default",
     one_of("default", "all"),
-    "what it tells: what dcgm-exporter gives by default, or the whole catalogue",
+    "metrics of the synthetic fleet: dcgm-exporter's default set (default), or the whole catalogue (all)",
     (STREAM,),
     flag_name="metrics",
 )
@@ -241,18 +253,27 @@ SIM_FAULTS = Option(
     "SIM_FAULTS",
     "",
     some_of("xid", "overheat", "throttle", "missing", "blank", "spike", "silent"),
-    "what goes wrong in it now and then: xid, overheat, throttle, missing, blank, spike, silent, or all",
+    "faults that the synthetic fleet has now and then: xid, overheat, throttle, missing, blank, spike, silent, or all",
     (STREAM,),
     flag_name="faults",
     many=True,
 )
 SIM_SEED = Option(
-    "SIM_SEED", "1", whole_number(0, 1 << 32), "another number, another fleet", (STREAM,), flag_name="seed"
+    "SIM_SEED",
+    "1",
+    whole_number(0, 1 << 32),
+    "seed of the synthetic fleet: another number makes another fleet",
+    (STREAM,),
+    flag_name="seed",
 )
 
 BATCH_SIZE = Option("BATCH_SIZE", "100", whole_number(1, 20_000), "readings in one published batch, at most", (STREAM,))
 COLLECT_INTERVAL = Option(
-    "COLLECT_INTERVAL", "5s", duration(0.01), "how long readings are gathered before they are published", (STREAM,)
+    "COLLECT_INTERVAL",
+    "5s",
+    duration(0.01),
+    "longest time that the streamer gathers readings before it publishes them",
+    (STREAM,),
 )
 INSTANCE_ID = Option("INSTANCE_ID", "streamer-1", name, "this streamer's name: the source of its batches", (STREAM,))
 LOOP = Option("LOOP", "false", boolean, "start the capture again when it ends", (STREAM,))
@@ -261,7 +282,7 @@ TIMESTAMPS = Option(
     "TIMESTAMPS",
     "auto",
     one_of("auto", "source", "now", "shift"),
-    "reading times: as in the capture (source), of sending (now), moved so that the last is now (shift), or source unless that is older than RETENTION_PERIOD, then shift (auto)",
+    "times of readings: the capture's own (source), the time of sending (now), moved so that the last one is now (shift), or source unless the capture is older than RETENTION_PERIOD, then shift (auto)",
     (STREAM,),
 )
 
@@ -269,7 +290,7 @@ COLLECTOR_ID = Option(
     "COLLECTOR_ID",
     "collector-1",
     name,
-    "this collector's name: the broker keeps its place in the log under it",
+    "this collector's name: the broker keeps its committed offset under it",
     (COLLECT,),
 )
 START_OFFSET = Option(
@@ -306,7 +327,7 @@ INFLUXDB_TOKEN = Option(
     "INFLUXDB_TOKEN",
     "",
     text,
-    "InfluxDB's API token; it must be given for STORAGE_TYPE=influxdb",
+    "InfluxDB's API token; STORAGE_TYPE=influxdb needs it",
     (STORE,),
     secret=True,
 )
@@ -315,7 +336,7 @@ INFLUXDB_BUCKET = Option(
     "INFLUXDB_BUCKET",
     "gpu_telemetry",
     text,
-    "the bucket for the readings; made with RETENTION_PERIOD if it is missing",
+    "the bucket for the readings; created with RETENTION_PERIOD if it is missing",
     (STORE,),
 )
 
@@ -324,7 +345,7 @@ PORT = Option("PORT", "8080", whole_number(0, 65535), "port the web service list
 WEB_CONCURRENCY = Option(
     "WEB_CONCURRENCY", "2", whole_number(1, 64), "web worker processes (memory storage always has one)", (WEB,)
 )
-MAX_PAGE_SIZE = Option("MAX_PAGE_SIZE", "1000", whole_number(1, 100_000), "most rows of one API answer", (WEB,))
+MAX_PAGE_SIZE = Option("MAX_PAGE_SIZE", "1000", whole_number(1, 100_000), "most rows in one answer of the API", (WEB,))
 STALE_AFTER = Option(
     "STALE_AFTER",
     "5m",
@@ -337,45 +358,45 @@ API_AUTH_REQUIRED = Option(
     "API_AUTH_REQUIRED",
     "auto",
     boolean_or_auto,
-    "answer only to a token or a login: true, false, or unless HOST is the loopback (auto)",
+    "answer only requests with a token or a login: true, false, or true unless HOST is the loopback (auto)",
     (WEB,),
 )
 API_RATE_PER_TOKEN = Option(
     "API_RATE_PER_TOKEN",
     "0",
-    no_allowance_or,
-    "how often one token, or one person logged in, may ask, as 10/s or 600/m; 0: no limit",
+    request_rate,
+    "rate limit of one token or one logged-in user, as 10/s or 600/m; 0: no limit",
     (WEB,),
 )
 API_RATE_PER_ADDRESS = Option(
     "API_RATE_PER_ADDRESS",
     "0",
-    no_allowance_or,
-    "how often one address may ask without a good token or login, as 10/s or 600/m; 0: no limit",
+    request_rate,
+    "rate limit of one address without a valid token or login, as 10/s or 600/m; 0: no limit",
     (WEB,),
 )
 LOGIN_RATE = Option(
-    "LOGIN_RATE", "10/m", no_allowance_or, "how often one address may try to log in; 0: no limit", (WEB,)
+    "LOGIN_RATE", "10/m", request_rate, "rate limit of login attempts from one address; 0: no limit", (WEB,)
 )
 PUBLIC_URL = Option(
     "PUBLIC_URL",
     "",
     no_origin_or,
-    "where people reach the web service, as https://gpus.example.com; with https, plain HTTP is led there",
+    "the public address of the web service, as https://gpus.example.com; with https, plain HTTP is redirected to it",
     (WEB,),
 )
 TRUSTED_PROXIES = Option(
     "TRUSTED_PROXIES",
     "0",
     whole_number(0, 10),
-    "how many proxies of ours stand before the web service: so many X-Forwarded-* entries are believed",
+    "how many trusted proxies stand before the web service: it trusts that many X-Forwarded-* entries",
     (WEB,),
 )
 CORS_ALLOWED_ORIGINS = Option(
     "CORS_ALLOWED_ORIGINS",
     "",
     origins,
-    "web pages elsewhere that may ask from a browser, as https://grafana.example.com; with a token, never with a login",
+    "origins of other web pages that may call the API from a browser, as https://grafana.example.com; with a token, never with a login",
     (WEB,),
     many=True,
 )

@@ -1,4 +1,4 @@
-"""Every request has an id: the caller's X-Request-ID where that is sane, else a new one. The answer and the log tell it."""
+"""Gives every request an id: the caller's X-Request-ID where it is valid, else a new one. Answer and log lines carry it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from telemetry_site.logs import request_id
 logger = logging.getLogger(__name__)
 
 HEADER = "X-Request-ID"
-# It goes into headers and logs, so nothing that could break a line or grow without end.
+# The id goes into headers and logs, so it must not break a line or grow without limit.
 _SANE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127}", re.ASCII)
 
 
@@ -25,7 +25,7 @@ def _forget(**_: object) -> None:
 
 
 class RequestIdMiddleware:
-    """Must be the first: whatever is logged while a request is answered carries its id, also while the answer is streamed."""
+    """Must be the first middleware: every line logged during a request carries its id, also while an answer streams."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response

@@ -1,4 +1,4 @@
-"""Django's signing key: made once, kept in a file that only the owner can read."""
+"""Django's signing key, generated once and kept in a file that only its owner can read."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from telemetry_site.env import SettingError
 
 
 def load_or_make_secret_key(state_dir: Path) -> str:
-    """The key under ``state_dir``; makes it (and the folder) when missing. Raises SettingError naming STATE_DIR.
+    """Returns the key under ``state_dir``, and generates it (and the folder) when missing. Raises SettingError.
 
-    Several services may start at once on a fresh folder: the key is written whole under another name and then linked
-    into place, so each of them reads the same one.
+    Several services may start at once on a fresh folder. The key is written under another name and then linked into
+    place, so that all of them read the same one.
     """
     path = state_dir / "secret_key"
     try:

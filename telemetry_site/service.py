@@ -1,4 +1,4 @@
-"""How every long-running service stops: the first SIGTERM or SIGINT asks, the second ends the process at once."""
+"""How every long-running service stops: the first SIGTERM or SIGINT starts a clean stop, the second kills the process."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @contextmanager
 def stop_signals(stop: asyncio.Event) -> Iterator[None]:
-    """Inside the running loop: set ``stop`` on the first signal, restore the default for the second.
+    """Sets ``stop`` on the first signal and restores the default action for the second. Needs a running loop.
 
-    Uses the loop's own signal handling: setting a threading.Event from a Python-level handler can deadlock when the
-    main thread is just entering ``wait``. Does nothing off the main thread (tests, the collector inside the web process).
+    It uses the loop's own signal handling: setting a threading.Event from a Python-level handler can deadlock while the
+    main thread enters ``wait``. Off the main thread (tests, the collector inside the web process) it does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -27,7 +27,7 @@ def stop_signals(stop: asyncio.Event) -> Iterator[None]:
     loop = asyncio.get_running_loop()
 
     def on_signal(number: signal.Signals) -> None:
-        logger.info("%s: stopping (once more to end at once)", number.name)
+        logger.info("%s: stopping (a second one ends the process at once)", number.name)
         stop.set()
         for each in STOP_SIGNALS:
             loop.remove_signal_handler(each)
@@ -42,12 +42,3 @@ def stop_signals(stop: asyncio.Event) -> Iterator[None]:
         for number, handler in previous.items():
             loop.remove_signal_handler(number)
             signal.signal(number, handler)
-
-
-async def wait_for_stop(stop: asyncio.Event, seconds: float) -> bool:
-    """Wait until ``stop`` is set or the time is over; says whether it is set. The sleep of a loop that must end at once."""
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""Django's settings and the pipeline's. The one place that reads the environment (see options.py for the names)."""
+"""Django's settings and the pipeline's. Nothing else reads the environment (options.py has the names)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from telemetry_site import options
-from telemetry_site.commands import apps_for
 from telemetry_site.database import database_config
 from telemetry_site.env import Address, SettingError
 from telemetry_site.logs import log_config, process_ids
@@ -69,7 +68,7 @@ COLLECTOR_ID = options.COLLECTOR_ID.read()
 START_OFFSET = options.START_OFFSET.read()
 FLUSH_INTERVAL = options.FLUSH_INTERVAL.read()
 RETENTION_PERIOD = options.RETENTION_PERIOD.read()
-# What is stored somewhere already is not given a shorter life by a default.
+# A default must not shorten the retention of a bucket that exists already.
 RETENTION_PERIOD_IS_GIVEN = options.RETENTION_PERIOD.is_given()
 
 STORAGE_TYPE = options.STORAGE_TYPE.read()
@@ -86,7 +85,7 @@ MAX_PAGE_SIZE = options.MAX_PAGE_SIZE.read()
 STALE_AFTER = options.STALE_AFTER.read()
 
 _auth_required = options.API_AUTH_REQUIRED.read()
-# Whoever opens a port to others is not to open the fleet to them by accident.
+# Opening the port to other machines must not expose the fleet by accident.
 API_AUTH_REQUIRED = not Address(HOST, PORT).is_loopback if _auth_required is None else _auth_required
 API_RATE_PER_TOKEN = options.API_RATE_PER_TOKEN.read()
 API_RATE_PER_ADDRESS = options.API_RATE_PER_ADDRESS.read()
@@ -100,12 +99,24 @@ DEBUG = options.DEBUG.read()
 ALLOWED_HOSTS = options.ALLOWED_HOSTS.read()
 SECRET_KEY = options.SECRET_KEY.read() or load_or_make_secret_key(STATE_DIR)
 
-INSTALLED_APPS = apps_for(sys.argv)
-if "django.contrib.admin" in INSTALLED_APPS:
-    # Lets the admin's and the API's classes take type arguments. It imports what it patches, 10 MiB of it.
-    import django_stubs_ext
-
-    django_stubs_ext.monkeypatch()
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "corsheaders",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "telemetry_site",
+    "broker",
+    "ingest",
+    "inventory",
+    "api",
+]
 
 MIDDLEWARE = [
     "telemetry_site.request_ids.RequestIdMiddleware",
@@ -122,7 +133,7 @@ MIDDLEWARE = [
     "api.auth.middleware.AccessMiddleware",
 ]
 if CORS_ALLOWED_ORIGINS:
-    # Before whatever answers by itself, so that a refusal can be read by the page that asked, too.
+    # Before every middleware that may answer, so that the calling page can read a refusal too.
     MIDDLEWARE.insert(2, "corsheaders.middleware.CorsMiddleware")
 CORS_ALLOW_METHODS = ("GET", "HEAD", "OPTIONS")
 CORS_ALLOW_HEADERS = ("accept", "authorization", "x-request-id")
@@ -135,7 +146,7 @@ LOGOUT_REDIRECT_URL = "login"
 SESSION_ENGINE = "api.auth.sessions"
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 7 * 86400
-CSRF_COOKIE_HTTPONLY = True  # forms have it; no script of ours reads it
+CSRF_COOKIE_HTTPONLY = True  # forms contain the token; no script reads the cookie
 X_FRAME_OPTIONS = "DENY"
 
 if TRUSTED_PROXIES:
@@ -146,17 +157,15 @@ if PUBLIC_URL:
 if PUBLIC_URL.startswith("https:"):
     if not TRUSTED_PROXIES:
         raise SettingError(
-            f"PUBLIC_URL (--public-url): {PUBLIC_URL} needs a proxy that speaks TLS: say with TRUSTED_PROXIES how many there are"
+            f"PUBLIC_URL (--public-url): {PUBLIC_URL} needs a proxy that speaks TLS: set TRUSTED_PROXIES to the number of proxies"
         )
     SECURE_SSL_REDIRECT = True
     SECURE_SSL_HOST = urlsplit(PUBLIC_URL).netloc
-    # Prometheus asks from inside, past the proxy.
-    SECURE_REDIRECT_EXEMPT = [r"^metrics$"]
-    # Prometheus asks each replica by its address, past the proxy.
+    # Prometheus scrapes each replica by its own address, past the proxy.
     SECURE_REDIRECT_EXEMPT = ["^metrics$"]
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
     SECURE_HSTS_SECONDS = 30 * 86400
-# HSTS for all subdomains, or for ever in the browsers' list, is for the owner of the domain to decide, in the proxy.
+# HSTS for all subdomains and preloading are decisions of the domain's owner, for the proxy.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
 ROOT_URLCONF = "telemetry_site.urls"
@@ -200,11 +209,11 @@ AUTH_PASSWORD_VALIDATORS = [
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_I18N = False
-DATETIME_FORMAT = "Y-m-d H:i:s"  # UTC, like every time the API gives
+DATETIME_FORMAT = "Y-m-d H:i:s"  # UTC, like every time in the API
 USE_TZ = True
 
 STATIC_URL = "static/"
-# Served straight from the packages that ship them: no collectstatic step to forget.
+# Served straight from the packages that ship them, so there is no collectstatic step to forget.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 
@@ -248,7 +257,7 @@ SPECTACULAR_SETTINGS = {
             },
         }
     },
-    # Two fields are called state.
+    # Two fields have the name state.
     "ENUM_NAME_OVERRIDES": {
         "GpuStateEnum": ["reporting", "stale"],
         "TokenStateEnum": ["active", "expired", "revoked"],
@@ -257,7 +266,7 @@ SPECTACULAR_SETTINGS = {
     "SORT_OPERATION_PARAMETERS": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    # No validator: it would send the address of this service to another one.
+    # No validator: it would send this service's address to a third party.
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None, "defaultModelsExpandDepth": 0},
     "REDOC_DIST": "SIDECAR",
 }

@@ -1,4 +1,8 @@
-"""Runs the services of the pipeline as child processes: one terminal, one Ctrl-C, one order of stopping."""
+"""Runs the services of the pipeline as child processes: one terminal, one Ctrl-C, stopped in reverse order.
+
+Procfile runners stop everything as soon as any process ends. Here a finished capture leaves the API running, a service starts
+when the ones it needs are ready, and children end with a supervisor that is killed.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from typing import TextIO
 
 logger = logging.getLogger(__name__)
 
-STOP_SECONDS = 15.0  # a service drains within 10 s; past this it is killed and the run counts as failed
+STOP_SECONDS = 15.0  # a service drains within 10 s; after this the supervisor kills it and the run counts as failed
 _COLOURS = (36, 33, 32, 35, 34)
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: after a fork only plain calls are safe
@@ -25,35 +29,35 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: a
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One child: its name, command line and, if it serves HTTP, the address that answers 200 when it is ready."""
+    """One child: its name, its command line and, if it serves HTTP, the URL that answers 200 once it is ready."""
 
     name: str
     argv: Sequence[str]
     ready_url: str = ""
-    may_end: bool = False  # a clean end of this one (a finished capture) stops nothing
+    may_end: bool = False  # its clean end (a finished capture) does not stop the others
 
 
 class ServiceFailed(Exception):
-    """A service ended when it should not have, or did not become ready. The text is one line."""
+    """A service ended too early or did not become ready. The text is one line."""
 
 
 @dataclass(slots=True)
 class Supervisor:
-    """Starts services one after the other, echoes their output with their names, and stops them in reverse order."""
+    """Starts services one by one, prefixes their output with their names and stops them in reverse order."""
 
     environ: Mapping[str, str]
     output: TextIO = field(default_factory=lambda: sys.stdout)
     _running: list[_Child] = field(default_factory=list)
 
     async def start(self, service: Service, ready_seconds: float = 60.0) -> None:
-        """Start a service and wait until it is ready. Raises ServiceFailed when it ends first or takes too long."""
+        """Starts a service and waits until it is ready. Raises ServiceFailed when it ends first or takes too long."""
         process = await asyncio.create_subprocess_exec(
             *service.argv,
             env=dict(self.environ),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            # Ctrl-C goes to the terminal's whole process group: children in sessions of their own leave the order to us.
+            # Ctrl-C signals the terminal's whole process group. In a session of its own, a child waits for the supervisor.
             start_new_session=True,
             preexec_fn=_end_with_parent if sys.platform == "linux" else None,
             limit=1 << 20,
@@ -68,7 +72,7 @@ class Supervisor:
             raise ServiceFailed(f"{service.name} was not ready after {ready_seconds:g} s") from None
 
     async def wait(self, stop: asyncio.Event) -> None:
-        """Return when ``stop`` is set. Raises ServiceFailed when a service ends that should run on."""
+        """Returns when ``stop`` is set. Raises ServiceFailed when a service ends that should keep running."""
         ends = {asyncio.create_task(child.process.wait()): child for child in self._running}
         stopping = asyncio.create_task(stop.wait())
         try:
@@ -87,7 +91,7 @@ class Supervisor:
                 waiting.cancel()
 
     async def stop(self) -> bool:
-        """Stop all, last started first, each with its time to drain; says whether every one ended cleanly."""
+        """Stops all services, the last one first, each with time to drain. Returns whether all ended cleanly."""
         clean = True
         for child in reversed(self._running):
             process = child.process
@@ -107,7 +111,7 @@ class Supervisor:
         return clean
 
     def say(self, line: str) -> None:
-        """Print a line of the supervisor's own."""
+        """Prints a line without a prefix."""
         self.output.write(f"{line}\n")
         self.output.flush()
 
@@ -128,7 +132,7 @@ class Supervisor:
         while True:
             try:
                 line = await process.stdout.readline()
-            except ValueError:  # a line over the limit: its rest follows as lines of their own
+            except ValueError:  # a line over the limit; the rest of it arrives as further lines
                 continue
             if not line:
                 return
@@ -143,7 +147,7 @@ class _Child:
     echo: asyncio.Task[None]
 
 
-# Whether a service on this machine is ready needs no proof of who it is.
+# A service on this machine need not prove who it is.
 _ANYBODY = ssl.create_default_context()
 _ANYBODY.check_hostname = False
 _ANYBODY.verify_mode = ssl.CERT_NONE
@@ -158,7 +162,7 @@ def _answers(url: str) -> bool:
 
 
 def _end_with_parent() -> None:
-    """In the child: be told to stop when the supervisor dies, so that no service is left behind without a terminal."""
+    """Runs in the child: asks the kernel for SIGTERM when the supervisor dies, so that no service is left behind."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -170,5 +174,5 @@ def _ending(returncode: int | None) -> str:
 
 
 def python(*arguments: str) -> list[str]:
-    """The command line that runs a manage.py command with this interpreter; its output comes line by line."""
+    """Returns the command line of a manage.py command with this interpreter, unbuffered."""
     return [sys.executable, "-u", os.path.join(os.path.dirname(os.path.dirname(__file__)), "manage.py"), *arguments]

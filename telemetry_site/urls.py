@@ -1,4 +1,4 @@
-"""Where each part of the web service lives."""
+"""The URLs of the web service."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.views.generic import RedirectView
 
 admin.site.site_header = admin.site.site_title = "GPU telemetry"
 admin.site.index_title = "Inventory"
-admin.site.enable_nav_sidebar = False  # its width is that of the columns with the newest readings
+admin.site.enable_nav_sidebar = False  # the columns with the newest readings need its width
 
 urlpatterns = [
     path("favicon.ico", RedirectView.as_view(url=staticfiles_storage.url("api/icon.svg"))),

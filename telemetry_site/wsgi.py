@@ -1,4 +1,4 @@
-"""The WSGI application that gunicorn serves."""
+"""The WSGI application, which gunicorn serves."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ application = get_wsgi_application()
 
 
 def _start_collector() -> None:
-    """With memory storage the readings live in this process, so it has to collect them itself.
+    """Collects inside this process where the store is its memory.
 
-    gunicorn imports this module in the worker, after the fork: a thread started earlier would not exist there.
+    gunicorn imports this module in the worker, after the fork. A thread started earlier would not exist there.
     """
     from django.conf import settings
 

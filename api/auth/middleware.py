@@ -1,7 +1,7 @@
-"""Who asks, and whether they may: before any view, so that no view can forget it.
+"""Authentication, scopes and throttling. They run before every view, so no view can forget them.
 
-With ``API_AUTH_REQUIRED`` everything wants a token or a login but the probes, the login page, the admin (which asks for its
-own login) and static files. A request without a token and without a cookie costs no look at database or session.
+With ``API_AUTH_REQUIRED`` every request needs a token or a login, except for the probes, the login page, static files and
+the admin, which has its own login. A request with neither token nor cookie costs no look-up in database or session.
 """
 
 from __future__ import annotations
@@ -18,44 +18,48 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from rest_framework.exceptions import NotAuthenticated, PermissionDenied
 
-from api.auth.throttling import Allowances, client_address, network_of
+from api.auth.throttling import Throttle, client_address, network_of
 from api.auth.tokens import TokenRefused, find_token
 from api.errors import database_away, error_response
-from api.models import ApiToken
+from api.models import TokenScope
+from telemetry_site.env import RequestRate
 
 _OPEN_FOLDERS = ("/static/", "/admin/")
 _OPEN_PATHS = frozenset({"/login", "/logout", "/favicon.ico", "/admin"})
 _LOGIN_PATHS = frozenset({"/login", "/admin/login/"})
-WHO_ASKS = "this wants a token (Authorization: Bearer …) or a login"
+WHO_ASKS = "a token (Authorization: Bearer …) or a login is required"
 REALM = 'Bearer realm="GPU telemetry"'
 
-allowances = Allowances(settings.STATE_DIR / "rates.sqlite3")
+throttle = Throttle(settings.STATE_DIR / "rates.sqlite3")
 
 
 class Access(NamedTuple):
-    """Who asks: a token or a person, by a name that is theirs alone, and what they may do."""
+    """The client: a unique name for the token or the person, and the scope it has."""
 
     name: str
     scope: str
 
 
 def access_of(request: HttpRequest) -> Access | None:
-    """Who asks, as the middleware found it; None for anybody."""
-    found: Access | None = getattr(request, "access", None)
-    return found
+    """The client as the middleware identified it. None if it is anonymous."""
+    access: Access | None = getattr(request, "access", None)
+    return access
 
 
 def check_scope(request: HttpRequest, scope: str) -> None:
-    """For what is never open. Raises NotAuthenticated for anybody, PermissionDenied for who may less."""
+    """Require a scope. Raises NotAuthenticated for anonymous clients and PermissionDenied for another scope."""
     access = access_of(request)
     if access is None:
         raise NotAuthenticated(WHO_ASKS)
     if access.scope != scope:
-        raise PermissionDenied(f"this wants the scope {scope}; yours is {access.scope}")
+        raise PermissionDenied(f"the scope {scope} is required; yours is {access.scope}")
 
 
 class AccessMiddleware:
-    """Refuses with 401 who is not known where that is needed, and with 429 who asks too often. After the sessions."""
+    """Answers 401 to unknown clients where access is restricted, and 429 to those that ask too often.
+
+    Must come after the session middleware.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -93,14 +97,14 @@ class AccessMiddleware:
 
 
 def unauthorized(message: str, *, bad_token: bool = False) -> HttpResponse:
-    """The 401 that says how to be known (RFC 6750)."""
+    """The 401 that says how to authenticate (RFC 6750)."""
     response = error_response(401, message)
     response["WWW-Authenticate"] = f'{REALM}, error="invalid_token"' if bad_token else REALM
     return response
 
 
 def _identify(request: HttpRequest) -> Access | None:
-    """Raises TokenRefused for a bad token, also where none is needed: its owner is to know."""
+    """The client. Raises TokenRefused for a bad token even where none is needed, so that its owner notices."""
     scheme, _, secret = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() == "bearer":
         token = find_token(secret.strip())
@@ -111,13 +115,13 @@ def _identify(request: HttpRequest) -> Access | None:
     if not user.is_authenticated:
         return None
     is_admin = getattr(user, "is_superuser", False)
-    return Access(f"user {user.pk}", ApiToken.Scope.ADMIN if is_admin else ApiToken.Scope.READ)
+    return Access(f"user {user.pk}", TokenScope.ADMIN if is_admin else TokenScope.READ)
 
 
-def _limited(name: str, rate: object) -> HttpResponse | None:
+def _limited(name: str, rate: RequestRate | None) -> HttpResponse | None:
     if rate is None:
         return None
-    wait = allowances.take(name, rate.count, rate.seconds)  # type: ignore[attr-defined]
+    wait = throttle.take(name, rate.count, rate.seconds)
     if not wait:
         return None
     seconds = math.ceil(wait)
@@ -127,5 +131,5 @@ def _limited(name: str, rate: object) -> HttpResponse | None:
 
 
 def _is_browser(request: HttpRequest) -> bool:
-    """Whether a person looks at the answer: programs ask for anything, or for JSON."""
+    """Whether a person asks. Programs accept anything, or JSON."""
     return request.headers.get("Accept", "").startswith("text/html") and "format" not in request.GET

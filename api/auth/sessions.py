@@ -1,4 +1,4 @@
-"""Django's sessions in the database; a cookie that holds no key that we could have given is no session."""
+"""Django's database sessions. A cookie whose key Django cannot have made is never looked up."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from django.contrib.sessions.backends import db
 
 
 class SessionStore(db.SessionStore):
-    """PostgreSQL does not take every text that a cookie can hold, so one that is no key is never looked up."""
+    """Skips the look-up of malformed keys, because PostgreSQL does not accept every text that a cookie can hold."""
 
     def _validate_session_key(self, key: str | None) -> bool:
         return bool(key) and len(str(key)) >= 8 and str(key).isascii() and str(key).isalnum()

@@ -1,8 +1,8 @@
-"""How often somebody may ask, counted over all web processes of this machine.
+"""Rate limits, counted over all web processes of this machine.
 
-Each name has one number: when its allowance will be whole again (the "generic cell rate algorithm"). A request moves it
-on by period / count and is refused where that would put it more than a period ahead: so ``count`` requests may come at once,
-and then one each period / count. The numbers are in a small SQLite file, which is what the processes share.
+The throttle stores one number for each name: the time at which its allowance is whole again (the "generic cell rate
+algorithm"). A request moves that time on by period / count, and is refused if that would put it more than a period ahead.
+So ``count`` requests may come at once, and then one every period / count. The processes share a small SQLite file.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from django.http import HttpRequest
 
 
 def client_address(request: HttpRequest) -> str:
-    """The client's address, as text; what cannot be read is "unknown".
+    """The client's address as text, or "unknown" if it cannot be parsed.
 
-    Every proxy adds the address it was asked from to the end of X-Forwarded-For; what stands before that is what the
-    client said. So with ``TRUSTED_PROXIES`` proxies of ours the client's is that many places from the end, and
-    without any the header is not read at all.
+    Every proxy appends the address of its peer to X-Forwarded-For. Anything before that was sent by the client and is
+    not trusted. So with ``TRUSTED_PROXIES`` proxies, the client's address is that many places from the end. Without
+    proxies, the header is ignored.
     """
     address = str(request.META.get("REMOTE_ADDR", ""))
     if settings.TRUSTED_PROXIES:
@@ -34,7 +34,7 @@ def client_address(request: HttpRequest) -> str:
 
 
 def network_of(address: str) -> str:
-    """Whom to count as one: an IPv4 address; of IPv6 the /64, since one customer has all of it."""
+    """The unit of counting: an IPv4 address, or an IPv6 /64, because one customer has all of it."""
     parsed = _parsed(address)
     if isinstance(parsed, ipaddress.IPv6Address):
         if parsed.ipv4_mapped is not None:
@@ -55,7 +55,7 @@ logger = logging.getLogger(__name__)
 _SECOND = 1_000_000_000
 _CLEAN_SECONDS = 60.0
 
-# A number that is past counts as now. One that is more than a period ahead is from before the clock was set back.
+# A past time counts as now. One more than a period ahead was stored before the clock was set back, and counts as now, too.
 _TAKE = """
 INSERT INTO allowance VALUES (:name, :now + :step)
 ON CONFLICT (name) DO UPDATE
@@ -65,8 +65,8 @@ RETURNING whole_at
 """
 
 
-class Allowances:
-    """Counts by name in one file. Every method may be called from any thread and any process."""
+class Throttle:
+    """Counts requests by name in one file. Every method may be called from any thread and any process."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -75,9 +75,10 @@ class Allowances:
         self._clean_at = 0.0
 
     def take(self, name: str, count: int, seconds: float) -> float:
-        """Take one request of ``name``'s allowance of ``count`` in ``seconds``: 0, or the seconds until there is one again.
+        """Count one request of ``name``, which may make ``count`` in ``seconds``.
 
-        Where the file cannot be used it allows: an answer too many is better than none.
+        Returns 0, or the seconds to wait. If the file cannot be used, the request is allowed: an answer too many is
+        better than none.
         """
         with self._lock:
             try:
@@ -88,7 +89,7 @@ class Allowances:
                 return 0.0
 
     def close(self) -> None:
-        """Close the file; the next call opens it again."""
+        """Close the file. The next call opens it again."""
         with self._lock:
             self._close()
 
@@ -118,7 +119,7 @@ class Allowances:
 def _open(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
-    # Nothing here outlives its period: a crash may take it.
+    # Nothing here outlives its period, so losing it in a crash is fine.
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=OFF")
     connection.execute("CREATE TABLE IF NOT EXISTS allowance (name TEXT PRIMARY KEY, whole_at INTEGER) WITHOUT ROWID")

@@ -1,4 +1,4 @@
-"""How answers are written: JSON for programs, a page for a person who opens the same address in a browser."""
+"""Writes answers as JSON for programs, and as a page for people who open the same URL in a browser."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 class JsonRenderer(JSONRenderer):
-    """JSON by msgspec: a page of 1000 rows in about a millisecond."""
+    """JSON by msgspec: about a millisecond for a page of 1000 rows."""
 
     def render(
         self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None
     ) -> bytes:
-        """The answer as UTF-8; indented where a person reads it."""
+        """The answer as UTF-8, indented if the client asks for it."""
         if data is None:
             return b""
         encoded = msgspec.json.encode(data, enc_hook=str)
@@ -39,7 +39,7 @@ class JsonRenderer(JSONRenderer):
 
 
 class PageRenderer(BrowsableAPIRenderer):
-    """The browsable page: the answer as tables with links, the view's parameters as a form, and the answer's other formats."""
+    """The browsable page: the answer as tables with links, a form for the view's parameters, and links to other formats."""
 
     format = "html"
     template = "api/browse.html"
@@ -50,7 +50,7 @@ class PageRenderer(BrowsableAPIRenderer):
         """The page as text."""
         context = dict(renderer_context or {})
         view, request, response = context["view"], context["request"], context["response"]
-        answer = msgspec.json.decode(JsonRenderer().render(data)) if isinstance(data, dict) else {}
+        answer = msgspec.json.decode(JsonRenderer().render(data) or b"{}")
         page = {
             "name": getattr(view, "name", ""),
             "key": next(iter(context["kwargs"].values()), ""),
@@ -63,25 +63,25 @@ class PageRenderer(BrowsableAPIRenderer):
             "path": request._request.path,
             "formats": _formats(view, request),
             "address": request.build_absolute_uri(),
-            # Who is logged in. DRF's request has nobody, since the views leave that to api.auth.middleware.
+            # DRF's request has no user, because the views leave that to api.auth.middleware.
             "user": get_user(request._request),
         }
         return loader.get_template(self.template).render(page, request=request._request)
 
 
-# Where in an answer one is. A changed filter begins at the start, so the form does not keep these.
+# The position in an answer. The form drops these, because a changed filter starts again.
 _PLACES = frozenset({"page", "offset", "cursor"})
-# A file has all rows, whatever page the link to it stands on.
+# A file has all rows, whatever page links to it.
 _PAGING = (*_PLACES, "page_size", "limit")
 
 
 def _parameters(view: APIView) -> tuple[Parameter, ...]:
-    found: tuple[Parameter, ...] = getattr(view, "parameters", ())
-    return found
+    parameters: tuple[Parameter, ...] = getattr(view, "parameters", ())
+    return parameters
 
 
 def _fields(view: APIView, query: QueryDict) -> list[dict[str, Any]]:
-    """The form's fields: one for each parameter, with the values that were given and, for a list, room for one more."""
+    """The form's fields: one for each parameter, with the given values and, for lists, room for one more."""
     return [
         {
             "name": parameter.name,
@@ -92,7 +92,7 @@ def _fields(view: APIView, query: QueryDict) -> list[dict[str, Any]]:
             "values": _values(parameter, query),
         }
         for parameter in _parameters(view)
-        if parameter.name not in {"cursor", "format"}  # a cursor is followed, not typed; formats are links
+        if parameter.name not in {"cursor", "format"}  # cursors and formats are links
     ]
 
 
@@ -102,7 +102,7 @@ def _values(parameter: Parameter, query: QueryDict) -> list[str]:
 
 
 def _formats(view: APIView, request: Request) -> list[dict[str, str]]:
-    """Links to the same answer for programs."""
+    """Links to the other formats of the answer."""
     names: tuple[str, ...] = getattr(view, "formats", tuple)()
     exports = {
         name: same_with(request, format=name, **dict.fromkeys(_PAGING)) for name in names if name in EXPORT_FORMATS
@@ -115,14 +115,14 @@ def _formats(view: APIView, request: Request) -> list[dict[str, str]]:
 
 
 class ExportRenderer(BaseRenderer):
-    """A format that rows are sent in while they are read: the view makes the answer. What is no rows is said in JSON."""
+    """A file format in which the view streams the rows. Errors are JSON."""
 
     charset = None
 
     def render(
         self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None
     ) -> bytes:
-        """For errors: see ApiView.finalize_response."""
+        """Errors only (see ApiView.finalize_response)."""
         return JsonRenderer().render(data)
 
 
@@ -151,12 +151,12 @@ EXPORT_RENDERERS: tuple[type[ExportRenderer], ...] = (CsvRenderer, NdjsonRendere
 
 
 class Negotiation(DefaultContentNegotiation):
-    """Chooses the renderer by ``format``, else by the Accept header; an unknown format is a 400 like any other bad value."""
+    """Chooses the renderer by ``format``, else by the Accept header. An unknown format is a 400."""
 
     def select_renderer(
         self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
     ) -> tuple[BaseRenderer, str]:
-        """What was asked for by name is given, whatever the header says."""
+        """The parameter ``format`` wins over the header."""
         renderers = list(renderers)
         try:
             chosen, media_type = super().select_renderer(request, renderers, format_suffix)
@@ -169,7 +169,7 @@ class Negotiation(DefaultContentNegotiation):
             return chosen, str(chosen.media_type)
 
     def filter_renderers(self, renderers: Iterable[BaseRenderer], format: str) -> list[BaseRenderer]:
-        """Those that write this format. Raises BadRequest."""
+        """The renderers of this format. Raises BadRequest if there are none."""
         renderers = list(renderers)
         chosen = [renderer for renderer in renderers if renderer.format == format]
         if not chosen:

@@ -1,4 +1,4 @@
-"""An answer as tables for a person: what the browsable pages show of the JSON."""
+"""Turns a JSON answer into the tables that the browsable pages show."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from urllib.parse import quote, urlsplit
 
 from django.urls import reverse
 
-# What stands in these is named by others.
+# The names inside these are not ours, and are shown unchanged.
 _GIVEN_NAMES = frozenset({"labels", "refused"})
-# Shown as links or in the page's own words, not as rows.
+# Shown elsewhere on the page, or not at all.
 _LEFT_OUT = frozenset({"next", "previous", "count", "error", "message", "url"})
-# The value of these columns is the name of a page.
+# The values of these columns link to a page.
 _PAGES = {"uuid": "gpus", "hostname": "hosts"}
 
 _ID = re.compile(r"((?:GPU|MIG)-[0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(:.+)?")
@@ -21,7 +21,7 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?Z")
 
 
 class Cell(NamedTuple):
-    """One value: its text, where it leads to (or nowhere), how it stands, and the whole of it where the text is cut."""
+    """One value: its text, its link if any, its CSS class, and the full text if ``text`` is shortened."""
 
     text: str
     url: str = ""
@@ -30,7 +30,7 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A titled table. ``facts`` has a name and a value in each row and no heads."""
+    """A table with a title. In a table of ``facts`` each row is a name and a value, and there are no heads."""
 
     title: str
     heads: list[Cell]
@@ -39,12 +39,14 @@ class Table(NamedTuple):
 
 
 def tables_of(answer: object) -> list[Table]:
-    """The tables of an answer: its plain values first, then each list and each group of values."""
+    """The tables of an answer: first its plain values, then one for each list and each object."""
     if not isinstance(answer, Mapping):
         return []
     facts, tables = [], []
     for name, value in answer.items():
-        if name in _LEFT_OUT or value in ("", {}) or (name == "data" and "gpus" in answer):  # the ids of the GPUs below
+        if (
+            name in _LEFT_OUT or value in ("", {}) or (name == "data" and "gpus" in answer)
+        ):  # repeats the ids of the GPUs
             continue
         title = "" if name in {"data", "gpus"} and "name" not in answer else words(name)
         if isinstance(value, Mapping):
@@ -63,7 +65,7 @@ def tables_of(answer: object) -> list[Table]:
 
 
 def words(name: str) -> str:
-    """A field's name as a head: ``model_name`` is Model name. Names of metrics and the like stay."""
+    """A field's name as a heading: ``model_name`` is Model name. Names with capitals, as of metrics, stay."""
     if not name.islower():
         return name
     name = (
@@ -85,9 +87,9 @@ def _of_mapping(title: str, mapping: Mapping[str, Any], *, given_names: bool) ->
 
 def _of_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     names = list(dict.fromkeys(name for row in rows for name in row if name != "url"))
-    if "id" in names and "uuid" in names:  # the same, but for MIG instances
+    if "id" in names and "uuid" in names:  # they differ for MIG instances only
         names.remove("uuid")
-    # A column that is empty in every row is only in the way.
+    # Columns that are empty in every row are left out.
     names = [name for name in names if any(row.get(name) not in ("", None, [], {}) for row in rows)]
     lines = []
     for row in rows:
@@ -101,7 +103,7 @@ def _of_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _short(cell: Cell, *, fraction: bool) -> Cell:
-    """In a row: of a GPU's id the first group, of a time the seconds, or milliseconds with ``fraction``."""
+    """Shortens a GPU's id to its first group, and a time to seconds, or to milliseconds with ``fraction``."""
     text = cell.text
     if match := _ID.fullmatch(text):
         text = f"{match[1]}{match[2] or ''}"
@@ -111,7 +113,7 @@ def _short(cell: Cell, *, fraction: bool) -> Cell:
 
 
 def _of_series(title: str, series: Sequence[Mapping[str, Any]]) -> Table:
-    """Windows: a row for each time, a column for each group."""
+    """A table of windows, with a row for each time and a column for each group."""
     values: dict[str, list[Cell]] = {}
     for position, each in enumerate(series):
         for time, value in each["points"]:
@@ -148,7 +150,7 @@ def _cell(name: str, value: object) -> Cell:
 
 
 def _number(value: float) -> str:
-    """As JSON has it, without the fraction of a whole number."""
+    """The number as in JSON, but whole numbers without a fraction."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
 
 

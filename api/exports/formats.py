@@ -1,110 +1,49 @@
-"""The formats of an export: what turns parts of an answer into the bytes of a file, one part after the other."""
+"""The file formats of exports. An encoder turns the parts of an answer into bytes, one part after the other."""
 
 from __future__ import annotations
 
+import csv
 import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
-import numpy as np
-import pyarrow as pa
-from pyarrow import parquet
 
-from api.exports.readings import csv_line
-from readings.catalogue import unit_of
-from stores.base import RowBatch
+from readings.times import format_time
 
-if TYPE_CHECKING:
-    from api.exports.windows import Part
-
-
-# Arrow's own allocators keep what they had once; memory is to stay flat.
-pa.set_memory_pool(pa.system_memory_pool())
-
-_WORDS = pa.dictionary(pa.int32(), pa.string())
-_TIME = pa.timestamp("ns", "UTC")
-_TEXTS = ("device", "uuid", "mig_id", "model_name", "hostname", "container", "pod", "namespace")
-READINGS = pa.schema(
-    [
-        pa.field("timestamp", _TIME, nullable=False),
-        pa.field("metric_name", _WORDS, nullable=False),
-        pa.field("gpu_id", pa.int64()),
-        *[pa.field(name, _WORDS, nullable=False) for name in _TEXTS],
-        pa.field("value", pa.float64(), nullable=False),
-        pa.field("unit", _WORDS, nullable=False),
-    ]
-)
-
-
-def open_writer(sink: Any, schema: pa.Schema) -> parquet.ParquetWriter:
-    """A writer of such tables; one row group for each."""
-    return parquet.ParquetWriter(sink, schema, compression="zstd", version="2.6")
-
-
-def readings_table(portions: Sequence[RowBatch]) -> pa.Table:
-    """All rows of some portions."""
-    return pa.Table.from_batches([_readings(portion) for portion in portions], READINGS).unify_dictionaries()
-
-
-def _readings(portion: RowBatch) -> pa.RecordBatch:
-    places = np.array(portion.places, np.int64)
-    origins = portion.origins
-
-    def words(texts: list[str]) -> pa.DictionaryArray:
-        known: dict[str, int] = {}
-        codes = np.array([known.setdefault(text, len(known)) for text in texts], np.int32)
-        return pa.DictionaryArray.from_arrays(pa.array(codes[places]), pa.array(list(known), pa.string()))
-
-    columns: dict[str, pa.Array] = {
-        "timestamp": _times(portion.times),
-        "metric_name": words([origin.metric_name for origin in origins]),
-        "gpu_id": pa.array([origin.gpu_id for origin in origins], pa.int64()).take(pa.array(places)),
-        "value": pa.array(np.array(portion.values, np.float64)),
-        "unit": words([unit_of(origin.metric_name) for origin in origins]),
-    }
-    columns |= {name: words([getattr(origin, name) for origin in origins]) for name in _TEXTS}
-    return pa.RecordBatch.from_arrays([columns[field.name] for field in READINGS], schema=READINGS)
-
-
-def windows_schema(texts: Sequence[str]) -> pa.Schema:
-    """A time, texts of these names, and a value that may be missing."""
-    words = [pa.field(name, _WORDS, nullable=False) for name in texts]
-    return pa.schema([pa.field("timestamp", _TIME, nullable=False), *words, pa.field("value", pa.float64())])
-
-
-def windows_table(parts: Sequence[Part], schema: pa.Schema) -> pa.Table:
-    """All windows of some groups."""
-    batches = []
-    for part in parts:
-        codes = pa.array(np.zeros(len(part), np.int32))
-        texts = [pa.DictionaryArray.from_arrays(codes, pa.array([text], pa.string())) for text in part.texts]
-        columns = [_times(part.times), *texts, pa.array(part.values, pa.float64())]
-        batches.append(pa.RecordBatch.from_arrays(columns, schema=schema))
-    return pa.Table.from_batches(batches, schema).unify_dictionaries()
-
-
-def _times(times: Sequence[int]) -> pa.Array:
-    return pa.array(np.array(times, np.int64), _TIME)
-
-
-# Rows of one row group of a Parquet file: so many are held in memory at once.
+# Rows in one row group of a Parquet file. The encoder holds that many in memory.
 _ROW_GROUP = 100_000
+# A spreadsheet takes a field that begins like this for a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+class Column(NamedTuple):
+    """A column of a file. ``optional`` allows missing values."""
+
+    name: str
+    kind: Literal["time", "text", "integer", "number"]
+    optional: bool = False
+
+
+class ColumnValues(NamedTuple):
+    """The values of a column in one part: one for each row or, with ``places``, each row's place among ``values``."""
+
+    values: Sequence[Any]
+    places: Sequence[int] | None = None
 
 
 class Layout(Protocol):
-    """How the rows of one kind of answer are written. A part is some of them, with a len()."""
+    """How one kind of answer is laid out in rows. A part is some of these rows and has a len()."""
 
-    columns: tuple[str, ...]
-
+    @property
+    def columns(self) -> Sequence[Column]: ...
     def csv_rows(self, part: Any, *, safe: bool) -> list[str]: ...
     def json_rows(self, part: Any) -> list[str]: ...
-    def parquet_schema(self) -> Any: ...
-    def parquet_table(self, parts: Sequence[Any]) -> Any: ...
+    def column_values(self, part: Any) -> Iterable[ColumnValues]: ...
 
 
 class Encoder(Protocol):
-    """Makes a file: ``begin``, then each part, then ``end``. ``broken`` is what a file ends with that is not whole."""
+    """Writes a file: ``begin``, then each part, then ``end``. A file that breaks off ends with ``broken`` instead."""
 
     def begin(self) -> bytes: ...
     def encode(self, part: Any) -> bytes: ...
@@ -112,8 +51,33 @@ class Encoder(Protocol):
     def broken(self, reason: str) -> bytes: ...
 
 
+def csv_line(fields: Sequence[object], *, safe: bool = False) -> str:
+    """One line of CSV with its line end. None is an empty field.
+
+    With ``safe``, a text that a spreadsheet would take for a formula gets a ' in front.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerow([_defused(each) for each in fields] if safe else fields)
+    return text.getvalue()
+
+
+def _defused(field: object) -> object:
+    return f"'{field}" if isinstance(field, str) and field.startswith(_FORMULA) else field
+
+
+def time_texts(times: Sequence[int]) -> list[str]:
+    """The times in RFC 3339. Each distinct time is formatted once, because neighbouring rows often share it."""
+    texts: dict[int, str] = {}
+    return [texts.get(time_ns) or texts.setdefault(time_ns, format_time(time_ns)) for time_ns in times]
+
+
+def number_texts(values: Sequence[float]) -> list[str]:
+    """The shortest text of each (finite) number that reads back as the same number."""
+    return msgspec.json.encode(values)[1:-1].decode().split(",") if values else []
+
+
 class CsvEncoder:
-    """RFC 4180 with a header. A line of a single field, which is no row, ends a file that is not whole."""
+    """RFC 4180 with a header. A file that breaks off ends with a line of one field, which cannot be a row."""
 
     def __init__(self, layout: Layout, *, safe: bool = False) -> None:
         self._layout = layout
@@ -121,10 +85,10 @@ class CsvEncoder:
 
     def begin(self) -> bytes:
         """The header."""
-        return csv_line(self._layout.columns).encode()
+        return csv_line([column.name for column in self._layout.columns]).encode()
 
     def encode(self, part: Any) -> bytes:
-        """Some lines."""
+        """A line for each row."""
         return "".join(self._layout.csv_rows(part, safe=self._safe)).encode()
 
     def end(self) -> bytes:
@@ -132,12 +96,12 @@ class CsvEncoder:
         return b""
 
     def broken(self, reason: str) -> bytes:
-        """A line that says so."""
+        """A line with the reason."""
         return csv_line([f"error: this export is not complete: {reason}"]).encode()
 
 
 class NdjsonEncoder:
-    """One JSON object a line; an object with ``error`` ends a file that is not whole."""
+    """One JSON object per line. A file that breaks off ends with an object that has ``error``."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -147,31 +111,46 @@ class NdjsonEncoder:
         return b""
 
     def encode(self, part: Any) -> bytes:
-        """Some lines."""
-        rows = self._layout.json_rows(part)
-        rows.append("")
-        return "\n".join(rows).encode()
+        """A line for each row."""
+        return "\n".join([*self._layout.json_rows(part), ""]).encode()
 
     def end(self) -> bytes:
         """Nothing."""
         return b""
 
     def broken(self, reason: str) -> bytes:
-        """A line that says so."""
+        """A line with the reason."""
         error = {"error": "unavailable", "message": f"this export is not complete: {reason}"}
         return msgspec.json.encode(error) + b"\n"
 
 
 class ParquetEncoder:
-    """Apache Parquet: times in ns UTC, values as doubles, texts as dictionaries. Without its end the file cannot be read."""
+    """Apache Parquet: times in ns UTC, numbers as doubles, texts as dictionaries. A file that breaks off cannot be read."""
 
     def __init__(self, layout: Layout) -> None:
-        # Some 50 MB of code that only this needs.
-        pass
+        # Imported here because it takes 50 MB and most web processes never write Parquet.
+        import pyarrow as pa
+        from pyarrow import parquet
 
+        # Arrow's own allocators keep freed memory; the system's returns it.
+        pa.set_memory_pool(pa.system_memory_pool())
+        self._pa = pa
+        self._types = {
+            "time": pa.timestamp("ns", "UTC"),
+            "text": pa.string(),
+            "integer": pa.int64(),
+            "number": pa.float64(),
+        }
         self._layout = layout
+        words = pa.dictionary(pa.int32(), pa.string())
+        self._schema = pa.schema(
+            [
+                pa.field(name, words if kind == "text" else self._types[kind], nullable=optional)
+                for name, kind, optional in layout.columns
+            ]
+        )
         self._sink = _Sink()
-        self._writer: Any = open_writer(self._sink, layout.parquet_schema())
+        self._writer: Any = parquet.ParquetWriter(self._sink, self._schema, compression="zstd", version="2.6")
         self._waiting: list[Any] = []
         self._rows = 0
 
@@ -180,30 +159,47 @@ class ParquetEncoder:
         return self._sink.take()
 
     def encode(self, part: Any) -> bytes:
-        """A row group, once there are rows enough for one."""
+        """A row group, once enough rows have come together."""
         self._waiting.append(part)
         self._rows += len(part)
         return self._write() if self._rows >= _ROW_GROUP else b""
 
     def end(self) -> bytes:
-        """The rest, and the index of the file."""
+        """The remaining rows and the file's index."""
         rest = self._write()
         self._writer.close()
         return rest + self._sink.take()
 
     def broken(self, reason: str) -> bytes:
-        """Nothing: it is the end that makes it a file."""
+        """Nothing: without its index the file cannot be read."""
         return b""
 
     def _write(self) -> bytes:
         if self._waiting:
-            self._writer.write_table(self._layout.parquet_table(self._waiting), row_group_size=_ROW_GROUP)
+            batches = [self._batch(part) for part in self._waiting]
+            table = self._pa.Table.from_batches(batches, self._schema).unify_dictionaries()
+            self._writer.write_table(table, row_group_size=_ROW_GROUP)
             self._waiting, self._rows = [], 0
         return self._sink.take()
 
+    def _batch(self, part: Any) -> Any:
+        pa = self._pa
+        arrays = []
+        taken: Sequence[int] | None = None
+        for column, (values, places) in zip(self._layout.columns, self._layout.column_values(part), strict=True):
+            array = pa.array(values, self._types[column.kind])
+            if column.kind == "text":
+                array = array.dictionary_encode()
+            if places is not None:
+                if places is not taken:  # columns share them
+                    taken, rows = places, pa.array(places, pa.int32())
+                array = array.take(rows)
+            arrays.append(array)
+        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+
 
 class _Sink(io.RawIOBase):
-    """A file that keeps what was written until it is taken."""
+    """A file in memory that keeps what was written until it is taken."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []

@@ -1,146 +1,109 @@
-"""Readings as they are answered: text made column by column, no object a row in between.
+"""Readings as rows of JSON, CSV and Parquet. Text is made column by column, without an object for each row.
 
-What a reading is of (everything but time and value) is worded once and kept: a GPU's readings differ in little else.
+Everything in a row but its time and value is formatted once for each SeriesLabels and cached.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
+from api.exports.formats import Column, ColumnValues, csv_line, number_texts, time_texts
+from api.schema.answers import ReadingAnswer
 from readings.catalogue import unit_of
-from readings.times import format_time
 from stores.base import RowBatch, SeriesLabels
 
-_ORIGINS_KEPT = 65_536
+_LABELS_CACHED = 65_536
 
-CSV_COLUMNS: tuple[str, ...] = (
-    "timestamp", "metric_name", "gpu_id", "device", "uuid", "mig_id", "model_name", "hostname", "container", "pod",
-    "namespace", "value", "unit",
-)  # fmt: skip
-# What makes a spreadsheet take a field for a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+COLUMNS = (
+    Column("timestamp", "time"),
+    Column("metric_name", "text"),
+    Column("gpu_id", "integer", optional=True),
+    *(
+        Column(name, "text")
+        for name in ("device", "uuid", "mig_id", "model_name", "hostname", "container", "pod", "namespace")
+    ),
+    Column("value", "number"),
+    Column("unit", "text"),
+)
 
 
-class Readings:
-    """How exports write readings (see api.exports.formats.Layout)."""
+class ReadingLayout:
+    """Lays out readings as rows of a file (see api.exports.formats.Layout)."""
 
-    columns = CSV_COLUMNS
+    columns = COLUMNS
 
     def csv_rows(self, part: RowBatch, *, safe: bool) -> list[str]:
-        """Lines with these columns."""
-        return csv_rows(part, safe=safe)
+        """A line of CSV (RFC 4180) for each row, with its line end (see csv_line for ``safe``)."""
+        return _rows(part, [_csv_ends(labels, safe) for labels in part.origins])
 
     def json_rows(self, part: RowBatch) -> list[str]:
-        """Objects as in the answer."""
+        """A JSON object for each row."""
         return json_rows(part)
 
-    def parquet_schema(self) -> Any:
-        """The columns with their types."""
-        from api.exports.formats import READINGS
+    def column_values(self, part: RowBatch) -> Iterator[ColumnValues]:
+        """The values of each column."""
+        for column in COLUMNS:
+            match column.name:
+                case "timestamp":
+                    yield ColumnValues(part.times)
+                case "value":
+                    yield ColumnValues(part.values)
+                case "unit":
+                    yield ColumnValues([unit_of(labels.metric_name) for labels in part.origins], part.places)
+                case name:
+                    yield ColumnValues([getattr(labels, name) for labels in part.origins], part.places)
 
-        return READINGS
 
-    def parquet_table(self, parts: Sequence[RowBatch]) -> Any:
-        """All rows of some parts."""
-        from api.exports.formats import readings_table
+def json_rows(batch: RowBatch) -> list[str]:
+    """Each row as a JSON object, a ReadingAnswer."""
+    return _rows(batch, [_json_ends(labels) for labels in batch.origins])
 
-        return readings_table(parts)
+
+def json_list(batch: RowBatch) -> Any:
+    """A list of ReadingAnswer, already encoded as JSON."""
+    return msgspec.Raw(f"[{','.join(json_rows(batch))}]".encode())
 
 
 class _Ends(NamedTuple):
-    """What stands before, between and after the time and the value of a row."""
+    """The text of a row before its time, between its time and value, and after its value."""
 
+    before: str
     between: str
     after: str
 
 
-def json_rows(portion: RowBatch) -> list[str]:
-    """Each row as a JSON object."""
-    ends = [_json_ends(origin) for origin in portion.origins]
+def _rows(batch: RowBatch, ends: list[_Ends]) -> list[str]:
     return [
-        f'{{"timestamp":"{time}{ends[place].between}{value}{ends[place].after}'
-        for time, value, place in zip(
-            time_texts(portion.times), number_texts(portion.values), portion.places, strict=True
-        )
+        f"{ends[place].before}{time}{ends[place].between}{value}{ends[place].after}"
+        for time, value, place in zip(time_texts(batch.times), number_texts(batch.values), batch.places, strict=True)
     ]
 
 
-def json_list(portion: RowBatch) -> msgspec.Raw:
-    """The rows as a JSON list, ready to stand in an answer."""
-    return msgspec.Raw(f"[{','.join(json_rows(portion))}]".encode())
+@lru_cache(maxsize=_LABELS_CACHED)
+def _json_ends(labels: SeriesLabels) -> _Ends:
+    reading = ReadingAnswer(
+        timestamp="",
+        value=0.0,
+        unit=unit_of(labels.metric_name),
+        **(labels._asdict() | {"mig_id": labels.mig_id or UNSET}),
+    )
+    # No text can hold this mark: JSON escapes the quotes inside texts.
+    between, after = msgspec.json.encode(reading).decode().split(',"value":0.0')
+    before = '{"timestamp":"'
+    return _Ends(before, f'{between.removeprefix(before)},"value":', after)
 
 
-def csv_rows(portion: RowBatch, *, safe: bool = False) -> list[str]:
-    """Each row as a line of CSV (RFC 4180) with the fields CSV_COLUMNS and its line end.
-
-    ``safe``: a text that a spreadsheet would take for a formula gets a ' in front.
-    """
-    ends = [_csv_ends(origin, safe) for origin in portion.origins]
-    return [
-        f"{time}{ends[place].between}{value}{ends[place].after}"
-        for time, value, place in zip(
-            time_texts(portion.times), number_texts(portion.values), portion.places, strict=True
-        )
-    ]
-
-
-def csv_line(fields: Sequence[object], *, safe: bool = False) -> str:
-    """One line of CSV with its line end; None is an empty field."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerow([defused(each) for each in fields] if safe else fields)
-    return text.getvalue()
-
-
-def defused(field: object) -> object:
-    """A text that is no formula."""
-    return f"'{field}" if isinstance(field, str) and field.startswith(_FORMULA) else field
-
-
-def time_texts(times: Sequence[int]) -> list[str]:
-    """The times in RFC 3339. Neighbours often share one."""
-    known: dict[int, str] = {}
-    return [known.get(time_ns) or known.setdefault(time_ns, format_time(time_ns)) for time_ns in times]
-
-
-def number_texts(values: Sequence[float]) -> list[str]:
-    """The shortest texts that are exactly these (finite) numbers."""
-    return msgspec.json.encode(values)[1:-1].decode().split(",") if values else []
-
-
-@lru_cache(maxsize=_ORIGINS_KEPT)
-def _json_ends(origin: SeriesLabels) -> _Ends:
-    told = {
-        "metric_name": origin.metric_name,
-        "gpu_id": origin.gpu_id,
-        "device": origin.device,
-        "uuid": origin.uuid,
-        "model_name": origin.model_name,
-        "hostname": origin.hostname,
-        "container": origin.container,
-        "pod": origin.pod,
-        "namespace": origin.namespace,
-    }
-    last = {"unit": unit_of(origin.metric_name)} | ({"mig_id": origin.mig_id} if origin.mig_id else {})
-    return _Ends(f'",{_json_fields(told)},"value":', f",{_json_fields(last)}}}")
-
-
-def _json_fields(fields: Mapping[str, object]) -> str:
-    return msgspec.json.encode(fields)[1:-1].decode()
-
-
-@lru_cache(maxsize=_ORIGINS_KEPT)
-def _csv_ends(origin: SeriesLabels, safe: bool) -> _Ends:
-    fields = (
-        origin.metric_name, origin.gpu_id, origin.device, origin.uuid, origin.mig_id, origin.model_name,
-        origin.hostname, origin.container, origin.pod, origin.namespace,
-    )  # fmt: skip
+@lru_cache(maxsize=_LABELS_CACHED)
+def _csv_ends(labels: SeriesLabels, safe: bool) -> _Ends:
+    names = [column.name for column in COLUMNS[1:-2]]
+    unit = unit_of(labels.metric_name)
     return _Ends(
-        f",{csv_line(fields, safe=safe)[:-2]},",
-        f",{csv_line((unit_of(origin.metric_name),), safe=safe)[:-2] if unit_of(origin.metric_name) else ''}\r\n",
+        "",
+        f",{csv_line([getattr(labels, name) for name in names], safe=safe)[:-2]},",
+        f",{csv_line([unit], safe=safe)[:-2] if unit else ''}\r\n",
     )

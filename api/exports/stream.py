@@ -1,4 +1,4 @@
-"""Answers of any length, sent while they are read: at most a few at once, in flat memory, and never half of one that looks whole."""
+"""Streams exports of any length in constant memory. A worker runs only a few at once, and a partial file never looks whole."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from stores.base import StoreError
 
 logger = logging.getLogger(__name__)
 
-# Each takes a thread of its worker for as long as it runs; gunicorn.conf.py gives a worker more than these.
+# Each occupies a thread of its worker while it runs. gunicorn.conf.py gives a worker more threads than this.
 AT_ONCE = 2
-# A client that takes less than a piece in this time is gone, or as good as.
+# A client that takes less than one piece in this time is considered gone.
 SEND_SECONDS = 60.0
 PIECE_BYTES = 256 * 1024
-# An export that runs when the service is told to stop may go on for so long; the service has 8 s.
+# How long a running export may continue after the service was told to stop. The service has 8 s.
 STOP_SECONDS = 5.0
 
 _slots = threading.BoundedSemaphore(AT_ONCE)
@@ -33,18 +33,18 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 class TooManyExports(APIException):
-    """Other exports take all the places."""
+    """The worker already runs as many exports as it may."""
 
     status_code = 503
-    default_detail = f"{AT_ONCE} exports are running, which is as many as this worker runs at once: ask again"
+    default_detail = f"{AT_ONCE} exports are running, the most that one worker runs at once: try again later"
 
 
 class ExportBroken(Exception):
-    """An export ended before its end. The connection is to be cut, so that the client knows."""
+    """An export broke off. The server must cut the connection, so that the client notices."""
 
 
 class _Serving:
-    """Whether the process goes on serving; exports end soon after it does not."""
+    """Whether the process continues to serve. Exports end soon after it stops."""
 
     def __init__(self) -> None:
         self.goes_on: Callable[[], bool] = lambda: True
@@ -56,9 +56,9 @@ serving = _Serving()
 def export(
     request: Request, parts: Iterator[Any], make_encoder: Callable[[], Encoder], *, media_type: str, name: str
 ) -> HttpResponseBase:
-    """The answer with all rows of ``parts``, as a file to be kept under ``name``.
+    """The answer with all rows of ``parts``, as a file called ``name``.
 
-    Raises TooManyExports, and what the store raises before its first rows.
+    Raises TooManyExports, and whatever the store raises before its first rows.
     """
     headers = {
         "Content-Type": media_type,
@@ -80,13 +80,13 @@ def export(
 
 
 def file_name(*words: str, extension: str) -> str:
-    """A name that any system takes: the words that are not empty, and the present time."""
-    told = [text for word in words if (text := _UNSAFE.sub("-", word).strip("-.")[:80])]
-    return f"{'_'.join([*told, time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())])}.{extension}"
+    """A file name that every system accepts: the words that are not empty, and the current time."""
+    parts = [text for word in words if (text := _UNSAFE.sub("-", word).strip("-.")[:80])]
+    return f"{'_'.join([*parts, time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())])}.{extension}"
 
 
 class _Body:
-    """The pieces of an export. Holds a place until it is closed, which the server does in any case."""
+    """The pieces of an export. Holds a slot until it is closed, which the server always does."""
 
     def __init__(self, parts: Iterator[Any], make_encoder: Callable[[], Encoder]) -> None:
         self._parts = parts
@@ -95,7 +95,7 @@ class _Body:
         self._open = True
 
     def start(self) -> None:
-        """Read the first rows, so that a store that is away is told with a status of its own."""
+        """Read the first rows, so that a store that does not answer still gives a proper status."""
         first = next(self._parts, None)
         self._pieces = self._run(chain(() if first is None else (first,), self._parts), self._make_encoder())
 
@@ -106,7 +106,7 @@ class _Body:
         return next(self._pieces)
 
     def close(self) -> None:
-        """Let go of the store and of the place. Idempotent."""
+        """Release the store and the slot. Idempotent."""
         if self._open:
             self._open = False
             for each in (self._pieces, self._parts):
@@ -134,18 +134,18 @@ class _Body:
             yield encoder.broken("the store of readings does not answer")
             raise ExportBroken("the store of readings does not answer") from error
         except Exception:
-            yield encoder.broken("a fault of ours: the log of the web service has the details")
+            yield encoder.broken("internal error: the web service's log has the details")
             raise
 
 
 def _cut(data: bytes) -> Iterator[bytes]:
-    """Pieces that a slow client can take in time."""
+    """Pieces small enough for a slow client to take in time."""
     for start in range(0, len(data), PIECE_BYTES):
         yield data[start : start + PIECE_BYTES]
 
 
 def _limit_sending(request: Request) -> None:
-    """No piece may take for ever: the thread would be lost to a client that does not read."""
+    """Limit the time for sending a piece. Otherwise a client that does not read would hold the thread for ever."""
     connection = request.META.get("gunicorn.socket")
     if isinstance(connection, socket.socket):
         connection.settimeout(SEND_SECONDS)

@@ -1,40 +1,47 @@
-"""The OpenAPI description, made from the same tables that the views work by."""
+"""The OpenAPI description, made from the tables of parameters and answers that the views use."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+import json
+from collections.abc import Callable, Mapping
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
+import msgspec
 from django.conf import settings
 from django.http import QueryDict
+from drf_spectacular.extensions import OpenApiSerializerExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
+from msgspec import UNSET, UnsetType
 
 from api.auth.middleware import WHO_ASKS
 from api.errors import STORE_AWAY, BadRequest, error_body
-from api.models import ApiToken
+from api.exports.formats import csv_line
+from api.exports.readings import COLUMNS
+from api.models import TokenScope
 from api.params import Parameter, format_of, read_parameters
-from api.schema.examples import ANSWERS, FILES, GPU_ID, HOST_NAME, NO_SUCH_GPU, NOT_FOUND, NOT_READY
-from api.schema.serializers import ErrorSerializer, NotReadySerializer
+from api.schema.answers import BASE, GPU_ID, HOST_NAME, METRIC, Answer, ErrorAnswer, NotReadyAnswer, ReadingAnswer
 from api.views.base import ApiView
 
 _JSON = "application/json"
 _ERRORS = {
-    400: "A parameter is not usable; the message names it and says what is allowed.",
-    401: "The token is not known, was revoked or has expired; or there is none, and one is needed.",
-    403: "The token is good, but not for this.",
-    404: "There is no such thing.",
-    414: "The address is longer than 8,190 bytes: ask for less at once.",
+    400: "A parameter cannot be used; the message names it and says what is allowed.",
+    401: "The token is unknown, revoked or expired; or one is required and none was sent.",
+    403: "The token is valid, but lacks the scope.",
+    404: "Nothing was found under this name.",
+    414: "The URL is longer than 8,190 bytes: ask for less at once.",
     429: "Too many requests; Retry-After says when to ask again.",
     503: "The store or the database does not answer; Retry-After says when to ask again.",
 }
-_SECONDS = {"schema": {"type": "integer", "minimum": 1}, "description": "seconds after which to ask again"}
+_SECONDS = {"schema": {"type": "integer", "minimum": 1}, "description": "seconds to wait before asking again"}
 _HEADERS: dict[str, dict[str, Any]] = {
-    "401": {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "how to say who asks (RFC 6750)"}},
+    "401": {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "how to authenticate (RFC 6750)"}},
     "429": {"Retry-After": _SECONDS},
     "503": {"Retry-After": _SECONDS},
 }
-# Where an answer leads: operation, by operation, with the parameter and where in the body it stands.
+# Links between operations: for each, the target, its parameter, and where in the body its value is.
 _LINKS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "gpus": (
         ("gpu", "uuid", "/data/0"),
@@ -47,9 +54,118 @@ _LINKS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "hosts": (("host", "name", "/data/0/name"),),
     "host": (("gpu", "uuid", "/gpus/0/id"),),
 }
-# Their definitions are in the settings.
+# Defined in the settings.
 _SCHEMES = ("token", "session")
 _PATH_EXAMPLES = {"uuid": GPU_ID, "name": HOST_NAME}
+# Examples of links, by operation.
+_NEXT = {
+    "gpus": f"{BASE}/gpus?page_size=1&page=2",
+    "gpu_telemetry": f"{BASE}/gpus/{GPU_ID}/telemetry?limit=1&offset=1",
+    "telemetry": f"{BASE}/telemetry?page_size=1&cursor=W3RydWUsMTc1Mjg3MTM1NiwiR1BVIiwiVVRJTCJd",
+}
+_NOT_FOUND = {"host": "there is no host 'nowhere'"}
+_WINDOW = {
+    "timestamp": "2025-07-18T20:30:00Z",
+    "host": HOST_NAME,
+    "metric": METRIC,
+    "agg": "mean",
+    "unit": "%",
+    "value": 71.25,
+}
+
+
+_PRIMITIVES: dict[object, dict[str, Any]] = {
+    str: {"type": "string"},
+    int: {"type": "integer"},
+    float: {"type": "number", "format": "double"},
+    bool: {"type": "boolean"},
+}
+
+
+def object_schema(answer: type[Answer], reference: Callable[[type[Answer]], dict[str, Any]]) -> dict[str, Any]:
+    """The OpenAPI 3.0 schema of an answer. ``reference`` returns the schema for an answer nested in it."""
+    hints = get_type_hints(answer, include_extras=True)
+    properties = {name: _schema(kind, reference) for name, kind in hints.items()}
+    required = sorted(each.name for each in msgspec.structs.fields(answer) if each.required)
+    schema = {"type": "object", "description": answer.__doc__, "properties": properties}
+    return schema | ({"required": required} if required else {})
+
+
+def _schema(kind: Any, reference: Callable[[type[Answer]], dict[str, Any]]) -> dict[str, Any]:
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        schema = _schema(args[0], reference)
+        for meta in args[1:]:
+            schema |= meta.extra_json_schema or {}
+            schema |= {"description": meta.description} if meta.description else {}
+        return schema
+    if origin in {Union, UnionType}:
+        (one,) = [each for each in args if each not in {NoneType, UnsetType}]
+        return _schema(one, reference) | ({"nullable": True} if NoneType in args else {})
+    if origin is Literal:
+        choices = "\n".join(f"* `{each}` - {each}" for each in args)
+        return {"enum": list(args), "type": "string", "description": choices}
+    if origin is list:
+        return {"type": "array", "items": _schema(args[0], reference)}
+    if origin is tuple:
+        return {"type": "array", "items": {}}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _schema(args[1], reference)}
+    return dict(_PRIMITIVES[kind]) if kind in _PRIMITIVES else reference(kind)
+
+
+def example_of(answer: type[Answer]) -> dict[str, Any]:
+    """An example of an answer, from the examples of its fields. Optional fields without an example are left out."""
+    examples = {name: _example(kind) for name, kind in get_type_hints(answer, include_extras=True).items()}
+    return {name: example for name, example in examples.items() if example is not UNSET}
+
+
+def _example(kind: Any) -> Any:
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        given = [example for meta in args[1:] for example in meta.examples or ()]
+        return given[0] if given else _example(args[0])
+    if origin is Literal:
+        return args[0]
+    if origin is list:
+        return [_example(args[0])]
+    if origin is dict:
+        return {METRIC: _example(args[1])}
+    if origin in {Union, UnionType}:
+        return UNSET if UnsetType in args else None
+    return example_of(kind)
+
+
+class AnswerExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]  # registers itself
+    """Lets drf-spectacular describe an Answer: a component of its own, named as the class without ``Answer``."""
+
+    target_class = Answer
+    match_subclasses = True
+
+    def get_name(self, auto_schema: AutoSchema, direction: str) -> str:
+        """The component's name."""
+        return str(self.target.__name__.removesuffix("Answer"))
+
+    def map_serializer(self, auto_schema: Any, direction: str) -> dict[str, Any]:
+        """The component's schema."""
+        return object_schema(self.target, lambda part: dict(auto_schema.resolve_serializer(part, direction).ref))
+
+
+def answer_example(operation_id: str, answer: type[Answer]) -> dict[str, Any]:
+    """An example of what an operation answers."""
+    example = example_of(answer)
+    return example | ({"next": _NEXT[operation_id]} if operation_id in _NEXT else {})
+
+
+def file_example(operation_id: str, media_type: str) -> str:
+    """An example of a file that an operation answers."""
+    row: Mapping[str, object] = _WINDOW if operation_id == "query" else example_of(ReadingAnswer)
+    columns = list(row) if operation_id == "query" else [column.name for column in COLUMNS]
+    if media_type == "text/csv":
+        return csv_line(columns) + csv_line([row.get(column) for column in columns])
+    if media_type == "application/x-ndjson":
+        return json.dumps(row, separators=(",", ":")) + "\n"
+    return "PAR1 (columns, their types and an index, in bytes) PAR1"
 
 
 class TableSchema(AutoSchema):
@@ -60,34 +176,34 @@ class TableSchema(AutoSchema):
         return cast(ApiView, self.view)
 
     def is_excluded(self) -> bool:
-        """Pages and the schema itself are no part of the API."""
+        """Pages and the schema itself are not described."""
         return not isinstance(self.view, ApiView)
 
     def get_operation_id(self) -> str:
-        """As generated clients will name the call."""
+        """The name of the call in generated clients."""
         return self._table.operation_id
 
     def get_summary(self) -> str:
-        """One line for the list of operations."""
+        """The operation in one line."""
         return self._table.name
 
     def get_tags(self) -> list[str]:
-        """The group it is listed under."""
+        """The group in which it is listed."""
         return [self._table.tag]
 
     def get_request_serializer(self) -> None:
-        """Nothing is sent in."""
+        """None: requests have no body."""
 
     def get_auth(self) -> list[dict[str, list[str]]]:
-        """A token or a login; nothing at all where reading is open."""
+        """A token or a login, or neither where reading is open."""
         if self._table.tag == "probes":
             return []
         ways: list[dict[str, list[str]]] = [{name: []} for name in _SCHEMES]
-        is_open = self._table.scope == ApiToken.Scope.READ and not settings.API_AUTH_REQUIRED
+        is_open = self._table.scope == TokenScope.READ and not settings.API_AUTH_REQUIRED
         return [*ways, {}] if is_open else ways
 
     def get_operation(self, *args: Any, **kwargs: Any) -> Any:
-        """Adds the headers of errors and the links of answers, for which the base class has no place."""
+        """Adds the headers of errors and the links of answers, which the base class cannot describe."""
         operation = super().get_operation(*args, **kwargs)
         if operation is None:
             return None
@@ -102,11 +218,13 @@ class TableSchema(AutoSchema):
         return operation
 
     def get_response_serializers(self) -> Any:
-        """The answer and every error, each with an example. Errors are JSON, whatever was asked for."""
-        answer = OpenApiResponse(self._table.answer, examples=[_example(ANSWERS[self._table.operation_id])])
+        """The answer and every error, each with an example. Errors are JSON, whatever format was asked for."""
+        answer = OpenApiResponse(
+            self._table.answer, examples=[_in_schema(answer_example(self._table.operation_id, self._table.answer))]
+        )
         files = {
             (200, media_type): OpenApiResponse(
-                OpenApiTypes.BINARY, examples=[_example(FILES[self._table.operation_id][media_type])]
+                OpenApiTypes.BINARY, examples=[_in_schema(file_example(self._table.operation_id, media_type))]
             )
             for media_type in self._export_types()
         }
@@ -117,7 +235,7 @@ class TableSchema(AutoSchema):
         return [str(each.media_type) for each in self._table.renderer_classes if each.format in self._table.exports()]
 
     def _described(self) -> tuple[Parameter, ...]:
-        """Its parameters; the page for people is no part of the API."""
+        """The view's parameters, without the format html, which is for people."""
         if not self._table.exports():
             return self._table.parameters
         names = [name for name in self._table.formats() if name != "html"]
@@ -127,15 +245,15 @@ class TableSchema(AutoSchema):
         found = set(self._table.error_statuses)
         if self._table.tag != "probes":
             found |= {401, 414, 429, 503}
-        if self._table.scope != ApiToken.Scope.READ:
+        if self._table.scope != TokenScope.READ:
             found.add(403)
         return sorted(found)
 
     def _error(self, status: int) -> OpenApiResponse:
         if status == 503 and self._table.operation_id == "ready":
-            return OpenApiResponse(NotReadySerializer, _ERRORS[status], [_example(NOT_READY)])
-        body = error_body(status, self._message(status))
-        return OpenApiResponse(ErrorSerializer, _ERRORS[status], [_example(body)])
+            return OpenApiResponse(NotReadyAnswer, _ERRORS[status], [_in_schema(example_of(NotReadyAnswer))])
+        body = msgspec.to_builtins(error_body(status, self._message(status)))
+        return OpenApiResponse(ErrorAnswer, _ERRORS[status], [_in_schema(body)])
 
     def _message(self, status: int) -> str:
         match status:
@@ -147,9 +265,9 @@ class TableSchema(AutoSchema):
             case 401:
                 return WHO_ASKS
             case 403:
-                return "this wants the scope admin; yours is read"
+                return "the scope admin is required; yours is read"
             case 404:
-                return NOT_FOUND.get(self._table.operation_id, NO_SUCH_GPU)
+                return _NOT_FOUND.get(self._table.operation_id, "there is no GPU 'GPU-0'")
             case 414:
                 return "Request Line is too large (9000 > 8190)"
             case 429:
@@ -157,14 +275,14 @@ class TableSchema(AutoSchema):
         return STORE_AWAY
 
     def get_override_parameters(self) -> list[Any]:
-        """The view's table, and the parts of its path."""
+        """The parameters of the path and of the query."""
         in_path = [
             OpenApiParameter(
                 name,
                 {"type": "string", "minLength": 1},
                 OpenApiParameter.PATH,
                 description=text,
-                examples=[_example(_PATH_EXAMPLES[name])],
+                examples=[_in_schema(_PATH_EXAMPLES[name])],
             )
             for name, text in self._table.path_help.items()
         ]
@@ -177,5 +295,5 @@ class TableSchema(AutoSchema):
         return in_path + in_query
 
 
-def _example(value: object) -> OpenApiExample:
+def _in_schema(value: object) -> OpenApiExample:
     return OpenApiExample("example", value=value)

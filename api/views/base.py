@@ -1,4 +1,4 @@
-"""What every view of the API shares: its table of parameters, and what the schema says of it."""
+"""The base of all views: the table of parameters, and the attributes from which the schema is made."""
 
 from __future__ import annotations
 
@@ -8,61 +8,62 @@ from typing import Any, ClassVar
 
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 
 from api.auth.middleware import REALM, check_scope
 from api.browse.renderers import ExportRenderer, JsonRenderer
-from api.models import ApiToken
+from api.models import TokenScope
 from api.params import EXPORT_FORMATS, Parameter, format_of, read_parameters
+from api.schema.answers import Answer
 
 
 class ApiView(APIView):
-    """A read-only view. Subclasses fill the table; ``values`` holds the parsed parameters when ``get`` runs.
+    """A read-only view. Subclasses set the class attributes. ``values`` holds the parsed parameters when ``get`` runs.
 
-    ``answer`` documents the body of a 200; ``scope`` is what a token needs (reading is judged before any view); ``path_help`` explains the parts of the path by name.
+    ``answer`` is the body of a 200. ``scope`` is what a token needs (the middleware checks reading itself).
+    ``path_help`` describes the parameters in the path.
     """
 
     name: ClassVar[str]
     tag: ClassVar[str]
     operation_id: ClassVar[str]
-    answer: ClassVar[type[Serializer[Any]]]
+    answer: ClassVar[type[Answer]]
     parameters: ClassVar[tuple[Parameter, ...]] = ()
     path_help: ClassVar[Mapping[str, str]] = MappingProxyType({})
     error_statuses: ClassVar[tuple[int, ...]] = (400, 503)
-    scope: ClassVar[str] = ApiToken.Scope.READ
+    scope: ClassVar[str] = TokenScope.READ
 
     values: dict[str, Any]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Read the parameters before the method runs. Raises BadRequest."""
         super().initial(request, *args, **kwargs)
-        if self.scope != ApiToken.Scope.READ:
+        if self.scope != TokenScope.READ:
             check_scope(request._request, self.scope)
         if request.method in {"GET", "HEAD"}:
             self.values = read_parameters(request.query_params, (*self.parameters, self.format_parameter()))
 
     def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
-        """An export is made by the view; what it answers otherwise, as an error, is JSON."""
+        """Renders errors of an export as JSON. The view streams the export itself."""
         if isinstance(response, Response) and isinstance(getattr(request, "accepted_renderer", None), ExportRenderer):
             request.accepted_renderer, request.accepted_media_type = JsonRenderer(), str(JsonRenderer.media_type)
         return super().finalize_response(request, response, *args, **kwargs)
 
     @classmethod
     def formats(cls) -> tuple[str, ...]:
-        """What its answer can be had in."""
+        """The formats of the answer."""
         return tuple(str(renderer.format) for renderer in cls.renderer_classes)
 
     @classmethod
     def format_parameter(cls) -> Parameter:
-        """The parameter that chooses among them."""
+        """The parameter that chooses the format."""
         return format_of(cls.formats())
 
     @classmethod
     def exports(cls) -> tuple[str, ...]:
-        """The formats in which it sends all rows as a file."""
+        """The formats in which all rows are streamed as a file."""
         return tuple(name for name in cls.formats() if name in EXPORT_FORMATS)
 
     def get_authenticate_header(self, request: Request) -> str:
-        """What goes with a 401 of a view's own."""
+        """The header of a 401 that a view raises."""
         return REALM

@@ -17,8 +17,8 @@ from rest_framework.reverse import reverse
 
 from api.errors import BadRequest, NotFound
 from api.pagination import encode_place, list_links, parse_place
-from api.params import PAGE, PAGE_SIZE, Parameter, boolean, cursor_of, format_datetime, one_of, several, text
-from api.schema.serializers import GpuDetailSerializer, GpuPageSerializer
+from api.params import PAGE, PAGE_SIZE, Parameter, choice, cursor_of, flag, format_datetime, several
+from api.schema.answers import GpuAnswer, GpuDetailAnswer, GpuPageAnswer, LatestAnswer
 from api.views.base import ApiView
 from inventory.models import GPU
 from inventory.queries import (
@@ -34,18 +34,13 @@ from inventory.queries import (
 from readings.times import SECOND, format_time
 from stores.open import get_store
 
-GPU_IN_PATH = {"uuid": "the GPU's id: its uuid; for a MIG instance, uuid:instance"}
+GPU_IN_PATH = {"uuid": "the GPU's id: its uuid, or uuid:instance for a MIG instance"}
 _MAX_ID_LENGTH = 200
-_SAFE = "~:@"  # in a part of a path
-# How answers call what a GpuRow has, but for the times.
-_FIELDS = (
-    "id", "uuid", "mig_id", "mig_profile", "gpu_id", "device", "model_name", "hostname", "driver_version", "namespace",
-    "pod", "container",
-)  # fmt: skip
+_SAFE = "~:@"  # in a segment of a path
 
 
-def gpu_list(rows: Sequence[GpuRow], cutoff: datetime | None, gpus_url: str) -> msgspec.Raw:
-    """GPUs as a JSON list, ready to stand in an answer; ``gpus_url`` is what ``list_url`` gives."""
+def gpu_list(rows: Sequence[GpuRow], cutoff: datetime | None, gpus_url: str) -> Any:
+    """A list of GpuAnswer, already encoded as JSON. ``gpus_url`` comes from ``list_url``."""
     base = msgspec.json.encode(gpus_url).decode()[:-1]
     parts = []
     for row in rows:
@@ -61,8 +56,8 @@ def gpu_list(rows: Sequence[GpuRow], cutoff: datetime | None, gpus_url: str) -> 
 
 @lru_cache(maxsize=16_384)
 def _described(fields: tuple[Any, ...]) -> tuple[str, str]:
-    """What seldom changes of a GPU, as the beginning of its JSON object, and its id as it stands in a URL."""
-    text = msgspec.json.encode(dict(zip(_FIELDS, fields, strict=True))).decode()
+    """The start of a GPU's JSON object, with the fields that seldom change, and its id quoted for a URL."""
+    text = msgspec.json.encode(dict(zip(GpuAnswer.__struct_fields__[: len(fields)], fields, strict=True))).decode()
     return text[:-1], quote(fields[0], safe=_SAFE)
 
 
@@ -71,50 +66,46 @@ def _seen_text(text: str) -> str:
     return format_datetime(parse_moment(text))
 
 
-def gpu_answer(gpu: GPU, cutoff: datetime | None, gpus_url: str) -> dict[str, Any]:
-    """One GPU, as in a list. Its host must have been fetched with it."""
-    return {
-        "id": gpu.id,
-        "uuid": gpu.uuid,
-        "mig_id": gpu.mig_id,
-        "mig_profile": gpu.mig_profile,
-        "gpu_id": gpu.index,
-        "device": gpu.device,
-        "model_name": gpu.model_name,
-        "hostname": gpu.host.name if gpu.host else "",
-        "driver_version": gpu.driver_version,
-        "namespace": gpu.namespace,
-        "pod": gpu.pod,
-        "container": gpu.container,
-        "state": state_of(gpu, cutoff),
-        "first_seen": format_datetime(gpu.first_seen),
-        "last_seen": format_datetime(gpu.last_seen),
-        "url": item_url(gpus_url, gpu.id),
-    }
-
-
-def gpu_detail_answer(gpu: GPU, cutoff: datetime | None, request: Request) -> dict[str, Any]:
-    """One GPU with its newest readings."""
-    answer = gpu_answer(gpu, cutoff, list_url("gpus", request))
+def gpu_detail_answer(gpu: GPU, cutoff: datetime | None, request: Request) -> GpuDetailAnswer:
+    """One GPU with its newest readings. Its host must be loaded already."""
+    url = item_url(list_url("gpus", request), gpu.id)
     now_ns = time_ns()
-    answer["latest"] = {
-        each.metric_name: {
-            "value": each.value,
-            "unit": each.unit,
-            "timestamp": format_time(each.time_ns),
-            "age_seconds": round((now_ns - each.time_ns) / SECOND, 3),
-        }
+    latest = {
+        each.metric_name: LatestAnswer(
+            value=each.value,
+            unit=each.unit,
+            timestamp=format_time(each.time_ns),
+            age_seconds=round((now_ns - each.time_ns) / SECOND, 3),
+        )
         for each in latest_readings(gpu)
     }
-    answer["labels"] = gpu.labels
-    answer["telemetry_url"] = f"{answer['url']}/telemetry"
-    answer["metrics_url"] = f"{answer['url']}/metrics"
-    answer["host_url"] = item_url(list_url("hosts", request), gpu.host.name) if gpu.host else None
-    return answer
+    return GpuDetailAnswer(
+        id=gpu.id,
+        uuid=gpu.uuid,
+        mig_id=gpu.mig_id,
+        mig_profile=gpu.mig_profile,
+        gpu_id=gpu.index,
+        device=gpu.device,
+        model_name=gpu.model_name,
+        hostname=gpu.host.name if gpu.host else "",
+        driver_version=gpu.driver_version,
+        namespace=gpu.namespace,
+        pod=gpu.pod,
+        container=gpu.container,
+        state=state_of(gpu, cutoff),
+        first_seen=format_datetime(gpu.first_seen),
+        last_seen=format_datetime(gpu.last_seen),
+        url=url,
+        latest=latest,
+        labels=gpu.labels,
+        telemetry_url=f"{url}/telemetry",
+        metrics_url=f"{url}/metrics",
+        host_url=item_url(list_url("hosts", request), gpu.host.name) if gpu.host else None,
+    )
 
 
 def list_url(name: str, request: Request) -> str:
-    """The absolute URL of a list, asked for once per answer."""
+    """The absolute URL of a list. Call it once per answer."""
     return str(reverse(name, request=request))
 
 
@@ -124,41 +115,34 @@ def item_url(base: str, key: str) -> str:
 
 
 def check_id(gpu_id: str) -> None:
-    """Raise NotFound for what cannot be the id of any GPU, so that no database has to take it."""
+    """Raise NotFound for a text that cannot be a GPU's id, so that it never reaches a database."""
     if len(gpu_id) > _MAX_ID_LENGTH or not gpu_id.isprintable():
         raise no_such_gpu(gpu_id)
 
 
 def check_known(gpu_id: str) -> None:
-    """Raise NotFound for a GPU that neither the inventory nor the store knows (the inventory is up to a second behind)."""
+    """Raise NotFound if neither the inventory, which is up to a second behind, nor the store knows the GPU."""
     if not GPU.objects.filter(pk=gpu_id).exists() and not get_store().metric_names(gpu_id):
         raise no_such_gpu(gpu_id)
 
 
 def no_such_gpu(gpu_id: str) -> NotFound:
-    """The error that says so."""
+    """The error for an unknown GPU."""
     return NotFound(f"there is no GPU {gpu_id[:_MAX_ID_LENGTH]!r}")
 
 
-HOSTNAME = several("hostname", "only GPUs in this host")
+HOSTNAME = several("hostname", "only GPUs of this host")
 MODEL = several("model", "only GPUs of this model, by its full name")
-NAMESPACE = several("namespace", "only GPUs that this namespace has now")
-POD = several("pod", "only GPUs that this pod has now")
+NAMESPACE = several("namespace", "only GPUs that this namespace uses now")
+POD = several("pod", "only GPUs that this pod uses now")
 CURSOR = cursor_of("gpus", parse_place)
-STATE = Parameter(
-    name="state",
-    help="only GPUs that report, or only those whose last reading is STALE_AFTER older than the fleet's newest",
-    parse=one_of(*STATES),
-    schema={"type": "string", "enum": list(STATES)},
+STATE = choice(
+    "state",
+    "reporting: only GPUs that report; stale: only those whose last reading is more than STALE_AFTER older than the fleet's newest",
+    *STATES,
 )
-SEARCH = Parameter(name="search", help="words that must all occur in id, host name, model or pod", parse=text)
-MIG = Parameter(
-    name="mig",
-    help="true: MIG instances too, next to the physical GPUs",
-    parse=boolean,
-    schema={"type": "string", "enum": ["true", "false"], "default": "false"},
-    default=False,
-)
+SEARCH = Parameter(name="search", help="words that must all occur in the id, host name, model or pod", parse=str)
+MIG = flag("mig", "true: include MIG instances beside the physical GPUs")
 
 
 class GpuListView(ApiView):
@@ -167,7 +151,7 @@ class GpuListView(ApiView):
     name = "GPUs"
     tag = "fleet"
     operation_id = "gpus"
-    answer = GpuPageSerializer
+    answer = GpuPageAnswer
     parameters = (PAGE, PAGE_SIZE, CURSOR, HOSTNAME, MODEL, NAMESPACE, POD, STATE, SEARCH, MIG)
 
     def get(self, request: Request) -> Response:
@@ -191,34 +175,34 @@ class GpuListView(ApiView):
         found = find()
         size = values["page_size"] or settings.MAX_PAGE_SIZE
         start = ((page or 1) - 1) * size
-        # One more than the page has, to know whether there are more.
+        # One row more than the page has shows whether another page follows.
         rows = gpu_rows((find(after=cursor) if cursor else found)[start : start + size + 1])
         more, rows = len(rows) > size, rows[:size]
         is_all = start == 0 and cursor is None and not more
         count = len(rows) if is_all else found.count()
-        following = encode_place(rows[-1].place) if more else None
+        following = encode_place(rows[-1].position) if more else None
         return Response(
-            {
-                "data": [row.id for row in rows],
-                "count": count,
-                "gpus": gpu_list(rows, cutoff, list_url("gpus", request)),
+            GpuPageAnswer(
+                data=[row.id for row in rows],
+                count=count,
+                gpus=gpu_list(rows, cutoff, list_url("gpus", request)),
                 **list_links(request, page, following)._asdict(),
-            }
+            )
         )
 
 
 class GpuView(ApiView):
-    """What a GPU is, where it sits, and its newest reading of each metric."""
+    """A GPU: its description, its host, and its newest reading of each metric."""
 
     name = "GPU"
     tag = "fleet"
     operation_id = "gpu"
-    answer = GpuDetailSerializer
+    answer = GpuDetailAnswer
     path_help = GPU_IN_PATH
     error_statuses = (400, 404, 503)
 
     def get(self, request: Request, uuid: str) -> Response:
-        """What a GPU is, where it sits, and its newest reading of each metric."""
+        """A GPU: its description, its host, and its newest reading of each metric."""
         check_id(uuid)
         gpu = GPU.objects.select_related("host").filter(pk=uuid).first()
         if gpu is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from django.conf import settings
@@ -11,7 +12,7 @@ from rest_framework.response import Response
 from api.errors import BadRequest, NotFound
 from api.pagination import encode_name, list_links, parse_name
 from api.params import PAGE, PAGE_SIZE, cursor_of, format_datetime
-from api.schema.serializers import HostDetailSerializer, HostPageSerializer
+from api.schema.answers import HostAnswer, HostDetailAnswer, HostPageAnswer
 from api.views.base import ApiView
 from api.views.gpus import gpu_list, item_url, list_url
 from inventory.models import Host
@@ -24,16 +25,16 @@ _MAX_NAME_LENGTH = 255
 
 
 class HostListView(ApiView):
-    """The hosts by name, each with its GPUs in sum; only GPUs that report count in the sums."""
+    """The hosts by name, each with totals over its GPUs that report."""
 
     name = "Hosts"
     tag = "fleet"
     operation_id = "hosts"
-    answer = HostPageSerializer
+    answer = HostPageAnswer
     parameters = (PAGE, PAGE_SIZE, CURSOR)
 
     def get(self, request: Request) -> Response:
-        """The hosts by name, each with its GPUs in sum; only GPUs that report count in the sums."""
+        """The hosts by name, each with totals over its GPUs that report."""
         page, cursor = self.values["page"], self.values["cursor"]
         if page is not None and cursor is not None:
             raise BadRequest("page and cursor exclude each other: give one of them")
@@ -46,49 +47,38 @@ class HostListView(ApiView):
         summaries = host_summaries(None if len(on_page) == len(names) else on_page) if on_page else []
         base = list_url("hosts", request)
         return Response(
-            {
-                "data": [_host_answer(summary, base) for summary in summaries],
-                "count": len(names),
+            HostPageAnswer(
+                data=[HostAnswer(**_host_fields(summary, base)) for summary in summaries],
+                count=len(names),
                 **list_links(request, page, encode_name(on_page[-1]) if more else None)._asdict(),
-            }
+            )
         )
 
 
 class HostView(ApiView):
-    """A host, its GPUs in sum and one by one."""
+    """A host with totals over its GPUs, and each of them."""
 
     name = "Host"
     tag = "fleet"
     operation_id = "host"
-    answer = HostDetailSerializer
+    answer = HostDetailAnswer
     path_help = HOST_IN_PATH
     error_statuses = (400, 404, 503)
 
     def get(self, request: Request, name: str) -> Response:
-        """A host, its GPUs in sum and one by one."""
+        """A host with totals over its GPUs, and each of them."""
         usable = len(name) <= _MAX_NAME_LENGTH and name.isprintable()
         cutoff = stale_before() if usable else None
         summaries = host_summaries([name], cutoff=cutoff) if usable else []
         if not summaries:
             raise NotFound(f"there is no host {name[:_MAX_NAME_LENGTH]!r}")
         gpus = gpu_rows(gpus_for_list(hostnames=[name]))
-        return Response(
-            {
-                **_host_answer(summaries[0], list_url("hosts", request)),
-                "gpus": gpu_list(gpus, cutoff, list_url("gpus", request)),
-            }
-        )
+        fields = _host_fields(summaries[0], list_url("hosts", request))
+        return Response(HostDetailAnswer(**fields, gpus=gpu_list(gpus, cutoff, list_url("gpus", request))))
 
 
-def _host_answer(summary: HostSummary, hosts_url: str) -> dict[str, Any]:
-    return {
-        "name": summary.name,
-        "gpu_count": summary.gpu_count,
-        "reporting": summary.reporting,
-        "stale": summary.stale,
-        "mean_utilisation": summary.mean_utilisation,
-        "power_watts": summary.power_watts,
-        "memory_used_mib": summary.memory_used_mib,
+def _host_fields(summary: HostSummary, hosts_url: str) -> dict[str, Any]:
+    return asdict(summary) | {
         "last_seen": format_datetime(summary.last_seen),
         "url": item_url(hosts_url, summary.name),
     }

@@ -2,58 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api.schema.serializers import MetricListSerializer
+from api.schema.answers import MetricAnswer, MetricListAnswer
 from api.views.base import ApiView
-from readings.catalogue import CATALOGUE, MetricInfo
+from readings.catalogue import CATALOGUE
 from stores.open import get_store
 
 
 class MetricsView(ApiView):
-    """What each metric means: unit, type, range, the names it goes by, and whether there are readings of it.
+    """The metrics: unit, type, range, aliases, and whether the store has readings of them.
 
-    Metrics that have readings and are not in the catalogue come last, with the type `unknown`.
+    Metrics that have readings but are not in the catalogue come last, with the type `unknown`.
     """
 
     name = "Metrics"
     tag = "telemetry"
     operation_id = "metrics"
-    answer = MetricListSerializer
+    answer = MetricListAnswer
 
     def get(self, request: Request) -> Response:
-        """What each metric means, the names it goes by, and whether there are readings of it."""
+        """The metrics, their aliases, and whether the store has readings of them."""
         seen = get_store().metric_names()
         names = set(seen)
-        data = [_known(metric, metric.name in names) for metric in CATALOGUE.values()]
-        data += [_unknown(name) for name in seen if name not in CATALOGUE]
-        return Response({"data": data, "count": len(data)})
-
-
-def _known(metric: MetricInfo, seen: bool) -> dict[str, Any]:
-    return {
-        "name": metric.name,
-        "aliases": metric.aliases,
-        "title": metric.title,
-        "unit": metric.unit,
-        "type": metric.kind,
-        "range": [metric.low, metric.high],
-        "description": metric.description,
-        "seen": seen,
-    }
-
-
-def _unknown(name: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "aliases": [],
-        "title": name,
-        "unit": "",
-        "type": "unknown",
-        "range": [None, None],
-        "description": "",
-        "seen": True,
-    }
+        data = [
+            MetricAnswer(
+                name=metric.name,
+                aliases=list(metric.aliases),
+                title=metric.title,
+                unit=metric.unit,
+                type=metric.kind,
+                range=[metric.low, metric.high],
+                description=metric.description,
+                seen=metric.name in names,
+            )
+            for metric in CATALOGUE.values()
+        ]
+        data += [
+            MetricAnswer(name, [], name, unit="", type="unknown", range=[None, None], description="", seen=True)
+            for name in seen
+            if name not in CATALOGUE
+        ]
+        return Response(MetricListAnswer(data, len(data)))

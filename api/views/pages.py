@@ -14,12 +14,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from api.schema.serializers import IndexSerializer
+from api.schema.answers import IndexAnswer
 from api.views.base import ApiView
 from api.views.prometheus import render_metrics
 
-# The pages load nothing from elsewhere, and the browser holds them to it. Both tools write style attributes, and Redoc
-# searches in a worker that it makes from a blob.
+# The pages load nothing from other sites, and the browser enforces that. Both tools write style attributes, and Redoc
+# runs its search in a worker made from a blob.
 _POLICY = (
     "default-src 'none'; connect-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; font-src 'self' data:;"
     " img-src 'self' data:; worker-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -27,33 +27,32 @@ _POLICY = (
 
 
 class IndexView(ApiView):
-    """Where everything is. Any address here, opened in a browser, is a page."""
+    """The URLs of the API. In a browser, each of them is a page."""
 
     name = "GPU telemetry"
     tag = "pipeline"
     operation_id = "index"
-    answer = IndexSerializer
+    answer = IndexAnswer
     error_statuses = (400,)
 
     def get(self, request: Request) -> Response:
-        """Where everything is."""
-        names = ("gpus", "hosts", "telemetry", "query", "metrics", "stats", "schema", "swagger", "redoc")
-        links = {name: reverse(name, request=request) for name in names}
-        # A question needs a metric: the link is one that can be followed.
-        links["query"] += f"?{urlencode({'metric': 'DCGM_FI_DEV_GPU_UTIL', 'by': 'host'})}"
+        """The URLs of the API."""
+        links = IndexAnswer(*[reverse(name, request=request) for name in IndexAnswer.__struct_fields__])
+        # A query needs a metric: with one, the link can be followed.
+        links.query += f"?{urlencode({'metric': 'DCGM_FI_DEV_GPU_UTIL', 'by': 'host'})}"
         return Response(links)
 
 
 class SchemaView(SpectacularAPIView):
-    """The OpenAPI 3 description, as JSON unless YAML is asked for."""
+    """The OpenAPI 3 description, as JSON or, on request, as YAML."""
 
     renderer_classes = [OpenApiJsonRenderer2, OpenApiYamlRenderer]  # noqa: RUF012 - as its base class has it
 
 
 class SwaggerView(SpectacularSwaggerSplitView):
-    """Swagger UI over our own schema."""
+    """Swagger UI for the schema."""
 
-    metadata_class = None  # a page has none to tell on OPTIONS
+    metadata_class = None  # OPTIONS has nothing to describe
 
     def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
         """Add the policy."""
@@ -62,7 +61,7 @@ class SwaggerView(SpectacularSwaggerSplitView):
 
 
 class RedocView(SpectacularRedocView):
-    """Redoc over our own schema, without the fonts from elsewhere that its own page asks for."""
+    """Redoc for the schema, without the fonts that its own page loads from another site."""
 
     metadata_class = None
     template_name = "api/redoc.html"

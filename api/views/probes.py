@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from django.db import DatabaseError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api.browse.renderers import JsonRenderer
-from api.errors import RETRY_AFTER_SECONDS, error_body
-from api.schema.serializers import HealthSerializer, ReadySerializer
+from api.errors import RETRY_AFTER_SECONDS
+from api.schema.answers import HealthAnswer, NotReadyAnswer, ReadyAnswer, ReadyChecksAnswer
 from api.views.base import ApiView
 from inventory.models import GPU
 from stores.base import StoreError
@@ -23,7 +22,7 @@ OK = "ok"
 
 
 def check_database() -> str:
-    """``ok``, or one line that says what is wrong. Asks a real table, so a database that was not migrated is not ok."""
+    """``ok``, or what is wrong, in one line. The query reads a real table, so a database without migrations is not ok."""
     try:
         GPU.objects.exists()
     except DatabaseError as error:
@@ -33,7 +32,7 @@ def check_database() -> str:
 
 
 def check_store() -> str:
-    """``ok``, or one line that says what is wrong."""
+    """``ok``, or what is wrong, in one line."""
     try:
         get_store().ping()
     except StoreError as error:
@@ -43,39 +42,39 @@ def check_store() -> str:
 
 
 def check_all() -> dict[str, str]:
-    """What each part that an answer needs says of itself."""
+    """The state of each part that answers depend on."""
     return {"database": check_database(), "store": check_store()}
 
 
 class HealthView(ApiView):
-    """The web process answers. It says nothing of what the process needs: a restart would not mend that."""
+    """The web process answers. Its database and store are not checked, because a restart would not repair them."""
 
     name = "Health"
     tag = "probes"
     operation_id = "health"
-    answer = HealthSerializer
+    answer = HealthAnswer
     error_statuses = (400,)
     renderer_classes = (JsonRenderer,)
 
     def get(self, request: Request) -> Response:
         """The web process answers."""
-        return Response({"status": "healthy"})
+        return Response(HealthAnswer("healthy"))
 
 
 class ReadyView(ApiView):
-    """Database and store answer, so requests can be served; a 503 names the one that does not."""
+    """The database and the store answer, so requests can be served. A 503 names the one that does not."""
 
     name = "Readiness"
     tag = "probes"
     operation_id = "ready"
-    answer = ReadySerializer
+    answer = ReadyAnswer
     renderer_classes = (JsonRenderer,)
 
     def get(self, request: Request) -> Response:
-        """Database and store answer; a 503 names the one that does not."""
+        """The database and the store answer. A 503 names the one that does not."""
         checks = check_all()
         broken = [f"the {part} {state}" for part, state in checks.items() if state != OK]
         if not broken:
-            return Response({"status": "ready", "checks": checks})
-        body: dict[str, Any] = {**error_body(503, "; ".join(broken)), "checks": checks}
+            return Response(ReadyAnswer("ready", ReadyChecksAnswer(**checks)))
+        body = NotReadyAnswer("unavailable", "; ".join(broken), ReadyChecksAnswer(**checks))
         return Response(body, status=503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})

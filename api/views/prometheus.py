@@ -1,6 +1,6 @@
-"""Prometheus metrics of the pipeline, read when they are asked for.
+"""Prometheus metrics of the pipeline, read at each scrape.
 
-Nothing is counted in the web processes: there are several, and a scrape meets any one of them.
+The web processes count nothing themselves, because there are several and each scrape reaches only one of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PREFIX = "gpu_telemetry_"
 
 
 def render_metrics() -> bytes:
-    """Everything in the text format. Never raises for a part that is away: ``gpu_telemetry_up`` tells."""
+    """All metrics in the text format. A part that does not answer is 0 in ``gpu_telemetry_up``; nothing is raised."""
     registry = CollectorRegistry()
     registry.register(_Pipeline())
     return generate_latest(registry)
@@ -30,7 +30,7 @@ def render_metrics() -> bytes:
 
 class _Pipeline(Collector):
     def describe(self) -> list[Metric]:
-        return []  # else registering would ask everything once more
+        return []  # without this, registering would collect once more
 
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily(_PREFIX + "up", "1 when this part answers.", labels=("part",))

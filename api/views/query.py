@@ -1,4 +1,4 @@
-"""One metric over time: in windows, by group."""
+"""One metric over time, in windows and by group."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api.errors import BadRequest
-from api.exports.windows import Windows
-from api.params import TIME_SCHEMA, Parameter, boolean, duration_ns, one_of, several, time_ns, whole_number
-from api.schema.serializers import SeriesSerializer
+from api.exports.windows import WindowLayout, group_names, unit_of_answer
+from api.params import TIME_SCHEMA, Parameter, choice, duration_ns, flag, number, several, time_ns
+from api.schema.answers import GroupAnswer, GroupSeriesAnswer, SeriesAnswer
 from api.views.export import CSV_SAFE, ExportView
-from inventory.queries import occupied_between
-from readings.catalogue import canonical_name, info, unit_of
+from inventory.queries import pods_between
+from readings.catalogue import canonical_name, info
 from readings.times import SECOND, format_duration, format_time
 from stores.aggregate.buckets import Buckets
 from stores.base import Aggregate, By, GroupSeries, PodAssignment, SeriesQuery
@@ -26,7 +26,7 @@ CHOSEN_WINDOWS = 1_000
 MOST_WINDOWS = 10_000
 MOST_GROUPS = 1_000
 MOST_POINTS = 1_000_000
-MOST_PLACEMENTS = 100_000
+MOST_ASSIGNMENTS = 100_000
 
 _MINUTE, _HOUR, _DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND
 _STEPS = (
@@ -35,87 +35,77 @@ _STEPS = (
     *(number * _HOUR for number in (1, 2, 3, 6, 12)),
     *(number * _DAY for number in (1, 2, 7, 14, 30, 90, 180, 360)),
 )  # fmt: skip
-# What a group is called by, in the order of stores.base.GroupSeries.group.
-_NAMES: dict[str | None, tuple[str, ...]] = {None: (), "pod": ("namespace", "pod")}
 
 
 def choose_step(start_ns: int, end_ns: int) -> int:
-    """The shortest round step that gives a series at most CHOSEN_WINDOWS points, 10 seconds at least."""
+    """The shortest round step, from 10 s, with which a series has at most CHOSEN_WINDOWS points."""
     return next(step for step in _STEPS if Buckets(start_ns, end_ns, step).count <= CHOSEN_WINDOWS)
 
 
-def check_windows(grid: Buckets) -> None:
+def check_windows(buckets: Buckets) -> None:
     """Raise BadRequest for more windows than a series may have."""
-    if grid.count > MOST_WINDOWS:
+    if buckets.count > MOST_WINDOWS:
         raise BadRequest(
-            f"every {format_duration(grid.every_ns)} would make {grid.count:,} points in a series: {MOST_WINDOWS:,} are allowed;"
-            f" leave it out or use {format_duration(choose_step(grid.start_ns, grid.end_ns))}"
+            f"every {format_duration(buckets.every_ns)} would make {buckets.count:,} points in a series: {MOST_WINDOWS:,} are allowed;"
+            f" leave it out or use {format_duration(choose_step(buckets.start_ns, buckets.end_ns))}"
         )
 
 
-def occupancies_for(values: Mapping[str, Any], grid: Buckets) -> tuple[PodAssignment, ...] | None:
-    """What ran where, if the question is about that. Raises BadRequest when that is too much."""
+def occupancies_for(values: Mapping[str, Any], buckets: Buckets) -> tuple[PodAssignment, ...] | None:
+    """The pods' assignments, if the query concerns pods or namespaces. Raises BadRequest if there are too many."""
     if values["by"] not in {"namespace", "pod"} and not values["namespace"] and not values["pod"]:
         return None
-    found = occupied_between(
-        grid.start_ns, grid.end_ns, namespaces=values["namespace"], pods=values["pod"], most=MOST_PLACEMENTS + 1
+    found = pods_between(
+        buckets.start_ns, buckets.end_ns, namespaces=values["namespace"], pods=values["pod"], most=MOST_ASSIGNMENTS + 1
     )
-    if len(found) > MOST_PLACEMENTS:
+    if len(found) > MOST_ASSIGNMENTS:
         raise BadRequest(
-            f"more than {MOST_PLACEMENTS:,} pods ran in that time: ask for a shorter range or for some of them"
+            f"more than {MOST_ASSIGNMENTS:,} pods ran in that time: ask for a shorter range or for some of them"
         )
     return tuple(map(PodAssignment._make, found))
 
 
-def series_query(values: Mapping[str, Any], grid: Buckets) -> SeriesQuery:
-    """The question to the store."""
+def series_query(values: Mapping[str, Any], buckets: Buckets) -> SeriesQuery:
+    """The query for the store."""
     return SeriesQuery(
         metric_name=values["metric"],
         aggregate=values["agg"],
-        every_ns=grid.every_ns,
-        start_ns=grid.start_ns,
-        end_ns=grid.end_ns,
+        every_ns=buckets.every_ns,
+        start_ns=buckets.start_ns,
+        end_ns=buckets.end_ns,
         by=values["by"],
         gpus=values["uuid"],
         hostnames=values["hostname"],
         models=values["model"],
         mig=values["mig"],
-        occupancies=occupancies_for(values, grid),
+        occupancies=occupancies_for(values, buckets),
         namespaces=values["namespace"],
         pods=values["pod"],
         top=values["top"],
-        most_groups=min(MOST_GROUPS, MOST_POINTS // grid.count),
+        most_groups=min(MOST_GROUPS, MOST_POINTS // buckets.count),
     )
 
 
-def group_names(by: str | None) -> tuple[str, ...]:
-    """What the parts of a group's name are called."""
-    return _NAMES.get(by, (str(by),))
-
-
-def unit_of_answer(query: SeriesQuery) -> str:
-    """The unit of the values."""
-    return "count" if query.aggregate == "count" else unit_of(query.metric_name)
-
-
-def series_answer(query: SeriesQuery, found: list[GroupSeries]) -> dict[str, Any]:
+def series_answer(query: SeriesQuery, found: list[GroupSeries]) -> SeriesAnswer:
     """The answer's body."""
-    grid = Buckets(query.start_ns, query.end_ns, query.every_ns)
-    times = [format_time(time_ns) for time_ns in grid.times()]
+    buckets = Buckets(query.start_ns, query.end_ns, query.every_ns)
+    times = [format_time(time_ns) for time_ns in buckets.times()]
     names = group_names(query.by)
-    return {
-        "metric": query.metric_name,
-        "unit": unit_of_answer(query),
-        "agg": query.aggregate,
-        "every": format_duration(query.every_ns),
-        "start_time": format_time(query.start_ns),
-        "end_time": format_time(query.end_ns),
-        "data": [
-            {"group": dict(zip(names, each.group, strict=True)), "points": list(zip(times, each.values, strict=True))}
+    return SeriesAnswer(
+        metric=query.metric_name,
+        unit=unit_of_answer(query),
+        agg=query.aggregate,
+        every=format_duration(query.every_ns),
+        start_time=format_time(query.start_ns),
+        end_time=format_time(query.end_ns),
+        data=[
+            GroupSeriesAnswer(
+                GroupAnswer(**dict(zip(names, each.group, strict=True))), list(zip(times, each.values, strict=True))
+            )
             for each in found
         ],
-        "count": len(found),
-    }
+        count=len(found),
+    )
 
 
 DEFAULT_RANGE_NS = 3600 * SECOND
@@ -128,69 +118,61 @@ METRIC = Parameter(
     parse=canonical_name,
     required=True,
 )
-AGG = Parameter(
-    name="agg",
-    help="what each point is of the readings in its window: sum is the sum over GPUs of each GPU's mean; increase is for counters,"
-    " by how much they grew, with resets",
-    parse=one_of(*AGGREGATES),
-    schema={"type": "string", "enum": list(AGGREGATES), "default": "mean"},
+AGG = choice(
+    "agg",
+    "how the readings of a window become one value. sum: the sum over GPUs of each GPU's mean; increase, for counters only:"
+    " by how much they grew, allowing for resets",
+    *AGGREGATES,
     default="mean",
 )
 EVERY = Parameter(
     name="every",
-    help="length of a window, as 30s, 5m or 1h; without it the shortest round one that makes at most 1000 points",
+    help="length of a window, as 30s, 5m or 1h; default: the shortest round one that makes at most 1000 points",
     parse=duration_ns(SECOND // 1000, 366 * 86_400 * SECOND),
     schema={"type": "string", "pattern": r"^[0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d)$", "example": "5m"},
 )
-BY = Parameter(
-    name="by",
-    help="one series for each of these; without it one of all. Namespaces and pods have what ran on them",
-    parse=one_of(*GROUPS),
-    schema={"type": "string", "enum": list(GROUPS)},
+BY = choice(
+    "by",
+    "one series for each of these; default: one series over all. Pods and namespaces count the GPUs while they used them",
+    *GROUPS,
 )
-TOP = Parameter(
-    name="top",
-    help="only so many groups: those with the largest value over the whole range, the largest first",
-    parse=whole_number(1, MOST_GROUPS),
-    schema={"type": "integer", "minimum": 1, "maximum": MOST_GROUPS},
+TOP = number(
+    "top",
+    "only this many groups: those with the largest value over the whole range, largest first",
+    1,
+    MOST_GROUPS,
 )
 START_TIME = Parameter(
     name="start_time",
-    help="readings at or after this time (RFC 3339, or -24h for a day ago); without it an hour before end_time",
+    help="readings at or after this time (RFC 3339, or -24h for a day ago); default: an hour before end_time",
     parse=time_ns,
     schema=TIME_SCHEMA,
 )
 END_TIME = Parameter(
     name="end_time",
-    help="readings before this time (RFC 3339, or -5m for five minutes ago); without it now",
+    help="readings before this time (RFC 3339, or -5m for five minutes ago); default: now",
     parse=time_ns,
     schema=TIME_SCHEMA,
 )
-UUID = several("uuid", "only this GPU with its MIG instances, or, as uuid:instance, one instance")
+UUID = several("uuid", "only this GPU with its MIG instances, or one instance, as uuid:instance")
 HOSTNAME = several("hostname", "only readings taken on this host")
 MODEL = several("model", "only GPUs of this model, by its full name")
-NAMESPACE = several("namespace", "only while this namespace had the GPU")
-POD = several("pod", "only while this pod had the GPU")
-MIG = Parameter(
-    name="mig",
-    help="true, with by=gpu: each MIG instance by itself",
-    parse=boolean,
-    schema={"type": "string", "enum": ["true", "false"], "default": "false"},
-    default=False,
-)
+NAMESPACE = several("namespace", "only while this namespace used the GPU")
+POD = several("pod", "only while this pod used the GPU")
+MIG = flag("mig", "true, with by=gpu: a series for each MIG instance")
 
 
 class QueryView(ExportView):
-    """One metric over time: an aggregate in windows, by GPU, host, model, namespace or pod.
+    """One metric over time: an aggregate for each window, by GPU, host, model, namespace or pod.
 
-    Windows are aligned to the clock (a window of 5 minutes begins at :00, :05, …) and hold readings in [start_time, end_time);
-    a window without a reading is null. A board counts once, however many MIG instances it has and pods share it.
+    Windows are aligned to the clock (windows of 5 minutes start at :00, :05, …) and cover readings in [start_time, end_time).
+    A window without readings is null. A board counts once, however many MIG instances it has or pods share it.
     """
 
     name = "Query"
     tag = "telemetry"
     operation_id = "query"
-    answer = SeriesSerializer
+    answer = SeriesAnswer
     parameters = (
         METRIC,
         AGG,
@@ -210,23 +192,23 @@ class QueryView(ExportView):
 
     def get(self, request: Request) -> HttpResponseBase:
         """One metric over time, in windows and by group."""
-        grid = self._grid()
-        query = series_query(self.values, grid)
+        buckets = self._buckets()
+        query = series_query(self.values, buckets)
         if self.is_export:
-            layout = Windows(query)
+            layout = WindowLayout(query)
             return self.export(layout.parts(get_store().series(query)), layout, "query", query.metric_name)
         return Response(series_answer(query, get_store().series(query)))
 
-    def _grid(self) -> Buckets:
+    def _buckets(self) -> Buckets:
         values = self.values
         end = time.time_ns() if values["end_time"] is None else values["end_time"]
         start = end - DEFAULT_RANGE_NS if values["start_time"] is None else values["start_time"]
         if end <= start:
             raise BadRequest("end_time must be later than start_time")
         if values["mig"] and values["by"] != "gpu":
-            raise BadRequest("mig=true tells instances apart: ask for it with by=gpu")
+            raise BadRequest("mig=true separates MIG instances: use it with by=gpu")
         if values["agg"] == "increase" and (metric := info(values["metric"])) and metric.kind != "counter":
-            raise BadRequest(f"agg increase is for counters, and {metric.name} is none: use mean, max or another")
-        grid = Buckets(start, end, values["every"] or choose_step(start, end))
-        check_windows(grid)
-        return grid
+            raise BadRequest(f"agg increase is for counters, and {metric.name} is not one: use mean, max or another")
+        buckets = Buckets(start, end, values["every"] or choose_step(start, end))
+        check_windows(buckets)
+        return buckets

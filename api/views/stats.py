@@ -1,4 +1,4 @@
-"""How the pipeline is doing."""
+"""The state of the pipeline."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api.params import age_seconds, format_datetime
-from api.schema.serializers import StatsSerializer
+from api.schema.answers import StatsAnswer
 from api.views.base import ApiView
 from broker.client.client import client_context, fetch_stats
 from broker.errors import BrokerError
 from inventory.models import CollectorStatus, Host
-from inventory.sync.seen import to_ns
-from readings.times import format_time
+from readings.times import format_time, to_ns
 from stores.base import StoreStats
 from stores.open import get_store
 
@@ -35,7 +34,7 @@ _SUBSCRIBER_FIGURES = ("id", "current_offset", "committed_offset", "lag", "conne
 
 
 class Broker(NamedTuple):
-    """What the broker said, or why it said nothing (``error``; then there are no figures and no subscribers)."""
+    """The broker's statistics, or why there are none (``error``, without figures and subscribers)."""
 
     error: str | None
     figures: dict[str, Any]
@@ -43,7 +42,7 @@ class Broker(NamedTuple):
 
 
 def ask_broker() -> Broker:
-    """Ask the broker for its statistics. A broker that is away is an answer too: readings can be asked for without it."""
+    """Ask the broker for its statistics. Does not raise if it does not answer, because readings are served without it."""
     try:
         stats = fetch_stats(
             settings.MQ_HOST,
@@ -72,7 +71,7 @@ def broker_answer(broker: Broker) -> dict[str, Any]:
 
 
 def read_collectors() -> list[CollectorStatus]:
-    """The status row of each collector, by its id."""
+    """The status row of each collector, sorted by id."""
     return list(CollectorStatus.objects.order_by("collector_id"))
 
 
@@ -112,7 +111,7 @@ def store_answer(stats: StoreStats) -> dict[str, Any]:
 
 
 def host_answers() -> list[dict[str, Any]]:
-    """When each host was last heard of: those first that have been silent the longest."""
+    """The age of each host's newest reading, the oldest first."""
     return [
         {"name": name, "newest": format_datetime(last_seen), "age_seconds": age_seconds(to_ns(last_seen))}
         for name, last_seen in Host.objects.order_by("last_seen", "name").values_list("name", "last_seen")
@@ -120,18 +119,18 @@ def host_answers() -> list[dict[str, Any]]:
 
 
 class StatsView(ApiView):
-    """How the pipeline is doing: broker, subscribers and their lag, collectors' counts, store size, the newest reading's age.
+    """The state of the pipeline: broker, subscribers and lag, collectors' counters, store size, age of the newest reading.
 
-    A broker that does not answer is told here (`broker.available`), not an error: readings can be asked for without it.
+    A broker that does not answer is no error: `broker.available` is false then, and readings are still served.
     """
 
     name = "Pipeline statistics"
     tag = "pipeline"
     operation_id = "stats"
-    answer = StatsSerializer
+    answer = StatsAnswer
 
     def get(self, request: Request) -> Response:
-        """Broker, subscribers and lag, collectors, store. A broker that does not answer is told here, not a 503."""
+        """Broker, subscribers and lag, collectors, store. A broker that does not answer is no error."""
         store = store_answer(get_store().stats())
         collectors = read_collectors()
         broker = ask_broker()

@@ -1,4 +1,4 @@
-"""Readings: of one GPU, and over the fleet."""
+"""Readings of one GPU and of the whole fleet."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api.errors import BadRequest
-from api.exports.readings import Readings, json_list
-from api.pagination import Cursor, encode_cursor, offset_links, page_links, parse_cursor, same_with
+from api.exports.readings import ReadingLayout, json_list
+from api.pagination import Cursor, Links, encode_cursor, offset_links, page_links, parse_cursor, same_with
 from api.params import (
     END_TIME,
     MOST_ROWS,
@@ -22,17 +22,18 @@ from api.params import (
     Parameter,
     check_range,
     cursor_of,
+    number,
     row_count,
     several,
-    whole_number,
 )
-from api.schema.serializers import MetricNamesSerializer, ReadingPageSerializer
+from api.schema.answers import MetricNamesAnswer, ReadingPageAnswer
 from api.views.base import ApiView
 from api.views.export import CSV_SAFE, ExportView
 from api.views.gpus import GPU_IN_PATH, check_id, check_known
 from readings.catalogue import canonical_name
 from stores.base import ReadingsQuery, RowBatch
 from stores.open import get_store
+from telemetry_site.env import whole_number
 
 DEFAULT_ROWS = 100
 
@@ -47,42 +48,33 @@ GPU_ID = several(
     maximum=2**31 - 1,
 )
 MODEL = several("model", "only GPUs of this model, by its full name")
-NAMESPACE = several("namespace", "only readings taken while this namespace had the GPU")
-POD = several("pod", "only readings taken while this pod had the GPU")
+NAMESPACE = several("namespace", "only readings taken while this namespace used the GPU")
+POD = several("pod", "only readings taken while this pod used the GPU")
 LIMIT = Parameter(
     name="limit",
     help=(
-        f"most rows of the answer (default {DEFAULT_ROWS}); more than the service's MAX_PAGE_SIZE is cut to that."
-        " Of csv, ndjson and parquet: all rows, unless a limit is given, however large"
+        f"maximum number of rows (default {DEFAULT_ROWS}), cut to the service's MAX_PAGE_SIZE."
+        " For csv, ndjson and parquet: default all rows, and any limit is allowed"
     ),
     parse=row_count,
     schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
-OFFSET = Parameter(
-    name="offset",
-    help="rows to leave out at the start",
-    parse=whole_number(0, 1_000_000_000),
-    schema={"type": "integer", "minimum": 0, "maximum": 1_000_000_000, "default": 0},
-    default=0,
-)
-TELEMETRY_PAGE = Parameter(
-    name="page",
-    help="which page, from 1; to read on while new readings arrive, follow next, which uses a cursor",
-    parse=whole_number(1, 1_000_000),
-    schema={"type": "integer", "minimum": 1, "maximum": 1_000_000},
+OFFSET = number("offset", "rows to skip at the start", 0, 1_000_000_000, default=0)
+TELEMETRY_PAGE = number(
+    "page", "which page, from 1; while new readings arrive, follow next, which uses a cursor", 1, 1_000_000
 )
 TELEMETRY_PAGE_SIZE = Parameter(
     name="page_size",
     help=(
-        f"rows on a page (default {DEFAULT_ROWS}); more than the service's MAX_PAGE_SIZE is cut to that."
-        " Of csv, ndjson and parquet: all rows, unless it is given"
+        f"rows on a page (default {DEFAULT_ROWS}), cut to the service's MAX_PAGE_SIZE."
+        " For csv, ndjson and parquet: all rows unless it is given"
     ),
     parse=row_count,
     schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
 TELEMETRY_LIMIT = Parameter(
     name="limit",
-    help="most rows in all of csv, ndjson and parquet, however large; of a page, the smaller of this and page_size",
+    help="maximum number of rows, of any size for csv, ndjson and parquet; for a page, the smaller of this and page_size",
     parse=row_count,
     schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
 )
@@ -90,7 +82,7 @@ CURSOR = cursor_of("telemetry", parse_cursor)
 
 
 def _conditions(values: dict[str, Any]) -> dict[str, Any]:
-    """The part of a ReadingsQuery that both views share. Raises BadRequest."""
+    """The conditions that both views share. Raises BadRequest."""
     check_range(values["start_time"], values["end_time"])
     return {
         "metric_names": values["metric_name"],
@@ -105,29 +97,29 @@ def _rows_asked(*given: int | None) -> int:
     return min(settings.MAX_PAGE_SIZE, *[each for each in given if each is not None] or [DEFAULT_ROWS])
 
 
-def _checked(portions: Iterator[RowBatch], gpu: str) -> Iterator[RowBatch]:
-    """The portions; raises NotFound where there are none and nobody knows the GPU."""
+def _checked(batches: Iterator[RowBatch], gpu: str) -> Iterator[RowBatch]:
+    """Passes batches on. Raises NotFound if there are none and the GPU is unknown."""
     empty = True
-    for portion in portions:
+    for batch in batches:
         empty = False
-        yield portion
+        yield batch
     if empty:
         check_known(gpu)
 
 
 class GpuTelemetryView(ExportView):
-    """The readings of one GPU, the newest first."""
+    """The readings of one GPU, newest first."""
 
     name = "Telemetry of a GPU"
     tag = "telemetry"
     operation_id = "gpu_telemetry"
-    answer = ReadingPageSerializer
+    answer = ReadingPageAnswer
     parameters = (START_TIME, END_TIME, LIMIT, OFFSET, METRIC_NAME, HOSTNAME, GPU_ID, ORDER, CSV_SAFE)
     path_help = GPU_IN_PATH
     error_statuses = (400, 404, 503)
 
     def get(self, request: Request, uuid: str) -> HttpResponseBase:
-        """The readings of one GPU, the newest first."""
+        """The readings of one GPU, newest first."""
         check_id(uuid)
         values = self.values
         query = ReadingsQuery(
@@ -139,42 +131,42 @@ class GpuTelemetryView(ExportView):
         )
         if self.is_export:
             rows = _checked(get_store().stream(query), uuid)
-            return self.export(rows, Readings(), "telemetry", uuid, *values["metric_name"][:1])
+            return self.export(rows, ReadingLayout(), "telemetry", uuid, *values["metric_name"][:1])
         limit, offset = _rows_asked(values["limit"]), values["offset"]
         page = get_store().page(replace(query, limit=limit + 1))
         if not len(page):
             check_known(uuid)
         links = offset_links(request, offset, limit, more=len(page) > limit)
         page = page.cut(0, limit)
-        return Response({"data": json_list(page), "count": len(page), **links._asdict()})
+        return Response(ReadingPageAnswer(json_list(page), len(page), **links._asdict()))
 
 
 class GpuMetricsView(ApiView):
-    """The names of the metrics that a GPU has readings of."""
+    """The names of the metrics for which a GPU has readings."""
 
     name = "Metrics of a GPU"
     tag = "telemetry"
     operation_id = "gpu_metrics"
-    answer = MetricNamesSerializer
+    answer = MetricNamesAnswer
     path_help = GPU_IN_PATH
     error_statuses = (400, 404, 503)
 
     def get(self, request: Request, uuid: str) -> Response:
-        """The names of the metrics that a GPU has readings of."""
+        """The names of the metrics for which a GPU has readings."""
         check_id(uuid)
         names = get_store().metric_names(uuid)
         if not names:
             check_known(uuid)
-        return Response({"data": names, "count": len(names)})
+        return Response(MetricNamesAnswer(names, len(names)))
 
 
 class TelemetryView(ExportView):
-    """The readings of the whole fleet, the newest first."""
+    """The readings of the whole fleet, newest first."""
 
     name = "Telemetry"
     tag = "telemetry"
     operation_id = "telemetry"
-    answer = ReadingPageSerializer
+    answer = ReadingPageAnswer
     parameters = (
         METRIC_NAME,
         HOSTNAME,
@@ -193,7 +185,7 @@ class TelemetryView(ExportView):
     )
 
     def get(self, request: Request) -> HttpResponseBase:
-        """The readings of the whole fleet, the newest first."""
+        """The readings of the whole fleet, newest first."""
         values = self.values
         conditions = _conditions(values)
         newest_first: bool = conditions["newest_first"]
@@ -202,7 +194,7 @@ class TelemetryView(ExportView):
         if cursor is not None and page is not None:
             raise BadRequest("page and cursor exclude each other: give one of them")
         if cursor is not None and cursor.newest_first != newest_first:
-            raise BadRequest("cursor is from an answer in the other order: keep order as it was")
+            raise BadRequest("cursor comes from an answer in the other order: keep order unchanged")
         size = _rows_asked(values["page_size"], values["limit"])
         query = ReadingsQuery(
             gpu_ids=values["gpu_id"],
@@ -216,14 +208,14 @@ class TelemetryView(ExportView):
             given = [each for each in (values["page_size"], values["limit"]) if each is not None]
             before = ((page or 1) - 1) * (values["page_size"] or size)
             rows = get_store().stream(replace(query, limit=min(given, default=None), offset=before))
-            return self.export(rows, Readings(), "telemetry", "fleet", *values["metric_name"][:1])
+            return self.export(rows, ReadingLayout(), "telemetry", "fleet", *values["metric_name"][:1])
         page_rows = get_store().page(replace(query, limit=size + 1, offset=((page or 1) - 1) * size))
         more = len(page_rows) > size
         page_rows = page_rows.cut(0, size)
         if page is not None:
-            links = page_links(request, page, more=more)._asdict()
+            links = page_links(request, page, more=more)
         else:
-            # A cursor stays right while new readings come in on top; it leads onwards only.
+            # A cursor stays right while newer readings arrive, but leads forward only.
             after = encode_cursor(Cursor(newest_first, page_rows.position(-1))) if more else None
-            links = {"next": same_with(request, cursor=after) if after else None, "previous": None}
-        return Response({"data": json_list(page_rows), "count": len(page_rows), **links})
+            links = Links(next=same_with(request, cursor=after) if after else None, previous=None)
+        return Response(ReadingPageAnswer(json_list(page_rows), len(page_rows), **links._asdict()))

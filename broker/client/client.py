@@ -1,4 +1,4 @@
-"""The broker's client: one connection, pipelined publishes, one subscription. For streamers, collectors and the web."""
+"""The broker's client: one connection with pipelined publishes and one subscription, and a blocking ``fetch_stats``."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import ssl
 import time
 from typing import Any, NamedTuple, cast
 
-from broker.client.protocol import MAX_WELCOME, ClientProtocol, Gap, Message, Published, decode_reply, fail, reason_of
+from broker.client.protocol import MAX_WELCOME, ClientProtocol, Message, Published, decode_reply, fail, reason_of
 from broker.errors import BrokerUnavailable, ConnectionLost, TooLarge, for_code
+from broker.log.record import Gap
 from broker.protocol import messages
-from broker.protocol.messages import FrameReader
+from broker.protocol.frames import PREFIX, FrameReader
 from broker.tls import client_context
 
 __all__ = ["BrokerClient", "Gap", "Message", "Published", "Welcome", "client_context", "fetch_stats"]
 
 
 class Welcome(NamedTuple):
-    """What the broker said of itself: first and next offset, largest frame in bytes, when it answers a publish."""
+    """What the broker says about itself: first and next offset, largest frame in bytes, and its fsync mode."""
 
     oldest: int
     next: int
@@ -27,7 +28,7 @@ class Welcome(NamedTuple):
 
 
 class BrokerClient:
-    """One connection to a broker. Not to be shared between tasks that wait for the same thing."""
+    """One connection to a broker. Only one task at a time may receive."""
 
     def __init__(self, protocol: ClientProtocol, welcome: Welcome) -> None:
         self.welcome = welcome
@@ -44,10 +45,10 @@ class BrokerClient:
         timeout: float = 5.0,  # noqa: ASYNC109  # the name callers expect
         tls: ssl.SSLContext | None = None,
     ) -> BrokerClient:
-        """Connect and introduce ourselves; with ``tls`` (see client_context) over TLS.
+        """Connect and say hello, over TLS if ``tls`` is given (see client_context).
 
-        Raises BrokerUnavailable (retriable) when no broker answers within ``timeout`` seconds, and the broker's own
-        error (Unauthorized, Overloaded, …) when it turns us away.
+        Raises BrokerUnavailable (retriable) if no broker answers within ``timeout`` seconds, and the broker's own error
+        (Unauthorized, Overloaded, …) if it refuses the connection.
         """
         protocol: ClientProtocol | None = None
         try:
@@ -71,15 +72,15 @@ class BrokerClient:
         return cls(protocol, Welcome(reply.oldest, reply.next, reply.max_frame, reply.fsync))
 
     def publish(self, payload: bytes, *, producer: str = "", sequence: int = 0) -> asyncio.Future[Published]:
-        """Send a message without waiting; the future is done when it is durable. Answers come in order.
+        """Send a message without waiting; the future is done once the message is durable. Answers come in order.
 
-        A failed future carries a BrokerError; ConnectionLost means that it may or may not be in the log: with a producer
-        (16 hex digits) sending it again with the same sequence is harmless. The caller bounds how many are under way.
+        A failed future holds a BrokerError. After ConnectionLost the message may or may not be in the log: with a producer
+        (16 hex digits), sending it again with the same sequence is harmless. The caller limits how many are pending.
         """
         future: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
         frame = messages.publish_frame(payload, producer, sequence)
-        if len(frame) - messages.PREFIX > self.welcome.max_frame:
-            text = f"a frame of {len(frame) - messages.PREFIX} bytes: the broker takes at most {self.welcome.max_frame}"
+        if len(frame) - PREFIX > self.welcome.max_frame:
+            text = f"a frame of {len(frame) - PREFIX} bytes: the broker takes at most {self.welcome.max_frame}"
             fail(future, TooLarge(text))
         else:
             self._protocol.publish(frame, future)
@@ -90,33 +91,25 @@ class BrokerClient:
         await self._protocol.drain()
 
     async def subscribe(self, subscriber_id: str, offset: int | None = None) -> int:
-        """Have messages delivered; returns the first offset. -2 is the earliest, -1 the latest, None after the last
-        commit (without one the earliest). Raises SubscriberInUse, OffsetOutOfRange, BadRequest, ConnectionLost."""
+        """Start delivery; returns the first offset. ``offset``: -2 earliest, -1 latest, None after the committed offset
+        (earliest if there is none). Raises SubscriberInUse, OffsetOutOfRange, InvalidRequest, ConnectionLost."""
         frame = messages.request_frame("subscribe", subscriber_id=subscriber_id, offset=offset)
         return (await self._protocol.request(frame)).offset
 
     async def receive(self) -> list[Message | Gap]:
-        """Everything that has arrived, at least one. Raises ConnectionLost once all that arrived was given out."""
+        """Returns everything that has arrived, at least one. Raises ConnectionLost once all of it was returned."""
         return await self._protocol.receive()
 
     async def ack(self, offset: int) -> None:
-        """Commit all up to ``offset``; returns when the broker has taken it."""
+        """Commit everything up to ``offset``; returns once the broker has answered."""
         await self._protocol.request(messages.request_frame("ack", offset=offset))
 
-    async def nack(self, offset: int) -> None:
-        """Have everything from ``offset`` delivered again."""
-        await self._protocol.request(messages.request_frame("nack", offset=offset))
-
-    async def unsubscribe(self) -> None:
-        """Have no more delivered and give the subscriber id free."""
-        await self._protocol.request(messages.request_frame("unsubscribe"))
-
     async def stats(self) -> dict[str, Any]:
-        """The broker's figures (see /stats)."""
+        """Returns the broker's figures (see /stats)."""
         return cast(dict[str, Any], (await self._protocol.request(messages.request_frame("get_stats"))).payload)
 
     async def close(self) -> None:
-        """End the connection; what is unanswered fails with ConnectionLost. Idempotent."""
+        """Close the connection; unanswered requests fail with ConnectionLost. Idempotent."""
         self._protocol.finish()
         await asyncio.shield(self._protocol.closed)
 
@@ -124,7 +117,7 @@ class BrokerClient:
 def fetch_stats(
     host: str, port: int, *, token: str = "", timeout: float = 2.0, tls: ssl.SSLContext | None = None
 ) -> dict[str, Any]:
-    """The broker's figures, asked for on a connection of its own; blocks ``timeout`` seconds at most.
+    """Returns the broker's figures over a connection of its own; blocks for ``timeout`` seconds at most.
 
     Raises BrokerUnavailable, or the broker's own error.
     """

@@ -1,4 +1,4 @@
-"""The socket side of the broker's client: sends requests, matches answers to them, keeps what is delivered until asked for."""
+"""The socket side of the broker's client: sends requests, matches their answers, and queues what is delivered."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from broker.errors import BadFrame, BrokerError, ConnectionLost, CorruptRecord, TooLarge, for_code
-from broker.log.record import HEAD, decode_record
+from broker.log.record import MESSAGE, Gap, decode_record
 from broker.protocol import messages
-from broker.protocol.messages import FrameReader
+from broker.protocol.frames import PREFIX, FrameReader
 
-MAX_WELCOME = 128 << 20  # the largest frame any broker can be set to; its own limit comes with the welcome
+MAX_WELCOME = 128 << 20  # the largest frame any broker allows; its own limit comes with the welcome
 UNREAD_BYTES = 8 << 20
 FLUSH_BYTES = 256 << 10
 PING_EVERY_S = 15.0
@@ -30,23 +30,15 @@ class Message(NamedTuple):
     payload: bytes
 
 
-class Gap(NamedTuple):
-    """Offsets from ``first`` to ``last`` (included) that the broker no longer has; ``reason`` retention or corrupt."""
-
-    first: int
-    last: int
-    reason: str
-
-
 class Published(NamedTuple):
-    """Where a message is in the log; ``duplicate`` when it had been published before."""
+    """A message's offset in the log; ``duplicate`` if it was published before."""
 
     offset: int
     duplicate: bool
 
 
-class Reply(msgspec.Struct, gc=False):
-    """Any frame of the broker that is not a message."""
+class BrokerReply(msgspec.Struct, gc=False):
+    """Any frame from the broker that is not a message."""
 
     type: str
     offset: int = 0
@@ -63,15 +55,15 @@ class Reply(msgspec.Struct, gc=False):
     reason: str = ""
 
 
-decode_reply = msgspec.json.Decoder(Reply).decode
+decode_reply = msgspec.json.Decoder(BrokerReply).decode
 
 
 class ClientProtocol(asyncio.Protocol):
-    """The socket side: sends requests, matches answers to them in order, keeps what is delivered until it is asked for."""
+    """Sends requests, matches their answers in order, and queues what is delivered until it is received."""
 
     def __init__(self) -> None:
         self._reader = FrameReader(MAX_WELCOME, keep_prefix=True)
-        # One entry per request under way, in order: a publish's future, a request's future, or None for our own ping.
+        # One entry per pending request, in order: a publish's future, a request's future, or None for our own ping.
         self._awaited: deque[tuple[bool, asyncio.Future[Any]] | None] = deque()
         self._requests = 0
         self._inbox: list[Message | Gap] = []
@@ -84,7 +76,7 @@ class ClientProtocol(asyncio.Protocol):
         self._paused = False
         self._heartbeat: asyncio.TimerHandle | None = None
 
-    # asyncio's calls
+    # Called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected."""
@@ -98,60 +90,60 @@ class ClientProtocol(asyncio.Protocol):
         self._heard = self._loop.time()
         if self._error is not None:
             return
-        head_end = messages.PREFIX + len(HEAD)
+        head_end = PREFIX + len(MESSAGE)
         try:
             for frame in self._reader.feed(data):
-                if frame[messages.PREFIX : head_end] == HEAD:
+                if frame[PREFIX:head_end] == MESSAGE:
                     record = decode_record(frame)
                     self._inbox.append(Message(record.offset, record.timestamp_ms, record.message_id, record.payload))
                     self._unread += len(frame)
                 else:
-                    self._take_reply(decode_reply(memoryview(frame)[messages.PREFIX :]))
+                    self._take_reply(decode_reply(memoryview(frame)[PREFIX:]))
             if self._reader.fault is not None:
                 raise self._reader.fault
         except (CorruptRecord, BadFrame, TooLarge, ValueError, RecursionError) as error:
-            self.drop(ConnectionLost(f"the broker sent what is no frame of its protocol: {error}"))
+            self.drop(ConnectionLost(f"the broker sent an invalid frame: {error}"))
             return
         if self._inbox:
             _wake(self._arrival)
         self._regulate()
 
     def pause_writing(self) -> None:
-        """The broker takes no more for now."""
+        """The broker takes no more bytes for now."""
         self._writable = self._loop.create_future()
 
     def resume_writing(self) -> None:
-        """The broker takes more."""
+        """The broker takes bytes again."""
         _wake(self._writable)
         self._writable = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection ended: everything that waits fails."""
+        """The connection ended: everything pending fails."""
         reason = reason_of(exc) if isinstance(exc, OSError) else "the broker closed the connection"
         self._fail_all(ConnectionLost(reason))
         if not self.closed.done():
             self.closed.set_result(None)
 
-    # the client's calls
+    # Called by the client
 
     def publish(self, frame: bytes, future: asyncio.Future[Published]) -> None:
-        """Send a publish; ``future`` gets its answer."""
+        """Send a publish; ``future`` receives its answer."""
         if self._error is not None:
             fail(future, self._error)
             return
         self._awaited.append((True, future))
         self._send(frame)
 
-    def request(self, frame: bytes) -> asyncio.Future[Reply]:
-        """Send any other request."""
-        future: asyncio.Future[Reply] = self._loop.create_future()
+    def request(self, frame: bytes) -> asyncio.Future[BrokerReply]:
+        """Send any other request; returns the future of its answer."""
+        future: asyncio.Future[BrokerReply] = self._loop.create_future()
         if self._error is not None:
             fail(future, self._error)
             return future
         self._awaited.append((False, future))
         self._requests += 1
         self._send(frame)
-        self._regulate()  # the answer stands behind what is delivered: read on
+        self._regulate()  # the answer comes after what is delivered: keep reading
         return future
 
     async def drain(self) -> None:
@@ -163,7 +155,7 @@ class ClientProtocol(asyncio.Protocol):
             raise self._error
 
     async def receive(self) -> list[Message | Gap]:
-        """Everything in the inbox, at least one."""
+        """Returns everything in the inbox, at least one."""
         while not self._inbox:
             if self._error is not None:
                 raise self._error
@@ -176,22 +168,22 @@ class ClientProtocol(asyncio.Protocol):
         return arrived
 
     def start_heartbeat(self) -> None:
-        """From now on ping the broker when nothing was sent for a while, and notice when it is dead."""
+        """Ping the broker when nothing was sent for a while, and detect when it is dead."""
         self._heartbeat = self._loop.call_later(PING_EVERY_S / 3, self._beat)
 
     def finish(self) -> None:
-        """Close after what was sent has left."""
+        """Close once everything sent has left."""
         if self._error is None:
             self._flush()
             self._fail_all(ConnectionLost("the connection was closed"))
         self._transport.close()
 
     def drop(self, error: BrokerError) -> None:
-        """Give the connection up at once."""
+        """Drop the connection at once."""
         self._fail_all(error)
         self._transport.abort()
 
-    # inside
+    # Internal
 
     def _send(self, data: bytes) -> None:
         self._sent = self._loop.time()
@@ -208,19 +200,23 @@ class ClientProtocol(asyncio.Protocol):
         self._out.clear()
         self._out_size = 0
 
-    def _take_reply(self, reply: Reply) -> None:
+    def _take_reply(self, reply: BrokerReply) -> None:
         if reply.type == "ping":
             self._send(messages.PONG)
         elif reply.type == "gap":
             self._inbox.append(Gap(reply.from_, reply.to, reply.reason))
         elif reply.type in {"response", "welcome", "error"}:
             self._answer(reply)
-        # A goaway needs no action (the broker closes next), and a frame of some newer broker does not concern us.
+        # A goaway needs no action, since the broker closes next. Unknown frames of a newer broker are ignored.
 
-    def _answer(self, reply: Reply) -> None:
+    def _answer(self, reply: BrokerReply) -> None:
         if not self._awaited:
-            # Nobody asked: the broker says why it is about to close.
-            self.drop(for_code(reply.code, reply.error) if reply.code else ConnectionLost("an answer nobody asked for"))
+            # No request is pending: the broker says why it is about to close.
+            self.drop(
+                for_code(reply.code, reply.error)
+                if reply.code
+                else ConnectionLost("the broker sent an answer without a request")
+            )
             return
         awaited = self._awaited.popleft()
         if awaited is None:
@@ -228,7 +224,7 @@ class ClientProtocol(asyncio.Protocol):
         is_publish, future = awaited
         self._requests -= not is_publish
         if future.done():
-            return  # whoever asked stopped waiting
+            return  # the caller stopped waiting
         if reply.type == "error":
             fail(future, for_code(reply.code, reply.error))
         elif is_publish:
@@ -237,7 +233,7 @@ class ClientProtocol(asyncio.Protocol):
             future.set_result(reply)
 
     def _regulate(self) -> None:
-        """Stop reading while much lies unread, unless an answer is waited for: it stands behind what is delivered."""
+        """Pause reading while much is unread, unless an answer is pending: it comes after what is delivered."""
         pause = self._unread > UNREAD_BYTES and not self._requests
         if pause == self._paused or self._transport.is_closing():
             return
@@ -253,7 +249,7 @@ class ClientProtocol(asyncio.Protocol):
             return
         now = self._loop.time()
         if not self._paused and now - self._heard >= DEAD_AFTER_S:
-            self.drop(ConnectionLost(f"nothing came from the broker for {DEAD_AFTER_S:g} s"))
+            self.drop(ConnectionLost(f"nothing was heard from the broker for {DEAD_AFTER_S:g} s"))
             return
         if now - self._sent >= PING_EVERY_S or (not self._paused and now - self._heard >= PING_EVERY_S):
             self._awaited.append(None)
@@ -274,10 +270,10 @@ class ClientProtocol(asyncio.Protocol):
 
 
 def fail(future: asyncio.Future[Any], error: BrokerError) -> None:
-    """Give a future an error that nobody has to look at."""
+    """Sets an error on a future without a warning if nobody retrieves it."""
     if not future.done():
         future.set_exception(error)
-        future.exception()  # whoever does not look at it loses nothing by it: no warning at exit
+        future.exception()
 
 
 def _wake(future: asyncio.Future[None] | None) -> None:
@@ -286,7 +282,7 @@ def _wake(future: asyncio.Future[None] | None) -> None:
 
 
 def reason_of(error: OSError) -> str:
-    """Why the system said no, in a few words."""
+    """Returns the system's reason for an error, in a few words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):

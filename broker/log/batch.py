@@ -1,4 +1,4 @@
-"""A group: the messages that are made durable together, with one write and one fsync."""
+"""A record batch: the messages that one group commit makes durable, with one write and one fsync."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from typing import NamedTuple
 
 import msgspec
 
-from broker.log.dedup import Producers, StagedProducer
+from broker.log.dedup import ProducerStates, StagedProducer
 from broker.log.record import MAX_SEQUENCE, NO_PRODUCER, OVERHEAD, append_records
 
-# Most of a piece, unless a single frame is larger. What a stopped subscriber costs is the part of one that its socket did
-# not take.
-PIECE_BYTES = 256 << 10
+# The largest block, unless a single frame is larger. A stopped subscriber holds at most one block in memory.
+BLOCK_BYTES = 256 << 10
 
 _NOBODY = NO_PRODUCER.encode()
 
 
 class Entries(msgspec.Struct, gc=False):
-    """Messages in a row of one producer, each a JSON text, with sequences in a row from ``sequence`` on. Without a producer
-    ("") repetitions are not noticed, and they have no sequences.
+    """Consecutive messages of one producer, each a JSON text, with consecutive sequences from ``sequence`` on. Without a
+    producer ("") they have no sequences, and duplicates are not detected.
 
-    Together, not one by one: what a small message costs is mostly Python's own time for each object and call.
+    They stay together because a small message costs mostly Python's own time for each object and call.
     """
 
     payloads: list[bytes]
@@ -35,19 +34,18 @@ class Entries(msgspec.Struct, gc=False):
         self.size = sum(map(len, self.payloads))
 
 
-class Place(NamedTuple):
-    """Where messages in a row lie: at offsets in a row, or one that was there before at its first offset, or at -1 where
-    that is long forgotten."""
+class Appended(NamedTuple):
+    """Where consecutive messages lie: from ``offset`` on. A duplicate has its first offset, or -1 if that is forgotten."""
 
     offset: int
     messages: int
     duplicate: bool
 
 
-class Piece(NamedTuple):
-    """Some whole frames that lie one after the other: what is written, kept and delivered in one go.
+class FrameBlock(NamedTuple):
+    """Consecutive whole frames that are written, cached and delivered in one piece.
 
-    ``positions`` has where each begins in ``data``.
+    ``positions`` holds where each frame begins in ``data``.
     """
 
     first_offset: int
@@ -56,37 +54,37 @@ class Piece(NamedTuple):
     positions: list[int]
 
 
-class Group:
-    """The frames of a group, ready to be written, in pieces of at most PIECE_BYTES; ``size`` is all their bytes.
+class RecordBatch:
+    """A batch's frames, ready to be written, in blocks of at most BLOCK_BYTES; ``size`` is the bytes of all of them.
 
-    ``places`` has where the messages of each Entries lie, in order, once the group is durable; ``duplicates`` is how many
-    were there before.
+    ``places`` holds where the messages of each Entries lie, in order, once the batch is durable; ``duplicates`` counts
+    those that were in the log before.
     """
 
     def __init__(self, first_offset: int, timestamp_ms: int) -> None:
         self.first_offset = first_offset
         self.next_offset = first_offset
         self.timestamp_ms = timestamp_ms
-        self.pieces: list[Piece] = []
+        self.blocks: list[FrameBlock] = []
         self.size = 0
-        self.places: list[list[Place]] = []
+        self.places: list[list[Appended]] = []
         self.duplicates = 0
         self.producer_gaps = 0
         self.producers: dict[str, StagedProducer] = {}
-        # The piece that is being made.
+        # The block being built.
         self._parts: list[bytes] = []
         self._positions: list[int] = []
         self._position = 0
 
-    def append(self, producer: bytes, sequence: int, payloads: Sequence[bytes]) -> Place:
-        """Lay out messages in a row. Raises ValueError for a payload that fits no record."""
-        place = Place(self.next_offset, len(payloads), False)
+    def append(self, producer: bytes, sequence: int, payloads: Sequence[bytes]) -> Appended:
+        """Encodes consecutive messages. Raises ValueError for a payload that fits no record."""
+        place = Appended(self.next_offset, len(payloads), False)
         done = 0
         while done < len(payloads):
             sizes = [len(payload) + OVERHEAD for payload in payloads[done:]]
             starts = list(accumulate(sizes, initial=self._position))
-            # As many as end within the piece; an empty one takes one of any size.
-            count = bisect_right(starts, PIECE_BYTES, lo=1) - 1 or int(not self._positions)
+            # As many as end within the block; an empty block takes one of any size.
+            count = bisect_right(starts, BLOCK_BYTES, lo=1) - 1 or int(not self._positions)
             some = payloads[done : done + count]
             append_records(self._parts, self.timestamp_ms, producer, self.next_offset, sequence + done, some)
             self._positions += starts[:count]
@@ -94,56 +92,58 @@ class Group:
             self.next_offset += count
             done += count
             if done < len(payloads):
-                self.end_piece()
+                self.end_block()
         return place
 
-    def end_piece(self) -> None:
-        """What is laid out next begins a new piece."""
+    def end_block(self) -> None:
+        """Ends the current block; the next message begins a new one."""
         if self._positions:
             first_offset = self.next_offset - len(self._positions)
-            self.pieces.append(Piece(first_offset, self.next_offset, b"".join(self._parts), self._positions))
+            self.blocks.append(FrameBlock(first_offset, self.next_offset, b"".join(self._parts), self._positions))
             self.size += self._position
         self._parts, self._positions, self._position = [], [], 0
 
 
-def build_group(batch: Sequence[Entries], first_offset: int, timestamp_ms: int, known: Producers) -> Group:
-    """Sorts out repetitions, also inside the group, numbers the rest and lays out its frames.
+def build_batch(
+    published: Sequence[Entries], first_offset: int, timestamp_ms: int, known: ProducerStates
+) -> RecordBatch:
+    """Skips duplicates, also within the batch, numbers the other messages and encodes their frames.
 
-    Raises ValueError for an entry that fits no record: an empty or too large payload, a bad producer or sequence.
+    Raises ValueError for a message that fits no record: an empty or too large payload, a bad producer or sequence.
     """
-    group = Group(first_offset, timestamp_ms)
-    for entries in batch:
+    batch = RecordBatch(first_offset, timestamp_ms)
+    for entries in published:
         if entries.producer:
-            places = _append_new(group, entries, known)
+            places = _append_new(batch, entries, known)
         else:
-            places = [group.append(_NOBODY, group.next_offset, entries.payloads)]
-        group.places.append(places)
-    group.end_piece()
-    return group
+            places = [batch.append(_NOBODY, batch.next_offset, entries.payloads)]
+        batch.places.append(places)
+    batch.end_block()
+    return batch
 
 
-def _append_new(group: Group, entries: Entries, known: Producers) -> list[Place]:
-    """Appends what is not there yet; where each message lies."""
+def _append_new(batch: RecordBatch, entries: Entries, known: ProducerStates) -> list[Appended]:
+    """Appends the messages that are new; returns where each lies."""
     producer, sequence, payloads = entries.producer, entries.sequence, entries.payloads
     if not 0 <= sequence <= MAX_SEQUENCE + 1 - len(payloads):
         raise ValueError(f"sequence {sequence} and those after it are not within 0 and {MAX_SEQUENCE}")
-    state = group.producers.get(producer)
+    state = batch.producers.get(producer)
     if state is None:
-        state = group.producers[producer] = known.stage(producer)
-    places: list[Place] = []
+        state = batch.producers[producer] = known.stage(producer)
+    places: list[Appended] = []
     done = 0
     while done < len(payloads):
-        # One by one up to the highest so far, the rest together.
+        # One by one up to the highest known sequence, the rest together.
         first = sequence + done
         count = 1 if first <= state.last else len(payloads) - done
         before = state.find(first)
         if before is not None:
-            places.append(Place(before, 1, True))
-            group.duplicates += 1
+            places.append(Appended(before, 1, True))
+            batch.duplicates += 1
         else:
             if state.last >= 0 and first > state.last + 1:
-                group.producer_gaps += 1
-            place = group.append(producer.encode(), first, payloads[done : done + count])
+                batch.producer_gaps += 1
+            place = batch.append(producer.encode(), first, payloads[done : done + count])
             state.add(first, place.offset, count)
             places.append(place)
         done += count

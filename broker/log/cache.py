@@ -1,4 +1,4 @@
-"""The newest messages in memory, so that a subscriber that keeps up costs the disk nothing."""
+"""A cache of the newest messages, so that subscribers that keep up never read the disk."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from threading import Lock
 
-from broker.log.batch import Piece
+from broker.log.batch import FrameBlock
 
 
-class Tail:
-    """At most so many messages and bytes, forgotten a piece at a time. Any thread may read."""
+class RecentMessages:
+    """The newest messages, up to a number of messages and of bytes; the oldest blocks are dropped first. Any thread may read."""
 
     def __init__(self, most_messages: int, most_bytes: int) -> None:
         self._most_messages = most_messages
         self._most_bytes = most_bytes
-        self._pieces: list[Piece] = []
+        self._blocks: list[FrameBlock] = []
         self._bytes = 0
         self._lock = Lock()
 
-    def add(self, pieces: Sequence[Piece]) -> None:
-        """Takes in the pieces that follow the last one."""
+    def add(self, blocks: Sequence[FrameBlock]) -> None:
+        """Adds the blocks that follow the last one."""
         with self._lock:
-            kept = self._pieces
-            kept += pieces
-            self._bytes += sum(len(piece.data) for piece in pieces)
+            kept = self._blocks
+            kept += blocks
+            self._bytes += sum(len(block.data) for block in blocks)
             end = kept[-1].next_offset
             surplus = 0
             while surplus < len(kept) and (
@@ -35,13 +35,13 @@ class Tail:
             del kept[:surplus]
 
     def read(self, offset: int, stop: int, most: int) -> tuple[bytes, int] | None:
-        """Whole frames from ``offset`` on, below ``stop``, and the offset after them; None when they are not here.
+        """Returns whole frames from ``offset`` on, below ``stop``, and the offset after them; None if not cached.
 
         At most ``most`` bytes, or one frame.
         """
         with self._lock:
-            kept = self._pieces
-            number = bisect_right(kept, offset, key=lambda piece: piece.first_offset) - 1
+            kept = self._blocks
+            number = bisect_right(kept, offset, key=lambda block: block.first_offset) - 1
             if number < 0 or offset >= kept[-1].next_offset:
                 return None
             found: list[bytes] = []
@@ -58,15 +58,15 @@ class Tail:
         return (found[0] if len(found) == 1 else b"".join(found)), offset
 
 
-def _cut(piece: Piece, offset: int, most: int) -> tuple[bytes, int]:
-    """The piece's frames from ``offset`` on: ``most`` bytes, or one frame; and the offset after them."""
-    positions = piece.positions
-    first = offset - piece.first_offset
+def _cut(block: FrameBlock, offset: int, most: int) -> tuple[bytes, int]:
+    """Returns the block's frames from ``offset`` on, ``most`` bytes or one frame, and the offset after them."""
+    positions = block.positions
+    first = offset - block.first_offset
     start = positions[first]
-    if len(piece.data) - start <= most:
-        return piece.data[start:], piece.next_offset
-    # The last frame that begins within reach ends the cut.
+    if len(block.data) - start <= most:
+        return block.data[start:], block.next_offset
+    # Cut before the last frame that begins within ``most`` bytes.
     last = max(bisect_right(positions, start + most) - 1, first + 1)
     if last >= len(positions):
-        return piece.data[start:], piece.next_offset
-    return piece.data[start : positions[last]], piece.first_offset + last
+        return block.data[start:], block.next_offset
+    return block.data[start : positions[last]], block.first_offset + last

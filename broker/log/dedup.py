@@ -1,8 +1,8 @@
-"""Which publishes are already in the log: the sequences of every producer, and where its newest ones lie.
+"""Duplicate suppression: which sequences of each producer are in the log, and at which offsets the newest ones lie.
 
-A producer numbers its messages in rising order, so what it has published is a few *runs*: sequences in a row that got
-offsets in a row. Between two runs lie sequences that were never appended, say because the disk was full just then: they
-are taken when they come again. Only the newest runs are kept; what is below them counts as appended.
+A producer numbers its messages in rising order, so its history is a few *runs*: consecutive sequences at consecutive
+offsets. The sequences between two runs were never appended, for example because the disk was full, and are accepted when
+they are sent again. Only the newest runs are kept; everything below them counts as appended.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ FORGET_AFTER_MS = 30 * 24 * 3600 * 1000
 MOST_RUNS = 256
 MOST_RUNS_SAVED = 64
 
-# What a repetition is told when its first offset is too long ago to be known.
+# The offset reported for a duplicate whose first offset is no longer known.
 UNKNOWN_OFFSET = -1
 
 # First sequence, its offset, how many.
 Run = tuple[int, int, int]
-# producer, floor, when it was last heard (Unix milliseconds), runs.
+# producer, floor, last heard (Unix milliseconds), runs.
 ProducerRow = tuple[str, int, int, list[Run]]
 
 
 class ProducerState:
-    """The sequences of one producer. All below ``floor`` count as appended; ``runs`` rise by sequence."""
+    """The sequences of one producer. Those below ``floor`` count as appended; runs are in rising order."""
 
     __slots__ = ("_runs", "floor", "seen_ms")
 
@@ -39,7 +39,7 @@ class ProducerState:
 
     @property
     def last(self) -> int:
-        """The highest sequence, -1 when there is none."""
+        """The highest sequence, or -1."""
         return self._runs[-1][0] + self._runs[-1][2] - 1 if self._runs else self.floor - 1
 
     @property
@@ -48,7 +48,7 @@ class ProducerState:
         return self._runs[-1][1] + self._runs[-1][2] - 1 if self._runs else UNKNOWN_OFFSET
 
     def find(self, sequence: int) -> int | None:
-        """The offset that a sequence got, UNKNOWN_OFFSET when that is forgotten, None when it was never appended."""
+        """Returns a sequence's offset, UNKNOWN_OFFSET if that is forgotten, or None if it was never appended."""
         if sequence < self.floor:
             return UNKNOWN_OFFSET
         after = bisect_right(self._runs, sequence, key=_first)
@@ -59,7 +59,7 @@ class ProducerState:
         return None
 
     def add(self, sequence: int, offset: int, count: int = 1) -> None:
-        """Takes in sequences in a row, with offsets in a row, that were never appended before."""
+        """Adds consecutive sequences at consecutive offsets; none of them may be known."""
         if self._runs:
             run = self._runs[-1]
             if sequence - run[2] == run[0] and offset - run[2] == run[1]:
@@ -68,7 +68,7 @@ class ProducerState:
         self._insert(sequence, offset, count)
 
     def add_run(self, first: int, offset: int, count: int) -> None:
-        """Takes in a run; of sequences that are known already, the known offset stays."""
+        """Adds a run. Sequences already known keep their offsets."""
         end = first + count
         while first < end:
             after = bisect_right(self._runs, first, key=_first)
@@ -81,7 +81,7 @@ class ProducerState:
             first, offset = first + size, offset + size
 
     def add_state(self, other: ProducerState) -> None:
-        """Takes in all that another state of the producer knows."""
+        """Merges another state of the same producer."""
         self.floor = max(self.floor, other.floor)
         self.seen_ms = max(self.seen_ms, other.seen_ms)
         for first, offset, count in other._runs:
@@ -89,14 +89,14 @@ class ProducerState:
         self.trim()
 
     def trim(self) -> None:
-        """Forgets the oldest runs when there are too many."""
+        """Drops the oldest runs if there are too many."""
         if len(self._runs) > MOST_RUNS:
-            # A quarter at once, so that it is seldom done.
+            # Drops a quarter at once, so that this is rare.
             del self._runs[: len(self._runs) - MOST_RUNS * 3 // 4]
             self.floor = max(self.floor, self._runs[0][0])
 
     def runs(self, most: int) -> list[Run]:
-        """A copy of the newest runs."""
+        """Returns a copy of the newest runs."""
         return [(first, offset, count) for first, offset, count in self._runs[-most:]]
 
     def _insert(self, first: int, offset: int, count: int) -> None:
@@ -110,7 +110,7 @@ class ProducerState:
 
 
 class StagedProducer:
-    """One producer while a group is made: what was known before, and what the group adds."""
+    """One producer while a batch is built: what was known before, and what the batch adds."""
 
     __slots__ = ("_before", "fresh", "last")
 
@@ -120,20 +120,20 @@ class StagedProducer:
         self._before = before
 
     def find(self, sequence: int) -> int | None:
-        """As of ProducerState, in the group and before it."""
+        """Like ``ProducerState.find``, in the batch and before it."""
         if sequence > self.last:
             return None
         found = self.fresh.find(sequence)
         return self._before.find(sequence) if found is None and self._before else found
 
     def add(self, sequence: int, offset: int, count: int) -> None:
-        """Takes in sequences in a row, with offsets in a row, that the group appends."""
+        """Adds consecutive sequences at consecutive offsets that the batch appends."""
         self.fresh.add(sequence, offset, count)
         self.last = max(self.last, sequence + count - 1)
 
 
-class Producers:
-    """All known producers, the one heard longest ago first."""
+class ProducerStates:
+    """All known producers, least recently heard first."""
 
     def __init__(self, rows: Iterable[ProducerRow] = ()) -> None:
         self._states: dict[str, ProducerState] = {}
@@ -143,20 +143,20 @@ class Producers:
         return len(self._states)
 
     def stage(self, producer: str) -> StagedProducer:
-        """The producer for a new group. Raises ValueError for an unknown one that is no producer id."""
+        """Returns the producer's state for a new batch. Raises ValueError if it is unknown and not a valid id."""
         state = self._states.get(producer)
         if state is None:
             check_producer(producer)
         return StagedProducer(state)
 
     def merge(self, staged: dict[str, StagedProducer], now_ms: int) -> None:
-        """Takes in what a committed group added."""
+        """Merges what a committed batch added."""
         for producer, entry in staged.items():
             entry.fresh.seen_ms = now_ms
             self._take(producer, entry.fresh)
 
     def learn(self, producer: str, sequence: int, offset: int, timestamp_ms: int) -> None:
-        """Takes in one record that was found in the log; what is known already changes nothing."""
+        """Adds one record found in the log; a known sequence changes nothing."""
         state = self._states.pop(producer, None) or ProducerState()
         if state.find(sequence) is None:
             state.add(sequence, offset)
@@ -165,7 +165,7 @@ class Producers:
         self._put(producer, state)
 
     def restore(self, rows: Iterable[ProducerRow]) -> None:
-        """Takes in states that were saved."""
+        """Merges saved states."""
         for producer, floor, seen_ms, runs in rows:
             found = ProducerState(floor, seen_ms)
             for first, offset, count in runs:
@@ -173,7 +173,7 @@ class Producers:
             self._take(producer, found)
 
     def forget_older_than(self, oldest_ms: int) -> None:
-        """Forgets the producers that were not heard since."""
+        """Forgets producers last heard before ``oldest_ms``."""
         while self._states:
             producer = next(iter(self._states))
             if self._states[producer].seen_ms >= oldest_ms:
@@ -181,12 +181,12 @@ class Producers:
             del self._states[producer]
 
     def rows(self, since_offset: int = 0) -> list[ProducerRow]:
-        """All of them as they are saved; only those whose last message lies at ``since_offset`` or later."""
+        """Returns the states to save, only of producers whose last message lies at ``since_offset`` or later."""
         rows = []
         for producer, state in self._states.items():
             if state.last_offset >= since_offset or not since_offset:
                 runs = state.runs(MOST_RUNS_SAVED)
-                # What is not saved counts as appended from then on.
+                # Runs that are not saved count as appended from then on.
                 floor = runs[0][0] if len(runs) == MOST_RUNS_SAVED else state.floor
                 rows.append((producer, floor, state.seen_ms, runs))
         return rows
@@ -200,7 +200,7 @@ class Producers:
         self._put(producer, state)
 
     def _put(self, producer: str, state: ProducerState) -> None:
-        # Callers took it out before, so that the order is that of being heard.
+        # Callers removed it first, so that the dict stays in the order in which producers were heard.
         self._states[producer] = state
         while len(self._states) > MOST_PRODUCERS:
             del self._states[next(iter(self._states))]

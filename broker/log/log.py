@@ -1,16 +1,16 @@
-"""The log: an append-only sequence of messages on disk, each with an offset from 0 on and no holes.
+"""The log: an append-only sequence of messages on disk. Offsets count from 0, without holes.
 
     directory/
       .lock                         held by the broker that has the directory
       format                        the layout's version
       00000000000000000000.log …    the segments (broker.log.segment) and their indexes
-      checkpoint                    what is surely on the disk (broker.log.recovery)
+      checkpoint                    what is certainly on the disk (broker.log.recovery)
       commits                       committed offsets (broker.log.offsets)
-      *.torn-*                      ends of writes that never ended, set aside at a start
+      *.torn-*                      torn tails: unfinished writes, set aside at a start
 
-Appending takes three steps, so that an event loop never waits for the disk: ``prepare`` and ``finish`` run in the
-loop's thread, ``commit`` between them in one writer thread, as do ``tick`` and ``probe``. Readers see a message when
-its group is finished: as durable as the mode promises. Nothing here knows asyncio or sockets.
+Appending takes three steps, so that an event loop never waits for the disk: ``prepare`` and ``finish`` run in the loop's
+thread; ``commit`` runs between them in one writer thread, as do ``tick`` and ``probe``. Readers see a message once its
+batch is finished, and so as durable as the fsync mode promises. This module knows neither asyncio nor sockets.
 """
 
 from __future__ import annotations
@@ -26,23 +26,29 @@ from threading import Lock
 from typing import Literal, NamedTuple
 
 import msgspec
+from prometheus_client import Histogram
 
 from broker.errors import BrokerError, DiskFull, LogFailed, LogUnusable, OffsetOutOfRange, ReadOnly
-from broker.log import sidefile
-from broker.log.batch import Entries, Group, build_group
-from broker.log.cache import Tail
+from broker.log.batch import Entries, RecordBatch, build_batch
+from broker.log.cache import RecentMessages
 from broker.log.clock import Clock
 from broker.log.dedup import FORGET_AFTER_MS
-from broker.log.disk import Disk
-from broker.log.lock import DirectoryLock
-from broker.log.offsets import COMMITS_NAME, CommitStore
-from broker.log.probe import check_lock, check_space, try_write
+from broker.log.disk import (
+    DirectoryLock,
+    Disk,
+    load_side_file,
+    probe_lock,
+    probe_space,
+    probe_write,
+    save_side_file,
+)
+from broker.log.offsets import COMMITS_NAME, CommittedOffsets
+from broker.log.record import Gap
 from broker.log.recovery import CHECKPOINT_NAME, Checkpoint, Recovered, recover
-from broker.log.segment import Chunk, Gap, Segment
+from broker.log.segment import LogRead, Segment
 from broker.log.writer import SegmentWriter, write_error
-from broker.server.histogram import Histogram
 
-LAYOUT = 1
+LAYOUT = 2
 FORMAT_NAME = "format"
 
 
@@ -51,17 +57,20 @@ class _Format(msgspec.Struct):
 
 
 def check_layout(directory: Path, disk: Disk) -> None:
-    """Marks a fresh directory. Raises LogUnusable for one of a newer layout, OSError when it cannot be marked."""
+    """Marks a fresh directory. Raises LogUnusable for a directory of another layout, OSError if it cannot be marked."""
     path = directory / FORMAT_NAME
-    found = sidefile.load(path, _Format)
+    found = load_side_file(path, _Format)
     if found is None:
-        sidefile.save(disk, path, _Format(LAYOUT))
-    elif found.format > LAYOUT:
-        raise LogUnusable(f"{directory} is of layout {found.format}; this broker knows layouts up to {LAYOUT}")
+        save_side_file(disk, path, _Format(LAYOUT))
+    elif found.format != LAYOUT:
+        raise LogUnusable(
+            f"{directory} has layout {found.format}, this broker reads layout {LAYOUT}: let subscribers read it with the "
+            "version that wrote it, then move it away"
+        )
 
 
 class Drop(NamedTuple):
-    """What was deleted: the offsets from ``first`` up to ``next_offset``, ``bytes`` in ``segments`` files."""
+    """What was deleted: offsets from ``first`` up to ``next_offset``, ``bytes`` in ``segments`` files."""
 
     first: int
     next_offset: int
@@ -70,16 +79,16 @@ class Drop(NamedTuple):
 
 
 def count_expired(segments: Sequence[Segment], most_bytes: int, oldest_ms: int, last_timestamp: int) -> int:
-    """How many of the segments, oldest first, are to be deleted.
+    """Returns how many of the segments, oldest first, have expired.
 
-    A segment goes while all of them have more than ``most_bytes`` (0: no limit), and when its newest record is from
-    before ``oldest_ms`` (Unix milliseconds; 0: no limit). ``last_timestamp`` is that of the log's newest record.
+    A segment expires while all of them together exceed ``most_bytes`` (0: no limit), or when its newest record is older
+    than ``oldest_ms`` (Unix milliseconds; 0: no limit). ``last_timestamp`` is that of the log's newest record.
     """
     total = sum(segment.size for segment in segments)
     count = 0
     for segment, following in pairwise(segments):
         too_many = most_bytes and total > most_bytes
-        # The next segment's first record is no older than this one's last. One without records was just begun.
+        # The next segment's first record is no older than this one's last. A segment without records has just begun.
         newest_ms = following.first_timestamp
         too_old = (last_timestamp if newest_ms is None else newest_ms) < oldest_ms
         if not (too_many or too_old):
@@ -91,9 +100,10 @@ def count_expired(segments: Sequence[Segment], most_bytes: int, oldest_ms: int, 
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Chunk", "Entries", "Gap", "Group", "Log", "LogConfig", "LogStats"]
+__all__ = ["Entries", "Gap", "Log", "LogConfig", "LogRead", "LogStats", "RecordBatch"]
 
 PROBE_BYTES = 8 << 20
+FSYNC_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
 CHECKPOINT_EVERY_S = 5.0
 SYNC_EVERY_S = 1.0
 MIB = 1 << 20
@@ -101,27 +111,27 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class LogConfig:
-    """How a log is kept. ``fsync``: before a group counts as committed, about once a second, or when the system likes.
+    """Settings of a log. ``fsync``: before a batch counts as committed, about once a second, or left to the system.
 
-    A segment is sealed at ``segment_bytes`` or ``segment_age_s``, whichever comes first; a group is never split.
+    A segment is sealed at ``segment_bytes`` or ``segment_age_s``, whichever comes first; a batch is never split.
     """
 
     segment_bytes: int = 64 * MIB
     segment_age_s: float = 3600.0
     fsync: Literal["always", "interval", "never"] = "always"
-    # The newest messages that are kept in memory.
+    # The newest messages, cached in memory.
     buffer_messages: int = 10_000
     buffer_bytes: int = 2 * MIB
-    # The oldest segments go while the log is larger, and when all in them is older; 0: no limit.
+    # The oldest segments are dropped while the log is larger, and when all their records are older; 0: no limit.
     retention_bytes: int = 0
     retention_age_s: float = 0.0
-    # Less free space than this is bad health.
+    # Less free space than this makes the broker unhealthy.
     free_space_reserve: int = 0
 
 
 @dataclass(frozen=True)
 class LogStats:
-    """Figures of a log; counters since it was opened. ``bytes`` are those of the segments."""
+    """A log's figures; counters count since it was opened. ``bytes`` is the size of all segments."""
 
     oldest_offset: int
     next_offset: int
@@ -144,41 +154,43 @@ class LogStats:
 
 
 class Log:
-    """One directory's log. ``open`` it; ``close`` it."""
+    """The log in one directory. Open it with ``Log.open``, and ``close`` it."""
 
     def __init__(
         self, directory: Path, config: LogConfig, disk: Disk, clock: Clock, lock: DirectoryLock, found: Recovered
     ) -> None:
-        """Use ``open``."""
+        """Use ``Log.open``."""
         self.directory = directory
         self.config = config
         self.recovery = found.report
         self.next_offset = found.next_offset
-        self.commits = CommitStore(directory, disk, clock, found.next_offset)
+        self.commits = CommittedOffsets(directory, disk, clock, found.next_offset)
         self._disk = disk
         self._clock = clock
         self._directory_lock = lock
         self._segments = tuple(found.segments)
         self._producers = found.producers
         self._last_timestamp = found.last_timestamp
-        self._tail = Tail(config.buffer_messages, config.buffer_bytes)
-        # Held while a group becomes visible, so that a checkpoint never sees half of one.
+        self._recent = RecentMessages(config.buffer_messages, config.buffer_bytes)
+        # Held while a batch becomes visible, so that a checkpoint never sees half a batch.
         self._state_lock = Lock()
-        self._fsyncs = Histogram()
+        self._fsyncs = Histogram(
+            "broker_fsync_seconds", "Time an fsync of the log takes", buckets=FSYNC_BOUNDS, registry=None
+        )
         self._writer = SegmentWriter(
             disk, clock, self._fsyncs, self._segments[-1].path, found.position, config.segment_bytes
         )
-        # Found whole, but maybe not on the disk yet: it will be shown to readers.
+        # What recovery found may not be on the disk yet, and readers will see it.
         self._writer.dirty = True
-        # A roll that failed: nothing may go to the old segment any more, the next one's file may be there.
+        # A roll failed: nothing more may go to the old segment, since the next one's file may exist.
         self._roll_due = False
-        self._in_flight: Group | None = None
+        self._in_flight: RecordBatch | None = None
         self._failed: LogFailed | None = None
         self._closed = False
-        # Why the last write that could be tried again failed, and its size; empty when it did not.
+        # Why the last refused write failed, and its size; empty once a write succeeds.
         self._trouble = ""
         self._refused_bytes = 0
-        # Which side file could not be saved the last time, and why.
+        # Side files that could not be saved the last time, and why.
         self._side_troubles: dict[str, str] = {}
         self._last_checkpoint = self._last_sync = clock.steady()
         self._checkpointed = -1
@@ -188,10 +200,10 @@ class Log:
 
     @classmethod
     def open(cls, directory: Path, config: LogConfig, *, disk: Disk | None = None, clock: Clock | None = None) -> Log:
-        """Takes the directory (made where it is missing), recovers what is in it.
+        """Locks the directory, creating it if needed, and recovers what it holds.
 
-        Raises LogLocked when another broker has it, LogUnusable when it cannot hold a log, LogFailed when what was
-        found cannot be made durable.
+        Raises LogLocked if another broker has it, LogUnusable if it cannot hold a log, LogFailed if the recovered records
+        cannot be made durable.
         """
         disk, clock = disk or Disk(), clock or Clock()
         try:
@@ -213,34 +225,34 @@ class Log:
         except BaseException:
             log._abandon()
             raise
-        log._say_recovered()
+        log._report_recovery()
         return log
 
-    # The log as its readers see it
+    # Reading
 
     @property
     def oldest_offset(self) -> int:
-        """The first offset that is still there; equal to ``next_offset`` when nothing is."""
+        """The first offset still in the log; equal to ``next_offset`` if the log is empty."""
         return self._segments[0].base
 
-    def read(self, offset: int, most: int) -> Chunk:
-        """Whole good frames from ``offset`` on: at most ``most`` bytes, or one frame. Any thread may call it.
+    def read(self, offset: int, most: int) -> LogRead:
+        """Reads whole good frames from ``offset`` on: at most ``most`` bytes, or one frame. Any thread may call it.
 
-        What cannot be read any more comes as a gap, without data; read on from ``next_offset``. Raises
-        OffsetOutOfRange past the end, OSError when the disk does not answer.
+        Offsets that can no longer be read come as a gap, without data; continue from ``next_offset``. Raises
+        OffsetOutOfRange past the end, OSError if the disk fails.
         """
         stop = self.next_offset
         if offset < 0 or offset > stop:
-            raise OffsetOutOfRange(f"offset {offset} is not within 0 and {stop}, where the next message will be")
+            raise OffsetOutOfRange(f"offset {offset} is not within 0 and {stop}, the next message's offset")
         if offset == stop:
-            return Chunk(b"", stop, None)
-        kept = self.read_kept(offset, most)
-        if kept is not None:
-            return kept
+            return LogRead(b"", stop, None)
+        cached = self.read_cached(offset, most)
+        if cached is not None:
+            return cached
         segments = self._segments
         number = bisect_right(segments, offset, key=lambda segment: segment.base) - 1
         if number < 0:
-            return Chunk(b"", segments[0].base, Gap(offset, segments[0].base - 1, "retention"))
+            return LogRead(b"", segments[0].base, Gap(offset, segments[0].base - 1, "retention"))
         segment = segments[number]
         if number + 1 < len(segments):
             stop = segments[number + 1].base
@@ -248,88 +260,86 @@ class Log:
             return segment.read(offset, stop, most)
         except FileNotFoundError:
             if segment not in self._segments:
-                # Dropped meanwhile: look again, and find the gap.
+                # Retention dropped it meanwhile: the next look finds the gap.
                 return self.read(offset, most)
             segment.note_gap(offset, stop - 1)
-            return Chunk(b"", stop, Gap(offset, stop - 1, "corrupt"))
+            return LogRead(b"", stop, Gap(offset, stop - 1, "corrupt"))
 
-    def read_kept(self, offset: int, most: int) -> Chunk | None:
-        """As ``read``, but only what is kept in memory; None when the file must be read. Never waits for the disk."""
-        kept = self._tail.read(offset, self.next_offset, most)
-        return None if kept is None else Chunk(*kept, None)
+    def read_cached(self, offset: int, most: int) -> LogRead | None:
+        """Like ``read``, from the cache alone. Returns None if the file must be read; never waits for the disk."""
+        cached = self._recent.read(offset, self.next_offset, most)
+        return None if cached is None else LogRead(*cached, None)
 
     # Appending
 
-    def prepare(self, batch: Sequence[Entries]) -> Group:
-        """Makes the next group: sorts out repetitions, gives offsets and times, lays out the frames. CPU only.
+    def prepare(self, published: Sequence[Entries]) -> RecordBatch:
+        """Builds the next batch: skips duplicates, assigns offsets and times, encodes the frames. Uses the CPU only.
 
-        One group at a time: ``finish`` or ``abort`` it before the next. Raises LogFailed, or ValueError for an entry
-        that fits no record.
+        One batch at a time: ``finish`` or ``abort`` it before the next. Raises LogFailed, or ValueError for a message that
+        fits no record.
         """
         self._check_usable()
         if self._in_flight is not None:
-            raise RuntimeError("a group is in flight already")
+            raise RuntimeError("a batch is in flight already")
         timestamp_ms = max(self._last_timestamp, self._clock.now_ms())
-        self._in_flight = build_group(batch, self.next_offset, timestamp_ms, self._producers)
+        self._in_flight = build_batch(published, self.next_offset, timestamp_ms, self._producers)
         return self._in_flight
 
-    def commit(self, group: Group) -> None:
-        """Writes the group and makes it as durable as the mode says. System calls only.
+    def commit(self, batch: RecordBatch) -> None:
+        """Writes the batch and makes it as durable as the fsync mode says. Makes system calls only.
 
-        Raises DiskFull or ReadOnly with nothing of the group left in the log: ``abort`` it; a later one may succeed.
-        Raises LogFailed when nobody can know what the disk has: stop, and recover by a restart.
+        Raises DiskFull or ReadOnly if nothing of the batch is left in the log: ``abort`` it; a later one may succeed.
+        Raises LogFailed if the disk's content is unknown: stop, and recover by a restart.
         """
         self._check_usable()
-        if not group.size:
+        if not batch.size:
             return
         try:
-            if self._is_segment_full(group):
-                self._roll(group.first_offset)
-            self._writer.append([piece.data for piece in group.pieces])
+            if self._is_segment_full(batch):
+                self._roll(batch.first_offset)
+            self._writer.append([block.data for block in batch.blocks])
             if self.config.fsync == "always":
                 self._writer.sync()
-            elif self.config.fsync == "interval":
-                self._writer.start_sync()
         except LogFailed as error:
             self._failed = error
             raise
         except (DiskFull, ReadOnly) as error:
-            self._trouble, self._refused_bytes = str(error), group.size
+            self._trouble, self._refused_bytes = str(error), batch.size
             raise
         self._trouble = ""
 
-    def finish(self, group: Group) -> None:
-        """Shows the committed group to readers; its entries may be answered."""
+    def finish(self, batch: RecordBatch) -> None:
+        """Makes the committed batch visible to readers. Its messages may now be answered."""
         self._in_flight = None
-        if group.size:
+        if batch.size:
             with self._state_lock:
                 segment = self._segments[-1]
-                for piece in group.pieces:
-                    segment.marks.add(piece.first_offset, segment.size, piece.positions, group.timestamp_ms)
-                    segment.size += len(piece.data)
-                self._producers.merge(group.producers, group.timestamp_ms)
-                self._last_timestamp = group.timestamp_ms
-                self._tail.add(group.pieces)
-                # Last: it is what makes the rest visible.
-                self.next_offset = group.next_offset
-        self._messages += group.next_offset - group.first_offset
-        self._appended_bytes += group.size
+                for block in batch.blocks:
+                    segment.marks.add(block.first_offset, segment.size, block.positions, batch.timestamp_ms)
+                    segment.size += len(block.data)
+                self._producers.merge(batch.producers, batch.timestamp_ms)
+                self._last_timestamp = batch.timestamp_ms
+                self._recent.add(batch.blocks)
+                # Last, because this makes the rest visible.
+                self.next_offset = batch.next_offset
+        self._messages += batch.next_offset - batch.first_offset
+        self._appended_bytes += batch.size
         self._groups += 1
-        self._duplicates += group.duplicates
-        self._producer_gaps += group.producer_gaps
+        self._duplicates += batch.duplicates
+        self._producer_gaps += batch.producer_gaps
 
-    def abort(self, group: Group) -> None:
-        """Gives up a group that was not committed; its offsets go to the next one."""
+    def abort(self, batch: RecordBatch) -> None:
+        """Discards a batch that was not committed; the next one reuses its offsets."""
         self._in_flight = None
         self._failed_groups += 1
 
     # Housekeeping, in the writer thread
 
     def tick(self) -> Drop | None:
-        """Does what time asks for: fsync in the interval mode, the checkpoint, the commits, retention. Call it about
-        each second; says what was dropped.
+        """Runs what is due: the fsync of the interval mode, the checkpoint, the committed offsets, retention. To be called
+        about once a second. Returns what retention dropped.
 
-        Raises LogFailed when an fsync fails. That a side file cannot be written is only logged.
+        Raises LogFailed if an fsync fails. A side file that cannot be written is only logged.
         """
         self._check_usable()
         now = self._clock.steady()
@@ -339,7 +349,7 @@ class Log:
                 self._writer.sync()
             if now - self._last_checkpoint >= CHECKPOINT_EVERY_S:
                 self._last_checkpoint = now
-                # A checkpoint needs an fsync, which "never" leaves to the system; a roll makes one all the same.
+                # A checkpoint needs an fsync, which "never" leaves to the system. A roll makes one in any mode.
                 if self.config.fsync != "never" and self._checkpointed != self.next_offset:
                     self._checkpoint(clean=False)
         except LogFailed as error:
@@ -349,30 +359,30 @@ class Log:
         return self._apply_retention()
 
     def probe(self) -> list[str]:
-        """Tries whether the log could be written now; the reasons why not, none when it could.
+        """Probes whether the log can be written now. Returns the reasons why not, or an empty list.
 
-        Once a write of the size that was refused goes through, the refusal is over, also when nobody publishes.
+        Once a write of the refused size succeeds, the refusal is over, even if nobody publishes.
         """
         failed = f"the log has failed: {self._failed}" if self._failed is not None else ""
-        unwritable = try_write(
+        unwritable = probe_write(
             self.directory, self._disk, min(self._refused_bytes, PROBE_BYTES) if self._trouble else 1
         )
         if not unwritable:
             self._trouble = ""
-        space = check_space(self.directory, self._disk, self.config.free_space_reserve)
-        reasons = (failed, self._trouble, unwritable, space, check_lock(self._directory_lock))
+        space = probe_space(self.directory, self._disk, self.config.free_space_reserve)
+        reasons = (failed, self._trouble, unwritable, space, probe_lock(self._directory_lock))
         return [reason for reason in reasons if reason]
 
     @property
     def degraded(self) -> list[str]:
-        """What is wrong with the log although it works: the damage it has found, a side file it cannot save."""
+        """What is wrong although the log works: damage found so far, side files that cannot be saved."""
         reasons = [
             f"offsets {first} to {last} are damaged" for segment in self._segments for first, last in segment.gaps
         ]
         return reasons + [f"the {name} cannot be saved: {why}" for name, why in list(self._side_troubles.items())]
 
     def stats(self) -> LogStats:
-        """Figures of now."""
+        """Returns the current figures."""
         segments = self._segments
         return LogStats(
             oldest_offset=segments[0].base,
@@ -396,9 +406,9 @@ class Log:
         )
 
     def drop_before(self, offset: int) -> int:
-        """Deletes the oldest segments that hold nothing from ``offset`` on, never the active one; says how many.
+        """Deletes the segments that hold only offsets below ``offset``, never the active one. Returns how many.
 
-        Readers that are behind get a gap. Raises OSError when a file cannot be deleted.
+        Readers that are behind get a gap. Raises OSError if a file cannot be deleted.
         """
         count = max(0, bisect_right(self._segments, offset, key=lambda segment: segment.base) - 1)
         self._drop(count)
@@ -407,7 +417,7 @@ class Log:
     def _apply_retention(self) -> Drop | None:
         config, segments = self.config, self._segments
         oldest_ms = 0
-        # With a clock that was set by hours nobody knows what is old.
+        # After the clock was set by hours, ages are unknown.
         if config.retention_age_s and not self._clock.jumped():
             oldest_ms = self._clock.now_ms() - int(config.retention_age_s * 1000)
         count = count_expired(segments, config.retention_bytes, oldest_ms, self._last_timestamp)
@@ -416,7 +426,7 @@ class Log:
         try:
             return self._drop(count)
         except OSError as error:
-            logger.warning("%s: a dropped segment stays: %s", self.directory, error)
+            logger.warning("%s: a dropped segment could not be deleted: %s", self.directory, error)
             return None
 
     def _drop(self, count: int) -> Drop:
@@ -430,7 +440,7 @@ class Log:
             so_far.bytes + dropped.bytes,
             so_far.segments + count,
         )
-        # Out of sight first: a reader that finds the file gone looks again and finds the gap.
+        # Hidden before it is deleted: a reader that misses the file looks again and finds the gap.
         self._segments = segments[count:]
         for segment in segments[:count]:
             segment.remove()
@@ -446,9 +456,9 @@ class Log:
         return dropped
 
     def close(self) -> None:
-        """Makes all durable and leaves a clean checkpoint, unless the log has failed; gives the directory back.
+        """Makes everything durable, saves a clean checkpoint unless the log has failed, and unlocks the directory.
 
-        Raises LogFailed when the last fsync fails.
+        Raises LogFailed if the last fsync fails.
         """
         if self._closed:
             return
@@ -471,18 +481,18 @@ class Log:
         if self._closed:
             raise LogFailed("the log is closed")
 
-    def _is_segment_full(self, group: Group) -> bool:
+    def _is_segment_full(self, batch: RecordBatch) -> bool:
         if self._roll_due:
             return True
         if not self._writer.position:
             return False
-        if self._writer.position + group.size > self.config.segment_bytes:
+        if self._writer.position + batch.size > self.config.segment_bytes:
             return True
         first_ms = self._segments[-1].first_timestamp
-        return first_ms is not None and group.timestamp_ms - first_ms >= self.config.segment_age_s * 1000
+        return first_ms is not None and batch.timestamp_ms - first_ms >= self.config.segment_age_s * 1000
 
     def _roll(self, base: int) -> None:
-        """Seals the active segment and begins the next one at ``base``. The active one stays where that fails."""
+        """Seals the active segment and starts the next one at ``base``. If that fails, the active segment stays."""
         self._writer.sync()
         sealed, fresh = self._segments[-1], Segment(self.directory, base, self._disk)
         self._roll_due = True
@@ -503,11 +513,11 @@ class Log:
             producers = self._producers.rows(sealed.base)
         sealed.save_index(base, self._last_timestamp, producers)
         self._segments = (*self._segments, fresh)
-        logger.info("segment %s is sealed, the log goes on in %s", sealed.path.name, fresh.path.name)
+        logger.info("segment %s is sealed, the log continues in %s", sealed.path.name, fresh.path.name)
         self._checkpoint(clean=False)
 
     def _checkpoint(self, *, clean: bool) -> None:
-        """Makes all that readers can see durable, then says so in the checkpoint."""
+        """Makes everything visible to readers durable, then records it in the checkpoint."""
         with self._state_lock:
             if not self._clock.jumped():
                 self._producers.forget_older_than(self._clock.now_ms() - FORGET_AFTER_MS)
@@ -527,19 +537,19 @@ class Log:
         self._checkpointed = checkpoint.next_offset if saved else -1
 
     def _save_side_file(self, name: str, save: Callable[[], None]) -> bool:
-        """Saves what only spares work; where it cannot, says so once and goes on."""
+        """Saves a file that only saves work. If that fails, logs it once and continues."""
         try:
             save()
         except OSError as error:
             why = error.strerror or str(error)
             if self._side_troubles.get(name) != why:
-                logger.warning("the %s cannot be saved, going on without: %s", name, why)
+                logger.warning("the %s cannot be saved, the broker continues without it: %s", name, why)
             self._side_troubles[name] = why
             return False
         self._side_troubles.pop(name, None)
         return True
 
-    def _say_recovered(self) -> None:
+    def _report_recovery(self) -> None:
         report, stats = self.recovery, self.stats()
         logger.info(
             "log %s: %d messages from offset %d on, %d bytes in %d segments; %s stop, read %d records (%d bytes) in %.2f s",

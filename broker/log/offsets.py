@@ -1,6 +1,6 @@
-"""How far each subscriber says it has stored everything: its committed offset.
+"""Committed offsets: up to where each subscriber has stored everything.
 
-Losing it costs a second delivery, never a message; so it is saved once in a while, in one piece.
+Losing one costs a second delivery, never a message, so the file is written whole, about once a second.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ import logging
 from pathlib import Path
 from threading import Lock
 
-from broker.log import sidefile
 from broker.log.clock import Clock
-from broker.log.disk import Disk
+from broker.log.disk import Disk, load_side_file, save_side_file
 
 logger = logging.getLogger(__name__)
 
@@ -23,32 +22,37 @@ FORGET_AFTER_MS = 30 * 24 * 3600 * 1000
 CommitRow = tuple[str, int, int]
 
 
-class CommitStore:
-    """Committed offsets by subscriber id; a commit means all up to and with that offset. Any thread may use it."""
+class CommittedOffsets:
+    """Committed offsets by subscriber id. A commit covers every message up to and including its offset. Thread-safe."""
 
     def __init__(self, directory: Path, disk: Disk, clock: Clock, end: int) -> None:
-        """Loads what was saved. ``end`` is the log's next offset: no commit may be at or past it."""
+        """Loads the saved offsets. ``end`` is the log's next offset: no commit may be at or past it."""
         self._path = directory / COMMITS_NAME
         self._disk = disk
         self._clock = clock
         self._lock = Lock()
-        # The one that committed longest ago first.
+        # Least recently committed first.
         self._commits: dict[str, tuple[int, int]] = {}
         self._changed = False
-        for subscriber_id, offset, when_ms in sidefile.load(self._path, list[CommitRow]) or []:
+        for subscriber_id, offset, when_ms in load_side_file(self._path, list[CommitRow]) or []:
             if offset >= end:
-                logger.warning("commit of %s at offset %d is past the log: set to %d", subscriber_id, offset, end - 1)
+                logger.warning(
+                    "subscriber %s had committed offset %d, past the end of the log: set to %d",
+                    subscriber_id,
+                    offset,
+                    end - 1,
+                )
                 offset, self._changed = end - 1, True
             if offset >= 0:
                 self._commits[subscriber_id] = (offset, when_ms)
 
     def get(self, subscriber_id: str) -> int | None:
-        """The subscriber's committed offset, or None when it has none."""
+        """Returns the subscriber's committed offset, or None if it has none."""
         commit = self._commits.get(subscriber_id)
         return commit[0] if commit else None
 
     def set(self, subscriber_id: str, offset: int) -> None:
-        """Commits; an offset below the committed one changes nothing but that the subscriber was heard."""
+        """Commits an offset. One below the committed offset only renews the subscriber's last activity."""
         with self._lock:
             before = self._commits.pop(subscriber_id, None)
             if before is not None and before[0] > offset:
@@ -59,21 +63,21 @@ class CommitStore:
             self._changed = True
 
     def items(self) -> list[tuple[str, int]]:
-        """All subscribers and their committed offsets."""
+        """Returns all subscribers and their committed offsets."""
         with self._lock:
             return [(subscriber_id, offset) for subscriber_id, (offset, _) in self._commits.items()]
 
     def save(self) -> None:
-        """Forgets the long idle and writes what has changed since the last save. Raises OSError, and will try again."""
+        """Drops long idle subscribers and saves if anything changed. Raises OSError; the next call then tries again."""
         with self._lock:
             self._forget_idle()
             if not self._changed:
                 return
             rows = [(subscriber_id, offset, when_ms) for subscriber_id, (offset, when_ms) in self._commits.items()]
-            # Cleared here: a commit made while the file is written is saved by the next call.
+            # Cleared before the write: a commit made during the write is saved by the next call.
             self._changed = False
         try:
-            sidefile.save(self._disk, self._path, rows)
+            save_side_file(self._disk, self._path, rows)
         except OSError:
             self._changed = True
             raise

@@ -1,11 +1,11 @@
-"""Finding out, at a start, what the log holds.
+"""Recovery: what a log does at a start to find out what it holds.
 
-What the checkpoint vouches for is not read again. Behind it every record is checked:
+Recovery does not read again what the checkpoint vouches for. It checks every record after that:
 
 - Broken bytes at the very end, with nothing good after them, are a torn tail: a write that never ended and was never
-  answered. They are set aside in a file of their own and the log is cut back to its last whole record.
-- Broken bytes with anything good after them, or below the checkpoint, are damage: they stay, the good records around
-  them are served, and the offsets that are lost are known and told.
+  answered. Recovery moves them to a file of their own and cuts the log back to its last whole record.
+- Broken bytes before anything good, or below the checkpoint, are damage. They stay, the good records around them are
+  served, and the lost offsets are known and reported.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from pathlib import Path
 
 import msgspec
 
-from broker.log import sidefile
 from broker.log.clock import Clock
-from broker.log.dedup import ProducerRow, Producers
-from broker.log.disk import Disk
+from broker.log.dedup import ProducerRow, ProducerStates
+from broker.log.disk import Disk, load_side_file, save_side_file
 from broker.log.record import (
     NO_PRODUCER,
     PRODUCER_END,
@@ -31,7 +30,7 @@ from broker.log.record import (
     TIMESTAMP_END,
     TIMESTAMP_START,
 )
-from broker.log.scan import Stretch, frame_starts, next_stretch
+from broker.log.scan import Stretch, frame_starts, stretches
 from broker.log.segment import Marks, Segment, find_segments
 
 CHECKPOINT_NAME = "checkpoint"
@@ -48,67 +47,65 @@ class Checkpoint(msgspec.Struct, forbid_unknown_fields=True):
     next_offset: int
     last_timestamp: int
     clean: bool
-    # Of that segment, as in its index when it is sealed.
+    # The segment's, as its index holds them once it is sealed.
     marks: list[tuple[int, int, int]]
     gaps: list[tuple[int, int]]
-    # All producers, the one heard longest ago first.
+    # All producers, least recently heard first.
     producers: list[ProducerRow]
 
     @classmethod
     def load(cls, directory: Path) -> Checkpoint | None:
-        """The directory's checkpoint, or None when there is none that can be trusted."""
-        return sidefile.load(directory / CHECKPOINT_NAME, cls)
+        """Returns the directory's checkpoint, or None if there is none that can be trusted."""
+        return load_side_file(directory / CHECKPOINT_NAME, cls)
 
     def save(self, disk: Disk, directory: Path) -> None:
-        """Puts it in the place of the last one. Raises OSError; the last one then stands."""
-        sidefile.save(disk, directory / CHECKPOINT_NAME, self)
+        """Replaces the last checkpoint. Raises OSError; the last one then stays."""
+        save_side_file(disk, directory / CHECKPOINT_NAME, self)
 
 
 logger = logging.getLogger(__name__)
 
 _NO_PRODUCER = NO_PRODUCER.encode()
-_READ_SIZE = 1 << 20
-_NO_END = 1 << 62
 _MOST_TORN_FILES = 20
 
 
 @dataclass
 class Recovery:
-    """What a start read and found."""
+    """What recovery read and found."""
 
     clean: bool = False
-    # Read and checked, in segments without an index or behind the checkpoint.
+    # Read and checked, in segments without an index or after the checkpoint.
     records: int = 0
     bytes: int = 0
     seconds: float = 0.0
     torn_bytes: int = 0
     indexes_rebuilt: int = 0
-    # Offsets, first and last, that are lost to damage.
+    # Offsets, first and last, lost to damage.
     damage: list[tuple[int, int]] = field(default_factory=list)
 
 
 class Recovered:
-    """The state a log goes on from. ``position`` is where the last segment is written on."""
+    """The state from which a log continues. ``position`` is where the last segment's next record goes."""
 
     def __init__(self) -> None:
         self.segments: list[Segment] = []
         self.position = 0
         self.next_offset = 0
         self.last_timestamp = 0
-        self.producers = Producers()
+        self.producers = ProducerStates()
         self.report = Recovery()
 
 
 def recover(directory: Path, disk: Disk, clock: Clock) -> Recovered:
-    """Reads what must be read, cuts off a torn tail. Raises OSError when the disk does not let it."""
+    """Reads what must be read and cuts off a torn tail. Raises OSError when the disk refuses."""
     started = time.monotonic()
     checkpoint = Checkpoint.load(directory)
     state = Recovered()
     state.segments = find_segments(directory, disk)
     if checkpoint:
-        state.producers = Producers(checkpoint.producers)
+        state.producers = ProducerStates(checkpoint.producers)
         state.last_timestamp = checkpoint.last_timestamp
-    # A directory without a log was not stopped at all.
+    # A directory without a log counts as stopped cleanly.
     state.report.clean = checkpoint.clean if checkpoint else not state.segments
     if not state.segments:
         state.segments = [Segment(directory, checkpoint.next_offset if checkpoint else 0, disk)]
@@ -123,20 +120,20 @@ def recover(directory: Path, disk: Disk, clock: Clock) -> Recovered:
 
 
 def _recover_sealed(segment: Segment, next_base: int, checkpoint: Checkpoint | None, state: Recovered) -> None:
-    """Takes what the index tells, or reads the segment and makes the index again."""
+    """Takes over what the index says, or reads the segment and rebuilds the index."""
     index = segment.load_index(next_base)
     if index is not None:
         segment.size = index.size
         segment.marks = Marks(index.marks)
         segment.gaps = list(index.gaps)
-        # The checkpoint's producers know all segments before its own.
+        # The checkpoint's producers cover every segment before its own.
         if checkpoint is None or checkpoint.segment <= segment.base:
             state.producers.restore(index.producers)
         state.last_timestamp = max(state.last_timestamp, index.last_timestamp)
         return
     size = segment.path.stat().st_size
-    producers = Producers()
-    scan = _Scan(segment, 0, segment.base, size, state, producers)
+    producers = ProducerStates()
+    scan = _SegmentScan(segment, 0, segment.base, size, state, producers)
     state.producers.restore(producers.rows())
     if scan.next_offset < next_base:
         segment.note_gap(scan.next_offset, next_base - 1)
@@ -146,7 +143,7 @@ def _recover_sealed(segment: Segment, next_base: int, checkpoint: Checkpoint | N
 
 
 def _recover_last(segment: Segment, checkpoint: Checkpoint | None, state: Recovered, clock: Clock) -> None:
-    """Reads the active segment behind the checkpoint, sets a torn tail aside."""
+    """Reads the active segment from the checkpoint on and sets a torn tail aside."""
     size = segment.path.stat().st_size
     start, expected = 0, segment.base
     keep = 0
@@ -156,7 +153,7 @@ def _recover_last(segment: Segment, checkpoint: Checkpoint | None, state: Recove
         if checkpoint.position <= size:
             start, expected = checkpoint.position, checkpoint.next_offset
             segment.marks = Marks(checkpoint.marks)
-    scan = _Scan(segment, start, expected, size, state, state.producers)
+    scan = _SegmentScan(segment, start, expected, size, state, state.producers)
     state.position = size
     if scan.end < size:
         torn_from = max(scan.end, keep)
@@ -170,11 +167,11 @@ def _recover_last(segment: Segment, checkpoint: Checkpoint | None, state: Recove
         state.next_offset = checkpoint.next_offset
 
 
-class _Scan:
-    """Reads a segment from a place on: its marks, gaps, times and producers; ``end`` is where the good records end."""
+class _SegmentScan:
+    """Reads a segment from a position on for its marks, gaps, times and producers; ``end`` is where good records end."""
 
     def __init__(
-        self, segment: Segment, start: int, expected: int, size: int, state: Recovered, producers: Producers
+        self, segment: Segment, start: int, expected: int, size: int, state: Recovered, producers: ProducerStates
     ) -> None:
         self.end = start
         self.next_offset = expected
@@ -183,7 +180,7 @@ class _Scan:
         self._report = state.report
         self._producers = producers
         with segment.open(size) as source:
-            while stretch := next_stretch(source, self.end, self.next_offset, _NO_END, _READ_SIZE):
+            for stretch in stretches(source, start, expected):
                 self._take(stretch)
         state.last_timestamp = max(state.last_timestamp, self.last_timestamp)
 
@@ -206,7 +203,7 @@ class _Scan:
 
 
 def _set_aside(segment: Segment, start: int, size: int, clock: Clock) -> bool:
-    """Moves a torn tail to a file of its own. Where that cannot be written it stays: readers find their way past it."""
+    """Moves a torn tail to a file of its own. If that file cannot be written, the tail stays: readers skip it."""
     name = f"{segment.base:020d}.torn-{clock.now_ms()}"
     try:
         with segment.open(size) as source:
@@ -220,14 +217,13 @@ def _set_aside(segment: Segment, start: int, size: int, clock: Clock) -> bool:
         logger.warning("a torn tail of %d bytes stays in %s: %s", size - start, segment.path, error)
         return False
     logger.warning(
-        "torn tail: %d bytes after position %d of %s are no whole record; kept in %s",
+        "torn tail: the %d bytes after position %d of %s are not a whole record; moved to %s",
         size - start,
         start,
         segment.path,
         name,
     )
-    for old in sorted(segment.path.parent.glob("*.torn-*"), key=lambda path: path.name.partition("-")[2])[
-        :-_MOST_TORN_FILES
-    ]:
+    old_files = sorted(segment.path.parent.glob("*.torn-*"), key=lambda path: path.name.partition("-")[2])
+    for old in old_files[:-_MOST_TORN_FILES]:
         old.unlink()
     return True

@@ -1,17 +1,17 @@
-"""Walking a segment's bytes from record to record, past damage, without ever losing a good record.
+"""Scanning a segment's bytes record by record, past damage, without losing a good record.
 
-A stretch is good records with dense offsets that lie one after the other. Where the bytes stop being that, the next
-good record is searched by its literal head (broker.log.record says why no payload can forge one).
+A stretch is a run of good records with dense offsets. Where a stretch ends early, the scan searches for the next good
+record by its literal head (broker.log.record explains why no payload can forge one).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple, Protocol
 
 from broker.errors import CorruptRecord
 from broker.log.record import (
-    CHECKSUMS,
     CRC_END,
     CRC_START,
     HEAD,
@@ -19,25 +19,28 @@ from broker.log.record import (
     OFFSET_END,
     OVERHEAD,
     PREFIX_SIZE,
+    crc_of,
     decode_record,
 )
 
-# The length, the end of the checksum's name, its digits and the offset's, in one look.
-_LOOK = Struct(">I20x2s3x8s11x16s")
+NO_STOP = 1 << 62
+READ_SIZE = 1 << 20
+# Reads the length, the checksum's digits and the offset's in one call.
+_unpack_head = Struct(">I25x8s11x16s").unpack_from
 _WINDOW = 1 << 20
 _SEARCH_OVERLAP = PREFIX_SIZE + len(HEAD) - 1
 
 
-class Source(Protocol):
-    """Bytes of a known size that can be read at any place."""
+class ByteSource(Protocol):
+    """Bytes of a known size that can be read at any position."""
 
     @property
     def size(self) -> int:
-        """How many there are."""
+        """How many bytes there are."""
         ...
 
     def read(self, position: int, size: int) -> bytes:
-        """The bytes at ``position``, fewer than ``size`` only at the end."""
+        """Returns the bytes at ``position``; fewer than ``size`` only at the end."""
         ...
 
 
@@ -56,39 +59,44 @@ class Stretch(NamedTuple):
 
 
 def good_records(data: bytes, expected: int, stop: int) -> tuple[int, int]:
-    """How far ``data`` holds whole good records numbered from ``expected`` on, below ``stop``.
+    """Finds how far ``data`` holds whole good records, numbered from ``expected`` and below ``stop``.
 
     Returns the position after the last one and the offset that would follow.
     """
     position, last = 0, len(data) - OFFSET_END
     while expected < stop and position <= last:
-        length, name, digits, offset = _LOOK.unpack_from(data, position)
+        length, digits, offset = _unpack_head(data, position)
         end = position + PREFIX_SIZE + length
-        if end > len(data) or length <= OVERHEAD - PREFIX_SIZE:
+        if end > len(data) or length <= OVERHEAD - PREFIX_SIZE or b"%16d" % expected != offset:
             break
-        checksum = CHECKSUMS.get(name)
-        if checksum is None or b"%16d" % expected != offset:
-            break
-        crc = checksum(checksum(0, data[position : position + CRC_START]), data[position + CRC_END : end])
-        if b"%08x" % crc != digits:
+        if crc_of(data[position : position + CRC_START], data[position + CRC_END : end]) != digits:
             break
         position = end
         expected += 1
     return position, expected
 
 
-def next_stretch(source: Source, position: int, expected: int, stop: int, most: int) -> Stretch | None:
-    """The first good stretch at or after ``position`` whose offsets are from ``expected`` on and below ``stop``.
+def stretches(
+    source: ByteSource, position: int, expected: int, stop: int = NO_STOP, most: int = READ_SIZE
+) -> Iterator[Stretch]:
+    """Yields every good stretch from ``position`` on, as ``next_stretch`` finds them."""
+    while stretch := next_stretch(source, position, expected, stop, most):
+        yield stretch
+        position, expected = stretch.end, stretch.next_offset
 
-    It has at most ``most`` bytes, or one record. Where it does not begin at ``position`` with ``expected``, what lies
-    between is damaged. None: nothing good follows.
+
+def next_stretch(source: ByteSource, position: int, expected: int, stop: int, most: int) -> Stretch | None:
+    """Returns the first good stretch at or after ``position`` with offsets from ``expected`` on and below ``stop``.
+
+    It has at most ``most`` bytes, or one record. If it does not begin at ``position`` with ``expected``, the bytes in
+    between are damaged. None: nothing good follows.
     """
     if expected >= stop:
         return None
     data = source.read(position, most)
     size, next_offset = good_records(data, expected, stop)
     if size:
-        # A view: most reads end within a record, and a copy of so much is a fifth of the work.
+        # A view: most reads end within a record, and copying that much would be a fifth of the work.
         return Stretch(position, expected, next_offset, data if size == len(data) else memoryview(data)[:size])
     at: int | None = position
     while at is not None:
@@ -102,7 +110,7 @@ def next_stretch(source: Source, position: int, expected: int, stop: int, most: 
 
 
 def frame_starts(data: bytes | memoryview, position: int = 0) -> list[int]:
-    """Where each record of good ``data`` begins."""
+    """Returns where each record of good ``data`` begins."""
     starts = []
     while position < len(data):
         starts.append(position)
@@ -110,8 +118,8 @@ def frame_starts(data: bytes | memoryview, position: int = 0) -> list[int]:
     return starts
 
 
-def _frame_at(source: Source, position: int) -> bytes | None:
-    """The good record that begins there, if one does."""
+def _frame_at(source: ByteSource, position: int) -> bytes | None:
+    """Returns the good record that begins at ``position``, if one does."""
     head = source.read(position, CRC_START)
     length = int.from_bytes(head[:PREFIX_SIZE], "big")
     if not head.startswith(HEAD, PREFIX_SIZE) or length > MAX_LENGTH or position + PREFIX_SIZE + length > source.size:
@@ -124,8 +132,8 @@ def _frame_at(source: Source, position: int) -> bytes | None:
     return frame
 
 
-def _find_head(source: Source, position: int) -> int | None:
-    """Where, from ``position`` on, the next thing begins that looks like a record."""
+def _find_head(source: ByteSource, position: int) -> int | None:
+    """Returns the first position, from ``position`` on, where something looks like a record."""
     while position < source.size:
         data = source.read(position, _WINDOW)
         found = data.find(HEAD, PREFIX_SIZE)

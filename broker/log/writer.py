@@ -1,4 +1,4 @@
-"""Appending to the active segment: all of a group or nothing of it, and a stop when nobody can know which."""
+"""Appends to the active segment: a batch goes in whole or not at all, or the log stops if that cannot be known."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from prometheus_client import Histogram
+
 from broker.errors import BrokerError, DiskFull, LogFailed, ReadOnly
 from broker.log.clock import Clock
 from broker.log.disk import Disk
-from broker.server.histogram import Histogram
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def write_error(error: OSError, what: str) -> BrokerError:
-    """What a failed write means: DiskFull and ReadOnly can pass, LogFailed cannot."""
+    """Returns the error for a failed write: DiskFull and ReadOnly can pass, LogFailed cannot."""
     text = f"{what}: {error.strerror or error}"
     if error.errno in _FULL:
         return DiskFull(text)
@@ -27,18 +28,15 @@ def write_error(error: OSError, what: str) -> BrokerError:
     return LogFailed(text)
 
 
-# Set aside on the disk at a time.
+# Disk space reserved at a time.
 RESERVE_BYTES = 8 << 20
-# Least that the disk is asked to begin with before a sync is due.
-START_SYNC_BYTES = 1 << 20
 
 
 class SegmentWriter:
-    """The end of one segment file. ``position`` is the size of what is whole in it, ``dirty`` whether a sync is due."""
+    """Appends to one segment file. ``position`` is where its whole records end, ``dirty`` whether a sync is due."""
 
     def __init__(self, disk: Disk, clock: Clock, fsyncs: Histogram, path: Path, position: int, most: int) -> None:
-        """Opens the file, making it where it is missing; nothing may lie behind ``position``. It will hold about ``most``
-        bytes. Raises OSError."""
+        """Opens or creates the file, which ends at ``position`` and will grow to about ``most`` bytes. Raises OSError."""
         self.path = path
         self.position = position
         self.dirty = False
@@ -47,13 +45,12 @@ class SegmentWriter:
         self._fsyncs = fsyncs
         self._fd = disk.open(path)
         self._most = most
-        self._reserved = position  # up to where there is space set aside
-        self._started = position  # up to where the disk was asked to write already
+        self._reserved = position  # where the reserved space ends
 
     def append(self, pieces: Sequence[bytes]) -> None:
-        """Writes the pieces, in order, behind what is there.
+        """Writes the pieces, in order, at the end.
 
-        Raises DiskFull or ReadOnly with nothing of it left in the file, LogFailed when that is not sure.
+        Raises DiskFull or ReadOnly if nothing of them is left in the file, LogFailed if that is not certain.
         """
         end = self.position + sum(map(len, pieces))
         if end > self._reserved:
@@ -67,20 +64,11 @@ class SegmentWriter:
         self.position = end
         self.dirty = True
 
-    def start_sync(self) -> None:
-        """Has the disk begin with what was appended, a MiB or more at a time, so that the next ``sync`` finds little left.
-
-        A sync of all that came in a second held up publishers for 40 ms, and they were a quarter slower.
-        """
-        size = self.position - self._started
-        if size >= START_SYNC_BYTES:
-            self._disk.start_sync(self._fd, self._started, size)
-            self._started = self.position
-
     def sync(self) -> None:
-        """Returns when all that was appended is on the disk.
+        """Returns when everything appended is on the disk.
 
-        Raises LogFailed otherwise: after a failed fsync the system may have dropped the data, and a second one lies.
+        Raises LogFailed otherwise: after a failed fsync the system may have dropped the data, and a second fsync would
+        succeed all the same.
         """
         if not self.dirty:
             return
@@ -89,24 +77,24 @@ class SegmentWriter:
             self._disk.sync(self._fd)
         except OSError as error:
             raise LogFailed(f"fsync of {self.path}: {error.strerror or error}") from error
-        self._fsyncs.add(self._clock.steady() - started)
+        self._fsyncs.observe(self._clock.steady() - started)
         self.dirty = False
 
     def give_back(self) -> None:
-        """Gives back the space that was set aside and not used: nothing more will be written."""
+        """Releases the reserved space that was not used. Nothing more will be written."""
         if self._reserved > self.position:
-            with suppress(OSError):  # no harm: a few MiB stay set aside
+            with suppress(OSError):  # harmless: a few MiB stay reserved
                 self._disk.truncate(self._fd, self.position)
             self._reserved = self.position
 
     def close(self) -> None:
-        """Closes the file; syncs nothing."""
+        """Closes the file without a sync."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     def _cut_back(self) -> None:
-        self._reserved = self.position  # a cut gives back all behind it
+        self._reserved = self.position  # truncating releases everything after it
         try:
             self._disk.truncate(self._fd, self.position)
         except OSError as error:

@@ -1,9 +1,9 @@
-"""One client's connection as the broker sees it, without input or output: bytes in, events out, bytes to send.
+"""The broker's side of one client's connection, without input or output: bytes in, events out, bytes to send.
 
-Publishes in a row are one event, any other request is one by itself. Events are handled in their order, and each is answered
-exactly once: anything but publishes by ``respond`` at once; those are taken by ``take_publishes`` and answered by
-``answer_publishes`` when they are durable. The answers leave in the order of the requests: one that is ready before an earlier
-publish's is held until that one is given. Times are seconds of any clock that only goes forward.
+Consecutive publishes form one event; any other request is an event of its own. Events are handled in order, and each is
+answered exactly once. Publishes are taken with ``take_publishes`` and answered with ``answer_publishes`` once they are
+durable; ``respond`` answers anything else at once. Answers leave in the order of the requests: one that is ready before an
+earlier publish's answer waits for it. Times are seconds of any monotonic clock.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from broker.errors import BrokerError, for_code
 from broker.log.batch import Entries
 from broker.log.record import MAX_SEQUENCE, OVERHEAD, check_producer
 from broker.protocol import messages
-from broker.protocol.messages import FrameReader, Request
+from broker.protocol.frames import PREFIX, FrameReader
+from broker.protocol.messages import Request
 
 MAX_SUBSCRIBER_ID = 128
-# Publishes in one event: what is answered, written and refused together.
+# Publishes in one event: they are written, answered and refused together.
 MOST_IN_ROW = 512
-# Events at a time, and frames at a time: to refuse one takes 10 us, to find one half a microsecond, and what is read at a time
-# can hold 90,000 of the smallest.
+# Events and frames handled at a time. Refusing a request takes 10 us, finding a frame half a microsecond, and one read from
+# the socket can hold 45,000 of the smallest frames.
 MOST_EVENTS = 256
 MOST_FRAMES = 2048
 MAX_OFFSET = 10**16 - 1
@@ -34,13 +35,13 @@ EARLIEST, LATEST = -2, -1
 
 
 class Publish(Entries, gc=False):
-    """Append them; ``marks`` go into their answers, one into each, or there are none. ``owner`` is for whoever handles it."""
+    """Append the messages. ``marks`` go into their answers, one each, or are empty. ``owner`` is for the handler."""
 
     marks: list[bytes] = msgspec.field(default_factory=list)
     owner: Any = None
 
     def join(self, other: Publish) -> bool:
-        """Take in publishes that came right after these. False: they are an event of their own."""
+        """Absorb publishes that came right after these. Returns False if they need an event of their own."""
         if (
             other.producer != self.producer
             or (self.producer and other.sequence != self.sequence + len(self.payloads))
@@ -55,13 +56,13 @@ class Publish(Entries, gc=False):
 
 
 class Hello(NamedTuple):
-    """The client introduced itself: answer with a welcome."""
+    """The client introduces itself: answer with a welcome."""
 
     client: str
 
 
 class Subscribe(NamedTuple):
-    """Deliver from ``offset``: -2 earliest, -1 latest, None after the last commit."""
+    """Deliver from ``offset``: -2 earliest, -1 latest, None after the committed offset."""
 
     subscriber_id: str
     offset: int | None
@@ -69,27 +70,27 @@ class Subscribe(NamedTuple):
 
 
 class Ack(NamedTuple):
-    """Commit all up to ``offset``; None (a plain client's ack of one message) is answered and has no effect."""
+    """Commit everything up to ``offset``. None (a plain client's ack of one message) is answered without effect."""
 
     offset: int | None
     mark: bytes
 
 
 class Nack(NamedTuple):
-    """Deliver again from ``offset``; None is answered and has no effect."""
+    """Deliver again from ``offset``. None is answered without effect."""
 
     offset: int | None
     mark: bytes
 
 
 class Unsubscribe(NamedTuple):
-    """Deliver no more and give the subscriber id free."""
+    """Stop delivering and free the subscriber id."""
 
     mark: bytes
 
 
 class Ping(NamedTuple):
-    """Answer, so that the client knows the broker lives."""
+    """Answer, so that the client knows the broker is alive."""
 
     mark: bytes
 
@@ -100,24 +101,24 @@ class GetStats(NamedTuple):
     mark: bytes
 
 
-class Refused(NamedTuple):
-    """A request that cannot be met: answer with ``error``. ``fatal`` ends the connection after the answer."""
+class RefusedRequest(NamedTuple):
+    """A request that cannot be served: answer with ``error``. ``fatal`` ends the connection after the answer."""
 
     error: BrokerError
     mark: bytes
     fatal: bool
 
 
-Event = Publish | Hello | Subscribe | Ack | Nack | Unsubscribe | Ping | GetStats | Refused
+Event = Publish | Hello | Subscribe | Ack | Nack | Unsubscribe | Ping | GetStats | RefusedRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
-    """What one connection may do. Seconds and bytes."""
+    """Limits of one connection, in seconds and bytes."""
 
     max_frame: int = 8 << 20
     token: str = ""
-    before_hello: int = 4096  # most bytes kept of a peer that has not said the token
+    before_hello: int = 4096  # most bytes held for a peer that has not sent the token
     hello_s: float = 5.0
     partial_frame_s: float = 30.0
     ping_after_s: float = 15.0
@@ -125,8 +126,8 @@ class ConnectionLimits:
 
     @property
     def max_payload(self) -> int:
-        """The largest payload whose record still fits a frame, so that every client can be sent what it may publish."""
-        return self.max_frame - OVERHEAD + messages.PREFIX
+        """The largest payload whose record still fits a frame, so that what a client may publish can be delivered to any."""
+        return self.max_frame - OVERHEAD + PREFIX
 
 
 class ServerConnection:
@@ -136,25 +137,25 @@ class ServerConnection:
         self.limits = limits
         self.authorized = not limits.token
         self.said_hello = False
-        self.closing = False  # nothing more is read; close once everything is sent
+        self.closing = False  # read nothing more; close once everything is sent
         self.published = 0
         self.answered = 0
         self._reader = FrameReader(limits.max_frame)
-        self._frames: list[tuple[bytes, int, int]] = []  # received and not looked at yet
+        self._frames: list[tuple[bytes, int, int]] = []  # received, not parsed yet
         self._max_payload = limits.max_payload
-        # The last publish's producer, known to be good; the sequence that follows; and how the next publish begins, if it has
-        # them and our client's layout. Empty: none like that is expected.
+        # The last publish's producer, known to be valid; the sequence that follows; and how the next publish begins if it has
+        # both and our client's layout. An empty head means that no such publish is expected.
         self._producer, self._sequence, self._head = "", 0, b""
         self._out: list[bytes] = []
         self._held: deque[tuple[int, bytes]] = deque()
         self._opened = self._heard = self._pinged = now
         self._partial_since: float | None = None
 
-    # bytes in
+    # Bytes in
 
     def receive_data(self, data: bytes, now: float) -> list[Event]:
-        """The requests that ``data`` completes, in order; where there are very many, ``has_more`` says so and ``next_events``
-        has them. Raises nothing: what is wrong is a Refused event."""
+        """Returns the requests that ``data`` completes, in order. If there are very many, ``has_more`` is set and
+        ``next_events`` returns the rest. Raises nothing: errors are RefusedRequest events."""
         self._heard = now
         if self.closing:
             return []
@@ -163,11 +164,11 @@ class ServerConnection:
 
     @property
     def has_more(self) -> bool:
-        """Whether requests that were received wait for ``next_events``."""
+        """Whether received requests wait for ``next_events``."""
         return (bool(self._frames) or self._reader.unread > 0) and not self.closing
 
     def next_events(self) -> list[Event]:
-        """The next of the requests that were received: so many that others wait no longer than some milliseconds for them."""
+        """Returns the next received requests, few enough that other clients wait only a few milliseconds."""
         if self.closing:
             return []
         events: list[Event] = []
@@ -188,7 +189,7 @@ class ServerConnection:
                 continue
             if event is not None:
                 events.append(event)
-                if type(event) is Refused and event.fatal:
+                if type(event) is RefusedRequest and event.fatal:
                     self.closing = True
                     return events
         del frames[:done]
@@ -199,35 +200,35 @@ class ServerConnection:
             fault = for_code("too_large", f"at most {self.limits.before_hello} bytes are taken before a hello")
         if fault is not None:
             self.closing = True
-            events.append(Refused(fault, b"", fatal=True))
+            events.append(RefusedRequest(fault, b"", fatal=True))
         return events
 
     @property
     def partial_bytes(self) -> int:
-        """Bytes of the frame that is not complete yet, and those that were not looked at yet."""
+        """Bytes of the incomplete frame and bytes not examined yet."""
         return self._reader.held + self._reader.unread
 
     def reading_resumed(self, now: float) -> None:
-        """The broker itself had stopped reading: that time is not the client's delay."""
+        """The broker itself had paused reading: do not count that time against the client."""
         self._heard = now
         if self._partial_since is not None:
             self._partial_since = now
 
-    # answers out
+    # Answers out
 
     def take_publishes(self, count: int) -> None:
-        """So many publishes are being handled: answers to what comes after them wait for theirs."""
+        """Count publishes in progress: the answers to later requests wait for theirs."""
         self.published += count
 
     def respond(self, answer: bytes) -> None:
-        """Answer a request that is not a publish, after the answers of all publishes taken before it."""
+        """Answer a request that is not a publish, after all publishes taken before it."""
         if self.published == self.answered:
             self._out.append(answer)
         else:
             self._held.append((self.published, answer))
 
     def answer_publishes(self, answers: bytes, count: int) -> None:
-        """Answer the publishes of the oldest unanswered Publish event, and with them what was held behind them."""
+        """Answer the oldest unanswered Publish event, and release the answers held behind it."""
         self._out.append(answers)
         self.answered += count
         held = self._held
@@ -235,12 +236,12 @@ class ServerConnection:
             self._out.append(held.popleft()[1])
 
     def refuse(self, error: BrokerError, mark: bytes = b"", *, fatal: bool = False) -> None:
-        """Answer a request with an error; ``fatal`` reads nothing more and closes once all is answered."""
+        """Answer a request with an error. If ``fatal``, read nothing more and close once everything is answered."""
         self.respond(messages.error_frame(error, mark))
         self.closing = self.closing or fatal
 
     def data_to_send(self) -> bytes:
-        """What is to be written now, in one piece; empty when nothing is."""
+        """Returns the bytes to write now, possibly none."""
         if not self._out:
             return b""
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
@@ -249,13 +250,13 @@ class ServerConnection:
 
     @property
     def all_answered(self) -> bool:
-        """Whether every request so far has its answer in what was or is to be sent."""
+        """Whether every request so far has been answered."""
         return self.published == self.answered
 
-    # time
+    # Time
 
     def check_time(self, now: float) -> bool:
-        """Send a ping where one is due and refuse what took too long. False: the peer is dead, drop it."""
+        """Send a ping if one is due, and refuse what took too long. Returns False if the peer is dead and must be dropped."""
         limits = self.limits
         if self.closing:
             return True
@@ -280,11 +281,11 @@ class ServerConnection:
             self._partial_since = self._heard
         self._frames += frames
 
-    # one request
+    # One request
 
     def _expected_publishes(self, frames: Sequence[tuple[bytes, int, int]]) -> Publish | None:
-        """The publishes that the frames begin with, where they follow the last one and leave nothing to be said; None: look
-        closer at the first."""
+        """Returns the leading publishes if they continue the last one and are valid; None if the first needs a closer
+        look."""
         payloads = messages.quick_payloads(frames, self._producer, self._sequence, self._max_payload)
         if not payloads:
             return None
@@ -300,21 +301,21 @@ class ServerConnection:
         try:
             request = messages.decode_request(body)
         except BrokerError as error:
-            return Refused(error, b"", fatal=not self.authorized)
+            return RefusedRequest(error, b"", fatal=not self.authorized)
         mark = bytes(request.message_id)
         if len(mark) > messages.MAX_MARK_BYTES:
             text = f"message_id takes {len(mark)} bytes: at most {messages.MAX_MARK_BYTES} are taken"
-            return Refused(for_code("bad_request", text), b"", fatal=False)
+            return RefusedRequest(for_code("bad_request", text), b"", fatal=False)
         if not self.authorized and request.type != "hello":
-            return Refused(for_code("unauthorized", "say hello with the token first"), mark, fatal=True)
+            return RefusedRequest(for_code("unauthorized", "say hello with the token first"), mark, fatal=True)
         try:
             event = self._event(request, mark)
         except BrokerError as error:
-            return Refused(error, mark, fatal=error.code == "unauthorized")
+            return RefusedRequest(error, mark, fatal=error.code == "unauthorized")
         if type(event) is Publish:
             self._expect(event.producer, event.sequence + 1)
             if not body.startswith(messages.publish_head(event.producer, event.sequence)) or mark:
-                self._head = b""  # of another layout, as those that follow will be
+                self._head = b""  # of another layout, like probably the next ones
         return event
 
     def _event(self, request: Request, mark: bytes) -> Event | None:
@@ -328,7 +329,7 @@ class ServerConnection:
             case "ping":
                 return Ping(mark)
             case "pong" if self.said_hello:
-                return None  # the answer to our ping: that it came is all it says
+                return None  # the answer to our ping
             case "subscribe":
                 return Subscribe(_subscriber_id(request.subscriber_id), _offset(request.offset, "subscribe", -2), mark)
             case "unsubscribe":
@@ -364,9 +365,9 @@ class ServerConnection:
 
     def _hello(self, request: Request) -> Hello:
         if not self.authorized:
-            said = request.token if isinstance(request.token, str) else ""
-            if not hmac.compare_digest(said.encode("utf-8", "replace"), self.limits.token.encode()):
-                raise for_code("unauthorized", "the token is wrong" if said else "a token is needed")
+            token = request.token if isinstance(request.token, str) else ""
+            if not hmac.compare_digest(token.encode("utf-8", "replace"), self.limits.token.encode()):
+                raise for_code("unauthorized", "the token is wrong" if token else "a token is needed")
             self.authorized = True
         self.said_hello = True
         return Hello(request.client if isinstance(request.client, str) else "")

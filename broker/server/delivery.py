@@ -1,8 +1,8 @@
-"""Delivery: every subscriber reads the log from its own place. None has a queue.
+"""Delivery: each subscriber reads the log from its own position. None has a queue.
 
-A subscriber whose place is the end of the log is live: it gets each new group in the very bytes that were written.
-When its socket takes no more it leaves the live set; once the socket drains, it reads what it missed from the log, a
-bounded chunk at a time, until it is at the end again.
+A subscriber at the end of the log is live: it gets the bytes of each new batch as they were written. When its socket takes
+no more, it leaves the live set. Once the socket drains, it reads what it missed from the log, a bounded chunk at a time,
+until it reaches the end again.
 """
 
 from __future__ import annotations
@@ -11,29 +11,30 @@ import asyncio
 import logging
 from typing import Protocol
 
-from broker.log.batch import Group
-from broker.log.log import Chunk, Log
+from broker.log.batch import RecordBatch
+from broker.log.log import Log
+from broker.log.segment import LogRead
 from broker.protocol.messages import gap_frame
 from broker.server.worker import Worker
 
 logger = logging.getLogger(__name__)
 
-# Of one read from the log. What a stopped subscriber costs is the part of one that its socket did not take.
+# The size of one read from the log. A stopped subscriber holds at most one in memory.
 READ_BYTES = 512 << 10
 
 
 class Outlet(Protocol):
-    """Where a subscription's bytes go."""
+    """The receiver of a subscription's bytes."""
 
     def deliver(self, data: bytes | memoryview) -> None:
-        """Write to the peer. May set ``paused`` of the subscription before it returns."""
+        """Write to the peer. May set the subscription's ``paused`` before it returns."""
 
     def fail_delivery(self, error: BaseException) -> None:
-        """The log could not be read: give the peer up."""
+        """The log could not be read: drop the peer."""
 
 
 class Subscription:
-    """One subscriber's place in the log."""
+    """One subscriber's position in the log."""
 
     __slots__ = ("closed", "held", "id", "moves", "outlet", "paused", "position", "reading")
 
@@ -42,14 +43,14 @@ class Subscription:
         self.position = position  # the next offset to deliver
         self.outlet = outlet
         self.paused = False  # its socket takes no more
-        self.held = False  # its response has not left yet
+        self.held = False  # its response has not been sent yet
         self.closed = False
         self.reading = False
         self.moves = 0
 
 
 class Delivery:
-    """Keeps all subscriptions going. Lives on the event loop; reads happen on a thread, since a disk may be slow."""
+    """Serves all subscriptions on the event loop. A thread reads the log, because a disk may be slow."""
 
     def __init__(self, log: Log, reader: Worker) -> None:
         self.subscriptions: dict[str, Subscription] = {}
@@ -61,11 +62,11 @@ class Delivery:
         self._live: set[Subscription] = set()
 
     def add(self, subscription: Subscription) -> None:
-        """Take a subscription; its id must be free."""
+        """Add a subscription; its id must be free."""
         self.subscriptions[subscription.id] = subscription
 
     def remove(self, subscription: Subscription) -> None:
-        """Deliver nothing more to it and give its id free."""
+        """End a subscription and free its id."""
         subscription.closed = True
         self._live.discard(subscription)
         if self.subscriptions.get(subscription.id) is subscription:
@@ -74,11 +75,11 @@ class Delivery:
     def move(self, subscription: Subscription, position: int) -> None:
         """Deliver from ``position`` next."""
         self._live.discard(subscription)
-        subscription.moves += 1  # a read that is under way is for the old place
+        subscription.moves += 1  # a read in progress is for the old position
         subscription.position = position
 
     def advance(self, subscription: Subscription) -> None:
-        """Go on with a subscription whose state changed: it was added, moved, or may write again."""
+        """Continue a subscription whose state changed: it was added, moved, or may write again."""
         if subscription.closed or subscription.paused or subscription.held or subscription.reading:
             return
         if subscription.position >= self._log.next_offset:
@@ -86,35 +87,35 @@ class Delivery:
             return
         subscription.reading = True
         moves, position = subscription.moves, subscription.position
-        kept = self._log.read_kept(position, READ_BYTES)
-        if kept is not None:
-            # In the next turn, so that each has one chunk before any has two.
-            self._loop.call_soon(self._have_read, subscription, moves, kept, None)
+        cached = self._log.read_cached(position, READ_BYTES)
+        if cached is not None:
+            # In the next turn of the loop, so that each subscriber gets one chunk before any gets two.
+            self._loop.call_soon(self._have_read, subscription, moves, cached, None)
             return
         self._reader.submit(
             lambda: self._log.read(position, READ_BYTES),
             lambda chunk, error: self._have_read(subscription, moves, chunk, error),
         )
 
-    def group_written(self, group: Group) -> None:
-        """Give a new group to the live subscriptions."""
-        if not self._live or not group.size:
+    def batch_written(self, batch: RecordBatch) -> None:
+        """Deliver a new batch to the live subscriptions."""
+        if not self._live or not batch.size:
             return
         for subscription in list(self._live):
-            if subscription.position != group.first_offset:  # it came to the end while this group was written
+            if subscription.position != batch.first_offset:  # it reached the end while this batch was written
                 self._live.discard(subscription)
                 self.advance(subscription)
                 continue
-            for piece in group.pieces:
+            for block in batch.blocks:
                 if subscription.paused:
                     break
-                self.delivered += piece.next_offset - subscription.position
-                subscription.position = piece.next_offset
-                subscription.outlet.deliver(piece.data)
+                self.delivered += block.next_offset - subscription.position
+                subscription.position = block.next_offset
+                subscription.outlet.deliver(block.data)
             if subscription.paused:
                 self._live.discard(subscription)
 
-    def _have_read(self, subscription: Subscription, moves: int, chunk: Chunk, error: BaseException | None) -> None:
+    def _have_read(self, subscription: Subscription, moves: int, chunk: LogRead, error: BaseException | None) -> None:
         subscription.reading = False
         if subscription.closed:
             return
@@ -122,7 +123,7 @@ class Delivery:
             self.advance(subscription)
             return
         if error is None and chunk.next_offset <= subscription.position:
-            error = RuntimeError(f"the log gave nothing at offset {subscription.position}")
+            error = RuntimeError(f"the log returned nothing at offset {subscription.position}")
         if error is not None:
             logger.error("subscriber %s: cannot read the log at %d: %s", subscription.id, subscription.position, error)
             subscription.outlet.fail_delivery(error)

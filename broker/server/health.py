@@ -1,14 +1,13 @@
-"""Whether the broker can do its work: asked of the parts themselves, and of the disk by a probe on the writer thread."""
+"""Whether the broker can do its work, from its own state and from a probe of the disk on the writer thread."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from broker.server.server import BrokerServer
+from broker.server.state import BrokerState
 
 PROBE_KEPT_S = 5.0
 PROBE_TIMEOUT_S = 2.0
@@ -18,23 +17,23 @@ LATE_LOOP_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """``unhealthy`` takes no messages now; ``degraded`` does, but something was lost or damaged before."""
+    """``unhealthy``: takes no messages now. ``degraded``: takes messages, but something was lost or damaged before."""
 
     status: Literal["healthy", "degraded", "unhealthy"]
     reasons: tuple[str, ...]
 
 
 class Health:
-    """Answers /health. The probe's outcome is kept for a few seconds, so that probes cost the disk little."""
+    """Answers /health. Probes the disk every few seconds at most, so that probes cost it little."""
 
-    def __init__(self, server: BrokerServer) -> None:
+    def __init__(self, server: BrokerState[Any]) -> None:
         self._server = server
         self._probed: list[str] = []
         self._probed_at = -PROBE_KEPT_S
         self._probe: asyncio.Task[list[str]] | None = None
 
     async def check(self) -> HealthReport:
-        """The state now. Takes PROBE_TIMEOUT_S at most. Raises nothing."""
+        """Returns the current state within PROBE_TIMEOUT_S. Raises nothing."""
         server = self._server
         reasons = []
         if server.stopping:
@@ -56,7 +55,7 @@ class Health:
         if time.monotonic() - self._probed_at < PROBE_KEPT_S:
             return self._probed
         if self._probe is None:
-            # One at a time: a disk that does not answer must not gather probes.
+            # One at a time: probes must not pile up on a disk that does not answer.
             self._probe = asyncio.create_task(self._server.writer.call(self._server.log.probe), name="broker-probe")
         done, _ = await asyncio.wait([self._probe], timeout=PROBE_TIMEOUT_S)
         if not done:
@@ -69,10 +68,10 @@ class Health:
         return self._probed
 
     def forget_probe(self) -> None:
-        """Something happened that a new probe may show."""
+        """Probe again at the next check: something changed."""
         self._probed_at = -PROBE_KEPT_S
 
     def close(self) -> None:
-        """Forget a probe that is under way."""
+        """Cancel a running probe."""
         if self._probe is not None:
             self._probe.cancel()

@@ -1,87 +1,54 @@
-"""The broker's TCP service: moves bytes between sockets, connections (broker.protocol.connection) and the log (broker.log.log)."""
+"""The broker's service: accepts clients, commits their publishes to the log, and answers over HTTP."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-import ssl
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aiohttp import web
+
 from broker.errors import BrokerError, LogFailed
-from broker.log.batch import Group
+from broker.log.batch import RecordBatch
 from broker.log.log import Drop, Log, LogConfig
 from broker.protocol import messages
-from broker.protocol.connection import ConnectionLimits, Publish
+from broker.protocol.connection import Publish
 from broker.server.committer import Committer
 from broker.server.delivery import Delivery
 from broker.server.health import Health
-from broker.server.http import HttpAnswer, HttpServer, Route, json_answer
-from broker.server.metrics import exposition
+from broker.server.http import HttpServer, Route, json_answer
+from broker.server.metrics import build_stats, count_missed, exposition
 from broker.server.session import Session
-from broker.server.stats import Counters, build_stats, count_missed
+from broker.server.state import BrokerState, ServerConfig
 from broker.server.worker import Worker
 
 logger = logging.getLogger(__name__)
 
 
-# How long a thread that waits for the disk is waited for, at the stop.
+# How long a stop waits for a thread that is stuck in a disk call.
 THREAD_END_S = 1.0
 
 
 class ListenError(Exception):
-    """The broker cannot listen where it was told to. The text is one line."""
+    """The broker cannot listen on its address. The text is one line."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerConfig:
-    """How the broker serves. Times in seconds, sizes in bytes; port 0 takes a free one."""
-
-    host: str = "127.0.0.1"
-    port: int = 9000
-    http_host: str = "127.0.0.1"
-    http_port: int = 9001
-    http_token: str = ""  # asked for /stats and /metrics
-    tls: ssl.SSLContext | None = None
-    http_tls: ssl.SSLContext | None = None
-    fsync: str = "always"
-    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
-    max_connections: int = 2000
-    max_strangers: int = 64  # connections that have not said the token yet
-    in_flight_messages: int = 1024
-    in_flight_bytes: int = 32 << 20
-    ingest_bytes: int = 256 << 20  # unfinished frames and unwritten messages of all connections
-    tick_s: float = 1.0
-    stall_s: float = 300.0  # a plain peer whose TCP makes no progress for so long is dropped
-    answer_s: float = 3.0  # at the stop: for what was received to be written and answered
-    flush_s: float = 5.0  # at the stop: for peers to take what was written to them
-
-
-class BrokerServer:
-    """Serves one open log. ``start``, then wait for ``failed`` or a reason to stop, then ``stop``; the log stays open."""
+class BrokerServer(BrokerState[Session]):
+    """Serves one open log: ``start`` it, wait for ``failed`` or a reason to stop, then ``stop`` it. The log stays open."""
 
     def __init__(self, log: Log, config: ServerConfig) -> None:
-        self.log = log
-        self.config = config
-        self.counters = Counters()
-        self.started = time.monotonic()
-        self.stopping = False
-        self.connections: set[Session] = set()
-        self.partial_bytes = 0
-        self.loop_lag = 0.0
-        self._upkeep = False
-        self.failed: asyncio.Future[BaseException]
+        super().__init__(log, config)
         self.port = 0
-        self._tcp: asyncio.Server | None = None
         self.http_port = 0
+        self._upkeep = False
+        self._tcp: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Listen. Raises ListenError when an address cannot be had."""
+        """Listen. Raises ListenError if an address is not available."""
         loop = asyncio.get_running_loop()
         self.failed = loop.create_future()
         self.writer = Worker("broker-writer")
@@ -103,7 +70,7 @@ class BrokerServer:
         self._ticker.add_done_callback(self._ticker_done)
 
     async def stop(self) -> None:
-        """Stop in order: no new clients, no more requests, answer what was taken, flush, disconnect. Idempotent."""
+        """Stop in order: no new clients, no more requests, answer, flush, disconnect. Idempotent."""
         if self.stopping:
             return
         self.stopping = True
@@ -114,14 +81,14 @@ class BrokerServer:
         try:
             await asyncio.wait_for(self.committer.wait_idle(), self.config.answer_s)
         except TimeoutError:
-            logger.warning("stopping with publishes that the disk has not taken: they are not answered")
+            logger.warning("stopping with publishes that are not on the disk yet: they stay unanswered")
         for handler in list(self.connections):
             handler.say_goodbye()
         if self.connections:
             closing = [handler.closed for handler in self.connections]
             _, late = await asyncio.wait(closing, timeout=self.config.flush_s)
             if late:
-                logger.info("%d clients did not take what was sent to them", len(late))
+                logger.info("%d clients did not read what was sent to them", len(late))
         for handler in list(self.connections):
             handler.abort()
         self._ticker.cancel()
@@ -131,7 +98,7 @@ class BrokerServer:
         await self._close_threads()
 
     def fail(self, error: BaseException) -> None:
-        """The log can promise nothing any more: answer nobody, say so once; whoever runs the broker stops it."""
+        """The log failed: drop every client without an answer, and set ``failed`` so that the caller stops the broker."""
         if not self.failed.done():
             logger.critical("the log failed: %s", error)
             self.failed.set_result(error)
@@ -139,25 +106,25 @@ class BrokerServer:
             handler.abort()
 
     def stats(self) -> dict[str, Any]:
-        """What /stats and get_stats answer."""
+        """Returns the figures of /stats and get_stats."""
         return build_stats(self)
 
     def _routes(self) -> dict[str, Route]:
-        async def health() -> HttpAnswer:
+        async def health() -> web.Response:
             report = await self.health.check()
             status = 503 if report.status == "unhealthy" else 200
             return json_answer({"status": report.status, "reasons": report.reasons}, status)
 
-        async def live() -> HttpAnswer:
-            # Only that the loop turns: a restart would not mend a full disk, and would cost those who read.
+        async def live() -> web.Response:
+            # Says only that the loop runs: a restart would not mend a full disk, and would interrupt the readers.
             return json_answer({"status": "alive"})
 
-        async def stats() -> HttpAnswer:
+        async def stats() -> web.Response:
             return json_answer(self.stats())
 
-        async def metrics() -> HttpAnswer:
+        async def metrics() -> web.Response:
             body, content_type = exposition(self)
-            return HttpAnswer(200, body, content_type)
+            return web.Response(body=body, headers={"Content-Type": content_type})
 
         return {
             "/live": Route(live, False),
@@ -165,10 +132,6 @@ class BrokerServer:
             "/stats": Route(stats, True),
             "/metrics": Route(metrics, True),
         }
-
-    def over_budget(self) -> bool:
-        """Whether all connections together hold more unwritten bytes than they may."""
-        return self.partial_bytes + self.committer.bytes > self.config.ingest_bytes
 
     async def _listen(self) -> None:
         config = self.config
@@ -186,19 +149,19 @@ class BrokerServer:
             where = f"{config.http_host}:{config.http_port} (HTTP)"
             self.http_port = await self._http.start(config.http_host, config.http_port, config.http_tls)
         except OSError as error:
-            # asyncio's own text repeats the address; a name that does not resolve has a negative number.
+            # asyncio's own text repeats the address. A name that does not resolve has a negative errno.
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
             raise ListenError(f"cannot listen on {where}: {reason or error}") from error
 
     async def _close_threads(self) -> None:
         if not all(await asyncio.gather(self.reader.close(THREAD_END_S), self.writer.close(THREAD_END_S))):
-            logger.error("the disk still has not answered: stopping without it")
+            logger.error("the disk still does not answer: stopping without it")
 
-    # the commit path
+    # The commit path
 
-    def _written(self, group: Group, batch: Sequence[Publish]) -> None:
+    def _written(self, batch: RecordBatch, publishes: Sequence[Publish]) -> None:
         answered: dict[Session, None] = {}
-        for publish, places in zip(batch, group.places, strict=True):
+        for publish, places in zip(publishes, batch.places, strict=True):
             answers: list[bytes] = []
             done = 0
             for offset, count, duplicate in places:
@@ -208,14 +171,14 @@ class BrokerServer:
             publish.owner.answer(publish, b"".join(answers))
             answered[publish.owner] = None
             self.counters.answered += done
-        self.counters.duplicates += group.duplicates
+        self.counters.duplicates += batch.duplicates
         for handler in answered:
             handler.after_answers()
-        self.delivery.group_written(group)
+        self.delivery.batch_written(batch)
 
-    def _refused(self, batch: Sequence[Publish], error: BrokerError) -> None:
+    def _refused(self, publishes: Sequence[Publish], error: BrokerError) -> None:
         answered: dict[Session, None] = {}
-        for publish in batch:
+        for publish in publishes:
             count = len(publish.payloads)
             marks = publish.marks or [b""] * count
             publish.owner.answer(publish, b"".join(messages.error_frame(error, mark) for mark in marks))
@@ -226,7 +189,7 @@ class BrokerServer:
         for handler in answered:
             handler.after_answers()
 
-    # time
+    # Upkeep
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -238,7 +201,7 @@ class BrokerServer:
             self.loop_lag = max(0.0, now - due)
             for handler in list(self.connections):
                 handler.check_time(now)
-            if not self._upkeep:  # never queue a second one behind a slow disk
+            if not self._upkeep:  # never a second one behind a slow disk
                 self._upkeep = True
                 self.writer.submit(self.log.tick, self._upkeep_done)
 
@@ -247,7 +210,7 @@ class BrokerServer:
         if drop is not None:
             for subscriber_id, missed in count_missed(self, drop).items():
                 self.counters.missed[subscriber_id] += missed
-                logger.warning("subscriber %s missed %d messages: retention dropped them", subscriber_id, missed)
+                logger.warning("subscriber %s missed %d messages that retention dropped", subscriber_id, missed)
         if isinstance(error, BrokerError) and not isinstance(error, LogFailed):
             logger.warning("the log's upkeep failed: %s", error)
         elif error is not None:
@@ -260,9 +223,9 @@ class BrokerServer:
 
 @asynccontextmanager
 async def serving(directory: Path, log_config: LogConfig, config: ServerConfig) -> AsyncIterator[BrokerServer]:
-    """A broker that serves inside the block and has stopped in order after it.
+    """Serves inside the block and stops in order after it.
 
-    Raises LogLocked, LogUnusable or LogFailed for the directory, ListenError (broker.server.server) for the addresses.
+    Raises LogLocked, LogUnusable or LogFailed for the directory, ListenError for the addresses.
     """
     log = await asyncio.to_thread(Log.open, directory, log_config)
     try:
@@ -281,7 +244,7 @@ async def serving(directory: Path, log_config: LogConfig, config: ServerConfig) 
 
 
 async def run(directory: Path, log_config: LogConfig, config: ServerConfig, stop: asyncio.Event) -> None:
-    """Serve until ``stop`` is set. Raises what ``serving`` raises, and LogFailed when the log fails meanwhile."""
+    """Serves until ``stop`` is set. Raises what ``serving`` raises, and LogFailed if the log fails meanwhile."""
     async with serving(directory, log_config, config) as server:
         stopped = asyncio.create_task(stop.wait(), name="broker-stop")
         ends: list[asyncio.Future[Any]] = [stopped, server.failed]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from broker.errors import BrokerError, for_code
 from broker.protocol import messages
@@ -19,40 +19,37 @@ from broker.protocol.connection import (
     Nack,
     Ping,
     Publish,
-    Refused,
+    RefusedRequest,
     ServerConnection,
     Subscribe,
     Unsubscribe,
 )
 from broker.server.delivery import Subscription
-
-if TYPE_CHECKING:
-    from broker.server.server import BrokerServer
+from broker.server.metrics import build_stats
+from broker.server.state import BrokerState
 
 logger = logging.getLogger(__name__)
 
-# Whatever the socket does not take at once pauses a subscription: what the transport keeps is copied, twice, and the
-# kernel's buffer has enough to send while the log is read on.
+# Any byte the socket does not take at once pauses a subscription: the transport would copy its buffer twice, and the
+# kernel's buffer holds enough to send until the log is read again.
 WRITE_HIGH_WATER = 1  # 0 means "always" to the TLS transport
-# What is read of a client at a time: of asyncio's own 256 KiB each costs a turn of the loop, as much as a message of 25 KB.
-RECEIVE_BYTES = 512 << 10
 # Above this many unsent bytes the peer is not reading its answers: nothing more is read from it.
 UNREAD_ANSWERS = 1 << 20
 SEND_BUFFER = 1 << 20
-# How long a peer may take to read the last answer before its connection is closed.
+# How long a peer may take to read its last answer before the connection is closed.
 LINGER_S = 1.0
 
 
 class Session(asyncio.Protocol):
-    """Moves bytes between one socket and its ServerConnection, and does what the client asks."""
+    """Moves bytes between one socket and its ServerConnection, and serves the client's requests."""
 
-    def __init__(self, server: BrokerServer) -> None:
+    def __init__(self, server: BrokerState[Session]) -> None:
         self.server = server
         self.in_flight_messages = 0
         self.in_flight_bytes = 0
         self.client = ""
         self.subscription: Subscription | None = None
-        self._subscribed_at = 0  # how many publishes come before the subscription's response
+        self._subscribed_at = 0  # publishes to be answered before the subscription's response
         self._partial = 0
         self._write_paused = False
         self._read_paused = False
@@ -60,7 +57,7 @@ class Session(asyncio.Protocol):
         self._closing = False
         self._tcp_eof = False
 
-    # asyncio's calls
+    # Called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected."""
@@ -68,19 +65,18 @@ class Session(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
-        self.transport.max_size = RECEIVE_BYTES  # type: ignore[attr-defined]  # asyncio's name for it; only a hint
         self.connection = ServerConnection(server.config.limits, self.loop.time())
         self.closed: asyncio.Future[None] = self.loop.create_future()
         peer = transport.get_extra_info("peername")
         self.peer = f"{peer[0]}:{peer[1]}" if peer else "?"
         _set_socket_options(transport.get_extra_info("socket"), server.config.stall_s)
-        crowd = self._crowd()
+        refusal = self._refusal()
         server.connections.add(self)
-        if crowd:
+        if refusal:
             server.counters.turned_away += 1
             server.counters.errors["overloaded"] += 1
-            logger.warning("%s turned away: %s", self.peer, crowd)
-            self.connection.refuse(for_code("overloaded", crowd), fatal=True)
+            logger.warning("%s turned away: %s", self.peer, refusal)
+            self.connection.refuse(for_code("overloaded", refusal), fatal=True)
             self._flush()
         elif server.stopping:
             self.say_goodbye()
@@ -88,12 +84,12 @@ class Session(asyncio.Protocol):
             logger.debug("%s connected", self.peer)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came: at most RECEIVE_BYTES a call, so that one client's flood is served in turns with the others."""
+        """Bytes came; asyncio reads at most 256 KiB at a time, so that one client's flood takes turns with the others."""
         if not (self._stopped or self._closing):
             self._serve(self.connection.receive_data(data, self.loop.time()))
 
     def eof_received(self) -> bool:
-        """The client sends no more. What it asked is still answered before the connection closes."""
+        """The client sends no more. Its requests are still answered before the connection closes."""
         self._tcp_eof = True
         self.connection.closing = True
         self._unsubscribe()
@@ -102,13 +98,13 @@ class Session(asyncio.Protocol):
         return not self.connection.all_answered and self.transport.get_extra_info("sslcontext") is None
 
     def pause_writing(self) -> None:
-        """The peer does not take what is written to it."""
+        """The socket takes no more bytes."""
         self._write_paused = True
         if self.subscription is not None:
             self.subscription.paused = True
 
     def resume_writing(self) -> None:
-        """The peer took most of it."""
+        """The socket takes bytes again."""
         self._write_paused = False
         if self.subscription is not None:
             self.subscription.paused = False
@@ -116,7 +112,7 @@ class Session(asyncio.Protocol):
         self._regulate()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone; what it published and is not answered may still be written."""
+        """The connection is gone. Its unanswered publishes may still be written."""
         self._closing = True
         self._unsubscribe()
         self.server.partial_bytes -= self._partial
@@ -126,40 +122,42 @@ class Session(asyncio.Protocol):
             self.closed.set_result(None)
         logger.debug("%s disconnected%s", self.peer, f": {exc}" if exc else "")
 
-    # a subscription's outlet
+    # Called by the delivery
 
     def deliver(self, data: bytes | memoryview) -> None:
         """Write whole frames to the subscriber."""
         self.transport.write(data)
 
     def fail_delivery(self, error: BaseException) -> None:
-        """Drop the subscriber: it comes back and asks again from its commit."""
+        """Drop the subscriber: it reconnects and continues from its commit."""
         self.abort()
 
-    # the server's calls
+    # Called by the server
 
     def answer(self, publish: Publish, answers: bytes) -> None:
-        """The answers of one event's publishes; ``after_answers`` sends them."""
+        """Queue the answers to one event's publishes; ``after_answers`` sends them."""
         count = len(publish.payloads)
         self.in_flight_messages -= count
         self.in_flight_bytes -= publish.size
         self.connection.answer_publishes(answers, count)
 
     def after_answers(self) -> None:
-        """Some publishes were answered: send, and go on with what waited for it."""
+        """Send the queued answers, and continue with what waited for them."""
         if self._closing:
             return
         self._flush()
         self._regulate()
 
     def check_time(self, now: float) -> None:
-        """Called about once a second: heartbeats and deadlines, and reading again when the budget allows."""
+        """Check heartbeats and deadlines, and read again if the budget allows. Called about once a second."""
         if self._closing:
             return
         if self._read_paused and self.in_flight_messages:
-            self.connection.reading_resumed(now)  # the disk keeps the client waiting: no delay of its own
+            self.connection.reading_resumed(now)  # the disk delays the client, so this is not the client's fault
         if not self.connection.check_time(now):
-            logger.info("%s%s is dead: nothing heard of it", self.peer, f" ({self.client})" if self.client else "")
+            logger.info(
+                "%s%s is dead: nothing was heard from it", self.peer, f" ({self.client})" if self.client else ""
+            )
             self.server.counters.dead += 1
             self.abort()
             return
@@ -167,14 +165,14 @@ class Session(asyncio.Protocol):
         self._regulate()
 
     def stop_reading(self) -> None:
-        """The broker stops: what was not received whole is not taken any more."""
+        """Read nothing more: the broker is stopping. Incomplete frames are lost."""
         self._stopped = True
         self._unsubscribe()
         self._read_paused = True
         self.transport.pause_reading()
 
     def say_goodbye(self) -> None:
-        """Close once everything written has left."""
+        """Close once everything written has been sent."""
         if self._closing:
             return
         self._stopped = True
@@ -191,7 +189,7 @@ class Session(asyncio.Protocol):
         self._unsubscribe()
         self.transport.abort()
 
-    # requests
+    # Requests
 
     def _serve(self, events: list[Event]) -> None:
         for event in events:
@@ -202,7 +200,7 @@ class Session(asyncio.Protocol):
         self._count_partial()
         self._flush()
         self._regulate()
-        if self.connection.has_more:  # after the others
+        if self.connection.has_more:  # after the other clients
             self.loop.call_soon(self._serve_more)
 
     def _serve_more(self) -> None:
@@ -228,7 +226,7 @@ class Session(asyncio.Protocol):
                 case Ping():
                     connection.respond(messages.response(event.mark))
                 case GetStats():
-                    connection.respond(messages.response(event.mark, payload=self.server.stats()))
+                    connection.respond(messages.response(event.mark, payload=build_stats(self.server)))
                 case Subscribe():
                     self._subscribe(event)
                 case Unsubscribe():
@@ -243,7 +241,7 @@ class Session(asyncio.Protocol):
                             log.oldest_offset, log.next_offset, config.limits.max_frame, config.fsync
                         )
                     )
-                case Refused():
+                case RefusedRequest():
                     self._refuse(event.error, event.mark, fatal=event.fatal)
         except BrokerError as error:
             self._refuse(error, getattr(event, "mark", b""))
@@ -304,7 +302,7 @@ class Session(asyncio.Protocol):
         return messages.response(event.mark, offset=event.offset)
 
     def _hold_delivery(self, subscription: Subscription) -> None:
-        """Deliver nothing before the answer to the request that is being handled has left."""
+        """Deliver nothing until the answer to the current request has been sent."""
         subscription.held = True
         self._subscribed_at = self.connection.published
 
@@ -323,7 +321,7 @@ class Session(asyncio.Protocol):
             self.server.delivery.remove(self.subscription)
             self.subscription = None
 
-    # bytes out, and when to read on
+    # Sending, and when to read
 
     def _flush(self) -> None:
         if self._closing:
@@ -340,7 +338,7 @@ class Session(asyncio.Protocol):
             self.server.delivery.advance(subscription)
 
     def _close_gently(self) -> None:
-        """Close so that the peer can still read the last answer: a close with unread bytes would reset it away."""
+        """Close so that the peer can still read its last answer: a close with unread bytes would reset the connection."""
         self._closing = True
         self._unsubscribe()
         if self._tcp_eof:
@@ -355,14 +353,14 @@ class Session(asyncio.Protocol):
         self._resume()
         self.loop.call_later(LINGER_S, self.transport.close)
 
-    def _crowd(self) -> str:
+    def _refusal(self) -> str:
         server = self.server
         if len(server.connections) >= server.config.max_connections:
-            return f"{server.config.max_connections} clients are connected, no more are taken"
+            return f"{server.config.max_connections} clients are connected, the limit"
         if not self.connection.authorized:
             strangers = sum(not handler.connection.authorized for handler in server.connections)
             if strangers >= server.config.max_strangers:
-                return f"{server.config.max_strangers} clients have not said the token yet, no more are taken"
+                return f"{server.config.max_strangers} clients have not sent the token yet, the limit"
         return ""
 
     def _count_partial(self) -> None:
@@ -371,7 +369,7 @@ class Session(asyncio.Protocol):
         self._partial = partial
 
     def _regulate(self) -> None:
-        """Read on or not: a client that is ahead of the disk, or does not take its answers, waits (TCP tells it)."""
+        """Pause or resume reading: TCP slows a client that is ahead of the disk or does not read its answers."""
         if self._closing or self._stopped:
             return
         config = self.server.config
@@ -397,7 +395,7 @@ class Session(asyncio.Protocol):
 
 
 def _set_socket_options(sock: socket.socket, stall_s: float) -> None:
-    """Find dead plain peers by TCP itself, and keep the kernel from holding megabytes for each stuck one."""
+    """Let TCP detect dead plain peers, and keep the kernel from buffering megabytes for each stuck one."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -405,10 +403,10 @@ def _set_socket_options(sock: socket.socket, stall_s: float) -> None:
             ("TCP_KEEPIDLE", 30),
             ("TCP_KEEPINTVL", 10),
             ("TCP_KEEPCNT", 3),
-            # Linux also applies it to a peer that is alive but reads nothing: so it must not be short.
+            # Linux also applies it to a live peer that reads nothing, so it must not be short.
             ("TCP_USER_TIMEOUT", int(stall_s * 1000)),
         ):
             if hasattr(socket, name):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     except OSError as error:
-        logger.debug("socket options: %s", error)
+        logger.debug("cannot set socket options: %s", error)

@@ -1,4 +1,4 @@
-"""A thread that does, in order, what may wait for the disk, and tells the event loop when it is done."""
+"""A thread that runs, in order, the jobs that may wait for the disk."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Done = Callable[[Any, BaseException | None], None]
 
 
 class Worker:
-    """Runs jobs one after the other on a thread of its own and gives their results to the event loop.
+    """Runs jobs one after the other on a thread of its own and passes their results to the event loop.
 
-    Leaner than an executor: the commit path crosses threads twice per group, and a group may be a single message.
+    It is leaner than an executor: the commit path crosses threads twice per batch, and a batch may be a single message.
     """
 
     def __init__(self, name: str) -> None:
@@ -29,7 +29,7 @@ class Worker:
         self._jobs.put((job, done))
 
     async def call(self, job: Callable[[], T]) -> T:
-        """Run ``job`` on the thread and return or raise what it does."""
+        """Run ``job`` on the thread; returns its result or raises its error."""
         future: asyncio.Future[T] = self._loop.create_future()
 
         def done(result: T, error: BaseException | None) -> None:
@@ -44,7 +44,7 @@ class Worker:
         return await future
 
     async def close(self, seconds: float) -> bool:
-        """Do what is queued, then end the thread. False: a job is still stuck after ``seconds``."""
+        """Finish the queued jobs, then end the thread. Returns False if a job is still stuck after ``seconds``."""
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join, seconds)
         return not self._thread.is_alive()
@@ -60,5 +60,5 @@ class Worker:
             try:
                 self._loop.call_soon_threadsafe(done, result, error)
             except RuntimeError:
-                return  # the loop is closed: nobody is left to be told
-            item = job = done = result = error = None  # type: ignore[assignment]  # keep nothing alive while waiting
+                return  # the loop is closed: nobody waits for the result
+            item = job = done = result = error = None  # type: ignore[assignment]  # keeps nothing alive while waiting

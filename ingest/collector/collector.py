@@ -21,7 +21,7 @@ from django.db import connections
 from broker.backoff import backoff
 from broker.client.client import BrokerClient, Gap, Message
 from broker.errors import BrokerError, OffsetOutOfRange, SubscriberInUse
-from ingest.collector.decode import Intake, Pending
+from ingest.collector.decode import BatchDecoder, Pending
 from ingest.collector.inventory_sync import RETRIABLE, Books
 from ingest.concurrency import drain_deadline, first_of, pause
 from ingest.dead_letters import DeadLetters
@@ -92,7 +92,7 @@ class Collector:
         self._store = store
         self._stop = stop or asyncio.Event()
         self._stopping: asyncio.Task[bool] | None = None
-        self._intake = Intake(config.retention)
+        self._decoder = BatchDecoder(config.retention)
         self._books = Books(config.collector_id)
         self._dead_letters = DeadLetters(config.state_dir, f"collector-{config.collector_id}")
         # One thread for the store and the database: one connection each, and no two writes at once.
@@ -125,7 +125,7 @@ class Collector:
     @property
     def waiting_readings(self) -> int:
         """Readings that wait for the next flush."""
-        return self._intake.pending.readings
+        return self._decoder.pending.readings
 
     @property
     def behind_s(self) -> float:
@@ -262,7 +262,7 @@ class Collector:
             logger.warning("the broker's log ends before offset %d: it is another log, read from its start", self._next)
         # Offsets of the old log mean nothing in this one; what came from it is written all the same.
         self._written = self.committed = -1
-        self._intake.forget_offsets()
+        self._decoder.forget_offsets()
         return await client.subscribe(config.collector_id, None)
 
     def _check_id_in_use(self, error: BrokerError) -> None:
@@ -297,10 +297,10 @@ class Collector:
             self._oldest_uncommitted = time.monotonic()
         for item in items:
             if isinstance(item, Gap):
-                self._intake.take_gap(item)
+                self._decoder.take_gap(item)
                 self._next = item.last + 1
             else:
-                self._intake.take(item)
+                self._decoder.take(item)
                 self._next = item.offset + 1
                 messages += 1
         return messages
@@ -318,7 +318,7 @@ class Collector:
 
     def _flush_due(self) -> float:
         """Seconds until a flush is due; 0 or less: now."""
-        pending = self._intake.pending
+        pending = self._decoder.pending
         if not pending:
             return self._config.flush_interval
         if pending.readings + len(pending.letters) >= FLUSH_READINGS or pending.bytes >= FLUSH_BYTES:
@@ -330,7 +330,7 @@ class Collector:
 
         Raises StoreRefusal when the store will never take it.
         """
-        pending = self._intake.drain()
+        pending = self._decoder.drain()
         if not pending:
             return 0
         stored, seconds = await self._until_done(lambda: self._write(pending), self._store_outage)
@@ -379,7 +379,7 @@ class Collector:
                 await self._client.ack(written)
                 self.committed = written
                 self.totals.committed_at = time.time()
-                self._oldest_uncommitted = self._intake.pending.since if self._intake.pending else None
+                self._oldest_uncommitted = self._decoder.pending.since if self._decoder.pending else None
             except BrokerError as error:
                 # The messages are stored: at worst they come again.
                 await self._disconnect()

@@ -1,11 +1,10 @@
-"""From messages to what waits for the next flush: decode, check, count. Bounded by the collector, which flushes in time."""
+"""Decodes and checks messages, and gathers the result until the next flush. The collector bounds it by flushing in time."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,21 +12,20 @@ import msgspec
 
 from broker.client.client import Gap, Message
 from ingest.dead_letters import shorten
-from readings.batch.codec import BatchError, Decoded, decode_batch, encode_block
-from readings.checks import Refusal, check_block
+from readings.batch import BatchError, DecodedBatch, decode, encode_block
 from readings.model import PointBlock
 from readings.times import SECOND, format_time
 
 logger = logging.getLogger(__name__)
 
-# Counted beside the readings' reasons, but by message: one that is no batch, and one that the broker no longer has.
+# Counted with the reasons of refused readings, but per message: one that is no batch, one that the broker no longer has.
 BAD_MESSAGE = "bad_message"
 LOST_MESSAGE = "lost_message"
 
 
 @dataclass(slots=True)
 class Pending:
-    """What came in since the last flush. ``last_offset`` is the newest message's (or missing message's), -1: nothing to commit."""
+    """What came in since the last flush. ``last_offset`` is the newest message, received or lost; -1: nothing to commit."""
 
     blocks: list[PointBlock] = field(default_factory=list)
     letters: list[dict[str, Any]] = field(default_factory=list)
@@ -42,49 +40,47 @@ class Pending:
         return bool(self.messages or self.refused)
 
 
-class Intake:
-    """Takes messages in. ``retention`` in seconds; 0 refuses nothing for its age."""
+class BatchDecoder:
+    """Turns messages into checked blocks. ``retention`` in seconds; 0 refuses no reading for its age."""
 
     def __init__(self, retention: float) -> None:
         self.pending = Pending()
         self._retention_ns = int(retention * SECOND)
 
     def drain(self) -> Pending:
-        """All that is pending; nothing is, afterwards."""
+        """Returns what is pending and starts anew."""
         pending, self.pending = self.pending, Pending()
         return pending
 
     def forget_offsets(self) -> None:
-        """What is pending is to be written, but there is nothing to commit for it: it came from another log."""
+        """Pending readings came from another log: they are still written, but no offset is committed for them."""
         self.pending.last_offset = -1
 
     def take(self, message: Message) -> None:
-        """Take in one message. Never raises: what is no batch becomes a dead letter, so that it cannot block the log."""
+        """Decodes one message. Never raises: a message that is no batch becomes a dead letter and cannot block the log."""
         pending = self._begin(message.offset)
         pending.messages += 1
         pending.bytes += len(message.payload)
         now_ns = time.time_ns()
         try:
-            decoded = decode_batch(message.payload)
-            block, refusals = check_block(
-                decoded.block, now_ns=now_ns, oldest_ns=now_ns - self._retention_ns if self._retention_ns else None
-            )
+            oldest_ns = now_ns - self._retention_ns if self._retention_ns else None
+            decoded = decode(message.payload, now_ns=now_ns, oldest_ns=oldest_ns)
         except BatchError as error:
             self._bury(message, str(error), now_ns)
             return
-        except Exception as error:  # a fault of ours must not block the log either
+        except Exception as error:  # our own bug must not block the log either
             logger.exception("message %d: cannot be handled", message.offset)
             self._bury(message, repr(error), now_ns)
             return
-        if block.points:
-            pending.blocks.append(block)
-            pending.readings += block.count()
+        if decoded.block.points:
+            pending.blocks.append(decoded.block)
+            pending.readings += decoded.block.count()
         pending.refused.update(decoded.reported)
-        if decoded.refusals or refusals:
-            self._refuse(message, decoded, [*decoded.refusals, *refusals], now_ns)
+        if decoded.refusals:
+            self._refuse(message, decoded, now_ns)
 
     def take_gap(self, gap: Gap) -> None:
-        """Note messages that the broker no longer has."""
+        """Counts messages that the broker no longer has."""
         count = gap.last - gap.first + 1
         logger.warning(
             "messages %(first)d to %(last)d are not in the broker's log any more (%(reason)s)",
@@ -113,18 +109,18 @@ class Intake:
             }
         )
 
-    def _refuse(self, message: Message, decoded: Decoded, refusals: Iterable[Refusal], now_ns: int) -> None:
+    def _refuse(self, message: Message, decoded: DecodedBatch, now_ns: int) -> None:
         head = {
             "time": format_time(now_ns),
             "offset": message.offset,
             "source": decoded.source,
             "batch_id": decoded.batch_id,
         }
-        for refusal in refusals:
+        for refusal in decoded.refusals:
             self.pending.refused[refusal.reason] += 1
             letter = {**head, "reason": refusal.reason, "detail": refusal.detail}
             if refusal.block is not None:
-                # A batch of its own, that can be repaired and sent again.
+                # A batch of its own: it can be repaired and sent again.
                 letter["batch"] = msgspec.Raw(
                     encode_block(refusal.block, batch_id=decoded.batch_id, source=decoded.source, collected_at="")
                 )

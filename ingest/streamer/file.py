@@ -28,11 +28,11 @@ from ingest.shard import WHOLE, Shard
 from ingest.streamer.pacing import Pacer, SpeedPacer
 from ingest.streamer.publisher import Batch, Publisher
 from ingest.streamer.report import Backlog, Progress, Report, progress_bar, report_often
-from ingest.streamer.timestamps import Choice, Stamper, choose, spell_duration
+from ingest.streamer.timestamps import Choice, Stamper, choose
 from readings.blocks import blocks as blocks_of
 from readings.columns import Columns
 from readings.model import PointBlock
-from readings.times import SECOND, format_time
+from readings.times import SECOND, format_time, spell_duration
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from ingest.samples import RefusedRow, Sample
 from ingest.streamer.report import Report, report_often
 from ingest.streamer.sender import Sender
 from ingest.streamer.spool import Spool
-from readings.batch.codec import encode_block
+from readings.batch import encode_block
 from readings.blocks import BlockBuilder
 from readings.model import PointBlock
 from readings.times import format_time

@@ -21,7 +21,7 @@ from ingest.capture.position import Gathering
 from ingest.errors import BrokerRefusal
 from ingest.reconnect import Connect, Uplink
 from ingest.streamer.split import split_block
-from readings.batch.codec import encode_block
+from readings.batch import encode_block
 from readings.model import PointBlock
 
 logger = logging.getLogger(__name__)

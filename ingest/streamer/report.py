@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ingest.streamer.timestamps import spell_duration
 from ingest.watchdog import Watch
+from readings.times import spell_duration
 
 
 class Progress:

@@ -14,7 +14,7 @@ from ingest.reconnect import Connect, Uplink
 from ingest.streamer.publisher import FRAME_OVERHEAD
 from ingest.streamer.split import split_block
 from ingest.streamer.spool import Spool, Spooled
-from readings.batch.codec import Decoded, decode_batch, encode_block
+from readings.batch import DecodedBatch, decode, encode_block
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class Sender:
 
     async def _send_in_parts(self, client: BrokerClient, batch: Spooled, limit: int) -> None:
         """A batch that is larger than the broker's frames. Its parts have no number: they may come twice, which is harmless."""
-        decoded = decode_batch(batch.payload)
+        decoded = decode(batch.payload)
         for payload in _parts(decoded, limit):
             if payload is None:
                 raise BrokerRefusal(
@@ -110,7 +110,7 @@ class Sender:
             await asyncio.shield(client.publish(payload))
 
 
-def _parts(decoded: Decoded, limit: int) -> list[bytes | None]:
+def _parts(decoded: DecodedBatch, limit: int) -> list[bytes | None]:
     """Payloads of ``limit`` bytes at most that hold the same; None in place of a reading that does not fit."""
     waiting = [decoded.block]
     payloads: list[bytes | None] = []

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from readings.times import SECOND, format_time
+from readings.times import SECOND, format_time, spell_duration
 
 if TYPE_CHECKING:
     from readings.columns import Columns, Ints  # with numpy, which a live source does without
@@ -67,14 +67,3 @@ class Stamper:
             begin.append(max(now, last.get(key, 0) + 1))
             last[key] = begin[-1] + count - 1
         return series.numbered(begin)
-
-
-def spell_duration(seconds: float) -> str:
-    """A duration in its two largest units: ``129d 1h``, ``5m 3s``, ``0s``."""
-    rest = int(seconds)
-    parts = []
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, rest = divmod(rest, size)
-        if count:
-            parts.append(f"{count}{unit}")
-    return " ".join(parts[:2]) or "0s"

@@ -1,4 +1,4 @@
-"""Reading and writing many rows with few statements."""
+"""Reads and writes many rows with few statements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.db.models.functions import Collate
 
 M = TypeVar("M", bound=models.Model)
 
-# Databases bound the parameters of one statement; SQLite's usual bound is 32,766.
+# Databases limit the parameters of a statement: SQLite usually to 32,766.
 _MOST_KEYS = 10_000
 _BYTE_ORDER = {"sqlite": "BINARY", "postgresql": "C"}
 
@@ -22,9 +22,9 @@ def fetch(queryset: models.QuerySet[M], field: str, keys: Sequence[object]) -> I
 
 
 def fetch_locked(manager: models.Manager[M], field: str, keys: Collection[str]) -> dict[str, M]:
-    """Those rows by that text field, locked in its order, so that two writers wait for each other and never in a circle.
+    """The rows by that text field, locked in its order, so that two writers never deadlock.
 
-    The order is that of the bytes, here and in the database, whatever language the database sorts in.
+    The order is that of the bytes, here and in the database, whatever the database's own collation.
     """
     vendor = connections[router.db_for_write(manager.model)].vendor
     locking = manager.order_by(Collate(field, _BYTE_ORDER[vendor])).select_for_update()
@@ -34,10 +34,10 @@ def fetch_locked(manager: models.Manager[M], field: str, keys: Collection[str]) 
 def make_missing(
     manager: models.Manager[M], field: str, keys: Collection[str], make: Callable[[str], M]
 ) -> Sequence[str]:
-    """Make a row for each key that has none; the keys of those. To be called before any row of the table is locked.
+    """Creates a row for each key that has none and returns those keys. Call it before locking any row of the table.
 
-    Another writer may make the same ones at this moment: one waits for the other then, so all go in one order, and
-    none of them holds a lock on a row that the other wants to have made.
+    Another writer may be creating the same rows, and one then waits for the other. Both therefore go in one order, and
+    neither holds a lock on a row that the other wants to create.
     """
     missing = sorted(set(keys) - {getattr(row, field) for row in fetch(manager.only(field), field, list(keys))})
     manager.bulk_create([make(key) for key in missing], ignore_conflicts=True)
@@ -45,9 +45,9 @@ def make_missing(
 
 
 def update_rows(rows: Sequence[M], fields: Collection[str]) -> None:
-    """Write these fields of all rows, which exist and are of one model: one prepared statement, run for each row.
+    """Writes these fields of existing rows of one model, with one prepared statement run for each row.
 
-    Django's bulk_update builds a CASE per row and field and takes seconds where this takes milliseconds.
+    Django's bulk_update builds a CASE per row and field, and takes seconds where this takes milliseconds.
     """
     if not rows:
         return

@@ -1,4 +1,4 @@
-"""Takes what was seen of a GPU into its row. The newest reading decides; unknown never replaces known."""
+"""Merges what was seen of a GPU into its row. The newest reading wins; unknown never replaces known."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from collections.abc import Mapping, Set
 from datetime import datetime
 
 from inventory.models import GPU, Host
-from inventory.sync.seen import NOTHING, Seen, Stay
+from inventory.sync.seen import NOTHING, Observation, Seen
 from readings.catalogue import is_counter
 
 _NONE: frozenset[str] = frozenset()
 
 
 def merge_seen(row: GPU, seen: Seen, hosts: Mapping[str, Host]) -> Set[str]:
-    """Whether the row is another now. ``hosts`` holds every host that ``seen`` names."""
-    stays = seen.stays or seen.shares  # shares alone come here only to fill a row that was just made
+    """Updates the row; returns the changed fields. ``hosts`` holds every host that ``seen`` names."""
+    observations = seen.observations or seen.shares  # shares alone only fill a row that was just created
     last_seen = row.last_seen
-    newer = stays[-1].last >= last_seen
+    newer = observations[-1].last >= last_seen
     changed = _set(row, "first_seen", min(row.first_seen, seen.first)) | _set(
         row, "last_seen", max(last_seen, seen.last)
     )
-    changed |= _merge_place(row, stays, hosts, newer=newer)
+    changed |= _merge_slot(row, observations, hosts, newer=newer)
     for name, text in seen.described.items():
         if text and (newer or not getattr(row, name)):
             changed |= _set(row, name, text)
     if seen.labels and (newer or not row.labels):
         changed |= _set(row, "labels", seen.labels)
-    changed |= _merge_pod(row, seen.stays, last_seen)
+    changed |= _merge_pod(row, seen.observations, last_seen)
     return changed | _merge_latest(row, seen)
 
 
 def counter_resets(row: GPU, seen: Seen) -> int:
-    """How many counters stand lower now than in the row, which was read before: they began again."""
+    """How many counters restarted: they are lower now than in the row."""
     latest = row.latest
     count = 0
     for name, (value, time_ns) in seen.latest.items():
@@ -41,25 +41,25 @@ def counter_resets(row: GPU, seen: Seen) -> int:
     return count
 
 
-def _merge_place(row: GPU, stays: list[Stay], hosts: Mapping[str, Host], *, newer: bool) -> Set[str]:
+def _merge_slot(row: GPU, observations: list[Observation], hosts: Mapping[str, Host], *, newer: bool) -> Set[str]:
     changed: Set[str] = _NONE
-    hostname = next((stay.hostname for stay in reversed(stays) if stay.hostname), "")
+    hostname = next((each.hostname for each in reversed(observations) if each.hostname), "")
     if hostname and (newer or row.host_id is None):
         changed |= _set(row, "host_id", hosts[hostname].pk)
-    slot = next((stay.slot for stay in reversed(stays) if stay.slot is not None), None)
+    slot = next((each.slot for each in reversed(observations) if each.slot is not None), None)
     if slot is not None and (newer or row.index is None):
         changed |= _set(row, "index", slot)
     return changed
 
 
-def _merge_pod(row: GPU, stays: list[Stay], last_seen: datetime) -> Set[str]:
-    """Unlike a place, a pod may go: the newest stay that tells of pods decides, also when it tells of none."""
-    for stay in reversed(stays):
-        if stay.pod is None:
+def _merge_pod(row: GPU, observations: list[Observation], last_seen: datetime) -> Set[str]:
+    """Unlike a host, a pod may end: the newest observation about pods decides, also when it names none."""
+    for each in reversed(observations):
+        if each.pod is None:
             continue
-        if stay.last < last_seen or (stay.last == last_seen and stay.pod == NOTHING):
+        if each.last < last_seen or (each.last == last_seen and each.pod == NOTHING):
             return _NONE
-        namespace, pod, container = stay.pod
+        namespace, pod, container = each.pod
         return _set(row, "namespace", namespace) | _set(row, "pod", pod) | _set(row, "container", container)
     return _NONE
 
@@ -69,7 +69,7 @@ def _merge_latest(row: GPU, seen: Seen) -> Set[str]:
     latest = row.latest
     for name, (value, time_ns) in seen.latest.items():
         known = latest.get(name)
-        # At the same time a new value replaces the old, as it does in the stores.
+        # At equal times the new value replaces the old one, as in the stores.
         if known is None or time_ns > known[1] or (time_ns == known[1] and value != known[0]):
             latest[name] = [value, time_ns]
             changed = {"latest"}

@@ -1,6 +1,6 @@
-"""What ran on one GPU and when: placements grown from stays. Pure: rows come in, changed rows come out.
+"""Updates one GPU's placements (the pods that ran on it, and when). Pure: rows come in, changed rows come out.
 
-Readings that were told before change nothing, so a message may be delivered again.
+Readings seen before change nothing, so a message may be delivered twice.
 """
 
 from __future__ import annotations
@@ -9,74 +9,74 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from inventory.models import GPU, Placement
-from inventory.sync.seen import NOTHING, Pod, Stay
+from inventory.sync.seen import NOTHING, Observation, Pod
 
-# Pod labels flap in practice: a pod that is back on its GPU within this time was never gone.
+# Pod labels flap in practice: a pod that returns to its GPU within this time never left.
 RESUME_WITHIN = timedelta(minutes=10)
-# A share says nothing when it ends: it has ended when its GPU has readings this much newer.
+# Nothing marks the end of a share: it has ended when its GPU has readings this much newer.
 SHARE_ENDS_AFTER = timedelta(minutes=5)
 
 
 def update_placements(
-    gpu: GPU, known: Sequence[Placement], stays: Sequence[Stay], shares: Sequence[Stay]
+    gpu: GPU, known: Sequence[Placement], observations: Sequence[Observation], shares: Sequence[Observation]
 ) -> list[Placement]:
-    """The placements that are new (no primary key yet) or changed.
+    """Returns the placements that are new (no primary key yet) or changed.
 
-    ``gpu`` is the row after it took in the stays; ``known`` are its open placements and those within RESUME_WITHIN of
-    the stays; ``stays`` come in the order of their last readings.
+    ``gpu`` is the row after the merge. ``known`` are its open placements and those within RESUME_WITHIN of the
+    observations, which come in the order of their last readings.
     """
     before = {id(each): _state(each) for each in known}
     placements = list(known)
-    for stay in stays:
-        if stay.pod is None:
+    for seen in observations:
+        if seen.pod is None:
             continue
-        if stay.pod != NOTHING:
-            _see(placements, gpu, stay)
+        if seen.pod != NOTHING:
+            _extend(placements, gpu, seen)
         for each in placements:
-            if each.ended is None and not each.share and pod_of(each) != stay.pod and each.last_seen < stay.last:
+            if each.ended is None and not each.share and pod_of(each) != seen.pod and each.last_seen < seen.last:
                 each.ended = each.last_seen
-    for stay in shares:
-        _see(placements, gpu, stay).share = True
-    _settle(placements, gpu)
+    for seen in shares:
+        _extend(placements, gpu, seen).share = True
+    _close(placements, gpu)
     return [each for each in placements if before.get(id(each)) != _state(each)]
 
 
 def pod_of(placement: Placement | GPU) -> Pod:
-    """What the row says runs there."""
+    """The pod that the row names."""
     return Pod(placement.namespace, placement.pod, placement.container)
 
 
-def _see(placements: list[Placement], gpu: GPU, stay: Stay) -> Placement:
-    same = [each for each in placements if pod_of(each) == stay.pod]
+def _extend(placements: list[Placement], gpu: GPU, seen: Observation) -> Placement:
+    same = [each for each in placements if pod_of(each) == seen.pod]
     near = [
         each
         for each in same
-        if each.started - RESUME_WITHIN <= stay.last and each.last_seen + RESUME_WITHIN >= stay.first
+        if each.started - RESUME_WITHIN <= seen.last and each.last_seen + RESUME_WITHIN >= seen.first
     ]
-    # An open one went on all the time, however rarely readings come.
-    near = near or [each for each in same if each.ended is None and each.started <= stay.first]
+    # An open placement continued all the time, however rare the readings.
+    near = near or [each for each in same if each.ended is None and each.started <= seen.first]
     if not near:
-        namespace, pod, container = stay.pod or NOTHING
+        namespace, pod, container = seen.pod or NOTHING
         new = Placement(
-            gpu=gpu, namespace=namespace, pod=pod, container=container, started=stay.first, last_seen=stay.last
+            gpu=gpu, namespace=namespace, pod=pod, container=container, started=seen.first, last_seen=seen.last
         )
         placements.append(new)
         return new
     placement = min(near, key=lambda each: each.started)
-    placement.started = min(placement.started, stay.first)
-    placement.last_seen = max(placement.last_seen, stay.last)
+    placement.started = min(placement.started, seen.first)
+    placement.last_seen = max(placement.last_seen, seen.last)
     if placement.ended is not None:
         placement.ended = placement.last_seen
     return placement
 
 
-def _settle(placements: Sequence[Placement], gpu: GPU) -> None:
-    """Say of each placement whether it is open."""
+def _close(placements: Sequence[Placement], gpu: GPU) -> None:
+    """Closes every placement but the current ones."""
     now = pod_of(gpu)
     current = max((each for each in placements if pod_of(each) == now), key=lambda each: each.last_seen, default=None)
     for each in placements:
-        lasts = each is current or (each.share and gpu.last_seen - each.last_seen <= SHARE_ENDS_AFTER)
-        each.ended = None if lasts else each.last_seen
+        is_open = each is current or (each.share and gpu.last_seen - each.last_seen <= SHARE_ENDS_AFTER)
+        each.ended = None if is_open else each.last_seen
 
 
 def _state(placement: Placement) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""Where one GPU has sat: residences grown from stays. Pure: rows come in, changed rows come out."""
+"""Updates one GPU's residences (the host slots it was in, and when). Pure: rows come in, changed rows come out."""
 
 from __future__ import annotations
 
@@ -7,61 +7,63 @@ from datetime import datetime
 from typing import NamedTuple
 
 from inventory.models import GPU, Host, Residence
-from inventory.sync.seen import Stay
+from inventory.sync.seen import Observation
 
 
-class Place(NamedTuple):
-    """A slot of a host."""
+class HostSlot(NamedTuple):
+    """A slot of a host; None where unknown."""
 
     host_id: int | None
     slot: int | None
 
 
-class Visit(NamedTuple):
-    """A GPU seen in a place from one time to another."""
+class HostAssignment(NamedTuple):
+    """The GPU was seen in this slot from ``first`` to ``last``."""
 
-    place: Place
+    slot: HostSlot
     first: datetime
     last: datetime
 
 
-def place_of(row: GPU | Residence) -> Place:
-    """Where the row says it is."""
-    return Place(row.host_id, row.index)
+def slot_of(row: GPU | Residence) -> HostSlot:
+    """The slot that the row names."""
+    return HostSlot(row.host_id, row.index)
 
 
-def visits_of(stays: Iterable[Stay], hosts: Mapping[str, Host], known: Place) -> list[Visit]:
-    """The places of the stays that name a host. What a stay leaves out is as in the one before, at first as ``known``."""
-    visits = []
+def host_assignments(
+    observations: Iterable[Observation], hosts: Mapping[str, Host], known: HostSlot
+) -> list[HostAssignment]:
+    """The slots of the observations. What one leaves out is as in the one before, at first as in ``known``."""
+    assignments = []
     host_id, slot = known
-    for stay in stays:
-        host_id = hosts[stay.hostname].pk if stay.hostname else host_id
-        slot = slot if stay.slot is None else stay.slot
+    for each in observations:
+        host_id = hosts[each.hostname].pk if each.hostname else host_id
+        slot = slot if each.slot is None else each.slot
         if host_id is not None:
-            visits.append(Visit(Place(host_id, slot), stay.first, stay.last))
-    return visits
+            assignments.append(HostAssignment(HostSlot(host_id, slot), each.first, each.last))
+    return assignments
 
 
 def update_residences(
-    gpu: GPU, known: Iterable[Residence], visits: Sequence[Visit], last_seen: datetime
+    gpu: GPU, known: Iterable[Residence], assignments: Sequence[HostAssignment], last_seen: datetime
 ) -> list[Residence]:
-    """The residences that are new (no primary key yet) or changed.
+    """Returns the residences that are new (no primary key yet) or changed.
 
-    ``gpu`` is the row after it took in the visits, ``known`` all its residences, ``last_seen`` when it was last seen before.
+    ``gpu`` is the row after the merge, ``known`` all its residences, ``last_seen`` when it was last seen before.
     """
-    by_place = {place_of(each): each for each in known}
-    before = {place: (each.since, each.until) for place, each in by_place.items()}
-    for place, first, last in visits:
-        residence = by_place.get(place)
+    by_slot = {slot_of(each): each for each in known}
+    before = {slot: (each.since, each.until) for slot, each in by_slot.items()}
+    for slot, first, last in assignments:
+        residence = by_slot.get(slot)
         if residence is None:
-            by_place[place] = Residence(gpu=gpu, host_id=place.host_id, index=place.slot, since=first, until=last)
+            by_slot[slot] = Residence(gpu=gpu, host_id=slot.host_id, index=slot.slot, since=first, until=last)
             continue
         residence.since = min(residence.since, first)
         if residence.until is not None:
             residence.until = max(residence.until, last)
-    for place, residence in by_place.items():
-        if place == place_of(gpu):
+    for slot, residence in by_slot.items():
+        if slot == slot_of(gpu):
             residence.until = None
         elif residence.until is None:
-            residence.until = max([last_seen, *(visit.last for visit in visits if visit.place == place)])
-    return [each for place, each in by_place.items() if before.get(place) != (each.since, each.until)]
+            residence.until = max([last_seen, *(each.last for each in assignments if each.slot == slot)])
+    return [each for slot, each in by_slot.items() if before.get(slot) != (each.since, each.until)]

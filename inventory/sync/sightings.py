@@ -1,37 +1,28 @@
-"""What the readings of a flush say about the inventory, gathered in memory until it is saved.
+"""What the readings of one flush say about the inventory, gathered in memory until it is saved.
 
-On the collector's hot path: ``add`` works per point, never per reading. Values are looked at when the sightings are
-saved, and of a GPU that reports whole points only its newest point is kept until then.
+This is on the collector's hot path: ``add`` does work per point, never per reading. Values are read only when the
+sightings are saved. Of a GPU that reports whole points, only the newest point is kept until then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from msgspec import structs
 
 from readings.model import Gpu, PointBlock
 
-# Shares are told apart by GPU id, namespace, pod and container.
+# GPU id, namespace, pod and container: the key of a share.
 ShareKey = tuple[str, str, str, str]
 Latest = dict[str, tuple[float, int]]
 
 _FEWEST_TO_COMPACT = 64
-_MOST_RUNS = 64
+_MOST_SPANS = 64
 _NEVER = -(1 << 63)
 
 
-class Span(NamedTuple):
-    """A GPU as it was described from one reading time to another, both in ns and both included."""
-
-    gpu: Gpu
-    first_ns: int
-    last_ns: int
-
-
-class Run:
-    """A growing span: readings in a row that described a GPU in the same words."""
+class Span:
+    """Successive readings that describe a GPU in the same words: from ``first_ns`` to ``last_ns``, both included."""
 
     __slots__ = ("first_ns", "gpu", "last_ns")
 
@@ -40,12 +31,9 @@ class Run:
         self.first_ns = -_NEVER
         self.last_ns = _NEVER
 
-    def span(self) -> Span:
-        return Span(self.gpu, self.first_ns, self.last_ns)
 
-
-class _Columns:
-    """The newest values of one GPU under one list of metric names: a whole point, and points with gaps."""
+class NewestValues:
+    """The newest values of one GPU for one list of metric names: a whole point, and points with gaps."""
 
     __slots__ = ("names", "partial", "partial_most", "partial_ns", "whole", "whole_ns")
 
@@ -72,7 +60,7 @@ class _Columns:
             self.partial_most = max(_FEWEST_TO_COMPACT, 2 * len(self.partial))
 
     def _compact(self) -> None:
-        """Leave of the points with gaps only those that hold the newest value of a metric, in their order."""
+        """Keeps only the points with gaps that hold the newest value of some metric, in their order."""
         newest: dict[int, tuple[int, int]] = {}
         for number, (time_ns, values) in enumerate(self.partial):
             for column, value in enumerate(values):
@@ -88,7 +76,7 @@ class _Columns:
         points = [(self.whole_ns, self.whole), *self.partial] if self.whole else self.partial
         for time_ns, values in points:
             for name, value in zip(self.names, values, strict=True):
-                if value is None or value - value != 0:  # a NaN or an infinity has no place in JSON
+                if value is None or value - value != 0:  # NaN and infinity: JSON cannot hold them
                     continue
                 known = latest.get(name)
                 if known is None or time_ns >= known[1]:
@@ -96,54 +84,54 @@ class _Columns:
 
 
 class Sighting:
-    """All that was seen of one GPU or MIG instance."""
+    """Everything seen of one GPU or MIG instance."""
 
-    __slots__ = ("_columns", "_runs")
+    __slots__ = ("_spans", "_values")
 
     def __init__(self) -> None:
-        self._runs: list[Run] = []
-        self._columns: dict[tuple[str, ...], _Columns] = {}
+        self._spans: list[Span] = []
+        self._values: dict[tuple[str, ...], NewestValues] = {}
 
     def spans(self) -> list[Span]:
-        """How it was described over time, oldest first by their last reading; never empty."""
-        return sorted((run.span() for run in self._runs), key=lambda span: span.last_ns)
+        """The descriptions over time, ordered by their last reading; never empty."""
+        return sorted(self._spans, key=lambda span: span.last_ns)
 
     def latest(self) -> Latest:
-        """The newest finite value of each metric, with its time in ns. Of equal times the one added last counts."""
+        """The newest finite value of each metric, with its time in ns. At equal times the one added last wins."""
         latest: Latest = {}
-        for columns in self._columns.values():
-            columns.merge_into(latest)
+        for values in self._values.values():
+            values.merge_into(latest)
         return latest
 
-    def run_of(self, gpu: Gpu) -> Run:
-        """The run that a point of ``gpu`` extends."""
-        runs = self._runs
-        if runs:
-            # Messages in a row mostly describe a GPU in the very same words.
-            if runs[-1].gpu == gpu:
-                return runs[-1]
-            if len(runs) >= _MOST_RUNS:
-                runs = self._runs = _merged(runs)  # more than so many places and pods in one flush do not occur
-        runs.append(Run(gpu))
-        return runs[-1]
+    def span_of(self, gpu: Gpu) -> Span:
+        """The span that a point with this description extends."""
+        spans = self._spans
+        if spans:
+            # Successive messages mostly describe a GPU in the very same words.
+            if spans[-1].gpu == gpu:
+                return spans[-1]
+            if len(spans) >= _MOST_SPANS:
+                spans = self._spans = _merged(spans)  # one flush does not see that many hosts and pods of one GPU
+        spans.append(Span(gpu))
+        return spans[-1]
 
-    def columns_of(self, names: tuple[str, ...]) -> _Columns:
-        """Where values under these metric names are kept."""
-        columns = self._columns.get(names)
-        if columns is None:
-            columns = self._columns[names] = _Columns(names)
-        return columns
+    def values_of(self, names: tuple[str, ...]) -> NewestValues:
+        """Where the values of this list of metric names are kept."""
+        values = self._values.get(names)
+        if values is None:
+            values = self._values[names] = NewestValues(names)
+        return values
 
 
 class Sightings:
-    """Merges blocks of points into one entry per GPU. Not safe for use by two threads at once.
+    """Merges blocks of points into one entry per GPU. Not thread-safe.
 
-    Saving does not change it, so a failed save can be tried again.
+    Saving leaves it unchanged, so a failed save can be retried.
     """
 
     def __init__(self) -> None:
         self._gpus: dict[str, Sighting] = {}
-        self._shares: dict[ShareKey, Run] = {}
+        self._shares: dict[ShareKey, Span] = {}
 
     def __len__(self) -> int:
         """How many GPUs, and pods that share one, were seen."""
@@ -153,60 +141,56 @@ class Sightings:
         return bool(self._gpus or self._shares)
 
     def gpus(self) -> Iterator[tuple[str, Sighting]]:
-        """GPU id and what was seen of it, without shares."""
+        """Each GPU's id and sighting, without shares."""
         return iter(self._gpus.items())
 
-    def shares(self) -> Iterator[Span]:
-        """One span per pod's part of a shared GPU."""
-        return (run.span() for run in self._shares.values())
+    def shares(self) -> Iterable[Span]:
+        """One span for each pod that shares a GPU."""
+        return self._shares.values()
 
     def add(self, block: PointBlock) -> None:
-        """Take in a block. Points with no value at all are no sighting."""
+        """Adds a block. Points without any value are ignored."""
         names = tuple(block.metric_names)
         gpus = block.gpus
-        found: dict[int, tuple[Run, _Columns | None]] = {}
+        entries: dict[int, tuple[Span, NewestValues | None]] = {}
         for index, time_ns, values in block.points:
             whole = None not in values
             if not whole and values.count(None) == len(values):
                 continue
-            pair = found.get(index)
-            if pair is None:
-                pair = found[index] = self._find(gpus[index], names)
-            run, columns = pair
-            if time_ns > run.last_ns:
-                run.last_ns = time_ns
-            if time_ns < run.first_ns:
-                run.first_ns = time_ns
-            if columns is None:
+            entry = entries.get(index)
+            if entry is None:
+                entry = entries[index] = self._entry(gpus[index], names)
+            span, newest = entry
+            if time_ns > span.last_ns:
+                span.last_ns = time_ns
+            if time_ns < span.first_ns:
+                span.first_ns = time_ns
+            if newest is None:
                 continue
             if not whole:
-                columns.add_partial(time_ns, values)
-            elif time_ns >= columns.whole_ns:
-                columns.set_whole(time_ns, values)
+                newest.add_partial(time_ns, values)
+            elif time_ns >= newest.whole_ns:
+                newest.set_whole(time_ns, values)
 
-    def _find(self, gpu: Gpu, names: tuple[str, ...]) -> tuple[Run, _Columns | None]:
-        key = gpu.id
+    def _entry(self, gpu: Gpu, names: tuple[str, ...]) -> tuple[Span, NewestValues | None]:
         if gpu.share:
-            share = (key, gpu.namespace, gpu.pod, gpu.container)
-            run = self._shares.get(share)
-            if run is None:
-                run = self._shares[share] = Run(gpu)
-            return run, None
-        sighting = self._gpus.get(key)
+            share = (gpu.id, gpu.namespace, gpu.pod, gpu.container)
+            return self._shares.get(share) or self._shares.setdefault(share, Span(gpu)), None
+        sighting = self._gpus.get(gpu.id)
         if sighting is None:
-            sighting = self._gpus[key] = Sighting()
-        return sighting.run_of(gpu), sighting.columns_of(names)
+            sighting = self._gpus[gpu.id] = Sighting()
+        return sighting.span_of(gpu), sighting.values_of(names)
 
 
-def _merged(runs: Iterable[Run]) -> list[Run]:
-    """One run per place and pod: what is left when descriptions keep changing within one flush."""
-    kept: dict[tuple[object, ...], Run] = {}
-    for run in runs:
-        gpu = run.gpu
-        same = kept.setdefault((gpu.hostname, gpu.gpu_id, gpu.namespace, gpu.pod, gpu.container), run)
-        if same is run:
+def _merged(spans: Iterable[Span]) -> list[Span]:
+    """One span per host slot and pod. Keeps memory bounded when descriptions keep changing within one flush."""
+    kept: dict[tuple[object, ...], Span] = {}
+    for span in spans:
+        gpu = span.gpu
+        same = kept.setdefault((gpu.hostname, gpu.gpu_id, gpu.namespace, gpu.pod, gpu.container), span)
+        if same is span:
             continue
-        newer, older = (gpu, same.gpu) if run.last_ns >= same.last_ns else (same.gpu, gpu)
+        newer, older = (gpu, same.gpu) if span.last_ns >= same.last_ns else (same.gpu, gpu)
         same.gpu = structs.replace(
             newer,
             device=newer.device or older.device,
@@ -214,6 +198,6 @@ def _merged(runs: Iterable[Run]) -> list[Run]:
             mig_profile=newer.mig_profile or older.mig_profile,
             labels={**older.labels, **newer.labels},
         )
-        same.first_ns = min(same.first_ns, run.first_ns)
-        same.last_ns = max(same.last_ns, run.last_ns)
+        same.first_ns = min(same.first_ns, span.first_ns)
+        same.last_ns = max(same.last_ns, span.last_ns)
     return list(kept.values())

@@ -1,4 +1,4 @@
-"""Saves what a flush of readings says about hosts, GPUs and placements."""
+"""Writes what one flush of readings says about hosts, GPUs and placements to the database."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from inventory.models import GPU, Host, Placement, Residence
 from inventory.sync.bulk import fetch, fetch_locked, make_missing, update_rows
 from inventory.sync.merging import counter_resets, merge_seen
 from inventory.sync.placements import RESUME_WITHIN, update_placements
-from inventory.sync.residences import Visit, place_of, update_residences, visits_of
+from inventory.sync.residences import HostAssignment, host_assignments, slot_of, update_residences
 from inventory.sync.seen import NOTHING, Seen, gather
 from inventory.sync.sightings import Sightings
 
 logger = logging.getLogger(__name__)
 
 _FIELDS = {field.name for field in GPU._meta.concrete_fields} - {"id", "uuid", "mig_id"}
-# What changes with every reading: most rows need no more than these written.
+# These change with every reading. Most rows need nothing else written.
 _READING_FIELDS = {"last_seen", "latest"}
 
 
 class _Move(NamedTuple):
     """Where a GPU was seen, and when it was last seen before."""
 
-    visits: Sequence[Visit]
+    assignments: Sequence[HostAssignment]
     last_seen: datetime
 
 
 def save_sightings(sightings: Sightings) -> int:
-    """Bring the inventory up to what was seen, in one transaction and a number of statements that does not grow with GPUs.
+    """Updates the inventory in one transaction; the number of statements does not grow with the number of GPUs.
 
-    The newest reading decides, by its own time: an older one never replaces a newer one, whichever collector saves it
-    and however often. Shares make placements; they leave the GPU's row alone, but for making one that is not there.
-    ``sightings`` stays as it is. Returns how many counters began again. Raises django.db.Error when the database cannot be written; nothing is saved then.
+    The newest reading wins, by its own time: an older one never replaces a newer one, whichever collector saves it and
+    however often. Shares make placements. They change the GPU's row only by creating it if it is missing.
+    ``sightings`` is not changed. Returns how many counters restarted. Raises django.db.Error if the database cannot be
+    written; nothing is saved then.
     """
     if not sightings:
         return 0
@@ -52,10 +53,10 @@ def save_sightings(sightings: Sightings) -> int:
 
 
 def _save(seen: Mapping[str, Seen], *, make: bool = False) -> int | None:
-    """Save it, if all hosts and GPUs are known, which they mostly are; with ``make`` those that are not are made.
+    """Saves and returns how many counters restarted, or None if a host or GPU is missing. ``make`` creates those first.
 
-    The counters that began again; None when it was not saved. Rows are made before any is locked, and both in one order: else two collectors, of which
-    one waits for a row that the other is making, could wait for each other.
+    Rows are created before any is locked, and both in one order. Otherwise two collectors could deadlock, each waiting
+    for a row that the other is creating.
     """
     times = _host_times(seen.values())
     new_hosts = make_missing(Host.objects, "name", times, lambda name: _host(name, times)) if make else []
@@ -80,12 +81,12 @@ _Times = Mapping[str, tuple[datetime, datetime]]
 
 
 def _host_times(seen: Iterable[Seen]) -> _Times:
-    """When each host was seen first and last."""
+    """When each host was first and last seen."""
     times: dict[str, tuple[datetime, datetime]] = {}
-    for stay in chain.from_iterable((*each.stays, *each.shares) for each in seen):
-        if stay.hostname:
-            first, last = times.get(stay.hostname, (stay.first, stay.last))
-            times[stay.hostname] = min(first, stay.first), max(last, stay.last)
+    for each in chain.from_iterable((*row.observations, *row.shares) for row in seen):
+        if each.hostname:
+            first, last = times.get(each.hostname, (each.first, each.last))
+            times[each.hostname] = min(first, each.first), max(last, each.last)
     return times
 
 
@@ -95,7 +96,7 @@ def _host(name: str, times: _Times) -> Host:
 
 
 def _bare(seen: Seen) -> GPU:
-    """A new row, to be filled like the others."""
+    """A new row. It is filled like the existing ones."""
     return GPU(id=seen.id, uuid=seen.uuid, mig_id=seen.mig_id, first_seen=seen.first, last_seen=seen.first)
 
 
@@ -116,12 +117,13 @@ def _save_gpus(seen: Mapping[str, Seen], rows: Mapping[str, GPU], new: Set[str],
     resets = 0
     for gpu_id, each in seen.items():
         row = rows[gpu_id]
-        if not each.stays and gpu_id not in new:
+        if not each.observations and gpu_id not in new:
             continue
-        visits = visits_of(each.stays or each.shares, hosts, place_of(row))
+        slot = slot_of(row)
+        assignments = host_assignments(each.observations or each.shares, hosts, slot)
         known = gpu_id not in new and row.first_seen <= each.first
-        if not known or any(visit.place != place_of(row) for visit in visits):
-            moves[gpu_id] = _Move(visits, row.last_seen)
+        if not known or any(assignment.slot != slot for assignment in assignments):
+            moves[gpu_id] = _Move(assignments, row.last_seen)
         resets += counter_resets(row, each)
         changed = merge_seen(row, each, hosts)
         if changed:
@@ -133,13 +135,13 @@ def _save_gpus(seen: Mapping[str, Seen], rows: Mapping[str, GPU], new: Set[str],
 
 
 def _save_residences(moves: Mapping[str, _Move], rows: Mapping[str, GPU]) -> None:
-    """Only of GPUs that are new, moved, or were seen before the time they were known from."""
+    """Saves those of GPUs that are new, have moved, or were seen earlier than known so far."""
     known: dict[str, list[Residence]] = defaultdict(list)
     for residence in fetch(Residence.objects.all(), "gpu_id", list(moves)):
         known[residence.gpu_id].append(residence)
     changed: list[Residence] = []
-    for gpu_id, (visits, last_seen) in moves.items():
-        changed += update_residences(rows[gpu_id], known[gpu_id], visits, last_seen)
+    for gpu_id, (assignments, last_seen) in moves.items():
+        changed += update_residences(rows[gpu_id], known[gpu_id], assignments, last_seen)
     Residence.objects.bulk_create([each for each in changed if each.pk is None])
     update_rows([each for each in changed if each.pk is not None], ("since", "until"))
 
@@ -154,13 +156,13 @@ def _save_placements(seen: Mapping[str, Seen], rows: Mapping[str, GPU]) -> None:
     changed: list[Placement] = []
     for gpu_id, each in seen.items():
         if known[gpu_id] or _names_pods(each):
-            changed += update_placements(rows[gpu_id], list(known[gpu_id].values()), each.stays, each.shares)
+            changed += update_placements(rows[gpu_id], list(known[gpu_id].values()), each.observations, each.shares)
     Placement.objects.bulk_create([each for each in changed if each.pk is None])
     update_rows([each for each in changed if each.pk is not None], ("share", "started", "last_seen", "ended"))
 
 
 def _placements_near(seen: list[Seen]) -> Iterator[Placement]:
-    """Placements that the pods seen may prolong, open or not."""
+    """Placements that the pods seen may extend, open or not."""
     if not seen:
         return
     oldest, newest = min(each.first for each in seen), max(each.last for each in seen)
@@ -169,4 +171,4 @@ def _placements_near(seen: list[Seen]) -> Iterator[Placement]:
 
 
 def _names_pods(seen: Seen) -> bool:
-    return bool(seen.shares) or any(stay.pod not in (None, NOTHING) for stay in seen.stays)
+    return bool(seen.shares) or any(each.pod not in (None, NOTHING) for each in seen.observations)

@@ -1,0 +1,90 @@
+"""The batch: the JSON message that a streamer publishes. Compact (points that share GPUs and metric names) or plain.
+
+``decode`` is the one way in. A message passes four steps: ``message`` parses the JSON, ``salvage`` takes a damaged
+message apart, ``plain`` turns plain readings into points, and ``readings.checks`` removes readings that cannot be true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+from msgspec import UNSET
+
+from readings.batch.message import (
+    BatchError,
+    BatchItems,
+    BatchMessage,
+    canonical_names,
+    encode_block,
+    parse_items,
+    parse_whole,
+)
+from readings.batch.plain import read_metrics
+from readings.batch.salvage import salvage_metrics, salvage_points
+from readings.blocks import BlockBuilder, most_cells
+from readings.checks import Refusal, check_block
+from readings.model import Point, PointBlock
+
+__all__ = ["BatchError", "DecodedBatch", "decode", "encode_block"]
+
+
+class DecodedBatch(msgspec.Struct):
+    """The good readings of a batch, a refusal for each other one, and what the sender reported as refused."""
+
+    block: PointBlock
+    refusals: list[Refusal]
+    source: str
+    batch_id: str
+    reported: dict[str, int]
+
+
+def decode(payload: bytes, *, now_ns: int | None = None, oldest_ns: int | None = None) -> DecodedBatch:
+    """Decodes a message; each bad reading becomes a refusal. Raises BatchError if the message is no batch at all.
+
+    Metric names come out canonical, values as floats, times within 64 bits. Plain readings become points, as
+    BlockBuilder makes them. With ``now_ns``, ``check_block`` also refuses readings that cannot be true; without it they
+    stay, which a sender needs to split a batch.
+    """
+    message: BatchMessage | BatchItems
+    refusals: list[Refusal] = []
+    whole = parse_whole(payload)
+    if whole is not None:
+        message = whole
+        block = PointBlock(whole.gpus, canonical_names(whole.metric_names), whole.points or [])
+        builder, bad_metrics = read_metrics(whole.metrics or ())
+    else:
+        message = items = parse_items(payload)
+        block, refusals = salvage_points(items.gpus, canonical_names(items.metric_names), items.points or [])
+        builder, bad_metrics = read_metrics(salvage_metrics(items.metrics or ()))
+    if message.points is UNSET and message.metrics is UNSET:
+        raise BatchError("bad batch: it has neither points nor metrics")
+    refusals += bad_metrics
+    if builder:
+        block = _joined(block, builder)
+    if now_ns is not None:
+        block, impossible = check_block(block, now_ns=now_ns, oldest_ns=oldest_ns)
+        refusals += impossible
+    return DecodedBatch(block, refusals, message.source, message.batch_id, message.refused)
+
+
+def _joined(block: PointBlock, builder: BlockBuilder) -> PointBlock:
+    """One block of the compact points, if there are any, followed by the plain ones."""
+    readings = len(builder)
+    plain, *rest = builder.blocks(readings)
+    if not rest and not block.points:
+        return plain
+    names = list(dict.fromkeys((*block.metric_names, *plain.metric_names)))
+    readings += block.count()
+    if rest or (len(block.points) + len(plain.points)) * len(names) > most_cells(readings):
+        raise BatchError("bad batch: too many metric names for so few readings of each; send them in several batches")
+    points = [*_points_under(names, block, 0), *_points_under(names, plain, len(block.gpus))]
+    return PointBlock(block.gpus + plain.gpus, names, points)
+
+
+def _points_under(names: Sequence[str], block: PointBlock, first_gpu: int) -> Iterator[Point]:
+    """The block's points with a value for each of ``names``. GPU indexes count from ``first_gpu``."""
+    columns = {name: column for column, name in enumerate(block.metric_names)}
+    order = [columns.get(name) for name in names]
+    for index, time_ns, values in block.points:
+        yield first_gpu + index, time_ns, [None if column is None else values[column] for column in order]

@@ -1,12 +1,12 @@
-"""The plain form of a batch: one JSON object per reading, as any client may publish it."""
+"""The plain form of a batch: one JSON object per reading, so that any client can publish it."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable
 
-import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UnsetType
 
+from readings.batch.message import PlainReading
 from readings.blocks import BlockBuilder
 from readings.checks import (
     BAD_FIELD,
@@ -24,87 +24,61 @@ from readings.model import Gpu
 from readings.times import epoch_ns, parse_time
 
 
-class Metric(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One reading on the wire. A ``value`` of null is no reading; what else is missing is refused when it is looked at.
-
-    ``timestamp`` is RFC 3339 or a Unix time in s, ms, µs or ns; ``gpu_id`` a number or its digits; ``value`` a number or its
-    text. ``labels`` may hold every label of the exporter: what is a column here only fills in a column that is not given.
-    """
-
-    timestamp: int | float | str = ""
-    metric_name: str = ""
-    value: float | str | UnsetType | None = UNSET
-    uuid: str | None = None
-    gpu_id: int | str | None = None
-    device: str | None = None
-    model_name: str | None = None
-    hostname: str | None = None
-    container: str | None = None
-    pod: str | None = None
-    namespace: str | None = None
-    labels: Mapping[str, str] | None = None
-
-
-class MetricReader:
-    """Turns plain readings into the readings of a builder; keeps a refusal for each that it cannot take."""
-
-    def __init__(self) -> None:
-        self.builder = BlockBuilder()
-        self.refusals: list[Refusal] = []
-        # Once per GPU and name of the batch, not per reading.
-        self._gpus: dict[Hashable, Gpu] = {}
-        self._names: dict[str, str] = {}
-
-    def read(self, metrics: Iterable[Metric]) -> None:
-        """Take them all, numbered from 0 in the refusals' details."""
-        for number, metric in enumerate(metrics):
-            self.read_one(number, metric)
-
-    def read_one(self, number: int, metric: Metric) -> None:
-        """Take the reading with that number."""
+def read_metrics(metrics: Iterable[PlainReading | Refused]) -> tuple[BlockBuilder, list[Refusal]]:
+    """Returns the readings, in a builder, and a refusal for each bad one. Items refused before keep their number."""
+    builder = BlockBuilder()
+    refusals: list[Refusal] = []
+    # GPUs and names are checked once per batch, not per reading.
+    gpus: dict[Hashable, Gpu] = {}
+    names: dict[str, str] = {}
+    for number, metric in enumerate(metrics):
         try:
-            self._add(metric)
+            if isinstance(metric, Refused):
+                raise metric
+            value = metric.value
+            if value is None:
+                continue
+            if isinstance(value, UnsetType):
+                raise Refused(BAD_NUMBER, "value is missing")
+            key = (
+                metric.uuid,
+                metric.hostname,
+                metric.gpu_id,
+                metric.device,
+                metric.model_name,
+                metric.container,
+                metric.pod,
+                metric.namespace,
+                tuple(metric.labels.items()) if metric.labels else None,
+            )
+            gpu = gpus.get(key)
+            if gpu is None:
+                gpu = gpus[key] = check_gpu(_gpu_of(metric))
+            name = names.get(metric.metric_name)
+            if name is None:
+                name = names[metric.metric_name] = check_metric_name(metric.metric_name)
+            builder.add(gpu, name, _time_of(metric), parse_value(value) if isinstance(value, str) else value)
         except Refused as refused:
-            self.refuse(number, refused)
-
-    def refuse(self, number: int, refused: Refused) -> None:
-        """Note that the reading with that number cannot be taken."""
-        self.refusals.append(Refusal(refused.reason, f"metrics[{number}]: {refused.detail}"))
-
-    def _add(self, metric: Metric) -> None:
-        value = metric.value
-        if value is None:
-            return
-        if isinstance(value, UnsetType):
-            raise Refused(BAD_NUMBER, "value is missing")
-        labels = tuple(metric.labels.items()) if metric.labels else None
-        described = (metric.uuid, metric.hostname, metric.gpu_id, metric.device, metric.model_name)
-        key = (described, metric.container, metric.pod, metric.namespace, labels)
-        gpu = self._gpus.get(key)
-        if gpu is None:
-            gpu = self._gpus[key] = check_gpu(_gpu_of(metric))
-        name = self._names.get(metric.metric_name)
-        if name is None:
-            name = self._names[metric.metric_name] = check_metric_name(metric.metric_name)
-        self.builder.add(gpu, name, _time_of(metric), parse_value(value) if isinstance(value, str) else value)
+            refusals.append(Refusal(refused.reason, f"metrics[{number}]: {refused.detail}"))
+    return builder, refusals
 
 
-def _gpu_of(metric: Metric) -> Gpu:
-    told, extras = split_labels(metric.labels) if metric.labels else ({}, {})
-    uuid = (metric.uuid or told.get("uuid", "")).strip()
+def _gpu_of(metric: PlainReading) -> Gpu:
+    labels, extras = split_labels(metric.labels) if metric.labels else ({}, {})
+    uuid = (metric.uuid or labels.get("uuid", "")).strip()
     if not uuid:
         raise Refused(NO_IDENTITY, "uuid is missing")
     return Gpu(
         uuid=uuid,
-        hostname=metric.hostname or told.get("hostname", ""),
-        gpu_id=_index(told.get("gpu_id") if metric.gpu_id is None else metric.gpu_id),
-        device=metric.device or told.get("device", ""),
-        model_name=metric.model_name or told.get("model_name", ""),
-        mig_id=told.get("mig_id", ""),
-        mig_profile=told.get("mig_profile", ""),
-        container=metric.container or told.get("container", ""),
-        pod=metric.pod or told.get("pod", ""),
-        namespace=metric.namespace or told.get("namespace", ""),
+        hostname=metric.hostname or labels.get("hostname", ""),
+        gpu_id=_index(labels.get("gpu_id") if metric.gpu_id is None else metric.gpu_id),
+        device=metric.device or labels.get("device", ""),
+        model_name=metric.model_name or labels.get("model_name", ""),
+        mig_id=labels.get("mig_id", ""),
+        mig_profile=labels.get("mig_profile", ""),
+        container=metric.container or labels.get("container", ""),
+        pod=metric.pod or labels.get("pod", ""),
+        namespace=metric.namespace or labels.get("namespace", ""),
         labels=extras,
     )
 
@@ -120,7 +94,7 @@ def _index(gpu_id: int | str | None) -> int | None:
     return int(digits)
 
 
-def _time_of(metric: Metric) -> int:
+def _time_of(metric: PlainReading) -> int:
     try:
         time_ns = parse_time(metric.timestamp) if isinstance(metric.timestamp, str) else epoch_ns(metric.timestamp)
     except ValueError as error:

@@ -1,14 +1,14 @@
-"""What is left of a batch in which something is wrong: decoded item by item, so that a bad reading goes by itself."""
+"""Decodes a damaged batch item by item, so one bad reading does not discard the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
 from msgspec import Raw
 
-from readings.batch.plain import Metric, MetricReader
+from readings.batch.message import DECODE_ERRORS, PlainReading
 from readings.checks import (
     BAD_FIELD,
     BAD_NUMBER,
@@ -26,11 +26,8 @@ from readings.times import INT64_MAX
 
 T = TypeVar("T")
 
-# All that msgspec raises on bytes from outside: its own errors, broken UTF-8 in a string, and nesting without end.
-DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-
 _gpu = msgspec.json.Decoder(Gpu)
-_metric = msgspec.json.Decoder(Metric)
+_metric = msgspec.json.Decoder(PlainReading)
 _list = msgspec.json.Decoder(list[Raw])
 _int = msgspec.json.Decoder(int)
 _value = msgspec.json.Decoder(float | None)
@@ -44,22 +41,20 @@ _METRIC_REASONS = (
 )
 
 
-def salvage_metrics(items: Sequence[Raw], reader: MetricReader) -> None:
-    """Give the reader each plain reading that can be decoded, and a refusal for each that cannot."""
-    for number, item in enumerate(items):
+def salvage_metrics(items: Sequence[Raw]) -> Iterator[PlainReading | Refused]:
+    """Each plain reading, or the reason why it cannot be decoded."""
+    for item in items:
         try:
-            metric = _decoded(_metric, item, BAD_FIELD)
+            yield _decoded(_metric, item, BAD_FIELD)
         except Refused as refused:
             reason = next((reason for path, reason in _METRIC_REASONS if path in refused.detail), refused.reason)
-            reader.refuse(number, Refused(reason, refused.detail))
-        else:
-            reader.read_one(number, metric)
+            yield Refused(reason, refused.detail)
 
 
 def salvage_points(
     gpus: Sequence[Raw], metric_names: list[str], points: Sequence[Raw]
 ) -> tuple[PointBlock, list[Refusal]]:
-    """The good readings of compact points. A point that is bad as a whole gives one refusal for each reading it holds."""
+    """The good readings of compact points. A point that is bad as a whole gives one refusal per reading in it."""
     described = [_gpu_or_refused(number, item) for number, item in enumerate(gpus)]
     good_gpus = [gpu for gpu in described if isinstance(gpu, Gpu)]
     places = {id(gpu): place for place, gpu in enumerate(good_gpus)}

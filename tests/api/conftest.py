@@ -10,6 +10,7 @@ import pytest
 from django.test import Client
 from pytest_django import Settings
 
+from api.auth.tokens import forget
 from inventory.sync.sightings import Sightings
 from inventory.sync.updater import save_sightings
 from readings.model import Gpu, PointBlock
@@ -64,6 +65,11 @@ def save(store: Store, block: PointBlock) -> None:
 def block_of(gpus: Sequence[Gpu], points: Sequence[tuple[int, int, list[float | None]]]) -> PointBlock:
     """A block of utilisation, power and memory used."""
     return PointBlock(gpus=list(gpus), metric_names=[UTIL, POWER, FB_USED], points=list(points))
+
+
+@pytest.fixture(autouse=True)
+def _no_token_is_remembered() -> None:
+    forget()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 from django.contrib.auth.models import User
@@ -12,18 +11,11 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from api.auth.tokens import TokenRefused, find_token, forget, make_token
+from api.auth.tokens import TokenRefused, find_token, make_token
 from api.models import ApiToken
 
 pytestmark = pytest.mark.django_db
 LIST = "/admin/api/apitoken/"
-
-
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    forget()
-    yield
-    forget()
 
 
 @pytest.fixture

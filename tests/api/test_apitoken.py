@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import subprocess
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,16 +13,11 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from api.auth.tokens import TokenRefused, find_token, forget
+from api.auth.tokens import TokenRefused, find_token
 from api.models import ApiToken
-from tests.api.serving import START_SECONDS, environment, manage
+from tests.api.serving import START_SECONDS, environment, manage, migrated
 
-
-@pytest.fixture(autouse=True)
-def _fresh(db: None) -> Iterator[None]:
-    forget()
-    yield
-    forget()
+pytestmark = pytest.mark.django_db
 
 
 def run(*arguments: str) -> tuple[str, str]:
@@ -103,8 +97,7 @@ def test_revoking_by_name_and_by_id() -> None:
 
 
 def test_as_a_command_it_prints_one_line_to_standard_output(tmp_path: Path) -> None:
-    environ = environment(tmp_path)
-    subprocess.run(manage("migrate", "-v0"), env=environ, check=True, timeout=START_SECONDS)
+    environ = environment(migrated(tmp_path))
     made = subprocess.run(
         manage("apitoken", "create", "grafana"), env=environ, capture_output=True, text=True, timeout=START_SECONDS
     )

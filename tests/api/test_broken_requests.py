@@ -5,21 +5,18 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import subprocess
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
 
 from api.middleware import write_error
-from tests.api.serving import START_SECONDS, Service, environment, manage, serving
+from tests.api.serving import START_SECONDS, Service, migrated, serving
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder = tmp_path_factory.mktemp("state")
-    subprocess.run(manage("migrate", "--verbosity", "0"), env=environment(folder), check=True, timeout=START_SECONDS)
-    with serving(folder) as running:
+    with serving(migrated(tmp_path_factory.mktemp("state"))) as running:
         yield running
 
 

@@ -46,7 +46,8 @@ def test_a_wrong_method_is_a_405(path: str, method: str) -> None:
 
 
 def test_a_format_that_cannot_be_written_is_refused(api: Api) -> None:
-    assert "json or html" in api.refused("/api/v1?format=xml", 400)
+    assert "use json or html" in api.refused("/api/v1?format=xml", 400)
+    assert "use json, html, csv, ndjson or parquet" in api.refused("/api/v1/telemetry?format=xlsx", 400)
     assert "format" in api.refused("/api/v1?format=", 400)
     assert "format" in api.refused("/api/v1?format=json&format=json", 400)
     response = api.ask("/api/v1", accept="application/xml")

@@ -1,13 +1,29 @@
-"""Links to the neighbouring pages are absolute and keep the other parameters."""
+"""Links to the neighbouring pages are absolute and keep the other parameters; only cursors that were given out are accepted."""
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
 from rest_framework.request import Request
 from rest_framework.test import APIRequestFactory
 
-from api.pagination import offset_links, page_links, same_with
+from api.pagination import (
+    Cursor,
+    encode_cursor,
+    encode_name,
+    encode_place,
+    offset_links,
+    page_links,
+    parse_cursor,
+    parse_name,
+    parse_place,
+    same_with,
+)
+from inventory.queries import ListPosition
+from stores.base import Position
 
 
 def asked(path: str) -> Request:
@@ -52,3 +68,53 @@ def test_offsets() -> None:
     assert query_of(links.previous) == {"limit": ["10"], "offset": ["5"]}
     assert offset_links(request, 7, 10, more=False) == (None, "http://testserver/api/v1/gpus?limit=10")
     assert offset_links(asked("/api/v1/gpus"), 0, 10, more=False) == (None, None)
+
+
+CURSOR = Cursor(True, Position(1752871354_000_000_001, "GPU-5fd4f087:3", "DCGM_FI_DEV_GPU_UTIL"))
+
+
+def test_it_comes_back_as_it_was() -> None:
+    for cursor in (CURSOR, Cursor(False, Position(-1, "", "µ"))):
+        assert parse_cursor(encode_cursor(cursor)) == cursor
+
+
+def test_it_needs_no_escaping_in_a_url() -> None:
+    assert encode_cursor(CURSOR).replace("-", "").replace("_", "").isalnum()
+
+
+def encoded(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    ("parse", "texts"),
+    [
+        (
+            parse_cursor,
+            [
+                "x", "%%%", "é", "=", "abc", encoded("[]"), encoded('[true,1,"a"]'), encoded('["true",1,"a","b"]'),
+                encoded('[true,1.5,"a","b"]'), encoded('[true,99999999999999999999999,"a","b"]'),
+                encoded('[true,9223372036854775808,"a","b"]'), encoded('[true,1,"a\\u0000","b"]'), encoded("null"),
+                encode_cursor(CURSOR)[:-3], encode_cursor(CURSOR) + "A",
+            ],
+        ),
+        (
+            parse_place,
+            [
+                "x", encoded("[]"), encoded('["a",-2,"b"]'), encoded('["a",2147483648,"b"]'),
+                encoded('["\\u0000",1,"b"]'), encode_name("a"),
+            ],
+        ),
+        (parse_name, ["x", encoded("[]"), encoded("[1]"), encoded('["\\u0000"]')]),
+    ],
+)  # fmt: skip
+def test_any_other_text_is_refused(parse: Callable[[str], object], texts: list[str]) -> None:
+    for text in texts:
+        with pytest.raises(ValueError, match="is not a cursor"):
+            parse(text)
+
+
+def test_places_and_names_come_back_too() -> None:
+    for place in (ListPosition("", -1, "GPU-1"), ListPosition("hôte", 7, "GPU-2:3")):
+        assert parse_place(encode_place(place)) == place
+    assert parse_name(encode_name("hôte 1")) == "hôte 1"

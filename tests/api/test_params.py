@@ -1,7 +1,9 @@
-"""Query parameters are read by a table, and what it does not know is refused by name."""
+"""Query parameters are parsed by a table, and unknown ones are refused by name. Times may be written in several ways."""
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -16,18 +18,19 @@ from api.params import (
     PAGE_SIZE,
     START_TIME,
     Parameter,
-    boolean,
     check_range,
+    flag,
+    format_datetime,
+    number,
     read_parameters,
     several,
-    text,
-    whole_number,
+    time_ns,
 )
 
 HOSTNAME = several("hostname", "only this host")
-OFFSET = Parameter(name="offset", help="rows to leave out", parse=whole_number(0, 10), default=0)
-MIG = Parameter(name="mig", help="also instances", parse=boolean, default=False)
-SEARCH = Parameter(name="search", help="any part", parse=text)
+OFFSET = number("offset", "rows to leave out", 0, 10, default=0)
+MIG = flag("mig", "also instances")
+SEARCH = Parameter(name="search", help="any part", parse=str)
 KNOWN = (PAGE, PAGE_SIZE, START_TIME, END_TIME, ORDER, HOSTNAME, OFFSET, MIG, SEARCH)
 
 
@@ -144,3 +147,34 @@ def test_a_range_must_hold_something() -> None:
     for end in (4, 5):
         with pytest.raises(BadRequest, match="end_time must be later than start_time"):
             check_range(5, end)
+
+
+def test_it_is_utc_with_as_many_digits_as_needed() -> None:
+    assert format_datetime(datetime(2025, 7, 18, 20, 42, 34, tzinfo=UTC)) == "2025-07-18T20:42:34Z"
+    assert format_datetime(datetime(2025, 7, 18, 20, 42, 34, 500, tzinfo=UTC)) == "2025-07-18T20:42:34.0005Z"
+    east = timezone(timedelta(hours=2))
+    assert format_datetime(datetime(2025, 7, 18, 22, 42, 34, tzinfo=east)) == "2025-07-18T20:42:34Z"
+    assert format_datetime(datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)) == "1969-12-31T23:59:59.999999Z"
+
+
+@pytest.mark.parametrize(
+    ("text", "ago"),
+    [("now", 0.0), ("-1h", 3600.0), ("now-5m", 300.0), ("-1.5s", 1.5), ("-500ms", 0.5), ("-7d", 604800.0)],
+)
+def test_a_time_may_be_told_from_now(text: str, ago: float) -> None:
+    before = time.time_ns()
+    found = time_ns(text) + int(ago * 1e9)
+    assert before <= found <= time.time_ns()
+
+
+@pytest.mark.parametrize(
+    "text", ["-", "now-", "-1", "-1y", "1h", "+1h", "now+1h", "--1h", "-1h30m", "NOW", "-1 h", "-１h"]
+)
+def test_what_is_not_a_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a time"):
+        time_ns(text)
+
+
+def test_a_time_too_long_ago_is_refused() -> None:
+    with pytest.raises(ValueError, match="1678 to 2262"):
+        time_ns("-999999d")

@@ -18,19 +18,17 @@ from django.core.management.base import CommandError
 from pytest_django import Settings
 
 from api.management.commands.serve import listen, open_to_others
-from readings.batch.codec import encode_block
+from readings.batch import encode_block
 from telemetry_site.env import Address
 from tests.api.broker_thread import broker_in_thread
 from tests.api.conftest import A0, T0, block_of
-from tests.api.serving import START_SECONDS, Service, environment, manage, serving
+from tests.api.serving import START_SECONDS, Service, environment, manage, migrated, serving
 
 
 @pytest.fixture(scope="module")
 def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state folder with a migrated database."""
-    folder = tmp_path_factory.mktemp("state")
-    subprocess.run(manage("migrate", "--verbosity", "0"), env=environment(folder), check=True, timeout=START_SECONDS)
-    return folder
+    return migrated(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(scope="module")
@@ -65,26 +63,6 @@ def test_browsable_pages_have_their_assets(service: Service) -> None:
     assert "/static/api/browse.js" in assets
     for asset in assets:
         assert service.get(asset).status == 200, asset
-
-
-def test_the_schema_is_json_that_names_every_path(service: Service) -> None:
-    schema = json.loads(service.get("/api/schema").body)
-    assert schema["openapi"].startswith("3.")
-    assert "/api/v1/gpus/{uuid}/telemetry" in schema["paths"]
-
-
-def test_the_root_leads_to_the_documentation(service: Service) -> None:
-    answer = service.get("/")  # follows the redirect
-    assert answer.status == 200
-    assert b"swagger-ui" in answer.body
-
-
-def test_probes_are_answered_on_any_host_name(service: Service) -> None:
-    for path in ("/health", "/ready"):
-        assert service.get(path, Host="10.1.2.3").status == 200
-    refused = service.get("/api/v1/gpus", Host="elsewhere.example")
-    assert refused.status == 400
-    assert json.loads(refused.body)["error"] == "bad_request"
 
 
 def test_a_long_question_is_answered(service: Service) -> None:
@@ -209,11 +187,6 @@ def test_forwarded_headers_are_believed_of_nobody_unless_told(state_dir: Path) -
         redirect = plain.getresponse()
         plain.close()
         assert (redirect.status, redirect.headers["Location"]) == (301, "https://gpus.example.com/api/v1/gpus?page=2")
-
-
-def test_listen_takes_a_free_port() -> None:
-    with listen(Address("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()[:2], 5):
-        assert listener.getsockname()[1] > 0
 
 
 def test_listen_knows_ipv6() -> None:

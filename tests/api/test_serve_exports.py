@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 from api.exports.stream import AT_ONCE
 from readings.model import Gpu, Point, PointBlock
 from stores.sqlite import SqliteStore
-from tests.api.serving import START_SECONDS, Service, environment, manage, serving
+from tests.api.serving import START_SECONDS, Service, migrated, serving
 
 ROWS = 240_000
 EXPORT = "/api/v1/telemetry?format=csv"
@@ -25,8 +24,7 @@ EXPORT = "/api/v1/telemetry?format=csv"
 @pytest.fixture(scope="module")
 def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state folder with more readings than sockets and pipes hold."""
-    folder = tmp_path_factory.mktemp("state")
-    subprocess.run(manage("migrate", "--verbosity", "0"), env=environment(folder), check=True, timeout=START_SECONDS)
+    folder = migrated(tmp_path_factory.mktemp("state"))
     store = SqliteStore(folder / "readings.sqlite3")
     metrics = [f"M{number}" for number in range(20)]
     points: list[Point] = [(0, 1_752_871_354_000_000_000 + row * 1_000_000, [0.1] * 20) for row in range(ROWS // 20)]

@@ -13,7 +13,8 @@ from typing import Any
 from broker.client.client import BrokerClient, Gap, Message
 from broker.log.log import LogConfig
 from broker.protocol.connection import ConnectionLimits
-from broker.server.server import BrokerServer, ServerConfig, serving
+from broker.server.server import BrokerServer, serving
+from broker.server.state import ServerConfig
 
 PRODUCER = "00000000000000aa"
 

@@ -10,9 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from prometheus_client import Histogram
+
 from broker.log.clock import Clock
 from broker.log.disk import Buffer, Disk
-from broker.log.log import Entries, Gap, Group, Log, LogConfig
+from broker.log.log import Entries, Gap, Log, LogConfig, RecordBatch
 from broker.log.record import Record, decode_record
 from broker.log.scan import frame_starts
 
@@ -57,7 +59,6 @@ class FaultyDisk(Disk):
         self.longest_write: int | None = None
         self.failing: dict[str, int] = {}
         self.syncs = 0
-        self.started: list[tuple[int, int]] = []
 
     def _maybe_fail(self, call: str) -> None:
         if call in self.failing:
@@ -77,10 +78,6 @@ class FaultyDisk(Disk):
             pieces = [b"".join(pieces)[: self.room]]
             self.room -= len(pieces[0])
         return super().write(fd, pieces, position)
-
-    def start_sync(self, fd: int, position: int, size: int) -> None:
-        self.started.append((position, size))
-        super().start_sync(fd, position, size)
 
     def sync(self, fd: int) -> None:
         self._maybe_fail("sync")
@@ -139,7 +136,7 @@ class Answer(NamedTuple):
     duplicate: bool
 
 
-def answers_of(group: Group) -> list[Answer]:
+def answers_of(group: RecordBatch) -> list[Answer]:
     """One for each message of a group, in order."""
     return [
         Answer(place.offset + number, place.duplicate)
@@ -149,9 +146,14 @@ def answers_of(group: Group) -> list[Answer]:
     ]
 
 
-def frames_of(group: Group) -> list[bytes]:
+def count_of(histogram: Histogram) -> float:
+    """How many values a histogram has observed."""
+    return next(one.value for family in histogram.collect() for one in family.samples if one.name.endswith("_count"))
+
+
+def frames_of(group: RecordBatch) -> list[bytes]:
     """The frames of a group, one by one."""
-    return [frame for piece in group.pieces for frame in split(piece.data)]
+    return [frame for block in group.blocks for frame in split(block.data)]
 
 
 def split(data: bytes | memoryview) -> list[bytes]:

@@ -59,37 +59,6 @@ async def test_sigterm_ends_it_in_order_under_load(tmp_path: Path) -> None:
         assert [message.offset for message in kept[: len(answered)]] == answered
 
 
-async def test_kill_9_loses_no_answered_message_and_sending_again_makes_no_second(tmp_path: Path) -> None:
-    count = 4000
-    sent = 0
-    for round_ in range(3):
-        with broker_process(tmp_path, "--segment-bytes", "256KiB") as broker:
-            port, _ = broker.wait_listening()
-            client = await BrokerClient.connect("127.0.0.1", port)
-            again = max(0, sent - 50)
-            publishes = [
-                client.publish(b'{"n":%d,"fill":"%b"}' % (n, b"x" * 200), producer=PRODUCER, sequence=n)
-                for n in range(again, again + count)
-            ]
-            await publishes[500 * (round_ + 1)]
-            broker.process.kill()
-            answers = await asyncio.gather(*publishes, return_exceptions=True)
-            answered = [answer.offset for answer in answers if not isinstance(answer, BaseException)]
-            assert answered == list(range(again, again + len(answered)))
-            sent = again + len(answered)
-            await client.close()
-            broker.wait_end()
-    with broker_process(tmp_path) as broker:
-        port, _ = broker.wait_listening()
-        assert any("unclean stop" in line for line in broker.lines)
-        messages = await read_all(port)
-        assert len(messages) >= sent
-        for number, message in enumerate(messages):
-            assert message.offset == number
-            assert message.message_id == f"{PRODUCER}:{number:012d}"
-            assert message.payload.startswith(b'{"n":%d,' % number)
-
-
 async def test_health_and_figures_over_http(tmp_path: Path) -> None:
     with broker_process(tmp_path) as broker:
         port, http_port = broker.wait_listening()
@@ -102,15 +71,6 @@ async def test_health_and_figures_over_http(tmp_path: Path) -> None:
         assert '"total_messages":0' in await asyncio.to_thread(get, "/stats")
         assert "broker_next_offset 0.0" in await asyncio.to_thread(get, "/metrics")
         assert (await asyncio.to_thread(fetch_stats, "127.0.0.1", port))["segments"] == 1
-
-
-def test_a_second_broker_on_the_directory_is_refused_with_73(tmp_path: Path) -> None:
-    with broker_process(tmp_path) as first:
-        port, _ = first.wait_listening()
-        with broker_that_cannot_start(tmp_path) as (status, line):
-            assert status == 73
-            assert f"in use by another broker (process {first.process.pid}" in line
-        assert fetch_stats("127.0.0.1", port)["total_messages"] == 0
 
 
 @pytest.mark.parametrize("flag", ["--tcp-addr", "--http-addr"])

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.helm.chart import CHART, WAYS, Rendering, helm, refusal, render
 
@@ -213,12 +212,6 @@ def test_who_needs_the_database_waits_for_its_migrations() -> None:
         waiting = rendering.container(component, "wait-for-migrations")
         assert waiting.init
         assert "migrate --check" in waiting.spec["args"][0]
-
-
-def test_the_values_files_say_how_they_are_used() -> None:
-    for path in sorted(CHART.glob("values-*.yaml")):
-        assert path.read_text().startswith("# "), path
-        assert yaml.safe_load(path.read_text())
 
 
 def test_notes_say_how_to_reach_it_and_what_is_synthetic(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from broker.client.client import BrokerClient, Gap, Message
-from readings.batch.codec import Decoded, decode_batch
+from readings.batch import DecodedBatch, decode
 from readings.model import PointBlock
 from tests.ingest.captures import Reading
 
@@ -26,9 +26,9 @@ async def read_log(port: int) -> list[Message]:
     return messages
 
 
-async def read_batches(port: int) -> list[Decoded]:
+async def read_batches(port: int) -> list[DecodedBatch]:
     """All batches that are in the log now."""
-    return [decode_batch(message.payload) for message in await read_log(port)]
+    return [decode(message.payload) for message in await read_log(port)]
 
 
 def readings_of(blocks: Iterable[PointBlock]) -> list[Reading]:

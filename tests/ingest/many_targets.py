@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from broker.client.client import BrokerClient, Gap
-from readings.batch.codec import decode_batch
+from readings.batch import decode
 from readings.times import SECOND
 from tests.ingest.processes import Fleet, Service, wait_until
 
@@ -90,7 +90,7 @@ class Watch:
                 for item in await client.receive():
                     if isinstance(item, Gap):
                         raise RuntimeError(f"the log has a gap: {item}")
-                    block = decode_batch(item.payload).block
+                    block = decode(item.payload).block
                     self.readings += block.count()
                     for index, time_ns, _ in block.points:
                         uuid = block.gpus[index].uuid

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bench.make_capture import make_capture
 from broker.client.client import fetch_stats
-from readings.batch.codec import decode_batch
+from readings.batch import decode
 from readings.times import parse_time
 from stores.sqlite import SqliteStore
 from tests.ingest.kill_rounds import all_committed
@@ -110,7 +110,7 @@ async def _hashes_in_log(port: int) -> tuple[set[int], int]:
     found: set[int] = set()
     count = 0
     for message in await read_log(port):
-        readings = readings_of([decode_batch(message.payload).block])
+        readings = readings_of([decode(message.payload).block])
         count += len(readings)
         found.update(map(hash, readings))
     return found, count

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from broker.server.metrics import subscriber_stats
 from broker.server.server import BrokerServer
-from broker.server.stats import subscriber_stats
 from ingest.collector.collector import CollectConfig, Collector
 from ingest.errors import StoreRefusal
 from ingest.streamer.file import stream

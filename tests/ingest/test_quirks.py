@@ -23,7 +23,7 @@ from inventory.models import GPU, Placement, Residence
 from inventory.summaries import host_summaries
 from inventory.sync.sightings import Sightings
 from inventory.sync.updater import save_sightings
-from readings.batch.codec import decode_batch, encode_block
+from readings.batch import decode, encode_block
 from readings.blocks import BlockBuilder, blocks
 from readings.checks import COUNTER_RESET, check_block
 from readings.model import PointBlock
@@ -85,7 +85,7 @@ class Pipeline:
 
     def _deliver(self, made: Iterable[PointBlock]) -> list[Row]:
         for block in made:
-            decoded = decode_batch(encode_block(block, batch_id="b", source="s", collected_at=T))
+            decoded = decode(encode_block(block, batch_id="b", source="s", collected_at=T))
             assert decoded.refusals == []
             good, refusals = check_block(decoded.block, now_ns=NOW, oldest_ns=NOW - self.retention_ns)
             self.refused.update(refusal.reason for refusal in refusals)

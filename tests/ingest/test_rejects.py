@@ -13,7 +13,7 @@ from django.core.management.base import CommandError
 from pytest_django import Settings
 
 from broker.client.client import Message
-from ingest.collector.decode import Intake
+from ingest.collector.decode import BatchDecoder
 from ingest.dead_letters import DeadLetters
 from ingest.errors import SourceError
 from ingest.exporter.scraper import ScrapeConfig, Scraper
@@ -21,7 +21,7 @@ from ingest.exporter.targets import Targets
 from ingest.rejects import letter_files, read_letters, repaired_batches, send
 from ingest.streamer.file import stream
 from ingest.streamer.live import LiveConfig, LiveStreamer
-from readings.batch.codec import encode_block
+from readings.batch import encode_block
 from readings.model import Gpu, PointBlock
 from readings.times import parse_time
 from tests.broker.harness import running_broker
@@ -109,13 +109,13 @@ async def test_a_row_a_line_and_a_reading_that_were_refused_are_repaired_and_sen
             source = Scraper(ScrapeConfig(), Targets([url]))
             live = LiveConfig(broker=local(broker.port), state_dir=tmp_path / "live", once=True)
             await LiveStreamer(live, source, asyncio.Event()).run()
-    intake = Intake(retention=0)
+    decoder = BatchDecoder(retention=0)
     gpu = Gpu(uuid="GPU-2", mig_id="3", pod="p", share=True)
     payload = encode_block(
         PointBlock([gpu], [METRICS[0]], [(0, T0, [2619.0])]), batch_id="b", source="s", collected_at=""
     )
-    intake.take(Message(7, 0, "m", payload))
-    DeadLetters(tmp_path / "collector", "collector-1").write(intake.pending.letters)
+    decoder.take(Message(7, 0, "m", payload))
+    DeadLetters(tmp_path / "collector", "collector-1").write(decoder.pending.letters)
 
     [of_row], [of_line], [of_reading] = (letters_of(tmp_path / name) for name in ("csv", "live", "collector"))
     assert (of_row["reason"], of_row["line"]) == ("bad_number", 5)

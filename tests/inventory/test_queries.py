@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from django.db import connection
+from django.db.models import TextField
+from django.db.models.functions import Cast
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
-from inventory.models import GPU
+from inventory.models import GPU, Host
 from inventory.queries import (
     fleet_counts,
     gpus_for_list,
     in_state,
     latest_readings,
     newest_reading,
-    occupied_between,
+    parse_moment,
+    pods_between,
     stale_before,
     state_of,
 )
-from inventory.sync.seen import to_datetime
+from readings.times import to_datetime
 from tests.inventory.building import POWER, SECOND, T0, UTIL, block, fleet, gpu, save
 
 pytestmark = pytest.mark.django_db
@@ -147,7 +151,7 @@ def occupied(
 ) -> list[tuple[str, str, float, float | None]]:
     """GPU, pod, and from when to when in seconds after T0."""
     with CaptureQueriesContext(connection) as asked:
-        found = occupied_between(T0 + round(first * SECOND), T0 + round(last * SECOND), most=most, **filters)
+        found = pods_between(T0 + round(first * SECOND), T0 + round(last * SECOND), most=most, **filters)
     assert len(asked) == 1
     return [
         (gpu, pod, (start - T0) / SECOND, None if end is None else (end - T0) / SECOND)
@@ -186,3 +190,22 @@ def test_with_what_is_asked_for_comes_what_ran_there_besides() -> None:
     assert occupied(0, 500, namespaces=("ml",), pods=("third",)) == []
     # What ran there at another time is not a reason to look at a GPU.
     assert occupied(100, 500, namespaces=("ml",)) == []
+
+
+MOMENT = datetime(2025, 7, 18, 20, 42, 34, 500_001, UTC)
+
+
+@pytest.mark.parametrize(
+    "text", ["2025-07-18 20:42:34.500001", "2025-07-18 20:42:34.500001+00", "2025-07-18 22:42:34.500001+02"]
+)
+def test_the_texts_of_sqlite_and_postgresql(text: str) -> None:
+    assert parse_moment(text) == MOMENT
+    assert parse_moment(text).utcoffset() == MOMENT.utcoffset()
+
+
+def test_the_text_of_this_database() -> None:
+    for moment in (MOMENT, MOMENT.replace(microsecond=0), MOMENT.replace(microsecond=500_000)):
+        Host.objects.all().delete()
+        Host.objects.create(name="h", first_seen=moment, last_seen=moment)
+        (text,) = Host.objects.values_list(Cast("last_seen", TextField()), flat=True)
+        assert parse_moment(text) == moment

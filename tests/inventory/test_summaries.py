@@ -8,7 +8,7 @@ from django.test.utils import CaptureQueriesContext
 
 from inventory.models import GPU
 from inventory.summaries import HostSummary, host_summaries
-from inventory.sync.seen import to_datetime
+from readings.times import to_datetime
 from tests.inventory.building import POWER, T0, USED, UTIL, block, fleet, gpu, save
 
 pytestmark = pytest.mark.django_db

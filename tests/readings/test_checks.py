@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from readings import checks
 from readings.catalogue import CATALOGUE
 from readings.checks import (
     MAX_AHEAD_NS,
@@ -281,3 +282,15 @@ def test_metric_names_are_folded_and_bounded() -> None:
         with pytest.raises(Refused) as caught:
             check_metric_name(bad)
         assert caught.value.reason == reason
+
+
+def test_every_reason_is_explained() -> None:
+    constants = {value for name, value in vars(checks).items() if name.isupper() and isinstance(value, str)}
+    assert constants == set(REASONS)
+    assert all(REASONS.values())
+
+
+def test_a_refused_reading_says_why_in_one_line() -> None:
+    refused = Refused(checks.OUT_OF_RANGE, "GPU-1 utilisation = 2619")
+    assert str(refused) == "out_of_range: GPU-1 utilisation = 2619"
+    assert refused.refusal == Refusal("out_of_range", "GPU-1 utilisation = 2619")

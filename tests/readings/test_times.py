@@ -16,6 +16,7 @@ from readings.times import (
     format_time,
     parse_duration,
     parse_time,
+    spell_duration,
 )
 
 S = 1_000_000_000
@@ -184,3 +185,11 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 @pytest.mark.parametrize("text", ["1ms", "1500ms", "10s", "90s", "5m", "36h", "1d", "366d"])
 def test_a_duration_is_told_in_the_largest_unit_that_fits(text: str) -> None:
     assert format_duration(parse_duration(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0s"), (59, "59s"), (61, "1m 1s"), (3600, "1h"), (86400 + 60, "1d 1m"), (128 * 86400 + 3661, "128d 1h")],
+)
+def test_durations_are_spelled_in_two_units(seconds: float, text: str) -> None:
+    assert spell_duration(seconds) == text

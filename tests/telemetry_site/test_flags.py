@@ -81,7 +81,7 @@ def test_a_flag_given_in_code_is_refused_since_it_would_have_no_effect() -> None
         (
             ["check"],
             {"DATABASE_URL": "mongodb://u:hush@h/d"},
-            "error: DATABASE_URL (--database-url): the value is no database",
+            "error: DATABASE_URL (--database-url): the value names an unknown kind of database",
         ),
     ],
 )

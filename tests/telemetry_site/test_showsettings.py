@@ -26,9 +26,3 @@ def test_it_never_shows_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BROKER_TOKEN", "hunter2")
     assert "hunter2" not in "".join(_lines().values())
     assert _lines()["BROKER_TOKEN"].split()[1] == "(hidden)"
-
-
-def test_it_prints_the_reference_table() -> None:
-    out = StringIO()
-    call_command("showsettings", "--markdown", stdout=out)
-    assert out.getvalue().count("\n") == len(OPTIONS) + 2

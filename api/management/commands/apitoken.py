@@ -1,4 +1,4 @@
-"""``manage.py apitoken``: make, list and revoke the tokens that programs ask the API with."""
+"""``manage.py apitoken``: create, list and revoke API tokens."""
 
 from __future__ import annotations
 
@@ -7,40 +7,42 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from api.auth.tokens import make_token, revoke
-from api.models import ApiToken
+from api.models import ApiToken, TokenScope
 from api.params import format_datetime
+from api.views.access import token_answer
 
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1)}
 _FOR = re.compile(r"(\d{1,5})(h|d)", re.ASCII)
 
 
 class Command(BaseCommand):
-    """The token itself goes to standard output alone, so that a script can take it from there."""
+    """Prints only the token itself to standard output, so that scripts can capture it."""
 
-    help = "Make, list or revoke API tokens."
+    help = "Create, list or revoke API tokens."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Three commands of its own."""
+        """The subcommands."""
         commands = parser.add_subparsers(dest="command", required=True, metavar="create|list|revoke")
-        create = commands.add_parser("create", help="make a token and print it, this once")
+        create = commands.add_parser("create", help="create a token and print it; it is not shown again")
         create.add_argument("name", help="whose it is, or what it is for")
-        create.add_argument("--scope", choices=ApiToken.Scope.values, default=ApiToken.Scope.READ.value)
+        create.add_argument("--scope", choices=TokenScope.values, default=TokenScope.READ.value)
         create.add_argument(
             "--expires", default="never", metavar="WHEN", help="24h, 90d, a day as 2027-01-31, or never (default)"
         )
-        listing = commands.add_parser("list", help="show all tokens; never the tokens themselves")
+        listing = commands.add_parser("list", help="list all tokens, without their secrets")
         listing.add_argument("--json", action="store_true", help="as JSON")
         commands.add_parser("revoke", help="revoke a token").add_argument(
             "name", help="its name, or its id as list shows it"
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run one of them."""
+        """Run a subcommand."""
         match options["command"]:
             case "create":
                 self._create(options["name"], options["scope"], options["expires"])
@@ -55,28 +57,18 @@ class Command(BaseCommand):
         except ValidationError as error:
             raise CommandError("; ".join(error.messages)) from None
         until = "never expires" if token.expires is None else f"expires {format_datetime(token.expires)}"
-        self.stderr.write(f"token {token.name} (id {token.pk}, scope {token.scope}, {until}); it is shown this once:")
+        self.stderr.write(f"token {token.name} (id {token.pk}, scope {token.scope}, {until}); it is shown only once:")
         self.stdout.write(secret)
 
     def _list(self, *, as_json: bool) -> None:
-        rows = [
-            {
-                "id": token.pk,
-                "name": token.name,
-                "scope": token.scope,
-                "state": token.state(),
-                "hint": token.hint,
-                "created": _shown(token.created),
-                "expires": _shown(token.expires),
-                "last_used": _shown(token.last_used),
-            }
-            for token in ApiToken.objects.all()
-        ]
+        answers = [msgspec.structs.asdict(token_answer(token)) for token in ApiToken.objects.all()]
+        # The state says whether a token is revoked.
+        rows = [{name: value for name, value in answer.items() if name != "revoked"} for answer in answers]
         if as_json:
             self.stdout.write(json.dumps(rows, indent=2))
             return
         if not rows:
-            self.stderr.write("there are no tokens: manage.py apitoken create NAME makes one")
+            self.stderr.write("there are no tokens: create one with manage.py apitoken create NAME")
             return
         table = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
         widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
@@ -84,20 +76,20 @@ class Command(BaseCommand):
             self.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
     def _revoke(self, name: str) -> None:
-        found = ApiToken.objects.filter(name=name, revoked=None)
-        if not found and name.isascii() and name.isdigit() and len(name) < 19:
-            found = ApiToken.objects.filter(pk=int(name), revoked=None)
-        token = found.first()
+        tokens = ApiToken.objects.filter(name=name, revoked=None)
+        if not tokens and name.isascii() and name.isdigit() and len(name) < 19:
+            tokens = ApiToken.objects.filter(pk=int(name), revoked=None)
+        token = tokens.first()
         if token is None:
             raise CommandError(f"there is no token {name!r} to revoke: manage.py apitoken list shows them")
-        revoke(found)
+        revoke(tokens)
         self.stderr.write(
             f"token {token.name} (id {token.pk}) is revoked; running web services refuse it within 5 seconds"
         )
 
 
 def _moment(text: str) -> datetime | None:
-    """When a token that is made now ends. Raises CommandError."""
+    """When a token created now expires. Raises CommandError."""
     if text == "never":
         return None
     if match := _FOR.fullmatch(text):
@@ -107,16 +99,12 @@ def _moment(text: str) -> datetime | None:
             moment = datetime.fromisoformat(text)
         except ValueError:
             raise CommandError(
-                f"--expires {text!r} is not usable: use 24h, 90d, a day as 2027-01-31, or never"
+                f"--expires {text!r} is not a time: use 24h, 90d, a day as 2027-01-31, or never"
             ) from None
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     if moment <= timezone.now():
-        raise CommandError(f"--expires {text!r} is past")
+        raise CommandError(f"--expires {text!r} is past: use a later time")
     return moment
-
-
-def _shown(moment: datetime | None) -> str | None:
-    return None if moment is None else format_datetime(moment)
 
 
 def _cell(value: object) -> str:

@@ -23,7 +23,7 @@ class Command(ServiceCommand):
     command_name = "serve"
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Become gunicorn, so that signals reach it. It inherits the listening socket: a port in use is told here, once."""
+        """Become gunicorn, so that signals reach it. It inherits the listening socket, so a port in use is reported here, once."""
         if warning := open_to_others(Address(settings.HOST, settings.PORT)):
             self.stderr.write(self.style.WARNING(warning))
         listener = listen(Address(settings.HOST, settings.PORT))
@@ -33,24 +33,26 @@ class Command(ServiceCommand):
 
 
 def open_to_others(address: Address) -> str:
-    """A line for the log where anybody who reaches this machine may read; nothing where that is not so."""
+    """A warning if everyone who reaches this machine may read; empty otherwise."""
     if settings.API_AUTH_REQUIRED or address.is_loopback:
         return ""
     return (
-        f"WARNING: whoever reaches {address} can read all telemetry: API_AUTH_REQUIRED=false."
-        " Set it to true, and see manage.py apitoken"
+        f"WARNING: everyone who can reach {address} can read all telemetry, because API_AUTH_REQUIRED=false."
+        " Set it to true and create tokens with manage.py apitoken"
     )
 
 
 def listen(address: Address) -> socket.socket:
-    """A socket that listens there. Raises CommandError in one line."""
+    """A socket that listens on the address. Raises CommandError."""
     try:
         family, _, _, _, where = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise CommandError(f"HOST (--host): {address.host!r} is no address of this machine: {error.strerror}") from None
+        raise CommandError(
+            f"HOST (--host): {address.host!r} is not an address of this machine: {error.strerror}"
+        ) from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(where)

@@ -1,6 +1,6 @@
 "use strict";
 
-// An empty field is no filter: leave it out of the address, where it would be refused.
+// An empty field is no filter. It is left out of the URL, because the API refuses empty parameters.
 document.querySelectorAll(".filters form").forEach((form) => {
   form.addEventListener("submit", () => {
     form.querySelectorAll("[name]").forEach((field) => {

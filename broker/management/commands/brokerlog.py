@@ -1,4 +1,4 @@
-"""The broker's log without the broker: verify it, look into it, repair it."""
+"""Verifies, dumps and repairs the broker's log without the broker."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ DAMAGED = 2
 class Command(BaseCommand):
     """``manage.py brokerlog verify|dump|repair``."""
 
-    help = "Look at the broker's log without the broker: verify every record, dump a range, repair what a crash left."
-    requires_system_checks = ()  # they are of parts that this command does not load
+    help = "Inspect the broker's log without the broker: verify every record, dump a range, repair what a crash left."
+    requires_system_checks = ()  # they belong to parts that this command does not load
 
     def add_arguments(self, parser: CommandParser) -> None:
         """The action and its arguments."""
         parser.add_argument("--directory", type=Path, help="the log's folder; default: STATE_DIR/broker")
         actions = parser.add_subparsers(dest="action", required=True, metavar="verify|dump|repair")
-        actions.add_parser("verify", help="read and check every record; exit status 2 where something is lost or torn")
+        actions.add_parser("verify", help="read and check every record; exit status 2 if something is lost or torn")
         dump = actions.add_parser("dump", help="print records, one JSON object a line")
         dump.add_argument("first", type=int, nargs="?", default=0, help="first offset (0)")
         dump.add_argument("last", type=int, nargs="?", default=1 << 61, help="last offset (the newest)")
-        actions.add_parser("repair", help="set a torn tail aside and make the indexes again; needs the broker stopped")
+        actions.add_parser("repair", help="set a torn tail aside and rebuild the indexes; needs the broker stopped")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Exit status: 0 all is whole, 1 it could not be done, 2 something is lost."""
+        """Exit status: 0 the log is whole, 1 the command failed, 2 something is lost."""
         directory = options["directory"] or settings.STATE_DIR / "broker"
         try:
             match options["action"]:
@@ -61,10 +61,10 @@ class Command(BaseCommand):
             if report.torn:
                 self.stdout.write(f"  torn: {report.torn} bytes after the last whole record")
             if report.index:
-                self.stdout.write(f"  index: {report.index} (a start makes it again)")
+                self.stdout.write(f"  index: {report.index} (a start rebuilds it)")
         lost = sum(last - first + 1 for report in reports for first, last in report.lost)
         torn = sum(report.torn for report in reports)
         records = sum(report.records for report in reports)
         self.stdout.write(f"{records} records in {len(reports)} segments, {lost} lost, {torn} bytes torn")
         if not all(report.whole for report in reports):
-            raise CommandError("the log is not whole: what is good in it is served all the same", returncode=DAMAGED)
+            raise CommandError("the log is not whole; the broker still serves its good records", returncode=DAMAGED)

@@ -1,4 +1,4 @@
-"""The broker as a service."""
+"""Runs the broker as a service."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from broker.errors import LogFailed, LogLocked, LogUnusable, TlsUnusable
 from broker.log.log import LogConfig
 from broker.malloc import keep_memory
 from broker.protocol.connection import ConnectionLimits
-from broker.server.server import ListenError, ServerConfig, run
+from broker.server.server import ListenError, run
+from broker.server.state import ServerConfig
 from broker.tls import server_context
 from telemetry_site.flags import ServiceCommand
 from telemetry_site.service import stop_signals
@@ -22,13 +23,13 @@ EXIT_LOG_FAILED = 74
 
 
 class Command(ServiceCommand):
-    """Keep the log and serve it until SIGTERM or SIGINT."""
+    """Serves the log until SIGTERM or SIGINT."""
 
     help = "Run the message broker: one durable log on disk, for any number of publishers and subscribers."
     command_name = "runbroker"
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Exit status: 0 stopped, 1 cannot start, 73 the log is another broker's, 74 an fsync failed."""
+        """Exit status: 0 stopped, 1 cannot start, 73 another broker has the log, 74 an fsync failed."""
         _refuse_open_door()
         keep_memory()
         try:
@@ -60,7 +61,7 @@ async def _serve() -> None:
         http_port=http.port,
         http_token="" if http.is_loopback else settings.BROKER_TOKEN,
         tls=server_context(cert, key, client_ca) if encrypted else None,
-        # Probes have no certificates: /health is open, the token guards the rest.
+        # Probes have no certificates: /health is open, and the token protects the rest.
         http_tls=server_context(cert, key) if encrypted else None,
         fsync=settings.FSYNC,
         limits=ConnectionLimits(max_frame=settings.MAX_FRAME_BYTES, token=settings.BROKER_TOKEN),
@@ -72,7 +73,7 @@ async def _serve() -> None:
 
 
 def _refuse_open_door() -> None:
-    """Nobody's log is open to a network by accident."""
+    """Refuses to open the log to a network by accident."""
     if settings.BROKER_TOKEN or settings.BROKER_ALLOW_ANONYMOUS:
         return
     for name in ("TCP_ADDR", "HTTP_ADDR"):

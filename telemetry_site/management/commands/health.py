@@ -1,4 +1,4 @@
-"""Ask a service on this machine whether it is well. manage.py answers this one itself, before Django is loaded."""
+"""Ask a service on this machine whether it is well. manage.py runs this itself, before it loads Django."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from telemetry_site.health import add_arguments, run
 
 
 class Command(BaseCommand):
-    """``manage.py health SERVICE``, for those who look in the list of commands or call it from code."""
+    """``manage.py health SERVICE``: puts the command on Django's list and lets code call it."""
 
     help = __doc__
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """As in ``telemetry_site.health``."""
+        """Adds the arguments of ``telemetry_site.health``."""
         add_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Exit status 1 when it is not well."""
+        """Exits with status 1 when the service is not well."""
         if status := run(options["service"], ready=options["ready"], timeout=options["timeout"]):
             sys.exit(status)

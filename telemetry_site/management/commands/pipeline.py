@@ -31,7 +31,7 @@ class Command(ServiceCommand):
     command_name = "pipeline"
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Prepare the database, run the services, stop them in order."""
+        """Prepares the database, runs the services and stops them in order."""
         broker, broker_http = (
             _free_or_given(settings.TCP_ADDR, "TCP_ADDR"),
             _free_or_given(settings.HTTP_ADDR, "HTTP_ADDR"),
@@ -54,7 +54,7 @@ class Command(ServiceCommand):
             "SOURCE": source,
         }
         if not FLUSH_INTERVAL.is_given():
-            environ["FLUSH_INTERVAL"] = "1s"  # somebody is looking: the first answers should not take ten seconds
+            environ["FLUSH_INTERVAL"] = "1s"  # a user is waiting for the first answers
         base = f"http://{web.reachable}"
         broker_url = f"{'https' if settings.BROKER_TLS_CERT else 'http'}://{broker_http.reachable}"
         services = [
@@ -63,7 +63,7 @@ class Command(ServiceCommand):
             Service("streamer", python("stream"), may_end=True),
         ]
         if settings.STORAGE_TYPE != "memory":  # with memory storage the web process collects for itself
-            # METRICS_ADDR is one address: here it is the streamer's. The collector's figures are on the web service's /metrics.
+            # The streamer takes METRICS_ADDR, which is one address. The web service's /metrics has the collector's figures.
             services.insert(1, Service("collector", python("collect", "--metrics-addr=")))
         lines = [
             "",
@@ -89,7 +89,7 @@ class Command(ServiceCommand):
 
 
 def _check_store() -> None:
-    """Say at once what is wrong with a store that is somebody else's server, instead of starting services that wait for it."""
+    """Raises CommandError when InfluxDB cannot be used, before any service starts and waits for it."""
     if settings.STORAGE_TYPE != "influxdb":
         return
     try:
@@ -122,7 +122,7 @@ async def _run(services: list[Service], environ: dict[str, str], banner: list[st
 
 
 def _described(source: str) -> str:
-    """What the readings are, for the banner: nobody is to take made-up ones for real."""
+    """Describes the source for the banner, so that nobody takes synthetic readings for real ones."""
     if source == "simulate":
         hosts, gpus = settings.SIM_HOSTS, settings.SIM_GPUS_PER_HOST
         return f"a SYNTHETIC fleet of {hosts} hosts with {gpus} GPUs each; CSV_PATH=capture.csv streams your own"
@@ -130,7 +130,7 @@ def _described(source: str) -> str:
 
 
 def _free_or_given(address: Address, setting: str) -> Address:
-    """The address with a port that can be bound now: the given one, or a free one for 0. Raises CommandError."""
+    """Returns the address with its port, or a free one for port 0. Raises CommandError when the port is taken."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -144,7 +144,7 @@ def _free_or_given(address: Address, setting: str) -> Address:
 
 
 def _make_admin() -> str | None:
-    """Make the first admin user, with a random password that is returned; None when there is one already."""
+    """Creates the first admin user and returns its random password, or None when an admin exists already."""
     users = get_user_model()
     if users.objects.filter(is_superuser=True).exists():
         return None

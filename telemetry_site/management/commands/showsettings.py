@@ -1,4 +1,4 @@
-"""Show every setting of the pipeline: its value here, where that comes from, and what it means."""
+"""Show every setting of the pipeline: its value here, whether it is set or a default, and its meaning."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Command(BaseCommand):
     help = __doc__
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """One switch: the reference page instead of the values."""
+        """Adds the one switch: the reference table instead of the values."""
         parser.add_argument("--markdown", action="store_true", help="print the table of docs/configuration.md")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Print one line for each setting."""
+        """Prints one line for each setting."""
         if options["markdown"]:
             self.stdout.write(markdown_table())
             return
@@ -33,7 +33,7 @@ class Command(BaseCommand):
 
 
 def markdown_table() -> str:
-    """The settings as the rows of a Markdown table: name, default, commands that take it as a flag, help."""
+    """Returns the settings as a Markdown table: name, default, commands that take the flag, help."""
     lines = ["| name | default | commands | meaning |", "| --- | --- | --- | --- |"]
     for option in OPTIONS:
         takers = [command for command in COMMAND_GROUPS if command != "pipeline" and option in options_for(command)]

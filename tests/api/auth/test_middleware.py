@@ -17,11 +17,11 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from api.auth import middleware
-from api.auth.throttling import Allowances
-from api.auth.tokens import forget, make_token, revoke
+from api.auth.throttling import Throttle
+from api.auth.tokens import make_token, revoke
 from api.models import ApiToken
 from stores.base import Store
-from telemetry_site.env import Allowance
+from telemetry_site.env import RequestRate
 from tests.api.conftest import Api
 
 GPUS = "/api/v1/gpus"
@@ -29,13 +29,11 @@ BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
 @pytest.fixture(autouse=True)
-def _own_allowances(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    own = Allowances(tmp_path / "rates.sqlite3")
-    monkeypatch.setattr(middleware, "allowances", own)
-    forget()
+def _own_throttle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    own = Throttle(tmp_path / "rates.sqlite3")
+    monkeypatch.setattr(middleware, "throttle", own)
     yield
     own.close()
-    forget()
 
 
 @pytest.fixture
@@ -214,7 +212,7 @@ def test_who_may_ask_is_for_the_scope_admin(db: None, settings: Settings, requir
     assert nobody["WWW-Authenticate"] == 'Bearer realm="GPU telemetry"'
     refused = Client().get("/api/v1/tokens", headers=bearer(reader))
     assert refused.status_code == 403
-    assert refused.json() == {"error": "forbidden", "message": "this wants the scope admin; yours is read"}
+    assert refused.json() == {"error": "forbidden", "message": "the scope admin is required; yours is read"}
     assert person.get("/api/v1/tokens").status_code == 403
     answer = Client().get("/api/v1/tokens", headers=bearer(chief)).json()
     assert [(each["name"], each["scope"], each["state"]) for each in answer["data"]] == [
@@ -262,7 +260,7 @@ def test_a_database_that_is_away_is_a_503(closed: None, monkeypatch: pytest.Monk
 
 
 def test_each_token_has_an_allowance_of_its_own(fleet: Store, settings: Settings) -> None:
-    settings.API_RATE_PER_TOKEN = Allowance(2, 3600)
+    settings.API_RATE_PER_TOKEN = RequestRate(2, 3600)
     (_, one), (_, two) = make_token("one"), make_token("two")
     assert [status(GPUS, **bearer(one)) for _ in range(3)] == [200, 200, 429]
     assert status(GPUS, **bearer(two)) == 200
@@ -273,7 +271,7 @@ def test_each_token_has_an_allowance_of_its_own(fleet: Store, settings: Settings
 
 
 def test_each_address_has_an_allowance_of_its_own(fleet: Store, settings: Settings) -> None:
-    settings.API_RATE_PER_ADDRESS = Allowance(2, 3600)
+    settings.API_RATE_PER_ADDRESS = RequestRate(2, 3600)
 
     def ask(peer: str, forwarded: str = "", path: str = GPUS) -> int:
         headers = {"x-forwarded-for": forwarded} if forwarded else {}
@@ -289,7 +287,7 @@ def test_each_address_has_an_allowance_of_its_own(fleet: Store, settings: Settin
 
 
 def test_bad_tokens_count_for_the_address(fleet: Store, settings: Settings) -> None:
-    settings.API_RATE_PER_ADDRESS = Allowance(2, 3600)
+    settings.API_RATE_PER_ADDRESS = RequestRate(2, 3600)
     assert [status(GPUS, **bearer(f"guess-{number}")) for number in range(3)] == [401, 401, 429]
     _, secret = make_token("grafana")
     assert status(GPUS, **bearer(secret)) == 200
@@ -297,7 +295,7 @@ def test_bad_tokens_count_for_the_address(fleet: Store, settings: Settings) -> N
 
 @pytest.mark.parametrize("path", ["/login", "/admin/login/"])
 def test_logins_are_tried_so_often_only(db: None, settings: Settings, path: str) -> None:
-    settings.LOGIN_RATE = Allowance(3, 60)
+    settings.LOGIN_RATE = RequestRate(3, 60)
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     tries = [Client().post(path, {"username": "ada", "password": str(number)}).status_code for number in range(4)]
     assert tries == [200, 200, 200, 429]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -13,17 +13,10 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from api.auth import tokens
-from api.auth.tokens import REMEMBER_SECONDS, TokenRefused, find_token, forget, make_token, revoke
+from api.auth.tokens import REMEMBER_SECONDS, TokenRefused, find_token, make_token, revoke
 from api.models import ApiToken
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    forget()
-    yield
-    forget()
 
 
 @pytest.fixture
@@ -114,11 +107,13 @@ def test_garbage_is_remembered_too(django_assert_num_queries: DjangoAssertNumQue
 
 
 def test_any_number_of_garbage_tokens_takes_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens, "_MOST_REMEMBERED", 10)
+    small = lru_cache(maxsize=10)(tokens._remembered.__wrapped__)
+    assert tokens._remembered.cache_info().maxsize == 4096
+    monkeypatch.setattr(tokens, "_remembered", small)
     for number in range(100):
         with pytest.raises(TokenRefused):
             find_token(str(number))
-        assert len(tokens._remembered) <= 10
+    assert small.cache_info().currsize == 10
 
 
 def test_its_use_is_noted_once_a_minute(clock: list[float]) -> None:

@@ -38,6 +38,10 @@ def test_programs_get_json(api: Api, fleet: Store, accept: str) -> None:
 def test_format_overrides_the_header(api: Api, fleet: Store) -> None:
     assert api.ask("/api/v1/gpus?format=json", accept=BROWSER)["Content-Type"] == "application/json"
     assert api.ask("/api/v1/gpus?format=html")["Content-Type"].startswith("text/html")
+    export = api.ask("/api/v1/telemetry?format=csv", accept="application/json")
+    export.close()
+    assert export["Content-Type"] == "text/csv"
+    assert api.ask("/api/v1/telemetry?format=json", accept="text/csv")["Content-Type"] == "application/json"
 
 
 def test_a_list_links_to_its_items(api: Api, fleet: Store) -> None:

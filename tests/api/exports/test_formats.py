@@ -12,10 +12,10 @@ import pytest
 from pyarrow import parquet
 
 from api.exports.formats import CsvEncoder, Encoder, NdjsonEncoder, ParquetEncoder
-from api.exports.readings import CSV_COLUMNS, Readings
+from api.exports.readings import COLUMNS, ReadingLayout
 from stores.base import RowBatch, SeriesLabels
 
-LAYOUT = Readings()
+LAYOUT = ReadingLayout()
 ORIGIN = SeriesLabels("DCGM_FI_DEV_POWER_USAGE", "GPU-a", "3", 1, "nvidia1", "H100", "h", "c", "=pod", "ns")
 OTHER = ORIGIN._replace(uuid="GPU-b", mig_id="", gpu_id=None)
 
@@ -42,10 +42,6 @@ def test_csv_has_a_header_and_a_line_for_each_row() -> None:
     assert (rows[1]["gpu_id"], rows[1]["unit"]) == ("", "W")
 
 
-def test_csv_is_defused_on_request() -> None:
-    assert b",'=pod," in file_of(CsvEncoder(LAYOUT, safe=True), portion(0, 1))
-
-
 def test_ndjson_has_an_object_for_each_row() -> None:
     lines = file_of(NdjsonEncoder(LAYOUT), portion(0, 3), portion(3, 2)).decode().splitlines()
     assert [json.loads(line)["value"] for line in lines] == [0.1, 1.1, 2.1, 3.1, 4.1]
@@ -64,13 +60,20 @@ def test_parquet_has_every_row_with_its_type(monkeypatch: pytest.MonkeyPatch) ->
     assert table["gpu_id"].to_pylist() == [1, None, 1, 1, None, 1, 1]
     assert table["uuid"].to_pylist()[:2] == ["GPU-a", "GPU-b"]
     assert set(table["unit"].to_pylist()) == {"W"}
+    assert table.column_names == [column.name for column in COLUMNS]
+
+
+def test_parts_with_other_texts_make_one_table() -> None:
+    other = RowBatch([3, 4], [3.0, 4.0], [1, 0], [ORIGIN._replace(hostname="x"), ORIGIN._replace(hostname="y")])
+    table = parquet.read_table(io.BytesIO(file_of(ParquetEncoder(LAYOUT), portion(0, 2), other)))
+    assert table["hostname"].to_pylist() == ["h", "h", "y", "x"]
 
 
 @pytest.mark.parametrize("make", [CsvEncoder, NdjsonEncoder, ParquetEncoder])
-def test_a_file_of_nothing_is_a_file(make: Callable[[Readings], Encoder]) -> None:
+def test_a_file_of_nothing_is_a_file(make: Callable[[ReadingLayout], Encoder]) -> None:
     data = file_of(make(LAYOUT))
     if make is CsvEncoder:
-        assert data.decode() == ",".join(CSV_COLUMNS) + "\r\n"
+        assert data.decode() == ",".join(column.name for column in COLUMNS) + "\r\n"
     elif make is NdjsonEncoder:
         assert data == b""
     else:

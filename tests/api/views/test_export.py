@@ -42,7 +42,3 @@ def test_the_windows_of_a_query_can_be_had_in_every_format(api: Api, fleet: Stor
     assert f"query_{POWER}_" in response["Content-Disposition"]
     table = parquet.read_table(io.BytesIO(b"".join(response)))
     assert table["value"].to_pylist() == [value for _, value, *_ in whole]
-
-
-def test_a_bad_question_is_refused_in_json(api: Api, fleet: Store) -> None:
-    assert "agg" in api.refused(f"{QUERY}&agg=most&format=csv", 400)

@@ -49,7 +49,3 @@ def test_metrics_are_in_the_prometheus_format(api: Api, fleet: Store) -> None:
     assert response.status_code == 200
     assert response["Content-Type"].startswith("text/plain")
     assert b"gpu_telemetry_hosts 2.0" in response.content
-
-
-def test_the_admin_is_there(api: Api, db: None) -> None:
-    assert api.ask("/admin/login/").status_code == 200

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 from django.db import connection
-from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from api.views.probes import OK, check_all
+from api.views.probes import OK
 from stores.base import Store
 from stores.open import reset_store
 from tests.api.conftest import Api
@@ -57,11 +56,3 @@ def test_ready_names_a_database_that_was_not_migrated(api: Api, store: Store) ->
     assert "store" not in body["message"]
     assert body["checks"]["store"] == OK
     assert api.ask("/ready").status_code == 200
-
-
-def test_a_check_takes_one_query(fleet: Store) -> None:
-    with CaptureQueriesContext(
-        connection,
-    ) as queries:
-        assert check_all() == {"database": OK, "store": OK}
-    assert len(queries) == 1

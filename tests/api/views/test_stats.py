@@ -25,11 +25,14 @@ def free_port() -> int:
     return port
 
 
-def test_a_broker_that_is_away_is_told_in_the_answer(api: Api, fleet: Store, settings: Settings) -> None:
-    settings.MQ_HOST, settings.MQ_PORT = "127.0.0.1", free_port()
+@pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
+def test_a_broker_that_is_away_is_told_in_the_answer(api: Api, fleet: Store, settings: Settings, host: str) -> None:
+    settings.MQ_HOST, settings.MQ_PORT = host, free_port()
     body = api.get(STATS)
     assert body["broker"]["available"] is False
+    assert body["broker"]["address"] == f"{host}:{settings.MQ_PORT}"
     assert str(settings.MQ_PORT) in body["broker"]["error"]
+    assert "\n" not in body["broker"]["error"]
     assert body["broker"]["total_messages"] is None
     assert body["subscribers"] == []
     assert body["store"]["readings"] == 17
@@ -55,6 +58,7 @@ def test_the_broker_and_its_subscribers(api: Api, fleet: Store, settings: Settin
     assert broker["bytes"] > 0
     assert broker["segments"] >= 1
     assert broker["uptime"] >= 0
+    assert None not in [value for name, value in broker.items() if name != "error"]
     (subscriber,) = body["subscribers"]
     assert (subscriber["id"], subscriber["committed_offset"], subscriber["lag"]) == ("c1", 0, 4)
     assert subscriber["connected"] is True

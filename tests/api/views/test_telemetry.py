@@ -170,20 +170,16 @@ def test_by_default_there_are_a_hundred_rows(api: Api, store: Store, db: None, s
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        (f"{A0_TELEMETRY}?limit=abc", ["limit", "'abc'"]),
         (f"{A0_TELEMETRY}?limit=0", ["limit"]),
         (f"{A0_TELEMETRY}?offset=-1", ["offset"]),
         (f"{A0_TELEMETRY}?offset=99999999999999999999", ["offset"]),
         (f"{A0_TELEMETRY}?gpu_id=99999999999999999999", ["gpu_id"]),
-        (f"{A0_TELEMETRY}?start_time=then", ["start_time", "RFC 3339"]),
         (f"{A0_TELEMETRY}?start_time=2025-07-19T00:00:00Z&end_time=2025-07-18T00:00:00Z", ["end_time", "start_time"]),
         (f"{A0_TELEMETRY}?start_time=2025-07-18T00:00:00Z&end_time=2025-07-18T00:00:00Z", ["end_time", "start_time"]),
-        (f"{A0_TELEMETRY}?limit=1&limit=2", ["limit", "once"]),
         (f"{A0_TELEMETRY}?page=1", ["'page'", "limit"]),
         (f"{A0_TELEMETRY}?metric=x", ["'metric'", "metric_name"]),
         (f"{FLEET}?offset=1", ["'offset'", "page_size"]),
         (f"{FLEET}?cursor=nonsense", ["cursor"]),
-        (f"{FLEET}?pod=a%00b", ["pod"]),
         (f"{FLEET}?order=up", ["order", "asc"]),
     ],
 )

@@ -9,6 +9,7 @@ from broker.client import protocol
 from broker.client.client import BrokerClient, Gap, Message
 from broker.errors import ConnectionLost
 from broker.protocol import messages
+from broker.protocol.frames import frame
 from tests.broker.harness import running_broker, wait_until
 from tests.broker.peer import WELCOME, peer, read_frame
 
@@ -20,7 +21,7 @@ async def test_it_pings_when_idle_and_answers_pings(monkeypatch: pytest.MonkeyPa
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_frame(reader)
-        writer.write(WELCOME + messages.PING + messages.frame(b'{"type":"something_newer"}'))
+        writer.write(WELCOME + messages.PING + frame(b'{"type":"something_newer"}'))
         while not enough.is_set():
             body = await read_frame(reader)
             heard.append(body)
@@ -47,7 +48,7 @@ async def test_a_broker_that_fell_silent_is_given_up(monkeypatch: pytest.MonkeyP
 
     async with peer(fall_silent) as port:
         client = await BrokerClient.connect("127.0.0.1", port)
-        with pytest.raises(ConnectionLost, match="nothing came"):
+        with pytest.raises(ConnectionLost, match="nothing was heard"):
             await client.receive()
         await client.close()
 

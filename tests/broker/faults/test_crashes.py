@@ -157,7 +157,7 @@ def test_row_17_a_second_broker_on_the_directory(tmp_path: Path, path: str) -> N
         started = time.monotonic()
         with broker_process(other, prefix=prefix) as second:
             assert second.wait_end() == 73
-            assert f"process {first.process.pid}" in second.lines[-1]
+            assert f"in use by another broker (process {first.process.pid}" in second.lines[-1]
         assert time.monotonic() - started < 15  # starting Python included
         assert fetch_stats("127.0.0.1", port)["total_messages"] == 0
         first.process.kill()

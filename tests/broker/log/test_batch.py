@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from broker.log.batch import PIECE_BYTES, Entries, build_group
-from broker.log.dedup import Producers
+from broker.log.batch import BLOCK_BYTES, Entries, build_batch
+from broker.log.dedup import ProducerStates
 from broker.log.record import MAX_SEQUENCE, OVERHEAD, Record, decode_record, encode_record
 from broker.log.scan import frame_starts
 from tests.broker.logs import OTHER, PRODUCER, Answer, answers_of, frames_of, single
@@ -11,26 +11,26 @@ from tests.broker.logs import OTHER, PRODUCER, Answer, answers_of, frames_of, si
 
 def test_a_group_is_its_frames_one_after_the_other() -> None:
     entries = [single(b"1", PRODUCER, 7), single(b'"two"'), single(b"3", OTHER, 0)]
-    group = build_group(entries, 40, 123, Producers())
+    group = build_batch(entries, 40, 123, ProducerStates())
     frames = frames_of(group)
     assert [decode_record(frame) for frame in frames] == [
         Record(40, 123, PRODUCER, 7, b"1"),
         Record(41, 123, "", 41, b'"two"'),
         Record(42, 123, OTHER, 0, b"3"),
     ]
-    (piece,) = group.pieces
-    assert piece.data == b"".join(frames)
-    assert len(piece.data) == group.size
+    (block,) = group.blocks
+    assert block.data == b"".join(frames)
+    assert len(block.data) == group.size
     assert frames[0] == encode_record(40, 123, PRODUCER, 7, b"1")
-    assert [piece.data.index(frame) for frame in frames] == piece.positions
+    assert [block.data.index(frame) for frame in frames] == block.positions
     assert (group.first_offset, group.next_offset) == (40, 43)
     assert answers_of(group) == [Answer(40, False), Answer(41, False), Answer(42, False)]
 
 
 def test_a_repetition_takes_no_offset() -> None:
-    known = Producers([(PRODUCER, 0, 1, [(5, 30, 3)])])
+    known = ProducerStates([(PRODUCER, 0, 1, [(5, 30, 3)])])
     entries = [single(b"x", PRODUCER, sequence) for sequence in (6, 8, 8, 10, 9, 10)]
-    group = build_group(entries, 40, 123, known)
+    group = build_batch(entries, 40, 123, known)
     assert answers_of(group) == [
         Answer(31, True),
         Answer(40, False),
@@ -43,9 +43,9 @@ def test_a_repetition_takes_no_offset() -> None:
 
 
 def test_of_messages_in_a_row_only_the_new_ones_are_appended() -> None:
-    known = Producers([(PRODUCER, 0, 1, [(5, 30, 2), (8, 32, 1)])])
+    known = ProducerStates([(PRODUCER, 0, 1, [(5, 30, 2), (8, 32, 1)])])
     payloads = [b"%d" % number for number in range(4, 12)]
-    group = build_group([Entries(payloads, PRODUCER, 4), Entries(payloads, PRODUCER, 4)], 40, 123, known)
+    group = build_batch([Entries(payloads, PRODUCER, 4), Entries(payloads, PRODUCER, 4)], 40, 123, known)
     first = [(40, False), (30, True), (31, True), (41, False), (32, True), (42, False), (43, False), (44, False)]
     assert answers_of(group) == [Answer(*one) for one in first] + [Answer(offset, True) for offset, _ in first]
     appended = [(4, b"4"), (7, b"7"), (9, b"9"), (10, b"10"), (11, b"11")]
@@ -54,22 +54,22 @@ def test_of_messages_in_a_row_only_the_new_ones_are_appended() -> None:
     ]
     assert (group.duplicates, group.producer_gaps, group.next_offset) == (11, 0, 45)
     known.merge(group.producers, 123)
-    again = build_group([Entries(payloads, PRODUCER, 4)], 45, 124, known)
-    assert (answers_of(again), again.pieces) == ([Answer(offset, True) for offset, _ in first], [])
+    again = build_batch([Entries(payloads, PRODUCER, 4)], 45, 124, known)
+    assert (answers_of(again), again.blocks) == ([Answer(offset, True) for offset, _ in first], [])
 
 
 def test_no_sequence_of_a_row_may_be_too_high() -> None:
     top = Entries([b"1", b"2"], PRODUCER, MAX_SEQUENCE - 1)
-    assert decode_record(frames_of(build_group([top], 0, 0, Producers()))[1]).sequence == MAX_SEQUENCE
+    assert decode_record(frames_of(build_batch([top], 0, 0, ProducerStates()))[1]).sequence == MAX_SEQUENCE
     with pytest.raises(ValueError, match="sequence"):
-        build_group([Entries([b"1", b"2"], PRODUCER, MAX_SEQUENCE)], 0, 0, Producers())
+        build_batch([Entries([b"1", b"2"], PRODUCER, MAX_SEQUENCE)], 0, 0, ProducerStates())
 
 
 def test_an_empty_group_and_one_of_repetitions_hold_nothing() -> None:
-    known = Producers([(PRODUCER, 0, 1, [(5, 30, 3)])])
+    known = ProducerStates([(PRODUCER, 0, 1, [(5, 30, 3)])])
     for entries in ([], [Entries([])], [Entries([], PRODUCER, 9)], [single(b"x", PRODUCER, 5)]):
-        group = build_group(entries, 40, 123, known)
-        assert (group.pieces, group.size, group.next_offset) == ([], 0, 40)
+        group = build_batch(entries, 40, 123, known)
+        assert (group.blocks, group.size, group.next_offset) == ([], 0, 40)
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -77,27 +77,27 @@ def test_an_empty_group_and_one_of_repetitions_hold_nothing() -> None:
     "sizes",
     [
         [100_000] * 7,
-        [PIECE_BYTES * 2],
-        [PIECE_BYTES * 2, 10, 10],
-        [10, PIECE_BYTES * 2, 10],
-        [10, 10, PIECE_BYTES * 2],
-        [PIECE_BYTES - OVERHEAD] * 3,
-        [PIECE_BYTES - OVERHEAD + 1] * 3,
-        [PIECE_BYTES // 3] * 10,
+        [BLOCK_BYTES * 2],
+        [BLOCK_BYTES * 2, 10, 10],
+        [10, BLOCK_BYTES * 2, 10],
+        [10, 10, BLOCK_BYTES * 2],
+        [BLOCK_BYTES - OVERHEAD] * 3,
+        [BLOCK_BYTES - OVERHEAD + 1] * 3,
+        [BLOCK_BYTES // 3] * 10,
         [1] * 5000,
     ],
 )
 def test_a_large_group_is_made_of_pieces_of_whole_frames(sizes: list[int], together: bool) -> None:
     payloads = [b"7" * size for size in sizes]
-    group = build_group([Entries(payloads)] if together else list(map(single, payloads)), 100, 0, Producers())
+    group = build_batch([Entries(payloads)] if together else list(map(single, payloads)), 100, 0, ProducerStates())
     assert [decode_record(frame).offset for frame in frames_of(group)] == [*range(100, 100 + len(sizes))]
-    assert group.size == sum(len(piece.data) for piece in group.pieces)
+    assert group.size == sum(len(block.data) for block in group.blocks)
     first = group.first_offset
-    for piece, following in zip(group.pieces, [*group.pieces[1:], None], strict=True):
-        assert (piece.first_offset, piece.next_offset) == (first, first + len(piece.positions))
-        assert piece.positions == frame_starts(piece.data)
-        assert len(piece.data) <= PIECE_BYTES or len(piece.positions) == 1
+    for block, following in zip(group.blocks, [*group.blocks[1:], None], strict=True):
+        assert (block.first_offset, block.next_offset) == (first, first + len(block.positions))
+        assert block.positions == frame_starts(block.data)
+        assert len(block.data) <= BLOCK_BYTES or len(block.positions) == 1
         if following is not None:  # no smaller than it must be
-            assert len(piece.data) + sizes[piece.next_offset - 100] + OVERHEAD > PIECE_BYTES
-        first = piece.next_offset
+            assert len(block.data) + sizes[block.next_offset - 100] + OVERHEAD > BLOCK_BYTES
+        first = block.next_offset
     assert first == group.next_offset

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from broker.log import dedup
-from broker.log.dedup import MOST_RUNS, MOST_RUNS_SAVED, UNKNOWN_OFFSET, Producers, ProducerState
+from broker.log.dedup import MOST_RUNS, MOST_RUNS_SAVED, UNKNOWN_OFFSET, ProducerState, ProducerStates
 from tests.broker.logs import OTHER, PRODUCER
 
 
@@ -42,7 +42,7 @@ def test_a_run_fills_only_what_is_missing() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_any_order_of_sequences_is_remembered(seed: int) -> None:
     choose = random.Random(seed)
-    known = Producers()
+    known = ProducerStates()
     model: dict[int, int] = {}
     for offset in range(200):
         sequence = choose.randrange(150)
@@ -58,7 +58,7 @@ def test_any_order_of_sequences_is_remembered(seed: int) -> None:
 
 
 def test_the_oldest_runs_are_forgotten_and_count_as_appended() -> None:
-    known = Producers()
+    known = ProducerStates()
     for number in range(MOST_RUNS + 10):
         known.learn(PRODUCER, 10 * number, 2 * number, 1)
     staged = known.stage(PRODUCER)
@@ -69,13 +69,13 @@ def test_the_oldest_runs_are_forgotten_and_count_as_appended() -> None:
     ((_, floor, _, runs),) = known.rows()
     assert len(runs) == MOST_RUNS_SAVED
     assert floor == runs[0][0] == 10 * (newest - MOST_RUNS_SAVED + 1)
-    saved = Producers(known.rows()).stage(PRODUCER)
+    saved = ProducerStates(known.rows()).stage(PRODUCER)
     assert saved.find(floor - 1) == UNKNOWN_OFFSET
     assert saved.find(floor + 1) is None
 
 
 def test_what_is_learnt_twice_changes_nothing() -> None:
-    known = Producers()
+    known = ProducerStates()
     known.learn(PRODUCER, 1, 10, 1)
     known.learn(PRODUCER, 2, 11, 2)
     known.learn(PRODUCER, 1, 99, 3)
@@ -87,7 +87,7 @@ def test_what_is_learnt_twice_changes_nothing() -> None:
 
 
 def test_rows_can_be_those_with_a_late_message_only() -> None:
-    known = Producers()
+    known = ProducerStates()
     known.learn(PRODUCER, 1, 10, 1)
     known.learn(OTHER, 1, 20, 1)
     assert [row[0] for row in known.rows(15)] == [OTHER]
@@ -96,7 +96,7 @@ def test_rows_can_be_those_with_a_late_message_only() -> None:
 
 def test_the_one_heard_longest_ago_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dedup, "MOST_PRODUCERS", 3)
-    known = Producers()
+    known = ProducerStates()
     ids = [f"{number:016x}" for number in range(1, 6)]
     for number, producer in enumerate(ids[:3]):
         known.learn(producer, 1, number, number)
@@ -112,4 +112,4 @@ def test_the_one_heard_longest_ago_is_forgotten_first(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("producer", ["", "0" * 16, "0" * 15, "A" * 16, "x" * 16, "0" * 15 + "1\n"])
 def test_what_is_no_producer_id_is_refused(producer: str) -> None:
     with pytest.raises(ValueError, match="lower-case hex"):
-        Producers().stage(producer)
+        ProducerStates().stage(producer)

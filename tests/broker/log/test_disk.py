@@ -2,13 +2,24 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from broker.log.disk import Buffer, Disk
-from tests.broker.logs import FaultyDisk
+from broker.errors import LogLocked
+from broker.log.disk import (
+    Buffer,
+    DirectoryLock,
+    Disk,
+    load_side_file,
+    probe_lock,
+    probe_space,
+    probe_write,
+    save_side_file,
+)
+from tests.broker.logs import FaultyDisk, flip
 
 
 def test_a_file_is_replaced_at_once_and_stays_when_that_fails(tmp_path: Path) -> None:
@@ -104,3 +115,107 @@ def test_where_no_space_can_be_set_aside_nothing_happens(tmp_path: Path, monkeyp
     finally:
         os.close(fd)
     assert (tmp_path / "file").stat().st_blocks == 0
+
+
+CONTENT = {"number": [1, 2, 3]}
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    save_side_file(Disk(), path, CONTENT)
+    assert path.read_bytes() == b'761c66bb {"number":[1,2,3]}\n'
+    assert load_side_file(path, dict[str, list[int]]) == CONTENT
+
+
+def test_a_missing_file_is_no_news(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert load_side_file(tmp_path / "file", dict[str, list[int]]) is None
+    assert caplog.records == []
+
+
+def test_every_flipped_bit_and_every_cut_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "file"
+    save_side_file(Disk(), path, CONTENT)
+    content = path.read_bytes()
+    for position in range(len(content)):
+        for bit in range(8):
+            flip(path, position, bit)
+            assert load_side_file(path, dict[str, list[int]]) is None
+            flip(path, position, bit)
+    for size in range(len(content)):
+        path.write_bytes(content[:size])
+        assert load_side_file(path, dict[str, list[int]]) is None
+    assert len(caplog.records) == 9 * len(content)
+    assert all("is not used" in record.message for record in caplog.records)
+
+
+def test_another_kind_or_an_unreadable_path_is_not_used(tmp_path: Path) -> None:
+    save_side_file(Disk(), tmp_path / "file", CONTENT)
+    assert load_side_file(tmp_path / "file", list[int]) is None
+    assert load_side_file(tmp_path, list[int]) is None
+
+
+def test_a_second_holder_is_refused_until_the_first_lets_go(tmp_path: Path) -> None:
+    lock = DirectoryLock(tmp_path)
+    with pytest.raises(LogLocked) as caught:
+        DirectoryLock(tmp_path)
+    assert f"process {os.getpid()} on {socket.gethostname()} since 20" in str(caught.value)
+    lock.release()
+    lock.release()
+    DirectoryLock(tmp_path).release()
+
+
+@pytest.mark.parametrize("text", ["", "what?", "[]", '{"pid": 1}'])
+def test_a_holder_that_has_not_signed_is_refused_all_the_same(tmp_path: Path, text: str) -> None:
+    lock = DirectoryLock(tmp_path)
+    lock.path.write_text(text)
+    with pytest.raises(LogLocked, match="unknown process"):
+        DirectoryLock(tmp_path)
+    lock.release()
+
+
+def test_what_a_dead_holder_left_behind_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text('{"pid": 123456789, "host": "elsewhere", "started": "long ago", "more": "…"}')
+    lock = DirectoryLock(tmp_path)
+    assert f'"pid": {os.getpid()},' in lock.path.read_text()
+    assert "elsewhere" not in lock.path.read_text()
+    lock.release()
+
+
+def test_it_knows_that_its_file_was_taken_away(tmp_path: Path) -> None:
+    lock = DirectoryLock(tmp_path)
+    assert lock.is_ours()
+    lock.path.unlink()
+    assert not lock.is_ours()
+    other = DirectoryLock(tmp_path)
+    assert other.is_ours()
+    assert not lock.is_ours()
+    lock.release()
+    other.release()
+
+
+def test_a_write_is_tried_and_leaves_nothing(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    disk.room = 1000
+    assert probe_write(tmp_path, disk, 1000) == ""
+    assert disk.syncs == 1
+    assert probe_write(tmp_path, disk, 1) == f"{tmp_path} cannot be written: No space left on device"
+    for call in ("open", "sync"):
+        disk.room, disk.failing = None, {call: errno.EROFS}
+        assert "Read-only" in probe_write(tmp_path, disk, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_little_or_unknown_space_is_told(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    assert probe_space(tmp_path, disk, 0) == ""
+    assert probe_space(tmp_path, disk, 1 << 60).endswith(f"the reserve is {1 << 60}")
+    disk.failing["free_bytes"] = errno.EIO
+    assert "is unknown" in probe_space(tmp_path, disk, 0)
+
+
+def test_a_lock_that_was_taken_away_is_told(tmp_path: Path) -> None:
+    lock = DirectoryLock(tmp_path)
+    assert probe_lock(lock) == ""
+    lock.path.unlink()
+    assert "gone or replaced" in probe_lock(lock)
+    lock.release()

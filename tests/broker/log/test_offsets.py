@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from broker.log import offsets
-from broker.log.offsets import CommitStore
+from broker.log.offsets import CommittedOffsets
 from tests.broker.logs import FaultyDisk, StillClock
 
 
 def test_a_commit_never_goes_back(tmp_path: Path) -> None:
-    store = CommitStore(tmp_path, FaultyDisk(), StillClock(), 100)
+    store = CommittedOffsets(tmp_path, FaultyDisk(), StillClock(), 100)
     assert store.get("c1") is None
     for offset, expected in ((5, 5), (3, 5), (5, 5), (6, 6)):
         store.set("c1", offset)
@@ -21,7 +21,7 @@ def test_a_commit_never_goes_back(tmp_path: Path) -> None:
 
 def test_commits_are_saved_when_they_have_changed(tmp_path: Path) -> None:
     disk = FaultyDisk()
-    store = CommitStore(tmp_path, disk, StillClock(), 100)
+    store = CommittedOffsets(tmp_path, disk, StillClock(), 100)
     store.save()
     assert list(tmp_path.iterdir()) == []
     store.set("c1", 5)
@@ -30,26 +30,26 @@ def test_commits_are_saved_when_they_have_changed(tmp_path: Path) -> None:
         store.save()
     disk.failing.clear()
     store.save()
-    assert CommitStore(tmp_path, disk, StillClock(), 100).items() == [("c1", 5)]
+    assert CommittedOffsets(tmp_path, disk, StillClock(), 100).items() == [("c1", 5)]
     syncs = disk.syncs
     store.save()
     assert disk.syncs == syncs
 
 
 def test_commits_past_the_log_are_set_to_its_end(tmp_path: Path) -> None:
-    store = CommitStore(tmp_path, FaultyDisk(), StillClock(), 100)
+    store = CommittedOffsets(tmp_path, FaultyDisk(), StillClock(), 100)
     store.set("c1", 99)
     store.set("c2", 3)
     store.save()
-    assert dict(CommitStore(tmp_path, FaultyDisk(), StillClock(), 10).items()) == {"c1": 9, "c2": 3}
+    assert dict(CommittedOffsets(tmp_path, FaultyDisk(), StillClock(), 10).items()) == {"c1": 9, "c2": 3}
     # In an empty log nothing is committed.
-    assert CommitStore(tmp_path, FaultyDisk(), StillClock(), 0).items() == []
+    assert CommittedOffsets(tmp_path, FaultyDisk(), StillClock(), 0).items() == []
 
 
 def test_the_idle_and_the_surplus_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(offsets, "MOST_SUBSCRIBERS", 3)
     clock = StillClock()
-    store = CommitStore(tmp_path, FaultyDisk(), clock, 100)
+    store = CommittedOffsets(tmp_path, FaultyDisk(), clock, 100)
     for number in range(3):
         store.set(f"c{number}", number)
         clock.pass_time(3600)

@@ -6,14 +6,13 @@ import google_crc32c
 import pytest
 
 from broker.errors import CorruptRecord
-from broker.log.batch import Entries, build_group
-from broker.log.dedup import Producers
+from broker.log.batch import Entries, build_batch
+from broker.log.dedup import ProducerStates
 from broker.log.record import (
     MAX_PAYLOAD,
     MAX_SEQUENCE,
     OVERHEAD,
     PAYLOAD_START,
-    WRITTEN,
     Record,
     append_records,
     decode_record,
@@ -26,26 +25,21 @@ PRODUCER = "00112233aabbccdd"
 
 def test_the_bytes_of_a_record_are_pinned() -> None:
     frame = encode_record(7, 1700000000123, PRODUCER, 42, b'{"a":1}')
-    assert WRITTEN == b"32", "google-crc32c has no fast build here"
+    assert google_crc32c.implementation == "c", "google-crc32c has no fast build here"
     assert frame == (
         b'\x00\x00\x00\x96{"type":"message","c32":"%08x","offset":               7,"timestamp":1700000000123,'
         b'"message_id":"00112233aabbccdd:000000000042","payload":{"a":1}}'
     ) % google_crc32c.value(frame[:29] + frame[37:])
 
 
-def test_a_record_of_an_older_log_is_read_as_it_was() -> None:
+def test_a_record_with_another_checksum_is_refused() -> None:
     frame = (
         b'\x00\x00\x00\x96{"type":"message","crc":"a5277456","offset":               7,"timestamp":1700000000123,'
         b'"message_id":"00112233aabbccdd:000000000042","payload":{"a":1}}'
     )
-    assert decode_record(frame) == Record(7, 1700000000123, PRODUCER, 42, b'{"a":1}')
-    assert good_records(frame + encode_record(8, 1700000000123, PRODUCER, 43, b"{}"), 7, 100)[1] == 9
-    for position in range(len(frame)):
-        for bit in range(8):
-            changed = bytearray(frame)
-            changed[position] ^= 1 << bit
-            with pytest.raises(CorruptRecord):
-                decode_record(bytes(changed))
+    with pytest.raises(CorruptRecord):
+        decode_record(frame)
+    assert good_records(frame, 7, 100) == (0, 7)
 
 
 def test_a_record_is_one_json_object_with_its_length_before_it() -> None:
@@ -102,8 +96,8 @@ def test_records_in_a_row_are_those_that_each_would_be_alone(offset: int, sequen
 
 
 def test_the_id_without_a_producer_begins_again_after_the_highest() -> None:
-    group = build_group([Entries([b"1", b"2"])], MAX_SEQUENCE, 123, Producers())
-    assert [b'"%b:%012d"' % (b"0" * 16, one) in group.pieces[0].data for one in (MAX_SEQUENCE, 0)] == [True, True]
+    group = build_batch([Entries([b"1", b"2"])], MAX_SEQUENCE, 123, ProducerStates())
+    assert [b'"%b:%012d"' % (b"0" * 16, one) in group.blocks[0].data for one in (MAX_SEQUENCE, 0)] == [True, True]
 
 
 def test_every_flipped_bit_is_noticed() -> None:

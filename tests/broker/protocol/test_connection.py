@@ -22,12 +22,12 @@ from broker.protocol.connection import (
     Nack,
     Ping,
     Publish,
-    Refused,
+    RefusedRequest,
     ServerConnection,
     Subscribe,
     Unsubscribe,
 )
-from broker.protocol.messages import FrameReader, frame
+from broker.protocol.frames import FrameReader, frame
 
 LIMITS = ConnectionLimits(max_frame=4096)
 GUARDED = ConnectionLimits(max_frame=1 << 16, token="sesame")  # nosec
@@ -42,9 +42,9 @@ def one(data: bytes, limits: ConnectionLimits = LIMITS) -> Event:
     return event
 
 
-def refusal(data: bytes, limits: ConnectionLimits = LIMITS) -> Refused:
+def refusal(data: bytes, limits: ConnectionLimits = LIMITS) -> RefusedRequest:
     event = one(data, limits)
-    assert isinstance(event, Refused)
+    assert isinstance(event, RefusedRequest)
     return event
 
 
@@ -134,7 +134,7 @@ def test_requests_become_events_however_the_bytes_are_cut(size: int) -> None:
 def test_a_bad_request_is_refused_and_the_connection_goes_on(data: bytes, code: str, words: str) -> None:
     connection = ServerConnection(LIMITS, 0.0)
     refused, ping = connection.receive_data(data + request(type="ping"), 0.0)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, RefusedRequest)
     assert (refused.error.code, refused.fatal) == (code, False)
     assert words in str(refused.error)
     assert ping == Ping(b"")
@@ -149,7 +149,7 @@ def test_a_bad_length_ends_the_connection(length: int) -> None:
     connection = ServerConnection(LIMITS, 0.0)
     events = connection.receive_data(request(type="ping") + length.to_bytes(4, "big") + request(type="ping"), 0.0)
     assert events[0] == Ping(b"")
-    assert isinstance(events[1], Refused)
+    assert isinstance(events[1], RefusedRequest)
     assert events[1].fatal
     assert connection.closing
     assert connection.receive_data(request(type="ping"), 0.0) == []
@@ -234,7 +234,7 @@ def test_little_is_kept_of_a_stranger() -> None:
     connection = ServerConnection(GUARDED, 0.0)
     assert connection.receive_data((60_000).to_bytes(4, "big") + b"x" * 4000, 0.0) == []
     (event,) = connection.receive_data(b"x" * 200, 0.0)
-    assert isinstance(event, Refused)
+    assert isinstance(event, RefusedRequest)
     assert (event.error.code, event.fatal) == ("too_large", True)
 
 
@@ -333,13 +333,13 @@ def test_mutated_conversations_raise_nothing() -> None:
             size = rng.randint(1, 200)
             for event in connection.receive_data(stream[:size], 0.0):
                 kinds[type(event)] = kinds.get(type(event), 0) + 1
-                if isinstance(event, Refused):
+                if isinstance(event, RefusedRequest):
                     assert isinstance(event.error, BrokerError)
                     connection.refuse(event.error, event.mark, fatal=event.fatal)
             stream = stream[size:]
         connection.check_time(1000.0)
         sent(connection)
-    assert kinds[Refused] > 1000
+    assert kinds[RefusedRequest] > 1000
     assert kinds[Publish] > 1000
 
 
@@ -348,7 +348,7 @@ def test_the_last_sequence_of_all_is_taken_and_none_is_expected_after_it() -> No
     frames = [messages.publish_frame(b"1", "00000000000000aa", MAX_SEQUENCE + step) for step in (-2, -1, 0, 1)]
     *taken, refused = connection.receive_data(b"".join(frames), 0.0)
     assert [sequence for _, sequence, _ in publishes(taken)] == [MAX_SEQUENCE - 2, MAX_SEQUENCE - 1, MAX_SEQUENCE]
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, RefusedRequest)
     assert "sequence must be a whole number" in str(refused.error)
 
 
@@ -424,7 +424,7 @@ def test_very_many_requests_come_some_at_a_time_and_in_order() -> None:
     assert [len(events) for events in turns] == [MOST_EVENTS, MOST_EVENTS, 11]
     events = [event for events in turns for event in events]
     assert events[:-1] == [Ping(b"%d" % number) for number in range(count)]
-    assert isinstance(events[-1], Refused)
+    assert isinstance(events[-1], RefusedRequest)
     assert (events[-1].error.code, events[-1].fatal) == ("too_large", True)
     assert connection.receive_data(request(type="ping"), 0.0) == connection.next_events() == []
 
@@ -469,7 +469,7 @@ def told(events: list[Event]) -> list[object]:
             publishes([event])
             if isinstance(event, Publish)
             else [("refused", event.error.code, event.fatal)]
-            if isinstance(event, Refused)
+            if isinstance(event, RefusedRequest)
             else [event]
         )
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from broker.errors import BrokerError
-from broker.log.batch import Entries, Group
+from broker.log.batch import Entries, RecordBatch
 from broker.log.log import Log, LogConfig
 from broker.server import committer as committer_module
 from broker.server.committer import GROUP_COMMIT_S, Committer
@@ -36,7 +36,7 @@ class Desk:
             self.log, self.worker, on_written=self.written, on_refused=self.refuse, on_failed=self.failures.append
         )
 
-    def written(self, group: Group, batch: Sequence[Note]) -> None:
+    def written(self, group: RecordBatch, batch: Sequence[Note]) -> None:
         self.groups.append([note.owner for note in batch])
         self.answers += answers_of(group)
 
@@ -145,7 +145,7 @@ async def test_groups_grow_where_every_commit_takes_long(
     desk = Desk(tmp_path, worker)
     commit, waits = desk.log.commit, iter(latencies)
 
-    def slow(group: Group) -> None:
+    def slow(group: RecordBatch) -> None:
         nonlocal now
         commit(group)
         now += next(waits, 0.0) + (group.next_offset - group.first_offset) * 1.5 * GROUP_COMMIT_S

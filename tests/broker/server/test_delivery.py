@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from broker.client.client import BrokerClient
-from broker.log.log import Chunk
+from broker.log.log import LogRead
 from tests.broker.harness import offsets, plain_client, publish_all, running_broker, take
 
 
@@ -15,11 +15,11 @@ async def test_a_subscriber_is_dropped_when_the_log_cannot_be_read(
     async with running_broker(tmp_path, buffer_messages=0) as broker:
         await publish_all(broker.port, 3)
 
-        def unreadable(offset: int, most: int) -> Chunk:
+        def unreadable(offset: int, most: int) -> LogRead:
             raise OSError(5, "Input/output error")
 
-        def stuck(offset: int, most: int) -> Chunk:
-            return Chunk(b"", offset, None)
+        def stuck(offset: int, most: int) -> LogRead:
+            return LogRead(b"", offset, None)
 
         for read in (unreadable, stuck):
             with monkeypatch.context() as patch:

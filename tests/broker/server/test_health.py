@@ -10,7 +10,7 @@ from broker.server import health as health_module
 from tests.broker.harness import running_broker
 from tests.broker.server.test_http import fetch
 
-GET_HEALTH = b"GET /health HTTP/1.1\r\n\r\n"
+GET_HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 async def test_a_broker_that_works_is_healthy(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ async def test_too_little_free_space_is_unhealthy(tmp_path: Path) -> None:
 
 async def test_a_broker_that_takes_nothing_is_alive_all_the_same(tmp_path: Path) -> None:
     async with running_broker(tmp_path, free_space_reserve=1 << 60, http_token="secret") as broker:
-        status, _, body = await fetch(broker.http_port, b"GET /live HTTP/1.1\r\n\r\n")
+        status, _, body = await fetch(broker.http_port, b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (status, json.loads(body)) == (200, {"status": "alive"})
 
 

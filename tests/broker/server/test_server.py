@@ -109,7 +109,7 @@ async def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_a_server_can_be_made_without_a_loop(tmp_path: Path) -> None:
     from broker.log.log import LogConfig
-    from broker.server.server import ServerConfig
+    from broker.server.state import ServerConfig
 
     log = Log.open(tmp_path, LogConfig())
     assert BrokerServer(log, ServerConfig()).port == 0

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from broker.client.client import BrokerClient
-from broker.errors import LogFailed, LogLocked
+from broker.errors import LogFailed
 from broker.log.log import Log, LogConfig
-from broker.server.server import ServerConfig, run
-from tests.broker.harness import running_broker, wait_until
+from broker.server.server import run
+from broker.server.state import ServerConfig
+from tests.broker.harness import wait_until
 
 ANYWHERE = ServerConfig(port=0, http_port=0)
 
@@ -23,12 +24,6 @@ async def test_it_serves_until_told_to_stop(tmp_path: Path, caplog: pytest.LogCa
         await running
     assert "the next message gets offset 0" in caplog.text
     Log.open(tmp_path, LogConfig()).close()  # the directory is free again
-
-
-async def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
-    async with running_broker(tmp_path):
-        with pytest.raises(LogLocked):
-            await run(tmp_path, LogConfig(), ANYWHERE, asyncio.Event())
 
 
 async def test_a_failed_log_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from broker.client.client import Gap, Message
 from ingest.collector import decode
-from ingest.collector.decode import Intake
-from readings.batch.codec import encode_block
+from ingest.collector.decode import BatchDecoder
+from readings.batch import encode_block
 from readings.model import Gpu, PointBlock
 from readings.times import SECOND
 
@@ -24,7 +24,7 @@ def payload(value: float = 50.0, *, age: float = 0.0, metric: str = "DCGM_FI_DEV
 
 
 def test_good_messages_gather_until_they_are_drained() -> None:
-    taken = Intake(0)
+    taken = BatchDecoder(0)
     assert not taken.pending
     for offset in (5, 6):
         taken.take(message(offset, payload()))
@@ -38,7 +38,7 @@ def test_good_messages_gather_until_they_are_drained() -> None:
 
 @pytest.mark.parametrize("bad", [b"null", b"[]", b"{}", b'"text"', b'{"points": 3}', b"\xff", b"[" * 100_000])
 def test_what_is_no_batch_becomes_a_dead_letter_with_offset_and_reason(bad: bytes) -> None:
-    taken = Intake(0)
+    taken = BatchDecoder(0)
     taken.take(message(9, bad))
     pending = taken.drain()
     assert pending.refused == {"bad_message": 1}
@@ -53,12 +53,12 @@ def test_what_is_no_batch_becomes_a_dead_letter_with_offset_and_reason(bad: byte
 def test_a_fault_of_our_own_blocks_nothing_either(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(_: bytes) -> None:
+    def broken(_: bytes, **limits: object) -> None:
         raise ZeroDivisionError("oops")
 
-    taken = Intake(0)
+    taken = BatchDecoder(0)
     with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
-        patch.setattr(decode, "decode_batch", broken)
+        patch.setattr(decode, "decode", broken)
         taken.take(message(1, payload()))
     taken.take(message(2, payload()))
     assert taken.pending.refused == {"bad_message": 1}
@@ -67,7 +67,7 @@ def test_a_fault_of_our_own_blocks_nothing_either(
 
 
 def test_refused_readings_are_counted_with_those_that_the_streamer_refused() -> None:
-    taken = Intake(0)
+    taken = BatchDecoder(0)
     taken.take(message(1, payload(2619.0, short_row=2, out_of_range=1)))
     pending = taken.drain()
     assert pending.refused == {"short_row": 2, "out_of_range": 2}
@@ -78,12 +78,12 @@ def test_refused_readings_are_counted_with_those_that_the_streamer_refused() -> 
 
 
 def test_readings_older_than_the_retention_period_are_refused() -> None:
-    taken = Intake(60.0)
+    taken = BatchDecoder(60.0)
     taken.take(message(1, payload(age=30)))
     taken.take(message(2, payload(age=90)))
     assert taken.pending.readings == 1
     assert taken.pending.refused == {"too_old": 1}
-    for_ever = Intake(0)
+    for_ever = BatchDecoder(0)
     for_ever.take(message(1, payload(age=1e9)))
     assert for_ever.pending.readings == 1
 
@@ -91,13 +91,13 @@ def test_readings_older_than_the_retention_period_are_refused() -> None:
 def test_plain_messages_are_taken_too() -> None:
     plain = {"metrics": [{"timestamp": "2025-07-18T20:42:34Z", "metric_name": "DCGM_FI_DEV_GPU_TEMP", "gpu_id": 0, "device": "nvidia0",
                           "uuid": "GPU-1", "model_name": "m", "hostname": "h", "value": 50}]}  # fmt: skip
-    taken = Intake(0)
+    taken = BatchDecoder(0)
     taken.take(message(1, json.dumps(plain).encode()))
     assert taken.pending.readings == 1
 
 
 def test_gaps_are_said_and_counted(caplog: pytest.LogCaptureFixture) -> None:
-    taken = Intake(0)
+    taken = BatchDecoder(0)
     taken.take_gap(Gap(3, 7, "retention"))
     assert "messages 3 to 7 are not in the broker's log any more (retention)" in caplog.text
     assert taken.pending
@@ -106,7 +106,7 @@ def test_gaps_are_said_and_counted(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_pending_of_another_log_is_kept_but_not_committed() -> None:
-    taken = Intake(0)
+    taken = BatchDecoder(0)
     taken.take(message(9, payload()))
     taken.forget_offsets()
     assert taken.pending

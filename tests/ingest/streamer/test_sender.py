@@ -11,7 +11,7 @@ import pytest
 from broker.client.client import BrokerClient
 from ingest.streamer.sender import Sender
 from ingest.streamer.spool import Spool
-from readings.batch.codec import encode_block
+from readings.batch import encode_block
 from readings.model import Gpu, PointBlock
 from tests.broker.harness import running_broker
 from tests.ingest.wiring import line_to, read_batches, read_log, until

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ingest.streamer.timestamps import Choice, Stamper, choose, spell_duration
+from ingest.streamer.timestamps import Choice, Stamper, choose
 from readings.columns import Columns
 from readings.model import Gpu, Reading
 from readings.times import INT64_MAX, SECOND, parse_time
@@ -77,11 +77,3 @@ def test_now_is_strictly_increasing_per_series_even_if_the_clock_is_not() -> Non
         twice = stamped(stamper, [(GPUS[0], "A", 7, 1.0), (GPUS[0], "A", 7, 2.0), (GPUS[0], "B", 7, 2.0)])
         times += [time_ns for _, name, time_ns, _ in twice if name == "A"]
     assert times == [1000, 1001, 1002, 1003, 1004, 1005, 5000, 5001]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0s"), (59, "59s"), (61, "1m 1s"), (3600, "1h"), (86400 + 60, "1d 1m"), (128 * 86400 + 3661, "128d 1h")],
-)
-def test_durations_are_spelled_in_two_units(seconds: float, text: str) -> None:
-    assert spell_duration(seconds) == text

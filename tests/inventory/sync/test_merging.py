@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from inventory.models import GPU, Host
 from inventory.sync.merging import merge_seen
-from inventory.sync.seen import gather, to_datetime
+from inventory.sync.seen import gather
 from readings.model import Gpu
+from readings.times import to_datetime
 from tests.inventory.building import T0, UTIL, block, gpu, seen
 
 START = to_datetime(T0)

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from inventory.sync.seen import NOTHING, Pod, gather, to_datetime, to_ns
+from inventory.sync.seen import NOTHING, Pod, gather
+from readings.times import to_datetime, to_ns
 from tests.inventory.building import POWER, T0, USED, UTIL, block, gpu, seen
 
 
@@ -39,7 +40,7 @@ def test_an_instance_brings_its_board_with_the_boards_metrics_only() -> None:
     board = found["GPU-a"]
     assert list(found) == ["GPU-a", "GPU-a:1", "GPU-a:2", "GPU-a:3"]
     assert board.latest == {POWER: (301.0, T0 + 1_000_000_000)}
-    assert {stay.pod for stay in board.stays} == {None}
+    assert {each.pod for each in board.observations} == {None}
     assert "mig_profile" not in board.described
     assert (board.first, board.last) == (to_datetime(T0), to_datetime(T0 + 1_000_000_000))
 
@@ -55,14 +56,14 @@ def test_a_newer_description_fills_what_an_older_one_left_out_and_not_the_other_
     assert found.labels == {"note": "new"}
 
 
-def test_of_stays_that_end_together_the_one_with_a_pod_is_last() -> None:
+def test_of_observations_that_end_together_the_one_with_a_pod_is_last() -> None:
     named, bare = block(gpu(pod="train"), 0, {UTIL: 1.0}), block(gpu(), 0, {POWER: 1.0})
     for blocks in ((named, bare), (bare, named)):
-        assert [stay.pod for stay in gather(seen(*blocks))["GPU-a"].stays] == [NOTHING, Pod("", "train", "")]
+        assert [each.pod for each in gather(seen(*blocks))["GPU-a"].observations] == [NOTHING, Pod("", "train", "")]
 
 
 def test_a_share_alone_describes_its_gpu() -> None:
     found = gather(seen(block(gpu(pod="a", share=True), 5, {UTIL: 1.0})))["GPU-a"]
-    assert (found.stays, found.latest) == ([], {})
+    assert (found.observations, found.latest) == ([], {})
     assert found.described["driver_version"] == "535.129.03"
     assert found.first == found.last == to_datetime(T0 + 5_000_000_000)

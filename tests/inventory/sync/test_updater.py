@@ -14,10 +14,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from inventory.models import GPU, Host, Placement, Residence
-from inventory.sync.seen import to_datetime
 from inventory.sync.sightings import Sightings
 from inventory.sync.updater import save_sightings
 from readings.model import DRIVER_LABEL, PointBlock
+from readings.times import to_datetime
 from tests.inventory.building import POWER, SECOND, T0, TEMP, USED, UTIL, block, fleet, gpu, save, seen
 
 pytestmark = pytest.mark.django_db
@@ -191,13 +191,6 @@ def test_a_pod_label_that_flaps_makes_one_placement() -> None:
         save(block(gpu(pod="train" if seconds % 20 == 0 else ""), seconds, {UTIL: 1.0}))
     save(block(gpu(pod="train"), 100, {UTIL: 1.0}))
     assert placements() == [("train", 0, 100, True)]
-
-
-def test_the_same_pod_name_long_after_is_another_placement() -> None:
-    save(block(gpu(pod="web-0"), 0, {UTIL: 1.0}))
-    save(block(gpu(), 10, {UTIL: 1.0}))
-    save(block(gpu(pod="web-0"), 7200, {UTIL: 1.0}))
-    assert placements() == [("web-0", 0, 0, False), ("web-0", 7200, 7200, True)]
 
 
 def test_pods_that_change_within_one_flush_all_have_their_times() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from readings.batch.codec import Decoded, decode_batch
+from readings.batch import DecodedBatch, decode
 from readings.model import Gpu
 
 S = 1_000_000_000
@@ -21,8 +21,8 @@ def without(field: str) -> dict[str, Any]:
     return {name: value for name, value in metric().items() if name != field}
 
 
-def decoded(*metrics: Any) -> Decoded:
-    return decode_batch(json.dumps({"metrics": metrics}).encode())
+def decoded(*metrics: Any) -> DecodedBatch:
+    return decode(json.dumps({"metrics": metrics}).encode())
 
 
 def only_gpu(**more: Any) -> Gpu:
@@ -82,7 +82,7 @@ def test_one_bad_reading_is_refused_by_itself(bad: Any, reason: str, detail: str
 
 def test_a_number_beyond_all_doubles_is_not_finite() -> None:
     payload = b'{"metrics":[{"uuid":"GPU-1","metric_name":"m","timestamp":5,"value":1e400}]}'
-    assert [refusal.reason for refusal in decode_batch(payload).refusals] == ["non_finite"]
+    assert [refusal.reason for refusal in decode(payload).refusals] == ["non_finite"]
 
 
 def test_null_is_no_reading_and_no_error() -> None:

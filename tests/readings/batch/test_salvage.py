@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from readings.batch.codec import Decoded, decode_batch
+from readings.batch import DecodedBatch, decode
 from readings.checks import Refusal
 from readings.model import Gpu, PointBlock
 
@@ -14,9 +14,9 @@ UTIL, TEMP = "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_GPU_TEMP"
 GOOD: list[Any] = [0, T, [1, 2]]
 
 
-def decoded(points: list[Any], gpus: list[Any] | None = None) -> Decoded:
+def decoded(points: list[Any], gpus: list[Any] | None = None) -> DecodedBatch:
     batch = {"gpus": gpus or [{"uuid": "GPU-1"}, {"uuid": "GPU-2"}], "metric_names": [UTIL, TEMP], "points": points}
-    return decode_batch(json.dumps(batch).encode())
+    return decode(json.dumps(batch).encode())
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_bad_value_in_a_point_is_refused_by_itself() -> None:
 
 def test_a_number_beyond_all_doubles_is_no_number() -> None:
     payload = b'{"gpus":[{"uuid":"GPU-1"}],"metric_names":["a","b"],"points":[[0,5,[1e400,1]]]}'
-    result = decode_batch(payload)
+    result = decode(payload)
     assert result.refusals == [Refusal("non_finite", "points[0] a: Number out of range")]
     assert result.block.points == [(0, 5, [None, 1.0])]
 
@@ -95,7 +95,7 @@ def test_broken_text_in_one_item_does_not_spoil_the_others() -> None:
         b'{"metrics":[{"uuid":"GPU-\xff","metric_name":"m","timestamp":5,"value":1},'
         b'{"uuid":"GPU-1","metric_name":"m","timestamp":5,"value":1}]}'
     )
-    result = decode_batch(payload)
+    result = decode(payload)
     assert [refusal.reason for refusal in result.refusals] == ["bad_field"]
     assert result.refusals[0].detail.startswith("metrics[0]: 'utf-8' codec")
     assert result.block.count() == 1

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from readings.batch.codec import BatchError, Decoded, decode_batch, encode_block
+from readings.batch import BatchError, DecodedBatch, decode, encode_block
 from readings.model import Gpu, PointBlock
 from readings.times import INT64_MAX
 
@@ -27,8 +27,8 @@ def encoded(block: PointBlock = BLOCK, **more: Any) -> bytes:
     )
 
 
-def decoded(**batch: Any) -> Decoded:
-    return decode_batch(json.dumps(batch).encode())
+def decoded(**batch: Any) -> DecodedBatch:
+    return decode(json.dumps(batch).encode())
 
 
 def compact(**more: Any) -> dict[str, Any]:
@@ -40,12 +40,12 @@ def metric(**more: Any) -> dict[str, Any]:
     return {"timestamp": "2025-07-18T20:42:34Z", "metric_name": UTIL, "uuid": "GPU-1", "value": 5, **more}
 
 
-def reasons(result: Decoded) -> list[str]:
+def reasons(result: DecodedBatch) -> list[str]:
     return [refusal.reason for refusal in result.refusals]
 
 
 def test_a_block_survives_the_wire() -> None:
-    assert decode_batch(encoded(refused={"blank": 3})) == Decoded(BLOCK, [], "streamer-1", "b1", {"blank": 3})
+    assert decode(encoded(refused={"blank": 3})) == DecodedBatch(BLOCK, [], "streamer-1", "b1", {"blank": 3})
 
 
 def test_the_compact_form_is_as_documented() -> None:
@@ -72,7 +72,7 @@ def test_the_compact_form_is_as_documented() -> None:
 
 
 def test_counts_of_refused_readings_can_be_sent_alone() -> None:
-    result = decode_batch(encoded(PointBlock([], [], []), refused={"blank": 3}))
+    result = decode(encoded(PointBlock([], [], []), refused={"blank": 3}))
     assert result.reported == {"blank": 3}
     assert result.block.points == []
 
@@ -108,8 +108,8 @@ def some_blocks(draw: st.DrawFn) -> PointBlock:
 
 @given(some_blocks(), st.dictionaries(texts, st.integers(0, INT64_MAX), max_size=3))
 def test_any_block_survives_the_wire_bit_for_bit(block: PointBlock, refused: dict[str, int]) -> None:
-    result = decode_batch(encoded(block, refused=refused))
-    assert result == Decoded(block, [], "streamer-1", "b1", refused)
+    result = decode(encoded(block, refused=refused))
+    assert result == DecodedBatch(block, [], "streamer-1", "b1", refused)
     assert msgspec.json.encode(result.block) == msgspec.json.encode(block)
 
 
@@ -168,7 +168,7 @@ def test_unknown_fields_are_ignored_everywhere() -> None:
 
 @pytest.mark.parametrize("empty", [{"points": []}, {"metrics": []}, {"points": None, "metrics": []}, {"metrics": None}])
 def test_a_batch_may_be_empty(empty: dict[str, Any]) -> None:
-    assert decoded(**empty) == Decoded(PointBlock([], [], []), [], "", "", {})
+    assert decoded(**empty) == DecodedBatch(PointBlock([], [], []), [], "", "", {})
 
 
 def test_names_of_older_exporters_are_folded() -> None:
@@ -206,7 +206,7 @@ def test_names_of_older_exporters_are_folded() -> None:
 )  # fmt: skip
 def test_what_is_no_batch_is_an_error_that_says_where(payload: bytes, text: str) -> None:
     with pytest.raises(BatchError, match=text) as caught:
-        decode_batch(payload)
+        decode(payload)
     assert str(caught.value).startswith("bad batch: ")
     assert "\n" not in str(caught.value)
 
@@ -225,7 +225,7 @@ def test_readings_that_share_nothing_do_not_make_a_huge_table() -> None:
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_batch_or_a_batch_error(payload: bytes) -> None:
     try:
-        result = decode_batch(payload)
+        result = decode(payload)
     except BatchError:
         return
     consistent(result.block)
@@ -245,7 +245,7 @@ fields = st.sampled_from(["gpus", "metric_names", "points", "metrics", "refused"
 @given(st.dictionaries(fields, json_values | st.lists(json_values, max_size=3), max_size=5))
 def test_any_json_is_a_batch_or_a_batch_error(batch: dict[str, Any]) -> None:
     try:
-        result = decode_batch(msgspec.json.encode(batch))
+        result = decode(msgspec.json.encode(batch))
     except BatchError:
         return
     consistent(result.block)
@@ -257,7 +257,7 @@ def test_any_damage_to_a_batch_is_seen_or_leaves_a_consistent_block(data: st.Dat
     for _ in range(data.draw(st.integers(1, 3))):
         payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
     try:
-        result = decode_batch(bytes(payload))
+        result = decode(bytes(payload))
     except BatchError:
         return
     consistent(result.block)

@@ -1,0 +1,352 @@
+"""The shape of every answer: its fields, what they mean, and an example of each.
+
+Views build these, and the OpenAPI description and its examples are derived from them (see api.schema.schema).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+SITE = "http://127.0.0.1:8080"
+BASE = f"{SITE}/api/v1"
+GPU_ID = "GPU-5fd4f087-86f3-7a43-b711-4771313afc50"
+HOST_NAME = "mtv5-dgx1-hgpu-031"
+METRIC = "DCGM_FI_DEV_GPU_UTIL"
+_TIME = "2025-07-18T20:42:36Z"
+
+Time = Annotated[
+    str,
+    Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z$", extra_json_schema={"format": "date-time"}),
+]
+Url = Annotated[str, Meta(pattern=r"^https?://", extra_json_schema={"format": "uri"})]
+NextUrl = Annotated[Url | None, Meta(description="the next page")]
+PreviousUrl = Annotated[Url | None, Meta(description="the page before")]
+
+
+def eg(example: object, description: str | None = None) -> Meta:
+    """An example of a field's value and, where the name does not say it, what the field means."""
+    return Meta(examples=[example], description=description)
+
+
+class Answer(msgspec.Struct, forbid_unknown_fields=True):
+    """A JSON object that the API answers with. The docstring of each class is its description in the schema."""
+
+
+class ErrorAnswer(Answer):
+    """An error."""
+
+    error: Annotated[str, eg("unavailable", "a code for programs, as bad_request")]
+    message: Annotated[str, eg("the store does not answer", "one line for people")]
+
+
+class IndexAnswer(Answer):
+    """The URLs of the API."""
+
+    gpus: Annotated[Url, eg(f"{BASE}/gpus")]
+    hosts: Annotated[Url, eg(f"{BASE}/hosts")]
+    telemetry: Annotated[Url, eg(f"{BASE}/telemetry")]
+    query: Annotated[Url, eg(f"{BASE}/query?metric={METRIC}&by=host", "an example: mean GPU utilisation by host")]
+    metrics: Annotated[Url, eg(f"{BASE}/metrics")]
+    stats: Annotated[Url, eg(f"{BASE}/stats")]
+    schema: Annotated[Url, eg(f"{SITE}/api/schema")]
+    swagger: Annotated[Url, eg(f"{SITE}/swagger/index.html")]
+    redoc: Annotated[Url, eg(f"{SITE}/redoc")]
+
+
+class HealthAnswer(Answer):
+    """The web process answers."""
+
+    status: Literal["healthy"]
+
+
+class ReadyChecksAnswer(Answer):
+    """For each part, ok or what is wrong with it."""
+
+    database: Annotated[str, eg("ok")]
+    store: Annotated[str, eg("ok")]
+
+
+class ReadyAnswer(Answer):
+    """The database and the store answer."""
+
+    status: Literal["ready"]
+    checks: ReadyChecksAnswer
+
+
+class NotReadyAnswer(ErrorAnswer):
+    """The database or the store does not answer; the message and the checks say which."""
+
+    checks: Annotated[ReadyChecksAnswer, eg({"database": "ok", "store": "does not answer"})]
+
+
+class GpuAnswer(Answer):
+    """A GPU, or a MIG instance of one, as the newest reading described it."""
+
+    id: Annotated[str, eg(GPU_ID, "what the other paths take: the uuid, or uuid:instance for a MIG instance")]
+    uuid: Annotated[str, eg(GPU_ID)]
+    mig_id: Annotated[str, eg("", "empty for a physical GPU")]
+    mig_profile: Annotated[str, eg("")]
+    gpu_id: Annotated[int | None, eg(0, "index on its host")]
+    device: Annotated[str, eg("nvidia0")]
+    model_name: Annotated[str, eg("NVIDIA H100 80GB HBM3")]
+    hostname: Annotated[str, eg(HOST_NAME)]
+    driver_version: Annotated[str, eg("535.129.03")]
+    namespace: Annotated[str, eg("research")]
+    pod: Annotated[str, eg("train-7")]
+    container: Annotated[str, eg("main")]
+    state: Literal["reporting", "stale"]
+    first_seen: Annotated[Time, eg("2025-07-18T20:42:34Z")]
+    last_seen: Annotated[Time, eg(_TIME)]
+    url: Annotated[Url, eg(f"{BASE}/gpus/{GPU_ID}")]
+
+
+class GpuPageAnswer(Answer):
+    """A page of GPUs."""
+
+    data: Annotated[list[str], eg([GPU_ID], "ids of the GPUs below")]
+    count: Annotated[int, eg(247, "matching GPUs, on all pages")]
+    gpus: list[GpuAnswer]
+    next: NextUrl
+    previous: PreviousUrl
+
+
+class LatestAnswer(Answer):
+    """The newest reading of one metric."""
+
+    value: Annotated[float, eg(98.0)]
+    unit: Annotated[str, eg("%")]
+    timestamp: Annotated[Time, eg(_TIME)]
+    age_seconds: Annotated[float, eg(4.2, "age of the reading by this service's clock")]
+
+
+class GpuDetailAnswer(GpuAnswer):
+    """A GPU with its newest readings."""
+
+    latest: Annotated[dict[str, LatestAnswer], Meta(description="by metric name")]
+    labels: Annotated[dict[str, str], eg({"DCGM_FI_DRIVER_VERSION": "535.129.03"})]
+    telemetry_url: Annotated[Url, eg(f"{BASE}/gpus/{GPU_ID}/telemetry")]
+    metrics_url: Annotated[Url, eg(f"{BASE}/gpus/{GPU_ID}/metrics")]
+    host_url: Annotated[Url | None, eg(f"{BASE}/hosts/{HOST_NAME}")]
+
+
+class MetricNamesAnswer(Answer):
+    """The metrics for which a GPU has readings."""
+
+    data: Annotated[list[str], eg(["DCGM_FI_DEV_GPU_TEMP", METRIC])]
+    count: Annotated[int, eg(2)]
+
+
+class ReadingAnswer(Answer):
+    """The value of one metric of one GPU at one time, with the GPU's description at that time."""
+
+    timestamp: Annotated[Time, eg(_TIME, "UTC, to the nanosecond if the source gives that")]
+    metric_name: Annotated[str, eg(METRIC)]
+    gpu_id: Annotated[int | None, eg(0)]
+    device: Annotated[str, eg("nvidia0")]
+    uuid: Annotated[str, eg(GPU_ID)]
+    model_name: Annotated[str, eg("NVIDIA H100 80GB HBM3")]
+    hostname: Annotated[str, eg(HOST_NAME)]
+    container: Annotated[str, eg("main")]
+    pod: Annotated[str, eg("train-7")]
+    namespace: Annotated[str, eg("research")]
+    value: Annotated[float, eg(98.0)]
+    unit: Annotated[str, eg("%", "empty when the catalogue does not know the metric")]
+    mig_id: Annotated[str | UnsetType, Meta(description="present for MIG instances only")] = UNSET
+
+
+class ReadingPageAnswer(Answer):
+    """A page of readings."""
+
+    data: list[ReadingAnswer]
+    count: Annotated[int, eg(1, "rows in this answer")]
+    next: NextUrl
+    previous: PreviousUrl
+
+
+class GroupAnswer(Answer):
+    """The group of a series: the names it was grouped by."""
+
+    gpu: str | UnsetType = UNSET
+    host: Annotated[str | UnsetType, eg(HOST_NAME)] = UNSET
+    model: str | UnsetType = UNSET
+    namespace: str | UnsetType = UNSET
+    pod: str | UnsetType = UNSET
+
+
+class GroupSeriesAnswer(Answer):
+    """One group over time."""
+
+    group: GroupAnswer
+    points: Annotated[
+        list[tuple[Time, float | None]],
+        eg(
+            [["2025-07-18T20:30:00Z", 71.25], ["2025-07-18T20:35:00Z", None], ["2025-07-18T20:40:00Z", 68.5]],
+            "[start of the window, value] for every window; null where there is no reading",
+        ),
+    ]
+
+
+class SeriesAnswer(Answer):
+    """A metric over time."""
+
+    metric: Annotated[str, eg(METRIC)]
+    unit: Annotated[str, eg("%")]
+    agg: Annotated[str, eg("mean")]
+    every: Annotated[str, eg("5m", "length of a window")]
+    start_time: Annotated[Time, eg("2025-07-18T20:30:00Z", "readings at or after this time")]
+    end_time: Annotated[Time, eg("2025-07-18T20:45:00Z", "readings before this time")]
+    data: list[GroupSeriesAnswer]
+    count: Annotated[int, eg(1, "groups in this answer")]
+
+
+class HostAnswer(Answer):
+    """A host with totals over its GPUs; null where no GPU reports the metric."""
+
+    name: Annotated[str, eg(HOST_NAME)]
+    gpu_count: Annotated[int, eg(8)]
+    reporting: Annotated[int, eg(8)]
+    stale: Annotated[int, eg(0)]
+    mean_utilisation: Annotated[float | None, eg(71.5, "percent")]
+    power_watts: Annotated[float | None, eg(4210.7)]
+    memory_used_mib: Annotated[float | None, eg(512300.0)]
+    last_seen: Annotated[Time, eg(_TIME)]
+    url: Annotated[Url, eg(f"{BASE}/hosts/{HOST_NAME}")]
+
+
+class HostPageAnswer(Answer):
+    """A page of hosts."""
+
+    data: list[HostAnswer]
+    count: Annotated[int, eg(1, "hosts, on all pages")]
+    next: NextUrl
+    previous: PreviousUrl
+
+
+class HostDetailAnswer(HostAnswer):
+    """A host with its GPUs."""
+
+    gpus: list[GpuAnswer]
+
+
+class MetricAnswer(Answer):
+    """A metric of the catalogue."""
+
+    name: Annotated[str, eg(METRIC)]
+    aliases: Annotated[list[str], eg([])]
+    title: Annotated[str, eg("GPU utilisation")]
+    unit: Annotated[str, eg("%")]
+    type: Literal["gauge", "counter", "event", "unknown"]
+    range: Annotated[
+        list[float | None],
+        eg([0.0, 100.0], "lowest and highest plausible value; null: no bound"),
+        Meta(extra_json_schema={"minItems": 2, "maxItems": 2}),
+    ]
+    description: Annotated[str, eg("Share of time in which a kernel ran.")]
+    seen: Annotated[bool, eg(True, "whether the store has readings of it")]
+
+
+class MetricListAnswer(Answer):
+    """The catalogue of metrics."""
+
+    data: list[MetricAnswer]
+    count: Annotated[int, eg(1)]
+
+
+class BrokerAnswer(Answer):
+    """The broker's own statistics; null while it does not answer."""
+
+    available: Annotated[bool, eg(True)]
+    error: Annotated[str | None, eg(None, "why it does not answer")]
+    address: Annotated[str, eg("localhost:9000")]
+    total_messages: Annotated[int | None, eg(25)]
+    oldest_offset: Annotated[int | None, eg(0)]
+    latest_offset: Annotated[int | None, eg(24)]
+    subscriber_count: Annotated[int | None, eg(1)]
+    bytes: Annotated[int | None, eg(61440)]
+    segments: Annotated[int | None, eg(1)]
+    uptime: Annotated[float | None, eg(3600.5, "seconds")]
+
+
+class SubscriberAnswer(Answer):
+    """One subscriber of the broker's log."""
+
+    id: Annotated[str, eg("collector-1")]
+    current_offset: Annotated[int | None, eg(25)]
+    committed_offset: Annotated[int | None, eg(24)]
+    lag: Annotated[int | None, eg(0, "messages it has not committed")]
+    connected: Annotated[bool, eg(True)]
+
+
+class CollectorAnswer(Answer):
+    """The counters of one collector."""
+
+    id: Annotated[str, eg("collector-1")]
+    started: Annotated[Time, eg("2025-07-18T20:40:00Z")]
+    updated: Annotated[Time, eg("2025-07-18T20:42:40Z")]
+    committed_offset: Annotated[int, eg(24)]
+    messages: Annotated[int, eg(25)]
+    readings_stored: Annotated[int, eg(2470)]
+    refused: Annotated[dict[str, int], eg({"blank": 3}, "readings refused, by reason")]
+
+
+class ReadingCountsAnswer(Answer):
+    """Sums over all collectors. Each counts what it wrote, so readings that two collectors wrote count twice."""
+
+    stored: Annotated[int, eg(2470)]
+    refused: Annotated[dict[str, int], eg({"blank": 3}, "readings refused, by reason")]
+
+
+class StoreAnswer(Answer):
+    """The contents of the store."""
+
+    type: Annotated[str, eg("sqlite")]
+    readings: Annotated[int | None, eg(2470, "may be a minute old; null while a large store counts for the first time")]
+    shares: Annotated[int | None, eg(0, "readings of single pods on shared GPUs, stored separately")]
+    series: Annotated[int | None, eg(2470)]
+    bytes: Annotated[int, eg(278528)]
+    oldest: Annotated[Time | None, eg("2025-07-18T20:42:34Z")]
+    newest: Annotated[Time | None, eg(_TIME)]
+    newest_age_seconds: Annotated[float | None, eg(4.2)]
+
+
+class HostAgeAnswer(Answer):
+    """The age of a host's newest reading."""
+
+    name: Annotated[str, eg(HOST_NAME)]
+    newest: Annotated[Time, eg(_TIME, "time of its newest reading")]
+    age_seconds: Annotated[float, eg(4.2)]
+
+
+class StatsAnswer(Answer):
+    """The pipeline from broker to store."""
+
+    broker: BrokerAnswer
+    subscribers: list[SubscriberAnswer]
+    collectors: list[CollectorAnswer]
+    readings: ReadingCountsAnswer
+    store: StoreAnswer
+    hosts: Annotated[list[HostAgeAnswer], Meta(description="the one with the oldest newest reading first")]
+
+
+class TokenAnswer(Answer):
+    """An API token."""
+
+    id: Annotated[int, eg(1)]
+    name: Annotated[str, eg("grafana")]
+    scope: Literal["read", "admin"]
+    state: Literal["active", "expired", "revoked"]
+    hint: Annotated[str, eg("gputel_Zk3Q", "the start of the token")]
+    created: Annotated[Time, eg("2025-07-18T20:40:00Z")]
+    expires: Annotated[Time | None, eg("2025-10-16T20:40:00Z", "null: never")]
+    revoked: Time | None
+    last_used: Annotated[Time | None, eg("2025-07-18T20:42:00Z", "to the minute")]
+
+
+class TokenListAnswer(Answer):
+    """The API tokens."""
+
+    data: list[TokenAnswer]
+    count: Annotated[int, eg(1)]

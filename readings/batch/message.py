@@ -1,0 +1,133 @@
+"""The JSON of a batch. A sound message is parsed in one go; of a damaged one the items are left as raw JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from readings.checks import Refused, check_metric_name
+from readings.model import Gpu, PointBlock
+from readings.times import INT64_MAX
+
+# Everything msgspec raises on outside bytes: its own errors, invalid UTF-8 in a string, and nesting that is too deep.
+DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+_Text = Annotated[str, Meta(max_length=255)]
+_Reason = Annotated[str, Meta(max_length=64)]
+_Natural = Annotated[int, Meta(ge=0, le=INT64_MAX)]
+_WirePoint = tuple[_Natural, _Natural, list[float | None]]
+
+
+class BatchError(ValueError):
+    """The payload is no batch. The text names the field and what is allowed there."""
+
+
+class PlainReading(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One item of ``metrics``. A null ``value`` is no reading; other missing fields are refused when the item is read.
+
+    ``timestamp`` is RFC 3339 or a Unix time in s, ms, µs or ns. ``gpu_id`` and ``value`` are numbers or their text.
+    ``labels`` may hold every label of the exporter; those that name a field count only where that field is not given.
+    """
+
+    timestamp: int | float | str = ""
+    metric_name: str = ""
+    value: float | str | UnsetType | None = UNSET
+    uuid: str | None = None
+    gpu_id: int | str | None = None
+    device: str | None = None
+    model_name: str | None = None
+    hostname: str | None = None
+    container: str | None = None
+    pod: str | None = None
+    namespace: str | None = None
+    labels: Mapping[str, str] | None = None
+
+
+class BatchHeader(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The fields beside the readings. ``refused`` counts what the sender refused since its last batch, by reason."""
+
+    batch_id: _Text = ""
+    source: _Text = ""
+    collected_at: _Text = ""
+    refused: Annotated[dict[_Reason, _Natural], Meta(max_length=64)] = {}
+    metric_names: list[str] = []
+
+
+class BatchMessage(BatchHeader, kw_only=True, omit_defaults=True):
+    """A message with ``points`` (and ``gpus`` and ``metric_names``), ``metrics``, or both. Ignores other fields."""
+
+    gpus: list[Gpu] = []
+    points: list[_WirePoint] | UnsetType | None = UNSET
+    metrics: list[PlainReading] | UnsetType | None = UNSET
+
+
+class BatchItems(BatchHeader, kw_only=True):
+    """The same message with its items still undecoded."""
+
+    gpus: list[Raw] = []
+    points: list[Raw] | UnsetType | None = UNSET
+    metrics: list[Raw] | UnsetType | None = UNSET
+
+
+_encoder = msgspec.json.Encoder()
+_whole = msgspec.json.Decoder(BatchMessage)
+_items = msgspec.json.Decoder(BatchItems)
+
+
+def encode_block(
+    block: PointBlock, *, batch_id: str, source: str, collected_at: str, refused: Mapping[str, int] | None = None
+) -> bytes:
+    """The compact batch of ``block``. ``collected_at`` is RFC 3339. Values must be finite: JSON has no others."""
+    return _encoder.encode(
+        BatchMessage(
+            batch_id=batch_id,
+            source=source,
+            collected_at=collected_at,
+            refused=dict(refused or {}),
+            gpus=block.gpus,
+            metric_names=block.metric_names,
+            points=block.points,
+        )
+    )
+
+
+def parse_whole(payload: bytes) -> BatchMessage | None:
+    """The message, or None if anything in it is wrong."""
+    # Databases refuse NUL in text. JSON has only this spelling for it, and searching the bytes costs next to nothing.
+    if b"\\u0000" in payload:
+        return None
+    try:
+        message = _whole.decode(payload)
+    except DECODE_ERRORS:
+        return None
+    gpus, names = len(message.gpus), len(message.metric_names)
+    for index, _, values in message.points or ():
+        if index >= gpus or len(values) != names:
+            return None
+    return message
+
+
+def parse_items(payload: bytes) -> BatchItems:
+    """The message with its items undecoded. Raises BatchError."""
+    try:
+        items = _items.decode(payload)
+    except DECODE_ERRORS as error:
+        raise BatchError(f"bad batch: {error}") from None
+    if any("\0" in text for text in (items.batch_id, items.source, *items.refused)):
+        raise BatchError("bad batch: a NUL character in batch_id, source or refused")
+    return items
+
+
+def canonical_names(names: Sequence[str]) -> list[str]:
+    """The canonical metric names. Raises BatchError if one is bad or two are the same metric."""
+    try:
+        canonical = [check_metric_name(name) for name in names]
+    except Refused as refused:
+        raise BatchError(f"bad batch: {refused.detail} - at `$.metric_names`") from None
+    if len(set(canonical)) < len(canonical):
+        twice = next(name for name in canonical if canonical.count(name) > 1)
+        raise BatchError(f"bad batch: {twice} is there twice - at `$.metric_names`")
+    return canonical
