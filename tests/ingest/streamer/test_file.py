@@ -72,11 +72,14 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         yield writer
 
 
-async def test_what_comes_through_a_pipe_arrives_as_it_comes(tmp_path: Path, capture: Path, pipe: int) -> None:
+@pytest.mark.parametrize("rate", [0.0, 200.0])
+async def test_what_comes_through_a_pipe_arrives_as_it_comes(
+    tmp_path: Path, capture: Path, pipe: int, rate: float
+) -> None:
     text = await asyncio.to_thread(capture.read_bytes)
     half = text.rindex(b"\n", 0, len(text) // 2) + 1
     async with running_broker(tmp_path / "log") as broker:
-        task = asyncio.create_task(stream(stream_config("-", broker.port, tmp_path), asyncio.Event()))
+        task = asyncio.create_task(stream(stream_config("-", broker.port, tmp_path, rate=rate), asyncio.Event()))
         for start in range(0, half, 700):  # lines come in pieces
             os.write(pipe, text[start : min(start + 700, half)])
             await asyncio.sleep(0.001)
