@@ -1,7 +1,7 @@
-"""Where a streamer goes on after a restart: how far into which file everything was answered, and by how much it shifts.
+"""The position from which a streamer goes on after a restart: the file, how much of it was answered, and the time shift.
 
-One small JSON file per streamer and capture under STATE_DIR/resume, replaced as a whole. It names the file by more than its
-path, so that a capture that was replaced meanwhile is streamed from its start.
+It is one small JSON file per streamer and capture under STATE_DIR/resume, replaced as a whole. It identifies the capture by
+more than its path, so a capture that was replaced meanwhile is streamed from its start.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import threading
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -21,11 +21,18 @@ from ingest.atomic import replacing
 from ingest.capture.compression import is_packed
 from ingest.errors import StateError
 
-if TYPE_CHECKING:
-    from ingest.capture.source import CsvSource  # numpy and pyarrow: nothing for a live source
-
-
 logger = logging.getLogger(__name__)
+
+
+class ResumableSource(Protocol):
+    """A source in which a later run can go on."""
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether it can be read again."""
+
+    def state_at(self, *, position: int, line: int, timestamps: str, shift_ns: int) -> ResumeState:
+        """The state from which a later run goes on at ``position``."""
 
 
 class SourcePosition(NamedTuple):
@@ -39,7 +46,7 @@ class SourcePosition(NamedTuple):
 class Positions:
     """Keeps the position up to which every batch is answered; it never passes a row whose batch is not."""
 
-    def __init__(self, store: ResumeStore, source: CsvSource, timestamps: str) -> None:
+    def __init__(self, store: ResumeStore, source: ResumableSource, timestamps: str) -> None:
         self._store = store
         self._source = source
         self._timestamps = timestamps
@@ -110,8 +117,8 @@ class Positions:
             )
 
 
-HEAD_BYTES = 64 * 1024
-TAIL_BYTES = 4 * 1024
+_HEAD_BYTES = 64 * 1024
+_TAIL_BYTES = 4 * 1024
 
 
 class HasDescriptor(Protocol):
@@ -122,7 +129,7 @@ class HasDescriptor(Protocol):
 
 
 class FileId(msgspec.Struct, frozen=True):
-    """Which file it was: its inode, and digests of its first bytes and of those just before the position."""
+    """Identifies a file: its inode, and digests of its first bytes and of the bytes just before the position."""
 
     inode: int
     head: str
@@ -132,19 +139,19 @@ class FileId(msgspec.Struct, frozen=True):
     def of(cls, file: HasDescriptor, position: int) -> FileId:
         """Identify an open file that was read up to ``position``. Uses positioned reads only. Raises OSError."""
         descriptor = file.fileno()
-        if is_packed(file):  # the position is none of the file's own: it is known by its size and its beginning
+        if is_packed(file):  # the position is not one on disk: the size and the beginning identify the file
             size = os.fstat(descriptor).st_size
             return cls(
-                os.fstat(descriptor).st_ino, digest_of(os.pread(descriptor, HEAD_BYTES, 0)), digest_of(b"%d" % size)
+                os.fstat(descriptor).st_ino, _digest(os.pread(descriptor, _HEAD_BYTES, 0)), _digest(b"%d" % size)
             )
-        head = os.pread(descriptor, min(HEAD_BYTES, position), 0)
-        start = max(0, position - TAIL_BYTES)
+        head = os.pread(descriptor, min(_HEAD_BYTES, position), 0)
+        start = max(0, position - _TAIL_BYTES)
         tail = os.pread(descriptor, position - start, start)
-        return cls(os.fstat(descriptor).st_ino, digest_of(head), digest_of(tail))
+        return cls(os.fstat(descriptor).st_ino, _digest(head), _digest(tail))
 
 
 class ResumeState(msgspec.Struct, frozen=True):
-    """All before byte ``position`` was answered; ``line`` is the number of the line there. ``shift_ns`` is added to times."""
+    """Everything before byte ``position``, where line ``line`` begins, was answered. ``shift_ns`` is added to times."""
 
     path: str
     file: FileId
@@ -157,11 +164,11 @@ class ResumeState(msgspec.Struct, frozen=True):
     def at(
         cls, path: str, file: HasDescriptor, *, position: int, line: int, timestamps: str, shift_ns: int
     ) -> ResumeState:
-        """The state of a run that came to ``position`` of an open file. Raises OSError."""
+        """The state of a run that reached ``position`` of an open file. Raises OSError."""
         return cls(_shown(path), FileId.of(file, position), position, line, timestamps, shift_ns)
 
     def fits(self, path: str, file: HasDescriptor, timestamps: str) -> bool:
-        """Whether it speaks of this file, still with the same beginning, and of the same wish for times. Raises OSError."""
+        """Whether it describes this file, with the same beginning, and the same TIMESTAMPS. Raises OSError."""
         return (
             self.path == _shown(path)
             and self.timestamps == timestamps
@@ -178,7 +185,7 @@ class ResumeStore:
         self.path = state_dir / "resume" / f"{instance_id}-{digest}.json"
 
     def prepare(self) -> None:
-        """Make the folder and try whether it can be written. Raises StateError."""
+        """Create the folder and check that it can be written. Raises StateError."""
         probe = self.path.with_suffix(f".{os.getpid()}.probe")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +195,7 @@ class ResumeStore:
             raise self._error(error) from error
 
     def load(self) -> ResumeState | None:
-        """What was saved, or None. A file that cannot be understood counts as none and is said in the log."""
+        """The saved state, or None. A file that cannot be decoded is logged and counts as none."""
         try:
             return msgspec.json.decode(self.path.read_bytes(), type=ResumeState)
         except FileNotFoundError:
@@ -202,19 +209,12 @@ class ResumeStore:
             return None
 
     def save(self, state: ResumeState) -> None:
-        """Replace what was saved: after a crash either the old or the new state is there, whole. Raises StateError."""
+        """Replace the saved state: after a crash either the old or the new one is there, whole. Raises StateError."""
         try:
             with replacing(self.path) as file:
                 file.write(msgspec.json.encode(state))
         except OSError as error:
             raise self._error(error) from error
-
-    def saved_ns(self) -> int:
-        """When it was saved last, 0 where it is not there."""
-        try:
-            return self.path.stat().st_mtime_ns
-        except OSError:
-            return 0
 
     def clear(self) -> None:
         """Forget the position: the run is done. Raises StateError."""
@@ -228,10 +228,9 @@ class ResumeStore:
 
 
 def _shown(path: str) -> str:
-    """An absolute path that JSON can hold, whatever bytes the name is of."""
+    """An absolute path that JSON can hold, whatever bytes are in the name."""
     return os.path.abspath(path).encode("utf-8", "backslashreplace").decode()
 
 
-def digest_of(data: bytes) -> str:
-    """What FileId knows bytes by."""
+def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]

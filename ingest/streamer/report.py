@@ -1,4 +1,4 @@
-"""A streamer's progress and backlog, for its log, /health and /metrics."""
+"""A streamer's progress and backlog, for its log, its /health and its /metrics."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from readings.times import spell_duration
 
 
 class Progress:
-    """Shows how far a source has been read, in bytes."""
+    """Shows how many bytes of a source have been read."""
 
     def __init__(self, bar: tqdm[Any] | None = None) -> None:
         self._bar = bar
 
     def at(self, position: int) -> None:
-        """Everything before this byte has been read."""
+        """Move the bar to this position."""
         if self._bar is not None:
             self._bar.update(position - self._bar.n)
 
 
 @contextmanager
 def progress_bar(total: int, title: str) -> Iterator[Progress]:
-    """A progress bar on standard error if that is a terminal. Log lines then appear above it."""
+    """A bar on standard error if that is a terminal; log lines appear above it."""
     if not sys.stderr.isatty():
         yield Progress()
         return
@@ -49,8 +49,8 @@ REPORT_SECONDS = 60.0
 
 
 class Backlog(NamedTuple):
-    """What is left of the captures: bytes that are not answered, about how many rows they hold, and how many seconds they take at
-    the pace so far (None if unknown)."""
+    """The part of the captures that is not answered yet: bytes of their files, rows (estimated), and seconds at the pace so far (None
+    before there is one)."""
 
     bytes: int
     rows: int
@@ -67,10 +67,10 @@ def _nothing() -> None:
 
 @dataclass(slots=True)
 class Report:
-    """Counts of readings. ``behind_s`` is the age of the oldest unanswered one.
+    """A streamer's counters and state. ``behind_s`` is the age of the oldest batch that the broker has not answered.
 
-    ``backlog`` is None for live sources and for captures of unknown length. ``trouble`` names the partners that the streamer
-    waits for. ``refresh`` updates the fields that change by themselves.
+    ``backlog`` is None for live sources, and for captures whose end is unknown. ``trouble`` names what the streamer waits for.
+    ``refresh`` is set by the run in progress and updates the figures that change by themselves.
     """
 
     read: int = 0
@@ -80,7 +80,7 @@ class Report:
     refused: Counter[str] = field(default_factory=Counter)
     behind_s: float = 0.0
     backlog: Backlog | None = None
-    later_bytes: int = 0  # of captures that come later
+    later_bytes: int = 0  # of the captures that come after this one
     spool_bytes: int | None = None
     connected: bool = False
     trouble: list[str] = field(default_factory=list)
@@ -88,7 +88,7 @@ class Report:
     refresh: Callable[[], None] = _nothing
 
     def now(self) -> Report:
-        """Refresh and return the report."""
+        """Refresh the figures; returns the report."""
         self.refresh()
         return self
 
@@ -104,12 +104,12 @@ class Report:
         return "; ".join(parts)
 
     def reasons(self) -> str:
-        """Refused readings by reason."""
+        """The refused rows and readings, by reason."""
         return ", ".join(f"{reason} {count}" for reason, count in sorted(self.refused.items()))
 
 
 async def report_often(report: Report) -> None:
-    """Log the report every REPORT_SECONDS, until cancelled."""
+    """Log the report every minute, until cancelled."""
     while True:
         await asyncio.sleep(REPORT_SECONDS)
         logger.info("%s", report.now().line())

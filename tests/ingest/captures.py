@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from broker.client.client import BrokerClient, Gap, Message
+from ingest.capture.source import CsvSource
+from ingest.samples import RefusedRow
 from readings.batch import DecodedBatch, decode
+from readings.columns import Columns, join
 from readings.model import PointBlock
+from readings.model import Reading as GpuReading
 from readings.times import SECOND, format_time, parse_time
 from stores.base import ReadingsQuery, Store
 
@@ -62,6 +68,46 @@ def write_capture(path: Path, gpus: int = 4, samples: int = 1, start: str = STAR
     """A capture of gpus x 3 metrics x samples rows."""
     path.write_text(",".join(COLUMNS) + "\n" + "".join(map(line, rows(gpus, samples, start))))
     return path
+
+
+class Read(NamedTuple):
+    """What a source gave in several chunks."""
+
+    columns: Columns
+    refused: list[RefusedRow]
+    counts: Counter[str]
+    position: int
+    line: int
+
+    @property
+    def readings(self) -> list[GpuReading]:
+        return list(self.columns.readings())
+
+    def flat(self) -> list[Reading]:
+        return [(gpu.uuid, name, time_ns, value) for gpu, name, time_ns, value in self.readings]
+
+
+def read_rest(source: CsvSource, max_rows: int | None = None) -> Read:
+    """All rows that come, a block or ``max_rows`` at a time as at a pace, until the source is at its end."""
+    chunks = [source.read(max_rows)]
+    while not chunks[-1].done:
+        chunks.append(source.read(max_rows))
+    return Read(
+        join([chunk.columns for chunk in chunks]),
+        [row for chunk in chunks for row in chunk.refused],
+        sum((chunk.counts for chunk in chunks), Counter()),
+        chunks[-1].position,
+        chunks[-1].line,
+    )
+
+
+def read_capture(path: Path | str, max_rows: int | None = None, *, needs_timestamp: bool = True) -> Read:
+    """All rows of a capture."""
+    source = CsvSource.open(str(path), needs_timestamp=needs_timestamp)
+    try:
+        return read_rest(source, max_rows)
+    finally:
+        source.close()
 
 
 def readings_in(path: Path) -> set[Reading]:

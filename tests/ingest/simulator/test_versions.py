@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from ingest.capture.source import CsvSource
 from ingest.exporter.exposition import Exposition
 from ingest.samples import Sample
 from ingest.simulator.fleet import ALL_METRICS, FleetShape, SimFleet
 from ingest.simulator.versions import GENERATIONS, exposition, labels_of, written
 from readings.model import Gpu
 from readings.times import parse_time
+from tests.ingest.captures import read_capture
 
 TIME = "2025-07-18T20:42:34Z"
 MODEL = 'modelName="NVIDIA H100 80GB HBM3"'
@@ -65,11 +65,9 @@ def as_capture(generation: str, path: Path, *, columns: bool) -> list[Sample]:
         labels = f'__name__="{name}",instance="10.0.0.1:9400",job="dcgm",{LABELS[generation]}'
         writer.writerow([TIME, name, value, *(["GPU-1", "0"] if columns else []), labels])
     path.write_text(text.getvalue())
-    source = CsvSource.open(str(path), needs_timestamp=True)
-    chunk = source.read(1000)
-    source.close()
-    assert chunk.refused == []
-    return chunk.samples
+    read = read_capture(path)
+    assert read.refused == []
+    return [Sample(*each) for each in read.readings]
 
 
 @pytest.mark.parametrize("generation", sorted(LABELS))
@@ -94,9 +92,7 @@ def test_a_capture_without_the_drivers_label_is_decided_by_what_metrics_it_has(t
         (ratio, {"DCGM_FI_DEV_GPU_UTIL_RATIO": 0.5}),
     ):
         path.write_text("timestamp,metric_name,uuid,value\n" + text)
-        source = CsvSource.open(str(path), needs_timestamp=True)
-        assert {sample.metric_name: sample.value for sample in source.read(10).samples} == expected
-        source.close()
+        assert {name: value for _, name, _, value in read_capture(path).readings} == expected
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)

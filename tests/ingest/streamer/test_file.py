@@ -21,7 +21,7 @@ from ingest.streamer.report import Report
 from readings.batch import DecodedBatch
 from readings.times import SECOND, parse_time
 from tests.broker.harness import running_broker
-from tests.ingest.captures import COLUMNS, START, line, readings_in, row, write_capture
+from tests.ingest.captures import COLUMNS, START, line, read_rest, readings_in, row, write_capture
 from tests.ingest.processes import free_port
 from tests.ingest.wiring import line_to, read_batches, read_log, readings_of, stream_config, until
 
@@ -71,11 +71,14 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         yield writer
 
 
-async def test_what_comes_through_a_pipe_arrives_as_it_comes(tmp_path: Path, capture: Path, pipe: int) -> None:
+@pytest.mark.parametrize("rate", [0.0, 200.0])
+async def test_what_comes_through_a_pipe_arrives_as_it_comes(
+    tmp_path: Path, capture: Path, pipe: int, rate: float
+) -> None:
     text = await asyncio.to_thread(capture.read_bytes)
     half = text.rindex(b"\n", 0, len(text) // 2) + 1
     async with running_broker(tmp_path / "log") as broker:
-        task = asyncio.create_task(stream(stream_config("-", broker.port, tmp_path), asyncio.Event()))
+        task = asyncio.create_task(stream(stream_config("-", broker.port, tmp_path, rate=rate), asyncio.Event()))
         for start in range(0, half, 700):  # lines come in pieces
             os.write(pipe, text[start : min(start + 700, half)])
             await asyncio.sleep(0.001)
@@ -330,7 +333,7 @@ async def test_a_position_at_the_end_finishes_at_once(tmp_path: Path, capture: P
         store = ResumeStore(tmp_path, "streamer-1", str(capture))
         store.prepare()
         source = CsvSource.open(str(capture), needs_timestamp=True)
-        chunk = source.read(10_000)
+        chunk = read_rest(source)
         store.save(source.state_at(position=chunk.position, line=chunk.line, timestamps="source", shift_ns=0))
         source.close()
         totals = await stream(config, asyncio.Event())
