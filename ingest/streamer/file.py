@@ -43,7 +43,7 @@ Result = TypeVar("Result")
 # of a GPU's metrics share a point.
 GATHER_READINGS = 50_000
 CHUNKS_AHEAD = 2
-# Batches: sent and not answered, and those with what waits to be sent.
+# The most batches in flight, and in the queue.
 WINDOW, MOST_QUEUED = 64, 128
 DRAIN_SECONDS = 7.0
 # While the broker is away there is nothing to wait for, and the position is saved.
