@@ -641,7 +641,7 @@ def _write_uneven_fleet(store: Store) -> None:
 
 
 def _small_portions(monkeypatch: pytest.MonkeyPatch, rows: int, most: int) -> None:
-    for module in ("sqlite.reader", "memory", "influx_reader"):
+    for module in ("sqlite.reader", "memory", "influxdb.reader"):
         monkeypatch.setattr(f"stores.{module}.ROWS_AT_ONCE", rows)
     monkeypatch.setattr("stores.sqlite.reader.READ_AT_ONCE", most)
 
