@@ -69,6 +69,8 @@ class RunningQuantiles:
 
 # What is worked out of many values is told to this many digits: those after them depend on the order of adding up.
 DIGITS = 12
+# How many cells a table may have for each value that it holds.
+_EMPTY_CELLS = 4
 PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
 
 
@@ -83,10 +85,11 @@ def rounded(values: Floats) -> Floats:
 
 def newest(keys: Ints, times: Ints, values: Floats, count: int) -> Floats:
     """The value of the newest time of each key; of several at that time the largest."""
+    latest = np.full(count, np.iinfo(np.int64).min)
+    np.maximum.at(latest, keys, times)
+    chosen = times == latest[keys]
     found = np.full(count, np.nan)
-    order = np.lexsort((values, times))
-    # Of the values that one place is given, the last stays.
-    found[keys[order]] = values[order]
+    np.fmax.at(found, keys[chosen], values[chosen])
     return found
 
 
@@ -95,10 +98,19 @@ def percentile(keys: Ints, values: Floats, count: int, percent: int) -> Floats:
     found = np.full(count, np.nan)
     numbers = np.bincount(keys, minlength=count)
     there = np.flatnonzero(numbers)
-    order = np.lexsort((values, keys))
+    ranks = np.maximum(np.floor(numbers[there] * percent / 100.0 + 0.5).astype(np.int64), 1) - 1
     starts = np.cumsum(numbers) - numbers
-    ranks = np.floor(numbers[there] * percent / 100.0 + 0.5).astype(np.int64)
-    found[there] = values[order][starts[there] + np.maximum(ranks, 1) - 1]
+    widest = int(numbers.max(initial=0))
+    if widest * len(there) > _EMPTY_CELLS * len(keys):
+        found[there] = values[np.lexsort((values, keys))][starts[there] + ranks]
+        return found
+    # A table with a row for each key: sorting its rows takes a quarter of the time. 16-bit keys are sorted by radix.
+    order = np.argsort(keys.astype(np.uint16) if count <= 1 << 16 else keys, kind="stable")
+    table = np.full((len(there), widest), np.inf)
+    rows = np.repeat(np.arange(len(there)), numbers[there])
+    table[rows, np.arange(len(keys)) - np.repeat(starts[there], numbers[there])] = values[order]
+    table.sort(axis=1)
+    found[there] = table[np.arange(len(there)), ranks]
     return found
 
 

@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from readings.model import PointBlock
@@ -25,12 +26,10 @@ from stores.base import (
     WriteResult,
 )
 from stores.paging import bounded
-from stores.sqlite_connections import ReaderPool, abandon, describe, open_file, open_reader, shorten_log
-from stores.sqlite_reader import Names, Reader
-from stores.sqlite_retention import BEGINNING, Key, drop_chunk, tidy
-from stores.sqlite_schema import Tables
-from stores.sqlite_stream import stream
-from stores.sqlite_writer import Unstorable, Writer
+from stores.sqlite.connections import ReaderPool, abandon, describe, open_file, open_reader, shorten_log
+from stores.sqlite.reader import Names, Reader, shares, stream
+from stores.sqlite.series import SeriesReader
+from stores.sqlite.writer import Unstorable, Writer
 from stores.validate import split_storable
 
 logger = logging.getLogger(__name__)
@@ -75,19 +74,17 @@ class SqliteStore:
 
     def stream(self, query: ReadingsQuery) -> Iterator[RowBatch]:
         """The rows that match, a bounded number at a time."""
-        return bounded(stream(self._reading, self._names, query), query)
+        return bounded(stream(self._reading, self._names, query), replace(query, after=None))
 
     def shares(self, query: ReadingsQuery) -> list[Row]:
         """The shares that match."""
         if query.after is not None:
             raise ValueError("shares are paged by offset: a position does not tell two pods apart")
         with self._reading() as connection:
-            return Reader(connection, self._names, Tables.SHARES).page(query).rows()
+            return shares(Reader(connection, self._names), query)
 
     def series(self, query: SeriesQuery) -> list[GroupSeries]:
         """The groups that have readings in the range."""
-        from stores.sqlite_series import SeriesReader  # numpy: a collector needs none
-
         with self._reading() as connection:
             return SeriesReader(connection, self._names, query).answer()
 
@@ -102,20 +99,17 @@ class SqliteStore:
             return Reader(connection, self._names).stats(self._bytes())
 
     def apply_retention(self, oldest_ns: int) -> int:
-        """Drop what is older, in pieces with pauses as long as the pieces, so that writers get their turn."""
+        """Drop what is older, a block at a time with pauses as long as each took, so that writers get their turn."""
+        with self._writing() as writer:
+            blocks = writer.blocks_before(oldest_ns)
         dropped = 0
-        for tables in Tables:
-            after: Key | None = BEGINNING
-            while after is not None:
-                began = time.monotonic()
-                with self._writing() as writer, _transaction(writer.connection):
-                    count, after = drop_chunk(writer.connection, tables, oldest_ns, after)
-                dropped += count
-                if after is not None:
-                    time.sleep(min(time.monotonic() - began, _LONGEST_PAUSE))
-        with self._writing() as writer, _transaction(writer.connection):
-            tidy(writer.connection, oldest_ns)
-        return dropped
+        for block in blocks:
+            began = time.monotonic()
+            with self._writing() as writer:
+                dropped += writer.drop_block(block)
+            time.sleep(min(time.monotonic() - began, _LONGEST_PAUSE))
+        with self._writing() as writer:
+            return dropped + writer.drop_rest(oldest_ns)
 
     def ping(self) -> None:
         """Raise StoreUnavailable unless it can answer queries now."""
@@ -208,14 +202,6 @@ class SqliteStore:
         if self._writer is not None:
             abandon(self._writer.connection)
             self._writer = None
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    # An error drops the connection, and with it the transaction.
-    connection.execute("BEGIN IMMEDIATE")
-    yield
-    connection.execute("COMMIT")
 
 
 def _identity_of(path: Path) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ import pytest
 from stores.aggregate import aggregator
 from stores.base import SeriesQuery, TooMuch
 from stores.sqlite import SqliteStore
-from stores.sqlite_series import SeriesReader
+from stores.sqlite.series import SeriesReader
 from tests.stores.making import MINUTE, SECOND, START, UTIL, fleet, gpu
 
 

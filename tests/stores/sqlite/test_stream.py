@@ -12,8 +12,8 @@ from tests.stores.making import MINUTE, SECOND, START, TEMP, UTIL, ask, fleet, g
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of a few rows."""
-    monkeypatch.setattr("stores.sqlite_stream.ROWS_AT_ONCE", 50)
-    monkeypatch.setattr("stores.sqlite_stream._MOST_ROWS", 100)
+    monkeypatch.setattr("stores.sqlite.reader.ROWS_AT_ONCE", 50)
+    monkeypatch.setattr("stores.sqlite.reader.READ_AT_ONCE", 200)
 
 
 @pytest.mark.parametrize("newest_first", [True, False])

@@ -19,7 +19,7 @@ from stores.base import StoreError, StoreUnavailable
 from stores.sqlite import SqliteStore
 from tests.stores.making import MINUTE, SECOND, START, TEMP, UTIL, ask, fleet, gpu, keys, one, values
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 _WRITE_FOR_EVER = """
 import sys
@@ -175,7 +175,7 @@ def test_many_threads_read_while_a_transaction_is_open(sqlite_store: SqliteStore
     found: list[int] = []
     with closing(sqlite3.connect(sqlite_store.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        other.execute("DELETE FROM reading")
+        other.execute("DELETE FROM block")
         threads = [threading.Thread(target=lambda: found.append(len(ask(sqlite_store)))) for _ in range(8)]
         for thread in threads:
             thread.start()
@@ -340,11 +340,11 @@ def test_readers_that_overlap_do_not_let_the_log_grow_for_ever(
     sqlite_store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = sqlite_store.path.with_name("readings.sqlite3-wal")
-    monkeypatch.setattr("stores.sqlite_connections._WAL_BYTES_KEPT", 100_000)
+    monkeypatch.setattr("stores.sqlite.connections._WAL_BYTES_KEPT", 100_000)
     gpus = [gpu(number) for number in range(64)]
     with closing(sqlite3.connect(sqlite_store.path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
-        reader.execute("SELECT * FROM reading").fetchall()
+        reader.execute("SELECT * FROM recent").fetchall()
         for step in range(20):
             sqlite_store.write([fleet(gpus, START + step * MINUTE)])
         assert log.stat().st_size > 100_000

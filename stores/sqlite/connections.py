@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stores.base import StoreError, StoreUnavailable
-from stores.sqlite_schema import create_or_check
+from stores.sqlite.schema import create_or_check
 
 # After these the same call may succeed: someone else is at it, space may return, a disk may come back.
 _RETRIABLE = {

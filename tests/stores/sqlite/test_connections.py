@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stores.base import StoreError, StoreUnavailable
-from stores.sqlite_connections import ReaderPool, describe, open_file, open_reader
+from stores.sqlite.connections import ReaderPool, describe, open_file, open_reader
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_a_reader_cannot_write(path: Path) -> None:
         closing(open_reader(path, timeout=0.1)) as connection,
         pytest.raises(sqlite3.OperationalError, match="readonly"),
     ):
-        connection.execute("DELETE FROM reading")
+        connection.execute("DELETE FROM block")
 
 
 def test_connections_are_used_again_but_never_by_two_at_once(path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from stores.base import StoreError
 from stores.sqlite import SqliteStore
-from stores.sqlite_schema import APPLICATION_ID, VERSION, Tables, create_or_check
+from stores.sqlite.schema import APPLICATION_ID, VERSION, create_or_check
 
 
 def test_the_file_says_whose_it_is_and_its_version(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_somebody_elses_database_is_refused_and_left_alone(tmp_path: Path, state
     with pytest.raises(StoreError, match=r"theirs\.sqlite3: is an SQLite file of something else"):
         SqliteStore(path)
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'reading'").fetchone() == (0,)
+        assert connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'block'").fetchone() == (0,)
 
 
 @pytest.mark.parametrize(("version", "word"), [(VERSION + 1, "newer"), (VERSION - 1, "older")])
@@ -49,6 +49,21 @@ def test_another_version_is_told_from_another_file(tmp_path: Path, version: int,
         connection.execute(f"PRAGMA user_version = {version}")
     with pytest.raises(StoreError, match=rf"r\.sqlite3: has schema version {version}, made by an? {word} release"):
         SqliteStore(path)
+
+
+def test_a_file_of_the_old_layout_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite3"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE reading (minute INTEGER, series INTEGER, time INTEGER, value REAL)")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute("PRAGMA user_version = 1")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=r"move the file away, or name another \(SQLITE_PATH\)") as caught:
+        SqliteStore(path)
+    assert "\n" not in str(caught.value)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("reading",)]
+    assert len(path.read_bytes()) == len(before)
 
 
 def test_creating_twice_is_harmless() -> None:
@@ -65,8 +80,3 @@ def test_a_failed_creation_leaves_nothing(tmp_path: Path) -> None:
             create_or_check(connection)
         assert not connection.in_transaction
         assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
-
-
-def test_statements_name_one_set_of_tables() -> None:
-    assert Tables.READINGS.sql("SELECT * FROM {p}reading") == "SELECT * FROM reading"
-    assert Tables.SHARES.sql("SELECT * FROM {p}reading") == "SELECT * FROM share_reading"
