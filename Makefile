@@ -169,10 +169,10 @@ swagger: setup-dev ## write docs/openapi.yaml
 soak: setup-dev influxd ## the long run: kills while a capture streams, 500 exporters, a broker away, and the fault matrix in full (CAPTURE=file: that one)
 	@mkdir -p build
 	@test -n "$(CAPTURE)" || $(MANAGE) makecapture build/soak.csv --hosts 31 --samples 1
-	$(BIN)/python -m tests.ingest.kill_rounds $(or $(CAPTURE),build/soak.csv) --rounds 10
-	$(BIN)/python -m tests.ingest.streamer_kills $(or $(CAPTURE),build/soak.csv) --rows 2000000 --kills 10
-	$(BIN)/python -m tests.ingest.broker_away --seconds 60
-	$(BIN)/python -m tests.ingest.many_targets --targets 500 --minutes 10
+	$(BIN)/python -m tests.ingest.kills all --capture $(or $(CAPTURE),build/soak.csv) --rounds 10
+	$(BIN)/python -m tests.ingest.kills streamer --capture $(or $(CAPTURE),build/soak.csv) --rows 2000000 --rounds 10
+	$(BIN)/python -m tests.ingest.kills broker-away --seconds 60
+	$(BIN)/python -m tests.ingest.kills targets --targets 500 --minutes 10
 	$(BIN)/python -m tests.deploy.restarts --rounds 50
 	$(BIN)/python -m tests.broker.faults.kills --rounds 100
 	$(BIN)/python -m tests.broker.faults.kills --rounds 50 --graceful
@@ -182,11 +182,11 @@ soak: setup-dev influxd ## the long run: kills while a capture streams, 500 expo
 	$(BIN)/python -m bench.broker_alone --parts behind
 	FAULT_EXAMPLES=2000 FAULT_FLIPS=4000 FAULT_LAST=2500 FAULT_FRAMES=50000000 $(BIN)/python -m pytest -q --timeout 7200 \
 		tests/broker/faults/test_histories.py tests/broker/faults/test_crashes.py tests/broker/faults/test_peers.py
-	$(BIN)/python -m tests.ingest.spool_faults --away 300 --kills 5
-	$(BIN)/python -m tests.ingest.spool_faults --away 60 --kills 2 --spool-bytes 1MiB
-	$(BIN)/python -m tests.ingest.collector_kills --rounds 50
-	$(BIN)/python -m tests.ingest.influxd_kill --kills 5
-	$(BIN)/python -m tests.ingest.influxd_kill --readings 200000 --rate 2000 --kills 1 --away 60
+	$(BIN)/python -m tests.ingest.kills spool --away 300 --rounds 5
+	$(BIN)/python -m tests.ingest.kills spool --away 60 --rounds 2 --spool-bytes 1MiB
+	$(BIN)/python -m tests.ingest.kills collector --rounds 50
+	$(BIN)/python -m tests.ingest.kills influxd --rounds 5
+	$(BIN)/python -m tests.ingest.kills influxd --readings 200000 --rate 2000 --rounds 1 --away 60
 
 $(VENV)/schemathesis/.installed: requirements-schemathesis.txt | $(VENV)/.python
 	$(PYTHON) -m venv $(VENV)/schemathesis

@@ -1,13 +1,14 @@
-"""How fast one streamer takes a large capture: read, checked, published and answered, and how much memory it has.
+"""Measures how fast one streamer takes a large capture (read, checked, published, answered), and its memory.
 
     python -m bench.capture capture.csv                      # 2,000,000 rows made from this one
     python -m bench.capture capture.csv --gb 5 --rounds 1    # constant memory
-    python -m bench.capture capture.csv --collect sqlite --collect influxdb    # what was published, stored from a full log
+    python -m bench.capture capture.csv --collect sqlite --collect influxdb    # then stored, from a full log
+    python -m bench.capture capture.csv --against ../base    # the same in another checkout, round by round: CPU seconds
 
-A real broker (its defaults: every answer is on the disk) on one core and a real ``manage.py stream`` on another. Beside them, on the
-streamer's core and over the same rows, what one would write by hand (the csv module, a batch of 100 as JSON, sent nowhere), and
-pyarrow's bare reader, which no one can outrun that uses it. A figure is the median of the rounds; only ratios carry over to
-another machine.
+The broker (with its defaults: every answer is on disk) runs on one core, ``manage.py stream`` on another. The streamer also gets a
+capture whose pods change among the rows. For comparison, on the streamer's core and over the same rows: a script as one
+would write it by hand (the csv module, batches of 100 as JSON, sent nowhere), and pyarrow's bare reader, the upper bound for any
+reader that uses it. Figures are medians of the rounds; only ratios carry over to another machine.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.make_capture import make_capture
+from bench.make_capture import change_pods, make_capture
 from tests.influxd import Influxd, find_binary
 from tests.ingest.processes import ROOT, Fleet, Service
 
@@ -82,7 +83,7 @@ def _status(pid: int, key: str) -> int:
 
 
 def _place(pid: int, path: Path) -> int:
-    """How far a process has read a file."""
+    """The position to which a process has read a file."""
     for link in Path(f"/proc/{pid}/fd").iterdir():
         try:
             if link.readlink() == path:
@@ -105,9 +106,9 @@ def _start(service: Service, core: int) -> int:
 
 
 def measure(service: Service, broker: Service, first: str, last: str, progress: Callable[[int], float]) -> Run:
-    """Run a service on its core until it ends by itself; ``progress`` is asked with its process id, and tells a share of 1.
+    """Run a service on its core until it ends by itself. ``progress`` returns the share done, for its process id.
 
-    ``first`` and ``last`` are in its log where the work begins and ends; ``last`` has the number of readings.
+    Its log has ``first`` where the work begins, and ``last``, with the number of readings, where it ends.
     """
     broker_cpu = cpu_seconds(broker.pid)
     began = time.monotonic()
@@ -140,7 +141,7 @@ def stream(fleet: Fleet, big: Path) -> Run:
 
 
 def collect(fleet: Fleet, store: str, folder: Path) -> Run:
-    """A collector that has all of the log before it."""
+    """A collector that reads the log from its start."""
     fleet.environ |= {"STORAGE_TYPE": store, "COLLECTOR_ID": store, "FLUSH_INTERVAL": "10s"}
     server = Influxd(find_binary(), folder / "influxd") if store == "influxdb" else None
     collector = Service(store, fleet, "collect", "--once")
@@ -169,14 +170,69 @@ def peer(code: str, big: Path) -> float:
     return time.monotonic() - began
 
 
+def compare(capture: Path, rows: int, rounds: int, other: Path) -> None:
+    """The streamer's CPU seconds here and in another checkout, in turn."""
+    seconds: dict[Path, list[float]] = {ROOT: [], other: []}
+    for _ in range(rounds):
+        for tree, each in seconds.items():
+            command = [
+                sys.executable, "-m", "bench.capture", str(capture), "--rows", str(rows), "--rounds", "1", "--no-peers",
+                *(["--no-pods"] if tree == ROOT else []),
+            ]  # fmt: skip
+            done = subprocess.run(command, cwd=tree, check=True, stdout=subprocess.PIPE, text=True)
+            each.append(float(re.findall(r"streamer .* CPU: ([0-9.]+) s", done.stdout)[0]))
+            out(f"{each[-1]:6.2f} s of CPU in {tree}")
+    here, there = (statistics.median(each) for each in seconds.values())
+    out(f"{capture.name}: {here:.2f} s of CPU here, {there:.2f} s there: {there / here:.2f} times as fast")
+
+
+def run_rounds(capture: Path, rows: int, options: argparse.Namespace, folder: Path) -> None:
+    """Stream a large capture made of this one, round by round, and print the figures."""
+    big = folder / "big.csv"
+    make_capture(capture, big, rows)
+    out(f"{capture.name}: {rows:,} rows, {big.stat().st_size / 1e9:.2f} GB")
+    rates: dict[str, list[float]] = {}
+    peak = 0
+    for number in range(options.rounds):
+        state = folder / f"state-{number}"
+        fleet = Fleet(state, CSV_PATH=big, COLLECT_INTERVAL="5s")
+        fleet.migrate()
+        try:
+            _start(fleet.broker, BROKER_CORE)
+            fleet.broker.wait_for("listening")
+            run = stream(fleet, big)
+            tell("streamer", run, rows)
+            rates.setdefault("streamer", []).append(run.rate)
+            peak = max(peak, run.peak_kib)
+            for store in options.collect:
+                run = collect(fleet, store, state)
+                tell(store, run, rows)
+                rates.setdefault(f"collector, {store}", []).append(run.rate)
+        finally:
+            fleet.kill_all()
+            shutil.rmtree(state)
+        for name, code in {} if options.no_peers else {"by hand": BY_HAND, "bare reader": BARE_READER}.items():
+            rates.setdefault(name, []).append(rows / peer(code, big))
+            out(f"{rates[name][-1]:9,.0f} rows/s {name}")
+    medians = {name: statistics.median(each) for name, each in rates.items()}
+    out(
+        "median: " + ", ".join(f"{name} {rate:,.0f}" for name, rate in medians.items()) + f"; peak {peak / 1000:.0f} MB"
+    )
+    if not options.no_peers:
+        by_hand, bare = (medians["streamer"] / medians[name] for name in ("by hand", "bare reader"))
+        out(f"the streamer is {by_hand:.1f} times what is written by hand, {bare:.2f} of the bare reader")
+
+
 def main() -> None:
-    """Make the capture, run the rounds, print the figures."""
+    """Make the captures, run the rounds, print the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("capture", type=Path, help="the capture that the large one is made of")
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--gb", type=float, help="make it this large instead, in GB")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-peers", action="store_true", help="the streamer alone")
+    parser.add_argument("--no-pods", action="store_true", help="without the capture whose pods change")
+    parser.add_argument("--against", type=Path, help="another checkout, to compare the CPU time with")
     parser.add_argument(
         "--collect",
         action="append",
@@ -185,45 +241,22 @@ def main() -> None:
         help="then a collector into this store",
     )
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="bench-capture-") as folder:
-        big = Path(folder, "big.csv")
-        rows = options.rows
-        if options.gb:
-            with options.capture.open("rb") as file:
-                lines = sum(1 for _ in file) - 1
-            rows = int(options.gb * 1e9 / options.capture.stat().st_size * lines)
-        make_capture(options.capture, big, rows)
-        out(f"{rows:,} rows, {big.stat().st_size / 1e9:.2f} GB")
-        rates: dict[str, list[float]] = {}
-        peak = 0
-        for number in range(options.rounds):
-            state = Path(folder, f"state-{number}")
-            fleet = Fleet(state, CSV_PATH=big, COLLECT_INTERVAL="5s")
-            fleet.migrate()
-            try:
-                _start(fleet.broker, BROKER_CORE)
-                fleet.broker.wait_for("listening")
-                run = stream(fleet, big)
-                tell("streamer", run, rows)
-                rates.setdefault("streamer", []).append(run.rate)
-                peak = max(peak, run.peak_kib)
-                for store in options.collect:
-                    run = collect(fleet, store, state)
-                    tell(store, run, rows)
-                    rates.setdefault(f"collector, {store}", []).append(run.rate)
-            finally:
-                fleet.kill_all()
-                shutil.rmtree(state)
-            for name, code in {} if options.no_peers else {"by hand": BY_HAND, "bare reader": BARE_READER}.items():
-                rates.setdefault(name, []).append(rows / peer(code, big))
-                out(f"{rates[name][-1]:9,.0f} rows/s {name}")
-    medians = {name: statistics.median(each) for name, each in rates.items()}
-    out(
-        "median: " + ", ".join(f"{name} {rate:,.0f}" for name, rate in medians.items()) + f"; peak {peak / 1000:.0f} MB"
-    )
-    if not options.no_peers:
-        by_hand, bare = (medians["streamer"] / medians[name] for name in ("by hand", "bare reader"))
-        out(f"the streamer is {by_hand:.1f} times what is written by hand, {bare:.2f} of the bare reader")
+    with tempfile.TemporaryDirectory(prefix="bench-capture-") as name:
+        folder = Path(name)
+        captures = [options.capture.resolve()]
+        if not options.no_pods:
+            captures.append(folder / "pods-that-change.csv")
+            change_pods(captures[0], captures[-1])
+        for capture in captures:
+            rows = options.rows
+            if options.gb:
+                with capture.open("rb") as file:
+                    lines = sum(1 for _ in file) - 1
+                rows = int(options.gb * 1e9 / capture.stat().st_size * lines)
+            if options.against:
+                compare(capture, rows, options.rounds, options.against.resolve())
+            else:
+                run_rounds(capture, rows, options, folder)
 
 
 def tell(name: str, run: Run, rows: int) -> None:

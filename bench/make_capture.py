@@ -1,4 +1,4 @@
-"""Make a large capture from a small one: the same rows again and again, each round some seconds later.
+"""Makes a large capture from a small one: the same rows again and again, each round some seconds later.
 
 python -m bench.make_capture capture.csv big.csv 2000000
 """
@@ -38,6 +38,24 @@ def make_capture(source: Path, target: Path, rows: int) -> None:
             if rest < len(lines):
                 round_ = b"".join(round_.splitlines(keepends=True)[:rest])
             big.write(round_)
+
+
+def change_pods(source: Path, target: Path) -> None:
+    """Write the rows of ``source`` twice, five seconds apart. In between, every 16th GPU gets another pod."""
+    with source.open(newline="") as file:
+        header, *lines = list(csv.reader(file))
+    time, uuid, pod = (header.index(name) for name in ("timestamp", "uuid", "pod"))
+    changing = set(sorted({line[uuid] for line in lines})[::16])
+    with target.open("w", newline="") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
+        writer.writerow(header)
+        for number in range(2):
+            for line in lines:
+                fields = list(line)
+                fields[time] = format_time(parse_time(line[time]) + number * 5 * SECOND)
+                if line[uuid] in changing:
+                    fields[pod] = f"pod-{number}"
+                writer.writerow(fields)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     python -m bench.query                                  # 247 GPUs, 24 h, a reading each 10 s, 4 metrics: 8.5 M readings
     python -m bench.query --folder /tmp/day --fill-only    # make the data once …
     python -m bench.query --folder /tmp/day                # … and ask again and again
+    python -m bench.query --metrics 25 --stores sqlite     # points of 25 metrics: 53 M readings
 
 It starts gunicorn (2 workers) and an influxd of its own; all share the machine. Each question is asked a number of times, one after
 the other, as many as fit into --seconds (three at least). Server CPU is what influxd used for one answer, all its threads together.
@@ -58,10 +59,15 @@ QUESTIONS = [
 ]
 
 
-def blocks(gpus: int, hours: float, end_ns: int) -> Iterator[PointBlock]:
+def metric_names(count: int) -> list[str]:
+    """The metrics of a point: the four that are asked for, and as many more as it takes."""
+    return METRICS + [f"DCGM_FI_DEV_FIELD_{number}" for number in range(5, count + 1)]
+
+
+def blocks(gpus: int, hours: float, end_ns: int, metrics: int = len(METRICS)) -> Iterator[PointBlock]:
     """A block for each five minutes. Most metrics are whole numbers, as DCGM's are; power is not."""
     chance = random.Random(1)
-    described = fleet(gpus)
+    described, names = fleet(gpus), metric_names(metrics)
     steps = int(hours * 3600 * SECOND // INTERVAL_NS)
     for first in range(0, steps, 30):
         points: list[Point] = []
@@ -72,11 +78,12 @@ def blocks(gpus: int, hours: float, end_ns: int) -> Iterator[PointBlock]:
                     float(chance.randrange(101)), float(chance.randrange(25, 90)),
                     round(chance.uniform(60, 700), 3), float(chance.randrange(81_000)),
                 ]  # fmt: skip
+                values += [chance.random() for _ in range(metrics - len(values))]
                 points.append((place, at + place * 1_000_003, list(values)))
-        yield PointBlock(described, METRICS, points)
+        yield PointBlock(described, names, points)
 
 
-def fill(gpus: int, hours: float, end_ns: int) -> None:
+def fill(gpus: int, hours: float, end_ns: int, metrics: int) -> None:
     """The collector's own work on ready-made blocks, in the store and the inventory that the settings name."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "telemetry_site.settings")
     import django
@@ -89,21 +96,40 @@ def fill(gpus: int, hours: float, end_ns: int) -> None:
     from stores.open import get_store
 
     call_command("migrate", verbosity=0)
-    sightings, written, began = Sightings(), 0, time.perf_counter()
-    for block in blocks(gpus, hours, end_ns):
+    sightings, written, began, busy = Sightings(), 0, time.perf_counter(), 0.0
+    for block in blocks(gpus, hours, end_ns, metrics):
+        before = time.process_time()
         written += get_store().write([block]).written
+        busy += time.process_time() - before
         sightings.add(block)
     save_sightings(sightings)
-    print(f"  {written:,} readings filled in, in {time.perf_counter() - began:.0f} s", flush=True)
+    seconds = time.perf_counter() - began
+    print(f"  {written:,} readings filled in, in {seconds:.0f} s; the store's part {busy:.1f} CPU s", flush=True)
 
 
-def measure(environ: dict[str, str], server: Influxd | None, end_ns: int, hours: float, seconds: float) -> None:
-    """Print the times of each question."""
+def paths(end_ns: int, hours: float, metrics: int) -> Iterator[tuple[str, str, int]]:
+    """Name, path and goal (see Question) of each request: windows over the whole day, then pages of rows."""
     whole = {"start_time": format_time(end_ns - int(hours * 3600) * SECOND), "end_time": format_time(end_ns)}
+    last_hour = whole | {"start_time": format_time(end_ns - 3600 * SECOND)}
+    for name, parameters, wanted in QUESTIONS:
+        yield name, f"query?{urllib.parse.urlencode(parameters | whole)}", wanted
+    by_host = {"by": "host", "every": "5m"}
+    last = {"metric": metric_names(metrics)[-1], **by_host}
+    yield "mean of last metric", f"query?{urllib.parse.urlencode(last | whole)}", 0
+    yield "mean by host, hour", f"query?{urllib.parse.urlencode({'metric': UTIL, **by_host} | last_hour)}", 0
+    yield "last 100 of one", f"gpus/{fleet(1)[0].uuid}/telemetry?metric_name={UTIL}&limit=100", 0
+    yield "newest 100 of all", "telemetry?limit=100", 0
+    yield "newest 1000 of all", "telemetry?limit=1000", 0
+
+
+def measure(
+    environ: dict[str, str], server: Influxd | None, end_ns: int, hours: float, seconds: float, metrics: int
+) -> None:
+    """Print the times of each question."""
     with serving(environ) as (url, _):
         _wake_all_workers(url)
-        for name, parameters, wanted in QUESTIONS:
-            path = f"/api/v1/query?{urllib.parse.urlencode(parameters | whole)}"
+        for name, asked, wanted in paths(end_ns, hours, metrics):
+            path = f"/api/v1/{asked}"
             spent: list[float] = []
             used = _cpu(server)
             until = time.monotonic() + seconds
@@ -160,11 +186,14 @@ def run(folder: Path, options: argparse.Namespace) -> None:
             filled = folder / f"{storage}.end"
             if not filled.exists():
                 end_ns = time.time_ns() // SECOND * SECOND
-                again = ["--fill", str(end_ns), "--gpus", str(options.gpus), "--hours", str(options.hours)]
+                again = ["--fill", str(end_ns)]
+                for name in ("gpus", "hours", "metrics"):
+                    again += [f"--{name}", str(getattr(options, name))]
                 subprocess.run([sys.executable, "-m", "bench.query", *again], env=environ, check=True)
                 filled.write_text(str(end_ns))
             if not options.fill_only:
-                measure(environ, server, int(filled.read_text()), options.hours, options.seconds)
+                end_ns = int(filled.read_text())
+                measure(environ, server, end_ns, options.hours, options.seconds, options.metrics)
         finally:
             if server is not None:
                 server.stop()
@@ -175,6 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpus", type=int, default=247)
     parser.add_argument("--hours", type=float, default=24)
+    parser.add_argument("--metrics", type=int, default=len(METRICS), help="of each point, 4 or more [%(default)s]")
     parser.add_argument("--seconds", type=float, default=5, help="of each question [%(default)s]")
     parser.add_argument("--stores", nargs="+", choices=STORES, default=STORES)
     parser.add_argument("--folder", type=Path, help="where the data is kept and found again")
@@ -182,7 +212,7 @@ def main() -> None:
     parser.add_argument("--fill", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.fill is not None:
-        fill(options.gpus, options.hours, options.fill)
+        fill(options.gpus, options.hours, options.fill, options.metrics)
     elif options.folder is not None:
         options.folder.mkdir(parents=True, exist_ok=True)
         run(options.folder, options)

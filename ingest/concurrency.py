@@ -1,4 +1,4 @@
-"""Running coroutines side by side so that the first failure ends them all and comes out as it is, not in a group."""
+"""Run coroutines side by side. The first failure cancels the others and is raised unchanged, not in an exception group."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 async def first_of(*coroutines: Coroutine[Any, Any, None]) -> int:
-    """Run all until one returns or fails; cancel the others. Returns the place of one that returned, else raises."""
+    """Run all until one returns or fails; cancel the others. Returns the index of one that returned, or raises."""
     return await _run(coroutines, asyncio.FIRST_COMPLETED)
 
 
@@ -32,7 +32,7 @@ async def _run(coroutines: tuple[Coroutine[Any, Any, None], ...], until: str) ->
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> bool:
-    """Sleep, but end at once when ``stop`` is set; says whether it is."""
+    """Sleep until the time is over or ``stop`` is set; returns whether it is set."""
     try:
         await asyncio.wait_for(stop.wait(), seconds)
     except TimeoutError:
@@ -43,7 +43,7 @@ async def pause(stop: asyncio.Event, seconds: float) -> bool:
 async def drain_deadline(
     stop: asyncio.Event, seconds: float, *, seconds_away: float = 0.0, connected: Callable[[], bool] = lambda: True
 ) -> None:
-    """Returns when the time to drain after the stop signal is over: less of it when nobody is there to drain to."""
+    """Wait for ``stop``, then for the time to drain: ``seconds``, or ``seconds_away`` when there is no connection by then."""
     await stop.wait()
     await asyncio.sleep(seconds_away)
     if connected():

@@ -1,4 +1,4 @@
-"""What the settings say to a collector and to a streamer, wherever they run."""
+"""Configurations of collectors and streamers, from the settings."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from ingest.streamer.live import LiveConfig, LiveSource
 
 
-# Each service needs one or two of these, and some are large (numpy and pyarrow, aiohttp, the stores): a function imports
-# what it makes.
+# Each service needs one or two of these, and some load much (numpy and pyarrow, aiohttp, the stores): so the functions
+# import what they build.
 
 
 def broker_address() -> BrokerAddress:
-    """The broker. Raises CommandError for TLS files that do not work: the command cannot start."""
+    """The broker's address. Raises CommandError for TLS files that cannot be used."""
     try:
         tls = client_context(settings.BROKER_TLS_CA, settings.BROKER_TLS_CERT, settings.BROKER_TLS_KEY)
     except TlsUnusable as error:

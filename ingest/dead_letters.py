@@ -1,6 +1,6 @@
-"""Dead letters: what was turned away, one JSON object a line, in files that are rotated by size.
+"""Dead letters: refused readings, rows and messages, one JSON object a line, in files that are rotated by size.
 
-They are a help for people, not part of the promise: when they cannot be written that is said once, and the pipeline goes on.
+They are an aid, not a promise: when they cannot be written, one log line says so and the pipeline goes on.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -38,7 +39,7 @@ class DeadLetters:
         self._failing = False
 
     def write(self, letters: Iterable[dict[str, Any]]) -> bool:
-        """Append the letters in one write; says whether they are on file."""
+        """Append the letters in one write; returns whether that worked."""
         lines = b"".join(_encode(letter) + b"\n" for letter in letters)
         if not lines:
             return True
@@ -48,11 +49,11 @@ class DeadLetters:
             except OSError as error:
                 if not self._failing:
                     self._failing = True
-                    logger.error("dead letters cannot be kept in %s: %s", self.path, error.strerror)
+                    logger.error("cannot write dead letters to %s: %s", self.path, error.strerror)
                 return False
             if self._failing:
                 self._failing = False
-                logger.info("dead letters are kept in %s again", self.path)
+                logger.info("writing dead letters to %s again", self.path)
             return True
 
     def _append(self, lines: bytes) -> None:
@@ -80,10 +81,50 @@ class DeadLetters:
 def _encode(letter: dict[str, Any]) -> bytes:
     try:
         return msgspec.json.encode(letter)
-    except ValueError:  # text that is no Unicode, as a file's name may be
+    except ValueError:  # not Unicode, as a file name may be
         return json.dumps(letter).encode()
 
 
 def shorten(text: str) -> str:
-    """A text as a dead letter keeps it: whole, unless it is very long."""
+    """Cut a text off at MAX_TEXT characters."""
     return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
+
+
+class Letter(NamedTuple):
+    """One dead letter, and the file that holds it."""
+
+    file: Path
+    fields: dict[str, Any]
+
+    @property
+    def reason(self) -> str:
+        return str(self.fields.get("reason", ""))
+
+    @property
+    def source(self) -> str:
+        return str(self.fields.get("source") or self.fields.get("gpu") or "")
+
+
+def letter_files(state_dir: Path) -> list[Path]:
+    """All dead-letter files, each writer's oldest first."""
+    files = (state_dir / "dead-letters").glob("*.ndjson")
+    return sorted(files, key=lambda path: (path.stat().st_mtime, path.name))
+
+
+def read_letters(files: Iterable[Path], reason: str = "") -> Iterator[Letter]:
+    """The letters in these files, only those with ``reason`` if one is given. Skips lines that are not letters."""
+    for path in files:
+        with path.open("rb") as file:
+            for line in file:
+                try:
+                    fields = json.loads(line)
+                except ValueError:  # the line was cut off
+                    continue
+                letter = Letter(path, fields) if isinstance(fields, dict) else None
+                if letter is not None and (not reason or letter.reason == reason):
+                    yield letter
+
+
+def count_letters(letters: Iterable[Letter]) -> Counter[tuple[str, str]]:
+    """The number of letters by reason and source."""
+    return Counter((letter.reason, letter.source) for letter in letters)

@@ -1,14 +1,14 @@
-"""What ends a streamer or a collector: each text is one line that names what is wrong and what to do."""
+"""Errors that end a streamer or a collector. Each text is one line that names the problem and the remedy."""
 
 from __future__ import annotations
 
 
 class IngestError(Exception):
-    """The base of them all: the command prints the text and exits with status 1."""
+    """Base class. The command prints the text and exits with status 1."""
 
 
 class SourceError(IngestError):
-    """The source cannot be read, or is not a capture."""
+    """The source cannot be read or is not a capture."""
 
 
 class StateError(IngestError):
@@ -16,8 +16,8 @@ class StateError(IngestError):
 
 
 class BrokerRefusal(IngestError):
-    """The broker answers, but will not serve us however often we ask."""
+    """The broker refuses us for good: retrying does not help."""
 
 
 class StoreRefusal(IngestError):
-    """The store answers, but will not take what we write however often we ask."""
+    """The store refuses our readings for good: retrying does not help."""

@@ -1,4 +1,4 @@
-"""/health, /ready and /metrics of a streamer or collector of their own, where METRICS_ADDR says so."""
+"""/health, /ready and /metrics of a streamer or collector, on METRICS_ADDR."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ingest.errors import SourceError
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class Address(Protocol):
+class ListenAddress(Protocol):
     """Where to listen."""
 
     @property
@@ -27,24 +27,24 @@ class Address(Protocol):
 
 
 class Monitored(Protocol):
-    """What a service tells of itself."""
+    """A service that reports its state."""
 
     def stuck(self) -> list[str]:
-        """What hangs inside it, so that only a restart would help: one text each."""
+        """One text for each thing that hangs, so that only a restart helps."""
 
     def trouble(self) -> list[str]:
-        """What it waits for (a broker, a store) and would go on with by itself: one text each."""
+        """One text for each partner (broker, store) that it waits for. It recovers by itself."""
 
     async def figures(self) -> Iterable[Metric]:
-        """Its figures, as they are now."""
+        """Its current metrics."""
 
 
 @asynccontextmanager
-async def monitoring(address: Address, service: Monitored) -> AsyncIterator[int]:
-    """Answer inside the block; gives the port.
+async def monitoring(address: ListenAddress, service: Monitored) -> AsyncIterator[int]:
+    """Serve inside the block; yields the port.
 
-    /health is 503 when something is stuck, and says ``degraded`` with status 200 while a partner is away: a restart would not
-    bring that back. /ready is 503 in both cases. Raises SourceError when the address cannot be listened on.
+    /health answers 503 when something is stuck, and 200 ``degraded`` while a partner is away, since a restart would not help.
+    /ready answers 503 in both cases. Raises SourceError when the address cannot be listened on.
     """
 
     async def health(request: web.Request) -> web.Response:
@@ -78,7 +78,7 @@ async def monitoring(address: Address, service: Monitored) -> AsyncIterator[int]
 
 
 def render(figures: Iterable[Metric]) -> bytes:
-    """Figures as Prometheus reads them, and what the process takes of the machine."""
+    """The metrics, and those of the process itself, in Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(_Given(figures))
     ProcessCollector(registry=registry)

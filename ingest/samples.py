@@ -1,4 +1,4 @@
-"""What sources give: readings one by one, and what they had to turn away."""
+"""What sources produce: single readings, and rows that were refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from readings.checks import check_gpu, check_metric_name
 from readings.model import Gpu
 from readings.units import NEW_DRIVER_LABEL, OLD_DRIVER_LABEL, Folded, SourceUnits
 
-# Column of a GPU's identity, or attribute, that sources tell under this name.
+# Names of a GPU's identity columns in sources.
 IDENTITY = (
     "uuid",
     "hostname",
@@ -26,7 +26,7 @@ IDENTITY = (
 
 
 class Sample(NamedTuple):
-    """One reading of one GPU. ``time_ns`` is 0 where the time is not taken from the source."""
+    """One reading of one GPU. ``time_ns`` is 0 if the source's time is not used."""
 
     gpu: Gpu
     metric_name: str
@@ -35,7 +35,7 @@ class Sample(NamedTuple):
 
 
 class RefusedRow(NamedTuple):
-    """A row or line that gave no reading: its number from 1, reason, detail and text."""
+    """A row or line without a usable reading: its number (from 1), reason, detail and text."""
 
     line: int
     reason: str
@@ -44,7 +44,7 @@ class RefusedRow(NamedTuple):
 
 
 def make_gpu(known: Mapping[str, str], extras: Mapping[str, str]) -> Gpu:
-    """The GPU that a row tells of: ``known`` by the names in IDENTITY, ``extras`` the other labels. Raises Refused."""
+    """The GPU of a row: ``known`` has the columns named in IDENTITY, ``extras`` the other labels. Raises Refused."""
     index = known.get("gpu_id", "")
     return check_gpu(
         Gpu(
@@ -63,7 +63,7 @@ def make_gpu(known: Mapping[str, str], extras: Mapping[str, str]) -> Gpu:
     )
 
 
-# All labels that have a say in what a name means. Rows that agree in them share a Folded.
+# Labels that decide what a metric name means. Rows with the same values for them share a Folded.
 TELLING = (*PART_LABELS, OLD_DRIVER_LABEL, NEW_DRIVER_LABEL)
 _MOST_NAMES = 10_000
 
@@ -71,19 +71,19 @@ Telling = tuple[tuple[str, str], ...]
 
 
 def telling(labels: Mapping[str, str]) -> Telling:
-    """Those of a row's labels that have a say in what its metric's name means."""
+    """The labels of a row that decide what its metric name means."""
     return tuple((name, labels[name]) for name in TELLING if name in labels)
 
 
 class Namer:
-    """Names metrics for one source; asks ``units`` once per name."""
+    """Maps a source's metric names to stored names; calls ``units`` once per name."""
 
     def __init__(self, units: SourceUnits) -> None:
         self._units = units
         self._names: dict[tuple[str, Telling], Folded] = {}
 
     def name(self, text: str, told: Telling) -> Folded:
-        """The stored name, and how values get the stored unit. Raises Refused when it is no name."""
+        """The stored name, and how to convert values to the stored unit. Raises Refused for an invalid name."""
         key = (text, told)
         folded = self._names.get(key)
         if folded is None:

@@ -1,4 +1,4 @@
-"""Which part of the work is ours, where several streamers share a source: ``i/n``, the i-th of n from 1."""
+"""Splits a source among several streamers: shard ``i/n`` is the i-th of n, from 1."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from zlib import crc32
 
 
 class Shard(NamedTuple):
-    """Part number ``place`` of ``total``, from 0."""
+    """Shard number ``place`` (from 0) of ``total``."""
 
     place: int
     total: int
 
     def has(self, key: str) -> bool:
-        """Whether what has this key is ours: the same answer in every process, today and tomorrow."""
+        """Whether the key belongs to this shard. The answer is the same in every process and never changes."""
         return self.total == 1 or crc32(key.encode("utf-8", "backslashreplace")) % self.total == self.place
 
     def has_number(self, number: int) -> bool:
-        """Whether the row with this number is ours."""
+        """Whether the row with this number belongs to this shard."""
         return number % self.total == self.place
 
 

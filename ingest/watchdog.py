@@ -1,4 +1,4 @@
-"""Which work hangs: calls that may wait for a disk or a server note their start here, and are stuck when they take too long."""
+"""Finds work that hangs: calls that may wait for a disk or a server are recorded here, and count as stuck after a while."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
-class Watch:
-    """What is being done now, and since when. For one thread or several."""
+class Watchdog:
+    """The calls that are running now. Safe for several threads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -16,7 +16,7 @@ class Watch:
 
     @contextmanager
     def doing(self, what: str, most_seconds: float) -> Iterator[None]:
-        """``what`` is done inside the block, and should take ``most_seconds`` at most."""
+        """Record ``what`` for as long as the block runs; it is stuck after ``most_seconds``."""
         mark = object()
         self._doing[mark] = (what, self._clock(), most_seconds)
         try:
@@ -25,7 +25,7 @@ class Watch:
             del self._doing[mark]
 
     def stuck(self) -> list[str]:
-        """What takes longer than it should, one text each."""
+        """One text for each call that takes longer than it should."""
         now = self._clock()
         return [
             f"{what} has not ended for {now - began:.0f} s"

@@ -58,6 +58,10 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.labels.get(DRIVER_LABEL, "")
 
 
+# GPU, metric name, time in nanoseconds, value.
+Reading = tuple[Gpu, str, int, float]
+
+
 class PointBlock(msgspec.Struct):
     """Points that share their GPUs and metric names."""
 

@@ -1,6 +1,7 @@
-"""Rows of a capture column by column, with pyarrow: many times as fast as one by one. Odd rows are told, for a careful look.
+"""Reads a capture by column with pyarrow, many times as fast as row by row.
 
-It gives a row only where it is sure that the careful reader would give the same; what it cannot be sure of it leaves to that one.
+It returns a reading only if the row reader would certainly return the same one. All other lines it reports as odd, for the row
+reader to look at.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as pa_csv
 
-from ingest.capture.header import Header
-from ingest.capture.rows import MAX_CACHED_GPUS, Described, RowReader
+from ingest.capture.header import CaptureHeader
+from ingest.capture.rows import MAX_CACHED_GPUS, GpuDescription, RowReader
 from ingest.samples import Telling
 from readings.checks import Refused
 from readings.columns import Columns, Ints
@@ -27,8 +28,12 @@ _MAX_CODE = 1 << 62
 _MAX_LABELS_HELD = 16 << 20  # bytes
 
 
-class Found(NamedTuple):
-    """For each row its ``entry``; for each entry its GPU (a place in ``gpus``), its kind (in ``tellings``), and what is wrong with it."""
+class GpuEntries(NamedTuple):
+    """The distinct descriptions of GPUs in a block.
+
+    ``entry`` has the number of the description of each row. The other arrays have one value per description: the place of its
+    GPU in ``gpus``, the place of its labels in ``tellings``, and whether it is refused or its labels disagree with its columns.
+    """
 
     entry: Ints
     gpus: list[Gpu]
@@ -39,8 +44,8 @@ class Found(NamedTuple):
     conflict: npt.NDArray[np.bool_]
 
 
-class _Column(NamedTuple):
-    """A column of a block: for each row which of its texts (None: there is one), and the number that each text has for good."""
+class _CodedColumn(NamedTuple):
+    """A column of a block: the distinct ``texts``, the number that each has in all blocks, and the text of each row (None: one for all)."""
 
     rows: Ints | None
     numbers: Ints
@@ -48,9 +53,9 @@ class _Column(NamedTuple):
 
 
 class GpuTable:
-    """All descriptions met so far; ``rows`` makes them out. Needs the columns named in ``columns`` as text."""
+    """Remembers all descriptions of GPUs met so far, so that each is parsed once. Needs the columns in ``columns`` as text."""
 
-    def __init__(self, header: Header, rows: RowReader) -> None:
+    def __init__(self, header: CaptureHeader, rows: RowReader) -> None:
         self._rows = rows
         self._width = len(header.names)
         self._labels = header.column("labels")
@@ -62,31 +67,31 @@ class GpuTable:
         self._texts: list[dict[str, int]] = [{} for _ in self._key]
         self._raw_labels: dict[str, int] = {}
         self._raw_size = 0
-        self._known: dict[tuple[int, ...], tuple[Described | None, int]] = {}
+        self._known: dict[tuple[int, ...], tuple[GpuDescription | None, int]] = {}
         self._tellings: dict[Telling, int] = {}
 
-    def find(self, table: pa.Table) -> Found:
-        """The descriptions of all rows of ``table``, which has one chunk."""
+    def find(self, table: pa.Table) -> GpuEntries:
+        """The descriptions in the rows of ``table``, which must have one chunk."""
         if len(self._known) > MAX_CACHED_GPUS:
             self._forget()
         columns = [self._read(place, table.column(name).chunk(0)) for place, name in enumerate(self.columns)]
         entry, firsts = _entries(columns, table.num_rows)
         return self._describe(entry, firsts, columns)
 
-    def _read(self, place: int, column: pa.Array) -> _Column:
+    def _read(self, place: int, column: pa.Array) -> _CodedColumn:
         encoded = column.dictionary_encode()
         texts, rows = encoded.dictionary, encoded.indices.to_numpy()
         if self._key[place] != self._labels:
             numbers = self._number(place, texts.to_pylist())
-        else:  # rows that differ in nothing but the label __name__ are of one description
+        else:  # labels that differ only in __name__ are one description
             numbers, firsts, local = np.unique(
                 self._number_labels(texts.to_pylist()), return_index=True, return_inverse=True
             )
             texts, rows = texts.take(pa.array(firsts)), local[rows]
-        return _Column(None if len(numbers) == 1 else rows, numbers, texts)
+        return _CodedColumn(None if len(numbers) == 1 else rows, numbers, texts)
 
-    def _describe(self, entry: Ints, firsts: Ints, columns: list[_Column]) -> Found:
-        """What the distinct descriptions are, each of which is in one of the rows ``firsts``."""
+    def _describe(self, entry: Ints, firsts: Ints, columns: list[_CodedColumn]) -> GpuEntries:
+        """Parse each distinct description, from the first row that has it."""
         places = [np.zeros(len(firsts), np.int64) if each.rows is None else each.rows[firsts] for each in columns]
         keys = zip(*[each.numbers[place].tolist() for each, place in zip(columns, places, strict=True)], strict=True)
         numbers: dict[int, int] = {}
@@ -110,9 +115,9 @@ class GpuTable:
             gpu[number] = numbers.setdefault(id(described.gpu), len(gpus))
             if gpu[number] == len(gpus):
                 gpus.append(described.gpu)
-        return Found(entry, gpus, gpu, list(self._tellings), kind, refused, conflict)
+        return GpuEntries(entry, gpus, gpu, list(self._tellings), kind, refused, conflict)
 
-    def _describe_anew(self, fields: list[str]) -> tuple[Described | None, int]:
+    def _describe_anew(self, fields: list[str]) -> tuple[GpuDescription | None, int]:
         try:
             described = self._rows.describe(fields)
         except Refused:
@@ -139,7 +144,7 @@ class GpuTable:
         return np.array(numbers, np.int64)
 
     def _forget(self) -> None:
-        """Captures whose labels never come again must not fill the memory."""
+        """Start over: labels that never repeat must not fill the memory."""
         for texts in self._texts:
             texts.clear()
         self._raw_labels.clear()
@@ -148,14 +153,14 @@ class GpuTable:
         self._tellings.clear()
 
 
-def _entries(columns: list[_Column], count: int) -> tuple[Ints, Ints]:
-    """For each row which of the distinct combinations it has, in the order of their first rows; and these rows."""
+def _entries(columns: list[_CodedColumn], count: int) -> tuple[Ints, Ints]:
+    """The distinct combination that each row has, numbered in the order of their first rows; and these first rows."""
     code = np.zeros(count, np.int64)
     many = 1
     for column in columns:
         if column.rows is not None:
             size = len(column.numbers)
-            if many > _MAX_CODE // size:  # count from 0 again, without holes
+            if many > _MAX_CODE // size:  # renumber without gaps
                 distinct, code = np.unique(code, return_inverse=True)
                 many = len(distinct)
             code = code * size + column.rows
@@ -167,7 +172,7 @@ def _entries(columns: list[_Column], count: int) -> tuple[Ints, Ints]:
     return entry, firsts
 
 
-# What a block took is to be free for the next one: with pages that the kernel hands out anew each time the same takes a third longer.
+# These pools reuse a block's memory for the next one. With fresh pages from the kernel, reading takes a third longer.
 pa.set_memory_pool(
     pa.jemalloc_memory_pool() if "jemalloc" in pa.supported_memory_backends() else pa.system_memory_pool()
 )
@@ -177,14 +182,14 @@ Mask = npt.NDArray[np.bool_]
 MAX_FIELD = 131_072  # as the csv module
 _LEAST_BLANK = 2147483632.0  # below it no number is one of DCGM's blanks
 _PLAIN_NUMBER = r"^-?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
-# Where nearly every row has a time of its own. Years in which Arrow's nanoseconds cannot overflow.
+# From so many distinct times in a block on, they are parsed all at once. The years are those that fit Arrow's nanoseconds.
 _MANY_TIMES = 256
 _PLAIN_TIME = r"^(19[7-9]|20[0-9])[0-9]-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$"
 _NEWLINE, _QUOTE = b'\n"'
 
 
 class OddLine(NamedTuple):
-    """A line to be read by itself: its number in the block from 0, and where it is."""
+    """A line for the row reader: its number in the block from 0, and its bytes."""
 
     number: int
     start: int
@@ -192,7 +197,7 @@ class OddLine(NamedTuple):
 
 
 class Parsed(NamedTuple):
-    """The rows that are sure, and in which line each stands (from 0). ``odd`` are the lines of the others."""
+    """The readings of a block and the line of each, from 0. ``odd`` has the lines for the row reader."""
 
     columns: Columns
     lines: Ints
@@ -202,13 +207,13 @@ class Parsed(NamedTuple):
 
 
 class _Unsure(Exception):
-    """The block as a whole is to be read carefully."""
+    """The whole block is for the row reader."""
 
 
 class ColumnReader:
-    """Reads blocks of whole lines under one header; ``rows`` is the careful reader, which describes each GPU once."""
+    """Reads blocks of whole lines under one header. ``rows`` is the row reader, which parses each description of a GPU."""
 
-    def __init__(self, header: Header, rows: RowReader, parse_time: Callable[[str], int] | None) -> None:
+    def __init__(self, header: CaptureHeader, rows: RowReader, parse_time: Callable[[str], int] | None) -> None:
         self._rows = rows
         self._parse_time = parse_time
         self._metric, self._value = str(header.columns["metric_name"][0]), str(header.columns["value"][0])
@@ -220,14 +225,14 @@ class ColumnReader:
         self._convert_time = _as_text([self._time] if self._time else [])
 
     def read(self, block: bytes | memoryview) -> Parsed | None:
-        """The rows of ``block``; None where it is to be read row by row."""
+        """The readings of ``block``; None if it must be read row by row."""
         try:
             return self._read(block)
         except (_Unsure, pa.ArrowInvalid):
             return None
 
     def times(self, block: bytes | memoryview) -> Ints | None:
-        """The times of its rows, as far as they can be read, in ns; None where it is to be read row by row."""
+        """The times of its rows, as far as they can be parsed, in ns; None if it must be read row by row."""
         try:
             table = self._table(block, [], self._convert_time)
         except (_Unsure, pa.ArrowInvalid):
@@ -243,21 +248,21 @@ class ColumnReader:
         odd_lines: list[int] = []
         table = self._table(block, odd_lines, self._convert)
         if table.num_rows + len(odd_lines) != line_count or not table.num_rows:
-            raise _Unsure  # lines within fields, or blank ones
+            raise _Unsure  # line breaks within fields, or blank lines
         for column in self._gpus.columns:
             if pc.max(pc.binary_length(table.column(column))).as_py() > MAX_FIELD:
                 raise _Unsure
         value, odd = _values(table.column(self._value))
         time_ns = self._times(table, odd)
         metric, metric_names = coded(table.column(self._metric))
-        found = self._gpus.find(table)
-        odd |= found.refused[found.entry]
-        names, name = self._name(metric, metric_names, found.kind[found.entry], found.tellings, value, odd)
+        gpus = self._gpus.find(table)
+        odd |= gpus.refused[gpus.entry]
+        names, name = self._name(metric, metric_names, gpus.kind[gpus.entry], gpus.tellings, value, odd)
         lines = np.arange(line_count)
         if odd_lines:
             lines = np.delete(lines, odd_lines)
-        columns = Columns(found.gpus, names, found.gpu[found.entry], name, time_ns, value)
-        conflict = found.conflict[found.entry] if found.conflict.any() else None
+        columns = Columns(gpus.gpus, names, gpus.gpu[gpus.entry], name, time_ns, value)
+        conflict = gpus.conflict[gpus.entry] if gpus.conflict.any() else None
         if odd.any():
             odd_lines = sorted([*odd_lines, *lines[odd].tolist()])
             columns, lines = columns.where(~odd), lines[~odd]
@@ -316,7 +321,7 @@ class ColumnReader:
         value: npt.NDArray[np.float64],
         odd: Mask,
     ) -> tuple[list[str], Ints]:
-        """The stored names, and for each row which; brings values to the stored unit, in place."""
+        """The stored names, and the place of each row's name in them. Converts values to the stored unit, in place."""
         pair = metric * len(tellings) + kind
         names: dict[str, int] = {}
         codes = np.zeros(len(metric_names) * len(tellings), np.int64)
@@ -336,7 +341,7 @@ class ColumnReader:
 
 
 def coded(column: pa.ChunkedArray) -> tuple[Ints, list[str]]:
-    """The texts of a column, each once, and for each row which."""
+    """The distinct texts of a column, and the place of each row's text in them."""
     encoded = column.chunk(0).dictionary_encode()
     return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
 
@@ -349,7 +354,7 @@ def _as_text(columns: Iterable[str]) -> Any:
 
 
 def _values(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float64], Mask]:
-    """The numbers, and which rows have none that is beyond doubt."""
+    """The numbers, and which rows have none that is certain."""
     try:
         value = pc.cast(column, pa.float64()).to_numpy()
     except pa.ArrowInvalid:
@@ -360,7 +365,7 @@ def _values(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float64], Mask]:
 
 
 def _places(data: npt.NDArray[np.uint8], numbers: list[int]) -> list[OddLine]:
-    """Where lines are in a block."""
+    """The places of these lines in a block."""
     if not numbers:
         return []
     ends = np.flatnonzero(data == _NEWLINE) + 1

@@ -1,11 +1,9 @@
-"""Captures as they lie around: plain, .gz, .zst, or standard input, read as one stream of bytes that knows its place."""
+"""Captures in any form (plain, .gz, .zst, standard input) as one stream of bytes that can be peeked at and resumed."""
 
 from __future__ import annotations
 
-import glob
 import gzip
 import io
-import os
 import sys
 import zlib
 from collections.abc import Callable
@@ -13,19 +11,19 @@ from typing import BinaryIO, cast
 
 import zstandard
 
-from ingest.errors import SourceError
-
 STDIN = "-"
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _BROKEN = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
 _STEP = 1 << 20
-_PACKED_STEP = 4096  # what it unpacks to is held in memory
+_PACKED_STEP = 4096  # everything that it unpacks to is held in memory
+BLOCK_BYTES = 2 << 20  # as much as the caches of a core hold; twice that is slower
+_LINE_BYTES = 4096  # more than a line usually has: a few lines need no whole block
 
 
 class Unpacked(io.RawIOBase):
-    """The bytes in a compressed file. Seeking back begins again from the start of the file.
+    """The bytes in a compressed file. Seeking back reads the file again from its start.
 
-    ``truncated`` says that it ended where it should not have; what came before was given.
+    ``truncated`` is set when the compressed data ends too early; everything before that point was returned.
     """
 
     def __init__(self, file: BinaryIO, magic: bytes) -> None:
@@ -84,14 +82,14 @@ class Unpacked(io.RawIOBase):
         super().close()
 
     def _begin(self) -> Callable[[int], bytes]:
-        # Both give what they have rather than lose it to an error further on.
+        # Both return the bytes before an error first, and raise afterwards.
         if self._magic == _GZIP:
             return gzip.GzipFile(fileobj=self._file, mode="rb").read1
-        return _Frames(self._file).read
+        return _ZstdFrames(self._file).read
 
 
-class _Frames:
-    """The bytes in frames of zstd, one after the other. Unlike the library's own reader it knows when the last one is cut."""
+class _ZstdFrames:
+    """The bytes in consecutive frames of zstd. Unlike the library's reader, it detects that the last frame is cut."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -102,7 +100,7 @@ class _Frames:
         self._at = 0
 
     def read(self, size: int) -> bytes:
-        """Some bytes, none at the end. Raises EOFError where the file is cut."""
+        """Some bytes, none at the end. Raises EOFError if the last frame is cut."""
         while self._at == len(self._ready):
             if self._frame.eof:
                 self._packed = self._frame.unused_data
@@ -121,16 +119,22 @@ class _Frames:
         return data
 
 
-class Ahead:
-    """A file, and what was read of it too early: that is given again first. So a look ahead needs no seeking back."""
+class PeekableFile:
+    """A file whose last bytes read can be pushed back, so that looking ahead needs no seeking.
 
-    def __init__(self, file: BinaryIO, *, whole_lines: bool = False) -> None:
+    With ``whole_lines``, a line without its end is held back: it is still being written. A pipe (``is_pipe``) returns what has
+    arrived instead of waiting for a full block.
+    """
+
+    def __init__(self, file: BinaryIO, *, whole_lines: bool = False, is_pipe: bool = False) -> None:
         self.raw = getattr(file, "raw", None)
-        self.whole_lines = whole_lines  # a line without its end is still being written: it is given when it is whole
+        self.whole_lines = whole_lines
+        self.is_pipe = is_pipe
         self._file = file
         self._ahead = b""
-        self._at = 0  # how much of that was given again
+        self._at = 0  # how much of that was read again
         self._position = 0
+        self._buffer = bytearray()
 
     def read(self, size: int) -> bytes:
         """Up to ``size`` bytes; fewer only at the end."""
@@ -142,7 +146,7 @@ class Ahead:
         return data
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill the buffer, or less of it only at the end; says how much."""
+        """Fill the buffer, or less of it only at the end; returns the number of bytes."""
         data = self._take(len(buffer))
         size = len(data)
         buffer[:size] = data
@@ -155,7 +159,7 @@ class Ahead:
         return size
 
     def read_some(self, size: int) -> bytes:
-        """What there is at once, up to ``size`` bytes; nothing only at the end."""
+        """The bytes that are there at once, up to ``size``; none only at the end."""
         data = self._take(size)
         if not data:
             data = self._file.read1(size) if isinstance(self._file, io.BufferedReader) else self._file.read(size)
@@ -178,6 +182,44 @@ class Ahead:
             return b""
         return line
 
+    def read_lines(self, most: int | None = None) -> memoryview:
+        """A block of whole lines, ``most`` at most. Empty at the end, and where one line is larger than a block.
+
+        The view is valid until the next call: there is one buffer, since fresh memory for each block would cost page faults.
+        """
+        if len(self._buffer) != BLOCK_BYTES:
+            self._buffer = bytearray(BLOCK_BYTES)
+        buffer = memoryview(self._buffer)
+        if most is not None:
+            buffer = buffer[: most * _LINE_BYTES]
+        size = self._read_arrived_lines(buffer) if self.is_pipe else self.readinto(buffer)
+        end = self._buffer.rfind(b"\n", 0, size) + 1 if most is None else self._end_of_line(most, size)
+        if not end and size < len(buffer) and not self.whole_lines:
+            end = size
+        self.push(bytes(buffer[end:size]))
+        return buffer[:end]
+
+    def _end_of_line(self, number: int, size: int) -> int:
+        """Where line ``number`` of the buffer ends, or the last whole line before it."""
+        end = 0
+        for _ in range(number):
+            after = self._buffer.find(b"\n", end, size) + 1
+            if not after:
+                break
+            end = after
+        return end
+
+    def _read_arrived_lines(self, buffer: memoryview) -> int:
+        """Read at least one line from a pipe, in however many pieces it arrives, unless the pipe ends."""
+        size = 0
+        while size < len(buffer):
+            some = self.read_some(len(buffer) - size)
+            buffer[size : size + len(some)] = some
+            size += len(some)
+            if not some or b"\n" in some:
+                break
+        return size
+
     def _take(self, size: int) -> bytes:
         data = self._ahead[self._at : self._at + size]
         self._at += len(data)
@@ -187,7 +229,7 @@ class Ahead:
         return data
 
     def push(self, data: bytes) -> None:
-        """Give these bytes again, which were the last ones given."""
+        """Push back these bytes, which must be the last ones read."""
         if len(data) <= self._at:
             self._at -= len(data)
         else:
@@ -195,11 +237,11 @@ class Ahead:
         self._position -= len(data)
 
     def tell(self) -> int:
-        """Where the next byte is."""
+        """The position of the next byte."""
         return self._position
 
     def seek(self, position: int) -> None:
-        """Go on there."""
+        """Go to a position, counted from the start."""
         if position == self._position:
             return
         self._ahead, self._at = b"", 0
@@ -216,7 +258,7 @@ class Ahead:
 
 
 def open_capture(path: str) -> BinaryIO:
-    """A capture, opened for reading from its start. Raises OSError, SourceError."""
+    """Open a capture for reading from its start. Raises OSError."""
     if path == STDIN:
         return sys.stdin.buffer
     file = open(path, "rb")  # noqa: SIM115 - the caller closes it
@@ -233,41 +275,17 @@ def open_capture(path: str) -> BinaryIO:
 
 
 def is_packed(file: object) -> bool:
-    """Whether positions in it are not positions in a file."""
+    """Whether the file is compressed, so that positions in it are not positions on disk."""
     return isinstance(getattr(file, "raw", None), Unpacked)
 
 
 def packed_share(file: object) -> float:
-    """How many bytes of its file a byte of what it holds takes, on average so far; 1 where it is not compressed."""
+    """Compressed bytes per byte of content, on average so far; 1 for a file that is not compressed."""
     raw = getattr(file, "raw", None)
     return raw.packed_position() / max(raw.tell(), 1) if isinstance(raw, Unpacked) else 1.0
 
 
 def is_truncated(file: object) -> bool:
-    """Whether a compressed file ended where it should not have."""
+    """Whether a compressed file ended too early."""
     raw = getattr(file, "raw", None)
     return isinstance(raw, Unpacked) and raw.truncated
-
-
-def find_captures(pattern: str) -> list[str]:
-    """The files that CSV_PATH names, in the order of their names: a file, all captures in a folder, or a pattern.
-
-    Raises SourceError when there is none.
-    """
-    if pattern == STDIN or not pattern:
-        return [pattern]
-    if os.path.isdir(pattern):
-        found = sorted(
-            entry.path
-            for entry in os.scandir(pattern)
-            if entry.is_file() and entry.name.endswith((".csv", ".csv.gz", ".csv.zst"))
-        )
-        if not found:
-            raise SourceError(f"{pattern!r}: holds no .csv, .csv.gz or .csv.zst file")
-        return found
-    if not os.path.lexists(pattern) and any(sign in pattern for sign in "*?["):
-        found = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
-        if not found:
-            raise SourceError(f"{pattern!r}: no file is named so")
-        return found
-    return [pattern]

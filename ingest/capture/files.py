@@ -1,32 +1,35 @@
-"""All the captures that CSV_PATH names, one after the other."""
+"""Streams all captures that CSV_PATH names, one after the other."""
 
 from __future__ import annotations
 
 import asyncio
+import glob
 import hashlib
 import logging
 import os
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
-from ingest.capture.compression import find_captures
+from ingest.atomic import replacing
+from ingest.capture.compression import STDIN
 from ingest.capture.following import follow
 from ingest.capture.source import CsvSource
 from ingest.concurrency import pause
-from ingest.errors import StateError
-from ingest.streamer.file import StreamConfig, last_time_of, stream
+from ingest.errors import SourceError, StateError
+from ingest.streamer.file import CLOCK_SLACK_NS, StreamConfig, stream
 from ingest.streamer.report import Report
+from readings.blocks import blocks
 from readings.checks import check_block
-from readings.columns import blocks
 
 logger = logging.getLogger(__name__)
 
 
 class DoneFiles:
-    """Which files of a run over several are done, kept on disk until the whole run is."""
+    """The finished files of a run over several, kept on disk until the whole run is finished."""
 
     def __init__(self, config: StreamConfig) -> None:
         digest = hashlib.sha256(os.fsencode(os.path.abspath(config.csv_path))).hexdigest()[:16]
@@ -34,22 +37,20 @@ class DoneFiles:
         self._done = self._load()
 
     def has(self, path: str) -> bool:
-        """Whether this file, as it is, is done."""
+        """Whether this file is finished and unchanged since."""
         return self._done.get(path) == _stamp(path)
 
     def add(self, path: str) -> None:
-        """It is done. Raises StateError."""
+        """Note that this file is finished. Raises StateError."""
         self._done[path] = _stamp(path)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft = self._path.with_suffix(".draft")
-            draft.write_bytes(msgspec.json.encode(self._done))
-            os.replace(draft, self._path)
+            with replacing(self._path) as file:
+                file.write(msgspec.json.encode(self._done))
         except OSError as error:
             raise StateError(f"STATE_DIR (--state-dir): cannot keep {self._path}: {error.strerror}") from error
 
     def clear(self) -> None:
-        """The whole run is done."""
+        """Forget all files: the whole run is finished."""
         self._path.unlink(missing_ok=True)
 
     def _load(self) -> dict[str, list[int]]:
@@ -71,10 +72,34 @@ def _stamp(path: str) -> list[int]:
     return [status.st_ino, status.st_size]
 
 
-async def stream_captures(config: StreamConfig, stop: asyncio.Event, report: Report | None = None) -> Report:
-    """Stream all of them until the end, or until ``stop``; a later run goes on where this one stopped. As ``stream`` raises.
+def find_captures(pattern: str) -> list[str]:
+    """The files that CSV_PATH names, sorted by name: one file, all captures in a folder, or those that match a pattern.
 
-    ``report`` is kept up to date, and returned.
+    Raises SourceError if there are none.
+    """
+    if pattern == STDIN or not pattern:
+        return [pattern]
+    if os.path.isdir(pattern):
+        paths = sorted(
+            entry.path
+            for entry in os.scandir(pattern)
+            if entry.is_file() and entry.name.endswith((".csv", ".csv.gz", ".csv.zst"))
+        )
+        if not paths:
+            raise SourceError(f"{pattern!r}: holds no .csv, .csv.gz or .csv.zst file")
+        return paths
+    if not os.path.lexists(pattern) and any(sign in pattern for sign in "*?["):
+        paths = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+        if not paths:
+            raise SourceError(f"{pattern!r}: no file is named so")
+        return paths
+    return [pattern]
+
+
+async def stream_captures(config: StreamConfig, stop: asyncio.Event, report: Report | None = None) -> Report:
+    """Stream all captures until the end, or until ``stop``; a later run goes on where this one stopped. Raises as ``stream``.
+
+    Keeps ``report`` up to date, and returns it.
     """
     report = Report() if report is None else report
     if config.follow:
@@ -85,7 +110,7 @@ async def stream_captures(config: StreamConfig, stop: asyncio.Event, report: Rep
         return report
     if config.timestamps in {"auto", "shift"}:
         # One shift for all, so that they keep their distances.
-        newest = [await last_time_of(config, path, stop) for path in paths]
+        newest = [await asyncio.to_thread(_last_time_of, config, path, stop) for path in paths]
         config = replace(config, last_ns=max((each for each in newest if each is not None), default=None))
     done = DoneFiles(config)
     logger.info("%d captures in %s", len(paths), config.csv_path)
@@ -108,24 +133,26 @@ async def stream_captures(config: StreamConfig, stop: asyncio.Event, report: Rep
         done = DoneFiles(config)
 
 
+def _last_time_of(config: StreamConfig, path: str, stop: asyncio.Event) -> int | None:
+    with closing(CsvSource.open(path, needs_timestamp=True, zone=config.zone)) as source:
+        return source.last_time(time.time_ns() + CLOCK_SLACK_NS, stop.is_set)
+
+
 def try_captures(config: StreamConfig) -> Report:
-    """Read and check all of them once, and send nothing. Raises SourceError."""
+    """Read and check all captures once, and send nothing. Raises SourceError."""
     report = Report()
     now_ns = time.time_ns()
     for path in find_captures(config.csv_path):
-        source = CsvSource.open(path, needs_timestamp=config.timestamps != "now", zone=config.zone, shard=config.shard)
-        try:
+        with closing(
+            CsvSource.open(path, needs_timestamp=config.timestamps != "now", zone=config.zone, shard=config.shard)
+        ) as source:
             done = False
             while not done:
-                chunk = source.read_block()
+                chunk = source.read()
                 done = chunk.done
                 report.refused.update(chunk.counts)
-                if chunk.columns is None:
-                    continue
                 report.read += chunk.columns.size
                 for block in blocks([chunk.columns], config.batch_size):
                     _, refusals = check_block(block, now_ns=now_ns, oldest_ns=None)
                     report.refused.update(refusal.reason for refusal in refusals)
-        finally:
-            source.close()
     return report

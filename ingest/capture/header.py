@@ -1,4 +1,4 @@
-"""The header of a capture: which column holds which field, whatever a version of dcgm-exporter or a tool calls it."""
+"""The header of a capture: which column holds which field, under any name that a dcgm-exporter version or a tool gives it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ingest.errors import SourceError
 
-# Field: accepted names, the preferred first. Names are compared without regard to case.
-# With honorLabels off, Prometheus keeps the workload under exported_*, and plain pod is the exporter's own.
+# Field: accepted names, the preferred one first. Case is ignored.
+# With honorLabels off, Prometheus keeps the workload under exported_*, and plain pod is the exporter's own pod.
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "timestamp": ("timestamp", "time"),
     "metric_name": ("metric_name", "metric", "__name__"),
@@ -26,13 +26,13 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "labels": ("labels_raw", "labels"),
     "unit": ("unit",),  # in our own exports: the catalogue knows it by the metric's name
 }
-# Two columns for one of these would leave open which one is meant.
+# With two columns for one of these, nobody could say which one is meant.
 UNIQUE = ("timestamp", "metric_name", "value", "uuid", "labels")
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
-    """Where each field is: ``columns`` maps a field to its column numbers, the preferred first; ``extra`` is the rest."""
+class CaptureHeader:
+    """``columns`` maps each field to its column numbers, the preferred one first; ``extra`` has the other columns."""
 
     names: tuple[str, ...]
     columns: Mapping[str, tuple[int, ...]]
@@ -43,15 +43,15 @@ class Header:
         return self.columns[field][0] if field in self.columns else None
 
 
-def parse_header(fields: Sequence[str], *, needs_timestamp: bool) -> Header:
-    """Understand the first record. Raises SourceError for a column named twice and for missing ones, which it names."""
+def parse_header(fields: Sequence[str], *, needs_timestamp: bool) -> CaptureHeader:
+    """Parse the first record. Raises SourceError, with their names, for duplicate and missing columns."""
     names = tuple(field.strip() for field in fields)
     for name in names:
         if name and names.count(name) > 1:
             raise SourceError(f"the header names the column {name!r} twice")
     columns = {}
     for field, aliases in ALIASES.items():
-        # Both Hostname and hostname may be there: the newer, lower-case form is preferred.
+        # With both Hostname and hostname, the newer, lower-case form is preferred.
         found = [(aliases.index(name.lower()), name, at) for at, name in enumerate(names) if name.lower() in aliases]
         found.sort(key=lambda each: (each[0], each[1] != each[1].lower()))
         if len(found) > 1 and field in UNIQUE:
@@ -69,7 +69,7 @@ def parse_header(fields: Sequence[str], *, needs_timestamp: bool) -> Header:
         )
     known = {at for numbers in columns.values() for at in numbers}
     extra = tuple((at, name) for at, name in enumerate(names) if at not in known and name)
-    return Header(names, columns, extra)
+    return CaptureHeader(names, columns, extra)
 
 
 def _shown(names: Sequence[str]) -> str:

@@ -1,55 +1,58 @@
-"""Where a streamer goes on after a restart: how far into which file everything was answered, and by how much it shifts.
+"""The position from which a streamer goes on after a restart: the file, how much of it was answered, and the time shift.
 
-One small JSON file per streamer and capture under STATE_DIR/resume, replaced as a whole. It names the file by more than its
-path, so that a capture that was replaced meanwhile is streamed from its start.
+It is one small JSON file per streamer and capture under STATE_DIR/resume, replaced as a whole. It identifies the capture by
+more than its path, so a capture that was replaced meanwhile is streamed from its start.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import os
 import threading
-import time
 from collections import deque
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
+from ingest.atomic import replacing
 from ingest.capture.compression import is_packed
 from ingest.errors import StateError
-
-if TYPE_CHECKING:
-    from ingest.capture.source import CsvSource  # numpy and pyarrow: nothing for a live source
-
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
-class Gathering:
-    """What was gathered and published together: where in the source it ends, and how many of its batches are unanswered."""
+class ResumableSource(Protocol):
+    """A source in which a later run can go on."""
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether it can be read again."""
+
+    def state_at(self, *, position: int, line: int, timestamps: str, shift_ns: int) -> ResumeState:
+        """The state from which a later run goes on at ``position``."""
+
+
+class SourcePosition(NamedTuple):
+    """A byte and line of a source, and by how much the times before it were shifted."""
 
     position: int
     line: int
     shift_ns: int
-    unanswered: int = 0
-    since: float = field(default_factory=time.monotonic)
 
 
 class Positions:
-    """Gatherings in the order of the source; the position moves over those that are answered, never past one that is not."""
+    """Keeps the position up to which every batch is answered; it never passes a row whose batch is not."""
 
-    def __init__(self, store: ResumeStore, source: CsvSource, timestamps: str) -> None:
+    def __init__(self, store: ResumeStore, source: ResumableSource, timestamps: str) -> None:
         self._store = store
         self._source = source
         self._timestamps = timestamps
-        self._open: deque[Gathering] = deque()
-        self._reached: Gathering | None = None
+        self._answered = 0
+        self._open: deque[tuple[int, SourcePosition]] = deque()
+        self._reached: SourcePosition | None = None
         self._moved = asyncio.Event()
         # A save goes on in its thread when its task is cancelled: it must not come after the last word.
         self._lock = threading.Lock()
@@ -57,23 +60,20 @@ class Positions:
         self._failing = False
 
     @property
-    def reached(self) -> Gathering | None:
-        """The last gathering up to which everything is answered."""
+    def reached(self) -> SourcePosition | None:
+        """The last position before which everything is answered."""
         return self._reached
 
-    @property
-    def oldest(self) -> Gathering | None:
-        """The first gathering that is not answered."""
-        return self._open[0] if self._open else None
+    def add(self, last_number: int, position: SourcePosition) -> None:
+        """The batches up to ``last_number`` hold everything before ``position``."""
+        self._open.append((last_number, position))
+        self.answered(self._answered)
 
-    def add(self, gathering: Gathering) -> None:
-        """A gathering is about to be published."""
-        self._open.append(gathering)
-
-    def check(self) -> None:
-        """Move over all gatherings that are answered by now."""
-        while self._open and self._open[0].unanswered == 0:
-            self._reached = self._open.popleft()
+    def answered(self, number: int) -> None:
+        """All batches up to ``number`` are answered."""
+        self._answered = number
+        while self._open and self._open[0][0] <= number:
+            self._reached = self._open.popleft()[1]
             self._moved.set()
 
     async def keep(self) -> None:
@@ -117,8 +117,8 @@ class Positions:
             )
 
 
-HEAD_BYTES = 64 * 1024
-TAIL_BYTES = 4 * 1024
+_HEAD_BYTES = 64 * 1024
+_TAIL_BYTES = 4 * 1024
 
 
 class HasDescriptor(Protocol):
@@ -129,7 +129,7 @@ class HasDescriptor(Protocol):
 
 
 class FileId(msgspec.Struct, frozen=True):
-    """Which file it was: its inode, and digests of its first bytes and of those just before the position."""
+    """Identifies a file: its inode, and digests of its first bytes and of the bytes just before the position."""
 
     inode: int
     head: str
@@ -139,19 +139,19 @@ class FileId(msgspec.Struct, frozen=True):
     def of(cls, file: HasDescriptor, position: int) -> FileId:
         """Identify an open file that was read up to ``position``. Uses positioned reads only. Raises OSError."""
         descriptor = file.fileno()
-        if is_packed(file):  # the position is none of the file's own: it is known by its size and its beginning
+        if is_packed(file):  # the position is not one on disk: the size and the beginning identify the file
             size = os.fstat(descriptor).st_size
             return cls(
-                os.fstat(descriptor).st_ino, digest_of(os.pread(descriptor, HEAD_BYTES, 0)), digest_of(b"%d" % size)
+                os.fstat(descriptor).st_ino, _digest(os.pread(descriptor, _HEAD_BYTES, 0)), _digest(b"%d" % size)
             )
-        head = os.pread(descriptor, min(HEAD_BYTES, position), 0)
-        start = max(0, position - TAIL_BYTES)
+        head = os.pread(descriptor, min(_HEAD_BYTES, position), 0)
+        start = max(0, position - _TAIL_BYTES)
         tail = os.pread(descriptor, position - start, start)
-        return cls(os.fstat(descriptor).st_ino, digest_of(head), digest_of(tail))
+        return cls(os.fstat(descriptor).st_ino, _digest(head), _digest(tail))
 
 
 class ResumeState(msgspec.Struct, frozen=True):
-    """All before byte ``position`` was answered; ``line`` is the number of the line there. ``shift_ns`` is added to times."""
+    """Everything before byte ``position``, where line ``line`` begins, was answered. ``shift_ns`` is added to times."""
 
     path: str
     file: FileId
@@ -164,11 +164,11 @@ class ResumeState(msgspec.Struct, frozen=True):
     def at(
         cls, path: str, file: HasDescriptor, *, position: int, line: int, timestamps: str, shift_ns: int
     ) -> ResumeState:
-        """The state of a run that came to ``position`` of an open file. Raises OSError."""
+        """The state of a run that reached ``position`` of an open file. Raises OSError."""
         return cls(_shown(path), FileId.of(file, position), position, line, timestamps, shift_ns)
 
     def fits(self, path: str, file: HasDescriptor, timestamps: str) -> bool:
-        """Whether it speaks of this file, still with the same beginning, and of the same wish for times. Raises OSError."""
+        """Whether it describes this file, with the same beginning, and the same TIMESTAMPS. Raises OSError."""
         return (
             self.path == _shown(path)
             and self.timestamps == timestamps
@@ -185,7 +185,7 @@ class ResumeStore:
         self.path = state_dir / "resume" / f"{instance_id}-{digest}.json"
 
     def prepare(self) -> None:
-        """Make the folder and try whether it can be written. Raises StateError."""
+        """Create the folder and check that it can be written. Raises StateError."""
         probe = self.path.with_suffix(f".{os.getpid()}.probe")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -195,7 +195,7 @@ class ResumeStore:
             raise self._error(error) from error
 
     def load(self) -> ResumeState | None:
-        """What was saved, or None. A file that cannot be understood counts as none and is said in the log."""
+        """The saved state, or None. A file that cannot be decoded is logged and counts as none."""
         try:
             return msgspec.json.decode(self.path.read_bytes(), type=ResumeState)
         except FileNotFoundError:
@@ -209,25 +209,12 @@ class ResumeStore:
             return None
 
     def save(self, state: ResumeState) -> None:
-        """Replace what was saved: after a crash either the old or the new state is there, whole. Raises StateError."""
-        draft = self.path.with_suffix(f".{os.getpid()}.draft")
+        """Replace the saved state: after a crash either the old or the new one is there, whole. Raises StateError."""
         try:
-            with open(draft, "wb") as file:
+            with replacing(self.path) as file:
                 file.write(msgspec.json.encode(state))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, self.path)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                draft.unlink()
             raise self._error(error) from error
-
-    def saved_ns(self) -> int:
-        """When it was saved last, 0 where it is not there."""
-        try:
-            return self.path.stat().st_mtime_ns
-        except OSError:
-            return 0
 
     def clear(self) -> None:
         """Forget the position: the run is done. Raises StateError."""
@@ -241,10 +228,9 @@ class ResumeStore:
 
 
 def _shown(path: str) -> str:
-    """An absolute path that JSON can hold, whatever bytes the name is of."""
+    """An absolute path that JSON can hold, whatever bytes are in the name."""
     return os.path.abspath(path).encode("utf-8", "backslashreplace").decode()
 
 
-def digest_of(data: bytes) -> str:
-    """What FileId knows bytes by."""
+def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""One row of a capture as a reading, or the reason why it is none."""
+"""Reads a capture row by row: for the lines that the column reader leaves out. Slow and exact."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, tzinfo
 from typing import NamedTuple, Protocol
 
-from ingest.capture.header import Header
+from ingest.capture.header import CaptureHeader
 from ingest.samples import IDENTITY, Namer, Sample, Telling, make_gpu, telling
 from readings.checks import BAD_FIELD, BAD_TIMESTAMP, NO_IDENTITY, NO_METRIC, SHORT_ROW, Refused, parse_value
 from readings.labels import is_blank_text, label_conflicts, parse_labels, split_labels, without_name
@@ -20,10 +20,12 @@ from readings.units import SourceUnits
 MAX_LINE_BYTES = 1 << 20
 MAX_LINES_PER_RECORD = 50
 MAX_RAW_CHARACTERS = 4096
+# Rows read one by one where a block as a whole cannot be read by column.
+CAREFUL_ROWS = 1000
 
 
 class BadRecord(NamedTuple):
-    """A line that is no record: its number from 1, the reason (see readings.checks), what is wrong, its text (cut when long)."""
+    """A line that is not a CSV record: its number from 1, the reason (see readings.checks), the problem, the (shortened) text."""
 
     line: int
     reason: str
@@ -31,7 +33,7 @@ class BadRecord(NamedTuple):
     raw: str
 
 
-class Record(NamedTuple):
+class CsvRecord(NamedTuple):
     """A record: the number of its first line from 1, and its fields."""
 
     line: int
@@ -39,7 +41,7 @@ class Record(NamedTuple):
 
 
 class _BadLine(Exception):
-    """Raised through csv.reader by the feed."""
+    """Raised by the feed, through csv.reader."""
 
     reason = BAD_FIELD
 
@@ -48,24 +50,24 @@ class _CutLine(_BadLine):
     reason = SHORT_ROW
 
 
-class Lines(Protocol):
-    """What lines are read from."""
+class LineFile(Protocol):
+    """A file to read lines from."""
 
     def readline(self, limit: int, /) -> bytes:
-        """One line, of ``limit`` bytes at most; nothing at the end."""
+        """One line, of ``limit`` bytes at most; empty at the end."""
 
     def tell(self) -> int:
-        """Where the next one begins."""
+        """The position of the next line."""
 
 
 class CsvRecords:
     """An iterator over the records of a UTF-8 file that is open in binary mode, from its current position.
 
-    ``position`` is the byte after the last record given, ``line`` the number of the next line: a later reader that starts
-    there goes on exactly where this one stopped. Blank lines are passed over. Raises OSError when the file cannot be read.
+    ``position`` is the byte after the last record returned, ``line`` the number of the next line: a later reader that starts
+    there goes on exactly where this one stopped. Blank lines are skipped. Raises OSError when the file cannot be read.
     """
 
-    def __init__(self, file: Lines, *, line: int = 1) -> None:
+    def __init__(self, file: LineFile, *, line: int = 1) -> None:
         self.position = file.tell()
         self.line = line
         self._file = file
@@ -73,10 +75,10 @@ class CsvRecords:
         self._again: deque[bytes] = deque()
         self._reader = csv.reader(_Feed(self), strict=True)
 
-    def __iter__(self) -> Iterator[Record | BadRecord]:
+    def __iter__(self) -> Iterator[CsvRecord | BadRecord]:
         return self
 
-    def __next__(self) -> Record | BadRecord:
+    def __next__(self) -> CsvRecord | BadRecord:
         while True:
             self._taken.clear()
             try:
@@ -87,15 +89,15 @@ class CsvRecords:
             self.position += sum(map(len, self._taken))
             self.line += len(self._taken)
             if fields:
-                return Record(first_line, fields)
+                return CsvRecord(first_line, fields)
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether nothing was taken from the file beyond ``position``."""
+        """Whether nothing beyond ``position`` was read from the file."""
         return not self._again
 
     def raw(self) -> str:
-        """The text of the record given last, cut when long."""
+        """The text of the last record, shortened when long."""
         return _text(b"".join(self._taken))
 
     def _next_text(self) -> str:
@@ -136,7 +138,7 @@ class CsvRecords:
 
 
 class _Feed:
-    """The lines as csv.reader pulls them. A generator would be finished by the first exception that passes through it."""
+    """The lines that csv.reader pulls. A generator would end with the first exception that passes through it."""
 
     def __init__(self, records: CsvRecords) -> None:
         self._records = records
@@ -157,8 +159,8 @@ MAX_CACHED_GPUS = 20_000
 _INSTANCE = re.compile(r'(?:^|,)\s*instance="([^":]+)')
 
 
-class Described(NamedTuple):
-    """What the fields beside name, time and value tell. ``conflict``: the labels disagree with the columns."""
+class GpuDescription(NamedTuple):
+    """A GPU as a row describes it. ``conflict``: the labels disagree with the columns. ``telling``: see ``Namer``."""
 
     gpu: Gpu
     conflict: bool
@@ -166,10 +168,10 @@ class Described(NamedTuple):
 
 
 class RowReader:
-    """Reads the rows under one header. ``conflicts`` counts rows whose labels disagree with their columns (the columns win)."""
+    """Reads rows under one header. ``conflicts`` counts rows whose labels disagree with their columns (the columns win)."""
 
     def __init__(
-        self, header: Header, *, needs_timestamp: bool, units: SourceUnits | None = None, zone: tzinfo = UTC
+        self, header: CaptureHeader, *, needs_timestamp: bool, units: SourceUnits | None = None, zone: tzinfo = UTC
     ) -> None:
         self._zone = zone
         self.conflicts = 0
@@ -183,18 +185,18 @@ class RowReader:
         fields = [field for field in IDENTITY if field in header.columns]
         self._identity = [(field, header.columns[field]) for field in fields]
         self._key_columns = [at for field in fields for at in header.columns[field]] + [at for at, _ in header.extra]
-        self._gpus: dict[tuple[str, ...], Described] = {}
+        self._gpus: dict[tuple[str, ...], GpuDescription] = {}
 
     def read(self, fields: Sequence[str]) -> Sample:
-        """The reading of a row. Raises Refused with the reason and the detail."""
-        # Empty fields at the end are what spreadsheets leave; anything else there would make it a guess which field is which.
+        """The reading in a row. Raises Refused with the reason and the detail."""
+        # Spreadsheets leave empty fields at the end. With anything else there, it is a guess which field is which.
         if len(fields) < self._width or any(fields[self._width :]):
             raise Refused(SHORT_ROW, f"{len(fields)} fields where the header has {self._width}")
         name = fields[self._metric_column]
         if not name.strip():
             raise Refused(NO_METRIC, "metric_name is empty")
-        gpu, conflict, told = self.describe(fields)
-        metric_name, convert = self.namer.name(name, told)
+        gpu, conflict, naming = self.describe(fields)
+        metric_name, convert = self.namer.name(name, naming)
         time_ns = self._time(fields)
         value = parse_value(fields[self._value_column])
         if conflict:
@@ -209,43 +211,43 @@ class RowReader:
         except ValueError as error:
             raise Refused(BAD_TIMESTAMP, str(error)) from None
 
-    def describe(self, fields: Sequence[str]) -> Described:
-        """What a row tells beside name, time and value. Raises Refused."""
+    def describe(self, fields: Sequence[str]) -> GpuDescription:
+        """The GPU that a row describes. Raises Refused."""
         labels = "" if self._labels_column is None else fields[self._labels_column]
         key = (without_name(labels), *[fields[at] for at in self._key_columns])
-        found = self._gpus.get(key)
-        if found is None:
-            found = self._describe_anew(fields, labels)
+        description = self._gpus.get(key)
+        if description is None:
+            description = self._describe_anew(fields, labels)
             if len(self._gpus) >= MAX_CACHED_GPUS:
                 self._gpus.clear()
-            self._gpus[key] = found
-        return found
+            self._gpus[key] = description
+        return description
 
-    def _describe_anew(self, fields: Sequence[str], labels_text: str) -> Described:
+    def _describe_anew(self, fields: Sequence[str], labels_text: str) -> GpuDescription:
         try:
             labels = parse_labels(labels_text)
         except ValueError as error:
             raise Refused(BAD_FIELD, str(error)) from None
         labels.update((name, value) for at, name in self._header.extra if (value := _known(fields[at])))
-        told, extras = split_labels(labels)
+        labelled, extras = split_labels(labels)
         columns: dict[str, str] = {}
         conflict = False
         for field, numbers in self._identity:
             values = [value for at in numbers if (value := _known(fields[at]))]
             if values:
                 columns[field] = values[0]
-                # exported_pod beside pod is two things, Hostname beside hostname are two names of one.
+                # exported_pod and pod are two things, Hostname and hostname two names for one.
                 conflict |= field == "hostname" and len(set(values)) > 1
-        conflict |= bool(label_conflicts(columns, told))
-        known = {**told, **columns}
+        conflict |= bool(label_conflicts(columns, labelled))
+        known = {**labelled, **columns}
         if not known.get("uuid"):
-            raise Refused(NO_IDENTITY, "neither the uuid column nor the labels tell a uuid")
+            raise Refused(NO_IDENTITY, "neither the uuid column nor the labels have a uuid")
         if "hostname" not in known and (instance := _INSTANCE.search(labels_text)):
             known["hostname"] = instance[1]
-        return Described(make_gpu(known, extras), conflict, telling(labels))
+        return GpuDescription(make_gpu(known, extras), conflict, telling(labels))
 
 
 def _known(text: str) -> str:
-    """A field's text without spaces around it; a blank of DCGM tells nothing."""
+    """A field's text without spaces around it; empty for a blank of DCGM."""
     text = text.strip()
     return "" if is_blank_text(text) else text

@@ -1,7 +1,7 @@
 """The collector: subscribe -> decode -> check -> write -> inventory -> commit.
 
-What is promised: an offset is committed only when the readings of all messages up to it are in the store and the inventory
-knows of them. Writes are idempotent, so a collector that is killed anywhere loses nothing and stores nothing twice.
+The promise: an offset is committed only when the readings of all messages up to it are in the store and in the inventory.
+Writes are idempotent, so a collector that is killed at any moment loses nothing and stores nothing twice.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from broker.backoff import backoff
 from broker.client.client import BrokerClient, Gap, Message
 from broker.errors import BrokerError, OffsetOutOfRange, SubscriberInUse
 from ingest.collector.decode import BatchDecoder, Pending
-from ingest.collector.inventory_sync import RETRIABLE, Books
+from ingest.collector.inventory_sync import RETRIABLE, InventoryWriter
 from ingest.concurrency import drain_deadline, first_of, pause
 from ingest.dead_letters import DeadLetters
 from ingest.errors import BrokerRefusal, StoreRefusal
 from ingest.reconnect import BrokerAddress, Outage, one_line
-from ingest.watchdog import Watch
+from ingest.watchdog import Watchdog
 from readings.checks import COUNTER_RESET
 from readings.times import SECOND
 from stores.base import RefusedReading, Store, StoreError
@@ -41,7 +41,7 @@ DRAIN_SECONDS = 7.0
 ID_IN_USE_SECONDS = 60.0
 RETENTION_SECONDS = 60.0
 LAG_SECONDS = 2.0
-# A store or database that does not even fail within this time hangs.
+# A call to the store or database that has neither succeeded nor failed by then is stuck.
 STUCK_SECONDS = 300.0
 STORE_REFUSED = "store_refused"
 
@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectConfig:
-    """What a collector is told. Durations in seconds; ``retention`` 0 keeps for ever; ``start_offset`` as in subscribe."""
+    """A collector's settings. Durations in seconds; ``retention`` 0 keeps for ever; ``start_offset`` as in subscribe."""
 
     collector_id: str
     broker: BrokerAddress
@@ -62,7 +62,7 @@ class CollectConfig:
 
 @dataclass(slots=True)
 class CollectTotals:
-    """What this process has done. Times in seconds; ``committed_at`` is Unix time, 0 before the first commit."""
+    """Totals of this process. Times in seconds; ``committed_at`` is Unix time, 0 before the first commit."""
 
     messages: int = 0
     stored: int = 0
@@ -74,28 +74,28 @@ class CollectTotals:
 
     @property
     def refused(self) -> int:
-        """Readings and messages turned away, for whatever reason."""
+        """Readings and messages that were refused, for any reason."""
         return self.refused_by.total()
 
 
 class Collector:
-    """Reads the log into one store. ``run`` it, or call its steps: ``poll_once``, ``flush``, ``commit``, at last ``close``.
+    """Reads the log into one store. Call ``run``, or its steps: ``poll_once``, ``flush``, ``commit`` and finally ``close``.
 
-    One step at a time: nothing is received while a flush runs, so what is held in memory stays bounded.
+    Steps run one at a time. Nothing is received during a flush, so memory stays bounded.
     """
 
     def __init__(self, config: CollectConfig, store: Store, stop: asyncio.Event | None = None) -> None:
         self.totals = CollectTotals()
         self.committed = -1
-        self.watch = Watch()
+        self.watch = Watchdog()
         self._config = config
         self._store = store
         self._stop = stop or asyncio.Event()
         self._stopping: asyncio.Task[bool] | None = None
         self._decoder = BatchDecoder(config.retention)
-        self._books = Books(config.collector_id)
+        self._inventory = InventoryWriter(config.collector_id)
         self._dead_letters = DeadLetters(config.state_dir, f"collector-{config.collector_id}")
-        # One thread for the store and the database: one connection each, and no two writes at once.
+        # One thread for store and database: one connection each, and never two writes at once.
         self._worker = ThreadPoolExecutor(1, "collector-writer")
         self._client: BrokerClient | None = None
         self._receiving: asyncio.Task[list[Message | Gap]] | None = None
@@ -118,7 +118,7 @@ class Collector:
 
     @property
     def trouble(self) -> list[str]:
-        """What it waits for: broker, store or database, one text each."""
+        """One text for each partner (broker, store, database) that it waits for."""
         outages = (self._broker_outage, self._store_outage, self._database_outage)
         return [text for outage in outages for text in outage.trouble]
 
@@ -129,12 +129,12 @@ class Collector:
 
     @property
     def behind_s(self) -> float:
-        """How long ago the oldest message came in that is not committed."""
+        """Seconds since the oldest uncommitted message was received."""
         oldest = self._oldest_uncommitted
         return 0.0 if oldest is None else time.monotonic() - oldest
 
     async def lag(self) -> int | None:
-        """Messages in the log that are not committed, as the broker tells; None while it does not."""
+        """Uncommitted messages in the broker's log; None while the broker does not answer."""
         client = self._client
         if client is None:
             return None
@@ -146,7 +146,7 @@ class Collector:
         return max(0, int(stats["latest_offset"]) - self.committed)
 
     async def run(self, *, once: bool = False) -> CollectTotals:
-        """Collect until the stop event, or with ``once`` until all is read that the log held at the start.
+        """Collect until the stop event, or with ``once`` until the end that the log had at the start.
 
         Then write and commit what was received, within DRAIN_SECONDS. Raises BrokerRefusal or StoreRefusal.
         """
@@ -157,7 +157,7 @@ class Collector:
                 self._work(once=once), self._apply_retention(), drain_deadline(self._stop, DRAIN_SECONDS)
             )
             if ended != 0:
-                logger.warning("stopped before all was written: what is not committed is delivered again")
+                logger.warning("stopped before everything was written: the broker delivers uncommitted messages again")
         finally:
             await self.close()
         totals = self.totals
@@ -181,7 +181,7 @@ class Collector:
         await self.commit()
 
     async def _wait_for_store(self) -> None:
-        """Before anything is read: a store that is away is waited for, one that will never take readings ends the start."""
+        """Wait for a store that is away, before anything is read. Raises StoreRefusal for one that refuses readings for good."""
         waiting = asyncio.create_task(self._until_done(self._store.ping, self._store_outage), name="wait for the store")
         stopping = asyncio.create_task(self._stop.wait(), name="wait for stop")
         try:
@@ -193,7 +193,7 @@ class Collector:
             waiting.cancel()
 
     async def close(self) -> None:
-        """Disconnect and let go of the threads' connections. What is not committed is delivered again to the next one."""
+        """Disconnect, and close the threads' connections. The broker delivers uncommitted messages again."""
         await self._disconnect()
         if self._stopping is not None:
             self._stopping.cancel()
@@ -205,9 +205,9 @@ class Collector:
     # Receiving.
 
     async def poll_once(self, wait: float = COMMIT_SECONDS) -> int:
-        """Take in what has arrived, waiting for ``wait`` seconds at most (less if a flush or commit is due before).
+        """Decode the messages that have arrived. Waits for ``wait`` seconds at most, less if a flush or commit is due before.
 
-        Connects when there is no connection. Returns how many messages it took; 0 is idle.
+        Connects first if need be. Returns the number of messages.
         """
         wait = max(0.0, min(wait, self._flush_due(), self._commit_due()))
         try:
@@ -256,17 +256,17 @@ class Collector:
             except OffsetOutOfRange as error:
                 raise BrokerRefusal(f"START_OFFSET (--start-offset): {one_line(error)}") from error
         try:
-            # START_OFFSET was for the first time. What was received is still in hand: go on after it.
+            # START_OFFSET is for the first time only. Received messages are still in memory: go on after them.
             return await client.subscribe(config.collector_id, self._next)
         except OffsetOutOfRange:
             logger.warning("the broker's log ends before offset %d: it is another log, read from its start", self._next)
-        # Offsets of the old log mean nothing in this one; what came from it is written all the same.
+        # The old log's offsets mean nothing in this one. Its readings are written all the same.
         self._written = self.committed = -1
         self._decoder.forget_offsets()
         return await client.subscribe(config.collector_id, None)
 
     def _check_id_in_use(self, error: BrokerError) -> None:
-        """A collector that died is dropped by the broker within a minute; one that lives will stay."""
+        """Raise BrokerRefusal when the id stays in use: the broker drops a dead collector within a minute."""
         if not isinstance(error, SubscriberInUse):
             self._in_use_since = None
             return
@@ -280,7 +280,7 @@ class Collector:
             ) from error
 
     async def _receive(self, client: BrokerClient, wait: float) -> list[Message | Gap]:
-        """What has arrived; nothing when the time is over or the stop signal came. A wait that ends loses no message."""
+        """Messages that have arrived; none when the time is over or the stop event is set. No message is lost between calls."""
         if self._receiving is None:
             self._receiving = asyncio.create_task(client.receive(), name="receive")
         if self._stopping is None:
@@ -326,9 +326,9 @@ class Collector:
         return pending.since + self._config.flush_interval - time.monotonic()
 
     async def flush(self) -> int:
-        """Write what is pending to the store; returns how many readings it took. Waits for a store that is away.
+        """Write the pending readings to the store; returns how many it took. Waits for a store that is away.
 
-        Raises StoreRefusal when the store will never take it.
+        Raises StoreRefusal when the store refuses them for good.
         """
         pending = self._decoder.drain()
         if not pending:
@@ -345,9 +345,9 @@ class Collector:
         return stored
 
     def _write(self, pending: Pending) -> tuple[int, float]:
-        """In the worker thread: the store first, then what depends on its having taken the readings.
+        """In the worker thread: write to the store first, then note what it took.
 
-        Returns how many it took, and the seconds it took for them.
+        Returns the number of readings written, and the seconds that the store needed.
         """
         began = time.monotonic()
         result = self._store.write(pending.blocks)
@@ -356,22 +356,22 @@ class Collector:
         if result.refused:
             pending.refused[STORE_REFUSED] += len(result.refused)
         self._dead_letters.write(pending.letters)
-        self._books.see(pending.blocks)
-        self._books.count(messages=pending.messages, stored=result.written, refused=pending.refused)
+        self._inventory.see(pending.blocks)
+        self._inventory.count(messages=pending.messages, stored=result.written, refused=pending.refused)
         return result.written, seconds
 
     # Committing.
 
     def _commit_due(self) -> float:
-        """Seconds until a commit is due; 0 or less: now. Infinite when there is nothing to commit."""
-        if not self._books and (self._client is None or self._written <= self.committed):
+        """Seconds until a commit is due; 0 or less: now; infinite when there is nothing to commit."""
+        if not self._inventory and (self._client is None or self._written <= self.committed):
             return float("inf")
         return self._last_commit + COMMIT_SECONDS - time.monotonic()
 
     async def commit(self) -> None:
-        """Save the inventory, commit what is written at the broker, then save the counters."""
+        """Save the inventory, commit the written messages at the broker, then save the counters."""
         written = self._written
-        resets = await self._until_done(self._books.save_inventory, self._database_outage)
+        resets = await self._until_done(self._inventory.save_inventory, self._database_outage)
         if resets:
             self.totals.refused_by[COUNTER_RESET] += resets
         if self._client is not None and written > self.committed:
@@ -381,16 +381,16 @@ class Collector:
                 self.totals.committed_at = time.time()
                 self._oldest_uncommitted = self._decoder.pending.since if self._decoder.pending else None
             except BrokerError as error:
-                # The messages are stored: at worst they come again.
+                # The messages are stored: at worst they are delivered again.
                 await self._disconnect()
                 if not error.retriable:
                     raise BrokerRefusal(f"{self._broker_outage.partner} refuses a commit: {one_line(error)}") from error
                 self._broker_outage.begin(error)
-        await self._until_done(lambda: self._books.save_counts(self.committed), self._database_outage)
+        await self._until_done(lambda: self._inventory.save_counts(self.committed), self._database_outage)
         self._last_commit = time.monotonic()
 
     async def _until_done(self, call: Callable[[], T], outage: Outage) -> T:
-        """Do something in the worker thread, again and again while its partner is away."""
+        """Call ``call`` in the worker thread, again and again while its partner is away."""
         for seconds in backoff():
             asked_for = 0.0
             try:
@@ -410,7 +410,7 @@ class Collector:
         raise AssertionError("backoff has no end")
 
     async def _apply_retention(self) -> None:
-        """Drop what is older than RETENTION_PERIOD from the store, now and then; for ever."""
+        """Drop readings older than RETENTION_PERIOD every RETENTION_SECONDS, until cancelled."""
         outage = Outage("the store, asked to drop old readings")
         while True:
             if self._config.retention > 0 and not self._store.expires_by_itself:

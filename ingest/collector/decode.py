@@ -18,7 +18,7 @@ from readings.times import SECOND, format_time
 
 logger = logging.getLogger(__name__)
 
-# Counted with the reasons of refused readings, but per message: one that is no batch, one that the broker no longer has.
+# Counted with the reasons of refused readings, but per message: one that is not a batch, one that the broker no longer has.
 BAD_MESSAGE = "bad_message"
 LOST_MESSAGE = "lost_message"
 
@@ -57,7 +57,7 @@ class BatchDecoder:
         self.pending.last_offset = -1
 
     def take(self, message: Message) -> None:
-        """Decodes one message. Never raises: a message that is no batch becomes a dead letter and cannot block the log."""
+        """Decodes one message. Never raises: a message that is not a batch becomes a dead letter and cannot block the log."""
         pending = self._begin(message.offset)
         pending.messages += 1
         pending.bytes += len(message.payload)
@@ -83,7 +83,7 @@ class BatchDecoder:
         """Counts messages that the broker no longer has."""
         count = gap.last - gap.first + 1
         logger.warning(
-            "messages %(first)d to %(last)d are not in the broker's log any more (%(reason)s)",
+            "messages %(first)d to %(last)d are no longer in the broker's log (%(reason)s)",
             {"first": gap.first, "last": gap.last, "reason": gap.reason},
         )
         self._begin(gap.last).refused[LOST_MESSAGE] += count

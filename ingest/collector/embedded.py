@@ -1,4 +1,4 @@
-"""The collector inside the web process, for STORAGE_TYPE=memory: what it stores lives and dies with that process."""
+"""The collector inside the web process, for STORAGE_TYPE=memory: the stored readings are lost when that process ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STOP_SECONDS = 9.0
 
 
 class EmbeddedCollector:
-    """A collector with a thread and an event loop of its own."""
+    """A collector in its own thread, with its own event loop."""
 
     def __init__(self, config: CollectConfig, store: Store) -> None:
         self._config = config
@@ -33,12 +33,12 @@ class EmbeddedCollector:
 
     @property
     def running(self) -> bool:
-        """Whether its thread lives."""
+        """Whether its thread is alive."""
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """Flush, commit and end; waits for that, for some seconds at most."""
-        with contextlib.suppress(RuntimeError):  # its loop is closed: it has ended by itself
+        """Flush, commit and end. Waits for STOP_SECONDS at most."""
+        with contextlib.suppress(RuntimeError):  # its loop is closed: it has ended already
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(STOP_SECONDS)
 
@@ -57,20 +57,20 @@ _collector: EmbeddedCollector | None = None
 
 
 def start_embedded_collector() -> None:
-    """Start this process's collector into stores.open.get_store(), unless it runs. Call it after a fork, not before."""
+    """Start this process's collector on get_store(), unless it is running. Call this after a fork, not before."""
     global _collector
     with _lock:
         if _collector is not None and _collector.running:
             return
         config = collect_config()
         if config.start_offset is None:
-            # The store is empty whenever the process starts: a commit says what an earlier one had.
+            # The store is empty at every start: the last commit was for an earlier one.
             config = replace(config, start_offset=EARLIEST)
         _collector = EmbeddedCollector(config, get_store())
 
 
 def stop_embedded_collector() -> None:
-    """Stop it, if it runs: flush, commit, disconnect."""
+    """Stop the collector, if it is running: flush, commit, disconnect."""
     global _collector
     with _lock:
         if _collector is not None:

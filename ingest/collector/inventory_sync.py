@@ -1,4 +1,4 @@
-"""What a collector keeps in Django's database: the inventory that its readings tell of, and its own counters."""
+"""The collector's writes to Django's database: the GPU inventory and the collector's own counters."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from readings.model import PointBlock
 
 logger = logging.getLogger(__name__)
 
-# The database is away, locked or not migrated yet: the same call may succeed later.
+# The database is away, locked or not migrated yet: retrying may succeed.
 RETRIABLE = (OperationalError, InterfaceError)
 
 
-class Books:
-    """Gathers in memory, saves on request. All methods but ``note`` belong to one worker thread."""
+class InventoryWriter:
+    """Gathers in memory and saves on request. All methods are for the worker thread."""
 
     def __init__(self, collector_id: str) -> None:
         self._collector_id = collector_id
@@ -38,11 +38,11 @@ class Books:
 
     @property
     def has_counts(self) -> bool:
-        """Whether there are counters to be saved."""
+        """Whether there are counters to save."""
         return bool(self._messages or self._stored or self._refused)
 
     def see(self, blocks: Iterable[PointBlock]) -> None:
-        """Take in blocks that the store has."""
+        """Note the GPUs of blocks that the store has written."""
         for block in blocks:
             self._sightings.add(block)
 
@@ -53,11 +53,9 @@ class Books:
         self._refused.update(refused)
 
     def save_inventory(self) -> int:
-        """Bring the inventory up to date; returns how many counters of GPUs began again. Raises one of RETRIABLE, and keeps
-        everything then.
+        """Update the inventory; returns how many GPU counters were reset. Raises one of RETRIABLE and then keeps everything.
 
-        What the database will never take is dropped with a line in the log: the readings are in the store, and later
-        ones bring the inventory up to date again.
+        Logs and drops what the database refuses for good: the readings are stored, and later ones update the inventory again.
         """
         if not self._sightings:
             return 0
@@ -68,14 +66,14 @@ class Books:
         except RETRIABLE:
             raise
         except DatabaseError as error:
-            logger.error("the inventory does not take %d GPUs: %s", len(self._sightings), one_line(error))
+            logger.error("the database refuses the inventory of %d GPUs: %s", len(self._sightings), one_line(error))
         self._sightings = Sightings()
         if resets:
             self._refused[COUNTER_RESET] += resets
         return resets
 
     def save_counts(self, committed_offset: int) -> None:
-        """Add the counters to the collector's status row. Raises one of RETRIABLE, and keeps them then."""
+        """Add the counters to the collector's status row. Raises one of RETRIABLE and then keeps them."""
         if not self.has_counts:
             return
         close_old_connections()

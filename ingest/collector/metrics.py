@@ -1,4 +1,4 @@
-"""A collector's figures for Prometheus: what it has stored and refused, how far it is behind, how long its writes take."""
+"""A collector's metrics for Prometheus: readings stored and refused, its lag, and how long its writes take."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ _PREFIX = "gpu_telemetry_collector_"
 
 
 class MonitoredCollector:
-    """A collector as /health and /metrics see it."""
+    """A collector's state for /health and /metrics."""
 
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
 
     def stuck(self) -> list[str]:
-        """What hangs inside it."""
+        """Calls that hang."""
         return self._collector.watch.stuck()
 
     def trouble(self) -> list[str]:
-        """What it waits for."""
+        """Partners that it waits for."""
         return self._collector.trouble
 
     async def figures(self) -> list[Metric]:
-        """Its figures; the lag is asked of the broker, and left out while that is away."""
+        """Its metrics. The lag comes from the broker, and is left out while that is away."""
         lag = await self._collector.lag()
         return list(_figures(self._collector, lag))
 

@@ -1,7 +1,7 @@
-"""The text that an exporter answers at /metrics, as readings: Prometheus' format, OpenMetrics, and what exporters make of them.
+"""Reads an exporter's /metrics page: Prometheus' format, OpenMetrics, and what exporters make of them.
 
-Faster than a parser that makes an object per line, since all but the values of a line is the same in each scrape; and it costs one
-bad line that line alone, where a strict parser loses the whole scrape.
+All of a line but its value is the same in each scrape, so it is parsed once: faster than a parser that makes an object per line.
+A bad line costs that line alone, where a strict parser loses the whole scrape.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from readings.times import SECOND, parse_time
 from readings.units import Folded, SourceUnits
 
 MAX_SHOWN = 4096
-# An exporter of which fewer lines than this are readings, and more are bad, gives no metrics at all.
+# An answer with more bad lines than this for each reading is not metrics at all.
 _BAD_PER_GOOD = 2
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABELS = re.compile(r'\{(?:[^"{}]|"[^"\\]*(?:\\.[^"\\]*)*")*\}', re.DOTALL)
 _HELP = re.compile(r"^#[ \t]+HELP[ \t]+(\S+)[ \t]+(.*)$", re.MULTILINE)
 _EXEMPLAR = re.compile(r'(\}[ \t]*[^\s"]+(?:[ \t]+[0-9.]+)?) # \{[^\n]*$', re.MULTILINE)
 _WIDE = re.compile(r"\}[ \t]{2,}|\}\t")
-# Beside the metrics of GPUs, exporters give some of themselves.
+# Exporters also give metrics of themselves.
 _OF_GPUS = re.compile("dcgm_", re.IGNORECASE)
 
 
 class NotMetrics(ValueError):
-    """An answer that holds no metrics. The text is one line."""
+    """An answer without metrics. The text is one line."""
 
 
 class Scraped(NamedTuple):
-    """The readings of one answer, and the lines of it that gave none."""
+    """The readings of one answer, and its bad lines."""
 
     samples: list[Sample]
     refused: list[RefusedRow]
     counts: Counter[str]
 
 
-class _Series(NamedTuple):
+class _ScrapedSeries(NamedTuple):
     gpu: Gpu
     folded: Folded
 
 
 class _Line(NamedTuple):
-    """A line taken apart, without a look at what its parts hold."""
+    """The parts of a line, unchecked."""
 
     name: str
     labels: dict[str, str]
@@ -56,17 +56,17 @@ class _Line(NamedTuple):
 
 
 class Exposition:
-    """Reads the answers of one exporter, one after the other. ``host`` is what it is reached under, for rows without a host name."""
+    """Reads the answers of one exporter. ``host`` is its address, for rows without a host name."""
 
     def __init__(self, host: str = "") -> None:
         self._host = host
-        self._series: dict[str, _Series | Refusal | None] = {}
+        self._series: dict[str, _ScrapedSeries | Refusal | None] = {}
         self._gpus: dict[tuple[object, ...], Gpu] = {}
 
     def read(self, body: str, now_ns: int) -> Scraped:
-        """The readings of one answer; those without a time of their own are of ``now_ns``. Raises NotMetrics."""
+        """The readings of one answer. Those without a time get ``now_ns``. Raises NotMetrics."""
         if body.lstrip()[:1] in {"<", "{"}:
-            raise NotMetrics("the answer is no metrics text but HTML or JSON")
+            raise NotMetrics("the answer is HTML or JSON, not metrics text")
         body = _plainer(body)
         lines = body.split("\n")
         known = self._series
@@ -80,7 +80,9 @@ class Exposition:
         if not scraped.samples and not scraped.refused and not any(line.strip(" \r") for line in lines):
             raise NotMetrics("the answer is empty")
         if bad > _BAD_PER_GOOD * (len(scraped.samples) + 1) and scraped.counts[BAD_FIELD] * 2 > bad:
-            raise NotMetrics(f"the answer is no metrics text: {bad} lines are none, as {scraped.refused[0].raw[:80]!r}")
+            raise NotMetrics(
+                f"the answer is not metrics text: {bad} bad lines, such as {scraped.refused[0].raw[:80]!r}"
+            )
         return scraped
 
     def _values(self, lines: Iterable[str], now_ns: int) -> Scraped:
@@ -113,7 +115,7 @@ class Exposition:
         return Scraped(samples, refused, Counter(row.reason for row in refused))
 
     def _learn(self, body: str, strange: list[str]) -> None:
-        """Take in lines whose labels were not seen before. The units are decided from the whole answer."""
+        """Parse lines whose labels are new. The units are decided from the whole answer."""
         units = SourceUnits()
         for name, text in _HELP.findall(body):
             units.note_help(name, text)
@@ -128,14 +130,14 @@ class Exposition:
                 self._series[_head(line)] = Refusal(BAD_FIELD, str(error))
 
     def _forget_all_but(self, lines: Iterable[str]) -> None:
-        """Pods come and go, and what their lines meant with them: hundreds of exporters are read in one process."""
+        """Forget lines that are gone, as pods come and go: one process reads hundreds of exporters."""
         heads = {_head(line) for line in lines}
         self._series = {head: series for head, series in self._series.items() if head in heads}
-        used = {id(series.gpu) for series in self._series.values() if isinstance(series, _Series)}
+        used = {id(series.gpu) for series in self._series.values() if isinstance(series, _ScrapedSeries)}
         self._gpus = {key: gpu for key, gpu in self._gpus.items() if id(gpu) in used}
 
-    def _understand(self, line: str, namer: Namer) -> _Series | None:
-        """What the line is a reading of; None for a metric that is of no GPU by its name."""
+    def _understand(self, line: str, namer: Namer) -> _ScrapedSeries | None:
+        """The GPU and metric of a line; None for a metric that is not of a GPU."""
         parsed = _take_apart(line) if line.strip() else None
         if parsed is None:
             return None
@@ -145,18 +147,18 @@ class Exposition:
         if not columns.get("uuid"):
             if not _OF_GPUS.match(parsed.name):
                 return None
-            raise Refused(NO_IDENTITY, f"{parsed.name}: the labels tell no uuid")
+            raise Refused(NO_IDENTITY, f"{parsed.name}: the labels have no uuid")
         if columns.get("hostname") in {None, "localhost"} and self._host:
             columns["hostname"] = self._host
         key = (*columns.items(), *extras.items())
         gpu = self._gpus.get(key)
         if gpu is None:
             gpu = self._gpus[key] = make_gpu(columns, extras)
-        return _Series(gpu, namer.name(parsed.name, telling(parsed.labels)))
+        return _ScrapedSeries(gpu, namer.name(parsed.name, telling(parsed.labels)))
 
 
 def _plainer(body: str) -> str:
-    """Without what the format allows and no line needs: exemplars, and other blanks than one between labels and value."""
+    """Remove exemplars, and leave one blank between labels and value."""
     if " # {" in body:
         body = _EXEMPLAR.sub(r"\1", body)
     if "}\t" in body or "}  " in body:
@@ -165,7 +167,7 @@ def _plainer(body: str) -> str:
 
 
 def _head(line: str) -> str:
-    """The part of a line that is the same in each answer. A line without it has a key that no other line can have."""
+    """The part of a line that is the same in each answer. A line without it gets a key of its own."""
     return line.rpartition("} ")[0] or "\n" + line
 
 
@@ -174,7 +176,7 @@ def _plain_head(line: str, parsed: _Line) -> str:
 
 
 def _take_apart(line: str) -> _Line | None:
-    """The name, labels and what comes after. None for a line without labels that is well formed. Raises ValueError."""
+    """The name, the labels and the rest. None for a good line without labels. Raises ValueError."""
     name = _NAME.match(line)
     if name is None:
         raise ValueError("a line begins with the name of a metric")
@@ -188,19 +190,18 @@ def _take_apart(line: str) -> _Line | None:
             raise ValueError("expected a value after the name")
         parse_number(words[0])
         return None
-    told = parse_labels(labels[0])
-    return _Line(name[0], told, rest.lstrip(" \t")[labels.end() :].lstrip(" \t"))
+    return _Line(name[0], parse_labels(labels[0]), rest.lstrip(" \t")[labels.end() :].lstrip(" \t"))
 
 
 def parse_number(text: str) -> float:
-    """Any number that the format knows, also NaN and the infinities. Raises ValueError."""
+    """Any number of the format, NaN and infinities included. Raises ValueError."""
     if not text.isascii() or "_" in text:
-        raise ValueError(f"{text[:40]!r} is no number")
+        raise ValueError(f"{text[:40]!r} is not a number")
     return float(text)
 
 
 def _split_rest(rest: str) -> tuple[str, str]:
-    """Value and time (empty: none) of what comes after the labels. Raises Refused."""
+    """The value and the time (empty: none) after the labels."""
     words = rest.split("#", 1)[0].split()
     if len(words) == 2 and not words[1].strip("-0123456789."):
         return words[0], words[1]

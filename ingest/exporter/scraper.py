@@ -1,4 +1,4 @@
-"""The dcgm source: asks every exporter for its metrics at its own beat. None waits for another."""
+"""The dcgm source: scrapes each exporter every interval, independently of the others."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from ingest.exporter.exposition import Exposition, NotMetrics, Scraped
 from ingest.exporter.targets import Target, Targets
 from ingest.reconnect import one_line
 from ingest.samples import RefusedRow
-from ingest.streamer.live import Give, Portion
+from ingest.streamer.live import Give, SourceBatch
 
 logger = logging.getLogger(__name__)
 
 RESOLVE_SECONDS = 30.0
-# A larger answer is parsed in a thread, so that the others go on.
+# Larger answers are parsed in a thread, so that the other scrapes go on.
 PARSE_HERE_BYTES = 256 * 1024
 _ACCEPT = "text/plain;version=0.0.4, application/openmetrics-text;version=1.0.0;q=0.5, */*;q=0.1"
-# Share of the interval by which a scrape may come late, so that many streamers and exporters do not fall into step.
+# Random delay of a scrape, as a share of the interval, so that many streamers and exporters do not fall into step.
 _JITTER = 0.05
-# Of one exporter: lines that are bad in each scrape are kept as a dead letter once.
+# Bad lines remembered per exporter: each becomes a dead letter once, not in every scrape.
 _MOST_REMEMBERED = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScrapeConfig:
-    """How exporters are asked. Seconds and bytes; ``ca_file`` empty: the system's certificates."""
+    """How exporters are scraped. Seconds and bytes; an empty ``ca_file`` means the system's certificates."""
 
     interval: float = 5.0
     timeout: float = 5.0
@@ -48,7 +48,7 @@ class ScrapeConfig:
 
 @dataclass(slots=True)
 class TargetStatus:
-    """How an exporter is doing. ``up`` is None before its first answer."""
+    """The state of an exporter. ``up`` is None before its first answer."""
 
     up: bool | None = None
     duration_s: float = 0.0
@@ -67,11 +67,11 @@ class _Watched:
 
 
 class ScrapeFailed(Exception):
-    """An exporter gave no metrics. The text is one line."""
+    """A scrape without metrics. The text is one line."""
 
 
 class Scraper:
-    """A LiveSource. ``statuses`` tells of each target under its URL."""
+    """A LiveSource. ``statuses`` has the state of each target by URL."""
 
     def __init__(self, config: ScrapeConfig, targets: Targets) -> None:
         self.name = "dcgm"
@@ -106,7 +106,7 @@ class Scraper:
             context = ssl.create_default_context(cafile=config.ca_file or None)
         except (OSError, ssl.SSLError) as error:
             raise SourceError(
-                f"SCRAPE_TLS_CA (--scrape-tls-ca): {config.ca_file!r} is no file of certificates: {one_line(error)}"
+                f"SCRAPE_TLS_CA (--scrape-tls-ca): {config.ca_file!r} is not a file of certificates: {one_line(error)}"
             ) from error
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=context, keepalive_timeout=config.interval + 15),
@@ -122,26 +122,26 @@ class Scraper:
         return watched
 
     def _follow(self, session: aiohttp.ClientSession, found: list[Target], give: Give) -> None:
-        """One task for each target that there is now, none for those that are gone."""
+        """Start a task for each new target, and cancel those of targets that are gone."""
         urls = {target.url for target in found}
         for url in self._tasks.keys() - urls:
             self._tasks.pop(url).cancel()
             del self.statuses[url]
-            logger.info("%s is no target any more", url)
+            logger.info("%s is no longer a target", url)
         for target in found:
             if target.url not in self._tasks:
                 self._tasks[target.url] = asyncio.create_task(self._repeat(session, self._watch(target), give))
 
     async def _repeat(self, session: aiohttp.ClientSession, watched: _Watched, give: Give) -> None:
         interval = self._config.interval
-        # Each target has a place in the interval of its own, the same after a restart; the first scrape does not wait long.
+        # Each target has its own place in the interval, the same after a restart. The first scrape waits for a second at most.
         place = crc32(watched.target.url.encode()) / (1 << 32)
         due = time.monotonic() + place * min(interval, 1.0)
         while True:
             await asyncio.sleep(max(0.0, due - time.monotonic() + random.uniform(0, _JITTER * interval)))  # noqa: S311
             try:
                 await self._scrape_and_give(session, watched, give)
-            except Exception:  # a fault of ours costs this scrape, not the target
+            except Exception:  # a bug of ours costs this scrape, not the target
                 logger.exception("%s: the scrape cannot be handled", watched.target.url)
             due = max(due + interval, time.monotonic())
 
@@ -157,7 +157,7 @@ class Scraper:
             return
         status.duration_s, status.samples = time.monotonic() - began, len(scraped.samples)
         self._note(watched, up=True, reason="")
-        give(Portion(scraped.samples, _new_ones(watched, scraped), scraped.counts, watched.target.url))
+        give(SourceBatch(scraped.samples, _new_ones(watched, scraped), scraped.counts, watched.target.url))
 
     def _note(self, watched: _Watched, *, up: bool, reason: str) -> None:
         status = watched.status
@@ -173,7 +173,7 @@ class Scraper:
         try:
             body = await self._fetch(session, watched.target)
         except TimeoutError:
-            raise ScrapeFailed(f"no whole answer within {self._config.timeout:g} s") from None
+            raise ScrapeFailed(f"no complete answer within {self._config.timeout:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise ScrapeFailed(one_line(error)) from error
         try:
@@ -215,7 +215,7 @@ def _basic(user: str, password: str) -> dict[str, str]:
 
 
 def _new_ones(watched: _Watched, scraped: Scraped) -> list[RefusedRow]:
-    """Bad lines that were not there in an earlier scrape."""
+    """Bad lines that no earlier scrape had."""
     fresh = []
     if len(watched.buried) > _MOST_REMEMBERED:
         watched.buried.clear()

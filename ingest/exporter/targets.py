@@ -1,4 +1,4 @@
-"""Which exporters to scrape: URLs, files that list them, and DNS names that stand for many."""
+"""The exporters to scrape: URLs, files that list them, and DNS names with many addresses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEFAULT_PATH = "/metrics"
 
 
 class Target(NamedTuple):
-    """One exporter. ``url`` has no secrets in it; ``user`` and ``password`` are from the URL, empty where it has none."""
+    """One exporter. ``url`` holds no secrets; ``user`` and ``password`` come from the URL, empty if it has none."""
 
     url: str
     host: str
@@ -35,8 +35,8 @@ def parse_target(text: str) -> Target:
     url = text if "://" in text else f"http://{text}"
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or any(each.isspace() for each in url):
-        raise ValueError(f"{text!r} is no URL of an exporter: use http://host:9400/metrics or https://…")
-    port = parts.port  # raises ValueError when it is none
+        raise ValueError(f"{text!r} is not an exporter's URL: use http://host:9400/metrics or https://…")
+    port = parts.port  # raises ValueError for an invalid port
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     if "://" not in text:
         port = port or DEFAULT_PORT
@@ -51,7 +51,7 @@ def parse_target(text: str) -> Target:
 
 
 class Targets:
-    """What TARGETS names. ``resolve`` may be called again and again: files are read and names are looked up anew."""
+    """The exporters that TARGETS names. Every ``resolve`` reads the files and looks up the names again."""
 
     def __init__(self, items: Sequence[str], shard: Shard = WHOLE) -> None:
         if not items:
@@ -63,7 +63,7 @@ class Targets:
         self._last: dict[str, list[Target]] = {}
 
     async def resolve(self) -> list[Target]:
-        """The targets of now, each once, in order; those of our shard. Raises SourceError for what never worked."""
+        """The current targets of our shard, each once, in order. Raises SourceError for an item that never worked."""
         found: dict[str, Target] = {}
         for item in self._items:
             try:
@@ -71,7 +71,7 @@ class Targets:
             except (OSError, ValueError) as error:
                 if item not in self._last:
                     raise SourceError(f"TARGETS (--targets): {_reason(item, error)}") from error
-                logger.debug("%s: %s: going on with what it was", item, error)
+                logger.debug("%s: %s: keeping the previous targets", item, error)
                 targets = self._last[item]
             self._last[item] = targets
             found.update((target.url, target) for target in targets)
@@ -90,7 +90,7 @@ class Targets:
         except socket.gaierror as error:
             if item in self._last:
                 raise
-            # A headless service has no address while it has no pods: that may change.
+            # A headless service has no address while it has no pods.
             logger.warning("%s: %s: no exporter for now", item, error.strerror)
             return []
         addresses = list(dict.fromkeys(str(each[4][0]) for each in found))

@@ -1,15 +1,16 @@
-"""A made-up capture for trying the pipeline without a GPU: the simulator's fleet, written as a capture."""
+"""A synthetic capture, for trying the pipeline without a GPU: the simulated fleet's readings as a CSV file."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
-from ingest.simulator import fleet as simulator
-from ingest.simulator.fleet import Fleet
+from ingest.atomic import replacing
+from ingest.simulator.fleet import FleetShape, SimFleet
 from readings.model import Gpu
 from readings.times import format_time
 
@@ -27,7 +28,7 @@ COLUMNS = (
     "value",
     "labels_raw",
 )
-# What the captures that people have hold, in their order.
+# The metrics of common captures, in their order.
 METRICS = tuple(
     f"DCGM_FI_DEV_{name}"
     for name in (
@@ -48,7 +49,7 @@ _START_NS = 1_735_689_600_000_000_000  # 2025-01-01T00:00:00Z
 
 @dataclass(frozen=True, slots=True)
 class CaptureShape:
-    """How large a synthetic capture's fleet is and how often it is sampled. Ten metrics a GPU and sample."""
+    """The size of a synthetic capture's fleet, and how often it is sampled. Ten metrics per GPU and sample."""
 
     hosts: int = 4
     gpus_per_host: int = 8
@@ -58,17 +59,16 @@ class CaptureShape:
 
     @property
     def readings(self) -> int:
-        """How many rows the capture has."""
+        """The number of rows."""
         return self.hosts * self.gpus_per_host * self.samples * 10
 
 
 def write_capture(path: Path, shape: CaptureShape) -> int:
-    """Write the capture; returns its rows. It appears under its name only when it is whole. Raises OSError."""
-    draft = path.with_name(path.name + ".draft")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with draft.open("w", encoding="utf-8", newline="") as file:
+    """Write the capture; returns the number of rows. The file appears only when it is whole. Raises OSError."""
+    with replacing(path) as binary:
+        file = TextIOWrapper(binary, "utf-8", newline="")
         rows = _write_rows(file, shape)
-    draft.replace(path)
+        file.detach()  # flushed, and left open
     return rows
 
 
@@ -83,13 +83,13 @@ def _write_rows(file: TextIO, shape: CaptureShape) -> int:
 
 
 def capture_rows(shape: CaptureShape) -> Iterator[tuple[str, ...]]:
-    """The rows in a real capture's order: sample by sample, in each the metrics one after the other, then GPU by GPU."""
-    fleet = Fleet(simulator.FleetShape(shape.hosts, shape.gpus_per_host, shape.seed, METRICS))
+    """The rows in a real capture's order: by sample, then by metric, then by GPU."""
+    fleet = SimFleet(FleetShape(shape.hosts, shape.gpus_per_host, shape.seed, METRICS))
     for sample in range(shape.samples):
         fleet.step(shape.interval_s)
         readings = [reading for host in fleet.hosts for reading in fleet.readings(host)]
         for number in range(len(METRICS)):
-            # Exporters read the metrics one after the other: so their times differ by up to three seconds.
+            # Exporters read the metrics one after the other, so their times differ by up to three seconds.
             time_ns = _START_NS + (sample * shape.interval_s + number // 3) * 1_000_000_000
             time = format_time(time_ns)
             for gpu, name, value in readings[number :: len(METRICS)]:

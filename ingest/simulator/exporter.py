@@ -1,4 +1,4 @@
-"""Fake dcgm-exporters, one per host of a synthetic fleet, each on a port of its own: for tests, demos and load runs."""
+"""Fake dcgm-exporters for tests, demos and load runs: one per host of a synthetic fleet, each on its own port."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from ingest.simulator.fleet import ALL_METRICS, Fleet, FleetShape, SimHost
+from ingest.simulator.fleet import ALL_METRICS, FleetShape, SimFleet, SimHost
 from ingest.simulator.versions import GENERATIONS, exposition, other_rows
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -21,9 +21,9 @@ _LONGEST_STEP_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FakeConfig:
-    """``generations`` are given to the hosts in turn, or with ``each`` every host has an exporter of every one of them. The first
-    ``hanging`` exporters never answer, the next ``garbage`` answer what is no metrics. Port 0 takes free ones, else they are
-    ``port``, ``port`` + 1, … With ``still`` no time passes in the fleet: each answer has the same values."""
+    """Hosts get the ``generations`` in turn; with ``each``, every host has one exporter of each generation. The first ``hanging``
+    exporters never answer, the next ``garbage`` answer nonsense. Port 0 takes free ports, any other counts up from there. With
+    ``still`` no time passes in the fleet: every answer has the same values."""
 
     shape: FleetShape
     generations: Sequence[str] = GENERATIONS
@@ -36,12 +36,12 @@ class FakeConfig:
 
     @property
     def count(self) -> int:
-        """How many exporters there are."""
+        """The number of exporters."""
         return self.shape.hosts * (len(self.generations) if self.each else 1)
 
 
 class Exporter(NamedTuple):
-    """Where one is, and what it is: a generation, ``hanging`` or ``garbage``."""
+    """A running exporter. ``kind`` is a generation, ``hanging`` or ``garbage``."""
 
     url: str
     host: str
@@ -50,7 +50,7 @@ class Exporter(NamedTuple):
 
 class _Fakes:
     def __init__(self, config: FakeConfig) -> None:
-        self._fleet = Fleet(config.shape)
+        self._fleet = SimFleet(config.shape)
         self._everything = config.shape.metrics == ALL_METRICS
         self._still = config.still
         self._since = time.monotonic()
@@ -82,7 +82,7 @@ class _Fakes:
         return web.Response(body=page.encode(), headers={"Content-Type": CONTENT_TYPE})
 
     def _advance(self) -> None:
-        """The fleet goes on with the clock, in steps of a second at least: scrapes within one see the same."""
+        """Move the fleet on with the clock, in steps of at least a second: scrapes within one see the same values."""
         passed = time.monotonic() - self._since
         if passed >= 1.0 and not self._still:
             self._since += passed
@@ -91,7 +91,7 @@ class _Fakes:
 
 @asynccontextmanager
 async def fake_exporters(config: FakeConfig) -> AsyncIterator[list[Exporter]]:
-    """They answer inside the block. Raises OSError when a port is taken."""
+    """Exporters that answer inside the block. Raises OSError when a port is taken."""
     if config.port + config.count - 1 > 65535:
         raise OSError("the last port would be over 65535")
     fakes = _Fakes(config)

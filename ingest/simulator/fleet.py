@@ -1,6 +1,6 @@
-"""A made-up fleet that behaves as GPUs do: jobs come and go, power follows load, temperature follows power, memory goes in steps.
+"""A synthetic fleet that behaves like real GPUs: jobs come and go, power follows load, temperature follows power.
 
-Everything in it says that it is synthetic. The same seed and the same steps give the same values.
+All names in it say "synthetic". The same seed and the same steps give the same values.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FAULTS = {
     "missing": "a GPU that falls off the bus",
     "blank": "DCGM's blank numbers in place of values",
     "spike": "values of other fields in place of the utilisation",
-    "silent": "a host that tells nothing",
+    "silent": "a host that reports nothing",
 }
 DEFAULT_METRICS = tuple(
     f"DCGM_FI_{name}"
@@ -59,7 +59,7 @@ DEFAULT_METRICS = tuple(
 ALL_METRICS = tuple(CATALOGUE)
 
 BLANK = 9223372036854775794.0
-# The names are made from these alone, so the same fleet is the same on every machine.
+# UUIDs are made from this and the names alone, so a fleet is the same on every machine.
 _NAMESPACE = uuid.UUID("7d3e1f7e-6f0c-5d5e-9a43-000000000000")
 _IDLE_W, _FULL_W = 68.0, 640.0
 _AMBIENT, _DEGREES_PER_W = 24.0, 0.062
@@ -67,15 +67,15 @@ _WARM_UP_S = 25.0
 _JOB_SIZES = (1, 1, 2, 4, 8)
 _MEAN_JOB_S, _MEAN_PAUSE_S = 900.0, 240.0
 _FIRST_FAULT_S, _MEAN_FAULT_GAP_S, _FAULT_S = 5.0, 45.0, 30.0
-_HEAT_S = 90.0  # it takes its time
+_HEAT_S = 90.0  # heat builds up slowly
 _TOO_HOT = 88.0
-_OF_LOAD = {"overheat", "throttle"}  # nothing comes of them on a GPU that is idle
+_OF_LOAD = {"overheat", "throttle"}  # these show only on a busy GPU
 _XIDS = (13, 31, 48, 63, 79, 94)
 
 
 @dataclass(frozen=True, slots=True)
 class FleetShape:
-    """How large the fleet is, which metrics it tells and what goes wrong in it."""
+    """The size of the fleet, its metrics and its faults."""
 
     hosts: int = 4
     gpus_per_host: int = 8
@@ -85,7 +85,7 @@ class FleetShape:
 
 
 class Job(NamedTuple):
-    """What runs on some GPUs of a host until ``ends`` (seconds of the fleet's own time)."""
+    """A job on some GPUs of a host, until ``ends`` (seconds of the fleet's own time)."""
 
     name: str
     ends: float
@@ -97,7 +97,7 @@ class Job(NamedTuple):
 
 @dataclass(slots=True)
 class SimGpu:
-    """One GPU: who it is and how it is doing. ``faults`` maps what is wrong with it to when that ends."""
+    """One GPU: its identity and its state. ``faults`` maps each current fault to its end."""
 
     identity: Gpu
     rng: random.Random
@@ -119,17 +119,17 @@ class SimGpu:
 
     @property
     def slow(self) -> bool:
-        """Whether its clocks are held down."""
+        """Whether its clocks are throttled."""
         return "throttle" in self.faults or self.temperature > _TOO_HOT
 
     def step(self, seconds: float) -> None:
-        """Let time pass."""
+        """Move on by ``seconds``."""
         job, rng = self.job, self.rng
         target = 0.0
         if job is not None:
             target = min(100.0, max(0.0, job.load + rng.uniform(-job.swing, job.swing)))
         self.utilisation = float(round(target))
-        # Memory is taken a piece at a time while a job starts, and is free at once when it ends.
+        # A starting job takes memory step by step, and frees all of it when it ends.
         if job is None:
             self.used_mib = 7.0
         elif self.used_mib < job.memory_mib:
@@ -149,7 +149,7 @@ class SimGpu:
             self.replays += 1
 
     def value(self, name: str) -> float:
-        """What the metric stands at."""
+        """The metric's current value."""
         job, busy = self.job, self.utilisation / 100
         tensor = busy * (job.tensor if job else 0.0)
         match name:
@@ -219,7 +219,7 @@ class SimGpu:
 
 @dataclass(slots=True)
 class SimHost:
-    """A machine and its GPUs. ``silent_until`` is when it tells something again."""
+    """A machine and its GPUs. It reports nothing before ``silent_until``."""
 
     name: str
     gpus: list[SimGpu]
@@ -227,8 +227,8 @@ class SimHost:
     next_job: float = 0.0
 
 
-class Fleet:
-    """The whole fleet at one moment; ``step`` moves it on. ``seconds`` is its own time, from 0."""
+class SimFleet:
+    """The fleet at one moment; ``step`` moves it on. ``seconds`` is its own time, from 0."""
 
     def __init__(self, shape: FleetShape) -> None:
         self.shape = shape
@@ -237,14 +237,14 @@ class Fleet:
         self._jobs = 0
         self.hosts = [self._make_host(number) for number in range(1, shape.hosts + 1)]
         self._next_fault = dict.fromkeys(shape.faults, _FIRST_FAULT_S)
-        for host in self.hosts:  # a fleet in the middle of its day
+        for host in self.hosts:  # start in the middle of the day
             self._start_jobs(host)
             for gpu in host.gpus:
                 for _ in range(3):
                     gpu.step(20.0)
 
     def step(self, seconds: float) -> None:
-        """Let time pass for all."""
+        """Move the whole fleet on by ``seconds``."""
         self.seconds += seconds
         for fault, due in self._next_fault.items():
             if self.seconds >= due:
@@ -262,7 +262,7 @@ class Fleet:
                 self._start_jobs(host)
 
     def readings(self, host: SimHost) -> Iterator[tuple[Gpu, str, float]]:
-        """What the host tells now, GPU by GPU; nothing where it or a GPU is silent."""
+        """The host's current readings, GPU by GPU; none of a silent host or a missing GPU."""
         if self.seconds < host.silent_until:
             return
         for gpu in host.gpus:
@@ -290,7 +290,7 @@ class Fleet:
         return SimHost(name, gpus)
 
     def _start_jobs(self, host: SimHost) -> None:
-        """Something new on the GPUs of a host that are free, or nothing for a while."""
+        """Start jobs on free GPUs of a host, or leave them idle for a while."""
         rng = self._rng
         free = [gpu for gpu in host.gpus if gpu.job is None]
         while free and rng.random() < 0.7:

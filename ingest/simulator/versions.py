@@ -1,8 +1,8 @@
-"""How each generation of dcgm-exporter writes what we keep: names, units, help, types and labels. For fake exporters and tests.
+"""How each generation of dcgm-exporter writes our metrics: names, units, help, types and labels. For fake exporters and tests.
 
 1.x     dcgm_gpu_utilization, uuid and pod_name as labels, no host name, nothing else of the GPU
 4.5     DCGM_FI_DEV_GPU_UTIL, Hostname
-4.6     the aliases that DCGM 4.6 brought, for the old units
+4.6     the aliases of DCGM 4.6, with the old units
 4.8.3   as 4.5, with hostname in lower case
 4.9     new names in base units (Hz, bytes, joules, ratios, seconds), and another label for the driver's version
 """
@@ -62,7 +62,7 @@ _BASE = {
         )
     },
 }
-# What exporters put after # HELP before 4.9: the wording tells units to those who decide by it, so it is theirs.
+# The exporters' own # HELP texts before 4.9: readers may take the unit from the wording.
 _HELP = {
     _DEV + "SM_CLOCK": "SM clock frequency (in MHz).",
     _DEV + "MEM_CLOCK": "Memory clock frequency (in MHz).",
@@ -86,7 +86,7 @@ _HELP = {
     _DEV + "UNCORRECTABLE_REMAPPED_ROWS": "Number of remapped rows for uncorrectable errors",
     _DEV + "CORRECTABLE_REMAPPED_ROWS": "Number of remapped rows for correctable errors",
     _DEV + "ROW_REMAP_FAILURE": "Whether remapping of rows has failed",
-    # In microseconds said the help until a late 4.x; the values were nanoseconds all along.
+    # The help said microseconds until a late 4.x; the values were always nanoseconds.
     **{
         f"{_DEV}{part}_VIOLATION": f"Throttling duration due to {why} (in us)."
         for part, why in (
@@ -104,7 +104,7 @@ _HELP = {
     "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": "Ratio of cycles the tensor (HMMA) pipe is active.",
     "DCGM_FI_PROF_DRAM_ACTIVE": "Ratio of cycles the device memory interface is active sending or receiving data.",
 }
-# The types are the exporter's too, right or not: rates that it calls counters.
+# Rates that the exporter wrongly calls counters.
 _CALLED_COUNTERS = {
     _DEV + "NVLINK_BANDWIDTH_TOTAL",
     _DEV + "PCIE_TX_THROUGHPUT",
@@ -123,7 +123,7 @@ _HOST_LABEL = {"4.5": "Hostname", "4.6": "Hostname", "4.8.3": "hostname", "4.9":
 
 
 def written(metric: str, generation: str) -> Written:
-    """How the generation writes a metric of the catalogue. Raises KeyError for others."""
+    """How a generation writes a metric of the catalogue. Raises KeyError for other metrics."""
     known = CATALOGUE[metric]
     counts = known.kind == "counter" or metric in _CALLED_COUNTERS
     kind = "counter" if counts or (generation == "1.x" and metric in _CALLED_COUNTERS_IN_1_X) else "gauge"
@@ -146,27 +146,31 @@ def written(metric: str, generation: str) -> Written:
 
 
 def labels_of(gpu: Gpu, generation: str) -> str:
-    """A GPU's labels as the generation writes them, without braces."""
-    told: dict[str, str] = {"gpu": "" if gpu.gpu_id is None else str(gpu.gpu_id)}
+    """A GPU's labels in a generation's format, without braces."""
+    labels: dict[str, str] = {"gpu": "" if gpu.gpu_id is None else str(gpu.gpu_id)}
     if generation == "1.x":
-        told["uuid"] = gpu.uuid
+        labels["uuid"] = gpu.uuid
         workload = ("container_name", "pod_namespace", "pod_name")
     else:
-        told |= {"UUID": gpu.uuid, "pci_bus_id": f"00000000:{0x1B + (gpu.gpu_id or 0):02X}:00.0", "device": gpu.device}
-        told |= {"modelName": gpu.model_name}
+        labels |= {
+            "UUID": gpu.uuid,
+            "pci_bus_id": f"00000000:{0x1B + (gpu.gpu_id or 0):02X}:00.0",
+            "device": gpu.device,
+        }
+        labels |= {"modelName": gpu.model_name}
         if gpu.mig_id:
-            told |= {"GPU_I_PROFILE": gpu.mig_profile, "GPU_I_ID": gpu.mig_id}
-        told[_HOST_LABEL[generation]] = gpu.hostname
+            labels |= {"GPU_I_PROFILE": gpu.mig_profile, "GPU_I_ID": gpu.mig_id}
+        labels[_HOST_LABEL[generation]] = gpu.hostname
         driver = "DCGM_FI_SYSTEM_DRIVER_VERSION" if generation == "4.9" else "DCGM_FI_DRIVER_VERSION"
-        told[driver] = gpu.driver_version
+        labels[driver] = gpu.driver_version
         workload = ("container", "namespace", "pod")
     if gpu.pod:
-        told |= dict(zip(workload, (gpu.container, gpu.namespace, gpu.pod), strict=True))
-    return ",".join(f'{name}="{_escaped(value)}"' for name, value in told.items())
+        labels |= dict(zip(workload, (gpu.container, gpu.namespace, gpu.pod), strict=True))
+    return ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items())
 
 
 def exposition(readings: Iterable[tuple[Gpu, str, float]], generation: str) -> str:
-    """The page that an exporter of that generation answers: metric by metric, with HELP and TYPE."""
+    """The /metrics page of an exporter of that generation: metric by metric, with HELP and TYPE."""
     pages: dict[str, list[str]] = {}
     labels: dict[int, str] = {}
     how: Mapping[str, Written]
@@ -187,8 +191,8 @@ def exposition(readings: Iterable[tuple[Gpu, str, float]], generation: str) -> s
 
 
 def other_rows(gpus: Sequence[Gpu], generation: str) -> str:
-    """What exporters tell beside the fields of GPUs, where they are asked for everything: links, CPUs, switches, XIDs and clock
-    events by their number. Nothing in 1.x, which knew none of these."""
+    """The other lines of an exporter that gives everything: links, CPUs, switches, XIDs and clock events by number. Empty for
+    1.x, which had none of these."""
     if generation == "1.x":
         return ""
     host = _HOST_LABEL[generation]

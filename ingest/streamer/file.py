@@ -1,7 +1,7 @@
-"""The streamer: a collect loop reads the source into a bounded buffer, a publish loop cuts batches and sends them.
+"""The streamer of captures: a collect loop reads the source into a bounded buffer, a publish loop cuts batches and sends them.
 
-What is promised: a run is ``done`` only when the source is at its end and the broker answered every batch; and the position
-that is kept for a restart is never past a row whose batch is not answered.
+It makes two promises. A run is ``done`` only when the source is at its end and the broker has answered every batch. The position
+saved for a restart is never past a row whose batch is unanswered.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from ingest.capture.compression import STDIN
-from ingest.capture.position import Gathering, Positions, ResumeStore
-from ingest.capture.source import Chunk, CsvSource
+from ingest.capture.position import Positions, ResumeStore, SourcePosition
+from ingest.capture.source import CaptureChunk, CsvSource
 from ingest.concurrency import all_of, drain_deadline, first_of, pause
 from ingest.dead_letters import DeadLetters
 from ingest.errors import StateError
 from ingest.reconnect import BrokerAddress
 from ingest.shard import WHOLE, Shard
 from ingest.streamer.pacing import Pacer, SpeedPacer
-from ingest.streamer.publisher import Batch, Publisher
 from ingest.streamer.report import Backlog, Progress, Report, progress_bar, report_often
+from ingest.streamer.sender import BatchSender, MemoryQueue
 from ingest.streamer.timestamps import Choice, Stamper, choose
+from readings.batch import encode_block
+from readings.blocks import blocks as blocks_of
 from readings.columns import Columns
-from readings.columns import blocks as blocks_of
 from readings.model import PointBlock
 from readings.times import SECOND, format_time, spell_duration
 
@@ -38,22 +39,24 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# Readings gathered before they are ordered and cut. Captures are sorted by metric: the more is gathered, the more of a
-# GPU's metrics share a point.
+# Readings gathered before they are ordered and cut. Captures are sorted by metric, so the more readings are gathered, the more
+# of a GPU's metrics share a point.
 GATHER_READINGS = 50_000
 CHUNKS_AHEAD = 2
+# The most batches in flight, and in the queue.
+WINDOW, MOST_QUEUED = 64, 128
 DRAIN_SECONDS = 7.0
-# With the broker away there is nothing to wait for: the position is kept.
+# While the broker is away there is nothing to wait for, and the position is saved.
 DRAIN_SECONDS_AWAY = 1.0
 CLOCK_SLACK_NS = 300 * SECOND
 FOLLOW_SECONDS = 0.25
-# A disk that takes so long for one block of a capture hangs.
+# If one block of a capture takes this long to read, the disk hangs.
 STUCK_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamConfig:
-    """What a streamer is told. Durations in seconds; ``rate`` in readings a second, 0 for as fast as possible."""
+    """The settings of a streamer of captures. Durations in seconds; ``rate`` in readings per second, 0 for no limit."""
 
     csv_path: str
     broker: BrokerAddress
@@ -69,36 +72,33 @@ class StreamConfig:
     shard: Shard = WHOLE
     follow: bool = False
     speed: float = 0.0
-    last_ns: int | None = None  # the newest time, where that is of more than this capture
-    position_of: str = ""  # the capture under whose name the position is kept, where that is another one
+    last_ns: int | None = None  # the newest time of all captures, if this is one of several
 
 
 @dataclass(frozen=True, slots=True)
 class StreamTotals:
-    """What a run has done. ``done``: the source is at its end and everything was answered."""
+    """The results of a run. ``done``: the source is at its end and everything was answered."""
 
     readings: int
     batches: int
     refused: Counter[str]
     unanswered: int
     done: bool
-    inode: int  # of the file, whatever its name is by now
 
 
-class _Portion(NamedTuple):
-    """A chunk on its way from one loop to the other, and by how much its times were moved."""
+class _StampedChunk(NamedTuple):
+    """A chunk on its way from the collect loop to the publish loop, and the shift of its times."""
 
-    chunk: Chunk
-    columns: Columns
+    chunk: CaptureChunk
     shift_ns: int
 
 
 async def stream(config: StreamConfig, stop: asyncio.Event, report: Report | None = None) -> StreamTotals:
-    """Stream a capture until its end, or until ``stop``: then what was read is drained, for some seconds at most.
+    """Stream a capture until its end, or until ``stop``; then the rows already read are sent, for a few seconds at most.
 
-    Adds to ``report`` what it does. Raises SourceError, StateError or BrokerRefusal.
+    Adds its work to ``report``. Raises SourceError, StateError or BrokerRefusal.
     """
-    store = ResumeStore(config.state_dir, config.instance_id, config.position_of or config.csv_path)
+    store = ResumeStore(config.state_dir, config.instance_id, config.csv_path)
     await asyncio.to_thread(store.prepare)
     source = await asyncio.to_thread(
         CsvSource.open,
@@ -110,26 +110,13 @@ async def stream(config: StreamConfig, stop: asyncio.Event, report: Report | Non
     )
     try:
         with progress_bar(source.size, source.name) as progress:
-            return await Streamer(config, source, store, stop, progress, report or Report()).run()
+            return await FileStreamer(config, source, store, stop, progress, report or Report()).run()
     finally:
         source.close()
 
 
-async def last_time_of(config: StreamConfig, path: str, stop: asyncio.Event) -> int | None:
-    """The newest time in a capture, in ns; None without any. Raises SourceError."""
-
-    def find() -> int | None:
-        source = CsvSource.open(path, needs_timestamp=True, zone=config.zone)
-        try:
-            return source.last_time(time.time_ns() + CLOCK_SLACK_NS, stop.is_set)
-        finally:
-            source.close()
-
-    return await asyncio.to_thread(find)
-
-
-class Streamer:
-    """One run over one open source."""
+class FileStreamer:
+    """One run over one open capture."""
 
     def __init__(
         self,
@@ -150,22 +137,26 @@ class Streamer:
         self._began = time.monotonic()
         self._start_position = 0
         self._positions = Positions(store, source, config.timestamps)
-        self._publisher = Publisher(
-            lambda: config.broker.connect(config.instance_id), self._positions.check, broker=config.broker.partner
+        self._queue = MemoryQueue(MOST_QUEUED, self._positions.answered)
+        self._sender = BatchSender(
+            self._queue,
+            self._queue.read,
+            lambda: config.broker.connect(config.instance_id),
+            broker=config.broker.partner,
+            window=WINDOW,
         )
-        self._buffer: asyncio.Queue[_Portion | None] = asyncio.Queue(CHUNKS_AHEAD)
+        self._buffer: asyncio.Queue[_StampedChunk | None] = asyncio.Queue(CHUNKS_AHEAD)
         self._dead_letters = DeadLetters(config.state_dir, f"streamer-{config.instance_id}")
         self._stamper = Stamper(Choice("source"))
         self._explained = False
         self._looked_at_age = False
         self._at_end = False
         self._refused: Counter[str] = Counter()
-        self._batches_made = 0
-        # A thread to read, which a pipe can hold up for long, and one to cut batches. Each further one would keep memory of its own.
+        # One thread reads, and may wait for a pipe; one cuts batches. Each further thread would hold memory of its own.
         self._threads = ThreadPoolExecutor(2, "capture")
 
     async def run(self) -> StreamTotals:
-        """Stream, and keep or clear the position at the end."""
+        """Stream, and save or clear the position at the end."""
         config = self._config
         logger.info(
             "streaming %(source)s to %(broker)s as %(instance_id)s",
@@ -174,20 +165,21 @@ class Streamer:
         await self._begin()
         self._began, self._start_position = time.monotonic(), self._source.position
         self._report.refresh = self._refresh
-        if config.follow or config.position_of:
-            # It may be rotated before anything of it was sent: from the first moment it is known which file it was.
-            self._positions.add(Gathering(self._source.position, self._source.line, self._stamper.choice.shift_ns))
-            self._positions.check()
-        # The work itself comes first: when the time to drain runs out in the same moment, it counts as finished.
+        if config.follow:
+            # The file may be replaced before anything in it was sent: a later run must know which file it was.
+            self._positions.add(
+                0, SourcePosition(self._source.position, self._source.line, self._stamper.choice.shift_ns)
+            )
+        # The work comes first: if it ends in the same moment as the deadline, it counts as finished.
         deadline = drain_deadline(
             self._stop,
             DRAIN_SECONDS,
             seconds_away=DRAIN_SECONDS_AWAY,
-            connected=lambda: self._publisher.uplink.connected,
+            connected=lambda: self._sender.connected,
         )
         try:
             ended = await first_of(
-                self._work(), self._publisher.run(), self._positions.keep(), report_often(self._report), deadline
+                self._work(), self._sender.run(), self._positions.keep(), report_often(self._report), deadline
             )
         finally:
             self._threads.shutdown(wait=False)
@@ -202,14 +194,14 @@ class Streamer:
         return self._tell(done=done, drained=drained)
 
     def _refresh(self) -> None:
-        report, uplink, oldest = self._report, self._publisher.uplink, self._positions.oldest
-        report.sent = self._sent_before + uplink.readings_answered
-        report.batches = self._batches_before + uplink.batches_answered
-        report.waiting = self._publisher.unanswered
-        report.behind_s = 0.0 if oldest is None else time.monotonic() - oldest.since
+        report, sender, oldest = self._report, self._sender, self._queue.oldest_since
+        report.sent = self._sent_before + sender.readings_answered
+        report.batches = self._batches_before + sender.batches_answered
+        report.waiting = self._sender.waiting
+        report.behind_s = 0.0 if oldest is None else max(0.0, time.time() - oldest)
         report.backlog = self._backlog()
-        report.connected = uplink.connected
-        report.trouble = uplink.trouble
+        report.connected = sender.connected
+        report.trouble = sender.trouble
 
     def _backlog(self) -> Backlog | None:
         reached = self._positions.reached
@@ -223,14 +215,12 @@ class Streamer:
         return Backlog(left, left * line // position if position else 0, seconds)
 
     def _tell(self, *, done: bool, drained: bool) -> StreamTotals:
-        publisher = self._publisher
         totals = StreamTotals(
-            publisher.uplink.readings_answered,
-            publisher.uplink.batches_answered,
+            self._sender.readings_answered,
+            self._sender.batches_answered,
             self._refused,
-            publisher.unanswered,
+            self._sender.waiting,
             done,
-            self._source.inode,
         )
         logger.info(
             "%(state)s: %(readings)d readings in %(batches)d batches sent and answered",
@@ -246,7 +236,7 @@ class Streamer:
         return totals
 
     async def _begin(self) -> None:
-        """Find where to start and how to treat times."""
+        """Find the row to start at, and the times to use."""
         state = await asyncio.to_thread(self._store.load)
         wish = self._config.timestamps
         if state is None:
@@ -272,15 +262,15 @@ class Streamer:
         )
         self._stamper.choice = choice
         if choice.explanation:
-            # In a loop the shift is another one each time; once is enough to understand it.
+            # Each pass of a loop has its own shift; one explanation is enough.
             logger.log(logging.DEBUG if self._explained else logging.INFO, "%s", choice.explanation)
             self._explained = True
 
     async def _work(self) -> None:
         await all_of(self._collect(), self._publish())
-        await self._publisher.flush()
+        await self._sender.flush()
 
-    # Collect loop: source -> buffer, at the pace that is asked for, until the end or the stop signal.
+    # Collect loop: source -> buffer, at the configured pace, until the end or the stop signal.
 
     async def _collect(self) -> None:
         config = self._config
@@ -293,7 +283,7 @@ class Streamer:
             if not self._config.loop:
                 self._at_end = True
                 break
-            # A pass takes an interval at least, so that a small capture in a loop does not flood the log.
+            # A pass takes at least one interval, so that a small capture in a loop does not flood the log.
             rest = self._config.collect_interval - (time.monotonic() - began)
             if await pause(self._stop, max(rest, 0.0)):
                 break
@@ -302,39 +292,33 @@ class Streamer:
         await self._buffer.put(None)
 
     async def _collect_once(self, pacer: Pacer | SpeedPacer) -> bool:
-        """One pass over the source; says whether it came to the end."""
+        """One pass over the source; returns whether it reached the end."""
+        paced = self._config.rate > 0 or self._config.speed > 0
         while not self._stop.is_set():
             with self._report.watch.doing(f"a read of {self._source.path}", STUCK_SECONDS):
-                portion = await self._in_thread(self._read, pacer.chunk)
-            self._progress.at(portion.chunk.position)
-            self._report.read += portion.columns.size
-            await self._buffer.put(portion)
-            if portion.chunk.done:
+                stamped = await self._in_thread(self._read, pacer.chunk if paced else None)
+            chunk = stamped.chunk
+            self._progress.at(chunk.position)
+            self._report.read += chunk.columns.size
+            await self._buffer.put(stamped)
+            if chunk.done:
                 if not self._config.follow or await asyncio.to_thread(self._source.has_ended):
                     return True
                 await pause(self._stop, FOLLOW_SECONDS)
                 continue
-            size = portion.columns.size
-            seconds = pacer.took(portion.columns) if isinstance(pacer, SpeedPacer) else pacer.took(size)
-            if seconds > 0:
+            if (seconds := pacer.took(chunk.columns)) > 0:
                 await pause(self._stop, seconds)
         return False
 
-    def _read(self, max_rows: int) -> _Portion:
-        # At a pace, rows are taken in smaller numbers than a block holds.
-        by_column = self._config.rate == 0 and self._config.speed == 0
-        chunk = self._source.read_block() if by_column else self._source.read(max_rows)
+    def _read(self, max_rows: int | None) -> _StampedChunk:
+        chunk = self._source.read(max_rows)
         if chunk.refused:
             self._keep_refused(chunk)
-        shift_ns = self._stamper.choice.shift_ns
-        if chunk.columns is not None:
-            columns = self._stamper.stamp_columns(chunk.columns)
-        else:
-            columns = Columns.of(self._stamper.stamp(chunk.samples))
+        columns = self._stamper.stamp(chunk.columns)
         if not self._looked_at_age and columns.size:
             self._looked_at_age = True
             self._warn_of_age(int(columns.time_ns.max()))
-        return _Portion(chunk._replace(samples=[], columns=columns), columns, shift_ns)
+        return _StampedChunk(chunk._replace(columns=columns), self._stamper.choice.shift_ns)
 
     def _warn_of_age(self, newest_ns: int) -> None:
         retention = self._config.retention
@@ -346,7 +330,7 @@ class Streamer:
                 spell_duration(retention),
             )
 
-    def _keep_refused(self, chunk: Chunk) -> None:
+    def _keep_refused(self, chunk: CaptureChunk) -> None:
         now = format_time(time.time_ns())
         head = {"time": now, "source": self._source.path, "header": self._source.header_line}
         self._dead_letters.write({**head, **row._asdict()} for row in chunk.refused)
@@ -360,53 +344,52 @@ class Streamer:
             pass
 
     async def _publish_gathering(self) -> bool:
-        """Gather for COLLECT_INTERVAL, or until there is enough, and publish that; says whether there may be more."""
+        """Gather for COLLECT_INTERVAL, or until there is enough, and publish that; returns whether there may be more."""
         parts: list[Columns] = []
         gathered = 0
         counts: Counter[str] = Counter()
-        last: _Portion | None = None
+        last: _StampedChunk | None = None
         more = True
         ends = 0.0
         while last is None or (not self._is_last(last) and gathered < GATHER_READINGS):
             try:
-                portion = await asyncio.wait_for(self._buffer.get(), None if last is None else ends - time.monotonic())
+                stamped = await asyncio.wait_for(self._buffer.get(), None if last is None else ends - time.monotonic())
             except TimeoutError:
                 break
-            if portion is None:
+            if stamped is None:
                 more = False
                 break
             if last is None:
                 ends = time.monotonic() + self._config.collect_interval
-            last = portion
-            counts.update(portion.chunk.counts)
-            parts.append(portion.columns)
-            gathered += portion.columns.size
+            last = stamped
+            counts.update(stamped.chunk.counts)
+            parts.append(stamped.chunk.columns)
+            gathered += stamped.chunk.columns.size
         if last is not None:
             self._refused.update(counts)
             self._report.refused.update(counts)
-            await self._put_all(parts, Gathering(last.chunk.position, last.chunk.line, last.shift_ns), counts)
+            await self._put_all(parts, SourcePosition(last.chunk.position, last.chunk.line, last.shift_ns), counts)
         return more
 
-    def _is_last(self, portion: _Portion) -> bool:
-        return portion.chunk.done and not self._config.follow
+    def _is_last(self, stamped: _StampedChunk) -> bool:
+        return stamped.chunk.done and not self._config.follow
 
-    async def _put_all(self, parts: list[Columns], gathering: Gathering, counts: Counter[str]) -> None:
+    async def _put_all(self, parts: list[Columns], position: SourcePosition, counts: Counter[str]) -> None:
         blocks = await self._in_thread(lambda: list(blocks_of(parts, self._config.batch_size)))
         if not blocks and counts:
             blocks = [PointBlock([], [], [])]  # nothing but what was refused
         collected_at = format_time(time.time_ns())
-        # While its batches are still being made, a gathering is not to pass for answered.
-        gathering.unanswered += 1
-        self._positions.add(gathering)
         for number, block in enumerate(blocks):
-            self._batches_made += 1
-            batch_id = f"{self._publisher.producer}-{self._batches_made}"
-            refused = counts if number == 0 else {}
-            await self._publisher.put(
-                Batch(block, gathering, batch_id, self._config.instance_id, collected_at, refused)
+            payload = encode_block(
+                block,
+                batch_id=f"{self._queue.producer}-{self._queue.end}",
+                source=self._config.instance_id,
+                collected_at=collected_at,
+                refused=counts if number == 0 else {},
             )
-        gathering.unanswered -= 1
-        self._positions.check()
+            await self._queue.put(payload, block.count())
+            self._sender.wake()
+        self._positions.add(self._queue.end - 1, position)
 
     async def _in_thread(self, call: Callable[..., Result], *args: object) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)

@@ -1,7 +1,6 @@
-"""The streamer of a live source: what the source gives goes into the spool twice a second, and from there to the broker.
+"""The streamer of a live source: readings go into the spool twice a second, and from there to the broker.
 
-Unlike a file, a source that runs on cannot be asked again: so nothing that the broker's absence or our own end touches is only in
-memory, but what came in since the last flush.
+A live source cannot be read again, unlike a file. So only the readings since the last flush are in memory alone.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from ingest.errors import StateError
 from ingest.reconnect import BrokerAddress, Outage
 from ingest.samples import RefusedRow, Sample
 from ingest.streamer.report import Report, report_often
-from ingest.streamer.sender import Sender
+from ingest.streamer.sender import BatchSender
 from ingest.streamer.spool import Spool
 from readings.batch import encode_block
 from readings.blocks import BlockBuilder
@@ -34,24 +33,24 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Counted beside the readings' reasons: readings that were given up since the spool, or the disk, was full.
+# A reason for refused readings: they were given up because the spool or the disk was full.
 SPOOL_FULL = "spool_full"
 
-# How old readings may get before they are on the disk and on their way.
+# How long readings may stay in memory.
 FLUSH_SECONDS = 0.5
 DRAIN_SECONDS = 7.0
-# With the broker away there is nothing to wait for: the spool keeps it all.
+# While the broker is away there is nothing to wait for: the spool keeps everything.
 DRAIN_SECONDS_AWAY = 1.0
-# For what was gathered last, when the time to drain is over.
+# For the last flush, after the time to drain is over.
 FINISH_SECONDS = 1.5
-# A disk that takes so long for one call hangs.
+# A call to the disk that takes longer is stuck.
 STUCK_SECONDS = 60.0
-# What may wait in memory while the disk takes nothing; some 100 bytes each.
+# Readings that may wait in memory while the disk takes nothing; some 100 bytes each.
 MOST_IN_MEMORY = 2_000_000
 
 
-class Portion(NamedTuple):
-    """What a source gives at once. ``refused`` goes to the dead letters; ``counts`` has all that was refused."""
+class SourceBatch(NamedTuple):
+    """What a source gives at once. ``refused`` goes to the dead letters; ``counts`` counts everything refused."""
 
     samples: list[Sample]
     refused: list[RefusedRow]
@@ -59,21 +58,21 @@ class Portion(NamedTuple):
     origin: str = ""
 
 
-Give = Callable[[Portion], None]
+Give = Callable[[SourceBatch], None]
 
 
 class LiveSource(Protocol):
-    """What gives readings as time goes by."""
+    """A source of readings that are made as time goes by."""
 
     name: str
 
     async def run(self, give: Give, stop: asyncio.Event, *, once: bool) -> None:
-        """Give portions until ``stop`` is set; with ``once`` return after one of each origin."""
+        """Call ``give`` until ``stop`` is set; with ``once`` one time for each origin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveConfig:
-    """What the streamer of a live source is told. Seconds and bytes."""
+    """The settings of a live source's streamer. Seconds and bytes."""
 
     broker: BrokerAddress
     state_dir: Path
@@ -103,33 +102,33 @@ class LiveStreamer:
         self._run = format(time.time_ns(), "x")
         self._flush_lock = asyncio.Lock()
         self._flushing: asyncio.Task[None] | None = None
-        # Opening it waits for the disk for a moment, at a start.
+        # Waits for the disk for a moment, which is harmless at the start.
         self._spool = Spool(config.state_dir / "spool" / config.instance_id, config.spool_bytes)
-        self._sender = Sender(
+        self._sender = BatchSender(
             self._spool,
-            self._in_spool,
+            lambda number: self._in_spool(self._spool.read, number),
             lambda: config.broker.connect(config.instance_id),
             broker=config.broker.partner,
         )
 
     @property
     def report(self) -> Report:
-        """How far it has come, as of now."""
+        """The current report."""
         return self._report.now()
 
     def _refresh(self) -> None:
         report = self._report
-        uplink = self._sender.uplink
-        report.sent, report.batches = uplink.readings_answered, uplink.batches_answered
+        sender = self._sender
+        report.sent, report.batches = sender.readings_answered, sender.batches_answered
         report.waiting = self._spool.waiting
         oldest = self._spool.oldest_since or (self._since if self._gathered else None)
         report.behind_s = 0.0 if oldest is None else max(0.0, time.time() - oldest)
         report.spool_bytes = self._spool.size_bytes
-        report.connected = uplink.connected
-        report.trouble = [*uplink.trouble, *self._disk.trouble]
+        report.connected = sender.connected
+        report.trouble = [*sender.trouble, *self._disk.trouble]
 
     async def run(self) -> Report:
-        """Stream until ``stop``, or once; then what was read is sent, for some seconds at most: the spool keeps the rest.
+        """Stream until ``stop``, or once. Then send what is left, for DRAIN_SECONDS at most; the spool keeps the rest.
 
         Raises SourceError, StateError or BrokerRefusal.
         """
@@ -143,7 +142,7 @@ class LiveStreamer:
                 self._stop,
                 DRAIN_SECONDS,
                 seconds_away=DRAIN_SECONDS_AWAY,
-                connected=lambda: self._sender.uplink.connected,
+                connected=lambda: self._sender.connected,
             )
             await first_of(self._work(), self._sender.run(), self._flush_often(), report_often(self._report), deadline)
             await self._finish_flushing()
@@ -156,8 +155,8 @@ class LiveStreamer:
             await self._in_spool(self._spool.close)
             self._worker.shutdown()
 
-    def give(self, portion: Portion) -> None:
-        """Take in what the source gives."""
+    def give(self, portion: SourceBatch) -> None:
+        """Take readings from the source."""
         if not self._gathered:
             self._since = time.time()
         self._gathered += portion.samples
@@ -178,7 +177,7 @@ class LiveStreamer:
         await self._sender.flush()
 
     async def _flush_often(self) -> None:
-        """Into the spool, and the spool's own housekeeping; until cancelled."""
+        """Flush, and let the spool do its housekeeping, until cancelled."""
         config = self._config
         seconds = min(config.collect_interval, config.interval, FLUSH_SECONDS)
         while True:
@@ -187,7 +186,7 @@ class LiveStreamer:
             await self._in_spool(self._tick)
 
     async def _flush(self) -> None:
-        """Into the spool, all that is gathered by now. Goes on when its caller is cancelled: ``_finish_flushing`` waits for it."""
+        """Write the gathered readings to the spool. Goes on when its caller is cancelled: ``_finish_flushing`` waits for it."""
         async with self._flush_lock:
             if self._flushing is not None:
                 await asyncio.shield(self._flushing)
@@ -200,7 +199,7 @@ class LiveStreamer:
             async with asyncio.timeout(FINISH_SECONDS):
                 await self._flush()
         except TimeoutError:
-            logger.error("the last readings could not be kept: the disk takes nothing")
+            logger.error("the last readings are lost: the disk takes no writes")
             if self._flushing is not None:
                 self._flushing.cancel()
 
@@ -210,6 +209,8 @@ class LiveStreamer:
         if not samples and not counts:
             return
         batches = await asyncio.to_thread(self._encode, samples, counts)
+        if self._spool.excess(batches) > 0:
+            await self._in_spool(self._tick)  # answered batches leave the disk before any other is given up
         given_up = self._spool.give_up(batches)
         if given_up[0]:
             self._note_given_up(*given_up, "SPOOL_BYTES is reached")

@@ -1,4 +1,4 @@
-"""A streamer's figures for Prometheus: what it has done, how far it is behind, how its exporters are doing."""
+"""A streamer's figures for Prometheus: its work, its delay, and the state of its exporters."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _PREFIX = "gpu_telemetry_streamer_"
 
 
 class MonitoredStreamer:
-    """A streamer as /health and /metrics see it. ``statuses``: its exporters, if it has any."""
+    """A streamer as /health and /metrics see it. ``statuses`` has its exporters, if any."""
 
     def __init__(self, report: Report, statuses: Mapping[str, TargetStatus]) -> None:
         self._report = report
         self._statuses = statuses
 
     def stuck(self) -> list[str]:
-        """What hangs inside it."""
+        """The operations that hang."""
         return self._report.watch.stuck()
 
     def trouble(self) -> list[str]:
-        """What it waits for."""
+        """What the streamer waits for."""
         asked = [each for each in self._statuses.values() if each.up is not None]
         down = [f"none of {len(asked)} exporters is up"] if asked and not any(each.up for each in asked) else []
         return [*self._report.now().trouble, *down]
 
     async def figures(self) -> list[Metric]:
-        """Its figures."""
+        """The figures."""
         return [*_work(self._report.now()), *_targets(self._statuses)]
 
 

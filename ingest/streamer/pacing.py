@@ -1,4 +1,4 @@
-"""Pacing: how many readings may be taken at once, and when the next ones are due."""
+"""Pacing: how many rows a streamer reads at once, and when the next ones are due."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ TICKS_PER_SECOND = 10
 
 
 class Pacer:
-    """Spreads readings evenly: ``rate`` a second, 0 for as fast as possible.
+    """Spreads readings evenly: ``rate`` per second, 0 for as fast as possible.
 
-    After a hold-up (the broker was away) it goes on at the same rate; it does not catch up in a burst.
+    After an interruption (the broker was away) it goes on at the same rate, without catching up in a burst.
     """
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -25,22 +25,22 @@ class Pacer:
 
     @property
     def chunk(self) -> int:
-        """How many rows to read at once: a tenth of a second's worth, at least one."""
+        """The rows to read at once: a tenth of a second's worth, at least one."""
         if self._rate <= 0:
             return CHUNK_ROWS
         return max(1, min(CHUNK_ROWS, int(self._rate / TICKS_PER_SECOND)))
 
-    def took(self, readings: int) -> float:
-        """Count readings that were just taken; returns the seconds to wait before the next."""
+    def took(self, columns: Columns) -> float:
+        """Count the readings that were just read; returns the seconds to wait before the next."""
         if self._rate <= 0:
             return 0.0
         now = self._clock()
-        self._due = max(self._due, now - 1.0) + readings / self._rate
+        self._due = max(self._due, now - 1.0) + columns.size / self._rate
         return max(0.0, self._due - now)
 
 
 class SpeedPacer:
-    """Gives readings out as their own times tell, ``speed`` times as fast. Those of one moment come together."""
+    """Paces readings by their own times, ``speed`` times as fast."""
 
     chunk = 200
 
@@ -52,7 +52,7 @@ class SpeedPacer:
         self._began = 0.0
 
     def took(self, columns: Columns) -> float:
-        """Look at the times of readings that were just taken; returns the seconds until the next are due."""
+        """Note the times of the readings that were just read; returns the seconds until the next are due."""
         if not columns.size:
             return 0.0
         if self._first_ns is None:

@@ -1,4 +1,4 @@
-"""What a streamer has done so far and what is before it, for its log, its /health and its /metrics."""
+"""A streamer's progress and backlog, for its log, its /health and its /metrics."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ingest.watchdog import Watch
+from ingest.watchdog import Watchdog
 from readings.times import spell_duration
 
 
 class Progress:
-    """How far a source has been read, in bytes."""
+    """Shows how many bytes of a source have been read."""
 
     def __init__(self, bar: tqdm[Any] | None = None) -> None:
         self._bar = bar
 
     def at(self, position: int) -> None:
-        """Show that everything before this byte has been read."""
+        """Move the bar to this position."""
         if self._bar is not None:
             self._bar.update(position - self._bar.n)
 
 
 @contextmanager
 def progress_bar(total: int, title: str) -> Iterator[Progress]:
-    """A bar on standard error if that is a terminal; log lines then appear above it."""
+    """A bar on standard error if that is a terminal; log lines appear above it."""
     if not sys.stderr.isatty():
         yield Progress()
         return
@@ -49,8 +49,8 @@ REPORT_SECONDS = 60.0
 
 
 class Backlog(NamedTuple):
-    """What of the captures is not answered yet: bytes of their files, about how many rows that is, and how many seconds it takes at
-    the pace so far (None while there is none)."""
+    """The part of the captures that is not answered yet: bytes of their files, rows (estimated), and seconds at the pace so far (None
+    before there is one)."""
 
     bytes: int
     rows: int
@@ -67,10 +67,10 @@ def _nothing() -> None:
 
 @dataclass(slots=True)
 class Report:
-    """Readings by what became of them. ``behind_s``: for how long the oldest reading waits that the broker has not answered.
+    """A streamer's counters and state. ``behind_s`` is the age of the oldest batch that the broker has not answered.
 
-    ``backlog`` is None for live sources, and for captures whose end is not known. ``trouble`` is what the streamer waits for.
-    ``refresh`` is whoever works now: it brings up to date what changes by itself.
+    ``backlog`` is None for live sources, and for captures whose end is unknown. ``trouble`` names what the streamer waits for.
+    ``refresh`` is set by the run in progress and updates the figures that change by themselves.
     """
 
     read: int = 0
@@ -80,20 +80,20 @@ class Report:
     refused: Counter[str] = field(default_factory=Counter)
     behind_s: float = 0.0
     backlog: Backlog | None = None
-    later_bytes: int = 0  # of captures whose turn has not come
+    later_bytes: int = 0  # of the captures that come after this one
     spool_bytes: int | None = None
     connected: bool = False
     trouble: list[str] = field(default_factory=list)
-    watch: Watch = field(default_factory=Watch)
+    watch: Watchdog = field(default_factory=Watchdog)
     refresh: Callable[[], None] = _nothing
 
     def now(self) -> Report:
-        """Itself, up to date."""
+        """Refresh the figures; returns the report."""
         self.refresh()
         return self
 
     def line(self) -> str:
-        """All of it on one line."""
+        """The report on one line."""
         parts = [f"{self.read} readings read", f"{self.sent} sent and answered in {self.batches} batches"]
         if self.refused:
             parts.append("refused: " + self.reasons())
@@ -104,12 +104,12 @@ class Report:
         return "; ".join(parts)
 
     def reasons(self) -> str:
-        """The refused, by reason."""
+        """The refused rows and readings, by reason."""
         return ", ".join(f"{reason} {count}" for reason, count in sorted(self.refused.items()))
 
 
 async def report_often(report: Report) -> None:
-    """A line in the log now and then, until cancelled."""
+    """Log the report every minute, until cancelled."""
     while True:
         await asyncio.sleep(REPORT_SECONDS)
         logger.info("%s", report.now().line())

@@ -1,132 +1,280 @@
-"""From the spool to the broker: batches in order, many under way at a time, each under its number in the spool."""
+"""Sends batches to the broker in order, many in flight at a time, until each is answered.
+
+Every batch has a number in its queue. What a lost connection left unanswered is sent again under the same number, so the
+broker takes each batch once. A queue is in memory (captures, which can be read again) or on disk (the spool of a live source).
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import secrets
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple, NoReturn, Protocol
 
+from broker.backoff import backoff
 from broker.client.client import BrokerClient, Published
+from broker.errors import BrokerError
 from ingest.errors import BrokerRefusal
-from ingest.reconnect import Connect, Uplink
-from ingest.streamer.publisher import FRAME_OVERHEAD
-from ingest.streamer.split import split_block
-from ingest.streamer.spool import Spool, Spooled
-from readings.batch import DecodedBatch, decode, encode_block
-
-logger = logging.getLogger(__name__)
+from ingest.reconnect import Outage, one_line
+from readings.batch import decode, encode_block
+from readings.model import Point, PointBlock
 
 WINDOW = 256
+# What a frame holds besides the payload, generously: the log's own head is a little longer than a publish's.
+FRAME_OVERHEAD = 256
 
 
-class Sender:
-    """Sends while ``run`` is running, also through the broker's absence. ``in_spool`` runs a call in the spool's thread."""
+class OutgoingBatch(NamedTuple):
+    """One batch in a queue: its number, which rises by one from batch to batch, and its payload."""
 
-    def __init__(
-        self,
-        spool: Spool,
-        in_spool: Callable[..., Awaitable[Any]],
-        connect: Connect,
-        *,
-        broker: str,
-    ) -> None:
-        self._spool = spool
-        self._in_spool = in_spool
-        self._uplink = Uplink(connect, broker=broker)
-        self._changed = asyncio.Event()
+    number: int
+    payload: bytes
+
+
+class UnansweredBatch(NamedTuple):
+    """How many readings an unanswered batch holds, and when it was queued (Unix seconds)."""
+
+    readings: int
+    since: float
+
+
+class BatchQueue(Protocol):
+    """Batches on their way to the broker. ``answered`` takes them out, the oldest first."""
+
+    producer: str
 
     @property
-    def uplink(self) -> Uplink:
-        """Whether the broker is there, and what it has answered."""
-        return self._uplink
+    def next_unanswered(self) -> int:
+        """The number of the oldest unanswered batch, or of the next one when all are answered."""
+
+    @property
+    def end(self) -> int:
+        """The number that the next new batch will get."""
+
+    def answered(self, number: int) -> int:
+        """Remove all batches up to ``number``; returns how many readings they held."""
+
+
+Connect = Callable[[], Awaitable[BrokerClient]]
+# Returns some batches from a number on, and the number at which to go on reading.
+Read = Callable[[int], Awaitable[tuple[list[OutgoingBatch], int]]]
+
+
+class MemoryQueue:
+    """A BatchQueue of ``limit`` batches at most. Calls ``on_answered`` with the number up to which all are answered."""
+
+    def __init__(self, limit: int, on_answered: Callable[[int], None]) -> None:
+        self.producer = secrets.token_hex(8)
+        self.end = 1
+        self._limit = limit
+        self._on_answered = on_answered
+        self._batches: deque[tuple[OutgoingBatch, UnansweredBatch]] = deque()
+        self._room = asyncio.Event()
+
+    @property
+    def next_unanswered(self) -> int:
+        """The number of the oldest unanswered batch, or of the next one when all are answered."""
+        return self.end - len(self._batches)
+
+    @property
+    def oldest_since(self) -> float | None:
+        """When the oldest unanswered batch was queued; None when all are answered."""
+        return self._batches[0][1].since if self._batches else None
+
+    async def put(self, payload: bytes, readings: int) -> None:
+        """Add a batch; waits while the queue is full."""
+        while len(self._batches) >= self._limit:
+            self._room.clear()
+            await self._room.wait()
+        self._batches.append((OutgoingBatch(self.end, payload), UnansweredBatch(readings, time.time())))
+        self.end += 1
+
+    async def read(self, number: int) -> tuple[list[OutgoingBatch], int]:
+        """All batches from ``number`` on, and the number after them."""
+        return [batch for batch, _ in islice(self._batches, number - self.next_unanswered, None)], self.end
+
+    def answered(self, number: int) -> int:
+        """Remove all batches up to ``number``; returns how many readings they held."""
+        readings = 0
+        while self.next_unanswered <= min(number, self.end - 1):
+            readings += self._batches.popleft()[1].readings
+        self._room.set()
+        self._on_answered(number)
+        return readings
+
+
+class BatchSender:
+    """Sends a queue's batches while ``run`` is running, through any absence of the broker."""
+
+    def __init__(self, queue: BatchQueue, read: Read, connect: Connect, *, broker: str, window: int = WINDOW) -> None:
+        self.connected = False
+        self.batches_answered = 0
+        self.readings_answered = 0
+        self._queue = queue
+        self._read = read
+        self._connect = connect
+        self._outage = Outage(broker)
+        self._window = window
+        self._changed = asyncio.Event()
+        # Parts of oversized batches have numbers of their own. They depend on the frame limit, so a new limit takes a new id.
+        self._parts_limit = 0
+        self._parts_producer = ""
+        self._parts_sent = 0
+
+    @property
+    def trouble(self) -> list[str]:
+        """One text while the broker is away; else empty."""
+        return self._outage.trouble
+
+    @property
+    def waiting(self) -> int:
+        """Batches that the broker has not answered."""
+        return self._queue.end - self._queue.next_unanswered
 
     def wake(self) -> None:
-        """There is more in the spool."""
+        """Look at the queue again: a batch was added."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def flush(self) -> None:
-        """Wait until everything in the spool is answered."""
-        while self._spool.waiting:
+        """Wait until every batch in the queue is answered."""
+        while self.waiting:
             await self._changed.wait()
 
-    async def run(self) -> None:
-        """Connect and send until cancelled. Raises BrokerRefusal when the broker will never take our batches."""
-        await self._uplink.run(self._serve, lambda: not self._spool.waiting)
+    async def run(self) -> NoReturn:
+        """Connect and send, again after each failure, until cancelled. Raises BrokerRefusal when the broker refuses us for good."""
+        waits = backoff()
+        while True:
+            answered = self.batches_answered
+            try:
+                client = await self._connect()
+                try:
+                    self.connected = True
+                    if not self.waiting:
+                        self._outage.end()  # with nothing to send, a connection is enough
+                    await self._serve(client)
+                finally:
+                    self.connected = False
+                    await client.close()
+            except BrokerError as error:
+                if not error.retriable:
+                    raise BrokerRefusal(f"{self._outage.partner} refuses this streamer: {one_line(error)}") from error
+                self._outage.begin(error)
+            if self.batches_answered > answered:
+                waits = backoff()
+            await asyncio.sleep(next(waits))
 
     async def _serve(self, client: BrokerClient) -> NoReturn:
+        """Send over one connection. Raises what the broker or the connection failed with."""
+        queue = self._queue
         limit = client.welcome.max_frame - FRAME_OVERHEAD
-        number = self._spool.next_unanswered
-        ready: deque[Spooled] = deque()
-        under_way: deque[tuple[Spooled, asyncio.Future[Published]]] = deque()
+        number = queue.next_unanswered
+        ready: deque[OutgoingBatch] = deque()
+        in_flight: deque[tuple[OutgoingBatch, asyncio.Future[Published]]] = deque()
         while True:
             changed = self._changed
-            if not ready and len(under_way) <= WINDOW // 2:
-                batches, number = await self._in_spool(self._spool.read, number)
+            while in_flight and in_flight[0][1].done():
+                batch, answer = in_flight.popleft()
+                if answer.result().offset < 0:
+                    # The broker knows only that the number is older than what it remembers: the batch may not be in its log.
+                    await client.publish(batch.payload)
+                self._note_answered(batch.number)
+            if not ready and len(in_flight) <= self._window // 2 and number < queue.end:
+                batches, number = await self._read(number)
                 ready.extend(batches)
-            while ready and len(under_way) < WINDOW and len(ready[0].payload) <= limit:
+            while ready and len(in_flight) < self._window and len(ready[0].payload) <= limit:
                 batch = ready.popleft()
-                under_way.append((batch, self._publish(client, batch.payload, batch.number)))
+                in_flight.append((batch, self._publish(client, batch.payload, queue.producer, batch.number)))
             await client.drain()
-            if under_way:
-                batch, answer = under_way.popleft()
-                published = await asyncio.shield(answer)  # a wait that is cancelled must not take the answer's place
-                if published.offset < 0:
-                    # The broker knows only that it is older than what it remembers of us: it may never have come in.
-                    await asyncio.shield(client.publish(batch.payload))
-                await self._note_answered(batch)
+            if in_flight:
+                await changed.wait()
             elif ready:
                 batch = ready.popleft()
                 await self._send_in_parts(client, batch, limit)
-                await self._note_answered(batch)
-            elif number > self._spool.next_unanswered:
-                self._spool.answered(number - 1)  # what could not be read, at the end
+                self._note_answered(batch.number)
+            elif queue.next_unanswered < number == queue.end:
+                queue.answered(number - 1)  # the last ones could not be read
                 self.wake()
-            else:
+            elif number == queue.end:
                 await changed.wait()
 
-    def _publish(self, client: BrokerClient, payload: bytes, number: int) -> asyncio.Future[Published]:
-        answer = client.publish(payload, producer=self._spool.producer, sequence=number)
-        # When the connection fails only the first of them is asked what became of it.
-        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+    def _publish(self, client: BrokerClient, payload: bytes, producer: str, number: int) -> asyncio.Future[Published]:
+        answer = client.publish(payload, producer=producer, sequence=number)
+        answer.add_done_callback(self._note_answer)
         return answer
 
-    async def _note_answered(self, batch: Spooled) -> None:
-        self._uplink.note_answered(self._spool.answered(batch.number))
-        if not self._spool.waiting:
-            self.wake()
+    def _note_answer(self, answer: asyncio.Future[Published]) -> None:
+        if not answer.cancelled():
+            answer.exception()  # when a connection fails, only the first of its batches is asked what became of it
+        self.wake()
 
-    async def _send_in_parts(self, client: BrokerClient, batch: Spooled, limit: int) -> None:
-        """A batch that is larger than the broker's frames. Its parts have no number: they may come twice, which is harmless."""
-        decoded = decode(batch.payload)
-        for payload in _parts(decoded, limit):
-            if payload is None:
+    def _note_answered(self, number: int) -> None:
+        self.batches_answered += 1
+        self.readings_answered += self._queue.answered(number)
+        self._outage.end()
+        self.wake()
+
+    async def _send_in_parts(self, client: BrokerClient, batch: OutgoingBatch, limit: int) -> None:
+        """Send a batch that is larger than the broker's frames."""
+        if limit != self._parts_limit:
+            self._parts_limit, self._parts_producer, self._parts_sent = limit, secrets.token_hex(8), 0
+        answers = [
+            self._publish(client, payload, self._parts_producer, number)
+            for number, payload in enumerate(self._parts(batch.payload, limit), self._parts_sent + 1)
+        ]
+        for answer in answers:
+            await answer
+        self._parts_sent += len(answers)
+
+    def _parts(self, payload: bytes, limit: int) -> Iterator[bytes]:
+        """The same readings in payloads of ``limit`` bytes at most. Raises BrokerRefusal for a reading that does not fit."""
+        decoded = decode(payload)
+        refused = decoded.reported
+        blocks = [decoded.block]
+        while blocks:
+            block = blocks.pop()
+            part = encode_block(
+                block, batch_id=decoded.batch_id, source=decoded.source, collected_at="", refused=refused
+            )
+            if len(part) <= limit:
+                yield part
+                refused = {}
+                continue
+            halves = split_block(block)
+            if halves is None:
                 raise BrokerRefusal(
-                    f"{self._uplink.partner} takes frames of {limit + FRAME_OVERHEAD} bytes at most, "
-                    "and one reading takes more: raise its MAX_FRAME_BYTES"
+                    f"{self._outage.partner} takes frames of {limit + FRAME_OVERHEAD} bytes at most, "
+                    f"and one reading takes {len(part) + FRAME_OVERHEAD}: raise its MAX_FRAME_BYTES"
                 )
-            await asyncio.shield(client.publish(payload))
+            blocks.extend(reversed(halves))
 
 
-def _parts(decoded: DecodedBatch, limit: int) -> list[bytes | None]:
-    """Payloads of ``limit`` bytes at most that hold the same; None in place of a reading that does not fit."""
-    waiting = [decoded.block]
-    payloads: list[bytes | None] = []
-    refused = decoded.reported
-    while waiting:
-        block = waiting.pop()
-        payload = encode_block(
-            block, batch_id=decoded.batch_id, source=decoded.source, collected_at="", refused=refused
-        )
-        if len(payload) <= limit:
-            payloads.append(payload)
-            refused = {}
-            continue
-        halves = split_block(block)
-        if halves is None:
-            payloads.append(None)
-            continue
-        waiting.extend(reversed(halves))
-    return payloads
+def split_block(block: PointBlock) -> tuple[PointBlock, PointBlock] | None:
+    """The block in two halves, each with only the GPUs and metric names it needs; None for one reading or none."""
+    points = block.points
+    if len(points) > 1:
+        middle = len(points) // 2
+        return _part(block, points[:middle]), _part(block, points[middle:])
+    if len(points) == 1:
+        gpu, time_ns, values = points[0]
+        middle = len(values) // 2
+        if middle:
+            return (
+                _part(block, [(gpu, time_ns, [*values[:middle], *[None] * (len(values) - middle)])]),
+                _part(block, [(gpu, time_ns, [*[None] * middle, *values[middle:]])]),
+            )
+    return None
+
+
+def _part(block: PointBlock, points: Sequence[Point]) -> PointBlock:
+    gpus = sorted({index for index, _, _ in points})
+    new_index = {old: new for new, old in enumerate(gpus)}
+    columns = [at for at in range(len(block.metric_names)) if any(values[at] is not None for _, _, values in points)]
+    return PointBlock(
+        [block.gpus[index] for index in gpus],
+        [block.metric_names[at] for at in columns],
+        [(new_index[index], time_ns, [values[at] for at in columns]) for index, time_ns, values in points],
+    )

@@ -1,7 +1,7 @@
-"""The spool: batches of a live source on disk until the broker has answered each. The broker's own log, as a library.
+"""The spool: a live source's batches, kept on disk until the broker has answered them. It uses the broker's log as a library.
 
-A batch goes into the spool before it goes to the broker, under the spool's producer id and the number of its record, and is on the disk
-by then. So whatever is killed, what is sent again is the same under the same number, and the broker takes it once.
+A batch is on disk before it is sent. It is sent under the spool's producer id and the number of its record. So after any
+crash the same batch is sent again under the same number, and the broker takes it once.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from broker.errors import BrokerError, DiskFull, LogLocked, ReadOnly
 from broker.log.log import Entries, Log, LogConfig
 from broker.log.record import OVERHEAD, PREFIX_SIZE, decode_record
 from ingest.errors import StateError
+from ingest.streamer.sender import OutgoingBatch, UnansweredBatch
 
 logger = logging.getLogger(__name__)
 
@@ -27,31 +27,18 @@ _SEGMENTS = 16
 _MIB = 1 << 20
 
 
-class Spooled(NamedTuple):
-    """One batch in the spool: its record number and payload."""
-
-    number: int
-    payload: bytes
-
-
-class Kept(NamedTuple):
-    """What is known of a batch that is not answered: how many readings, and when it was spooled (Unix seconds)."""
-
-    readings: int
-    since: float
-
-
 class Spool:
-    """One folder's spool, of ``max_bytes`` at most where ``give_up`` is called before ``append``. Raises StateError when the folder cannot be used.
+    """A BatchQueue in a folder. It stays below ``max_bytes`` if ``give_up`` is called before each ``append``.
 
-    ``append``, ``read``, ``tick`` and ``close`` are for one worker thread; all else is for the event loop's.
+    ``append``, ``read``, ``tick`` and ``close`` are for one worker thread, the rest for the event loop.
+    Raises StateError when the folder cannot be used.
     """
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         segment = min(max(max_bytes // _SEGMENTS, 64 * 1024), 8 * _MIB)
         self._segment_bytes = segment
-        self._group_bytes = segment // 2  # a group is in one segment, and space is freed by the segment
+        self._group_bytes = segment // 2  # a group lies in one segment, and space is freed segment by segment
         try:
             self._log = Log.open(
                 directory,
@@ -64,9 +51,11 @@ class Spool:
             raise StateError(f"STATE_DIR (--state-dir): cannot keep the spool in {directory}: {error}") from error
         answered = self._log.commits.get(COMMIT_ID)
         self._next_answer = max(self._log.oldest_offset, 0 if answered is None else answered + 1)
-        self._kept: deque[Kept] = deque(Kept(0, time.time()) for _ in range(self._log.next_offset - self._next_answer))
+        self._kept: deque[UnansweredBatch] = deque(
+            UnansweredBatch(0, time.time()) for _ in range(self._log.next_offset - self._next_answer)
+        )
         if self.waiting:
-            logger.info("%d batches of the last run are in the spool and go first", self.waiting)
+            logger.info("%d batches of the last run are in the spool: sending them first", self.waiting)
 
     @property
     def waiting(self) -> int:
@@ -75,12 +64,17 @@ class Spool:
 
     @property
     def next_unanswered(self) -> int:
-        """The number of the first batch that is not answered, or that the next one will get."""
+        """The number of the oldest unanswered batch, or of the next one when all are answered."""
         return self._next_answer
 
     @property
+    def end(self) -> int:
+        """The number that the next new batch will get."""
+        return self._log.next_offset
+
+    @property
     def oldest_since(self) -> float | None:
-        """When the oldest batch that is not answered was spooled; None when all are answered."""
+        """When the oldest unanswered batch was spooled; None when all are answered."""
         kept = self._kept
         return kept[0].since if kept else None
 
@@ -90,9 +84,9 @@ class Spool:
         return self._log.stats().bytes
 
     def append(self, batches: list[tuple[bytes, int]]) -> None:
-        """Keep payloads, each with its number of readings; on disk when this returns.
+        """Append payloads, each with its number of readings. They are on disk when this returns.
 
-        Raises DiskFull or ReadOnly; what is then still in ``batches`` is not kept.
+        Raises DiskFull or ReadOnly; the batches that are then left in ``batches`` were not written.
         """
         while batches:
             size, count = 0, 0
@@ -111,11 +105,11 @@ class Spool:
             self._log.abort(group)
             raise
         now = time.time()
-        self._kept.extend(Kept(readings, now) for _, readings in batches)
+        self._kept.extend(UnansweredBatch(readings, now) for _, readings in batches)
         self._log.finish(group)
 
-    def read(self, number: int) -> tuple[list[Spooled], int]:
-        """Some batches from ``number`` on, none at the end; and the number after them. What is damaged is passed over."""
+    def read(self, number: int) -> tuple[list[OutgoingBatch], int]:
+        """Some batches from ``number`` on (none at the end), and the number after them. Skips damaged batches."""
         number = max(number, self._next_answer)
         while number < self._log.next_offset:
             chunk = self._log.read(number, READ_BYTES)
@@ -128,7 +122,7 @@ class Spool:
         return [], number
 
     def answered(self, number: int) -> int:
-        """The broker has all up to ``number``; returns how many readings that were since the last call."""
+        """Remove all batches up to ``number``; returns how many readings they held."""
         readings = 0
         while self._next_answer <= number:
             readings += self._kept.popleft().readings
@@ -137,32 +131,40 @@ class Spool:
         return readings
 
     def tick(self) -> None:
-        """Housekeeping, about once a second: what is answered, or was given up, leaves the disk."""
+        """Housekeeping, about once a second: frees the space of batches that were answered or given up."""
         self._log.tick()
         self._log.drop_before(self._next_answer)
 
+    def excess(self, coming: Sequence[tuple[bytes, int]]) -> int:
+        """By how many bytes the spool would be too large with the ``coming`` batches; 0 or less: it has room."""
+        return (
+            self.size_bytes
+            + sum(len(payload) + OVERHEAD for payload, _ in coming)
+            - self.max_bytes
+            + self._segment_bytes
+        )
+
     def give_up(self, coming: Sequence[tuple[bytes, int]] = (), *, at_least: int = 0) -> tuple[int, int]:
-        """Give up the oldest batches where the spool would be too large with the ``coming`` ones; how many batches and readings.
-        ``tick`` frees their space, but for the one segment in which others lie too."""
-        size = self.size_bytes
-        excess = size + sum(len(payload) + OVERHEAD for payload, _ in coming) - (self.max_bytes - self._segment_bytes)
-        # About as large as the others are those that go.
+        """Give up the oldest batches if the spool would be too large with the ``coming`` ones. Returns how many batches and
+        readings it gave up. ``tick`` frees their space, except for the segment that also holds other batches."""
+        size, excess = self.size_bytes, self.excess(coming)
+        # Assumes that all batches are about equally large.
         surplus = self.waiting * min(excess, size) // size + 1 if size and excess > 0 else 0
         number = min(self._next_answer + max(surplus, at_least), self._log.next_offset)
         batches = number - self._next_answer
         return batches, self.answered(number - 1) if batches else 0
 
     def close(self) -> None:
-        """Leave it for the next run."""
+        """Close the spool; the next run goes on with it."""
         try:
             self._log.tick()
             self._log.close()
         except BrokerError as error:
-            logger.error("the spool cannot be closed in order: %s", error)
+            logger.error("cannot close the spool cleanly: %s", error)
 
     def _load_producer(self, path: Path) -> str:
-        # An id is as old as the records it numbers. Records without one, or one without records, get a new id: at worst the
-        # broker takes some batches twice, which changes nothing; under an old id it would take new ones for repetitions.
+        # An id belongs to the records that were numbered under it. If one is there without the other, make a new id: at worst the
+        # broker takes some batches twice, which is harmless. Under an old id it would take new batches for repetitions.
         if self._log.next_offset:
             try:
                 text = path.read_text(encoding="ascii").strip()
@@ -176,12 +178,12 @@ class Spool:
         return producer
 
 
-def _batches(data: bytes) -> list[Spooled]:
+def _batches(data: bytes) -> list[OutgoingBatch]:
     found = []
     position = 0
     while position < len(data):
         end = position + PREFIX_SIZE + int.from_bytes(data[position : position + PREFIX_SIZE], "big")
         record = decode_record(data[position:end])
-        found.append(Spooled(record.offset, record.payload))
+        found.append(OutgoingBatch(record.offset, record.payload))
         position = end
     return found

@@ -1,22 +1,21 @@
-"""Which times readings get: their own, the time of sending, or their own moved so that the last is now."""
+"""Which times readings get: their own, the time of sending, or their own shifted so that the last one is now."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ingest.samples import Sample
-from readings.times import INT64_MAX, SECOND, format_time, spell_duration
+from readings.times import SECOND, format_time, spell_duration
 
 if TYPE_CHECKING:
-    from readings.columns import Columns, Ints  # numpy: nothing for a live source
+    from readings.columns import Columns, Ints  # with numpy, which a live source does without
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What TIMESTAMPS comes to for one capture: ``mode`` source, now or shift, the shift, and a line that explains it."""
+    """What TIMESTAMPS means for one capture: ``mode`` source, now or shift, the shift, and a line that explains it."""
 
     mode: str
     shift_ns: int = 0
@@ -24,7 +23,7 @@ class Choice:
 
 
 def choose(wish: str, last_ns: int | None, *, retention: float, now_ns: int) -> Choice:
-    """Decide for a capture whose newest reading is at ``last_ns`` (None: it has no usable time).
+    """Choose for a capture whose newest reading is at ``last_ns`` (None: it has no usable time).
 
     ``auto`` keeps the times unless retention (seconds, 0: for ever) would drop the newest reading. Shifts are whole
     seconds, so that times keep their short form.
@@ -48,43 +47,23 @@ def choose(wish: str, last_ns: int | None, *, retention: float, now_ns: int) -> 
 
 @dataclass(slots=True)
 class Stamper:
-    """Gives samples their times. Remembers the last time of each series, so that ``now`` never gives one twice."""
+    """Sets the times of readings. Remembers the last time of each series, so that ``now`` never repeats one."""
 
     choice: Choice
     clock: Callable[[], int] = time.time_ns
     _last: dict[tuple[str, str], int] = field(default_factory=dict)
 
-    def stamp(self, samples: Sequence[Sample]) -> list[Sample]:
-        """The samples with the times they are to be published with."""
-        if self.choice.mode == "now":
-            return self._stamp_now(samples)
-        shift = self.choice.shift_ns
-        if shift == 0:
-            return list(samples)
-        return [Sample(gpu, name, min(time_ns + shift, INT64_MAX), value) for gpu, name, time_ns, value in samples]
-
-    def stamp_columns(self, columns: Columns) -> Columns:
-        """The same for readings in columns."""
+    def stamp(self, columns: Columns) -> Columns:
+        """The readings with the times to publish them with."""
         if self.choice.mode == "now":
             return columns._replace(time_ns=self._now_for(columns)) if columns.size else columns
         return columns.shifted(self.choice.shift_ns) if self.choice.shift_ns else columns
 
     def _now_for(self, columns: Columns) -> Ints:
+        """One time for all, so that the metrics of a GPU share a point. A series with several readings counts up from it."""
         now, last, series = self.clock(), self._last, columns.series()
         begin = []
         for key, count in zip(series.ids, series.counts.tolist(), strict=True):
             begin.append(max(now, last.get(key, 0) + 1))
             last[key] = begin[-1] + count - 1
         return series.numbered(begin)
-
-    def _stamp_now(self, samples: Sequence[Sample]) -> list[Sample]:
-        # One time for all that is at hand, so that the metrics of a GPU share a point; what comes again gets a later one.
-        now = self.clock()
-        last = self._last
-        stamped = []
-        for gpu, name, _, value in samples:
-            series = (gpu.id, name)
-            time_ns = max(now, last.get(series, 0) + 1)
-            last[series] = time_ns
-            stamped.append(Sample(gpu, name, time_ns, value))
-        return stamped

@@ -27,8 +27,7 @@ from pathlib import Path
 from broker.client.client import fetch_stats
 from stores.sqlite import SqliteStore
 from tests.ingest.captures import Reading, readings_in, stored_readings, write_capture
-from tests.ingest.kill_rounds import all_committed
-from tests.ingest.processes import Fleet, Service, free_port, wait_until
+from tests.ingest.processes import Fleet, Service, all_committed, free_port, wait_until
 
 logger = logging.getLogger(__name__)
 

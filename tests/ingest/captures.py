@@ -1,12 +1,21 @@
-"""Small made-up captures for tests, in the shape of the real ones: sorted by metric, one time per metric."""
+"""Small captures for tests, in the shape of real ones (sorted by metric, one time per metric); and the readings of files, logs and stores."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from broker.client.client import BrokerClient, Gap, Message
+from ingest.capture.source import CsvSource
+from ingest.samples import RefusedRow
+from readings.batch import DecodedBatch, decode
+from readings.columns import Columns, join
+from readings.model import PointBlock
+from readings.model import Reading as GpuReading
 from readings.times import SECOND, format_time, parse_time
 from stores.base import ReadingsQuery, Store
 
@@ -61,6 +70,46 @@ def write_capture(path: Path, gpus: int = 4, samples: int = 1, start: str = STAR
     return path
 
 
+class Read(NamedTuple):
+    """What a source gave in several chunks."""
+
+    columns: Columns
+    refused: list[RefusedRow]
+    counts: Counter[str]
+    position: int
+    line: int
+
+    @property
+    def readings(self) -> list[GpuReading]:
+        return list(self.columns.readings())
+
+    def flat(self) -> list[Reading]:
+        return [(gpu.uuid, name, time_ns, value) for gpu, name, time_ns, value in self.readings]
+
+
+def read_rest(source: CsvSource, max_rows: int | None = None) -> Read:
+    """All rows that come, a block or ``max_rows`` at a time as at a pace, until the source is at its end."""
+    chunks = [source.read(max_rows)]
+    while not chunks[-1].done:
+        chunks.append(source.read(max_rows))
+    return Read(
+        join([chunk.columns for chunk in chunks]),
+        [row for chunk in chunks for row in chunk.refused],
+        sum((chunk.counts for chunk in chunks), Counter()),
+        chunks[-1].position,
+        chunks[-1].line,
+    )
+
+
+def read_capture(path: Path | str, max_rows: int | None = None, *, needs_timestamp: bool = True) -> Read:
+    """All rows of a capture."""
+    source = CsvSource.open(str(path), needs_timestamp=needs_timestamp)
+    try:
+        return read_rest(source, max_rows)
+    finally:
+        source.close()
+
+
 def readings_in(path: Path) -> set[Reading]:
     """What a good capture holds, read by nothing but the csv module."""
     with path.open(newline="") as file:
@@ -76,4 +125,36 @@ def stored_readings(store: Store) -> list[Reading]:
     return [
         (batch.origins[place].uuid, batch.origins[place].metric_name, time_ns, value)
         for time_ns, value, place in zip(batch.times, batch.values, batch.places, strict=True)
+    ]
+
+
+async def read_log(port: int) -> list[Message]:
+    """All messages that are in the log now."""
+    client = await BrokerClient.connect("127.0.0.1", port)
+    messages: list[Message] = []
+    try:
+        if client.welcome.next > client.welcome.oldest:
+            await client.subscribe("test-reader", -2)
+            while not messages or messages[-1].offset < client.welcome.next - 1:
+                for item in await client.receive():
+                    assert not isinstance(item, Gap)
+                    messages.append(item)
+    finally:
+        await client.close()
+    return messages
+
+
+async def read_batches(port: int) -> list[DecodedBatch]:
+    """All batches that are in the log now."""
+    return [decode(message.payload) for message in await read_log(port)]
+
+
+def readings_of(blocks: Iterable[PointBlock]) -> list[Reading]:
+    """The readings of blocks, each as often as it is there."""
+    return [
+        (block.gpus[index].uuid, name, time_ns, value)
+        for block in blocks
+        for index, time_ns, values in block.points
+        for name, value in zip(block.metric_names, values, strict=True)
+        if value is not None
     ]

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from broker.client.client import fetch_stats
+from broker.errors import BrokerUnavailable
 from telemetry_site.options import BY_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -157,6 +159,18 @@ class Fleet:
         """End whatever still runs."""
         for service in self.services:
             service.kill()
+
+
+def all_committed(fleet: Fleet) -> bool:
+    """Whether the collector has committed all that is in the log."""
+    try:
+        stats = fetch_stats("127.0.0.1", fleet.port)
+    except BrokerUnavailable:
+        return False
+    return any(
+        subscriber["id"] == "collector-1" and subscriber["committed_offset"] == stats["latest_offset"]
+        for subscriber in stats["subscribers"]
+    )
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:

@@ -12,8 +12,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from ingest.simulator.fleet import ALL_METRICS, FleetShape
-from ingest.simulator.fleet import Fleet as Simulated
+from ingest.simulator.fleet import ALL_METRICS, FleetShape, SimFleet
 from ingest.simulator.versions import GENERATIONS, labels_of, other_rows, written
 from readings.catalogue import unit_of
 from readings.model import Gpu
@@ -51,7 +50,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 def the_gpus() -> Readings:
     """What the exporters tell: a fleet with the same seed is the same fleet in every process."""
-    simulated = Simulated(FleetShape(hosts=1, gpus_per_host=2, metrics=ALL_METRICS))
+    simulated = SimFleet(FleetShape(hosts=1, gpus_per_host=2, metrics=ALL_METRICS))
     return list(simulated.readings(simulated.hosts[0]))
 
 

@@ -6,7 +6,7 @@ import csv
 import gzip
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta, timezone
 from pathlib import Path
@@ -19,20 +19,20 @@ from pytest_django import Settings
 from ingest.capture.source import CsvSource
 from ingest.errors import SourceError
 from ingest.exporter.exposition import Exposition, NotMetrics
-from ingest.samples import Sample
 from inventory.models import GPU, Placement, Residence
 from inventory.summaries import host_summaries
 from inventory.sync.sightings import Sightings
 from inventory.sync.updater import save_sightings
 from readings.batch import decode, encode_block
-from readings.blocks import BlockBuilder
+from readings.blocks import BlockBuilder, blocks
 from readings.checks import COUNTER_RESET, check_block
+from readings.model import PointBlock
 from readings.times import SECOND, parse_time
 from stores.aggregate.buckets import Buckets
 from stores.base import PodAssignment, ReadingsQuery, SeriesQuery, Store
 from stores.memory import MemoryStore
 from stores.open import get_store, reset_store
-from tests.ingest.captures import COLUMNS
+from tests.ingest.captures import COLUMNS, read_capture, read_rest
 from tests.ingest.exporter.test_scraper import Handler, saying, scrape_once, serving
 from tests.stores.making import Row, rows
 
@@ -67,27 +67,26 @@ class Pipeline:
         return self.file(path)
 
     def file(self, path: Path) -> list[Row]:
-        """Take in a capture."""
-        source = CsvSource.open(str(path), needs_timestamp=True)
-        chunk = source.read(1_000_000)
-        source.close()
-        assert chunk.done
-        self.refused.update(chunk.counts)
-        self.raw += [row.raw for row in chunk.refused]
-        return self._deliver(chunk.samples)
+        """Take in a capture by blocks; at a pace, row by row, it must give the same."""
+        read, paced = read_capture(path), read_capture(path, max_rows=1)
+        made = list(blocks([read.columns], 100))
+        assert (list(blocks([paced.columns], 100)), *paced[1:]) == (made, *read[1:])
+        self.refused.update(read.counts)
+        self.raw += [row.raw for row in read.refused]
+        return self._deliver(made)
 
     def scrape(self, body: str, now_ns: int = NOW, exporter: Exposition | None = None) -> list[Row]:
         """Take in an exporter's answer; returns all that is stored by now."""
         scraped = (exporter or Exposition("exporter")).read(body, now_ns)
         self.refused.update(scraped.counts)
         self.raw += [row.raw for row in scraped.refused]
-        return self._deliver(scraped.samples)
-
-    def _deliver(self, samples: Sequence[Sample]) -> list[Row]:
         builder = BlockBuilder()
-        for sample in samples:
+        for sample in scraped.samples:
             builder.add(*sample)
-        for block in builder.blocks(100):
+        return self._deliver(builder.blocks(100))
+
+    def _deliver(self, made: Iterable[PointBlock]) -> list[Row]:
+        for block in made:
             decoded = decode(encode_block(block, batch_id="b", source="s", collected_at=T))
             assert decoded.refusals == []
             good, refusals = check_block(decoded.block, now_ns=NOW, oldest_ns=NOW - self.retention_ns)
@@ -463,15 +462,17 @@ def test_27_a_gpu_that_moves_and_one_that_takes_its_place(pipeline: Pipeline) ->
     assert [each.gpu_id for each in slot] == [UUID, "GPU-new"]
 
 
-def test_14_a_line_that_is_still_being_written(pipeline: Pipeline) -> None:
+@pytest.mark.parametrize("max_rows", [None, 1])
+def test_14_a_line_that_is_still_being_written(pipeline: Pipeline, max_rows: int | None) -> None:
     path = pipeline.folder / "growing.csv"
     whole = row(UTIL, "5") + "\n"
     path.write_text(",".join(COLUMNS) + "\n" + whole[:30])
     source = CsvSource.open(str(path), needs_timestamp=True, follow=True)
-    assert (source.read(10).samples, source.read(10).refused) == ([], [])
+    before = read_rest(source, max_rows)
+    assert (before.readings, before.refused) == ([], [])
     with path.open("a") as file:
         file.write(whole[30:])
-    assert [sample.value for sample in source.read(10).samples] == [5.0]
+    assert [value for *_, value in read_rest(source, max_rows).readings] == [5.0]
     source.close()
 
 
@@ -479,7 +480,7 @@ def test_24_a_time_that_tells_no_zone(pipeline: Pipeline) -> None:
     path = pipeline.folder / "naive.csv"
     path.write_text(",".join(COLUMNS) + "\n" + row(UTIL, "5", time="2025-07-18 13:42:34") + "\n")
     source = CsvSource.open(str(path), needs_timestamp=True, zone=timezone(timedelta(hours=-7)))
-    assert [sample.time_ns for sample in source.read(10).samples] == [parse_time(T)]
+    assert [time_ns for _, _, time_ns, _ in read_rest(source).readings] == [parse_time(T)]
     source.close()
 
 
@@ -517,7 +518,7 @@ def test_29_oddities_of_the_text_format(pipeline: Pipeline) -> None:
     ("said", "reason"),
     [
         (saying("<html>404 page not found</html>", **{"Content-Type": "text/html"}), "answers text/html, not metrics"),
-        (saying("<html>404 page not found</html>"), "the answer is no metrics text but HTML or JSON"),
+        (saying("<html>404 page not found</html>"), "the answer is HTML or JSON, not metrics text"),
         (saying(""), "the answer is empty"),
         (saying("\n \n"), "the answer is empty"),
         (saying(text(UTIL, "5") * 10_000), "larger than 65536 bytes"),

@@ -14,11 +14,11 @@ from pytest_django import Settings
 
 from broker.client.client import Message
 from ingest.collector.decode import BatchDecoder
-from ingest.dead_letters import DeadLetters
+from ingest.dead_letters import DeadLetters, letter_files, read_letters
 from ingest.errors import SourceError
 from ingest.exporter.scraper import ScrapeConfig, Scraper
 from ingest.exporter.targets import Targets
-from ingest.rejects import letter_files, read_letters, repaired_batches, send
+from ingest.management.commands.rejects import repaired_batches, send
 from ingest.streamer.file import stream
 from ingest.streamer.live import LiveConfig, LiveStreamer
 from readings.batch import encode_block
@@ -66,7 +66,7 @@ def test_repaired_batches_are_checked_before_any_is_sent(tmp_path: Path) -> None
     letter = {"reason": "bad_message", "offset": 7, "payload": json.dumps(GOOD)}
     path.write_text(json.dumps(GOOD) + "\n\n" + json.dumps(letter) + "\n")
     assert [json.loads(batch) for batch in repaired_batches(path)] == [GOOD, GOOD]
-    for text, said in (("{", "line 1 is no batch"), ("{}", "neither"), ('{"metrics":[{"value":"x"}]}', "line 1: ")):
+    for text, said in (("{", "line 1 is not a batch"), ("{}", "neither"), ('{"metrics":[{"value":"x"}]}', "line 1: ")):
         path.write_text(text)
         with pytest.raises(SourceError, match=said):
             list(repaired_batches(path))
@@ -147,5 +147,5 @@ async def test_a_row_a_line_and_a_reading_that_were_refused_are_repaired_and_sen
 def test_a_letter_with_nothing_to_send_is_named(tmp_path: Path) -> None:
     path = tmp_path / "repaired.ndjson"
     path.write_text('{"reason":"no_identity","detail":"x"}\n')
-    with pytest.raises(SourceError, match="line 1 is no batch: a dead letter without payload, batch or raw"):
+    with pytest.raises(SourceError, match="line 1 is not a batch: a dead letter without payload, batch or raw"):
         list(repaired_batches(path))

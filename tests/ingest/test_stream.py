@@ -37,7 +37,7 @@ def test_a_source_that_is_none_is_one_line(settings: Settings, tmp_path: Path) -
 def test_it_exits_0_when_every_batch_is_answered(fleet: Fleet, tmp_path: Path) -> None:
     fleet.environ["CSV_PATH"] = str(write_capture(tmp_path / "capture.csv"))
     fleet.streamer.start()
-    fleet.streamer.wait_for("waiting, and going on")
+    fleet.streamer.wait_for("waiting until")
     fleet.broker.start()
     assert fleet.streamer.wait() == 0
     assert "done: 12 readings in 1 batches sent and answered" in fleet.streamer.log
@@ -92,7 +92,7 @@ def test_streamer_and_collector_tell_of_themselves_where_metrics_addr_says(fleet
     fleet.migrate()
     streamer, collector = free_port(), free_port()
     fleet.collector.start("--metrics-addr", f":{collector}")
-    fleet.collector.wait_for("waiting, and going on")
+    fleet.collector.wait_for("waiting until")
     assert json.loads(ask(collector, "/health")[1])["status"] == "degraded"
     status, text = ask(collector, "/ready")
     assert (status, json.loads(text)["reasons"][0][:21]) == (503, "the broker at 127.0.0")

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from ingest.watchdog import Watch
+from ingest.watchdog import Watchdog
 
 
 def test_what_takes_too_long_is_told_until_it_has_ended() -> None:
     now = 0.0
-    watch = Watch(lambda: now)
+    watch = Watchdog(lambda: now)
     with watch.doing("a read", 60):
         with watch.doing("a write", 10):
             now = 30.0
@@ -18,7 +18,7 @@ def test_what_takes_too_long_is_told_until_it_has_ended() -> None:
 
 def test_what_fails_has_ended_too() -> None:
     now = 0.0
-    watch = Watch(lambda: now)
+    watch = Watchdog(lambda: now)
     try:
         with watch.doing("a read", 1):
             raise OSError

@@ -1,18 +1,24 @@
-"""What the tests of streamer and collector share: their configurations, reading a log back, a line that breaks."""
+"""What the tests of streamer and collector share: their configurations, runs of them, reading a log back, a line that breaks."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from ingest.collector.collector import CollectConfig
+import pytest
+
+from broker.server.server import BrokerServer
+from ingest.collector.collector import CollectConfig, Collector, CollectTotals
 from ingest.reconnect import BrokerAddress
-from ingest.streamer.file import StreamConfig
-from tests.ingest.log_reader import read_batches as read_batches
-from tests.ingest.log_reader import read_log as read_log
-from tests.ingest.log_reader import readings_of as readings_of
+from ingest.streamer.file import StreamConfig, stream
+from stores.base import Store
+from tests.ingest.captures import read_batches as read_batches
+from tests.ingest.captures import read_log as read_log
+from tests.ingest.captures import readings_of as readings_of
 
 
 def local(port: int) -> BrokerAddress:
@@ -30,6 +36,46 @@ def collect_config(port: int, state_dir: Path, **changes: object) -> CollectConf
     """A collector that flushes soon and keeps for ever."""
     settings = {"collector_id": "collector-1", "flush_interval": 0.05, **changes}
     return CollectConfig(broker=local(port), state_dir=state_dir, **settings)  # type: ignore[arg-type]
+
+
+async def publish(path: Path, port: int, tmp_path: Path, **changes: object) -> None:
+    """Stream a capture to its end."""
+    totals = await stream(stream_config(path, port, tmp_path / "streamer", **changes), asyncio.Event())
+    assert totals.done
+
+
+@asynccontextmanager
+async def collecting(config: CollectConfig, store: Store) -> AsyncIterator[Collector]:
+    """A collector that runs inside the block and is stopped in order after it."""
+    stop = asyncio.Event()
+    collector = Collector(config, store, stop)
+    task = asyncio.create_task(collector.run())
+    try:
+        yield collector
+    finally:
+        stop.set()
+        await task
+
+
+async def collect_once(broker: BrokerServer, tmp_path: Path, store: Store, **changes: object) -> CollectTotals:
+    """A collector that ends when it has all that the log holds."""
+    return await Collector(collect_config(broker.port, tmp_path, **changes), store).run(once=True)
+
+
+def all_is_committed(broker: BrokerServer) -> bool:
+    """Whether collector-1 has committed all that the log holds."""
+    return broker.log.commits.get("collector-1") == broker.log.next_offset - 1
+
+
+def letters(tmp_path: Path) -> list[dict[str, Any]]:
+    """The dead letters of collector-1."""
+    path = tmp_path / "dead-letters" / "collector-collector-1.ndjson"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def outages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The lines about partners that went away or came back."""
+    return [record.getMessage() for record in caplog.records if record.name == "ingest.reconnect"]
 
 
 class Line:

@@ -647,10 +647,9 @@ def _write_uneven_fleet(store: Store) -> None:
 
 
 def _small_portions(monkeypatch: pytest.MonkeyPatch, rows: int, most: int) -> None:
-    for module in ("sqlite_stream", "memory", "influxdb.reader"):
+    for module in ("sqlite.reader", "memory", "influxdb.reader"):
         monkeypatch.setattr(f"stores.{module}.ROWS_AT_ONCE", rows)
-    monkeypatch.setattr("stores.sqlite_stream._MOST_ROWS", most)
-    monkeypatch.setattr("stores.sqlite_stream._MINUTES_AT_ONCE", 2)
+    monkeypatch.setattr("stores.sqlite.reader.READ_AT_ONCE", most)
 
 
 def _streamed(store: Store, **query: Any) -> list[Row]:

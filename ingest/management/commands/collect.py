@@ -1,4 +1,4 @@
-"""manage.py collect: store what the broker delivers."""
+"""manage.py collect: store the readings that the broker delivers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from telemetry_site.service import stop_signals
 
 
 class Command(ServiceCommand):
-    """Reads the log under COLLECTOR_ID until it is stopped; the offset is committed after the readings are stored."""
+    """Reads the log under COLLECTOR_ID until it is stopped. Commits the offset after the readings are stored."""
 
     command_name = "collect"
     help = (
@@ -27,7 +27,7 @@ class Command(ServiceCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """The settings' flags, and --once."""
+        """Add the settings' flags and --once."""
         super().add_arguments(parser)
         parser.add_argument("--once", action="store_true", help="end when all is stored that the log holds now")
 
@@ -52,7 +52,7 @@ async def _run(store: Store, *, once: bool) -> None:
     with stop_signals(stop):
         async with AsyncExitStack() as stack:
             if settings.METRICS_ADDR is not None:
-                # Not loaded where nobody asks for it: a web server takes memory.
+                # Imported only if needed: a web server takes memory.
                 from ingest.collector.metrics import MonitoredCollector
                 from ingest.monitor import monitoring
 

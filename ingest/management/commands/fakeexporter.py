@@ -28,17 +28,17 @@ def _faults(text: str) -> tuple[str, ...]:
     words = tuple(FAULTS) if text == "all" else tuple(word for word in text.split(",") if word)
     unknown = [word for word in words if word not in FAULTS]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no fault: use {', '.join(FAULTS)} or all")
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not a fault: use {', '.join(FAULTS)} or all")
     return words
 
 
 class Command(BaseCommand):
-    """``manage.py fakeexporter``: exporters of a synthetic fleet, one per host or more, on ports in a row, until Ctrl-C."""
+    """``manage.py fakeexporter``: serve a synthetic fleet's exporters on consecutive ports, until Ctrl-C."""
 
     help = __doc__
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """How many there are, of which generation, where, and what is wrong with them."""
+        """Add the flags."""
         parser.add_argument("--hosts", type=_whole(1), default=5, help="exporters [%(default)s]")
         parser.add_argument("--gpus-per-host", type=_whole(1), default=8, help="GPUs of each [%(default)s]")
         parser.add_argument("--seed", type=_whole(0), default=1, help="another number, another load [%(default)s]")

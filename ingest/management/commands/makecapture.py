@@ -22,12 +22,12 @@ def _count(text: str) -> int:
 
 
 class Command(BaseCommand):
-    """``manage.py makecapture FILE``: a made-up fleet in the columns of a DCGM capture."""
+    """``manage.py makecapture FILE``: write a synthetic fleet's readings as a DCGM capture."""
 
     help = __doc__
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """The file and the shape of the fleet."""
+        """Add the flags."""
         shape = CaptureShape()
         parser.add_argument("path", type=Path, help="the CSV file to write")
         parser.add_argument("--hosts", type=_count, default=shape.hosts, help="hosts [%(default)s]")
@@ -41,7 +41,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Write it and say how many rows it has."""
+        """Write the capture and print its number of rows."""
         shape = CaptureShape(
             options["hosts"], options["gpus"], options["samples"], options["interval"], options["seed"]
         )

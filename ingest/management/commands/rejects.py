@@ -1,20 +1,34 @@
-"""See what was turned away, and send it again once it is repaired."""
+"""List dead letters, and send repaired ones again."""
 
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from broker.errors import BrokerError
+from ingest.capture.header import parse_header
+from ingest.capture.rows import RowReader
+from ingest.collector.decode import BAD_MESSAGE
 from ingest.config import broker_address
-from ingest.errors import IngestError
-from ingest.rejects import count_letters, letter_files, read_letters, repaired_batches, send
-from readings.checks import REASONS
+from ingest.dead_letters import count_letters, letter_files, read_letters
+from ingest.errors import IngestError, SourceError
+from ingest.exporter.exposition import Exposition
+from ingest.reconnect import BrokerAddress
+from ingest.samples import Sample
+from readings.batch import BatchError, decode, encode_block
+from readings.blocks import BlockBuilder
+from readings.checks import REASONS, Refused
+from readings.times import parse_time
+from readings.units import SourceUnits
 
 
 class Command(BaseCommand):
@@ -23,7 +37,7 @@ class Command(BaseCommand):
     help = __doc__
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """The three things it does."""
+        """The three actions."""
         actions = parser.add_subparsers(dest="action", required=True)
         listing = actions.add_parser("list", help="print the dead letters, one JSON object a line")
         listing.add_argument("--reason", default="", help="only those with this reason")
@@ -37,7 +51,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Do it."""
+        """Run the action."""
         if options["action"] == "resend":
             self._resend(options["file"])
             return
@@ -60,3 +74,73 @@ class Command(BaseCommand):
         except (IngestError, BrokerError) as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"sent {sent} batches; what is still wrong in them the collector refuses again")
+
+
+def repaired_batches(path: Path) -> Iterator[bytes]:
+    """The batches in a file of repaired letters. A line is a JSON batch, or a dead letter whose ``payload`` (of a message),
+    ``batch`` (of a reading) or ``raw`` (a row or line of a source) was repaired.
+
+    Raises SourceError, with the line number, for a line that is neither or is still wrong.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{str(path)!r}: cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            payload = _payload_of(line)
+            decoded = decode(payload, now_ns=time.time_ns())
+        except Refused as error:
+            raise SourceError(f"{str(path)!r} line {number}: {error}") from None
+        except (ValueError, KeyError, SourceError, BatchError) as error:
+            raise SourceError(f"{str(path)!r} line {number} is not a batch: {error}") from None
+        for refusal in decoded.refusals:
+            raise SourceError(f"{str(path)!r} line {number}: {refusal.reason}: {refusal.detail}")
+        yield payload
+
+
+def _payload_of(line: str) -> bytes:
+    """The batch in one line. Raises ValueError, KeyError, SourceError, or Refused."""
+    fields = json.loads(line)
+    if not isinstance(fields, dict) or "reason" not in fields:
+        return line.encode()
+    if fields["reason"] == BAD_MESSAGE:
+        return str(fields["payload"]).encode()
+    if "batch" in fields:
+        return json.dumps(fields["batch"]).encode()
+    if "raw" not in fields:
+        raise ValueError("a dead letter without payload, batch or raw cannot be sent again")
+    builder = BlockBuilder()
+    for sample in _samples_of(str(fields["raw"]), fields):
+        builder.add(*sample)
+    [block] = builder.blocks(1)
+    return encode_block(block, batch_id="", source=str(fields.get("source", "")), collected_at="")
+
+
+def _samples_of(raw: str, letter: dict[str, Any]) -> list[Sample]:
+    """The reading in a raw capture row (the letter holds the capture's header) or in an exporter's line."""
+    if "header" in letter:
+        [names], [row] = csv.reader([str(letter["header"])]), csv.reader([raw])
+        units = SourceUnits()
+        units.note_text(raw)
+        return [RowReader(parse_header(names, needs_timestamp=True), needs_timestamp=True, units=units).read(row)]
+    host = urlsplit(str(letter.get("source", ""))).hostname or ""
+    scraped = Exposition(host).read(raw, parse_time(str(letter["time"])))
+    for row_of in scraped.refused:
+        raise Refused(row_of.reason, row_of.detail)
+    return scraped.samples
+
+
+async def send(payloads: Iterable[bytes], broker: BrokerAddress) -> int:
+    """Publish the batches; returns how many the broker answered. Raises BrokerError."""
+    client = await broker.connect("rejects")
+    try:
+        count = 0
+        for payload in payloads:
+            await client.publish(payload)
+            count += 1
+        return count
+    finally:
+        await client.close()

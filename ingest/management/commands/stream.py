@@ -1,4 +1,4 @@
-"""manage.py stream: publish captures, live exporters or a synthetic fleet to the broker."""
+"""manage.py stream: publish the readings of captures, live exporters or a synthetic fleet."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ingest.streamer.report import Report
 from telemetry_site.flags import ServiceCommand
 from telemetry_site.service import stop_signals
 
-# Captures come with numpy and pyarrow, live sources with aiohttp: a streamer imports what its source needs.
+# Captures need numpy and pyarrow, live sources aiohttp: a streamer imports only what its source needs.
 if TYPE_CHECKING:
     from ingest.exporter.scraper import TargetStatus
-    from ingest.streamer.live import Portion
+    from ingest.streamer.live import SourceBatch
 
 
 class Command(ServiceCommand):
-    """Reads SOURCE. A capture ends when every batch is answered; what is stopped before goes on there next time."""
+    """Streams SOURCE. A capture ends when every batch is answered; a run that was stopped goes on at the next start."""
 
     command_name = "stream"
     help = "Stream readings to the broker: captures (CSV_PATH), live exporters (TARGETS) or a synthetic fleet."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """The settings' flags, --once and --dry-run."""
+        """Add the settings' flags, --once and --dry-run."""
         super().add_arguments(parser)
         parser.add_argument("--once", action="store_true", help="of a live source: one sample of each, then end")
         parser.add_argument(
@@ -74,7 +74,7 @@ async def _stream_live(*, once: bool) -> None:
 
 @asynccontextmanager
 async def _monitoring(report: Report, statuses: Mapping[str, TargetStatus]) -> AsyncIterator[None]:
-    """Tell of the streamer inside the block, where METRICS_ADDR says so."""
+    """Serve the streamer's state inside the block, if METRICS_ADDR is set."""
     if settings.METRICS_ADDR is None:
         yield
         return
@@ -86,7 +86,7 @@ async def _monitoring(report: Report, statuses: Mapping[str, TargetStatus]) -> A
 
 
 async def _try() -> str:
-    """Read all there is, or one sample of a live source; the summary."""
+    """Read the captures, or one sample of a live source; returns the summary."""
     report = Report()
     if settings.SOURCE == "csv":
         from ingest.capture.files import try_captures
@@ -97,10 +97,10 @@ async def _try() -> str:
     from readings.blocks import BlockBuilder
     from readings.checks import check_block
 
-    def count(portion: Portion) -> None:
+    def count(portion: SourceBatch) -> None:
         report.read += len(portion.samples)
         report.refused.update(portion.counts)
-        # What a collector would turn away counts as well.
+        # Readings that a collector would refuse count as well.
         builder = BlockBuilder()
         for sample in portion.samples:
             builder.add(*sample)
@@ -114,13 +114,13 @@ async def _try() -> str:
 
 
 def exporters(source: object) -> Mapping[str, TargetStatus]:
-    """How each exporter is doing; empty for a source that scrapes none."""
+    """The state of each exporter; empty for a source without exporters."""
     statuses: Mapping[str, TargetStatus] = getattr(source, "statuses", {})
     return statuses
 
 
 def summary(report: Report, source: object) -> str:
-    """What a dry run found."""
+    """The result of a dry run."""
     lines = [f"{report.read} readings"]
     if report.refused:
         lines.append(f"refused: {report.reasons()}")

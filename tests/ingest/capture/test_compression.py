@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from ingest.capture.compression import Ahead, find_captures, open_capture
+from ingest.capture.compression import PeekableFile, open_capture
+from ingest.capture.files import find_captures
 from ingest.capture.source import CsvSource
 from ingest.errors import SourceError
-from tests.ingest.captures import readings_in, write_capture
+from tests.ingest.captures import read_capture, read_rest, readings_in, write_capture
 
 
 def pack(path: Path, data: bytes, kind: str) -> Path:
@@ -30,16 +31,16 @@ def test_compressed_captures_are_read_as_plain_ones(tmp_path: Path, kind: str) -
     source = CsvSource.open(str(pack(plain, plain.read_bytes(), kind)), needs_timestamp=True)
     first = source.read(500)
     state = source.state_at(position=first.position, line=first.line, timestamps="source", shift_ns=0)
-    rest = source.read(10_000)
-    samples = first.samples + rest.samples
-    assert {(each.gpu.uuid, each.metric_name, each.time_ns, each.value) for each in samples} == readings_in(plain)
-    assert rest.position == plain.stat().st_size
+    rest = read_rest(source)
+    begin = list(first.columns.readings())
+    assert {(gpu.uuid, *rest) for gpu, *rest in begin + rest.readings} == readings_in(plain)
+    assert (len(begin), rest.position) == (500, plain.stat().st_size)
     source.close()
     again = CsvSource.open(source.path, needs_timestamp=True)
     assert again.resume(state, "source")
-    assert again.read(10_000).samples == rest.samples
+    assert read_rest(again).readings == rest.readings
     again.rewind()
-    assert again.read(500).samples == first.samples
+    assert list(again.read(500).columns.readings()) == begin
     again.close()
 
 
@@ -48,16 +49,13 @@ def test_a_compressed_capture_that_is_cut_gives_what_there_is_and_says_so(tmp_pa
     plain = write_capture(tmp_path / "capture.csv", gpus=100, samples=20)
     packed = pack(plain, plain.read_bytes(), kind)
     packed.write_bytes(packed.read_bytes()[:-500])
-    source = CsvSource.open(str(packed), needs_timestamp=True)
-    chunk = source.read(10_000)
-    source.close()
-    assert chunk.done
-    assert 2900 < len(chunk.samples) < 6000
-    assert chunk.refused[-1].detail == "the compressed file ends before its end"
+    read = read_capture(packed)
+    assert 2900 < len(read.readings) < 6000
+    assert read.refused[-1].detail == "the compressed file ends before its end"
 
 
 def test_what_was_read_too_early_is_given_again() -> None:
-    file = Ahead(io.BufferedReader(io.BytesIO(b"one\ntwo\nthree")))
+    file = PeekableFile(io.BufferedReader(io.BytesIO(b"one\ntwo\nthree")))
     assert file.read(6) == b"one\ntw"
     file.push(b"tw")
     assert (file.tell(), file.readline(100)) == (4, b"two\n")
@@ -81,7 +79,11 @@ def test_standard_input_is_a_capture(tmp_path: Path) -> None:
     program = (
         "from ingest.capture.source import CsvSource\n"
         "source = CsvSource.open('-', needs_timestamp=True)\n"
-        "import sys; sys.stdout.write(str(len(source.read(1000).samples)))"
+        "count, done = 0, False\n"
+        "while not done:\n"
+        "    chunk = source.read()\n"
+        "    count, done = count + chunk.columns.size, chunk.done\n"
+        "import sys; sys.stdout.write(str(count))"
     )
     with plain.open("rb") as file:
         run = subprocess.run([sys.executable, "-c", program], stdin=file, capture_output=True, text=True, check=True)

@@ -2,17 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import gzip
-import logging
 import os
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from ingest.capture import following, rotated
 from ingest.capture.files import stream_captures
 from ingest.errors import SourceError
 from ingest.streamer.report import Report
@@ -50,21 +46,10 @@ class Follower:
         with self.path.with_name(name).open("a") as file:
             file.writelines(lines)
 
-    def rotate(self) -> None:
-        """As logrotate does: live.csv to live.csv.1, that to live.csv.2, and so on."""
-        for number in range(8, 0, -1):
-            for ending in ("", ".gz"):
-                old = self.path.with_name(f"live.csv.{number}{ending}")
-                if old.exists():
-                    os.rename(old, self.path.with_name(f"live.csv.{number + 1}{ending}"))
-        os.rename(self.path, self.path.with_name("live.csv.1"))
-
-    def pack(self, name: str = "live.csv.1") -> None:
-        plain = self.path.with_name(name)
-        packed = self.path.with_name(name + ".gz")
-        packed.write_bytes(gzip.compress(plain.read_bytes()))
-        shutil.copystat(plain, packed)
-        plain.unlink()
+    def rename(self, name: str) -> str:
+        target = self.path.parent / name
+        target.parent.mkdir(exist_ok=True)
+        return str(self.path.rename(target))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -129,134 +114,57 @@ async def test_only_a_file_can_be_followed(tmp_path: Path) -> None:
             await stream_captures(stream_config(path, 1, tmp_path, follow=True), asyncio.Event())
 
 
-@pytest.mark.parametrize("packed", [False, True])
-async def test_the_rest_of_a_file_that_was_rotated_meanwhile_comes_first(
-    follower: Follower, packed: bool, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("how", ["renamed", "renamed twice", "emptied", "removed"])
+async def test_a_file_that_was_replaced_while_nobody_followed_is_left_and_the_new_one_is_read(
+    follower: Follower, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
-    follower.write(LINES[:100])
+    follower.write(LINES[:10])
     async with follower.running():
-        await follower.until(100)
-    follower.append(LINES[100:150])
-    follower.rotate()
-    if packed:
-        follower.pack()
-    follower.write(LINES[150:200])
+        await follower.until(10)
+    left = "the old file"
+    follower.append(LINES[10:15])
+    if how == "emptied":
+        follower.path.write_text("")
+    elif how == "removed":
+        follower.rename("elsewhere/live.csv")
+    else:
+        left = follower.rename("live.csv.2" if how == "renamed twice" else "live.csv.1")
+    if how == "renamed twice":
+        follower.write(LINES[15:18])
+        follower.rename("live.csv.1")
+    follower.append([HEADER, *LINES[20:30]])
     async with follower.running():
-        await follower.until(200)
-        follower.append(LINES[200:])
-        found = await follower.until(len(LINES))
-    assert len(found) == len(set(found)) == len(LINES) == follower.report.sent
-    name = "live.csv.1.gz" if packed else "live.csv.1"
-    told = [each.message for each in caplog.records if "while nobody followed it" in each.message]
-    assert len(told) == 1
-    assert f"finishing {follower.path.with_name(name)} first, from line 102" in told[0]
-    assert set(found[:150]) == given(LINES[:150])
+        found = await follower.until(20)
+        follower.append(LINES[30:40])
+        found = await follower.until(30)
+    assert len(found) == len(set(found)) == 30
+    assert set(found) == given(LINES[:10] + LINES[20:40])
+    assert f"what {left} has from line 12 on is not sent" in caplog.text
+    assert caplog.text.count("is not the file that the last run followed") == 1
 
 
-async def test_all_files_of_several_rotations_are_read_in_their_order(follower: Follower) -> None:
-    follower.write(LINES[:60])
+async def test_it_waits_for_the_new_file(follower: Follower) -> None:
+    follower.write(LINES[:10])
     async with follower.running():
-        await follower.until(60)
-    follower.append(LINES[60:90])
-    for start in (90, 150, 210, 270):
-        follower.rotate()
-        if start == 210:
-            follower.pack("live.csv.2")
-        follower.write(LINES[start : start + 60])
-    follower.append(LINES[330:])
-    async with follower.running():
-        found = await follower.until(len(LINES))
-    assert len(found) == len(set(found)) == len(LINES)
-    for start in (90, 150, 210, 270):
-        assert set(found[:start]) == given(LINES[:start])
+        await follower.until(10)
+        follower.rename("live.csv.1")
+        follower.append(LINES[10:20], "live.csv.1")
+        await follower.until(20)
+        follower.write(LINES[20:30])
+        found = await follower.until(30)
+    assert len(found) == len(set(found)) == 30
 
 
-async def test_a_file_that_nothing_was_read_of_is_not_forgotten(follower: Follower) -> None:
-    follower.path.write_text(HEADER)
+async def test_a_file_that_nothing_was_read_of_is_not_forgotten(
+    follower: Follower, caplog: pytest.LogCaptureFixture
+) -> None:
+    follower.write([])
     async with follower.running():
         async with asyncio.timeout(30):
             while not list((follower.path.parent / "state" / "resume").glob("*.json")):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
-    follower.append(LINES[:40])
-    follower.rotate()
-    follower.write(LINES[40:])
-    async with follower.running():
-        found = await follower.until(len(LINES))
-    assert len(found) == len(set(found)) == len(LINES)
-
-
-async def test_a_file_that_is_gone_is_told_and_the_new_one_is_read(
-    follower: Follower, caplog: pytest.LogCaptureFixture
-) -> None:
+    left = follower.rename("live.csv.1")
     follower.write(LINES[:10])
     async with follower.running():
         await follower.until(10)
-    follower.path.unlink()
-    follower.write(LINES[10:20])
-    async with follower.running():
-        found = await follower.until(20)
-    assert len(found) == 20
-    assert "from line 12 on is not sent" in caplog.text
-
-
-async def test_it_waits_for_the_new_file_and_for_one_that_is_being_compressed(
-    follower: Follower, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    follower.write(LINES[:100])
-    async with follower.running():
-        await follower.until(100)
-    follower.append(LINES[100:])
-    follower.rotate()
-    follower.pack()
-    packed = follower.path.with_name("live.csv.1.gz")
-    whole = packed.read_bytes()
-    packed.write_bytes(whole[:-30])
-    looked = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    real = rotated.is_whole
-
-    def look(path: str) -> bool:
-        loop.call_soon_threadsafe(looked.set)
-        return real(path)
-
-    monkeypatch.setattr(following, "is_whole", look)
-    async with follower.running():
-        await looked.wait()
-        packed.write_bytes(whole)
-        found = await follower.until(len(LINES))
-    assert len(found) == len(set(found)) == len(LINES)
-
-
-async def test_of_one_that_stays_cut_it_takes_what_there_is(
-    follower: Follower, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(following, "GROWING_SECONDS", 0.05)
-    follower.write(LINES[:10])
-    async with follower.running():
-        await follower.until(10)
-    follower.append(LINES[10:300])
-    follower.rotate()
-    follower.pack()
-    packed = follower.path.with_name("live.csv.1.gz")
-    packed.write_bytes(packed.read_bytes()[:-200])
-    follower.write(LINES[300:])
-    async with follower.running(), asyncio.timeout(60):
-        while not set(await arrived(follower.port)) >= given(LINES[300:]):  # noqa: ASYNC110 - it is another's
-            await asyncio.sleep(0.05)
-    assert follower.report.refused["bad_field"] >= 1
-    assert follower.report.sent > 100
-
-
-async def test_a_rotated_file_that_is_none_is_passed_over(follower: Follower, caplog: pytest.LogCaptureFixture) -> None:
-    follower.write(LINES[:10])
-    async with follower.running():
-        await follower.until(10)
-    follower.rotate()
-    follower.path.write_text("")
-    follower.rotate()
-    follower.write(LINES[10:20])
-    async with follower.running():
-        found = await follower.until(20)
-    assert len(found) == len(set(found)) == 20
-    assert "passing over what was rotated" in caplog.text
+    assert f"what {left} has from line 2 on is not sent" in caplog.text

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from ingest.capture import arrow
-from ingest.capture.arrow import Found, GpuTable
+from ingest.capture.arrow import GpuEntries, GpuTable
 from ingest.capture.header import parse_header
 from ingest.capture.rows import RowReader
 from tests.ingest.captures import COLUMNS, METRICS, row, uuid_of
@@ -17,12 +17,12 @@ def table_of(columns: Sequence[str] = COLUMNS) -> GpuTable:
     return GpuTable(header, RowReader(header, needs_timestamp=True))
 
 
-def find(table: GpuTable, rows: Sequence[Sequence[str]]) -> Found:
+def find(table: GpuTable, rows: Sequence[Sequence[str]]) -> GpuEntries:
     columns = [pa.array(list(column), pa.string()) for column in zip(*rows, strict=True)]
     return table.find(pa.table(columns, [str(number) for number in range(len(columns))]))
 
 
-def uuids(found: Found) -> list[str]:
+def uuids(found: GpuEntries) -> list[str]:
     return [found.gpus[place].uuid for place in found.gpu[found.entry].tolist()]
 
 

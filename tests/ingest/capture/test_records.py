@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from ingest.capture.rows import MAX_LINE_BYTES, MAX_LINES_PER_RECORD, BadRecord, CsvRecords, Record
+from ingest.capture.rows import MAX_LINE_BYTES, MAX_LINES_PER_RECORD, BadRecord, CsvRecord, CsvRecords
 from readings.checks import BAD_FIELD, SHORT_ROW
 
 
-def read(data: bytes) -> list[Record | BadRecord]:
+def read(data: bytes) -> list[CsvRecord | BadRecord]:
     return list(CsvRecords(io.BytesIO(data)))
 
 
 def fields(data: bytes) -> list[list[str]]:
-    return [each.fields for each in read(data) if isinstance(each, Record)]
+    return [each.fields for each in read(data) if isinstance(each, CsvRecord)]
 
 
 def test_records_come_with_their_line_numbers() -> None:
-    assert read(b'a,b\n"1","x ""y"""\n') == [Record(1, ["a", "b"]), Record(2, ["1", 'x "y"'])]
+    assert read(b'a,b\n"1","x ""y"""\n') == [CsvRecord(1, ["a", "b"]), CsvRecord(2, ["1", 'x "y"'])]
 
 
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
@@ -29,11 +29,11 @@ def test_either_line_ending_will_do_and_the_last_may_be_missing(ending: bytes) -
 
 
 def test_blank_lines_are_passed_over_and_still_counted() -> None:
-    assert read(b"\na\n\r\n\nb\n") == [Record(2, ["a"]), Record(5, ["b"])]
+    assert read(b"\na\n\r\n\nb\n") == [CsvRecord(2, ["a"]), CsvRecord(5, ["b"])]
 
 
 def test_a_quoted_field_may_span_lines() -> None:
-    assert read(b'"a\nb",1\nc,2\n') == [Record(1, ["a\nb", "1"]), Record(3, ["c", "2"])]
+    assert read(b'"a\nb",1\nc,2\n') == [CsvRecord(1, ["a\nb", "1"]), CsvRecord(3, ["c", "2"])]
 
 
 def test_a_cut_line_costs_no_other() -> None:
@@ -42,8 +42,8 @@ def test_a_cut_line_costs_no_other() -> None:
     assert isinstance(first, BadRecord)
     assert first.line == 1
     assert first.raw == '"T","UTIL","0","nvid'
-    assert second == Record(2, ["T", "UTIL", "1", "x"])
-    assert third == Record(3, ["T", "UTIL", "2", "x"])
+    assert second == CsvRecord(2, ["T", "UTIL", "1", "x"])
+    assert third == CsvRecord(3, ["T", "UTIL", "2", "x"])
 
 
 def test_a_quote_that_nothing_closes_costs_one_line() -> None:
@@ -53,12 +53,12 @@ def test_a_quote_that_nothing_closes_costs_one_line() -> None:
         BadRecord(1, SHORT_ROW, "a quote is opened and not closed", '"never closed,1')
     ]
     assert len(records) == 201
-    assert records[-1] == Record(201, ["a", "b"])
+    assert records[-1] == CsvRecord(201, ["a", "b"])
 
 
 def test_a_file_that_ends_in_a_quoted_field_refuses_that_line() -> None:
     good, bad = read(b'a,b\n"T","UT')
-    assert good == Record(1, ["a", "b"])
+    assert good == CsvRecord(1, ["a", "b"])
     assert isinstance(bad, BadRecord)
     assert (bad.line, bad.reason) == (2, SHORT_ROW)
 
@@ -67,7 +67,7 @@ def test_a_record_of_too_many_lines_is_given_up_line_by_line() -> None:
     lines = [b'"open'] + [b"x"] * MAX_LINES_PER_RECORD + [b'close",1']
     records = read(b"\n".join(lines) + b"\n")
     assert isinstance(records[0], BadRecord)
-    assert records[1] == Record(2, ["x"])
+    assert records[1] == CsvRecord(2, ["x"])
 
 
 @pytest.mark.parametrize(
@@ -81,15 +81,15 @@ def test_a_record_of_too_many_lines_is_given_up_line_by_line() -> None:
 )
 def test_a_bad_line_is_refused_with_what_is_wrong(bad: bytes, problem: str) -> None:
     before, refused, after = read(b"1,2\n" + bad + b"3,4\n")
-    assert before == Record(1, ["1", "2"])
+    assert before == CsvRecord(1, ["1", "2"])
     assert isinstance(refused, BadRecord)
     assert (refused.line, refused.reason, refused.problem) == (2, BAD_FIELD, problem)
     assert len(refused.raw) <= 4096
-    assert after == Record(3, ["3", "4"])
+    assert after == CsvRecord(3, ["3", "4"])
 
 
 def test_an_overlong_last_line_ends_the_file() -> None:
-    assert [type(each) for each in read(b"a\n" + b"x" * (MAX_LINE_BYTES + 5))] == [Record, BadRecord]
+    assert [type(each) for each in read(b"a\n" + b"x" * (MAX_LINE_BYTES + 5))] == [CsvRecord, BadRecord]
 
 
 def test_the_raw_text_of_the_last_record_is_at_hand() -> None:
@@ -109,7 +109,7 @@ def test_reading_can_go_on_from_every_position(tmp_path: Path) -> None:
     )
     whole = read(data)
     records = CsvRecords(io.BytesIO(data))
-    given: list[Record | BadRecord] = []
+    given: list[CsvRecord | BadRecord] = []
     for record in records:
         given.append(record)
         later = io.BytesIO(data)

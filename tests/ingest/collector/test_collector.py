@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,94 +11,89 @@ import pytest
 from broker.client.client import BrokerClient
 from broker.server.server import BrokerServer
 from ingest.collector import collector as collector_module
-from ingest.collector.collector import CollectConfig, Collector
+from ingest.collector.collector import Collector
 from ingest.errors import BrokerRefusal, StoreRefusal
-from ingest.streamer.file import stream
 from inventory.models import GPU, CollectorStatus, Host
 from readings.model import PointBlock
-from stores.base import RefusedReading, Store, StoreError, StoreUnavailable, WriteResult
+from stores.base import RefusedReading, StoreError, StoreUnavailable, WriteResult
 from stores.sqlite import SqliteStore
 from tests.broker.harness import running_broker
-from tests.ingest.captures import readings_in, stored_readings, write_capture
+from tests.ingest.captures import readings_in, stored_readings
 from tests.ingest.processes import free_port
-from tests.ingest.wiring import collect_config, line_to, stream_config, until
+from tests.ingest.wiring import (
+    all_is_committed,
+    collect_config,
+    collect_once,
+    collecting,
+    letters,
+    line_to,
+    outages,
+    publish,
+    until,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
+def committed(broker: BrokerServer) -> int | None:
+    return broker.log.commits.get("collector-1")
+
+
+async def counts() -> CollectorStatus:
+    return await CollectorStatus.objects.aget(pk="collector-1")
+
+
+class Shaky(SqliteStore):
+    """A store whose writes fail while it has an error."""
+
+    error: Exception | None = None
+    tries = 0
+
+    def write(self, blocks: Sequence[PointBlock]) -> WriteResult:
+        self.tries += 1
+        if self.error is not None:
+            raise self.error
+        return super().write(blocks)
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(tmp_path / "readings.sqlite3")
+def store(tmp_path: Path) -> Iterator[Shaky]:
+    store = Shaky(tmp_path / "readings.sqlite3")
     yield store
     store.close()
 
 
-@pytest.fixture
-def capture(tmp_path: Path) -> Path:
-    return write_capture(tmp_path / "capture.csv", gpus=10, samples=4)
-
-
-async def publish(path: Path, port: int, tmp_path: Path, **changes: object) -> None:
-    totals = await stream(stream_config(path, port, tmp_path / "streamer", **changes), asyncio.Event())
-    assert totals.done
-
-
-@asynccontextmanager
-async def collecting(config: CollectConfig, store: Store) -> AsyncIterator[Collector]:
-    """A collector that runs inside the block and is stopped in order after it."""
-    stop = asyncio.Event()
-    collector = Collector(config, store, stop)
-    task = asyncio.create_task(collector.run())
-    try:
-        yield collector
-    finally:
-        stop.set()
-        await task
-
-
-async def committed(broker: BrokerServer, collector_id: str = "collector-1") -> int | None:
-    return broker.log.commits.get(collector_id)
-
-
-def counts(collector_id: str = "collector-1") -> CollectorStatus:
-    return CollectorStatus.objects.get(pk=collector_id)
-
-
 async def test_readings_are_stored_the_inventory_is_kept_and_the_offset_committed(
-    tmp_path: Path, capture: Path, store: SqliteStore
+    tmp_path: Path, capture: Path, store: Shaky
 ) -> None:
     async with running_broker(tmp_path / "log") as broker:
         async with collecting(collect_config(broker.port, tmp_path), store) as collector:
             await publish(capture, broker.port, tmp_path)
             await until(lambda: collector.committed == broker.log.next_offset - 1)
         last = broker.log.next_offset - 1
-        assert await committed(broker) == last
+        assert committed(broker) == last
     assert sorted(stored_readings(store)) == sorted(readings_in(capture))
     assert collector.totals.stored == 120
-
-    def check() -> None:
-        assert (GPU.objects.count(), Host.objects.count()) == (10, 2)
-        status = counts()
-        assert (status.readings_stored, status.messages, status.committed_offset) == (120, last + 1, last)
-        assert status.refused == {}
-
-    await asyncio.to_thread(check)
+    assert (await GPU.objects.acount(), await Host.objects.acount()) == (10, 2)
+    status = await counts()
+    assert (status.readings_stored, status.messages, status.committed_offset) == (120, last + 1, last)
+    assert status.refused == {}
 
 
 async def test_the_real_capture_is_stored_whole_and_again_changes_nothing(
-    tmp_path: Path, real_capture: Path, store: SqliteStore
+    tmp_path: Path, real_capture: Path, store: Shaky
 ) -> None:
     async with running_broker(tmp_path / "log") as broker:
         for _ in range(2):
             await publish(real_capture, broker.port, tmp_path)
-            totals = await Collector(collect_config(broker.port, tmp_path), store).run(once=True)
+            totals = await collect_once(broker, tmp_path, store)
             assert totals.stored == 2470
             assert sorted(stored_readings(store)) == sorted(readings_in(real_capture))
-    assert await asyncio.to_thread(GPU.objects.count) == 247
-    assert await asyncio.to_thread(Host.objects.count) == 31
+    assert await GPU.objects.acount() == 247
+    assert await Host.objects.acount() == 31
 
 
-async def test_the_steps_report_what_they_did(tmp_path: Path, capture: Path, store: SqliteStore) -> None:
+async def test_the_steps_report_what_they_did(tmp_path: Path, capture: Path, store: Shaky) -> None:
     async with running_broker(tmp_path / "log") as broker:
         await publish(capture, broker.port, tmp_path)
         collector = Collector(collect_config(broker.port, tmp_path, flush_interval=60.0), store)
@@ -111,124 +104,102 @@ async def test_the_steps_report_what_they_did(tmp_path: Path, capture: Path, sto
         assert stored_readings(store) == []
         assert await collector.flush() == 120
         assert await collector.flush() == 0
-        assert await committed(broker) is None
+        assert committed(broker) is None
         await collector.commit()
-        assert await committed(broker) == broker.log.next_offset - 1
+        assert all_is_committed(broker)
         await collector.close()
         await collector.close()
 
 
-async def test_a_message_that_is_no_batch_never_blocks_the_log(
-    tmp_path: Path, capture: Path, store: SqliteStore
-) -> None:
+async def test_a_message_that_is_no_batch_never_blocks_the_log(tmp_path: Path, capture: Path, store: Shaky) -> None:
     async with running_broker(tmp_path / "log") as broker:
         client = await BrokerClient.connect("127.0.0.1", broker.port)
         await client.publish(b'"no batch"')
         await client.close()
         await publish(capture, broker.port, tmp_path)
-        totals = await Collector(collect_config(broker.port, tmp_path), store).run(once=True)
-        assert await committed(broker) == broker.log.next_offset - 1
+        totals = await collect_once(broker, tmp_path, store)
+        assert all_is_committed(broker)
     assert (totals.stored, totals.refused) == (120, 1)
-    (letter,) = map(json.loads, (tmp_path / "dead-letters" / "collector-collector-1.ndjson").read_text().splitlines())
+    (letter,) = letters(tmp_path)
     assert (letter["offset"], letter["reason"], letter["payload"]) == (0, "bad_message", '"no batch"')
-    assert (await asyncio.to_thread(counts)).refused == {"bad_message": 1}
-
-
-class Shaky:
-    """The real store behind a door that can be shut."""
-
-    def __init__(self, store: SqliteStore) -> None:
-        self.store = store
-        self.error: Exception | None = None
-        self.tries = 0
-
-    def write(self, blocks: Sequence[PointBlock]) -> WriteResult:
-        self.tries += 1
-        if self.error is not None:
-            raise self.error
-        return self.store.write(blocks)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.store, name)
+    assert (await counts()).refused == {"bad_message": 1}
 
 
 async def test_nothing_is_committed_that_is_not_stored(
-    tmp_path: Path, capture: Path, store: SqliteStore, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, capture: Path, store: Shaky, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "ingest")
-    shaky = Shaky(store)
-    shaky.error = StoreUnavailable("locked")
+    store.error = StoreUnavailable("locked")
     async with running_broker(tmp_path / "log") as broker:
         await publish(capture, broker.port, tmp_path)
-        async with collecting(collect_config(broker.port, tmp_path), shaky) as collector:  # type: ignore[arg-type]
-            await until(lambda: shaky.tries >= 3)
-            assert await committed(broker) is None
-            shaky.error = None
+        async with collecting(collect_config(broker.port, tmp_path), store) as collector:
+            await until(lambda: store.tries >= 3)
+            assert committed(broker) is None
+            store.error = None
             await until(lambda: collector.committed == broker.log.next_offset - 1)
     assert sorted(stored_readings(store)) == sorted(readings_in(capture))
-    lines = [record.getMessage() for record in caplog.records if record.name == "ingest.reconnect"]
-    assert len(lines) == 2
-    assert lines[0] == "the store: locked: waiting, and going on when it is back"
+    assert len(outages(caplog)) == 2
+    assert outages(caplog)[0] == "the store: locked: waiting until it is back"
 
 
 async def test_a_stop_while_the_store_is_away_ends_in_time_and_commits_nothing(
-    tmp_path: Path, capture: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, capture: Path, store: Shaky, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(collector_module, "DRAIN_SECONDS", 0.3)
-    shaky = Shaky(store)
-    shaky.error = StoreUnavailable("locked")
+    store.error = StoreUnavailable("locked")
     async with running_broker(tmp_path / "log") as broker:
         await publish(capture, broker.port, tmp_path)
-        async with collecting(collect_config(broker.port, tmp_path), shaky):  # type: ignore[arg-type]
-            await until(lambda: shaky.tries >= 1)
-        assert await committed(broker) is None
-        assert "not committed is delivered again" in caplog.text
-        await Collector(collect_config(broker.port, tmp_path), store).run(once=True)
+        async with collecting(collect_config(broker.port, tmp_path), store):
+            await until(lambda: store.tries >= 1)
+        assert committed(broker) is None
+        assert "delivers uncommitted messages again" in caplog.text
+        store.error = None
+        await collect_once(broker, tmp_path, store)
     assert sorted(stored_readings(store)) == sorted(readings_in(capture))
 
 
 async def test_a_store_that_will_never_take_readings_ends_the_collector(
-    tmp_path: Path, capture: Path, store: SqliteStore
+    tmp_path: Path, capture: Path, store: Shaky
 ) -> None:
-    shaky = Shaky(store)
-    shaky.error = StoreError("no such bucket")
+    store.error = StoreError("no such bucket")
     async with running_broker(tmp_path / "log") as broker:
         await publish(capture, broker.port, tmp_path)
         with pytest.raises(StoreRefusal, match="the store does not take readings: no such bucket"):
-            await Collector(collect_config(broker.port, tmp_path), shaky).run()  # type: ignore[arg-type]
-        assert await committed(broker) is None
+            await Collector(collect_config(broker.port, tmp_path), store).run()
+        assert committed(broker) is None
 
 
 async def test_readings_that_the_store_refuses_are_dead_letters(
-    tmp_path: Path, capture: Path, store: SqliteStore
+    tmp_path: Path, capture: Path, store: Shaky, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Picky(Shaky):
-        def write(self, blocks: Sequence[PointBlock]) -> WriteResult:
-            result = self.store.write(blocks)
-            return WriteResult(result.written - 1, (RefusedReading("GPU-1", "A", 5, 1.0, "type conflict"),))
+    write = store.write
 
+    def picky(blocks: Sequence[PointBlock]) -> WriteResult:
+        return WriteResult(write(blocks).written - 1, (RefusedReading("GPU-1", "A", 5, 1.0, "type conflict"),))
+
+    monkeypatch.setattr(store, "write", picky)
     async with running_broker(tmp_path / "log") as broker:
         await publish(capture, broker.port, tmp_path)
-        await Collector(collect_config(broker.port, tmp_path), Picky(store)).run(once=True)  # type: ignore[arg-type]
-        assert await committed(broker) == broker.log.next_offset - 1
-    assert (await asyncio.to_thread(counts)).refused["store_refused"] >= 1
-    assert "type conflict" in (tmp_path / "dead-letters" / "collector-collector-1.ndjson").read_text()
+        await collect_once(broker, tmp_path, store)
+        assert all_is_committed(broker)
+    assert (await counts()).refused["store_refused"] >= 1
+    assert {letter["detail"] for letter in letters(tmp_path)} == {"type conflict"}
 
 
-async def test_a_restart_goes_on_after_the_commit(tmp_path: Path, capture: Path, store: SqliteStore) -> None:
+async def test_a_restart_goes_on_after_the_commit(tmp_path: Path, capture: Path, store: Shaky) -> None:
     async with running_broker(tmp_path / "log") as broker:
         await publish(capture, broker.port, tmp_path)
-        first = await Collector(collect_config(broker.port, tmp_path), store).run(once=True)
-        again = await Collector(collect_config(broker.port, tmp_path), store).run(once=True)
+        first = await collect_once(broker, tmp_path, store)
+        again = await collect_once(broker, tmp_path, store)
         await publish(capture, broker.port, tmp_path, timestamps="now")
-        third = await Collector(collect_config(broker.port, tmp_path), store).run(once=True)
+        third = await collect_once(broker, tmp_path, store)
     assert (first.stored, again.messages, third.stored) == (120, 0, 120)
     assert len(stored_readings(store)) == 240
 
 
 @pytest.mark.parametrize(("start", "messages"), [(None, 12), (-2, 12), (-1, 0), (0, 12), (5, 7), (12, 0)])
 async def test_it_starts_where_it_is_told(
-    tmp_path: Path, capture: Path, store: SqliteStore, start: int | None, messages: int
+    tmp_path: Path, capture: Path, store: Shaky, start: int | None, messages: int
 ) -> None:
     async with running_broker(tmp_path / "log") as broker:
         await publish(capture, broker.port, tmp_path, batch_size=10)
@@ -238,15 +209,13 @@ async def test_it_starts_where_it_is_told(
     assert totals.messages == messages
 
 
-async def test_a_start_past_the_end_is_refused_with_the_setting_named(tmp_path: Path, store: SqliteStore) -> None:
+async def test_a_start_past_the_end_is_refused_with_the_setting_named(tmp_path: Path, store: Shaky) -> None:
     async with running_broker(tmp_path / "log") as broker:
         with pytest.raises(BrokerRefusal, match=r"START_OFFSET \(--start-offset\): .*99"):
             await Collector(collect_config(broker.port, tmp_path, start_offset=99), store).run()
 
 
-async def test_the_start_counts_for_the_first_subscription_only(
-    tmp_path: Path, capture: Path, store: SqliteStore
-) -> None:
+async def test_the_start_counts_for_the_first_subscription_only(tmp_path: Path, capture: Path, store: Shaky) -> None:
     """`latest` again after a lost connection would pass over what came meanwhile; the commit would go back to the start."""
     async with running_broker(tmp_path / "log") as broker, line_to(broker.port) as line:
         await publish(capture, broker.port, tmp_path, batch_size=10)
@@ -273,7 +242,7 @@ async def test_two_collectors_each_read_everything(tmp_path: Path, capture: Path
 
 
 async def test_a_second_collector_with_the_same_id_is_refused_after_a_while(
-    tmp_path: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, store: Shaky, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(collector_module, "ID_IN_USE_SECONDS", 0.5)
     caplog.set_level(logging.INFO, "ingest")
@@ -287,7 +256,7 @@ async def test_a_second_collector_with_the_same_id_is_refused_after_a_while(
     assert sum("waiting" in record.getMessage() for record in caplog.records) == 1
 
 
-async def test_an_id_that_becomes_free_is_taken(tmp_path: Path, store: SqliteStore) -> None:
+async def test_an_id_that_becomes_free_is_taken(tmp_path: Path, store: Shaky) -> None:
     async with running_broker(tmp_path / "log") as broker:
         async with collecting(collect_config(broker.port, tmp_path), store) as first:
             await until(lambda: first._next is not None)
@@ -301,7 +270,7 @@ async def test_an_id_that_becomes_free_is_taken(tmp_path: Path, store: SqliteSto
 
 
 async def test_a_broker_that_restarts_loses_nothing_and_is_one_line_each_way(
-    tmp_path: Path, capture: Path, store: SqliteStore, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, capture: Path, store: Shaky, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "ingest")
     port = free_port()
@@ -316,7 +285,7 @@ async def test_a_broker_that_restarts_loses_nothing_and_is_one_line_each_way(
 
 
 async def test_what_was_received_is_stored_while_the_broker_is_away(
-    tmp_path: Path, capture: Path, store: SqliteStore
+    tmp_path: Path, capture: Path, store: Shaky
 ) -> None:
     port = free_port()
     async with collecting(collect_config(port, tmp_path, flush_interval=0.4), store) as collector:
@@ -326,12 +295,12 @@ async def test_what_was_received_is_stored_while_the_broker_is_away(
         await until(lambda: len(stored_readings(store)) == 120)
         async with running_broker(tmp_path / "log", port=port) as broker:
             await until(lambda: collector.committed == broker.log.next_offset - 1)
-            assert await committed(broker) == broker.log.next_offset - 1
+            assert all_is_committed(broker)
     assert collector.totals.stored == 120
 
 
 async def test_a_log_that_was_replaced_is_read_from_its_start(
-    tmp_path: Path, capture: Path, store: SqliteStore, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, capture: Path, store: Shaky, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = free_port()
     async with collecting(collect_config(port, tmp_path, flush_interval=0.3), store) as collector:
@@ -346,7 +315,7 @@ async def test_a_log_that_was_replaced_is_read_from_its_start(
 
 
 async def test_a_hole_in_the_log_is_said_counted_and_passed(
-    tmp_path: Path, capture: Path, store: SqliteStore, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, capture: Path, store: Shaky, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running_broker(tmp_path / "log") as broker:
         await publish(capture, broker.port, tmp_path, batch_size=10)
@@ -357,50 +326,50 @@ async def test_a_hole_in_the_log_is_said_counted_and_passed(
     for index in (tmp_path / "log").glob("*.idx"):
         index.unlink()
     async with running_broker(tmp_path / "log") as broker:
-        totals = await Collector(collect_config(broker.port, tmp_path), store).run(once=True)
-        assert await committed(broker) == 11
+        totals = await collect_once(broker, tmp_path, store)
+        assert committed(broker) == 11
     assert totals.messages == 11
     assert len(stored_readings(store)) == 110
-    assert "are not in the broker's log any more (corrupt)" in caplog.text
-    assert (await asyncio.to_thread(counts)).refused == {"lost_message": 1}
+    assert "are no longer in the broker's log (corrupt)" in caplog.text
+    assert (await counts()).refused == {"lost_message": 1}
 
 
 async def test_old_readings_are_refused_and_dropped_by_the_retention_period(
-    tmp_path: Path, capture: Path, store: SqliteStore
+    tmp_path: Path, capture: Path, store: Shaky
 ) -> None:
     async with running_broker(tmp_path / "log") as broker:
         await publish(capture, broker.port, tmp_path)
-        await Collector(collect_config(broker.port, tmp_path), store).run(once=True)
+        await collect_once(broker, tmp_path, store)
         assert len(stored_readings(store)) == 120
         await publish(capture, broker.port, tmp_path)
         async with collecting(collect_config(broker.port, tmp_path, retention=3600.0), store) as collector:
             await until(lambda: collector.committed == broker.log.next_offset - 1)
             await until(lambda: stored_readings(store) == [])
-    assert (await asyncio.to_thread(counts)).refused == {"too_old": 120}
+    assert (await counts()).refused == {"too_old": 120}
 
 
 async def test_retention_survives_a_store_that_is_away(
-    tmp_path: Path, store: SqliteStore, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, store: Shaky, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Away(Shaky):
-        def apply_retention(self, oldest_ns: int) -> int:
-            assert oldest_ns < time.time_ns()
-            raise StoreUnavailable("locked")
+    def locked(oldest_ns: int) -> int:
+        assert oldest_ns < time.time_ns()
+        raise StoreUnavailable("locked")
 
+    monkeypatch.setattr(store, "apply_retention", locked)
     async with running_broker(tmp_path / "log") as broker:
         config = collect_config(broker.port, tmp_path, retention=3600.0)
-        async with collecting(config, Away(store)) as collector:  # type: ignore[arg-type]
+        async with collecting(config, store) as collector:
             await until(lambda: "asked to drop old readings: locked" in caplog.text)
             assert collector.totals.messages == 0
 
 
-async def test_a_wrong_token_ends_the_collector_with_the_reason(tmp_path: Path, store: SqliteStore) -> None:
+async def test_a_wrong_token_ends_the_collector_with_the_reason(tmp_path: Path, store: Shaky) -> None:
     async with running_broker(tmp_path / "log", token="secret") as broker:
         with pytest.raises(BrokerRefusal, match="refuses this collector"):
             await Collector(collect_config(broker.port, tmp_path), store).run()
 
 
-async def test_without_a_broker_a_stop_ends_it_at_once(tmp_path: Path, store: SqliteStore) -> None:
+async def test_without_a_broker_a_stop_ends_it_at_once(tmp_path: Path, store: Shaky) -> None:
     began = time.monotonic()
     async with collecting(collect_config(free_port(), tmp_path), store):
         await asyncio.sleep(0.2)

@@ -99,7 +99,7 @@ def test_plain_messages_are_taken_too() -> None:
 def test_gaps_are_said_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     taken = BatchDecoder(0)
     taken.take_gap(Gap(3, 7, "retention"))
-    assert "messages 3 to 7 are not in the broker's log any more (retention)" in caplog.text
+    assert "messages 3 to 7 are no longer in the broker's log (retention)" in caplog.text
     assert taken.pending
     assert taken.pending.refused == {"lost_message": 5}
     assert taken.pending.last_offset == 7

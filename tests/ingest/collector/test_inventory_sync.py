@@ -7,7 +7,7 @@ import pytest
 from django.db import DataError, OperationalError
 
 from ingest.collector import inventory_sync as books_module
-from ingest.collector.inventory_sync import RETRIABLE, Books
+from ingest.collector.inventory_sync import RETRIABLE, InventoryWriter
 from inventory.models import GPU, CollectorStatus
 from readings.model import Gpu, PointBlock
 
@@ -24,55 +24,55 @@ def failing(error: Exception) -> object:
 
 
 def test_what_was_seen_is_saved_once() -> None:
-    books = Books("c1")
-    assert not books
-    books.see([BLOCK])
-    assert books
-    books.save_inventory()
-    assert not books
+    writer = InventoryWriter("c1")
+    assert not writer
+    writer.see([BLOCK])
+    assert writer
+    writer.save_inventory()
+    assert not writer
     assert GPU.objects.get().id == "GPU-1"
 
 
 def test_counts_are_added_to_the_status_row() -> None:
     for _ in range(2):
-        books = Books("c1")
-        books.count(messages=2, stored=5, refused=Counter(blank=1))
-        books.count(messages=1, stored=0, refused=Counter())
-        assert books.has_counts
-        books.save_counts(41)
-        books.save_counts(99)
-        assert not books
+        writer = InventoryWriter("c1")
+        writer.count(messages=2, stored=5, refused=Counter(blank=1))
+        writer.count(messages=1, stored=0, refused=Counter())
+        assert writer.has_counts
+        writer.save_counts(41)
+        writer.save_counts(99)
+        assert not writer
     status = CollectorStatus.objects.get()
     assert (status.collector_id, status.messages, status.readings_stored) == ("c1", 6, 10)
     assert (status.refused, status.committed_offset) == ({"blank": 2}, 41)
 
 
 def test_a_database_that_is_away_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    books = Books("c1")
-    books.see([BLOCK])
-    books.count(messages=1, stored=1, refused=Counter())
+    writer = InventoryWriter("c1")
+    writer.see([BLOCK])
+    writer.count(messages=1, stored=1, refused=Counter())
     with monkeypatch.context() as patch:
         patch.setattr(books_module, "save_sightings", failing(OperationalError("locked")))
         patch.setattr(books_module, "add_counts", failing(OperationalError("locked")))
-        for save in (books.save_inventory, lambda: books.save_counts(1)):
+        for save in (writer.save_inventory, lambda: writer.save_counts(1)):
             with pytest.raises(RETRIABLE):
                 save()
-    books.save_inventory()
-    books.save_counts(1)
+    writer.save_inventory()
+    writer.save_counts(1)
     assert GPU.objects.count() == CollectorStatus.objects.count() == 1
 
 
 def test_what_the_database_never_takes_is_said_and_dropped(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    books = Books("c1")
-    books.see([BLOCK])
-    books.count(messages=1, stored=1, refused=Counter())
+    writer = InventoryWriter("c1")
+    writer.see([BLOCK])
+    writer.count(messages=1, stored=1, refused=Counter())
     with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
         patch.setattr(books_module, "save_sightings", failing(DataError("value too long")))
         patch.setattr(books_module, "add_counts", failing(DataError("out of range")))
-        books.save_inventory()
-        books.save_counts(1)
-    assert not books
+        writer.save_inventory()
+        writer.save_counts(1)
+    assert not writer
     assert "value too long" in caplog.text
     assert "out of range" in caplog.text

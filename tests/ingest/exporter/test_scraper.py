@@ -20,7 +20,7 @@ from ingest.exporter.targets import Targets
 from ingest.simulator.exporter import FakeConfig, fake_exporters
 from ingest.simulator.fleet import FleetShape
 from ingest.simulator.versions import GENERATIONS
-from ingest.streamer.live import Portion
+from ingest.streamer.live import SourceBatch
 from tests.ingest.processes import free_port
 from tests.ingest.wiring import until
 
@@ -51,8 +51,8 @@ def saying(text: str | bytes, **headers: str) -> Handler:
     return handle
 
 
-async def scrape_once(*urls: str, **changes: object) -> tuple[list[Portion], dict[str, TargetStatus]]:
-    portions: list[Portion] = []
+async def scrape_once(*urls: str, **changes: object) -> tuple[list[SourceBatch], dict[str, TargetStatus]]:
+    portions: list[SourceBatch] = []
     scraper = Scraper(ScrapeConfig(**{"timeout": 2.0, **changes}), Targets(urls))  # type: ignore[arg-type]
     await scraper.run(portions.append, asyncio.Event(), once=True)
     return portions, scraper.statuses
@@ -72,13 +72,13 @@ async def test_every_generation_is_scraped_and_told_apart_by_nothing() -> None:
 @pytest.mark.parametrize(
     ("handler", "reason"),
     [
-        (saying("<html>404</html>"), "no metrics text"),
+        (saying("<html>404</html>"), "not metrics text"),
         (saying("<html>", **{"Content-Type": "text/html"}), "answers text/html"),
         (saying(""), "the answer is empty"),
         (saying(LINE * 1000), "larger than 1000 bytes (SCRAPE_MAX_BYTES)"),
         (saying(gzip.compress(LINE.encode() * 1000), **{"Content-Encoding": "gzip"}), "larger than 1000 bytes"),
         (saying(b"\x1f\x8bnot gzip", **{"Content-Encoding": "gzip"}), "gzip"),
-        (saying(bytes(range(256)) * 3), "is no metrics text"),
+        (saying(bytes(range(256)) * 3), "is not metrics text"),
     ],
 )
 async def test_what_is_no_metrics_is_a_failed_scrape(handler: Handler, reason: str) -> None:
@@ -116,7 +116,7 @@ async def test_a_target_that_drips_is_cut_off_in_time() -> None:
         began = asyncio.get_running_loop().time()
         _, statuses = await scrape_once(url, timeout=0.3)
         assert asyncio.get_running_loop().time() - began < 2
-    assert "no whole answer within 0.3 s" in statuses[url].reason
+    assert "no complete answer within 0.3 s" in statuses[url].reason
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ async def test_tls_is_checked_against_the_given_authority(tmp_path: Path) -> Non
 async def test_hanging_and_bad_targets_delay_nobody(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     stop = asyncio.Event()
-    given: list[Portion] = []
+    given: list[SourceBatch] = []
     shape = FleetShape(hosts=40, gpus_per_host=1)
     async with fake_exporters(FakeConfig(shape=shape, port=0, hanging=4, garbage=4)) as exporters:
         scraper = Scraper(ScrapeConfig(interval=0.3, timeout=5.0), Targets([each.url for each in exporters]))
@@ -193,7 +193,7 @@ async def test_a_target_that_comes_back_is_up_again_and_its_bad_lines_are_told_o
         return web.Response(text=LINE if text is None else text)
 
     stop = asyncio.Event()
-    given: list[Portion] = []
+    given: list[SourceBatch] = []
     async with serving(handle) as url:
         scraper = Scraper(ScrapeConfig(interval=0.05), Targets([url]))
         await scraper.run(given.append, stop, once=False)
@@ -207,7 +207,7 @@ async def test_targets_that_come_and_go_are_followed(tmp_path: Path, monkeypatch
     monkeypatch.setattr("ingest.exporter.scraper.RESOLVE_SECONDS", 0.05)
     listed = tmp_path / "targets.txt"
     stop = asyncio.Event()
-    given: list[Portion] = []
+    given: list[SourceBatch] = []
     async with serving(saying(LINE)) as first, serving(saying(LINE)) as second:
         listed.write_text(first)
         scraper = Scraper(ScrapeConfig(interval=0.05), Targets([str(listed)]))

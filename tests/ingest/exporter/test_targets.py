@@ -30,7 +30,7 @@ def test_a_target_is_a_url_or_a_host(text: str, expected: Target) -> None:
 
 @pytest.mark.parametrize("text", ["ftp://x/metrics", "http://", "http://x:port/", "http://a b/", ""])
 def test_what_is_no_target_says_so(text: str) -> None:
-    with pytest.raises(ValueError, match=r"no URL|[Pp]ort"):
+    with pytest.raises(ValueError, match=r"not an exporter's URL|[Pp]ort"):
         parse_target(text)
 
 
@@ -75,7 +75,12 @@ async def test_a_name_with_many_addresses_is_many_targets(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "No such file"), ("ftp://x\n", "no URL"), ("[1]", "no list of targets"), ("[{", "Expecting")],
+    [
+        (None, "No such file"),
+        ("ftp://x\n", "not an exporter's URL"),
+        ("[1]", "no list of targets"),
+        ("[{", "Expecting"),
+    ],
 )
 async def test_a_file_that_is_no_list_is_named(tmp_path: Path, content: str | None, said: str) -> None:
     path = tmp_path / "targets.txt"

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from django.core.management import CommandError, call_command
 
-from ingest.simulator.capture import COLUMNS, CaptureShape, capture_rows, write_capture
+from ingest.simulator.capture import CaptureShape, capture_rows, write_capture
 
 
 def test_a_capture_has_ten_metrics_for_each_gpu_and_sample(tmp_path: Path) -> None:
@@ -16,15 +18,9 @@ def test_a_capture_has_ten_metrics_for_each_gpu_and_sample(tmp_path: Path) -> No
         read = list(csv.DictReader(file))
     assert rows == len(read) == shape.readings == 240
     assert len({row["uuid"] for row in read}) == 6
+    assert "0.0.0-synthetic" in read[0]["labels_raw"]
     assert set(Counter(row["metric_name"] for row in read).values()) == {24}
     assert len({(row["uuid"], row["metric_name"], row["timestamp"]) for row in read}) == 240
-
-
-def test_everything_in_it_says_that_it_is_synthetic() -> None:
-    row = dict(zip(COLUMNS, next(capture_rows(CaptureShape(1, 1, 1))), strict=True))
-    assert row["Hostname"].startswith("synthetic-")
-    assert "Synthetic" in row["modelName"]
-    assert "0.0.0-synthetic" in row["labels_raw"]
 
 
 def test_the_same_numbers_make_the_same_file() -> None:
@@ -45,3 +41,22 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         write_capture(tmp_path / "file" / "capture.csv", CaptureShape(1, 1, 1))
+
+
+def test_it_writes_the_capture_and_says_how_much_is_in_it(tmp_path: Path) -> None:
+    out = StringIO()
+    call_command("makecapture", str(tmp_path / "c.csv"), "--hosts", "1", "--gpus", "2", "--samples", "3", stdout=out)
+    assert out.getvalue() == f"{tmp_path / 'c.csv'}: 60 synthetic readings of 2 GPUs\n"
+    assert len((tmp_path / "c.csv").read_text().splitlines()) == 61
+
+
+@pytest.mark.parametrize("value", ["0", "many", "-1"])
+def test_a_bad_number_is_named(value: str, tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="whole number from 1"):
+        call_command("makecapture", str(tmp_path / "c.csv"), f"--hosts={value}")
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CommandError, match=r"cannot write .*: (Not a directory|File exists)"):
+        call_command("makecapture", str(tmp_path / "file" / "c.csv"))

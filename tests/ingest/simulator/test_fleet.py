@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ingest.simulator.fleet import ALL_METRICS, BLANK, FAULTS, MEMORY_MIB, Fleet, FleetShape, SimGpu
+from ingest.simulator.fleet import ALL_METRICS, BLANK, FAULTS, MEMORY_MIB, FleetShape, SimFleet, SimGpu
 from readings.checks import problem_of
 from telemetry_site.options import SIM_FAULTS
 
@@ -12,12 +12,12 @@ UTIL, POWER, TEMP, USED = (f"DCGM_FI_DEV_{name}" for name in ("GPU_UTIL", "POWER
 Told = dict[tuple[str, str], float]
 
 
-def told(fleet: Fleet) -> Told:
+def told(fleet: SimFleet) -> Told:
     return {(gpu.id, name): value for host in fleet.hosts for gpu, name, value in fleet.readings(host)}
 
 
 def run(shape: FleetShape, steps: int = 200, seconds: float = 5.0) -> list[Told]:
-    fleet = Fleet(shape)
+    fleet = SimFleet(shape)
     found = []
     for _ in range(steps):
         fleet.step(seconds)
@@ -25,7 +25,7 @@ def run(shape: FleetShape, steps: int = 200, seconds: float = 5.0) -> list[Told]
     return found
 
 
-def all_gpus(fleet: Fleet) -> list[SimGpu]:
+def all_gpus(fleet: SimFleet) -> list[SimGpu]:
     return [gpu for host in fleet.hosts for gpu in host.gpus]
 
 
@@ -36,7 +36,7 @@ def test_the_same_seed_gives_the_same_fleet() -> None:
 
 
 def test_everything_in_it_says_that_it_is_synthetic() -> None:
-    for gpu in all_gpus(Fleet(FleetShape(2, 2))):
+    for gpu in all_gpus(SimFleet(FleetShape(2, 2))):
         assert gpu.identity.hostname.startswith("synthetic-")
         assert "Synthetic" in gpu.identity.model_name
         assert gpu.identity.driver_version == "0.0.0-synthetic"
@@ -49,7 +49,7 @@ def test_a_fleet_without_faults_gives_nothing_that_is_refused() -> None:
 
 
 def test_jobs_come_and_go_and_some_gpus_idle() -> None:
-    fleet = Fleet(FleetShape(4, 8))
+    fleet = SimFleet(FleetShape(4, 8))
     pods = set()
     idle = busy = 0
     for _ in range(500):
@@ -64,7 +64,7 @@ def test_jobs_come_and_go_and_some_gpus_idle() -> None:
 
 
 def test_power_follows_load_temperature_follows_power_and_memory_goes_in_steps() -> None:
-    fleet = Fleet(FleetShape(1, 8, metrics=(UTIL, POWER, TEMP, USED)))
+    fleet = SimFleet(FleetShape(1, 8, metrics=(UTIL, POWER, TEMP, USED)))
     steps = set()
     for _ in range(300):
         before = [gpu.used_mib for gpu in all_gpus(fleet)]
@@ -105,7 +105,7 @@ def test_the_setting_takes_the_faults_that_there_are() -> None:
 
 
 def test_faults_leave_their_marks_in_the_counters_that_tell_of_them() -> None:
-    fleet = Fleet(FleetShape(hosts=2, gpus_per_host=4, metrics=ALL_METRICS, faults=("xid", "overheat", "throttle")))
+    fleet = SimFleet(FleetShape(hosts=2, gpus_per_host=4, metrics=ALL_METRICS, faults=("xid", "overheat", "throttle")))
     for _ in range(1800):
         fleet.step(1.0)
     found = [reading for host in fleet.hosts for reading in fleet.readings(host)]

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from pathlib import Path
 
 import pytest
 
-from ingest.capture.source import CsvSource
 from ingest.exporter.exposition import Exposition
 from ingest.samples import Sample
-from ingest.simulator.fleet import ALL_METRICS, Fleet, FleetShape
+from ingest.simulator.fleet import ALL_METRICS, FleetShape, SimFleet
 from ingest.simulator.versions import GENERATIONS, exposition, labels_of, written
 from readings.model import Gpu
 from readings.times import parse_time
+from tests.ingest.captures import read_capture
 
 TIME = "2025-07-18T20:42:34Z"
 MODEL = 'modelName="NVIDIA H100 80GB HBM3"'
@@ -25,93 +24,34 @@ LABELS = {
     "4.8.3": f'gpu="0",UUID="GPU-1",device="nvidia0",{MODEL},hostname="node-1",DCGM_FI_DRIVER_VERSION="535.129.03",container="main",namespace="ml",pod="train-0"',
     "4.9": f'gpu="0",UUID="GPU-1",device="nvidia0",{MODEL},hostname="node-1",DCGM_FI_SYSTEM_DRIVER_VERSION="535.129.03",container="main",namespace="ml",pod="train-0"',
 }
-VALUES = {
-    "1.x": """
-        dcgm_sm_clock 1980
-        dcgm_memory_clock 2619
-        dcgm_gpu_temp 64
-        dcgm_power_usage 412.25
-        dcgm_total_energy_consumption 123456789
-        dcgm_gpu_utilization 57
-        dcgm_mem_copy_utilization 29
-        dcgm_fb_free 1007
-        dcgm_fb_used 80000
-        dcgm_pcie_replay_counter 3
-        dcgm_xid_errors 0
-        dcgm_nvlink_bandwidth_total 4100
-        dcgm_fi_prof_gr_engine_active 0.57
-    """,
-    "4.5": """
-        DCGM_FI_DEV_SM_CLOCK 1980
-        DCGM_FI_DEV_MEM_CLOCK 2619
-        DCGM_FI_DEV_GPU_TEMP 64
-        DCGM_FI_DEV_POWER_USAGE 412.250000
-        DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION 123456789
-        DCGM_FI_DEV_GPU_UTIL 57
-        DCGM_FI_DEV_MEM_COPY_UTIL 29
-        DCGM_FI_DEV_FB_FREE 1007
-        DCGM_FI_DEV_FB_USED 80000
-        DCGM_FI_DEV_PCIE_REPLAY_COUNTER 3
-        DCGM_FI_DEV_XID_ERRORS 0
-        DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL 4100
-        DCGM_FI_PROF_GR_ENGINE_ACTIVE 0.570000
-    """,
-    # The aliases of DCGM 4.6: new names, old units.
-    "4.8.3": """
-        DCGM_FI_DEV_SM_CLOCK 1980
-        DCGM_FI_DEV_MEM_CLOCK 2619
-        DCGM_FI_DEV_GPU_TEMP_CELSIUS 64
-        DCGM_FI_DEV_BOARD_POWER_WATTS 412.25
-        DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION 123456789
-        DCGM_FI_DEV_GPU_UTIL_RATIO 57
-        DCGM_FI_DEV_MEM_COPY_UTIL_RATIO 29
-        DCGM_FI_DEV_FB_FREE 1007
-        DCGM_FI_DEV_FB_USED 80000
-        DCGM_FI_DEV_PCIE_REPLAY_TOTAL 3
-        DCGM_FI_DEV_XID_ERROR 0
-        DCGM_FI_DEV_NVLINK_THROUGHPUT_TOTAL 4100
-        DCGM_FI_PROF_GR_ENGINE_UTIL_RATIO 0.57
-    """,
-    "4.9": """
-        DCGM_FI_DEV_SM_CLOCK_HERTZ 1980000000
-        DCGM_FI_DEV_MEMORY_CLOCK_HERTZ 2619000000
-        DCGM_FI_DEV_GPU_TEMP_CELSIUS 64
-        DCGM_FI_DEV_BOARD_POWER_WATTS 412.25
-        DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL 123456.789
-        DCGM_FI_DEV_GPU_UTIL_RATIO 0.57
-        DCGM_FI_DEV_MEM_COPY_UTIL_RATIO 0.29
-        DCGM_FI_DEV_FB_FREE_BYTES 1055916032
-        DCGM_FI_DEV_FB_USED_BYTES 83886080000
-        DCGM_FI_DEV_PCIE_REPLAY_TOTAL 3
-        DCGM_FI_DEV_XID_ERROR 0
-        DCGM_FI_DEV_NVLINK_THROUGHPUT_TOTAL 4100000000
-        DCGM_FI_PROF_GR_ENGINE_UTIL_RATIO 0.57
-    """,
-}
-# Written out, not taken from another generation.
-EXPECTED = {
-    "DCGM_FI_DEV_SM_CLOCK": 1980.0,
-    "DCGM_FI_DEV_MEM_CLOCK": 2619.0,
-    "DCGM_FI_DEV_GPU_TEMP": 64.0,
-    "DCGM_FI_DEV_POWER_USAGE": 412.25,
-    "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": 123456789.0,
-    "DCGM_FI_DEV_GPU_UTIL": 57.0,
-    "DCGM_FI_DEV_MEM_COPY_UTIL": 29.0,
-    "DCGM_FI_DEV_FB_FREE": 1007.0,
-    "DCGM_FI_DEV_FB_USED": 80000.0,
-    "DCGM_FI_DEV_PCIE_REPLAY_COUNTER": 3.0,
-    "DCGM_FI_DEV_XID_ERRORS": 0.0,
-    "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL": 4100.0,
-    "DCGM_FI_PROF_GR_ENGINE_ACTIVE": 0.57,
-}
-
-
-def lines(generation: str) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in re.findall(r"(\S+) (\S+)", VALUES[generation])]
+# Name and value as stored; the names of 1.x (without dcgm_), of the aliases of 4.6 and of 4.9 (without DCGM_FI_), and 4.9's value.
+TABLE = """
+    DEV_SM_CLOCK 1980 sm_clock DEV_SM_CLOCK DEV_SM_CLOCK_HERTZ 1980000000
+    DEV_MEM_CLOCK 2619 memory_clock DEV_MEM_CLOCK DEV_MEMORY_CLOCK_HERTZ 2619000000
+    DEV_GPU_TEMP 64 gpu_temp DEV_GPU_TEMP_CELSIUS DEV_GPU_TEMP_CELSIUS 64
+    DEV_POWER_USAGE 412.25 power_usage DEV_BOARD_POWER_WATTS DEV_BOARD_POWER_WATTS 412.25
+    DEV_TOTAL_ENERGY_CONSUMPTION 123456789 total_energy_consumption DEV_TOTAL_ENERGY_CONSUMPTION DEV_GPU_ENERGY_JOULES_TOTAL 123456.789
+    DEV_GPU_UTIL 57 gpu_utilization DEV_GPU_UTIL_RATIO DEV_GPU_UTIL_RATIO 0.57
+    DEV_MEM_COPY_UTIL 29 mem_copy_utilization DEV_MEM_COPY_UTIL_RATIO DEV_MEM_COPY_UTIL_RATIO 0.29
+    DEV_FB_FREE 1007 fb_free DEV_FB_FREE DEV_FB_FREE_BYTES 1055916032
+    DEV_FB_USED 80000 fb_used DEV_FB_USED DEV_FB_USED_BYTES 83886080000
+    DEV_PCIE_REPLAY_COUNTER 3 pcie_replay_counter DEV_PCIE_REPLAY_TOTAL DEV_PCIE_REPLAY_TOTAL 3
+    DEV_XID_ERRORS 0 xid_errors DEV_XID_ERROR DEV_XID_ERROR 0
+    DEV_NVLINK_BANDWIDTH_TOTAL 4100 nvlink_bandwidth_total DEV_NVLINK_THROUGHPUT_TOTAL DEV_NVLINK_THROUGHPUT_TOTAL 4100000000
+    PROF_GR_ENGINE_ACTIVE 0.57 fi_prof_gr_engine_active PROF_GR_ENGINE_UTIL_RATIO PROF_GR_ENGINE_UTIL_RATIO 0.57
+"""
+VALUES: dict[str, list[tuple[str, str]]] = {generation: [] for generation in LABELS}
+EXPECTED: dict[str, float] = {}
+for stored, value, oldest, alias, newest, base in map(str.split, TABLE.strip().splitlines()):
+    EXPECTED[f"DCGM_FI_{stored}"] = float(value)
+    VALUES["1.x"].append((f"dcgm_{oldest}", value))
+    VALUES["4.5"].append((f"DCGM_FI_{stored}", f"{float(value):f}" if "." in value else value))
+    VALUES["4.8.3"].append((f"DCGM_FI_{alias}", value))
+    VALUES["4.9"].append((f"DCGM_FI_{newest}", base))
 
 
 def as_text(generation: str) -> list[Sample]:
-    body = "".join(f"{name}{{{LABELS[generation]}}} {value}\n" for name, value in lines(generation))
+    body = "".join(f"{name}{{{LABELS[generation]}}} {value}\n" for name, value in VALUES[generation])
     scraped = Exposition("exporter").read(body, parse_time(TIME))
     assert scraped.refused == []
     return scraped.samples
@@ -121,15 +61,13 @@ def as_capture(generation: str, path: Path, *, columns: bool) -> list[Sample]:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["timestamp", "metric_name", "value", *(["uuid", "gpu"] if columns else []), "labels_raw"])
-    for name, value in lines(generation):
+    for name, value in VALUES[generation]:
         labels = f'__name__="{name}",instance="10.0.0.1:9400",job="dcgm",{LABELS[generation]}'
         writer.writerow([TIME, name, value, *(["GPU-1", "0"] if columns else []), labels])
     path.write_text(text.getvalue())
-    source = CsvSource.open(str(path), needs_timestamp=True)
-    chunk = source.read(1000)
-    source.close()
-    assert chunk.refused == []
-    return chunk.samples
+    read = read_capture(path)
+    assert read.refused == []
+    return [Sample(*each) for each in read.readings]
 
 
 @pytest.mark.parametrize("generation", sorted(LABELS))
@@ -154,14 +92,12 @@ def test_a_capture_without_the_drivers_label_is_decided_by_what_metrics_it_has(t
         (ratio, {"DCGM_FI_DEV_GPU_UTIL_RATIO": 0.5}),
     ):
         path.write_text("timestamp,metric_name,uuid,value\n" + text)
-        source = CsvSource.open(str(path), needs_timestamp=True)
-        assert {sample.metric_name: sample.value for sample in source.read(10).samples} == expected
-        source.close()
+        assert {name: value for _, name, _, value in read_capture(path).readings} == expected
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_what_we_write_as_a_generation_we_read_back_as_it_was(generation: str) -> None:
-    fleet = Fleet(FleetShape(1, 3, metrics=ALL_METRICS))
+    fleet = SimFleet(FleetShape(1, 3, metrics=ALL_METRICS))
     fleet.step(5.0)
     told = list(fleet.readings(fleet.hosts[0]))
     scraped = Exposition("synthetic-001").read(exposition(told, generation), 1)

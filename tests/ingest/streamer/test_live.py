@@ -10,10 +10,9 @@ import pytest
 
 from broker.errors import DiskFull
 from ingest.concurrency import pause
-from ingest.errors import BrokerRefusal, StateError
 from ingest.samples import RefusedRow, Sample
 from ingest.streamer import live
-from ingest.streamer.live import SPOOL_FULL, Give, LiveConfig, LiveStreamer, Portion
+from ingest.streamer.live import SPOOL_FULL, Give, LiveConfig, LiveStreamer, SourceBatch
 from ingest.streamer.report import Report
 from ingest.streamer.spool import Spool
 from readings.model import Gpu
@@ -38,7 +37,7 @@ class Ticker:
         while True:
             samples = [Sample(GPU, "n", self.given + each + 1, float(self.given + each)) for each in range(self._size)]
             self.given += self._size
-            give(Portion(samples, [], Counter()))
+            give(SourceBatch(samples, [], Counter()))
             if once or await pause(stop, self._seconds):
                 return
 
@@ -118,7 +117,7 @@ async def test_refused_lines_are_counted_for_the_collector_and_kept(tmp_path: Pa
         name = "bad"
 
         async def run(self, give: Give, stop: asyncio.Event, *, once: bool) -> None:
-            give(Portion([], [RefusedRow(7, "blank", "value '5'", "raw")], Counter({"blank": 3}), "http://a"))
+            give(SourceBatch([], [RefusedRow(7, "blank", "value '5'", "raw")], Counter({"blank": 3}), "http://a"))
 
     async with running_broker(tmp_path / "broker") as broker:
         report = await LiveStreamer(config(broker.port, tmp_path, once=True), Bad(), asyncio.Event()).run()
@@ -139,6 +138,21 @@ async def test_a_spool_that_is_full_gives_up_the_oldest_and_counts_them(
     report = await run_until(streamer, stop, lambda: streamer.report.refused[SPOOL_FULL] > 0)
     assert "SPOOL_BYTES is reached: gave up the oldest" in caplog.text
     assert 0 < report.refused[SPOOL_FULL] < report.read
+
+
+async def test_a_spool_full_of_answered_batches_gives_up_none_and_keeps_its_bound(tmp_path: Path) -> None:
+    source = Ticker(size=20_000)
+    settings: dict[str, object] = {"spool_bytes": 1 << 20, "batch_size": 1000, "once": True}
+    streamer = LiveStreamer(config(free_port(), tmp_path, **settings), source, asyncio.Event())
+    for count in range(4):
+        streamer._gathered = [
+            Sample(GPU, "n", each + 1, 0.0) for each in range(count * 20_000, count * 20_000 + 20_000)
+        ]
+        await streamer._flush()
+        assert streamer._spool.size_bytes <= 1 << 20
+        streamer._spool.answered(streamer._spool.end - 1)
+    assert streamer.report.refused[SPOOL_FULL] == 0
+    streamer._spool.close()
 
 
 async def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,40 +176,7 @@ async def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mon
 async def test_memory_is_bounded_while_the_disk_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "MOST_IN_MEMORY", 10)
     streamer = LiveStreamer(config(free_port(), tmp_path), Ticker(), asyncio.Event())
-    streamer.give(Portion([Sample(GPU, "n", at, 1.0) for at in range(25)], [], Counter()))
+    streamer.give(SourceBatch([Sample(GPU, "n", at, 1.0) for at in range(25)], [], Counter()))
     assert len(streamer._gathered) == 10
     assert streamer.report.refused == {SPOOL_FULL: 15}
     streamer._spool.close()
-
-
-async def test_a_batch_larger_than_the_brokers_frames_goes_in_parts(tmp_path: Path) -> None:
-    source = Ticker(size=500)
-    async with running_broker(tmp_path / "broker", max_frame=4096) as broker:
-        await LiveStreamer(config(broker.port, tmp_path, once=True, batch_size=500), source, asyncio.Event()).run()
-        assert sorted(await values_in(broker.port)) == [float(number) for number in range(500)]
-
-
-async def test_a_reading_larger_than_the_brokers_frames_is_the_end(tmp_path: Path) -> None:
-    class Long:
-        name = "long"
-
-        async def run(self, give: Give, stop: asyncio.Event, *, once: bool) -> None:
-            gpu = Gpu(uuid="GPU-1", labels={"x": "y" * 4000})
-            give(Portion([Sample(gpu, "n", 1, 1.0)], [], Counter()))
-
-    async with running_broker(tmp_path / "broker", max_frame=2048) as broker:
-        with pytest.raises(BrokerRefusal, match="raise its MAX_FRAME_BYTES"):
-            await LiveStreamer(config(broker.port, tmp_path, once=True), Long(), asyncio.Event()).run()
-
-
-async def test_a_broker_that_turns_us_away_is_the_end(tmp_path: Path) -> None:
-    async with running_broker(tmp_path / "broker", token="hush") as broker:
-        with pytest.raises(BrokerRefusal, match="refuses this streamer"):
-            await LiveStreamer(config(broker.port, tmp_path), Ticker(), asyncio.Event()).run()
-
-
-async def test_a_spool_in_use_is_one_line(tmp_path: Path) -> None:
-    first = LiveStreamer(config(free_port(), tmp_path), Ticker(), asyncio.Event())
-    with pytest.raises(StateError, match="INSTANCE_ID"):
-        LiveStreamer(config(free_port(), tmp_path), Ticker(), asyncio.Event())
-    first._spool.close()

@@ -8,6 +8,10 @@ from readings.model import Gpu
 from readings.times import SECOND
 
 
+def readings(count: int, time_ns: int = 0) -> Columns:
+    return Columns.of([(Gpu(uuid="GPU-1"), "x", time_ns, 1.0)] * count)
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 100.0
@@ -19,7 +23,7 @@ class Clock:
 def test_without_a_rate_nothing_waits() -> None:
     pacer = Pacer(0)
     assert pacer.chunk == CHUNK_ROWS
-    assert pacer.took(CHUNK_ROWS) == 0.0
+    assert pacer.took(readings(CHUNK_ROWS)) == 0.0
 
 
 @pytest.mark.parametrize(("rate", "chunk"), [(0.5, 1), (10, 1), (500, 50), (1e9, CHUNK_ROWS)])
@@ -35,7 +39,7 @@ def test_the_rate_is_kept_whatever_reading_itself_takes(rate: float) -> None:
     while taken < 20 * rate:
         clock.now += 0.01  # reading
         taken += pacer.chunk
-        clock.now += pacer.took(pacer.chunk)
+        clock.now += pacer.took(readings(pacer.chunk))
     assert taken / (clock.now - 100) == pytest.approx(rate, rel=0.02)
 
 
@@ -44,7 +48,7 @@ def test_after_a_hold_up_it_does_not_catch_up_in_a_burst() -> None:
     pacer = Pacer(100, clock)
     clock.now += 3600
     free = 0
-    while pacer.took(10) == 0.0:
+    while pacer.took(readings(10)) == 0.0:
         free += 10
     assert free <= 100
 
@@ -53,8 +57,8 @@ def test_after_a_hold_up_it_does_not_catch_up_in_a_burst() -> None:
 def test_a_speed_follows_the_readings_own_times(speed: float) -> None:
     clock = Clock()
     pacer = SpeedPacer(speed, clock)
-    assert pacer.took(Columns.of([])) == 0.0
+    assert pacer.took(readings(0)) == 0.0
     for second in range(0, 100, 5):
         clock.now += 0.01  # reading
-        clock.now += pacer.took(Columns.of([(Gpu(uuid="GPU-1"), "x", (7 + second) * SECOND, 1.0)]))
+        clock.now += pacer.took(readings(1, (7 + second) * SECOND))
         assert clock.now == pytest.approx(100.01 + second / speed, abs=0.011)

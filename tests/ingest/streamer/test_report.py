@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
+import sys
 from collections import Counter
 
 import pytest
 
 from ingest.streamer import report as module
-from ingest.streamer.report import Backlog, Report, report_often
+from ingest.streamer.report import Backlog, Report, progress_bar, report_often
 from tests.ingest.wiring import until
 
 
@@ -41,3 +43,26 @@ async def test_it_is_logged_now_and_then_as_it_is_by_then(
     await until(lambda: "3 readings read" in caplog.text)
     task.cancel()
     assert "1 readings read" in caplog.text
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_sees_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with progress_bar(1000, "capture.csv") as progress:
+        progress.at(250)
+        progress.at(1000)
+    assert "capture.csv" in screen.getvalue()
+    assert "100%" in screen.getvalue()
+
+
+def test_where_nobody_looks_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", pipe)
+    with progress_bar(1000, "capture.csv") as progress:
+        progress.at(250)
+    assert pipe.getvalue() == ""

@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-import random
-from functools import partial
-
 import pytest
 
-from ingest.samples import Sample
 from ingest.streamer.timestamps import Choice, Stamper, choose
 from readings.columns import Columns
-from readings.model import Gpu
+from readings.model import Gpu, Reading
 from readings.times import INT64_MAX, SECOND, parse_time
 
 LAST = parse_time("2025-07-18T20:42:37Z")
@@ -51,22 +47,26 @@ def test_shift_makes_the_last_reading_now_to_the_second_also_backwards() -> None
     assert "back by 1m 30s" in back.explanation
 
 
+def stamped(stamper: Stamper, readings: list[Reading]) -> list[Reading]:
+    return list(stamper.stamp(Columns.of(readings)).readings())
+
+
 def test_a_shift_keeps_the_distances() -> None:
-    samples = [Sample(GPUS[0], "A", 10, 1.0), Sample(GPUS[1], "A", 25, 2.0), Sample(GPUS[0], "A", 2, 3.0)]
-    moved = Stamper(Choice("shift", 100)).stamp(samples)
-    assert [sample.time_ns for sample in moved] == [110, 125, 102]
-    assert [sample._replace(time_ns=0) for sample in moved] == [sample._replace(time_ns=0) for sample in samples]
-    assert Stamper(Choice("source")).stamp(samples) == samples
+    readings: list[Reading] = [(GPUS[0], "A", 10, 1.0), (GPUS[1], "A", 25, 2.0), (GPUS[0], "A", 2, 3.0)]
+    moved = stamped(Stamper(Choice("shift", 100)), readings)
+    assert moved == [(gpu, name, time_ns + 100, value) for gpu, name, time_ns, value in readings]
+    assert stamped(Stamper(Choice("source")), readings) == readings
 
 
 def test_a_shift_beyond_64_bits_stays_within_them() -> None:
-    assert Stamper(Choice("shift", SECOND)).stamp([Sample(GPUS[0], "A", INT64_MAX - 1, 1.0)])[0].time_ns == INT64_MAX
+    [moved] = stamped(Stamper(Choice("shift", SECOND)), [(GPUS[0], "A", INT64_MAX - 1, 1.0)])
+    assert moved[2] == INT64_MAX
 
 
 def test_now_gives_all_metrics_of_a_gpu_one_time() -> None:
     stamper = Stamper(Choice("now"), clock=lambda: 1000)
-    stamped = stamper.stamp([Sample(gpu, name, 0, 1.0) for name in "AB" for gpu in GPUS])
-    assert {sample.time_ns for sample in stamped} == {1000}
+    assert {each[2] for each in stamped(stamper, [(gpu, name, 0, 1.0) for name in "AB" for gpu in GPUS])} == {1000}
+    assert stamped(stamper, []) == []
 
 
 def test_now_is_strictly_increasing_per_series_even_if_the_clock_is_not() -> None:
@@ -74,21 +74,6 @@ def test_now_is_strictly_increasing_per_series_even_if_the_clock_is_not() -> Non
     stamper = Stamper(Choice("now"), clock=lambda: next(clock))
     times = []
     for _ in range(4):
-        twice = stamper.stamp(
-            [Sample(GPUS[0], "A", 7, 1.0), Sample(GPUS[0], "A", 7, 2.0), Sample(GPUS[0], "B", 7, 2.0)]
-        )
-        times += [sample.time_ns for sample in twice if sample.metric_name == "A"]
+        twice = stamped(stamper, [(GPUS[0], "A", 7, 1.0), (GPUS[0], "A", 7, 2.0), (GPUS[0], "B", 7, 2.0)])
+        times += [time_ns for _, name, time_ns, _ in twice if name == "A"]
     assert times == [1000, 1001, 1002, 1003, 1004, 1005, 5000, 5001]
-
-
-@pytest.mark.parametrize("mode", ["now", "shift", "source"])
-def test_columns_are_stamped_as_samples_are(mode: str) -> None:
-    rng = random.Random(4)
-    clocks = [[100, 100, 103, 90, 5000], [100, 100, 103, 90, 5000]]
-    by_row, by_column = (Stamper(Choice(mode, 7), partial(clock.pop, 0)) for clock in clocks)
-    for _ in range(5):
-        samples = [Sample(rng.choice(GPUS), rng.choice("xy"), rng.randrange(50), 1.0) for _ in range(40)]
-        assert list(by_column.stamp_columns(Columns.of(samples)).readings()) == [
-            tuple(each) for each in by_row.stamp(samples)
-        ]
-    assert by_column.stamp_columns(Columns.of([])).size == 0

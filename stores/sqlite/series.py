@@ -1,0 +1,103 @@
+"""Windows of one metric from the readings' SQLite file, a few windows at a time."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+
+import numpy as np
+
+from stores.aggregate.aggregator import WindowAggregator, check_readings, windows_at_once
+from stores.aggregate.buckets import Buckets
+from stores.aggregate.grouping import ReadingArrays, ReadingSource, columns_of
+from stores.base import GroupSeries, ReadingsQuery, SeriesQuery
+from stores.sqlite.reader import Names, Reader, Scope, encodable, marks
+
+_IDS_OF_BOARDS = """
+SELECT gpu FROM source WHERE gpu IN ({0}) OR id IN (SELECT source FROM identity WHERE uuid IN ({0}))
+"""
+
+
+class SeriesReader:
+    """Answers one query through one connection, inside one read transaction. Raises sqlite3.Error and TooMuch."""
+
+    def __init__(self, connection: sqlite3.Connection, names: Names, query: SeriesQuery) -> None:
+        self._connection = connection
+        self._names = names
+        self._query = query
+        self._reader = Reader(connection, names)
+
+    def answer(self) -> list[GroupSeries]:
+        """The groups that have readings in the range."""
+        query = self._query
+        aggregator = WindowAggregator(query)
+        wanted = self._wanted()
+        if wanted is not None:
+            readings = self._reader.scope(wanted)
+            with_shares = query.assignments is not None
+            shares = self._reader.scope(wanted, shares=True) if with_shares else None
+            for batch in query.buckets.batches(self._windows_at_once(query.buckets, readings)):
+                aggregator.add(
+                    batch, self._columns(readings, batch), self._columns(shares, batch) if with_shares else None
+                )
+        return aggregator.answer()
+
+    def _wanted(self) -> ReadingsQuery | None:
+        """The readings that can matter; None: there are none."""
+        query = self._query
+        ids: set[str] | None = None
+        if query.gpus:
+            asked = encodable(query.gpus)
+            ids = {gpu for (gpu,) in self._connection.execute(_IDS_OF_BOARDS.format(marks(asked)), (*asked, *asked))}
+        if query.assignments is not None:
+            occupied = {each.gpu for each in query.assignments}
+            ids = occupied if ids is None else ids & occupied
+        if ids is not None and not ids:
+            return None
+        return ReadingsQuery(
+            gpus=tuple(ids or ()),
+            metric_names=(query.metric_name,),
+            hostnames=query.hostnames,
+            models=query.models,
+            start_ns=query.buckets.start_ns,
+            end_ns=query.buckets.end_ns,
+        )
+
+    def _windows_at_once(self, buckets: Buckets, scope: Scope | None) -> int:
+        if scope is None:
+            return buckets.count
+        points = self._reader.count_points(scope, scope.start, scope.end) * scope.part
+        return windows_at_once(buckets, points, 0 if scope.sources is None else len(scope.sources))
+
+    def _columns(self, scope: Scope | None, batch: Buckets) -> ReadingArrays:
+        if scope is not None:
+            scope = replace(scope, start=max(scope.start, batch.start_ns), end=min(scope.end, batch.end_ns))
+        if scope is None or scope.start >= scope.end:
+            return columns_of((), ())
+        parts, count = [], 0
+        for points in self._reader.parts(scope):
+            if len(points.metrics):
+                check_readings(count := count + points.size)
+                parts.append((points.identities, points.times, points.values[0]))
+        if not parts:
+            return columns_of((), ())
+        found, times, values = map(np.concatenate, zip(*parts, strict=True))
+        there = ~np.isnan(values)
+        if not there.all():
+            found, times, values = found[there], times[there], values[there]
+        if not len(found):
+            return columns_of((), ())
+        # Quicker than np.unique: no sorting.
+        is_there = np.zeros(int(found.max()) + 1, dtype=np.bool_)
+        is_there[found] = True
+        known = np.flatnonzero(is_there)
+        places = (np.cumsum(is_there) - 1)[found]
+        return ReadingArrays(self._sources(known.tolist(), shares=scope.shares), places, times, values)
+
+    def _sources(self, identities: list[int], *, shares: bool) -> list[ReadingSource]:
+        return [
+            ReadingSource(uuid, mig_id, host, model, (namespace, pod, container) if shares else None)
+            for uuid, mig_id, _, _, model, host, container, pod, namespace in self._names.identities(
+                self._connection, identities
+            )
+        ]
