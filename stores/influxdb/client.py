@@ -1,24 +1,29 @@
-"""Requests to one InfluxDB 2 server over a pool of connections that stay open."""
+"""Requests to one InfluxDB 2 server over the pool of connections that influxdb-client keeps open.
+
+Lines go through the library's write service. InfluxQL, which it has no call for, goes straight to its pool.
+"""
 
 from __future__ import annotations
 
 import http.client
 import json
 import os
-import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 import msgspec
 import urllib3
+from influxdb_client.client.influxdb_client import InfluxDBClient
+from influxdb_client.rest import ApiException
+from influxdb_client.service.write_service import WriteService
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, ProtocolError
 
-from stores.base import StoreUnavailable
+from stores.base import StoreError, StoreUnavailable
 from stores.influxdb.answers import (
     MSGPACK,
     ResultSeries,
@@ -37,6 +42,7 @@ _LONGEST_QUERY_STRING = 4000
 _READ_AT_ONCE = 1 << 16
 _JSON = "application/json"
 
+T = TypeVar("T")
 Params = Mapping[str, str | int | float]
 
 
@@ -77,6 +83,14 @@ class InfluxConfig:
     retention_is_given: bool = False
 
 
+class _Opened(NamedTuple):
+    """A client and its pool of connections, with the id of the process that opened them."""
+
+    pid: int
+    client: InfluxDBClient
+    pool: urllib3.HTTPConnectionPool
+
+
 class InfluxConnection:
     """Speaks to one server with one token. Safe for threads, and in the child of a fork.
 
@@ -86,17 +100,26 @@ class InfluxConnection:
 
     def __init__(self, config: InfluxConfig) -> None:
         self.config = config
-        # With the id of the process that opened it.
-        self._pool: tuple[int, urllib3.HTTPConnectionPool] | None = None
+        self._opened: _Opened | None = None
         self._path = urlsplit(config.url).path.rstrip("/")
         self._database = urlencode({"db": config.bucket, "org": config.org, "epoch": "ns"})
         self._headers = {"Authorization": f"Token {config.token}"}
 
     def write(self, lines: bytes) -> None:
         """Send gzipped lines. They are durable when this returns."""
-        query = urlencode({"org": self.config.org, "bucket": self.config.bucket, "precision": "ns"})
-        headers = {"Content-Type": "text/plain; charset=utf-8", "Content-Encoding": "gzip"}
-        self._send("POST", f"/api/v2/write?{query}", lines, headers, timeout=WRITE_TIMEOUT)
+
+        def post() -> None:
+            WriteService(self._connections().client.api_client).post_write(
+                self.config.org,
+                self.config.bucket,
+                lines,
+                precision="ns",
+                content_encoding="gzip",
+                content_type="text/plain; charset=utf-8",
+                _request_timeout=(CONNECT_TIMEOUT * 1000, WRITE_TIMEOUT * 1000),
+            )
+
+        self._attempt(post)
 
     def query(self, statement: str, params: Params) -> list[ResultSeries]:
         """Run an InfluxQL statement. Times are nanoseconds."""
@@ -140,9 +163,10 @@ class InfluxConnection:
 
     def close(self) -> None:
         """Close idle connections. A later call opens new ones."""
-        opened, self._pool = self._pool, None
-        if opened is not None and opened[0] == os.getpid():
-            opened[1].close()
+        opened, self._opened = self._opened, None
+        if opened is not None and opened.pid == os.getpid():
+            opened.pool.close()
+            opened.client.close()
 
     @contextmanager
     def _query(
@@ -179,29 +203,44 @@ class InfluxConnection:
     ) -> urllib3.BaseHTTPResponse:
         """The response, which has a status below 300."""
         limits = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=timeout)
-        with self._unavailable():
-            for attempt in (1, 2):
-                try:
-                    response = self._connections().urlopen(
-                        method,
-                        self._path + target,
-                        body,
-                        {**self._headers, **headers},
-                        retries=False,
-                        redirect=False,
-                        timeout=limits,
-                        preload_content=not is_stream,
-                    )
-                    break
-                except ProtocolError as error:
-                    # The server may close an idle connection just as it is used again. Every request here is safe to repeat.
-                    if attempt == 2 or not isinstance(
-                        error.args[-1], (http.client.RemoteDisconnected, ConnectionError)
-                    ):
-                        raise
-            if response.status >= 300:
+
+        def ask() -> urllib3.BaseHTTPResponse:
+            return self._connections().pool.urlopen(
+                method,
+                self._path + target,
+                body,
+                {**self._headers, **headers},
+                retries=False,
+                redirect=False,
+                timeout=limits,
+                preload_content=not is_stream,
+            )
+
+        response = self._attempt(ask)
+        if response.status >= 300:
+            with self._unavailable():
                 raise status_error(self.name, response.status, response.headers, response.data)
         return response
+
+    def _attempt(self, call: Callable[[], T]) -> T:
+        """What ``call`` returns. It is made again where the server closed an idle connection just as it was used."""
+        with self._unavailable():
+            try:
+                return call()
+            except ApiException as error:
+                raise self._refusal(error) from error
+            except ProtocolError as error:
+                if not isinstance(error.args[-1], (http.client.RemoteDisconnected, ConnectionError)):
+                    raise
+            # Every request here is safe to repeat.
+            try:
+                return call()
+            except ApiException as error:
+                raise self._refusal(error) from error
+
+    def _refusal(self, error: ApiException) -> StoreError:
+        body = error.body.encode() if isinstance(error.body, str) else error.body or b""
+        return status_error(self.name, error.status or 0, error.headers or {}, body)
 
     @contextmanager
     def _unavailable(self) -> Iterator[None]:
@@ -211,12 +250,18 @@ class InfluxConnection:
         except (HTTPError, http.client.HTTPException, OSError) as error:
             raise StoreUnavailable(f"{self.name} does not answer: {connection_cause(error)}") from error
 
-    def _connections(self) -> urllib3.HTTPConnectionPool:
-        opened = self._pool
+    def _connections(self) -> _Opened:
+        opened = self._opened
         # The child of a fork must not use its parent's connections.
-        if opened is None or opened[0] != os.getpid():
-            options = {"ssl_context": ssl.create_default_context()} if self.config.url.startswith("https:") else {}
-            opened = (os.getpid(), urllib3.connection_from_url(self.config.url, maxsize=_CONNECTIONS, **options))
-            opened[1].ConnectionCls = _SecureConnection if options else _PlainConnection
-            self._pool = opened
-        return opened[1]
+        if opened is None or opened.pid != os.getpid():
+            client = InfluxDBClient(
+                self.config.url,
+                token=self.config.token,
+                org=self.config.org,
+                retries=False,
+                connection_pool_maxsize=_CONNECTIONS,
+            )
+            pool = client.api_client.rest_client.pool_manager.connection_from_url(self.config.url)
+            pool.ConnectionCls = _SecureConnection if self.config.url.startswith("https:") else _PlainConnection
+            opened = self._opened = _Opened(os.getpid(), client, pool)
+        return opened
