@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,15 @@ def modules(room: str) -> list[Path]:
     return sorted(path for path in (ROOT / room).rglob("*.py") if "migrations" not in path.parts)
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports(path: Path) -> Iterator[str]:
     """Every module that a file imports, wherever in it the import stands; `from a import b` counts as a.b too."""
     package = path.relative_to(ROOT).parent.parts
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -99,6 +105,62 @@ def test_the_tests_of_a_room_cover_each_of_its_modules(room: str) -> None:
 
 def named(path: Path) -> Iterator[str]:
     """The dotted names that stand in a file's strings, as those given to monkeypatch or to a child process."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield from re.findall(r"\b[a-z_]+(?:\.[a-z_]+)+", node.value)
+
+
+def _modules_of_the_product() -> dict[str, Path]:
+    paths = (path for room in ROOMS for path in modules(room))
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    """Imports for types alone count too: whoever reads one of such files has to read all of them."""
+    known = _modules_of_the_product()
+    graph = {
+        name: {target for target in imports(path) if target in known and target != name} for name, path in known.items()
+    }
+    # What `from a.b import c` gives besides a.b.c is a.b, which matters only where c is no module.
+    for name, path in known.items():
+        for base, alias in _from_imports(path):
+            if f"{base}.{alias}" in known:
+                graph[name].discard(base)
+    assert [circle for circle in _circles(graph) if len(circle) > 1] == []
+
+
+def test_no_two_classes_of_the_product_have_one_name() -> None:
+    places: dict[str, list[str]] = {}
+    for name, path in _modules_of_the_product().items():
+        for node in parsed(path).body:
+            if isinstance(node, ast.ClassDef) and node.name != "Command":
+                places.setdefault(node.name.lstrip("_"), []).append(name)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_no_module_repeats_its_package_as_a_prefix() -> None:
+    names = [name.split(".") for name in _modules_of_the_product()]
+    assert [parts for parts in names if len(parts) > 1 and parts[-1].startswith(f"{parts[-2]}_")] == []
+
+
+def _from_imports(path: Path) -> Iterator[tuple[str, str]]:
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def _circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The sets of modules that reach one another, sorted."""
+    reach = {name: _reached(graph, name) for name in graph}
+    circles = {frozenset({name, *(other for other in reach[name] if name in reach[other])}) for name in graph}
+    return sorted(sorted(circle) for circle in circles)
+
+
+def _reached(graph: dict[str, set[str]], start: str) -> set[str]:
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        for name in graph[waiting.pop()] - found:
+            found.add(name)
+            waiting.append(name)
+    return found

@@ -45,13 +45,13 @@ class _Result(msgspec.Struct):
     error: str = ""
 
 
-class _Answer(msgspec.Struct):
+class _QueryAnswer(msgspec.Struct):
     results: list[_Result] = []
     error: str = ""
 
 
-_decode_json = msgspec.json.Decoder(_Answer).decode
-_decode_msgpack = msgspec.msgpack.Decoder(_Answer).decode
+_decode_json = msgspec.json.Decoder(_QueryAnswer).decode
+_decode_msgpack = msgspec.msgpack.Decoder(_QueryAnswer).decode
 
 
 def decode_results(server: str, data: bytes, content_type: str = "") -> list[list[ResultSeries]]:
