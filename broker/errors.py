@@ -189,3 +189,7 @@ BY_CODE: dict[str, type[BrokerError]] = {
 def for_code(code: str, message: str) -> BrokerError:
     """Returns the error with that ``code``, or a plain BrokerError for a code of a newer broker."""
     return BY_CODE.get(code, BrokerError)(message)
+
+
+class ListenError(Exception):
+    """The broker cannot listen on its address. The text is one line."""

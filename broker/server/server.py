@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from broker.errors import BrokerError, LogFailed
+from broker.errors import BrokerError, ListenError, LogFailed
 from broker.log.batch import RecordBatch
 from broker.log.log import Drop, Log, LogConfig
 from broker.protocol import messages
@@ -31,10 +31,6 @@ logger = logging.getLogger(__name__)
 
 # How long a stop waits for a thread that is stuck in a disk call.
 THREAD_END_S = 1.0
-
-
-class ListenError(Exception):
-    """The broker cannot listen on its address. The text is one line."""
 
 
 class BrokerServer(BrokerState[Session]):

@@ -8,11 +8,10 @@ from typing import Any, Literal, cast
 from django.conf import settings
 from django.core.management.base import CommandError
 
-from broker.errors import LogFailed, LogLocked, LogUnusable, TlsUnusable
+from broker.errors import ListenError, LogFailed, LogLocked, LogUnusable, TlsUnusable
 from broker.log.log import LogConfig
 from broker.malloc import keep_memory
 from broker.protocol.connection import ConnectionLimits
-from broker.server.server import ListenError, run
 from broker.server.state import ServerConfig
 from broker.tls import server_context
 from telemetry_site.flags import ServiceCommand
@@ -43,6 +42,8 @@ class Command(ServiceCommand):
 
 
 async def _serve() -> None:
+    from broker.server.server import run  # aiohttp, which only a broker that serves needs
+
     tcp, http = settings.TCP_ADDR, settings.HTTP_ADDR
     log_config = LogConfig(
         segment_bytes=settings.SEGMENT_BYTES,

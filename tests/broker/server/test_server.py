@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from broker.client.client import BrokerClient
-from broker.errors import BrokerError, ConnectionLost
+from broker.errors import BrokerError, ConnectionLost, ListenError
 from broker.log.log import Log
-from broker.server.server import BrokerServer, ListenError
+from broker.server.server import BrokerServer
 from tests.broker.harness import (
     PlainClient,
     offsets,
