@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from readings.model import PointBlock
+from readings.model import Gpu, PointBlock
 from stores.aggregate.buckets import Buckets
 
 Aggregate = Literal["mean", "max", "min", "sum", "count", "last", "p50", "p95", "p99", "increase"]
@@ -50,6 +50,18 @@ class Position(NamedTuple):
     time_ns: int
     gpu: str
     metric_name: str
+
+
+# A GPU's description: the fields of SeriesLabels after the first, in their order.
+Description = tuple[str, str, int | None, str, str, str, str, str, str]
+
+
+def describe(gpu: Gpu) -> Description:
+    """The fields of a GPU that stores keep with its readings."""
+    return (
+        gpu.uuid, gpu.mig_id, gpu.gpu_id, gpu.device, gpu.model_name,
+        gpu.hostname, gpu.container, gpu.pod, gpu.namespace,
+    )  # fmt: skip
 
 
 class SeriesLabels(NamedTuple):
@@ -127,6 +139,15 @@ class ReadingsQuery:
     def __post_init__(self) -> None:
         if (self.limit is not None and self.limit < 0) or self.offset < 0:
             raise ValueError(f"limit and offset cannot be negative: {self.limit}, {self.offset}")
+
+    def bounds(self) -> tuple[int | None, int | None]:
+        """The time range [start, end) that is left from the cursor's time on; None is no bound."""
+        start, end, after = self.start_ns, self.end_ns, self.after
+        if after is not None and self.newest_first:
+            end = after.time_ns + 1 if end is None else min(end, after.time_ns + 1)
+        elif after is not None:
+            start = after.time_ns if start is None else max(start, after.time_ns)
+        return start, end
 
 
 class PodAssignment(NamedTuple):

@@ -26,6 +26,7 @@ from stores.aggregate.functions import (
     newest,
     percentile,
     rounded,
+    starts_run,
 )
 from stores.aggregate.grouping import GroupIndex, ReadingArrays, ReadingSource
 from stores.base import GroupSeries, SeriesQuery, TooMuch
@@ -215,9 +216,7 @@ class WindowAggregator:
             return _MemberReadings(members, times, values)
         order = np.lexsort((times, members))
         members, times, values = members[order], times[order], values[order]
-        first = np.ones(len(order), dtype=np.bool_)
-        first[1:] = (members[1:] != members[:-1]) | (times[1:] != times[:-1])
-        starts = np.flatnonzero(first)
+        starts = np.flatnonzero(starts_run(members, times))
         if self._combination == "one":
             folded = np.maximum.reduceat(values, starts)
         else:
@@ -302,7 +301,7 @@ class WindowAggregator:
         result = np.zeros(shape)
         match self.query.aggregate:
             case "count":
-                result = present.copy()
+                result = present
             case "mean":
                 np.add.at(result, groups, totals.T)
                 result = rounded(result / np.maximum(present, 1))

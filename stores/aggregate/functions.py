@@ -12,6 +12,22 @@ Mask = npt.NDArray[np.bool_]
 _MOST_PENDING = 1_000_000
 
 
+def starts_run(*columns: Ints | Floats) -> Mask:
+    """Which rows differ from the row before them. The first row always does."""
+    starts = np.zeros(len(columns[0]), dtype=np.bool_)
+    starts[:1] = True
+    for column in columns:
+        starts[1:] |= column[1:] != column[:-1]
+    return starts
+
+
+def numbered(ids: Ints) -> tuple[Ints, Ints]:
+    """The distinct ids in ascending order, and each id's index among them. Quicker than np.unique for small ids: no sort."""
+    is_there = np.zeros(int(ids.max(initial=-1)) + 1, dtype=np.bool_)
+    is_there[ids] = True
+    return np.flatnonzero(is_there), (np.cumsum(is_there) - 1)[ids]
+
+
 class RunningQuantiles:
     """An aggregate of the whole range that needs the readings themselves: a percentile, or the newest value."""
 
@@ -30,7 +46,7 @@ class RunningQuantiles:
         self._count = max(self._count, count)
         if self._aggregate == "last":
             order = np.lexsort((values, times, groups))
-            last = np.append(groups[order][1:] != groups[order][:-1], True) if len(order) else np.zeros(0, dtype=bool)
+            last = np.roll(starts_run(groups[order]), -1)
             for place in order[last].tolist():
                 candidate = (int(times[place]), float(values[place]))
                 group = int(groups[place])
@@ -64,8 +80,7 @@ class RunningQuantiles:
             return
         order = np.lexsort((values, groups))
         groups, values, numbers = groups[order], values[order], numbers[order]
-        first = np.append(True, (groups[1:] != groups[:-1]) | (values[1:] != values[:-1]))
-        starts = np.flatnonzero(first)
+        starts = np.flatnonzero(starts_run(groups, values))
         self._groups, self._values = groups[starts], values[starts]
         self._numbers = np.add.reduceat(numbers, starts)
 
@@ -125,14 +140,12 @@ def increases(series: Ints, times: Ints, values: Floats, before: dict[int, float
     """
     order = np.lexsort((times, series))
     series, values = series[order], values[order]
-    first = np.ones(len(order), dtype=np.bool_)
-    first[1:] = series[1:] != series[:-1]
+    first = starts_run(series)
     earlier = np.empty(len(order))
     earlier[1:] = values[:-1]
     earlier[first] = [before.get(number, np.nan) for number in series[first].tolist()]
     grown = np.where(values < earlier, values, values - earlier)
-    last = np.ones(len(order), dtype=np.bool_)
-    last[:-1] = first[1:]
+    last = np.roll(first, -1)
     before.update(zip(series[last].tolist(), values[last].tolist(), strict=True))
     known = ~np.isnan(grown)
     return order[known], grown[known]

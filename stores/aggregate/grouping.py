@@ -52,20 +52,6 @@ def columns_of(sources: Sequence[ReadingSource], rows: Sequence[tuple[int, int, 
     )
 
 
-def joined(parts: Sequence[ReadingArrays]) -> ReadingArrays:
-    """Several parts that have the same sources, as one."""
-    if len(parts) == 1:
-        return parts[0]
-    if not parts:
-        return columns_of((), ())
-    return ReadingArrays(
-        parts[0].sources,
-        np.concatenate([part.places for part in parts]),
-        np.concatenate([part.times for part in parts]),
-        np.concatenate([part.values for part in parts]),
-    )
-
-
 Group = tuple[str, ...]
 
 

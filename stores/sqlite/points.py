@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stores.aggregate.functions import Floats, Ints, Mask
+from stores.aggregate.functions import Floats, Ints, Mask, starts_run
 from stores.sqlite.schema import STRIPE, STRIPE_BITS
 
 Chunks = Sequence[tuple[int, int, bytes]]
@@ -51,8 +51,7 @@ def merge(parts: Sequence[Points]) -> Points:
     sources, times, identities = (np.concatenate(columns) for columns in list(zip(*parts, strict=True))[:3])
     order = np.lexsort((times, sources))  # stable: equal points stay in the order of writing
     sources, times = sources[order], times[order]
-    is_first = np.ones(len(order), dtype=np.bool_)
-    is_first[1:] = (sources[1:] != sources[:-1]) | (times[1:] != times[:-1])
+    is_first = starts_run(sources, times)
     starts = np.flatnonzero(is_first)
     last = order[np.append(starts[1:], len(order)) - 1]
     metrics = parts[0].metrics

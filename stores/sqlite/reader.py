@@ -7,12 +7,11 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 
-from stores.aggregate.functions import Ints, Mask
-from stores.base import Position, ReadingsQuery, RowBatch, SeriesLabels, StoreStats
+from stores.aggregate.functions import Ints, Mask, numbered
+from stores.base import Description, Position, ReadingsQuery, RowBatch, SeriesLabels, StoreStats
 from stores.paging import ROWS_AT_ONCE, joined
 from stores.sqlite.points import Points, merge, recent_points, rows_of, stored_points
 from stores.sqlite.schema import BLOCK_NS, LAST_NS, NEVER, STRIPE, STRIPE_BITS
@@ -26,7 +25,6 @@ SELECT id, uuid, mig_id, gpu_id, device, model_name, hostname, container, pod, n
 FROM identity WHERE id IN (SELECT value FROM json_each(?))
 """
 
-_Described = tuple[str, str, int | None, str, str, str, str, str, str]
 Reading = Callable[[], AbstractContextManager[sqlite3.Connection]]
 
 
@@ -35,7 +33,7 @@ class Names:
 
     def __init__(self) -> None:
         self._metrics: dict[int, str] = {}
-        self._identities: dict[int, _Described] = {}
+        self._identities: dict[int, Description] = {}
 
     def metrics(self, connection: sqlite3.Connection, ids: list[int]) -> list[str]:
         """Names of metrics."""
@@ -43,7 +41,7 @@ class Names:
             self._metrics = dict(connection.execute("SELECT id, name FROM metric"))
         return [self._metrics[each] for each in ids]
 
-    def identities(self, connection: sqlite3.Connection, ids: list[int]) -> list[_Described]:
+    def identities(self, connection: sqlite3.Connection, ids: list[int]) -> list[Description]:
         """Descriptions of GPUs."""
         known = self._identities
         if missing := set(ids) - known.keys():
@@ -76,13 +74,6 @@ class Scope:
             return f"stripe IN ({', '.join(map(str, self.stripes))})"
         return "stripe < 0" if self.shares else "stripe >= 0"
 
-    @property
-    def part(self) -> float:
-        """What part of the stripes' points is asked for, if all GPUs have as many."""
-        if self.sources is None or self.stripes is None:
-            return 1.0
-        return len(self.sources) / (STRIPE * len(self.stripes))
-
     def touches(self, block: int, times: Ints) -> bool:
         """Whether some of a block's points are in the time range."""
         return self._holds(block) or bool(((times >= self.start) & (times < self.end)).any())
@@ -109,17 +100,6 @@ class Scope:
         return self.sources[start:end]
 
 
-class Slice(NamedTuple):
-    """Points in the order of a query, metrics in the order of their names: so are then their readings."""
-
-    points: Points
-    names: list[str]
-
-    def cut(self, start: int, end: int) -> Slice:
-        """The points from one place to another."""
-        return Slice(self.points.only(slice(start, end)), self.names)
-
-
 class Reader:
     """Answers one call through one connection, inside one read transaction. Raises sqlite3.Error."""
 
@@ -130,7 +110,7 @@ class Reader:
     def page(self, query: ReadingsQuery) -> RowBatch:
         """The rows that match, in the query's order."""
         scope = self.scope(query) if query.limit else None
-        skip, limit, portions = query.offset, query.limit or 0, list[RowBatch]()
+        skip, limit, batches = query.offset, query.limit or 0, list[RowBatch]()
         metrics, growth = self.metric_count(scope), 1
         while scope is not None and limit:
             if skip and (passed := self._pass_block(scope, query, skip)) is not None:
@@ -139,14 +119,14 @@ class Reader:
             wanted = min((skip + limit) * growth, READ_AT_ONCE * 10 if skip > READ_AT_ONCE else READ_AT_ONCE)
             found, scope = self.next(scope, query, 1 + wanted // metrics)
             growth *= 2  # points may have few of the metrics
-            count = 0 if found is None else found.points.readings()
+            count = 0 if found is None else found.readings()
             if found is None or count <= skip:
                 skip -= count
                 continue
-            portion = self.portion(found).cut(skip, skip + limit)
-            skip, limit = 0, limit - len(portion)
-            portions.append(portion)
-        return joined(iter(portions))
+            rows = self.rows(found).cut(skip, skip + limit)
+            skip, limit = 0, limit - len(rows)
+            batches.append(rows)
+        return joined(iter(batches))
 
     def metric_names(self, gpu: str | None) -> list[str]:
         """Names of the metrics that have readings, of one GPU or of all, sorted."""
@@ -163,25 +143,16 @@ class Reader:
         return sorted(self._names.metrics(self._connection, ids.tolist()))
 
     def stats(self, size: int) -> StoreStats:
-        """The counters that writers keep: no reading is looked at."""
-        readings, shares, series, oldest, newest = self._connection.execute(
-            "SELECT readings, shares, series, oldest, newest FROM state"
-        ).fetchone()
-        return StoreStats(
-            readings=readings, series=series, oldest_ns=oldest, newest_ns=newest, bytes=size, shares=shares
-        )
+        """The counters that writers keep. Reads no reading."""
+        counters = "SELECT readings, series, oldest, newest, ?, shares FROM state"
+        return StoreStats(*self._connection.execute(counters, (size,)).fetchone())
 
     # From names to ids.
 
     def scope(self, query: ReadingsQuery, *, shares: bool = False) -> Scope | None:
         """Turn names into ids, and narrow the time range to where they have readings. None: nothing can match."""
-        start, end = (
-            NEVER if query.start_ns is None else query.start_ns,
-            LAST_NS if query.end_ns is None else query.end_ns,
-        )
-        if query.after is not None:
-            at = query.after.time_ns
-            start, end = (start, min(end, at + 1)) if query.newest_first else (max(start, at), end)
+        first, last = query.bounds()
+        start, end = NEVER if first is None else first, LAST_NS if last is None else last
         if not shares:
             oldest, newest = self._connection.execute("SELECT oldest, newest FROM state").fetchone()
             if newest is None:
@@ -236,9 +207,8 @@ class Reader:
         found = NEVER
         for stripe in stripes:
             metrics, newest = self._newest(stripe)
-            if scope.sources is not None:
-                mine = scope.sources[scope.sources >> STRIPE_BITS == stripe] & (STRIPE - 1)
-                newest = newest[mine]
+            if (sources := scope.sources_of(stripe)) is not None:
+                newest = newest[sources & (STRIPE - 1)]
             if scope.metrics is not None:
                 newest = newest[:, np.isin(metrics, scope.metrics)]
             found = max(found, int(newest.max(initial=NEVER)))
@@ -252,14 +222,17 @@ class Reader:
 
     # From ids to rows.
 
-    def next(self, scope: Scope, query: ReadingsQuery, wanted: int) -> tuple[Slice | None, Scope | None]:
-        """About the first ``wanted`` points of a scope (None: no reading among them), and what remains of the scope."""
+    def next(self, scope: Scope, query: ReadingsQuery, wanted: int) -> tuple[Points | None, Scope | None]:
+        """About the first ``wanted`` points of a scope (None: they have no reading), and the rest of the scope.
+
+        The points are in the order of the query, and their metrics in the order of the names.
+        """
         newest_first = query.newest_first
         block = self._next_block(scope, newest_first)
         if block is None:
             return None, None
         low, high = self._bounds(scope, block, block)
-        expected = self.count_points(scope, low, high) * scope.part
+        expected = self.expected_points(scope, low, high)
         start, end = low, high
         if expected > 2 * wanted + 1000:
             # A part of the block.
@@ -276,7 +249,7 @@ class Reader:
         elif (blocks := int(wanted / max(expected, 1))) > 1:
             # Several blocks, if the others hold no more than the first.
             start, end = self._bounds(scope, *((block - blocks, block) if newest_first else (block, block + blocks)))
-            if self.count_points(scope, start, end) * scope.part > 2 * wanted + 1000:
+            if self.expected_points(scope, start, end) > 2 * wanted + 1000:
                 start, end = low, high
         rest = replace(scope, end=start) if newest_first else replace(scope, start=end)
         return self._slice(replace(scope, start=start, end=end), query), rest if rest.start < rest.end else None
@@ -320,15 +293,17 @@ class Reader:
         for (block, _), parts in recent.items():
             yield scope.matching(merge(parts), block)
 
-    def count_points(self, scope: Scope, low: int, high: int) -> int:
-        """How many points the blocks between two times hold in the stripes of a scope."""
+    def expected_points(self, scope: Scope, low: int, high: int) -> float:
+        """How many points of a scope the blocks between two times hold, if all GPUs of a stripe have as many."""
         within = f"block BETWEEN ? AND ? AND {scope.among}"
         bounds = (low // BLOCK_NS, (high - 1) // BLOCK_NS) * 2
         (count,) = self._connection.execute(
             f"SELECT (SELECT total(points) FROM block WHERE {within}) + (SELECT total(points) FROM recent WHERE {within})",
             bounds,
         ).fetchone()
-        return int(count)
+        if scope.sources is None or scope.stripes is None:
+            return float(count)
+        return float(count) * len(scope.sources) / (STRIPE * len(scope.stripes))
 
     def _next_block(self, scope: Scope, newest_first: bool) -> int | None:
         at = (scope.end - 1) // BLOCK_NS if newest_first else scope.start // BLOCK_NS
@@ -351,7 +326,7 @@ class Reader:
         found = [points.times for points in self.parts(replace(scope, metrics=[]))]
         return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
-    def _slice(self, scope: Scope, query: ReadingsQuery) -> Slice | None:
+    def _slice(self, scope: Scope, query: ReadingsQuery) -> Points | None:
         parts = [points for points in self.parts(scope) if points.size]
         if not parts:
             return None
@@ -361,7 +336,7 @@ class Reader:
         rows = np.empty(len(names), dtype=np.int64)
         rows[by_name] = np.arange(len(names))
         sources, times, identities = (np.concatenate(each) for each in list(zip(*parts, strict=True))[:3])
-        known, places = np.unique(identities, return_inverse=True)
+        known, places = numbered(identities)
         gpus = [_gpu(described) for described in self._names.identities(self._connection, known.tolist())]
         ranks = {gpu: rank for rank, gpu in enumerate(sorted(set(gpus)))}
         # ~ turns the order round without leaving 64 bits.
@@ -371,26 +346,21 @@ class Reader:
         for points in parts:
             values[rows[np.searchsorted(ids, points.metrics)], at : at + points.size] = points.values
             at += points.size
-        names = [names[place] for place in by_name]
         points = Points(sources[order], times[order], identities[order], ids[by_name], values[:, order])
         if query.after is not None:
+            names = [names[place] for place in by_name]
             _leave_out(points, names, [gpus[place] for place in places[order].tolist()], query.after)
-        return Slice(points, names)
+        return points
 
-    def portion(self, found: Slice) -> RowBatch:
-        """The readings of a slice."""
-        points, names = found
+    def rows(self, points: Points) -> RowBatch:
+        """The readings of points, in their order."""
+        names = self._names.metrics(self._connection, points.metrics.tolist())
         rows, columns = np.nonzero(~np.isnan(points.values.T))
-        known, places = np.unique(points.identities, return_inverse=True)
-        keys = places[rows] * len(names) + columns
-        is_used = np.zeros(len(known) * len(names), dtype=np.bool_)
-        is_used[keys] = True
-        used = np.flatnonzero(is_used)
-        numbers = np.cumsum(is_used) - 1
+        known, places = numbered(points.identities)
         described = self._names.identities(self._connection, known.tolist())
-        origins = [SeriesLabels(names[key % len(names)], *described[key // len(names)]) for key in used.tolist()]
-        times, values = points.times[rows].tolist(), points.values[columns, rows].tolist()
-        return RowBatch(times, values, numbers[keys].tolist(), origins)
+        labelled, places = numbered(places[rows] * len(names) + columns)
+        origins = [SeriesLabels(names[key % len(names)], *described[key // len(names)]) for key in labelled.tolist()]
+        return RowBatch(points.times[rows].tolist(), points.values[columns, rows].tolist(), places.tolist(), origins)
 
     def _pass_block(self, scope: Scope, query: ReadingsQuery, skip: int) -> tuple[int, Scope | None] | None:
         """Leave out the next block, if all of it counts and it holds no more than ``skip``; None: it cannot be left out."""
@@ -413,9 +383,9 @@ class Reader:
 
 
 def stream(reading: Reading, names: Names, query: ReadingsQuery) -> Iterator[RowBatch]:
-    """The rows of a query in its order, but for its limit and offset.
+    """All rows of a query in its order, without its limit and offset.
 
-    ``reading`` gives a connection with a read transaction; none is held while a portion is with the caller.
+    ``reading`` opens a read transaction. None is open while the caller has a batch.
     """
     with reading() as connection:
         reader = Reader(connection, names)
@@ -426,15 +396,15 @@ def stream(reading: Reading, names: Names, query: ReadingsQuery) -> Iterator[Row
             found, scope = Reader(connection, names).next(scope, query, wanted)
         if found is not None:
             # Cut between points.
-            counts = np.cumsum(np.count_nonzero(~np.isnan(found.points.values), axis=0))
+            counts = np.cumsum(np.count_nonzero(~np.isnan(found.values), axis=0))
             at = 0
             while at < len(counts):
                 before = int(counts[at - 1]) if at else 0
                 end = max(at + 1, int(np.searchsorted(counts, before + ROWS_AT_ONCE, side="right")))
                 with reading() as connection:
-                    portion = Reader(connection, names).portion(found.cut(at, end))
-                if len(portion):
-                    yield portion
+                    rows = Reader(connection, names).rows(found.only(slice(at, end)))
+                if len(rows):
+                    yield rows
                 at = end
 
 
@@ -447,7 +417,7 @@ def encodable(values: Sequence[str]) -> list[str]:
     return [value for value in values if value.isascii() or value == value.encode(errors="replace").decode()]
 
 
-def _gpu(described: _Described) -> str:
+def _gpu(described: Description) -> str:
     return f"{described[0]}:{described[1]}" if described[1] else described[0]
 
 

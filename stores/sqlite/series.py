@@ -9,6 +9,7 @@ import numpy as np
 
 from stores.aggregate.aggregator import WindowAggregator, check_readings, windows_at_once
 from stores.aggregate.buckets import Buckets
+from stores.aggregate.functions import numbered
 from stores.aggregate.grouping import ReadingArrays, ReadingSource, columns_of
 from stores.base import GroupSeries, ReadingsQuery, SeriesQuery
 from stores.sqlite.reader import Names, Reader, Scope, encodable, marks
@@ -66,7 +67,7 @@ class SeriesReader:
     def _windows_at_once(self, buckets: Buckets, scope: Scope | None) -> int:
         if scope is None:
             return buckets.count
-        points = self._reader.count_points(scope, scope.start, scope.end) * scope.part
+        points = self._reader.expected_points(scope, scope.start, scope.end)
         return windows_at_once(buckets, points, 0 if scope.sources is None else len(scope.sources))
 
     def _columns(self, scope: Scope | None, batch: Buckets) -> ReadingArrays:
@@ -85,13 +86,7 @@ class SeriesReader:
         there = ~np.isnan(values)
         if not there.all():
             found, times, values = found[there], times[there], values[there]
-        if not len(found):
-            return columns_of((), ())
-        # Quicker than np.unique: no sorting.
-        is_there = np.zeros(int(found.max()) + 1, dtype=np.bool_)
-        is_there[found] = True
-        known = np.flatnonzero(is_there)
-        places = (np.cumsum(is_there) - 1)[found]
+        known, places = numbered(found)
         return ReadingArrays(self._sources(known.tolist(), shares=scope.shares), places, times, values)
 
     def _sources(self, identities: list[int], *, shares: bool) -> list[ReadingSource]:

@@ -13,7 +13,8 @@ from math import nan
 import numpy as np
 
 from readings.model import Gpu, PointBlock
-from stores.aggregate.functions import Ints, Mask
+from stores.aggregate.functions import Ints, Mask, starts_run
+from stores.base import Description, describe
 from stores.sqlite.points import Points, merge, pack_points, pack_values, recent_points, stored_points
 from stores.sqlite.schema import BLOCK_NS, LAST_NS, NEVER, STRIPE, STRIPE_BITS, transaction
 
@@ -59,8 +60,6 @@ UPDATE state SET (oldest, newest) = (SELECT min(oldest), max(newest) FROM (
     SELECT oldest, newest FROM block WHERE stripe >= 0 UNION ALL SELECT oldest, newest FROM recent WHERE stripe >= 0))
 """
 
-_Described = tuple[str, str, int | None, str, str, str, str, str, str]
-
 
 class Unstorable(Exception):
     """Something among the blocks cannot be kept; nothing was written. Take it out and write again."""
@@ -97,7 +96,7 @@ class Writer:
         self.connection = connection
         self._generation = 0
         self._metrics: dict[str, int] = {}
-        self._ids: dict[tuple[_Described, bool], tuple[int, int]] = {}
+        self._ids: dict[tuple[Description, bool], tuple[int, int]] = {}
         # Block -> identities whose bounds in the file are known to include it.
         self._seen: dict[int, set[int]] = {}
         self._stripes: dict[int, _Stripe] = {}
@@ -166,12 +165,8 @@ class Writer:
         values = np.ascontiguousarray(table[np.ix_(there, held)].T if nulls else table.T)
         points = Points(ids[:, 0], times[there], ids[:, 1], np.array(metrics, dtype=np.int64), values)
         if len(set(metrics)) != len(metrics):  # a name that a block has twice
-            points = merge(
-                [
-                    points._replace(metrics=metric[None], values=row[None])
-                    for metric, row in zip(points.metrics, values, strict=True)
-                ]
-            )
+            columns = zip(points.metrics[:, None], values[:, None], strict=True)
+            points = merge([points._replace(metrics=metric, values=row) for metric, row in columns])
         return len(flat) - nulls, points
 
     def _ids_of(self, blocks: Sequence[PointBlock], there: Mask) -> Ints:
@@ -191,10 +186,7 @@ class Writer:
         return np.array(found, dtype=np.int64).reshape(-1, 2)
 
     def _id(self, gpu: Gpu, block: int) -> tuple[int, int]:
-        described = (
-            gpu.uuid, gpu.mig_id, gpu.gpu_id, gpu.device, gpu.model_name,
-            gpu.hostname, gpu.container, gpu.pod, gpu.namespace,
-        )  # fmt: skip
+        described = describe(gpu)
         known = self._ids.get((described, gpu.share))
         if known is not None:
             return known
@@ -233,16 +225,12 @@ class Writer:
         order = np.lexsort((points.times, points.sources, blocks, stripes))
         points, blocks, stripes = points.only(order), blocks[order], stripes[order]
         self._widen(points.identities, blocks)
-        begins = np.ones(len(order), dtype=np.bool_)
-        begins[1:] = (blocks[1:] != blocks[:-1]) | (stripes[1:] != stripes[:-1])
-        repeats = np.zeros(len(order), dtype=np.bool_)
-        repeats[1:] = (points.sources[1:] == points.sources[:-1]) & (points.times[1:] == points.times[:-1])
-        edges = [*np.flatnonzero(begins).tolist(), len(order)]
-        for start, end in pairwise(edges):
+        is_single = starts_run(points.sources, points.times)
+        for start, end in pairwise([*np.flatnonzero(starts_run(blocks, stripes)).tolist(), len(order)]):
             part = points.only(slice(start, end)).without_empty_metrics()
             stripe = self._stripe(int(stripes[start]))
             block = int(blocks[start])
-            is_new = self._note_times(stripe, part) and not repeats[start:end].any()
+            is_new = self._note_times(stripe, part) and bool(is_single[start:end].all())
             readings = part.readings()
             room = stripe.open.pop(block, _MOST_WAITING)
             if is_new and (readings <= room or time.monotonic() > self._until):
@@ -257,9 +245,7 @@ class Writer:
     def _note_times(self, stripe: _Stripe, part: Points) -> bool:
         """Raise the series' newest times; says whether all readings are newer than those of their series were."""
         columns = stripe.columns(part.metrics.tolist())
-        is_first = np.ones(part.size, dtype=np.bool_)
-        is_first[1:] = part.sources[1:] != part.sources[:-1]
-        starts = np.flatnonzero(is_first)
+        starts = np.flatnonzero(starts_run(part.sources))
         sources = np.ix_(part.sources[starts] & (STRIPE - 1), columns)
         before = stripe.newest[sources]
         absent = np.isnan(part.values)
@@ -322,8 +308,11 @@ class Writer:
     def _stripe(self, number: int) -> _Stripe:
         stripe = self._stripes.get(number)
         if stripe is None:
-            row = self.connection.execute("SELECT metrics, open, newest FROM stripe WHERE id = ?", (number,)).fetchone()
-            stripe = self._stripes[number] = read_stripe(number, *(row or (b"", b"", b"")))
+            row = self._execute("SELECT metrics, open, newest FROM stripe WHERE id = ?", number).fetchone()
+            metrics, blocks, newest = (np.frombuffer(each, np.int64) for each in row or (b"", b"", b""))
+            opened = dict(zip(blocks[::2].tolist(), blocks[1::2].tolist(), strict=True))
+            newest = newest.reshape(STRIPE, len(metrics)).copy()
+            stripe = self._stripes[number] = _Stripe(number, metrics.tolist(), opened, newest)
         return stripe
 
     def _widen(self, identities: Ints, blocks: Ints) -> None:
@@ -348,14 +337,8 @@ class Writer:
 
     def blocks_before(self, oldest_ns: int) -> list[int]:
         """Blocks that hold something and are over before ``oldest_ns``."""
-        last = oldest_ns // BLOCK_NS
-        return [
-            block
-            for (block,) in self.connection.execute(
-                "SELECT DISTINCT block FROM block WHERE block < ?1 UNION SELECT DISTINCT block FROM recent WHERE block < ?1",
-                (last,),
-            )
-        ]
+        held = "SELECT block FROM block WHERE block < ?1 UNION SELECT block FROM recent WHERE block < ?1"
+        return [block for (block,) in self._execute(held, oldest_ns // BLOCK_NS)]
 
     def drop_block(self, block: int) -> int:
         """Drop one block of all GPUs in one transaction; returns how many readings and shares went."""
@@ -414,10 +397,3 @@ class Writer:
 
     def _execute(self, statement: str, *values: object) -> sqlite3.Cursor:
         return self.connection.execute(statement, values)
-
-
-def read_stripe(number: int, metrics: bytes, blocks: bytes, newest: bytes) -> _Stripe:
-    """A stripe from its row."""
-    ids = np.frombuffer(metrics, np.int64).tolist()
-    opened: dict[int, int] = dict(np.frombuffer(blocks, np.int64).reshape(-1, 2).tolist())  # type: ignore[arg-type]
-    return _Stripe(number, ids, opened, np.frombuffer(newest, np.int64).reshape(STRIPE, len(ids)).copy())

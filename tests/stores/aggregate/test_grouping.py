@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from stores.aggregate.buckets import Buckets
-from stores.aggregate.grouping import GroupIndex, ReadingSource, columns_of, joined
+from stores.aggregate.grouping import GroupIndex, ReadingSource, columns_of
 from stores.base import SeriesQuery
 
 BOARD = ReadingSource("GPU-1", "", "host-a", "H100")
@@ -61,13 +61,6 @@ def test_rows_become_columns() -> None:
     assert columns.only(np.array([1])).values.tolist() == [2.0]
     assert columns.only(columns.values < 2).places.tolist() == [0]
     assert [each.dtype.kind for each in columns[1:]] == ["i", "i", "f"]
-
-
-def test_parts_are_joined() -> None:
-    parts = [columns_of([A], [(0, 1, 1.0)]), columns_of([A], [(0, 2, 2.0)])]
-    assert joined(parts).times.tolist() == [1, 2]
-    assert joined(parts[:1]) is parts[0]
-    assert len(joined([]).values) == 0
 
 
 def test_the_id_of_a_source_is_its_gpus() -> None:
