@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from readings.model import Gpu, PointBlock
+from readings.model import PointBlock
 from stores.aggregate.aggregator import WindowAggregator
 from stores.aggregate.grouping import ReadingArrays, ReadingSource, columns_of
 from stores.base import (
+    Description,
     GroupSeries,
     ReadingsQuery,
     RowBatch,
@@ -21,6 +22,7 @@ from stores.base import (
     StoreError,
     StoreStats,
     WriteResult,
+    describe,
 )
 from stores.paging import ROWS_AT_ONCE, bounded
 from stores.validate import split_storable
@@ -28,8 +30,7 @@ from stores.validate import split_storable
 _BYTES_PER_READING = 200  # a time in two containers, a value and a shared description; estimated
 
 _Key = tuple[str, str, str, str, str]  # gpu, metric, and of a share namespace, pod, container
-_Described = tuple[str, str, int | None, str, str, str, str, str, str]
-_Reading = tuple[int, _Key, float, _Described]
+_Reading = tuple[int, _Key, float, Description]
 
 
 class _MemorySeries:
@@ -39,18 +40,13 @@ class _MemorySeries:
 
     def __init__(self) -> None:
         self.times: list[int] = []
-        self.readings: dict[int, tuple[float, _Described]] = {}
+        self.readings: dict[int, tuple[float, Description]] = {}
 
-    def put(self, time_ns: int, value: float, described: _Described) -> bool:
-        """Store a reading. Returns whether its time is new."""
-        is_new = time_ns not in self.readings
-        if is_new:
-            if not self.times or time_ns > self.times[-1]:
-                self.times.append(time_ns)
-            else:
-                insort(self.times, time_ns)
+    def put(self, time_ns: int, value: float, described: Description) -> None:
+        """Store a reading."""
+        if time_ns not in self.readings:
+            insort(self.times, time_ns)
         self.readings[time_ns] = (value, described)
-        return is_new
 
     def drop_before(self, oldest_ns: int) -> int:
         """Drop older readings. Returns how many."""
@@ -70,10 +66,7 @@ class MemoryStore:
         self._lock = threading.Lock()
         self._series: dict[_Key, _MemorySeries] = {}
         self._shares: dict[_Key, _MemorySeries] = {}
-        self._described: dict[_Described, _Described] = {}
-        self._counts = {"readings": 0, "shares": 0}
-        self._oldest_ns: int | None = None
-        self._newest_ns: int | None = None
+        self._described: dict[Description, Description] = {}
         self._closed = False
 
     def write(self, blocks: Sequence[PointBlock]) -> WriteResult:
@@ -97,10 +90,10 @@ class MemoryStore:
         return bounded(self._pages(query), query)
 
     def _pages(self, query: ReadingsQuery) -> Iterator[RowBatch]:
-        if not query.newest_first and self._newest_ns is not None:
+        newest = self.stats().newest_ns
+        if not query.newest_first and newest is not None:
             # Else the stream would follow writers for ever.
-            end = self._newest_ns + 1
-            query = replace(query, end_ns=end if query.end_ns is None else min(query.end_ns, end))
+            query = replace(query, end_ns=newest + 1 if query.end_ns is None else min(query.end_ns, newest + 1))
         query = replace(query, limit=ROWS_AT_ONCE, offset=0)
         while len(rows := self.page(query)):
             yield rows
@@ -126,33 +119,31 @@ class MemoryStore:
         """What the store holds; ``bytes`` is an estimate."""
         with self._lock:
             self._check_open()
+            readings, shares = (
+                sum(len(series.times) for series in by_key.values()) for by_key in (self._series, self._shares)
+            )
             return StoreStats(
-                readings=self._counts["readings"],
+                readings=readings,
                 series=len(self._series),
-                oldest_ns=self._oldest_ns,
-                newest_ns=self._newest_ns,
-                bytes=sum(self._counts.values()) * _BYTES_PER_READING,
-                shares=self._counts["shares"],
+                oldest_ns=min((series.times[0] for series in self._series.values()), default=None),
+                newest_ns=max((series.times[-1] for series in self._series.values()), default=None),
+                bytes=(readings + shares) * _BYTES_PER_READING,
+                shares=shares,
             )
 
     def apply_retention(self, oldest_ns: int) -> int:
         """Drop older readings, one series at a time."""
         dropped = 0
-        for name, by_key in (("readings", self._series), ("shares", self._shares)):
+        for by_key in (self._series, self._shares):
             for key in list(by_key):
                 with self._lock:
                     self._check_open()
                     series = by_key.get(key)
                     if series is None:
                         continue
-                    count = series.drop_before(oldest_ns)
-                    self._counts[name] -= count
-                    dropped += count
+                    dropped += series.drop_before(oldest_ns)
                     if not series.times:
                         del by_key[key]
-        with self._lock:
-            self._oldest_ns = min((series.times[0] for series in self._series.values()), default=None)
-            self._newest_ns = max((series.times[-1] for series in self._series.values()), default=None)
         return dropped
 
     def ping(self) -> None:
@@ -173,11 +164,10 @@ class MemoryStore:
 
     def _write_block(self, block: PointBlock) -> int:
         written = 0
-        descriptions = [_describe(gpu) for gpu in block.gpus]
+        descriptions = [self._described.setdefault(each, each) for each in map(describe, block.gpus)]
         for index, time_ns, values in block.points:
             gpu = block.gpus[index]
-            described = self._described.setdefault(descriptions[index], descriptions[index])
-            name, by_key = ("shares", self._shares) if gpu.share else ("readings", self._series)
+            by_key = self._shares if gpu.share else self._series
             share_of = (gpu.namespace, gpu.pod, gpu.container) if gpu.share else ("", "", "")
             for metric, value in zip(block.metric_names, values, strict=True):
                 if value is None:
@@ -186,19 +176,9 @@ class MemoryStore:
                 series = by_key.get(key)
                 if series is None:
                     series = by_key[key] = _MemorySeries()
-                self._counts[name] += series.put(time_ns, value, described)
+                series.put(time_ns, value, descriptions[index])
                 written += 1
-                if not gpu.share:
-                    self._oldest_ns = time_ns if self._oldest_ns is None else min(self._oldest_ns, time_ns)
-                    self._newest_ns = time_ns if self._newest_ns is None else max(self._newest_ns, time_ns)
         return written
-
-
-def _describe(gpu: Gpu) -> _Described:
-    return (
-        gpu.uuid, gpu.mig_id, gpu.gpu_id, gpu.device, gpu.model_name,
-        gpu.hostname, gpu.container, gpu.pod, gpu.namespace,
-    )  # fmt: skip
 
 
 def _answer(by_key: dict[_Key, _MemorySeries], query: ReadingsQuery) -> RowBatch:
@@ -226,20 +206,16 @@ def _answer(by_key: dict[_Key, _MemorySeries], query: ReadingsQuery) -> RowBatch
 def _walk(key: _Key, series: _MemorySeries, query: ReadingsQuery, sign: int) -> Iterator[_Reading]:
     """A series' matching readings in the query's order. The sign of the times makes that order ascending."""
     times = series.times
-    low = 0 if query.start_ns is None else bisect_left(times, query.start_ns)
-    high = len(times) if query.end_ns is None else bisect_left(times, query.end_ns)
-    if query.after is not None:
-        if query.newest_first:
-            high = min(high, bisect_left(times, query.after.time_ns + 1))
-        else:
-            low = max(low, bisect_left(times, query.after.time_ns))
+    start, end = query.bounds()
+    low = 0 if start is None else bisect_left(times, start)
+    high = len(times) if end is None else bisect_left(times, end)
     for place in range(high - 1, low - 1, -1) if sign < 0 else range(low, high):
         value, described = series.readings[times[place]]
         if _matches(described, query):
             yield sign * times[place], key, value, described
 
 
-def _matches(described: _Described, query: ReadingsQuery) -> bool:
+def _matches(described: Description, query: ReadingsQuery) -> bool:
     _, _, gpu_id, _, model, host, _, pod, namespace = described
     return (
         (not query.hostnames or host in query.hostnames)

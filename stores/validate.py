@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from readings.model import Gpu, Point, PointBlock
 from stores.base import RefusedReading
@@ -13,17 +13,26 @@ _FIRST_NS, _LAST_NS = -(1 << 63), (1 << 63) - 1
 
 def split_storable(blocks: Sequence[PointBlock]) -> tuple[list[PointBlock], list[RefusedReading]]:
     """The blocks without what no store can hold, with floats for values, and the readings that were taken out."""
+    return split(blocks, _gpu_fault, _time_fault, lambda name: _text_fault("metric name", name))
+
+
+def split(
+    blocks: Sequence[PointBlock],
+    gpu_fault: Callable[[Gpu], str | None],
+    time_fault: Callable[[int], str | None],
+    name_fault: Callable[[str], str | None],
+) -> tuple[list[PointBlock], list[RefusedReading]]:
+    """The blocks without the readings that have a fault, with floats for values, and those readings."""
     refused: list[RefusedReading] = []
     kept = []
     for block in blocks:
-        gpu_faults = [_gpu_fault(gpu) for gpu in block.gpus]
-        name_faults = [_text_fault("metric name", name) for name in block.metric_names]
+        gpu_faults, name_faults = list(map(gpu_fault, block.gpus)), list(map(name_fault, block.metric_names))
         points: list[Point] = []
         for index, time_ns, values in block.points:
-            point_fault = gpu_faults[index] or _time_fault(time_ns)
+            point_fault = gpu_faults[index] or time_fault(time_ns)
             storable: list[float | None] = []
-            for name, name_fault, value in zip(block.metric_names, name_faults, values, strict=True):
-                fault = None if value is None else point_fault or name_fault or _value_fault(value)
+            for name, fault_of_name, value in zip(block.metric_names, name_faults, values, strict=True):
+                fault = None if value is None else point_fault or fault_of_name or _value_fault(value)
                 if fault is not None and value is not None:
                     refused.append(RefusedReading(block.gpus[index].id, name, time_ns, value, fault))
                 storable.append(None if value is None or fault is not None else float(value))

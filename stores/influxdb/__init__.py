@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from readings.model import Point, PointBlock
+from readings.model import PointBlock
 from readings.times import format_time
 from stores.base import (
     GroupSeries,
@@ -27,7 +27,7 @@ from stores.influxdb.line_protocol import FIRST_NS, GPU, LAST_NS, RESERVED, SHAR
 from stores.influxdb.reader import Density, InfluxReader
 from stores.influxdb.setup import check_config, prepare
 from stores.influxdb.writer import PointWriter
-from stores.validate import split_storable
+from stores.validate import split, split_storable
 
 _SIZES = ("storage_shard_disk_size{", "storage_cache_inuse_bytes{", "storage_wal_size{")
 _SERIES = "storage_bucket_series_num{"
@@ -160,24 +160,12 @@ class InfluxStore:
 
 def split_writable(blocks: Sequence[PointBlock]) -> tuple[list[PointBlock], list[RefusedReading]]:
     """The blocks without the names and times that InfluxDB reserves, and the readings that were taken out."""
-    refused: list[RefusedReading] = []
-    kept = []
-    for block in blocks:
-        name_faults = [
-            f"InfluxDB cannot have a metric named {name!r}" if name in RESERVED else "" for name in block.metric_names
-        ]
-        points: list[Point] = []
-        for index, time_ns, values in block.points:
-            time_fault = "" if FIRST_NS <= time_ns <= LAST_NS else "the time is one that InfluxDB cannot have"
-            writable: list[float | None] = []
-            for name, name_fault, value in zip(block.metric_names, name_faults, values, strict=True):
-                fault = time_fault or name_fault
-                if value is not None and fault:
-                    refused.append(RefusedReading(block.gpus[index].id, name, time_ns, value, fault))
-                writable.append(None if fault else value)
-            points.append((index, time_ns, writable))
-        kept.append(PointBlock(block.gpus, block.metric_names, points))
-    return kept, refused
+    return split(
+        blocks,
+        lambda gpu: None,
+        lambda time_ns: None if FIRST_NS <= time_ns <= LAST_NS else "the time is one that InfluxDB cannot have",
+        lambda name: f"InfluxDB cannot have a metric named {name!r}" if name in RESERVED else None,
+    )
 
 
 def bucket_figures(connection: InfluxConnection, bucket_id: str) -> tuple[int, int | None]:

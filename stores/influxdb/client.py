@@ -23,7 +23,7 @@ from influxdb_client.service.write_service import WriteService
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, ProtocolError
 
-from stores.base import StoreError, StoreUnavailable
+from stores.base import StoreUnavailable
 from stores.influxdb.answers import (
     MSGPACK,
     ResultSeries,
@@ -227,26 +227,19 @@ class InfluxConnection:
         with self._unavailable():
             try:
                 return call()
-            except ApiException as error:
-                raise self._refusal(error) from error
             except ProtocolError as error:
                 if not isinstance(error.args[-1], (http.client.RemoteDisconnected, ConnectionError)):
                     raise
-            # Every request here is safe to repeat.
-            try:
-                return call()
-            except ApiException as error:
-                raise self._refusal(error) from error
-
-    def _refusal(self, error: ApiException) -> StoreError:
-        body = error.body.encode() if isinstance(error.body, str) else error.body or b""
-        return status_error(self.name, error.status or 0, error.headers or {}, body)
+            return call()  # every request here is safe to repeat
 
     @contextmanager
     def _unavailable(self) -> Iterator[None]:
-        """Raises network errors inside the block as StoreUnavailable."""
+        """Raises errors of the library and the network inside the block as StoreError or StoreUnavailable."""
         try:
             yield
+        except ApiException as error:
+            body = error.body.encode() if isinstance(error.body, str) else error.body or b""
+            raise status_error(self.name, error.status or 0, error.headers or {}, body) from error
         except (HTTPError, http.client.HTTPException, OSError) as error:
             raise StoreUnavailable(f"{self.name} does not answer: {connection_cause(error)}") from error
 

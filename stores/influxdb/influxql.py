@@ -68,10 +68,6 @@ class Conditions:
         if end <= LAST_NS:
             self._parts.append(f"time < {self._bind(end)}")
 
-    def copy(self) -> Conditions:
-        """The same conditions, with parameters of their own."""
-        return Conditions(dict(self.params), self.impossible, list(self._parts))
-
     def branch(self) -> Conditions:
         """The same conditions, for another statement of the same request, which shares the parameters."""
         return Conditions(self.params, self.impossible, list(self._parts))

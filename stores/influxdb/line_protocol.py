@@ -14,8 +14,11 @@ from math import isfinite
 from typing import NamedTuple
 
 from readings.model import Gpu, PointBlock
+from stores.base import Description, describe
 
 GPU, SHARE = "gpu", "gpu_share"
+# Tags and string fields by their names on the server, in the order of stores.base.Description.
+DESCRIPTION = ("uuid", "mig_id", "gpu_id", "device", "model", "hostname", "container", "pod", "namespace")
 # InfluxDB's own order of tags, so that it need not sort them.
 TAGS = {
     GPU: ("device", "gpu_id", "hostname", "mig_id", "model", "uuid"),
@@ -83,27 +86,13 @@ class LineSource:
         if gpu.gpu_id is not None and not FIRST_NS <= gpu.gpu_id <= LAST_NS:
             raise Unwritable
         measurement = SHARE if gpu.share else GPU
-        described = _description(gpu)
+        described = dict(zip(DESCRIPTION, map(str, describe(gpu)), strict=True))
+        described["gpu_id"] = "" if gpu.gpu_id is None else described["gpu_id"]
         tags = [(name, described[name]) for name in TAGS[measurement]]
         # An empty tag cannot be written. A missing one reads as empty.
         head = measurement + "".join(f",{name}={escape(value)}" for name, value in tags if value)
         tail = "".join(f",{name}={quote_string(described[name])}" for name in STRING_FIELDS[measurement])
         return cls(gpu, (measurement, *(value for _, value in tags)) if gpu.share else (gpu.id,), head, tail)
-
-
-def _description(gpu: Gpu) -> dict[str, str]:
-    """A GPU's description, by tag or field name on the server."""
-    return {
-        "uuid": gpu.uuid,
-        "mig_id": gpu.mig_id,
-        "hostname": gpu.hostname,
-        "gpu_id": "" if gpu.gpu_id is None else str(gpu.gpu_id),
-        "device": gpu.device,
-        "model": gpu.model_name,
-        "container": gpu.container,
-        "namespace": gpu.namespace,
-        "pod": gpu.pod,
-    }
 
 
 class Shape(NamedTuple):
@@ -130,7 +119,7 @@ def render(points: Iterable[LinePoint]) -> bytes:
 class LineBuilder:
     """Turns blocks into points. Caches sources and shapes, since a fleet has few. One thread at a time."""
 
-    _sources: dict[tuple[str | int | bool | None, ...], LineSource] = field(default_factory=dict)
+    _sources: dict[tuple[Description, bool], LineSource] = field(default_factory=dict)
     _shapes: dict[tuple[str, ...], Shape] = field(default_factory=dict)
 
     def points(self, blocks: Iterable[PointBlock]) -> list[LinePoint]:
@@ -197,10 +186,7 @@ class LineBuilder:
         return (point[0], point[1], self.shape(kept), [values[name] for name in kept])
 
     def _source(self, gpu: Gpu) -> LineSource:
-        described = (
-            gpu.uuid, gpu.mig_id, gpu.gpu_id, gpu.device, gpu.model_name,
-            gpu.hostname, gpu.container, gpu.pod, gpu.namespace, gpu.share,
-        )  # fmt: skip
+        described = (describe(gpu), gpu.share)
         known = self._sources.get(described)
         if known is None:
             if len(self._sources) > _SOURCES_KNOWN:

@@ -12,11 +12,9 @@ from stores.influxdb.answers import ResultSeries
 from stores.influxdb.client import InfluxConnection
 from stores.influxdb.hosts import hosts_at
 from stores.influxdb.influxql import Conditions, Params, conditions_of, select_each, select_points, show_fields
-from stores.influxdb.line_protocol import GPU, TAGS, decode_name
+from stores.influxdb.line_protocol import DESCRIPTION, GPU, TAGS, decode_name
 from stores.paging import ROWS_AT_ONCE, bounded, joined
 
-# In the order of SeriesLabels.
-_DESCRIPTION = ("uuid", "mig_id", "gpu_id", "device", "model", "hostname", "container", "pod", "namespace")
 _NUMBERS = {float, int}
 
 
@@ -58,7 +56,7 @@ class RowBuilder:
         self._series += 1 if series.tags else 2
         column_of = {name: at for at, name in enumerate(series.columns)}
         metrics = self._metrics(series)
-        described = [name for name in _DESCRIPTION if name in column_of]
+        described = [name for name in DESCRIPTION if name in column_of]
         description: Callable[[list[Any]], Any] = (
             itemgetter(*[column_of[name] for name in described]) if described else lambda row: None
         )
@@ -100,7 +98,7 @@ class RowBuilder:
         metrics: list[tuple[str, int]] = []
         exact = True
         for at, column in enumerate(series.columns):
-            if not at or column in _DESCRIPTION:
+            if not at or column in DESCRIPTION:
                 continue
             name = decode_name(column)
             kinds = {type(row[at]) for row in series.values}
@@ -114,8 +112,8 @@ class RowBuilder:
         self, series: ResultSeries, description: dict[str, Any], metrics: _MetricColumns
     ) -> tuple[str, list[int]]:
         """The GPU, and the places of its labels."""
-        texts = [series.tags.get(name) or description.get(name) or "" for name in _DESCRIPTION]
-        for place, name in enumerate(_DESCRIPTION):
+        texts = [series.tags.get(name) or description.get(name) or "" for name in DESCRIPTION]
+        for place, name in enumerate(DESCRIPTION):
             if name in TAGS[GPU] and texts[place]:
                 texts[place] = decode_name(texts[place])
         uuid, mig_id, index, *rest = texts
@@ -244,17 +242,16 @@ class InfluxReader:
             field
             for each in self._connection.query(show_fields(measurement), {})
             for field, kind in each.values
-            if kind in _FIELD_KINDS and field not in _DESCRIPTION
+            if kind in _FIELD_KINDS and field not in DESCRIPTION
         ]
 
     def _walk(self, query: ReadingsQuery) -> Iterator[RowBatch]:
         """All matching rows in order, from the time of the query's cursor on, in parts that grow with demand."""
-        base = conditions_of(query)
-        start, end = _from_cursor(query)
+        start, end = query.bounds()
         # One more than needed: other points may share the time of the last one, so that time is read again as a whole.
         limit = min(self._density.points(query) + 1, _MOST_POINTS)
-        while not base.impossible:
-            series = self._points(query, base, start, end, limit)
+        while True:
+            series = self._points(query, start, end, limit)
             ends = [each.values[-1][0] for each in series if len(each.values) >= limit]
             if not ends:
                 yield self._batch(query, series)
@@ -268,14 +265,11 @@ class InfluxReader:
                 edge = min(ends)
                 yield self._batch(query, series, to_ns=edge)
                 start = edge + 1
-            yield self._batch(query, self._points(query, base, edge, edge + 1, 0))
+            yield self._batch(query, self._points(query, edge, edge + 1, 0))
             limit = min(limit * 4, _MOST_POINTS)
 
     def _parts(self, query: ReadingsQuery) -> Iterator[RowBatch]:
-        base = conditions_of(query)
-        if base.impossible:
-            return
-        statement, params = self._selection(query, base, *_from_cursor(query), limit=0, by_series=False)
+        statement, params = self._selection(query, *query.bounds(), limit=0, by_series=False)
         if not statement:
             return
         pending: list[list[Any]] = []
@@ -291,19 +285,17 @@ class InfluxReader:
             last.values = pending
             yield self._batch(query, [last])
 
-    def _points(
-        self, query: ReadingsQuery, base: Conditions, start: int | None, end: int | None, limit: int
-    ) -> list[ResultSeries]:
+    def _points(self, query: ReadingsQuery, start: int | None, end: int | None, limit: int) -> list[ResultSeries]:
         # The limit then holds for each series, and the answer has the tags once instead of in each row.
         by_series = 0 < len(query.gpus) <= _FEW_GPUS
-        statement, params = self._selection(query, base, start, end, limit=limit, by_series=by_series)
+        statement, params = self._selection(query, start, end, limit=limit, by_series=by_series)
         return self._connection.query(statement, params) if statement else []
 
     def _selection(
-        self, query: ReadingsQuery, base: Conditions, start: int | None, end: int | None, *, limit: int, by_series: bool
+        self, query: ReadingsQuery, start: int | None, end: int | None, *, limit: int, by_series: bool
     ) -> tuple[str, Params]:
         """The statement for the points of a range. It is empty when there can be none."""
-        conditions = base.copy()
+        conditions = conditions_of(query)
         conditions.between(start, end)
         if conditions.impossible:
             return "", {}
@@ -325,13 +317,3 @@ class InfluxReader:
         if not query.metric_names:
             self._density.observe(len(batch), rows.count)
         return batch
-
-
-def _from_cursor(query: ReadingsQuery) -> tuple[int | None, int | None]:
-    """The query's range, from the time of its cursor on."""
-    start, end, after = query.start_ns, query.end_ns, query.after
-    if after is not None and query.newest_first:
-        end = after.time_ns + 1 if end is None else min(end, after.time_ns + 1)
-    elif after is not None:
-        start = after.time_ns if start is None else max(start, after.time_ns)
-    return start, end

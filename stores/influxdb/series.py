@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from readings.times import SECOND
 from stores.aggregate.aggregator import FROM_PARTIALS, Partials, WindowAggregator, check_readings
 from stores.aggregate.attribution import Pod
 from stores.aggregate.buckets import Buckets
-from stores.aggregate.functions import PERCENTILES, Floats, Ints
+from stores.aggregate.functions import PERCENTILES, Floats, Ints, starts_run
 from stores.aggregate.grouping import ReadingArrays, ReadingSource
 from stores.base import GroupSeries, SeriesQuery
 from stores.influxdb.answers import ResultSeries
@@ -60,20 +60,8 @@ _TAG_OF: dict[str | None, tuple[str, ...]] = {None: (), "gpu": ("uuid",), "host"
 _T = TypeVar("_T")
 
 
-class _TagValues(NamedTuple):
-    """The values that each tag of GPUs has or once had."""
-
-    tags: dict[str, list[str]]
-
-    @property
-    def has_instances(self) -> bool:
-        """Whether there are MIG instances."""
-        return bool(self.tags["mig_id"])
-
-    @property
-    def gpus(self) -> int:
-        """How many boards there are."""
-        return len(self.tags["uuid"])
+# The values that each tag of GPUs has or once had.
+_TagValues = dict[str, list[str]]
 
 
 class InfluxSeriesReader:
@@ -104,7 +92,7 @@ class InfluxSeriesReader:
                 self._read_by_pod(known)
             else:
                 self._read_points()
-        elif not known.has_instances and (query.aggregate != "sum" or query.by == "gpu"):
+        elif not known["mig_id"] and (query.aggregate != "sum" or query.by == "gpu"):
             self._read_groups(known)
         elif query.aggregate in FROM_PARTIALS:
             self._read_gpus(known)
@@ -112,11 +100,11 @@ class InfluxSeriesReader:
             self._read_points()
 
     def _tag_values(self) -> _TagValues:
-        tags: dict[str, list[str]] = {tag: [] for tag in TAGS[GPU]}
+        tags: _TagValues = {tag: [] for tag in TAGS[GPU]}
         for series in self._connection.query(show_tag_values(GPU, TAGS[GPU]), {}):
             for tag, value in series.values:
                 tags[tag].append(value)
-        return _TagValues(tags)
+        return tags
 
     # By group.
 
@@ -157,7 +145,7 @@ class InfluxSeriesReader:
         """The values of a tag that can match the query. A GPU without the tag has an empty one."""
         query = self._query
         asked = {"uuid": query.gpus, "hostname": query.hostnames, "model": query.models}[tag]
-        return [value for value in ("", *known.tags[tag]) if not asked or _text(value) in asked]
+        return [value for value in ("", *known[tag]) if not asked or _text(value) in asked]
 
     @property
     def _aggregate(self) -> str:
@@ -171,7 +159,7 @@ class InfluxSeriesReader:
 
     def _read_gpus(self, known: _TagValues) -> None:
         functions = ("mean", "count", *({self._query.aggregate} & {"max", "min"}))
-        if self._query.aggregate == "sum" and self._query.top is None and not known.has_instances:
+        if self._query.aggregate == "sum" and self._query.top is None and not known["mig_id"]:
             functions = ("mean",)  # the sum of the boards' means needs no counts
         by = ("uuid", "mig_id", *(tag for tag in _TAG_OF[self._query.by] if tag != "uuid"))
         for batch, answers in self._ahead(known, lambda batch: self._ask(functions, batch, by)):
@@ -209,7 +197,7 @@ class InfluxSeriesReader:
     ) -> Iterator[tuple[Buckets, _T]]:
         """The batches with their answers, in order of time. A few queries run ahead."""
         buckets = self._query.buckets
-        longest = min(_LONGEST_BATCH_NS, readings * SECOND // max(known.gpus, 1))
+        longest = min(_LONGEST_BATCH_NS, readings * SECOND // max(len(known["uuid"]), 1))
         running: deque[tuple[Buckets, Future[_T]]] = deque()
         with ThreadPoolExecutor(_QUERIES_AT_ONCE, "influx-series") as threads:
             try:
@@ -305,8 +293,9 @@ class InfluxSeriesReader:
             return readings
         of_gpu = gpus[places]
         order = np.lexsort((places, times, of_gpu))
-        is_last = np.append((np.diff(of_gpu[order]) != 0) | (np.diff(times[order]) != 0), True)
-        tied = order[~is_last | ~np.append(True, is_last[:-1])]
+        is_first = starts_run(of_gpu[order], times[order])
+        is_last = np.roll(is_first, -1)
+        tied = order[~(is_first & is_last)]
         hosts = hosts_at(self._query.hosts, {(sources[places[row]].gpu, int(times[row])) for row in tied.tolist()})
         if hosts:
             ranks = places.copy()
