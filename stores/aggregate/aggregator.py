@@ -79,6 +79,10 @@ class _MemberReadings(NamedTuple):
     times: Ints
     values: Floats
 
+    def asked(self) -> _MemberReadings:
+        """The readings that the query does not exclude."""
+        return _MemberReadings(*(each[self.members >= 0] for each in self))
+
 
 class WindowAggregator:
     """Computes the answer to one query."""
@@ -140,11 +144,7 @@ class WindowAggregator:
 
     def add_partials(self, batch: Buckets, sources: list[ReadingSource], partials: Partials) -> None:
         """Add the partial aggregates of a batch's sources."""
-        numbers = np.array([self._members.number(source, None) for source in sources], dtype=np.int64)
-        shape = (batch.count, len(self._members))
-        whole = Partials(np.zeros(shape), np.zeros(shape), np.full(shape, np.nan))
-        self._merge(whole, numbers, partials)
-        self._take(batch, whole)
+        self._take(batch, self._of_members(self._numbers(sources), partials))
 
     def add_groups(self, batch: Buckets, by_group: Mapping[tuple[str, ...], Floats]) -> None:
         """Add the final aggregate of each group in a batch's windows; NaN where there is no reading."""
@@ -174,12 +174,16 @@ class WindowAggregator:
             return self._given_ranks
         if self._whole is None:
             return dict(enumerate(self._quantiles.values().tolist()))
-        return dict(enumerate(self._of_groups(_widened(self._whole, len(self._members)))[0].tolist()))
+        whole = self._of_members(np.arange(self._whole.counts.shape[1]), self._whole)
+        return dict(enumerate(self._of_groups(whole)[0].tolist()))
 
     # From readings to members.
 
+    def _numbers(self, sources: Sequence[ReadingSource]) -> Ints:
+        return np.array([self._members.number(source, None) for source in sources], dtype=np.int64)
+
     def _by_member(self, columns: ReadingArrays) -> _MemberReadings:
-        numbers = np.array([self._members.number(source, None) for source in columns.sources], dtype=np.int64)
+        numbers = self._numbers(columns.sources)
         return _MemberReadings(numbers[columns.places], columns.times, columns.values)
 
     def _attributed(self, readings: ReadingArrays, shares: ReadingArrays) -> _MemberReadings:
@@ -205,13 +209,11 @@ class WindowAggregator:
             members = numbers[timeline.at(times)]
             parts.append(_MemberReadings(members, times, readings.values[rows]))
         found = _MemberReadings(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-        asked = found.members >= 0
-        return _MemberReadings(found.members[asked], found.times[asked], found.values[asked])
+        return found.asked()
 
     def _folded(self, found: _MemberReadings) -> _MemberReadings:
         """Shares of one member at one time, combined into one reading."""
-        asked = found.members >= 0
-        members, times, values = found.members[asked], found.times[asked], found.values[asked]
+        members, times, values = found.asked()
         if not len(members):
             return _MemberReadings(members, times, values)
         order = np.lexsort((times, members))
@@ -250,6 +252,13 @@ class WindowAggregator:
         totals: Floats = np.bincount(keys, weights=values, minlength=size).astype(np.float64)
         return Partials(counts.reshape(shape), totals.reshape(shape), extremes.reshape(shape))
 
+    def _of_members(self, members: Ints, partials: Partials) -> Partials:
+        """The same partials with a column for every member there is."""
+        shape = (len(partials.counts), len(self._members))
+        whole = Partials(np.zeros(shape), np.zeros(shape), np.full(shape, np.nan))
+        self._merge(whole, members, partials)
+        return whole
+
     def _merge(self, into: Partials, members: Ints, partials: Partials) -> None:
         """Add columns to members. A GPU that moved has several sources, which may be one member."""
         np.add.at(into.counts.T, members, partials.counts.T)
@@ -258,24 +267,17 @@ class WindowAggregator:
 
     def _take(self, batch: Buckets, partials: Partials) -> None:
         self._store(batch, self._of_groups(partials))
-        if self.query.top is not None:
-            self._add_to_whole(partials)
-
-    def _add_to_whole(self, partials: Partials) -> None:
-        """Update the aggregate of the range as one window."""
-        extreme = self._extreme()
-        added = Partials(
+        if self.query.top is None:
+            return
+        # The whole range as one window.
+        whole = Partials(
             partials.counts.sum(axis=0, keepdims=True),
             partials.totals.sum(axis=0, keepdims=True),
-            extreme.reduce(partials.extremes, axis=0, keepdims=True),
+            self._extreme().reduce(partials.extremes, axis=0, keepdims=True),
         )
-        if self._whole is None:
-            self._whole = added
-            return
-        known = _widened(self._whole, added.counts.shape[1])
-        self._whole = Partials(
-            known.counts + added.counts, known.totals + added.totals, extreme(known.extremes, added.extremes)
-        )
+        if self._whole is not None:
+            self._merge(whole, np.arange(self._whole.counts.shape[1]), self._whole)
+        self._whole = whole
 
     def _counted(self, partials: Partials) -> Mask:
         """Which members count in which window, so that no board counts twice."""
@@ -354,16 +356,6 @@ class WindowAggregator:
     def _check_groups(self, count: int) -> None:
         if count > self.query.most_groups:
             raise TooMuch(f"there are more than {self.query.most_groups} groups")
-
-
-def _widened(partials: Partials, members: int) -> Partials:
-    """The same partials with columns for members that are new since."""
-    more = (len(partials.counts), members - partials.counts.shape[1])
-    return Partials(
-        np.hstack([partials.counts, np.zeros(more)]),
-        np.hstack([partials.totals, np.zeros(more)]),
-        np.hstack([partials.extremes, np.full(more, np.nan)]),
-    )
 
 
 def _by_place(columns: ReadingArrays) -> list[tuple[int, Ints]]:

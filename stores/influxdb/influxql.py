@@ -155,7 +155,7 @@ def select_each(
 ) -> str:
     """A function of each field, in groups by tags. The columns follow the time in the order of the fields."""
     columns = ", ".join(f"{function}({quote_identifier(field)})" for field in fields)
-    return f"SELECT {columns} FROM {quote_identifier(measurement)}{conditions.where()}{_group_by(by)}"  # noqa: S608
+    return _select(columns, measurement, conditions, by)
 
 
 def select_aggregate(
@@ -170,11 +170,9 @@ def select_aggregate(
 ) -> str:
     """A function of a field by window (without ``every_ns``: one) and by tags. A window without points has no row."""
     arguments = quote_identifier(field) if percent is None else f"{quote_identifier(field)}, {int(percent)}"
-    windows = [] if every_ns is None else [f"time({int(every_ns)}ns)"]
-    groups = ", ".join([*windows, *map(quote_identifier, by)])
-    grouped = f" GROUP BY {groups}" if groups else ""
-    fill = " fill(none)" if windows else ""
-    return f"SELECT {function}({arguments}) FROM {quote_identifier(measurement)}{conditions.where()}{grouped}{fill}"  # noqa: S608
+    window = "" if every_ns is None else f"time({int(every_ns)}ns)"
+    fill = " fill(none)" if window else ""
+    return _select(f"{function}({arguments})", measurement, conditions, by, window) + fill
 
 
 def show_tag_values(measurement: str, tags: Sequence[str]) -> str:
@@ -185,8 +183,7 @@ def show_tag_values(measurement: str, tags: Sequence[str]) -> str:
 
 def select_fields(measurement: str, fields: Sequence[str], conditions: Conditions, *, by: Sequence[str]) -> str:
     """These fields of each point that has at least one of them, in groups by tags."""
-    columns = ", ".join(map(quote_identifier, fields))
-    return f"SELECT {columns} FROM {quote_identifier(measurement)}{conditions.where()}{_group_by(by)}"  # noqa: S608
+    return _select(", ".join(map(quote_identifier, fields)), measurement, conditions, by)
 
 
 def show_fields(measurement: str) -> str:
@@ -194,5 +191,7 @@ def show_fields(measurement: str) -> str:
     return f"SHOW FIELD KEYS FROM {quote_identifier(measurement)}"
 
 
-def _group_by(tags: Sequence[str]) -> str:
-    return f" GROUP BY {', '.join(map(quote_identifier, tags))}" if tags else ""
+def _select(columns: str, measurement: str, conditions: Conditions, by: Sequence[str], window: str = "") -> str:
+    groups = ", ".join([*filter(None, [window]), *map(quote_identifier, by)])
+    grouped = f" GROUP BY {groups}" if groups else ""
+    return f"SELECT {columns} FROM {quote_identifier(measurement)}{conditions.where()}{grouped}"  # noqa: S608

@@ -158,22 +158,29 @@ class InfluxSeriesReader:
     # By GPU.
 
     def _read_gpus(self, known: _TagValues) -> None:
-        functions = ("mean", "count", *({self._query.aggregate} & {"max", "min"}))
+        functions = self._functions
         if self._query.aggregate == "sum" and self._query.top is None and not known["mig_id"]:
             functions = ("mean",)  # the sum of the boards' means needs no counts
-        by = ("uuid", "mig_id", *(tag for tag in _TAG_OF[self._query.by] if tag != "uuid"))
-        for batch, answers in self._ahead(known, lambda batch: self._ask(functions, batch, by)):
+        for batch, answers in self._ahead(known, lambda batch: self._ask(functions, batch, self._by_gpu)):
             self._aggregator.add_partials(batch, *_partials(answers, batch))
+
+    @property
+    def _functions(self) -> tuple[str, ...]:
+        return ("mean", "count", *({self._query.aggregate} & {"max", "min"}))
+
+    @property
+    def _by_gpu(self) -> tuple[str, ...]:
+        return ("uuid", "mig_id", *(tag for tag in _TAG_OF.get(self._query.by, ()) if tag != "uuid"))
 
     # By GPU, for those that stay with one pod.
 
     def _read_by_pod(self, known: _TagValues) -> None:
         """The server aggregates GPUs that keep their pod for a whole batch. The points of all others are read."""
-        functions = ("mean", "count", *({self._query.aggregate} & {"max", "min"}))
-        by = ("uuid", "mig_id", *(tag for tag in _TAG_OF.get(self._query.by, ()) if tag != "uuid"))
         timelines = self._aggregator.timelines
         for batch, (shares, answers) in self._ahead(
-            known, lambda batch: (self._points(SHARE, batch), self._ask(functions, batch, by)), _POD_READINGS_AT_ONCE
+            known,
+            lambda batch: (self._points(SHARE, batch), self._ask(self._functions, batch, self._by_gpu)),
+            _POD_READINGS_AT_ONCE,
         ):
             changing = {each.gpu for each in shares.sources}
             changing |= {gpu for gpu, each in timelines.items() if each.changes(batch.start_ns, batch.end_ns)}
@@ -307,9 +314,6 @@ class InfluxSeriesReader:
         return readings.only(order[is_last])
 
 
-_NOTHING = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0))
-
-
 def _text(tag: str) -> str:
     return decode_name(tag) if tag else ""
 
@@ -344,18 +348,8 @@ def _by_window(series: ResultSeries, batch: Buckets) -> tuple[Ints, Floats]:
 
 def _columns(answer: Iterable[ResultSeries], measurement: str) -> ReadingArrays:
     """The readings of an answer. The sources of GPUs are in tag order, one for each series."""
-    sources: list[ReadingSource] = []
-    known: dict[tuple[str, ...], int] = {}
-    places: list[Ints] = [_NOTHING[0]]
-    times: list[Ints] = [_NOTHING[1]]
-    values: list[Floats] = [_NOTHING[2]]
-
-    def place_of(key: tuple[str, ...], source: ReadingSource) -> int:
-        place = known.setdefault(key, len(sources))
-        if place == len(sources):
-            sources.append(source)
-        return place
-
+    sources: dict[tuple[tuple[str, ...], ReadingSource], int] = {}
+    places, times, values = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
     count = 0
     for series in answer:
         check_readings(count := count + len(series.values))
@@ -363,16 +357,13 @@ def _columns(answer: Iterable[ResultSeries], measurement: str) -> ReadingArrays:
         source, tags = _source(series), series.tags
         key = tuple(tags.values())
         if measurement == GPU:
-            places.append(np.full(len(rows), place_of(key, source), dtype=np.int64))
+            places.append(np.full(len(rows), sources.setdefault((key, source), len(sources)), dtype=np.int64))
         else:
             source = source._replace(pod=(_text(tags["namespace"]), _text(tags["pod"]), _text(tags["container"])))
-            described = [(row[2] or "", row[3] or "") for row in rows]
-            places.append(
-                np.array(
-                    [place_of((*key, *each), source._replace(hostname=each[0], model=each[1])) for each in described],
-                    dtype=np.int64,
-                )
-            )
+            described = [source._replace(hostname=row[2] or "", model=row[3] or "") for row in rows]
+            numbers = [sources.setdefault((key, each), len(sources)) for each in described]
+            places.append(np.array(numbers, dtype=np.int64))
         times.append(np.array([row[0] for row in rows], dtype=np.int64))
         values.append(np.array([row[1] for row in rows], dtype=np.float64))
-    return ReadingArrays(sources, np.concatenate(places), np.concatenate(times), np.concatenate(values))
+    found = [source for _, source in sources]
+    return ReadingArrays(found, np.concatenate(places), np.concatenate(times), np.concatenate(values))

@@ -259,6 +259,8 @@ class Reader:
 
     def parts(self, scope: Scope) -> Iterator[Points]:
         """The points of a scope, by block and stripe."""
+        if scope.start >= scope.end:
+            return
         within = f"block BETWEEN ? AND ? AND {scope.among} AND newest >= ? AND oldest < ?"
         bounds = (scope.start // BLOCK_NS, (scope.end - 1) // BLOCK_NS, scope.start, scope.end)
         # Without metrics it is about times alone.

@@ -71,16 +71,14 @@ class SeriesReader:
         return windows_at_once(buckets, points, 0 if scope.sources is None else len(scope.sources))
 
     def _columns(self, scope: Scope | None, batch: Buckets) -> ReadingArrays:
+        parts, count = [], 0
         if scope is not None:
             scope = replace(scope, start=max(scope.start, batch.start_ns), end=min(scope.end, batch.end_ns))
-        if scope is None or scope.start >= scope.end:
-            return columns_of((), ())
-        parts, count = [], 0
-        for points in self._reader.parts(scope):
-            if len(points.metrics):
-                check_readings(count := count + points.size)
-                parts.append((points.identities, points.times, points.values[0]))
-        if not parts:
+            for points in self._reader.parts(scope):
+                if len(points.metrics):
+                    check_readings(count := count + points.size)
+                    parts.append((points.identities, points.times, points.values[0]))
+        if scope is None or not parts:
             return columns_of((), ())
         found, times, values = map(np.concatenate, zip(*parts, strict=True))
         there = ~np.isnan(values)
