@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 
-from stores.base import ReadingsQuery, RowBatch
+from stores.base import Position, ReadingsQuery, RowBatch
 
 # Rows in a batch: some MB while they are processed, and enough to make the cost per batch small.
 ROWS_AT_ONCE = 20_000
@@ -12,13 +13,12 @@ ROWS_AT_ONCE = 20_000
 
 def bounded(batches: Iterator[RowBatch], query: ReadingsQuery) -> Iterator[RowBatch]:
     """The rows that the query selects from ``batches``, which are in its order and may begin before its cursor."""
-    skip, wanted = query.offset, query.limit
-    is_beyond = query.after is None
+    skip, wanted, after = query.offset, query.limit, query.after
     for batch in batches:
         rows = batch
-        if not is_beyond:
-            rows = _after(rows, query)
-            is_beyond = len(rows) > 0
+        if after is not None:
+            rows = _after(rows, query, after)
+            after = None if len(rows) else after
         if skip:
             skip, rows = max(0, skip - len(rows)), rows.cut(skip, None)
         if wanted is not None:
@@ -47,17 +47,12 @@ def joined(batches: Iterator[RowBatch]) -> RowBatch:
     return whole or RowBatch([], [], [], [])
 
 
-def _after(batch: RowBatch, query: ReadingsQuery) -> RowBatch:
-    after = query.after
-    if after is None:
-        return batch
+def _after(batch: RowBatch, query: ReadingsQuery, after: Position) -> RowBatch:
     sign = -1 if query.newest_first else 1
+
+    def key(row: int) -> tuple[int, str, str]:
+        time_ns, gpu, metric_name = batch.position(row)
+        return sign * time_ns, gpu, metric_name
+
     beyond = (sign * after.time_ns, after.gpu, after.metric_name)
-    for row, time_ns in enumerate(batch.times):
-        # For most rows the time alone decides.
-        if sign * time_ns < beyond[0]:
-            continue
-        time, gpu, metric = batch.position(row)
-        if (sign * time, gpu, metric) > beyond:
-            return batch.cut(row, None)
-    return batch.cut(len(batch), None)
+    return batch.cut(bisect_right(range(len(batch)), beyond, key=key), None)

@@ -24,7 +24,7 @@ from stores.base import (
 from stores.influxdb.answers import InfluxRefused, NoSuchBucket
 from stores.influxdb.client import PING_TIMEOUT, InfluxConfig, InfluxConnection
 from stores.influxdb.line_protocol import FIRST_NS, GPU, LAST_NS, RESERVED, SHARE, LineBuilder, Unwritable
-from stores.influxdb.reader import Density, InfluxReader
+from stores.influxdb.reader import InfluxReader
 from stores.influxdb.setup import check_config, prepare
 from stores.influxdb.writer import PointWriter
 from stores.validate import split, split_storable
@@ -49,7 +49,7 @@ class InfluxStore:
         self._connection = InfluxConnection(config)
         self._closed = False
         self._is_prepared = False
-        self._density = Density()
+        self._reader = InfluxReader(self._connection)
         self._reset()
         _stores.add(self)
 
@@ -67,12 +67,12 @@ class InfluxStore:
     def page(self, query: ReadingsQuery) -> RowBatch:
         """The rows that match, in the query's order."""
         with self._prepared():
-            return InfluxReader(self._connection, self._density).page(query)
+            return self._reader.page(query)
 
     def stream(self, query: ReadingsQuery) -> Iterator[RowBatch]:
         """The rows that match, a bounded number at a time. One request: the server reads on as the rows are consumed."""
         with self._prepared():
-            yield from InfluxReader(self._connection).stream(query)
+            yield from self._reader.stream(query)
 
     def series(self, query: SeriesQuery) -> list[GroupSeries]:
         """The groups that have readings in the range."""
@@ -84,7 +84,7 @@ class InfluxStore:
     def metric_names(self, gpu: str | None = None) -> list[str]:
         """Names of the metrics that have readings."""
         with self._prepared():
-            return InfluxReader(self._connection).metric_names(gpu)
+            return self._reader.metric_names(gpu)
 
     def stats(self) -> StoreStats:
         """Size and series as the server's own metrics report them. Anything else would need a scan, so it is None."""
@@ -95,8 +95,7 @@ class InfluxStore:
     def apply_retention(self, oldest_ns: int) -> int:
         """Drop older readings now. The bucket's own retention does the same, so no service needs to call this."""
         with self._prepared():
-            reader = InfluxReader(self._connection)
-            dropped = {measurement: reader.count_before(measurement, oldest_ns) for measurement in (GPU, SHARE)}
+            dropped = {measurement: self._reader.count_before(measurement, oldest_ns) for measurement in (GPU, SHARE)}
             for measurement, count in dropped.items():
                 if count:
                     self._delete(measurement, oldest_ns)

@@ -176,32 +176,13 @@ _FIELD_KINDS = frozenset({"float", "integer", "unsigned"})
 POINT_READINGS = 10  # in a usual fleet
 
 
-class Density:
-    """How many readings a point of this server has, so that a query asks for no more points than its rows need."""
-
-    def __init__(self) -> None:
-        self._readings = 1.0
-
-    def points(self, query: ReadingsQuery) -> int:
-        """How many points should hold the rows of a query. If they do not, the reader asks for more."""
-        wanted = query.offset + (query.limit or 0)
-        return wanted if query.metric_names else int(wanted / self._readings) + 1
-
-    def observe(self, readings: int, points: int) -> None:
-        """Learn from an answer that has all metrics."""
-        if readings:
-            self._readings = max(1.0, readings / points)
-
-
 class InfluxReader:
-    """Reads through a connection. Raises what the connection raises.
+    """Reads through a connection. Raises what the connection raises. Safe for threads."""
 
-    ``density`` carries from one call to the next how many readings a point has.
-    """
-
-    def __init__(self, connection: InfluxConnection, density: Density | None = None) -> None:
+    def __init__(self, connection: InfluxConnection) -> None:
         self._connection = connection
-        self._density = density or Density()
+        # How many readings a point with all metrics had last, so that a query asks for no more points than its rows need.
+        self._readings_a_point = 1.0
 
     def page(self, query: ReadingsQuery) -> RowBatch:
         """The rows that match, in the query's order."""
@@ -249,7 +230,9 @@ class InfluxReader:
         """All matching rows in order, from the time of the query's cursor on, in parts that grow with demand."""
         start, end = query.bounds()
         # One more than needed: other points may share the time of the last one, so that time is read again as a whole.
-        limit = min(self._density.points(query) + 1, _MOST_POINTS)
+        rows = query.offset + (query.limit or 0)
+        points = rows if query.metric_names else int(rows / self._readings_a_point) + 1
+        limit = min(points + 1, _MOST_POINTS)
         while True:
             series = self._points(query, start, end, limit)
             ends = [each.values[-1][0] for each in series if len(each.values) >= limit]
@@ -314,6 +297,6 @@ class InfluxReader:
         for each in series:
             rows.add(each, from_ns, to_ns)
         batch = rows.batch(newest_first=query.newest_first)
-        if not query.metric_names:
-            self._density.observe(len(batch), rows.count)
+        if len(batch) and not query.metric_names:
+            self._readings_a_point = max(1.0, len(batch) / rows.count)
         return batch

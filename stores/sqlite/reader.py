@@ -74,19 +74,12 @@ class Scope:
             return f"stripe IN ({', '.join(map(str, self.stripes))})"
         return "stripe < 0" if self.shares else "stripe >= 0"
 
-    def touches(self, block: int, times: Ints) -> bool:
-        """Whether some of a block's points are in the time range."""
-        return self._holds(block) or bool(((times >= self.start) & (times < self.end)).any())
-
-    def _holds(self, block: int) -> bool:
-        return self.start <= block * BLOCK_NS and (block + 1) * BLOCK_NS <= self.end
-
-    def matching(self, points: Points, block: int, *, of_one_source: bool = False) -> Points:
+    def matching(self, points: Points, block: int) -> Points:
         """The points of a block that match."""
         chosen = None
-        if not self._holds(block):
+        if block * BLOCK_NS < self.start or self.end < (block + 1) * BLOCK_NS:
             chosen = (points.times >= self.start) & (points.times < self.end)
-        if self.sources is not None and not of_one_source:
+        if self.sources is not None:
             chosen = _both(chosen, np.isin(points.sources, self.sources))
         if self.identities is not None:
             chosen = _both(chosen, np.isin(points.identities, self.identities))
@@ -284,14 +277,11 @@ class Reader:
             mine = sources.get(stripe)
             rows = range(count) if mine is None else rows_of(count, data, mine)
             key = (block, stripe)
-            if not scope.touches(block, np.frombuffer(data, np.int64, len(rows), 8 * rows.start)):
-                continue
             found = self._connection.execute(chunks, key).fetchall() if scope.metrics != [] else []
             points = stored_points(stripe, count, data, found, rows)
             if key in recent:
-                yield scope.matching(merge([points, *recent.pop(key)]), block)
-            else:
-                yield scope.matching(points, block, of_one_source=mine is not None and len(mine) == 1)
+                points = merge([points, *recent.pop(key)])
+            yield scope.matching(points, block)
         for (block, _), parts in recent.items():
             yield scope.matching(merge(parts), block)
 
