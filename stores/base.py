@@ -38,9 +38,8 @@ class TooMuch(StoreError):
 
 # A GPU, its host, and [start, end) in nanoseconds; an end of None is open.
 HostAssignment = tuple[str, str, int, int | None]
-# Finds the hosts of some GPUs in a range [start, end). InfluxDB starts a new series for a GPU whose host, index, device or
-# model changes. If a reading is then written again, the old series keeps its copy. On reading, the copy from the host that
-# the lookup names wins, else the last in the order of tags. A lookup is called only when such copies come up.
+# Finds the hosts of some GPUs in a range [start, end). InfluxDB may hold a reading twice (see stores.influxdb.hosts): then
+# the copy from the host that the lookup names wins, else the last in the order of tags. Nothing else calls the lookup.
 HostLookup = Callable[[Set[str], int, int], Iterable[HostAssignment]]
 
 
@@ -179,8 +178,8 @@ class SeriesQuery:
     fell restarted at 0. Means, sums and increases are rounded to 12 digits: the rest depends on the order of adding.
 
     ``top`` keeps the groups with the largest aggregate over the whole range. The store refuses more than ``most_groups``. ``hosts``
-    is as in ReadingsQuery. Aggregates that InfluxDB itself computes do not use it: ``count``, ``by="host"``, means and
-    percentiles may count both copies of a reading. Raises ValueError for an empty range or window.
+    is as in ReadingsQuery. InfluxDB's own aggregates do not use it: ``count``, ``by="host"``, means and percentiles may count
+    both copies of a reading. Raises ValueError for an empty range or window.
     """
 
     metric_name: str
@@ -239,8 +238,7 @@ class StoreStats:
     """What a store holds, as far as it knows without scanning; None is unknown. Times are nanoseconds since 1970 UTC, and
     None in an empty store too. ``bytes`` is its size on disk or in memory.
 
-    A series is one metric of one GPU; on InfluxDB, what its server calls a series: a GPU with its description, or a
-    pod's share of one. Shares count under ``shares`` alone.
+    A series is one metric of one GPU. On InfluxDB it is one described GPU, or one pod's share. ``readings`` excludes shares.
     """
 
     readings: int | None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def open_store(storage_type: str, *, sqlite_path: Path, influx: InfluxConfig | None = None) -> Store:
-    """Open a store of that type. Raises StoreError or StoreUnavailable with one line that says what is wrong."""
+    """Open a store of that type. Raises StoreError or StoreUnavailable with a one-line message."""
     # A process uses one store, so the others are not imported.
     if storage_type == "sqlite":
         from stores.sqlite import SqliteStore

@@ -2,7 +2,7 @@
 
 A line is ``gpu,uuid=…,hostname=… DCGM_FI_DEV_GPU_UTIL=12.0,…,container="",pod="",namespace="" 1752871354000000000``. The
 GPU's description becomes tags, and so series; its pod becomes string fields, so that pod churn makes no series. A pod's
-share of a GPU is a line of ``gpu_share``, the other way round: the pod is in the tags, since it tells two shares apart.
+share of a GPU is a line of ``gpu_share``. There the pod is in the tags, because one GPU has several shares at one time.
 """
 
 from __future__ import annotations

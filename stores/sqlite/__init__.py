@@ -82,12 +82,12 @@ class SqliteStore:
             return Reader(connection, self._names).metric_names(gpu)
 
     def stats(self) -> StoreStats:
-        """What it holds; ``bytes`` counts the file and its write-ahead log."""
+        """The store's counters. ``bytes`` counts the file and its write-ahead log."""
         with self._reading() as connection:
             return Reader(connection, self._names).stats(self._bytes())
 
     def apply_retention(self, oldest_ns: int) -> int:
-        """Drop what is older, a block at a time with pauses as long as each took, so that writers get their turn."""
+        """Drop older blocks one at a time. The pause after each is as long as the drop took, so writers get their turn."""
         with self._writing() as writer:
             blocks = writer.blocks_before(oldest_ns)
         dropped = 0
@@ -124,7 +124,7 @@ class SqliteStore:
             return written
 
     def _open(self) -> None:
-        """Open the file anew, forgetting all that was known of it."""
+        """Open the file, with empty caches."""
         connection = open_file(self.path, timeout=self._timeout)
         self._file = _identity_of(self.path)
         self._writer: Writer | None = Writer(connection)
@@ -133,7 +133,7 @@ class SqliteStore:
 
     @contextmanager
     def _writing(self) -> Iterator[Writer]:
-        """The writer, for this thread alone. After an error it is not used again: its caches may be wrong."""
+        """The writer, for this thread alone. An error drops it, because its caches may be wrong."""
         with self._write_lock:
             self._check_open()
             self._follow_file()
@@ -165,7 +165,7 @@ class SqliteStore:
             raise StoreError(f"{self.path}: the store is closed")
 
     def _follow_file(self) -> None:
-        """If somebody moved or deleted the file: use the one that is there now, rather than one that nobody sees."""
+        """Reopen the path if somebody moved, deleted or replaced the file."""
         if _identity_of(self.path) == self._file:
             return
         logger.warning("%s was moved, deleted or replaced: opening it anew", self.path)
@@ -184,7 +184,7 @@ class SqliteStore:
         )
 
     def _after_fork(self) -> None:
-        """In the child: take no lock and no connection over from the parent."""
+        """In the child of a fork: replace the lock, and leave the parent's connections alone."""
         self._write_lock = threading.Lock()
         self._readers.abandon_all()
         if self._writer is not None:

@@ -1,4 +1,4 @@
-"""Connections to the readings' SQLite file, and its errors in the store's words."""
+"""Connections to the readings' SQLite file, and the translation of its errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from stores.base import StoreError, StoreUnavailable
 from stores.sqlite.schema import create_or_check
 
-# After these the same call may succeed: someone else is at it, space may return, a disk may come back.
+# Temporary: the same call may succeed later.
 _RETRIABLE = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -69,7 +69,7 @@ def open_file(path: Path, *, timeout: float) -> sqlite3.Connection:
         connection.execute("PRAGMA cache_size = -32768")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES_BEFORE_CHECKPOINT}")
         connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES_KEPT}")
-        # Some builds overwrite what is deleted with zeroes; that would double what retention writes.
+        # Some builds overwrite deleted data with zeroes, which would double the writes of retention.
         connection.execute("PRAGMA secure_delete = OFF")
     except sqlite3.Error as error:
         connection.close()
@@ -107,7 +107,7 @@ def open_reader(path: Path, *, timeout: float) -> sqlite3.Connection:
 
 
 def abandon(connection: sqlite3.Connection) -> None:
-    """Keep a connection that belongs to the parent process from ever being used or closed here."""
+    """Never use or close a connection that belongs to the parent process."""
     _abandoned.append(connection)
 
 
@@ -145,7 +145,7 @@ class ReaderPool:
                 self._idle.append(connection)
 
     def close(self) -> None:
-        """Close what is idle now, and what is in use when it comes back."""
+        """Close the idle connections now, and those in use when they come back."""
         self._closed = True
         while self._idle:
             self._idle.pop().close()

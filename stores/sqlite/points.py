@@ -34,7 +34,7 @@ class Points(NamedTuple):
         return Points(sources[chosen], times[chosen], identities[chosen], metrics, values[:, chosen])
 
     def without_empty_metrics(self) -> Points:
-        """The same readings, without metrics of which there is none."""
+        """The same points, without metrics that have no reading."""
         there = ~np.isnan(self.values).all(axis=1)
         return self if there.all() else self._replace(metrics=self.metrics[there], values=self.values[there])
 
@@ -44,9 +44,9 @@ class Points(NamedTuple):
 
 
 def merge(parts: Sequence[Points]) -> Points:
-    """One set of points from several; of a reading that occurs twice the last stays, and of a point its last identity.
+    """One set of points from several parts. For a repeated point the last identity wins, and the last value of each metric.
 
-    Within a part, points may be in any order and may repeat: later ones count as written later.
+    The points of a part may be in any order and may repeat; later ones count as written later.
     """
     sources, times, identities = (np.concatenate(columns) for columns in list(zip(*parts, strict=True))[:3])
     order = np.lexsort((times, sources))  # stable: equal points stay in the order of writing
@@ -96,7 +96,7 @@ def rows_of(count: int, data: bytes, sources: Ints) -> range:
 
 
 def pack_values(values: Floats) -> tuple[int, bytes]:
-    """How many readings there are, and the values: all of them, or a bit for each point and those that are there."""
+    """The number of readings, and the values: one for each point, or a bit for each point and the values present."""
     absent = np.isnan(values)
     count = len(values) - int(np.count_nonzero(absent))
     if count == len(values):
@@ -105,7 +105,7 @@ def pack_values(values: Floats) -> tuple[int, bytes]:
 
 
 def unpack_values(points: int, readings: int, data: bytes) -> Floats:
-    """What ``pack_values`` packed."""
+    """The inverse of ``pack_values``."""
     if readings == points:
         return np.frombuffer(data, np.float64)
     bits = -(-points // 8)

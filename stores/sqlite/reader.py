@@ -1,4 +1,4 @@
-"""Answering queries from the readings' SQLite file: a part of one block after the other, never more than is needed."""
+"""Reads rows from the readings' SQLite file, block by block, and decodes no more than a query needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stores.paging import ROWS_AT_ONCE, joined
 from stores.sqlite.points import Points, merge, recent_points, rows_of, stored_points
 from stores.sqlite.schema import BLOCK_NS, LAST_NS, NEVER, STRIPE, STRIPE_BITS
 
-# Readings that a stream takes from the file at once, as several portions: a row of the file holds many.
+# Readings that a stream decodes at once, and then returns in several batches: a row of the file holds many.
 READ_AT_ONCE = 100_000
 _NAMES_KNOWN = 500_000
 
@@ -29,7 +29,7 @@ Reading = Callable[[], AbstractContextManager[sqlite3.Connection]]
 
 
 class Names:
-    """What ids stand for. An id never changes its meaning, so all threads share what any of them has looked up."""
+    """Names and descriptions by id. An id never changes its meaning, so all threads share this cache."""
 
     def __init__(self) -> None:
         self._metrics: dict[int, str] = {}
@@ -57,7 +57,7 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Where the rows of a query can be. None: everywhere; of ``stripes``: in all, or with ``shares`` in all of shares."""
+    """Where the rows of a query can be. A field of None has no condition; ``shares`` selects stripes of shares."""
 
     shares: bool
     stripes: list[int] | None
@@ -74,12 +74,19 @@ class Scope:
             return f"stripe IN ({', '.join(map(str, self.stripes))})"
         return "stripe < 0" if self.shares else "stripe >= 0"
 
-    def matching(self, points: Points, block: int) -> Points:
+    def touches(self, block: int, times: Ints) -> bool:
+        """Whether some of a block's points are in the time range."""
+        return self._holds(block) or bool(((times >= self.start) & (times < self.end)).any())
+
+    def _holds(self, block: int) -> bool:
+        return self.start <= block * BLOCK_NS and (block + 1) * BLOCK_NS <= self.end
+
+    def matching(self, points: Points, block: int, *, of_one_source: bool = False) -> Points:
         """The points of a block that match."""
         chosen = None
-        if block * BLOCK_NS < self.start or self.end < (block + 1) * BLOCK_NS:
+        if not self._holds(block):
             chosen = (points.times >= self.start) & (points.times < self.end)
-        if self.sources is not None:
+        if self.sources is not None and not of_one_source:
             chosen = _both(chosen, np.isin(points.sources, self.sources))
         if self.identities is not None:
             chosen = _both(chosen, np.isin(points.identities, self.identities))
@@ -136,14 +143,14 @@ class Reader:
         return sorted(self._names.metrics(self._connection, ids.tolist()))
 
     def stats(self, size: int) -> StoreStats:
-        """The counters that writers keep. Reads no reading."""
+        """The counters that writers keep."""
         counters = "SELECT readings, series, oldest, newest, ?, shares FROM state"
         return StoreStats(*self._connection.execute(counters, (size,)).fetchone())
 
     # From names to ids.
 
     def scope(self, query: ReadingsQuery, *, shares: bool = False) -> Scope | None:
-        """Turn names into ids, and narrow the time range to where they have readings. None: nothing can match."""
+        """The query's names as ids, and its time range cut to where they have readings. None: nothing can match."""
         first, last = query.bounds()
         start, end = NEVER if first is None else first, LAST_NS if last is None else last
         if not shares:
@@ -256,7 +263,7 @@ class Reader:
             return
         within = f"block BETWEEN ? AND ? AND {scope.among} AND newest >= ? AND oldest < ?"
         bounds = (scope.start // BLOCK_NS, (scope.end - 1) // BLOCK_NS, scope.start, scope.end)
-        # Without metrics it is about times alone.
+        # An empty list of metrics asks for the times alone.
         numbers = "x'', x''" if scope.metrics == [] else "metrics, numbers"
         recent: dict[tuple[int, int], list[Points]] = {}
         for block, stripe, *row in self._connection.execute(
@@ -277,11 +284,14 @@ class Reader:
             mine = sources.get(stripe)
             rows = range(count) if mine is None else rows_of(count, data, mine)
             key = (block, stripe)
+            if not scope.touches(block, np.frombuffer(data, np.int64, len(rows), 8 * rows.start)):
+                continue
             found = self._connection.execute(chunks, key).fetchall() if scope.metrics != [] else []
             points = stored_points(stripe, count, data, found, rows)
             if key in recent:
-                points = merge([points, *recent.pop(key)])
-            yield scope.matching(points, block)
+                yield scope.matching(merge([points, *recent.pop(key)]), block)
+            else:
+                yield scope.matching(points, block, of_one_source=mine is not None and len(mine) == 1)
         for (block, _), parts in recent.items():
             yield scope.matching(merge(parts), block)
 
@@ -355,7 +365,7 @@ class Reader:
         return RowBatch(points.times[rows].tolist(), points.values[columns, rows].tolist(), places.tolist(), origins)
 
     def _pass_block(self, scope: Scope, query: ReadingsQuery, skip: int) -> tuple[int, Scope | None] | None:
-        """Leave out the next block, if all of it counts and it holds no more than ``skip``; None: it cannot be left out."""
+        """Skip the next block if the whole of it matches and it has at most ``skip`` readings; None: it cannot be skipped."""
         block = self._next_block(scope, query.newest_first)
         if block is None or scope.sources is not None:
             return None
@@ -405,7 +415,7 @@ def _both(some: Mask | None, others: Mask) -> Mask:
 
 
 def encodable(values: Sequence[str]) -> list[str]:
-    """Those that a stored text can be equal to at all."""
+    """The values that are valid Unicode; no stored text equals any other."""
     return [value for value in values if value.isascii() or value == value.encode(errors="replace").decode()]
 
 
@@ -414,7 +424,7 @@ def _gpu(described: Description) -> str:
 
 
 def _leave_out(points: Points, names: list[str], gpus: list[str], after: Position) -> None:
-    """Take out the readings of the cursor's own time that are not after it."""
+    """Remove the readings of the cursor's time that are not after it."""
     for place in np.flatnonzero(points.times == after.time_ns).tolist():
         for row, name in enumerate(names):
             if (gpus[place], name) <= (after.gpu, after.metric_name):
@@ -422,7 +432,7 @@ def _leave_out(points: Points, names: list[str], gpus: list[str], after: Positio
 
 
 def _conditions(query: ReadingsQuery) -> tuple[list[str], list[object]]:
-    """SQL conditions on identities, with their values. ReadingArrays without values are left out."""
+    """SQL conditions on identities, with their values."""
     conditions: list[str] = []
     values: list[object] = []
     numbers = [number for number in query.gpu_ids if NEVER <= number <= LAST_NS]

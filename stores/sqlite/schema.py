@@ -1,4 +1,4 @@
-"""The tables of the readings' SQLite file, and the check that a file is ours and of this version.
+"""The tables of the readings' SQLite file, and the check of a file's kind and version.
 
 Readings are kept in chunks. A *stripe* is 64 GPUs whose ids follow each other; a *block* is five minutes. Of each stripe
 and block there is one row with its points (GPU, time and description of each), and one row for each metric with the
@@ -13,10 +13,9 @@ values at those points. A question about one metric reads the points and that me
     chunk       the values of one metric at those points
     recent      points as they were written, until they are merged into ``block`` and ``chunk``
 
-A write adds its points to ``recent``, one row for each stripe and block. That is cheap as long as every reading is newer than
-its series' newest; then it is known to be new, and the counters can be kept without looking at what is stored. Other
-readings (late, or written before) are merged at once. Ids are never used twice, so processes may remember what they
-stand for. ``state.generation`` grows when retention deletes ids.
+A write adds its points to ``recent``, one row for each stripe and block. A reading that is newer than its series' newest must
+be new, so the counters need no look at the stored values. Other readings (late, or written before) are merged into their
+block at once. Ids are never reused, so processes may cache them. ``state.generation`` grows when retention deletes ids.
 """
 
 from __future__ import annotations
@@ -114,7 +113,7 @@ CREATE INDEX recent_by_stripe ON recent (stripe, block)
 
 
 def create_or_check(connection: sqlite3.Connection) -> None:
-    """Make the tables in an empty file; in another, check that it is ours and of this version. Raises StoreError."""
+    """Create the tables in an empty file, or check the kind and version of the file. Raises StoreError."""
     # In one transaction, so that what another process commits meanwhile is seen whole or not at all.
     with transaction(connection, "BEGIN"):
         if _is_current(connection):

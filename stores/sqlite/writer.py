@@ -20,13 +20,13 @@ from stores.sqlite.schema import BLOCK_NS, LAST_NS, NEVER, STRIPE, STRIPE_BITS, 
 
 # Blocks of a stripe that may have rows in ``recent``: the one that is being filled, and one for points that are late.
 _OPEN_BLOCKS = 2
-# Readings of one block that may wait there. If half as many are merged already, so many as half of those: then
-# what is merged again and again stays in proportion to what is new.
+# The most readings of one block that wait there; for a large block half as many as are merged already. Each merge then
+# rewrites no more than about twice what is new.
 _MOST_WAITING = 10_000
 # Merging of new readings stops for this call after so many seconds, unless a stripe has fallen far behind.
 _MERGE_SECONDS = 0.1
 _FAR_BEHIND = 8
-# Ids are remembered only to save look-ups: past these sizes they are forgotten.
+# Sizes at which the caches of ids are emptied.
 _IDS_KNOWN = 200_000
 _BLOCKS_KNOWN = 16
 
@@ -62,7 +62,7 @@ UPDATE state SET (oldest, newest) = (SELECT min(oldest), max(newest) FROM (
 
 
 class Unstorable(Exception):
-    """Something among the blocks cannot be kept; nothing was written. Take it out and write again."""
+    """The blocks hold something that cannot be stored, so nothing was written."""
 
 
 @dataclass(slots=True)
@@ -90,7 +90,7 @@ class _Stripe:
 
 
 class Writer:
-    """Writes through one connection; one thread at a time. After any error it must be thrown away with its connection."""
+    """Writes through one connection, for one thread at a time. After an error the caller drops both."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
@@ -141,7 +141,7 @@ class Writer:
     # From blocks to arrays of ids and numbers.
 
     def _points(self, blocks: Sequence[PointBlock], names: list[str]) -> tuple[int, Points]:
-        """How many readings the blocks hold, and the readings; points and metrics that have none are left out."""
+        """The number of readings in the blocks, and the points, without those points and metrics that have no reading."""
         rows = [values for block in blocks for _, _, values in block.points]
         width = len(names)
         for row in rows:
@@ -243,7 +243,7 @@ class Writer:
                 self._times += [int(part.times.min()), int(part.times.max())]
 
     def _note_times(self, stripe: _Stripe, part: Points) -> bool:
-        """Raise the series' newest times; says whether all readings are newer than those of their series were."""
+        """Raise the series' newest times. Returns whether every reading was newer than its series."""
         columns = stripe.columns(part.metrics.tolist())
         starts = np.flatnonzero(starts_run(part.sources))
         sources = np.ix_(part.sources[starts] & (STRIPE - 1), columns)
@@ -276,9 +276,9 @@ class Writer:
                     self._merge(stripe, block)
 
     def _merge(self, stripe: _Stripe, block: int, part: Points | None = None, oldest: int = NEVER) -> int:
-        """Merge a block's recent rows, and ``part``, into what is stored of it; drop what is older than ``oldest``.
+        """Merge a block's recent rows and ``part`` into the stored block, without points older than ``oldest``.
 
-        Returns how many readings it has then.
+        Returns the number of readings that the block then has.
         """
         key = (stripe.id, block)
         parts = [recent_points(stripe.id, *row) for row in self._execute(_RECENT, *key)]
@@ -337,11 +337,13 @@ class Writer:
 
     def blocks_before(self, oldest_ns: int) -> list[int]:
         """Blocks that hold something and are over before ``oldest_ns``."""
-        held = "SELECT block FROM block WHERE block < ?1 UNION SELECT block FROM recent WHERE block < ?1"
+        held = (
+            "SELECT DISTINCT block FROM block WHERE block < ?1 UNION SELECT DISTINCT block FROM recent WHERE block < ?1"
+        )
         return [block for (block,) in self._execute(held, oldest_ns // BLOCK_NS)]
 
     def drop_block(self, block: int) -> int:
-        """Drop one block of all GPUs in one transaction; returns how many readings and shares went."""
+        """Drop one block of all GPUs in one transaction. Returns how many readings and shares were dropped."""
         with transaction(self.connection):
             self._begin()
             dropped = self._drop_block(block)
@@ -359,7 +361,7 @@ class Writer:
         return sum(counts)
 
     def drop_rest(self, oldest_ns: int) -> int:
-        """Drop what remains before ``oldest_ns``, and then names of which nothing is left; returns how many readings and shares went."""
+        """Drop the rest before ``oldest_ns``, and unused names. Returns how many readings and shares were dropped."""
         last = oldest_ns // BLOCK_NS
         with transaction(self.connection):
             self._begin()
