@@ -81,7 +81,8 @@ class _MemberReadings(NamedTuple):
 
     def asked(self) -> _MemberReadings:
         """The readings that the query does not exclude."""
-        return _MemberReadings(*(each[self.members >= 0] for each in self))
+        chosen = self.members >= 0
+        return _MemberReadings(self.members[chosen], self.times[chosen], self.values[chosen])
 
 
 class WindowAggregator:
