@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO
 
 from ingest.atomic import replacing
 from ingest.simulator.fleet import FleetShape, SimFleet
@@ -60,26 +59,17 @@ class CaptureShape:
     @property
     def readings(self) -> int:
         """The number of rows."""
-        return self.hosts * self.gpus_per_host * self.samples * 10
+        return self.hosts * self.gpus_per_host * self.samples * len(METRICS)
 
 
 def write_capture(path: Path, shape: CaptureShape) -> int:
     """Write the capture; returns the number of rows. The file appears only when it is whole. Raises OSError."""
     with replacing(path) as binary:
         file = TextIOWrapper(binary, "utf-8", newline="")
-        rows = _write_rows(file, shape)
+        file.write(",".join(COLUMNS) + "\n")
+        csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(capture_rows(shape))
         file.detach()  # flushed, and left open
-    return rows
-
-
-def _write_rows(file: TextIO, shape: CaptureShape) -> int:
-    writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
-    file.write(",".join(COLUMNS) + "\n")
-    count = 0
-    for row in capture_rows(shape):
-        writer.writerow(row)
-        count += 1
-    return count
+    return shape.readings
 
 
 def capture_rows(shape: CaptureShape) -> Iterator[tuple[str, ...]]:

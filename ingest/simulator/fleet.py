@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from readings.catalogue import CATALOGUE
 from readings.model import DRIVER_LABEL, Gpu
@@ -17,6 +19,7 @@ from readings.model import DRIVER_LABEL, Gpu
 MODEL = "Synthetic GPU 80GB"
 DRIVER = "0.0.0-synthetic"
 MEMORY_MIB = 81_007
+RESERVED_MIB = 552.0
 FAULTS = {
     "xid": "an XID error of a GPU whose job then dies",
     "overheat": "a GPU whose cooling fails",
@@ -122,6 +125,26 @@ class SimGpu:
         """Whether its clocks are throttled."""
         return "throttle" in self.faults or self.temperature > _TOO_HOT
 
+    @property
+    def busy(self) -> float:
+        """Its utilisation as a share of 1."""
+        return self.utilisation / 100
+
+    @property
+    def tensor(self) -> float:
+        """The share of time in which its tensor cores work."""
+        return self.busy * self.job.tensor if self.job else 0.0
+
+    def start_job(self, job: Job) -> None:
+        """Run this job, in a pod of its own."""
+        self.job = job
+        self.identity = replace(self.identity, namespace="synthetic", pod=job.name, container="main")
+
+    def end_job(self) -> None:
+        """Run nothing."""
+        self.job = None
+        self.identity = replace(self.identity, namespace="", pod="", container="")
+
     def step(self, seconds: float) -> None:
         """Move on by ``seconds``."""
         job, rng = self.job, self.rng
@@ -149,72 +172,58 @@ class SimGpu:
             self.replays += 1
 
     def value(self, name: str) -> float:
-        """The metric's current value."""
-        job, busy = self.job, self.utilisation / 100
-        tensor = busy * (job.tensor if job else 0.0)
-        match name:
-            case "DCGM_FI_DEV_GPU_UTIL":
-                return self.rng.choice((2619.0, 1980.0, 808_334_905.0)) if "spike" in self.faults else self.utilisation
-            case "DCGM_FI_DEV_MEM_COPY_UTIL":
-                return float(round(self.utilisation * 0.6))
-            case "DCGM_FI_DEV_POWER_USAGE":
-                return BLANK if "blank" in self.faults else round(self.power_w, 3)
-            case "DCGM_FI_DEV_GPU_TEMP":
-                return float(round(self.temperature))
-            case "DCGM_FI_DEV_MEMORY_TEMP":
-                return BLANK if "blank" in self.faults else float(round(self.temperature + 6 + 8 * busy))
-            case "DCGM_FI_DEV_FB_USED":
-                return self.used_mib
-            case "DCGM_FI_DEV_FB_FREE":
-                return MEMORY_MIB - self.used_mib
-            case "DCGM_FI_DEV_FB_RESERVED":
-                return 552.0
-            case "DCGM_FI_DEV_FB_TOTAL":
-                return MEMORY_MIB + 552.0
-            case "DCGM_FI_DEV_FB_USED_PERCENT":
-                return round(self.used_mib / MEMORY_MIB, 6)
-            case "DCGM_FI_DEV_SM_CLOCK":
-                return (855.0 if self.slow else 1980.0) if self.utilisation else 345.0
-            case "DCGM_FI_DEV_MEM_CLOCK":
-                return 2619.0
-            case "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION":
-                return float(round(self.energy_mj))
-            case "DCGM_FI_DEV_XID_ERRORS":
-                return self.xid
-            case "DCGM_EXP_XID_ERRORS_COUNT" | "DCGM_EXP_XID_ERRORS_TOTAL":
-                return self.xids
-            case "DCGM_FI_DEV_PCIE_REPLAY_COUNTER":
-                return self.replays
-            case "DCGM_EXP_CLOCK_EVENTS_COUNT" | "DCGM_EXP_CLOCK_EVENTS_TOTAL":
-                return self.clock_events
-            case "DCGM_FI_DEV_POWER_VIOLATION":
-                return float(round(self.power_throttled_ns))
-            case "DCGM_FI_DEV_THERMAL_VIOLATION":
-                return float(round(self.heat_throttled_ns))
-            case "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL" | "DCGM_FI_DEV_ECC_DBE_AGG_TOTAL":
-                return self.double_bit_errors
-            case "DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS":
-                return self.remapped_rows
-            case "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL":
-                return float(round(tensor * 4500))
-            case "DCGM_FI_PROF_GR_ENGINE_ACTIVE" | "DCGM_FI_PROF_SM_ACTIVE":
-                return round(busy * 0.97, 6)
-            case "DCGM_FI_PROF_SM_OCCUPANCY":
-                return round(busy * 0.4, 6)
-            case "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE":
-                return round(tensor, 6)
-            case "DCGM_FI_PROF_DRAM_ACTIVE":
-                return round(busy * 0.55, 6)
-            case "DCGM_FI_PROF_PIPE_FP16_ACTIVE" | "DCGM_FI_PROF_PIPE_FP32_ACTIVE":
-                return round(busy * 0.2, 6)
-            case "DCGM_FI_PROF_PCIE_TX_BYTES" | "DCGM_FI_PROF_PCIE_RX_BYTES":
-                return float(round(busy * 2.4e9))
-            case "DCGM_FI_DEV_PCIE_TX_THROUGHPUT" | "DCGM_FI_DEV_PCIE_RX_THROUGHPUT":
-                return float(round(busy * 2.4e6))
-            case "DCGM_FI_DEV_VGPU_LICENSE_STATUS":
-                return 1.0
-            case _:
-                return 0.0
+        """The metric's current value; 0 for metrics that the simulation leaves out."""
+        formula = _VALUES.get(name)
+        return 0.0 if formula is None else formula(self)
+
+
+def _utilisation(gpu: SimGpu) -> float:
+    return gpu.rng.choice((2619.0, 1980.0, 808_334_905.0)) if "spike" in gpu.faults else gpu.utilisation
+
+
+def _unless_blank(gpu: SimGpu, value: float) -> float:
+    return BLANK if "blank" in gpu.faults else value
+
+
+_VALUES: dict[str, Callable[[SimGpu], float]] = {
+    "DCGM_FI_DEV_GPU_UTIL": _utilisation,
+    "DCGM_FI_DEV_MEM_COPY_UTIL": lambda gpu: float(round(gpu.utilisation * 0.6)),
+    "DCGM_FI_DEV_POWER_USAGE": lambda gpu: _unless_blank(gpu, round(gpu.power_w, 3)),
+    "DCGM_FI_DEV_GPU_TEMP": lambda gpu: float(round(gpu.temperature)),
+    "DCGM_FI_DEV_MEMORY_TEMP": lambda gpu: _unless_blank(gpu, float(round(gpu.temperature + 6 + 8 * gpu.busy))),
+    "DCGM_FI_DEV_FB_USED": lambda gpu: gpu.used_mib,
+    "DCGM_FI_DEV_FB_FREE": lambda gpu: MEMORY_MIB - gpu.used_mib,
+    "DCGM_FI_DEV_FB_RESERVED": lambda gpu: RESERVED_MIB,
+    "DCGM_FI_DEV_FB_TOTAL": lambda gpu: MEMORY_MIB + RESERVED_MIB,
+    "DCGM_FI_DEV_FB_USED_PERCENT": lambda gpu: round(gpu.used_mib / MEMORY_MIB, 6),
+    "DCGM_FI_DEV_SM_CLOCK": lambda gpu: (855.0 if gpu.slow else 1980.0) if gpu.utilisation else 345.0,
+    "DCGM_FI_DEV_MEM_CLOCK": lambda gpu: 2619.0,
+    "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": lambda gpu: float(round(gpu.energy_mj)),
+    "DCGM_FI_DEV_XID_ERRORS": lambda gpu: gpu.xid,
+    "DCGM_EXP_XID_ERRORS_COUNT": lambda gpu: gpu.xids,
+    "DCGM_EXP_XID_ERRORS_TOTAL": lambda gpu: gpu.xids,
+    "DCGM_FI_DEV_PCIE_REPLAY_COUNTER": lambda gpu: gpu.replays,
+    "DCGM_EXP_CLOCK_EVENTS_COUNT": lambda gpu: gpu.clock_events,
+    "DCGM_EXP_CLOCK_EVENTS_TOTAL": lambda gpu: gpu.clock_events,
+    "DCGM_FI_DEV_POWER_VIOLATION": lambda gpu: float(round(gpu.power_throttled_ns)),
+    "DCGM_FI_DEV_THERMAL_VIOLATION": lambda gpu: float(round(gpu.heat_throttled_ns)),
+    "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL": lambda gpu: gpu.double_bit_errors,
+    "DCGM_FI_DEV_ECC_DBE_AGG_TOTAL": lambda gpu: gpu.double_bit_errors,
+    "DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS": lambda gpu: gpu.remapped_rows,
+    "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL": lambda gpu: float(round(gpu.tensor * 4500)),
+    "DCGM_FI_PROF_GR_ENGINE_ACTIVE": lambda gpu: round(gpu.busy * 0.97, 6),
+    "DCGM_FI_PROF_SM_ACTIVE": lambda gpu: round(gpu.busy * 0.97, 6),
+    "DCGM_FI_PROF_SM_OCCUPANCY": lambda gpu: round(gpu.busy * 0.4, 6),
+    "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": lambda gpu: round(gpu.tensor, 6),
+    "DCGM_FI_PROF_DRAM_ACTIVE": lambda gpu: round(gpu.busy * 0.55, 6),
+    "DCGM_FI_PROF_PIPE_FP16_ACTIVE": lambda gpu: round(gpu.busy * 0.2, 6),
+    "DCGM_FI_PROF_PIPE_FP32_ACTIVE": lambda gpu: round(gpu.busy * 0.2, 6),
+    "DCGM_FI_PROF_PCIE_TX_BYTES": lambda gpu: float(round(gpu.busy * 2.4e9)),
+    "DCGM_FI_PROF_PCIE_RX_BYTES": lambda gpu: float(round(gpu.busy * 2.4e9)),
+    "DCGM_FI_DEV_PCIE_TX_THROUGHPUT": lambda gpu: float(round(gpu.busy * 2.4e6)),
+    "DCGM_FI_DEV_PCIE_RX_THROUGHPUT": lambda gpu: float(round(gpu.busy * 2.4e6)),
+    "DCGM_FI_DEV_VGPU_LICENSE_STATUS": lambda gpu: 1.0,
+}
 
 
 @dataclass(slots=True)
@@ -253,8 +262,7 @@ class SimFleet:
         for host in self.hosts:
             for gpu in host.gpus:
                 if gpu.job is not None and self.seconds >= gpu.job.ends:
-                    gpu.job = None
-                    gpu.identity = _without_job(gpu.identity)
+                    gpu.end_job()
                 for fault in [fault for fault, until in gpu.faults.items() if self.seconds >= until]:
                     del gpu.faults[fault]
                 gpu.step(seconds)
@@ -305,8 +313,7 @@ class SimFleet:
                 tensor=rng.uniform(0.1, 0.8),
             )
             for gpu in free[:size]:
-                gpu.job = job
-                gpu.identity = _with_job(gpu.identity, job)
+                gpu.start_job(job)
             free = free[size:]
         host.next_job = self.seconds + 15 + rng.expovariate(1 / _MEAN_PAUSE_S)
 
@@ -322,28 +329,7 @@ class SimFleet:
             gpu.xids += 1
             gpu.double_bit_errors += gpu.xid == 48
             gpu.remapped_rows += gpu.xid in {48, 63}
-            gpu.job = None
-            gpu.identity = _without_job(gpu.identity)
+            gpu.end_job()
         else:
             gpu.faults[fault] = self.seconds + (_HEAT_S if fault == "overheat" else _FAULT_S)
             gpu.clock_events += fault == "throttle"
-
-
-def _with_job(gpu: Gpu, job: Job) -> Gpu:
-    return _described(gpu, {"namespace": "synthetic", "pod": job.name, "container": "main"})
-
-
-def _without_job(gpu: Gpu) -> Gpu:
-    return _described(gpu, {"namespace": "", "pod": "", "container": ""})
-
-
-def _described(gpu: Gpu, workload: Mapping[str, str]) -> Gpu:
-    return Gpu(
-        uuid=gpu.uuid,
-        hostname=gpu.hostname,
-        gpu_id=gpu.gpu_id,
-        device=gpu.device,
-        model_name=gpu.model_name,
-        labels=gpu.labels,
-        **workload,  # type: ignore[arg-type]
-    )

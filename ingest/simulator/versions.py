@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from readings.catalogue import CATALOGUE
@@ -32,6 +32,15 @@ def _times(factor: float) -> Callable[[float], float]:
     return lambda value: round(value * factor, 6)
 
 
+# Why a GPU is throttled: the word in the metric's canonical name, in its name in base units, and in its help.
+_THROTTLING = (
+    ("POWER", "POWER", "power constraints"),
+    ("THERMAL", "THERMAL", "thermal constraints"),
+    ("SYNC_BOOST", "SYNC_BOOST", "sync-boost constraints"),
+    ("BOARD_LIMIT", "LIMIT", "board limit constraints"),
+    ("LOW_UTIL", "LOW_UTIL", "low utilization"),
+    ("RELIABILITY", "RELIABILITY", "reliability constraints"),
+)
 # Canonical name -> name in base units, factor from the stored unit, help.
 _BASE = {
     _DEV + "SM_CLOCK": ("SM_CLOCK_HERTZ", 1e6, "SM clock frequency (in Hz)."),
@@ -52,14 +61,7 @@ _BASE = {
             1e-9,
             f"Throttling duration due to {why} (in s).",
         )
-        for old, new, why in (
-            ("POWER", "POWER", "power constraints"),
-            ("THERMAL", "THERMAL", "thermal constraints"),
-            ("SYNC_BOOST", "SYNC_BOOST", "sync-boost constraints"),
-            ("BOARD_LIMIT", "LIMIT", "board limit constraints"),
-            ("LOW_UTIL", "LOW_UTIL", "low utilization"),
-            ("RELIABILITY", "RELIABILITY", "reliability constraints"),
-        )
+        for old, new, why in _THROTTLING
     },
 }
 # The exporters' own # HELP texts before 4.9: readers may take the unit from the wording.
@@ -87,17 +89,7 @@ _HELP = {
     _DEV + "CORRECTABLE_REMAPPED_ROWS": "Number of remapped rows for correctable errors",
     _DEV + "ROW_REMAP_FAILURE": "Whether remapping of rows has failed",
     # The help said microseconds until a late 4.x; the values were always nanoseconds.
-    **{
-        f"{_DEV}{part}_VIOLATION": f"Throttling duration due to {why} (in us)."
-        for part, why in (
-            ("POWER", "power constraints"),
-            ("THERMAL", "thermal constraints"),
-            ("SYNC_BOOST", "sync-boost constraints"),
-            ("BOARD_LIMIT", "board limit constraints"),
-            ("LOW_UTIL", "low utilization"),
-            ("RELIABILITY", "reliability constraints"),
-        )
-    },
+    **{f"{_DEV}{part}_VIOLATION": f"Throttling duration due to {why} (in us)." for part, _, why in _THROTTLING},
     "DCGM_FI_PROF_GR_ENGINE_ACTIVE": "Ratio of time the graphics engine is active.",
     "DCGM_FI_PROF_SM_ACTIVE": "The ratio of cycles an SM has at least 1 warp assigned.",
     "DCGM_FI_PROF_SM_OCCUPANCY": "The ratio of number of warps resident on an SM.",
@@ -156,8 +148,8 @@ def labels_of(gpu: Gpu, generation: str) -> str:
             "UUID": gpu.uuid,
             "pci_bus_id": f"00000000:{0x1B + (gpu.gpu_id or 0):02X}:00.0",
             "device": gpu.device,
+            "modelName": gpu.model_name,
         }
-        labels |= {"modelName": gpu.model_name}
         if gpu.mig_id:
             labels |= {"GPU_I_PROFILE": gpu.mig_profile, "GPU_I_ID": gpu.mig_id}
         labels[_HOST_LABEL[generation]] = gpu.hostname
@@ -173,8 +165,7 @@ def exposition(readings: Iterable[tuple[Gpu, str, float]], generation: str) -> s
     """The /metrics page of an exporter of that generation: metric by metric, with HELP and TYPE."""
     pages: dict[str, list[str]] = {}
     labels: dict[int, str] = {}
-    how: Mapping[str, Written]
-    how = {}
+    how: dict[str, Written] = {}
     for gpu, metric, value in readings:
         style = how.get(metric)
         if style is None:
