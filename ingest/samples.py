@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from readings.catalogue import PART_LABELS, name_of_part
@@ -43,54 +44,45 @@ class RefusedRow(NamedTuple):
     raw: str
 
 
-def make_gpu(known: Mapping[str, str], extras: Mapping[str, str]) -> Gpu:
-    """The GPU of a row: ``known`` has the columns named in IDENTITY, ``extras`` the other labels. Raises Refused."""
-    index = known.get("gpu_id", "")
+def make_gpu(columns: Mapping[str, str], extras: Mapping[str, str]) -> Gpu:
+    """The GPU of a row: ``columns`` has the fields named in IDENTITY, ``extras`` the other labels. Raises Refused."""
+    index = columns.get("gpu_id", "")
     return check_gpu(
         Gpu(
-            uuid=known["uuid"],
-            hostname=known.get("hostname", ""),
+            uuid=columns["uuid"],
+            hostname=columns.get("hostname", ""),
             gpu_id=int(index) if index.isascii() and index.isdigit() and len(index) < 10 else None,
-            device=known.get("device", ""),
-            model_name=known.get("model_name", ""),
-            mig_id=known.get("mig_id", ""),
-            mig_profile=known.get("mig_profile", ""),
-            container=known.get("container", ""),
-            pod=known.get("pod", ""),
-            namespace=known.get("namespace", ""),
+            device=columns.get("device", ""),
+            model_name=columns.get("model_name", ""),
+            mig_id=columns.get("mig_id", ""),
+            mig_profile=columns.get("mig_profile", ""),
+            container=columns.get("container", ""),
+            pod=columns.get("pod", ""),
+            namespace=columns.get("namespace", ""),
             labels=dict(extras),
         )
     )
 
 
-# Labels that decide what a metric name means. Rows with the same values for them share a Folded.
-TELLING = (*PART_LABELS, OLD_DRIVER_LABEL, NEW_DRIVER_LABEL)
-_MOST_NAMES = 10_000
+# Labels that decide what a metric name means.
+NAMING_LABELS = (*PART_LABELS, OLD_DRIVER_LABEL, NEW_DRIVER_LABEL)
+_MAX_CACHED_NAMES = 10_000
 
-Telling = tuple[tuple[str, str], ...]
+NamingLabels = tuple[tuple[str, str], ...]
 
 
-def telling(labels: Mapping[str, str]) -> Telling:
+def naming_labels(labels: Mapping[str, str]) -> NamingLabels:
     """The labels of a row that decide what its metric name means."""
-    return tuple((name, labels[name]) for name in TELLING if name in labels)
+    return tuple((name, labels[name]) for name in NAMING_LABELS if name in labels)
 
 
-class Namer:
-    """Maps a source's metric names to stored names; calls ``units`` once per name."""
+def metric_namer(units: SourceUnits) -> Callable[[str, NamingLabels], Folded]:
+    """Returns a function from a source's metric names to the stored ones. It remembers its answers, and raises Refused for bad names."""
 
-    def __init__(self, units: SourceUnits) -> None:
-        self._units = units
-        self._names: dict[tuple[str, Telling], Folded] = {}
+    @lru_cache(maxsize=_MAX_CACHED_NAMES)
+    def stored_name(text: str, naming: NamingLabels) -> Folded:
+        labels = dict(naming)
+        name, convert = units.fold(text, labels)
+        return Folded(name_of_part(check_metric_name(name), labels), convert)
 
-    def name(self, text: str, told: Telling) -> Folded:
-        """The stored name, and how to convert values to the stored unit. Raises Refused for an invalid name."""
-        key = (text, told)
-        folded = self._names.get(key)
-        if folded is None:
-            labels = dict(told)
-            name, convert = self._units.fold(text, labels)
-            folded = Folded(name_of_part(check_metric_name(name), labels), convert)
-            if len(self._names) >= _MOST_NAMES:
-                self._names.clear()
-            self._names[key] = folded
-        return folded
+    return stored_name

@@ -17,7 +17,7 @@ from pyarrow import csv as pa_csv
 
 from ingest.capture.header import CaptureHeader
 from ingest.capture.rows import MAX_CACHED_GPUS, GpuDescription, RowReader
-from ingest.samples import Telling
+from ingest.samples import NamingLabels
 from readings.checks import Refused
 from readings.columns import Columns, Ints
 from readings.labels import without_name
@@ -32,13 +32,13 @@ class GpuEntries(NamedTuple):
     """The distinct descriptions of GPUs in a block.
 
     ``entry`` has the number of the description of each row. The other arrays have one value per description: the place of its
-    GPU in ``gpus``, the place of its labels in ``tellings``, and whether it is refused or its labels disagree with its columns.
+    GPU in ``gpus``, the place of its labels in ``naming``, and whether it is refused or its labels disagree with its columns.
     """
 
     entry: Ints
     gpus: list[Gpu]
     gpu: Ints
-    tellings: list[Telling]
+    naming: list[NamingLabels]
     kind: Ints
     refused: npt.NDArray[np.bool_]
     conflict: npt.NDArray[np.bool_]
@@ -53,7 +53,7 @@ class _CodedColumn(NamedTuple):
 
 
 class GpuTable:
-    """Remembers all descriptions of GPUs met so far, so that each is parsed once. Needs the columns in ``columns`` as text."""
+    """Remembers the descriptions of GPUs, so that each is parsed once. Needs the columns in ``columns`` as text."""
 
     def __init__(self, header: CaptureHeader, rows: RowReader) -> None:
         self._rows = rows
@@ -67,12 +67,12 @@ class GpuTable:
         self._texts: list[dict[str, int]] = [{} for _ in self._key]
         self._raw_labels: dict[str, int] = {}
         self._raw_size = 0
-        self._known: dict[tuple[int, ...], tuple[GpuDescription | None, int]] = {}
-        self._tellings: dict[Telling, int] = {}
+        self._descriptions: dict[tuple[int, ...], tuple[GpuDescription | None, int]] = {}
+        self._naming: dict[NamingLabels, int] = {}
 
     def find(self, table: pa.Table) -> GpuEntries:
         """The descriptions in the rows of ``table``, which must have one chunk."""
-        if len(self._known) > MAX_CACHED_GPUS:
+        if len(self._descriptions) > MAX_CACHED_GPUS:
             self._forget()
         columns = [self._read(place, table.column(name).chunk(0)) for place, name in enumerate(self.columns)]
         entry, firsts = _entries(columns, table.num_rows)
@@ -101,13 +101,13 @@ class GpuTable:
         refused = np.zeros(len(firsts), bool)
         conflict = np.zeros(len(firsts), bool)
         for number, key in enumerate(keys):
-            known = self._known.get(key)
-            if known is None:
+            description = self._descriptions.get(key)
+            if description is None:
                 fields = [""] * self._width
                 for at, each, place in zip(self._key, columns, places, strict=True):
                     fields[at] = each.texts[int(place[number])].as_py()
-                known = self._known[key] = self._describe_anew(fields)
-            described, kind[number] = known
+                description = self._descriptions[key] = self._describe_anew(fields)
+            described, kind[number] = description
             if described is None:
                 refused[number] = True
                 continue
@@ -115,26 +115,26 @@ class GpuTable:
             gpu[number] = numbers.setdefault(id(described.gpu), len(gpus))
             if gpu[number] == len(gpus):
                 gpus.append(described.gpu)
-        return GpuEntries(entry, gpus, gpu, list(self._tellings), kind, refused, conflict)
+        return GpuEntries(entry, gpus, gpu, list(self._naming), kind, refused, conflict)
 
     def _describe_anew(self, fields: list[str]) -> tuple[GpuDescription | None, int]:
         try:
             described = self._rows.describe(fields)
         except Refused:
-            return None, self._tellings.setdefault((), len(self._tellings))
-        return described, self._tellings.setdefault(described.telling, len(self._tellings))
+            return None, self._naming.setdefault((), len(self._naming))
+        return described, self._naming.setdefault(described.naming, len(self._naming))
 
     def _number(self, place: int, texts: list[str]) -> Ints:
-        known = self._texts[place]
-        return np.array([known.setdefault(text, len(known)) for text in texts], np.int64)
+        numbers = self._texts[place]
+        return np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int64)
 
     def _number_labels(self, texts: list[str]) -> Ints:
-        raw, known = self._raw_labels, self._texts[-1]
+        raw, distinct = self._raw_labels, self._texts[-1]
         numbers = []
         for text in texts:
             number = raw.get(text)
             if number is None:
-                number = known.setdefault(without_name(text), len(known))
+                number = distinct.setdefault(without_name(text), len(distinct))
                 self._raw_size += len(text)
                 if self._raw_size > _MAX_LABELS_HELD:
                     raw.clear()
@@ -149,8 +149,8 @@ class GpuTable:
             texts.clear()
         self._raw_labels.clear()
         self._raw_size = 0
-        self._known.clear()
-        self._tellings.clear()
+        self._descriptions.clear()
+        self._naming.clear()
 
 
 def _entries(columns: list[_CodedColumn], count: int) -> tuple[Ints, Ints]:
@@ -257,7 +257,7 @@ class ColumnReader:
         metric, metric_names = coded(table.column(self._metric))
         gpus = self._gpus.find(table)
         odd |= gpus.refused[gpus.entry]
-        names, name = self._name(metric, metric_names, gpus.kind[gpus.entry], gpus.tellings, value, odd)
+        names, name = self._name(metric, metric_names, gpus.kind[gpus.entry], gpus.naming, value, odd)
         lines = np.arange(line_count)
         if odd_lines:
             lines = np.delete(lines, odd_lines)
@@ -317,19 +317,17 @@ class ColumnReader:
         metric: Ints,
         metric_names: list[str],
         kind: Ints,
-        tellings: list[Any],
+        naming: list[NamingLabels],
         value: npt.NDArray[np.float64],
         odd: Mask,
     ) -> tuple[list[str], Ints]:
         """The stored names, and the place of each row's name in them. Converts values to the stored unit, in place."""
-        pair = metric * len(tellings) + kind
+        pair = metric * len(naming) + kind
         names: dict[str, int] = {}
-        codes = np.zeros(len(metric_names) * len(tellings), np.int64)
+        codes = np.zeros(len(metric_names) * len(naming), np.int64)
         for each in np.flatnonzero(np.bincount(pair)).tolist():
             try:
-                name, convert = self._rows.namer.name(
-                    metric_names[each // len(tellings)], tellings[each % len(tellings)]
-                )
+                name, convert = self._rows.stored_name(metric_names[each // len(naming)], naming[each % len(naming)])
             except Refused:
                 odd |= pair == each
                 continue

@@ -134,7 +134,7 @@ async def stream_captures(config: StreamConfig, stop: asyncio.Event, report: Rep
 
 
 def _last_time_of(config: StreamConfig, path: str, stop: asyncio.Event) -> int | None:
-    with closing(CsvSource.open(path, needs_timestamp=True, zone=config.zone)) as source:
+    with closing(CsvSource(path, needs_timestamp=True, zone=config.zone)) as source:
         return source.last_time(time.time_ns() + CLOCK_SLACK_NS, stop.is_set)
 
 
@@ -144,7 +144,7 @@ def try_captures(config: StreamConfig) -> Report:
     now_ns = time.time_ns()
     for path in find_captures(config.csv_path):
         with closing(
-            CsvSource.open(path, needs_timestamp=config.timestamps != "now", zone=config.zone, shard=config.shard)
+            CsvSource(path, needs_timestamp=config.timestamps != "now", zone=config.zone, shard=config.shard)
         ) as source:
             done = False
             while not done:

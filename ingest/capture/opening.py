@@ -10,8 +10,9 @@ from typing import BinaryIO
 
 from ingest.capture.compression import STDIN, PeekableFile, open_capture
 from ingest.capture.header import CaptureHeader, parse_header
-from ingest.capture.rows import BadRecord, CsvRecords
+from ingest.capture.rows import CsvRecords
 from ingest.errors import SourceError
+from ingest.samples import RefusedRow
 from readings.units import SourceUnits
 
 UTF8_BOM = b"\xef\xbb\xbf"
@@ -55,8 +56,8 @@ def read_header(file: PeekableFile, *, needs_timestamp: bool) -> tuple[CaptureHe
     first = next(records, None)
     if first is None:
         raise SourceError("is empty: a capture begins with a header line")
-    if isinstance(first, BadRecord):
-        raise SourceError(f"line {first.line} is no CSV header: {first.problem}")
+    if isinstance(first, RefusedRow):
+        raise SourceError(f"line {first.line} is no CSV header: {first.detail}")
     header = parse_header(first.fields, needs_timestamp=needs_timestamp)
     some = file.read_some(4096)
     while some and not some.strip():

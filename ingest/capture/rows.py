@@ -7,10 +7,11 @@ import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import UTC, tzinfo
+from itertools import repeat
 from typing import NamedTuple, Protocol
 
 from ingest.capture.header import CaptureHeader
-from ingest.samples import IDENTITY, Namer, Sample, Telling, make_gpu, telling
+from ingest.samples import IDENTITY, NamingLabels, RefusedRow, Sample, make_gpu, metric_namer, naming_labels
 from readings.checks import BAD_FIELD, BAD_TIMESTAMP, NO_IDENTITY, NO_METRIC, SHORT_ROW, Refused, parse_value
 from readings.labels import is_blank_text, label_conflicts, parse_labels, split_labels, without_name
 from readings.model import Gpu
@@ -24,30 +25,11 @@ MAX_RAW_CHARACTERS = 4096
 CAREFUL_ROWS = 1000
 
 
-class BadRecord(NamedTuple):
-    """A line that is not a CSV record: its number from 1, the reason (see readings.checks), the problem, the (shortened) text."""
-
-    line: int
-    reason: str
-    problem: str
-    raw: str
-
-
 class CsvRecord(NamedTuple):
     """A record: the number of its first line from 1, and its fields."""
 
     line: int
     fields: list[str]
-
-
-class _BadLine(Exception):
-    """Raised by the feed, through csv.reader."""
-
-    reason = BAD_FIELD
-
-
-class _CutLine(_BadLine):
-    reason = SHORT_ROW
 
 
 class LineFile(Protocol):
@@ -73,17 +55,18 @@ class CsvRecords:
         self._file = file
         self._taken: list[bytes] = []
         self._again: deque[bytes] = deque()
-        self._reader = csv.reader(_Feed(self), strict=True)
+        # A generator would end with the first exception that passes through it. A map goes on.
+        self._reader = csv.reader(map(self._next_text, repeat(None)), strict=True)
 
-    def __iter__(self) -> Iterator[CsvRecord | BadRecord]:
+    def __iter__(self) -> Iterator[CsvRecord | RefusedRow]:
         return self
 
-    def __next__(self) -> CsvRecord | BadRecord:
+    def __next__(self) -> CsvRecord | RefusedRow:
         while True:
             self._taken.clear()
             try:
                 fields = next(self._reader)
-            except (csv.Error, UnicodeDecodeError, _BadLine) as error:
+            except (csv.Error, UnicodeDecodeError, Refused) as error:
                 return self._give_up_first_line(error)
             first_line = self.line
             self.position += sum(map(len, self._taken))
@@ -100,23 +83,23 @@ class CsvRecords:
         """The text of the last record, shortened when long."""
         return _text(b"".join(self._taken))
 
-    def _next_text(self) -> str:
+    def _next_text(self, _: None) -> str:
         """The next line for csv.reader, which asks for more while a quote is open."""
         if len(self._taken) == MAX_LINES_PER_RECORD:
-            raise _CutLine("a quote is opened and not closed")
+            raise Refused(SHORT_ROW, "a quote is opened and not closed")
         raw = self._again.popleft() if self._again else self._file.readline(MAX_LINE_BYTES)
         if not raw:
             if self._taken:
-                raise _CutLine("a quote is opened and not closed before the file ends")
+                raise Refused(SHORT_ROW, "a quote is opened and not closed before the file ends")
             raise StopIteration
         self._taken.append(raw)
         if len(raw) >= MAX_LINE_BYTES and not raw.endswith(b"\n"):
-            raise _BadLine(f"the line is longer than {MAX_LINE_BYTES} bytes")
+            raise Refused(BAD_FIELD, f"the line is longer than {MAX_LINE_BYTES} bytes")
         if b"\0" in raw:
-            raise _BadLine("holds a NUL character")
+            raise Refused(BAD_FIELD, "holds a NUL character")
         return raw.decode("utf-8")
 
-    def _give_up_first_line(self, error: Exception) -> BadRecord:
+    def _give_up_first_line(self, error: Exception) -> RefusedRow:
         first, *others = self._taken
         self._again.extendleft(reversed(others))
         line = self.line
@@ -124,9 +107,10 @@ class CsvRecords:
         self.position += len(first)
         if len(first) >= MAX_LINE_BYTES and not first.endswith(b"\n"):
             self.position += self._skip_rest_of_line()
-        reason = error.reason if isinstance(error, _BadLine) else BAD_FIELD
-        problem = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
-        return BadRecord(line, reason, problem, _text(first))
+        if isinstance(error, Refused):
+            return RefusedRow(line, error.reason, error.detail, _text(first))
+        detail = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+        return RefusedRow(line, BAD_FIELD, detail, _text(first))
 
     def _skip_rest_of_line(self) -> int:
         skipped = 0
@@ -135,19 +119,6 @@ class CsvRecords:
             if piece.endswith(b"\n"):
                 break
         return skipped
-
-
-class _Feed:
-    """The lines that csv.reader pulls. A generator would end with the first exception that passes through it."""
-
-    def __init__(self, records: CsvRecords) -> None:
-        self._records = records
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        return self._records._next_text()
 
 
 def _text(raw: bytes) -> str:
@@ -160,11 +131,11 @@ _INSTANCE = re.compile(r'(?:^|,)\s*instance="([^":]+)')
 
 
 class GpuDescription(NamedTuple):
-    """A GPU as a row describes it. ``conflict``: the labels disagree with the columns. ``telling``: see ``Namer``."""
+    """A GPU as a row describes it. ``conflict``: the labels disagree with the columns. ``naming``: see ``naming_labels``."""
 
     gpu: Gpu
     conflict: bool
-    telling: Telling
+    naming: NamingLabels
 
 
 class RowReader:
@@ -175,7 +146,7 @@ class RowReader:
     ) -> None:
         self._zone = zone
         self.conflicts = 0
-        self.namer = Namer(units or SourceUnits())
+        self.stored_name = metric_namer(units or SourceUnits())
         self._width = len(header.names)
         self._header = header
         self._time_column = header.column("timestamp") if needs_timestamp else None
@@ -196,7 +167,7 @@ class RowReader:
         if not name.strip():
             raise Refused(NO_METRIC, "metric_name is empty")
         gpu, conflict, naming = self.describe(fields)
-        metric_name, convert = self.namer.name(name, naming)
+        metric_name, convert = self.stored_name(name, naming)
         time_ns = self._time(fields)
         value = parse_value(fields[self._value_column])
         if conflict:
@@ -228,26 +199,26 @@ class RowReader:
             labels = parse_labels(labels_text)
         except ValueError as error:
             raise Refused(BAD_FIELD, str(error)) from None
-        labels.update((name, value) for at, name in self._header.extra if (value := _known(fields[at])))
+        labels.update((name, value) for at, name in self._header.extra if (value := _unless_blank(fields[at])))
         labelled, extras = split_labels(labels)
         columns: dict[str, str] = {}
         conflict = False
         for field, numbers in self._identity:
-            values = [value for at in numbers if (value := _known(fields[at]))]
+            values = [value for at in numbers if (value := _unless_blank(fields[at]))]
             if values:
                 columns[field] = values[0]
                 # exported_pod and pod are two things, Hostname and hostname two names for one.
                 conflict |= field == "hostname" and len(set(values)) > 1
         conflict |= bool(label_conflicts(columns, labelled))
-        known = {**labelled, **columns}
-        if not known.get("uuid"):
+        identity = {**labelled, **columns}
+        if not identity.get("uuid"):
             raise Refused(NO_IDENTITY, "neither the uuid column nor the labels have a uuid")
-        if "hostname" not in known and (instance := _INSTANCE.search(labels_text)):
-            known["hostname"] = instance[1]
-        return GpuDescription(make_gpu(known, extras), conflict, telling(labels))
+        if "hostname" not in identity and (instance := _INSTANCE.search(labels_text)):
+            identity["hostname"] = instance[1]
+        return GpuDescription(make_gpu(identity, extras), conflict, naming_labels(labels))
 
 
-def _known(text: str) -> str:
+def _unless_blank(text: str) -> str:
     """A field's text without spaces around it; empty for a blank of DCGM."""
     text = text.strip()
     return "" if is_blank_text(text) else text

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, tzinfo
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -19,7 +19,7 @@ from ingest.capture.compression import STDIN, PeekableFile, is_truncated, packed
 from ingest.capture.last_time import last_time
 from ingest.capture.opening import find_units, named_errors, open_checked, read_header
 from ingest.capture.position import ResumeState
-from ingest.capture.rows import CAREFUL_ROWS, BadRecord, CsvRecord, CsvRecords, RowReader
+from ingest.capture.rows import CAREFUL_ROWS, CsvRecord, CsvRecords, RowReader
 from ingest.samples import RefusedRow, Sample
 from ingest.shard import WHOLE, Shard
 from readings.checks import BAD_FIELD, LABEL_CONFLICT, Refused
@@ -56,13 +56,12 @@ class _RowResults(NamedTuple):
 class CsvSource:
     """One open capture. Any thread may use it, but only one at a time.
 
-    Every method may raise SourceError, with the path in its text.
+    Opening it reads its header. That and every method may raise SourceError, with the path in its text.
     """
 
     def __init__(
         self,
         path: str,
-        file: BinaryIO,
         *,
         needs_timestamp: bool,
         zone: tzinfo = UTC,
@@ -70,39 +69,29 @@ class CsvSource:
         follow: bool = False,
     ) -> None:
         self.path = path
-        self._file = PeekableFile(file, whole_lines=follow, is_pipe=path == STDIN)
+        self._file = PeekableFile(open_checked(path), whole_lines=follow, is_pipe=path == STDIN)
         self._shard = shard
+        self._zone = zone
         # Mixing in the name gives captures that begin alike, as those of a rotated log do, to different shards.
         self._shard_start = crc32(os.fsencode(os.path.basename(path)))
-        with named_errors(path):
-            status = os.fstat(file.fileno())
-            self.size = 0 if path == STDIN else status.st_size
+        try:
+            self._begin(needs_timestamp=needs_timestamp)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, *, needs_timestamp: bool) -> None:
+        """Read the header and the units."""
+        with named_errors(self.path):
+            status = os.fstat(self._file.fileno())
+            self.size = 0 if self.path == STDIN else status.st_size
             self.inode = status.st_ino
             self._header, line = read_header(self._file, needs_timestamp=needs_timestamp)
             self._records = CsvRecords(self._file, line=line)
-            self._zone = zone
             units = find_units(self._file)
-            self._rows = RowReader(self._header, needs_timestamp=needs_timestamp, units=units, zone=zone)
+            self._rows = RowReader(self._header, needs_timestamp=needs_timestamp, units=units, zone=self._zone)
             self._columns = ColumnReader(self._header, self._rows, self._parse_time if needs_timestamp else None)
             self._start = self._records.position, self._records.line
-
-    @classmethod
-    def open(
-        cls,
-        path: str,
-        *,
-        needs_timestamp: bool,
-        zone: tzinfo = UTC,
-        shard: Shard = WHOLE,
-        follow: bool = False,
-    ) -> CsvSource:
-        """Open a capture and read its header. Raises SourceError, in one line, for anything that is not a capture."""
-        file = open_checked(path)
-        try:
-            return cls(path, file, needs_timestamp=needs_timestamp, zone=zone, shard=shard, follow=follow)
-        except BaseException:
-            file.close()
-            raise
 
     def close(self) -> None:
         """Close the file. Idempotent."""
@@ -185,8 +174,8 @@ class CsvSource:
             count += 1
             if not self._shard.has_number(record.line // SHARD_LINES + self._shard_start):
                 continue
-            if isinstance(record, BadRecord):
-                results.refused.append(RefusedRow(*record))
+            if isinstance(record, RefusedRow):
+                results.refused.append(record)
                 continue
             try:
                 results.samples.append(self._rows.read(record.fields))

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from ingest.samples import Namer, RefusedRow, Sample, make_gpu, telling
+from ingest.samples import NamingLabels, RefusedRow, Sample, make_gpu, metric_namer, naming_labels
 from readings.checks import BAD_FIELD, BAD_TIMESTAMP, NO_IDENTITY, Refusal, Refused, parse_value
 from readings.labels import parse_labels, split_labels
 from readings.model import Gpu
@@ -69,12 +69,11 @@ class Exposition:
             raise NotMetrics("the answer is HTML or JSON, not metrics text")
         body = _plainer(body)
         lines = body.split("\n")
-        known = self._series
-        strange = [at for at, line in enumerate(lines) if line and line[0] != "#" and _head(line) not in known]
-        if strange:
+        series = self._series
+        new = [line for line in lines if line and line[0] != "#" and _head(line) not in series]
+        if new:
             self._forget_all_but(lines)
-            self._learn(body, [lines[at] for at in strange])
-            known = self._series
+            self._learn(body, new)
         scraped = self._values(lines, now_ns)
         bad = len(scraped.refused) - scraped.counts[NO_IDENTITY]
         if not scraped.samples and not scraped.refused and not any(line.strip(" \r") for line in lines):
@@ -88,12 +87,12 @@ class Exposition:
     def _values(self, lines: Iterable[str], now_ns: int) -> Scraped:
         samples: list[Sample] = []
         refused: list[RefusedRow] = []
-        known = self._series
+        all_series = self._series
         for number, line in enumerate(lines, 1):
             if not line or line[0] == "#":
                 continue
             head, _, rest = line.rpartition("} ")
-            series = known.get(head or "\n" + line)
+            series = all_series.get(head or "\n" + line)
             if series is None:
                 continue
             if isinstance(series, Refusal):
@@ -114,16 +113,16 @@ class Exposition:
             samples.append(Sample(gpu, name, time_ns, value if convert is None else convert(value)))
         return Scraped(samples, refused, Counter(row.reason for row in refused))
 
-    def _learn(self, body: str, strange: list[str]) -> None:
+    def _learn(self, body: str, new: list[str]) -> None:
         """Parse lines whose labels are new. The units are decided from the whole answer."""
         units = SourceUnits()
         for name, text in _HELP.findall(body):
             units.note_help(name, text)
         units.note_text(body)
-        namer = Namer(units)
-        for line in strange:
+        stored_name = metric_namer(units)
+        for line in new:
             try:
-                self._series[_head(line)] = self._understand(line, namer)
+                self._series[_head(line)] = self._understand(line, stored_name)
             except Refused as error:
                 self._series[_head(line)] = error.refusal
             except ValueError as error:
@@ -136,7 +135,7 @@ class Exposition:
         used = {id(series.gpu) for series in self._series.values() if isinstance(series, _ScrapedSeries)}
         self._gpus = {key: gpu for key, gpu in self._gpus.items() if id(gpu) in used}
 
-    def _understand(self, line: str, namer: Namer) -> _ScrapedSeries | None:
+    def _understand(self, line: str, stored_name: Callable[[str, NamingLabels], Folded]) -> _ScrapedSeries | None:
         """The GPU and metric of a line; None for a metric that is not of a GPU."""
         parsed = _take_apart(line) if line.strip() else None
         if parsed is None:
@@ -154,7 +153,7 @@ class Exposition:
         gpu = self._gpus.get(key)
         if gpu is None:
             gpu = self._gpus[key] = make_gpu(columns, extras)
-        return _ScrapedSeries(gpu, namer.name(parsed.name, telling(parsed.labels)))
+        return _ScrapedSeries(gpu, stored_name(parsed.name, naming_labels(parsed.labels)))
 
 
 def _plainer(body: str) -> str:

@@ -101,7 +101,7 @@ async def stream(config: StreamConfig, stop: asyncio.Event, report: Report | Non
     store = ResumeStore(config.state_dir, config.instance_id, config.csv_path)
     await asyncio.to_thread(store.prepare)
     source = await asyncio.to_thread(
-        CsvSource.open,
+        CsvSource,
         config.csv_path,
         needs_timestamp=config.timestamps != "now",
         zone=config.zone,

@@ -103,7 +103,7 @@ def read_rest(source: CsvSource, max_rows: int | None = None) -> Read:
 
 def read_capture(path: Path | str, max_rows: int | None = None, *, needs_timestamp: bool = True) -> Read:
     """All rows of a capture."""
-    source = CsvSource.open(str(path), needs_timestamp=needs_timestamp)
+    source = CsvSource(str(path), needs_timestamp=needs_timestamp)
     try:
         return read_rest(source, max_rows)
     finally:

@@ -467,7 +467,7 @@ def test_14_a_line_that_is_still_being_written(pipeline: Pipeline, max_rows: int
     path = pipeline.folder / "growing.csv"
     whole = row(UTIL, "5") + "\n"
     path.write_text(",".join(COLUMNS) + "\n" + whole[:30])
-    source = CsvSource.open(str(path), needs_timestamp=True, follow=True)
+    source = CsvSource(str(path), needs_timestamp=True, follow=True)
     before = read_rest(source, max_rows)
     assert (before.readings, before.refused) == ([], [])
     with path.open("a") as file:
@@ -479,7 +479,7 @@ def test_14_a_line_that_is_still_being_written(pipeline: Pipeline, max_rows: int
 def test_24_a_time_that_tells_no_zone(pipeline: Pipeline) -> None:
     path = pipeline.folder / "naive.csv"
     path.write_text(",".join(COLUMNS) + "\n" + row(UTIL, "5", time="2025-07-18 13:42:34") + "\n")
-    source = CsvSource.open(str(path), needs_timestamp=True, zone=timezone(timedelta(hours=-7)))
+    source = CsvSource(str(path), needs_timestamp=True, zone=timezone(timedelta(hours=-7)))
     assert [time_ns for _, _, time_ns, _ in read_rest(source).readings] == [parse_time(T)]
     source.close()
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ingest import samples
-from ingest.samples import Namer, make_gpu, telling
+from ingest.samples import make_gpu, metric_namer, naming_labels
 from readings.checks import Refused
 from readings.units import SourceUnits
 
@@ -23,26 +23,26 @@ def test_what_cannot_be_a_gpu_is_refused() -> None:
         make_gpu({"uuid": "GPU-1", "hostname": "x" * 300}, {})
 
 
-def test_only_labels_that_have_a_say_tell() -> None:
-    assert telling({"gpu": "0", "nvlink": "3", "DCGM_FI_DRIVER_VERSION": "5"}) == (
+def test_only_some_labels_decide_a_name() -> None:
+    assert naming_labels({"gpu": "0", "nvlink": "3", "DCGM_FI_DRIVER_VERSION": "5"}) == (
         ("nvlink", "3"),
         ("DCGM_FI_DRIVER_VERSION", "5"),
     )
 
 
 def test_a_name_is_folded_checked_and_told_apart_by_part() -> None:
-    namer = Namer(SourceUnits())
-    assert namer.name(" dcgm_fb_used", ()).name == "DCGM_FI_DEV_FB_USED"
-    assert namer.name("DCGM_EXP_XID_ERRORS_COUNT", (("xid", "79"),)).name == "DCGM_EXP_XID_ERRORS_COUNT:xid:79"
+    stored_name = metric_namer(SourceUnits())
+    assert stored_name(" dcgm_fb_used", ()).name == "DCGM_FI_DEV_FB_USED"
+    assert stored_name("DCGM_EXP_XID_ERRORS_COUNT", (("xid", "79"),)).name == "DCGM_EXP_XID_ERRORS_COUNT:xid:79"
     with pytest.raises(Refused, match="no_metric"):
-        namer.name(" ", ())
+        stored_name(" ", ())
     with pytest.raises(Refused, match="bad_field"):
-        namer.name("x" * 300, ())
+        stored_name("x" * 300, ())
 
 
 def test_names_without_end_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samples, "_MOST_NAMES", 3)
-    namer = Namer(SourceUnits())
+    monkeypatch.setattr(samples, "_MAX_CACHED_NAMES", 3)
+    stored_name = metric_namer(SourceUnits())
     for number in range(10):
-        assert namer.name(f"metric_{number}", ()).name == f"metric_{number}"
-    assert len(namer._names) <= 3
+        assert stored_name(f"metric_{number}", ()).name == f"metric_{number}"
+    assert stored_name.cache_info().currsize <= 3  # type: ignore[attr-defined]

@@ -55,7 +55,7 @@ def found(path: Path, *, by_column: bool, max_rows: int | None = None, shard: Sh
     with pytest.MonkeyPatch.context() as patch:
         if not by_column:
             patch.setattr(ColumnReader, "read", lambda *_: None)
-        source = CsvSource.open(str(path), needs_timestamp=True, shard=shard)
+        source = CsvSource(str(path), needs_timestamp=True, shard=shard)
         read = read_rest(source, max_rows)
         source.close()
     assert read.position == path.stat().st_size
@@ -87,7 +87,7 @@ def test_blocks_give_what_careful_reading_gives_whatever_is_in_the_file(
 def test_a_good_capture_is_never_read_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_capture(tmp_path / "capture.csv", gpus=20, samples=10)
     monkeypatch.setattr(CsvSource, "_read_rows", lambda *_: pytest.fail("read by row"))
-    source = CsvSource.open(str(path), needs_timestamp=True)
+    source = CsvSource(str(path), needs_timestamp=True)
     chunk = source.read()
     assert (chunk.position, chunk.refused) == (path.stat().st_size, [])
     source.close()
@@ -137,7 +137,7 @@ def test_the_newest_time_is_found_whatever_is_in_the_file(
     lines = [line(row(time=f"2025-07-18T20:42:{number:02}Z")) for number in range(40)]
     text = "".join([HEADER, *lines[:9], *ODD_LINES, *lines[9:], line(row(time="2100-01-01T00:00:00Z"))])
     path.write_text(text)
-    source = CsvSource.open(str(path), needs_timestamp=True)
+    source = CsvSource(str(path), needs_timestamp=True)
     before = source.position
     assert source.last_time(parse_time("2030-01-01T00:00:00Z"), lambda: False) == parse_time("2025-07-18T20:42:39Z")
     assert source.last_time(0, lambda: False) == parse_time("2100-01-01T00:00:00Z")

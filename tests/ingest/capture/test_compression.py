@@ -28,7 +28,7 @@ def pack(path: Path, data: bytes, kind: str) -> Path:
 @pytest.mark.parametrize("kind", ["gz", "zst"])
 def test_compressed_captures_are_read_as_plain_ones(tmp_path: Path, kind: str) -> None:
     plain = write_capture(tmp_path / "capture.csv", gpus=20, samples=20)
-    source = CsvSource.open(str(pack(plain, plain.read_bytes(), kind)), needs_timestamp=True)
+    source = CsvSource(str(pack(plain, plain.read_bytes(), kind)), needs_timestamp=True)
     first = source.read(500)
     state = source.state_at(position=first.position, line=first.line, timestamps="source", shift_ns=0)
     rest = read_rest(source)
@@ -36,7 +36,7 @@ def test_compressed_captures_are_read_as_plain_ones(tmp_path: Path, kind: str) -
     assert {(gpu.uuid, *rest) for gpu, *rest in begin + rest.readings} == readings_in(plain)
     assert (len(begin), rest.position) == (500, plain.stat().st_size)
     source.close()
-    again = CsvSource.open(source.path, needs_timestamp=True)
+    again = CsvSource(source.path, needs_timestamp=True)
     assert again.resume(state, "source")
     assert read_rest(again).readings == rest.readings
     again.rewind()
@@ -78,7 +78,7 @@ def test_standard_input_is_a_capture(tmp_path: Path) -> None:
     plain = write_capture(tmp_path / "capture.csv", gpus=5)
     program = (
         "from ingest.capture.source import CsvSource\n"
-        "source = CsvSource.open('-', needs_timestamp=True)\n"
+        "source = CsvSource('-', needs_timestamp=True)\n"
         "count, done = 0, False\n"
         "while not done:\n"
         "    chunk = source.read()\n"

@@ -69,7 +69,7 @@ def test_labels_that_never_come_again_do_not_fill_the_memory(monkeypatch: pytest
     for start in range(0, 400, 40):
         rows = [row(gpu=number, labels=f'n="{number}"') for number in range(start, start + 40)]
         assert uuids(find(table, rows)) == [uuid_of(number) for number in range(start, start + 40)]
-    assert len(table._known) <= 120
+    assert len(table._descriptions) <= 120
     assert sum(map(len, table._raw_labels)) <= 1000
 
 

@@ -32,7 +32,7 @@ def test_what_is_no_capture_is_refused_in_one_line_that_names_it(tmp_path: Path,
     path = tmp_path / "capture.csv"
     path.write_bytes(content)
     with pytest.raises(SourceError) as caught:
-        CsvSource.open(str(path), needs_timestamp=True)
+        CsvSource(str(path), needs_timestamp=True)
     assert said in str(caught.value)
     assert repr(str(path)) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -49,7 +49,7 @@ def test_missing_files_and_folders_are_told_apart(tmp_path: Path) -> None:
         (str(tmp_path / "pipe" / "x"), "cannot be read: Not a directory"),
     ):
         with pytest.raises(SourceError, match=said.replace("(", r"\(").replace(")", r"\)")):
-            CsvSource.open(path, needs_timestamp=True)
+            CsvSource(path, needs_timestamp=True)
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])

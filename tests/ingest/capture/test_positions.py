@@ -16,7 +16,7 @@ from tests.ingest.wiring import until
 
 @pytest.fixture
 def source(tmp_path: Path) -> Iterator[CsvSource]:
-    source = CsvSource.open(str(write_capture(tmp_path / "capture.csv")), needs_timestamp=True)
+    source = CsvSource(str(write_capture(tmp_path / "capture.csv")), needs_timestamp=True)
     yield source
     source.close()
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from ingest.capture.rows import MAX_LINE_BYTES, MAX_LINES_PER_RECORD, BadRecord, CsvRecord, CsvRecords
+from ingest.capture.rows import MAX_LINE_BYTES, MAX_LINES_PER_RECORD, CsvRecord, CsvRecords
+from ingest.samples import RefusedRow
 from readings.checks import BAD_FIELD, SHORT_ROW
 
 
-def read(data: bytes) -> list[CsvRecord | BadRecord]:
+def read(data: bytes) -> list[CsvRecord | RefusedRow]:
     return list(CsvRecords(io.BytesIO(data)))
 
 
@@ -39,7 +40,7 @@ def test_a_quoted_field_may_span_lines() -> None:
 def test_a_cut_line_costs_no_other() -> None:
     """The quote that the cut left open closes at the next row's first quote: that row must not be swallowed."""
     first, second, third = read(b'"T","UTIL","0","nvid\n"T","UTIL","1","x"\n"T","UTIL","2","x"\n')
-    assert isinstance(first, BadRecord)
+    assert isinstance(first, RefusedRow)
     assert first.line == 1
     assert first.raw == '"T","UTIL","0","nvid'
     assert second == CsvRecord(2, ["T", "UTIL", "1", "x"])
@@ -49,8 +50,8 @@ def test_a_cut_line_costs_no_other() -> None:
 def test_a_quote_that_nothing_closes_costs_one_line() -> None:
     plain = b"a,b\n" * 200
     records = read(b'"never closed,1\n' + plain)
-    assert [each for each in records if isinstance(each, BadRecord)] == [
-        BadRecord(1, SHORT_ROW, "a quote is opened and not closed", '"never closed,1')
+    assert [each for each in records if isinstance(each, RefusedRow)] == [
+        RefusedRow(1, SHORT_ROW, "a quote is opened and not closed", '"never closed,1')
     ]
     assert len(records) == 201
     assert records[-1] == CsvRecord(201, ["a", "b"])
@@ -59,14 +60,14 @@ def test_a_quote_that_nothing_closes_costs_one_line() -> None:
 def test_a_file_that_ends_in_a_quoted_field_refuses_that_line() -> None:
     good, bad = read(b'a,b\n"T","UT')
     assert good == CsvRecord(1, ["a", "b"])
-    assert isinstance(bad, BadRecord)
+    assert isinstance(bad, RefusedRow)
     assert (bad.line, bad.reason) == (2, SHORT_ROW)
 
 
 def test_a_record_of_too_many_lines_is_given_up_line_by_line() -> None:
     lines = [b'"open'] + [b"x"] * MAX_LINES_PER_RECORD + [b'close",1']
     records = read(b"\n".join(lines) + b"\n")
-    assert isinstance(records[0], BadRecord)
+    assert isinstance(records[0], RefusedRow)
     assert records[1] == CsvRecord(2, ["x"])
 
 
@@ -82,14 +83,14 @@ def test_a_record_of_too_many_lines_is_given_up_line_by_line() -> None:
 def test_a_bad_line_is_refused_with_what_is_wrong(bad: bytes, problem: str) -> None:
     before, refused, after = read(b"1,2\n" + bad + b"3,4\n")
     assert before == CsvRecord(1, ["1", "2"])
-    assert isinstance(refused, BadRecord)
-    assert (refused.line, refused.reason, refused.problem) == (2, BAD_FIELD, problem)
+    assert isinstance(refused, RefusedRow)
+    assert (refused.line, refused.reason, refused.detail) == (2, BAD_FIELD, problem)
     assert len(refused.raw) <= 4096
     assert after == CsvRecord(3, ["3", "4"])
 
 
 def test_an_overlong_last_line_ends_the_file() -> None:
-    assert [type(each) for each in read(b"a\n" + b"x" * (MAX_LINE_BYTES + 5))] == [CsvRecord, BadRecord]
+    assert [type(each) for each in read(b"a\n" + b"x" * (MAX_LINE_BYTES + 5))] == [CsvRecord, RefusedRow]
 
 
 def test_the_raw_text_of_the_last_record_is_at_hand() -> None:
@@ -109,7 +110,7 @@ def test_reading_can_go_on_from_every_position(tmp_path: Path) -> None:
     )
     whole = read(data)
     records = CsvRecords(io.BytesIO(data))
-    given: list[CsvRecord | BadRecord] = []
+    given: list[CsvRecord | RefusedRow] = []
     for record in records:
         given.append(record)
         later = io.BytesIO(data)

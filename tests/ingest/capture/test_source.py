@@ -27,7 +27,7 @@ FAR = 1 << 62
 
 
 def open_source(path: Path, *, needs_timestamp: bool = True) -> CsvSource:
-    return CsvSource.open(str(path), needs_timestamp=needs_timestamp)
+    return CsvSource(str(path), needs_timestamp=needs_timestamp)
 
 
 @pytest.mark.parametrize("step", [1, 7, 5000])

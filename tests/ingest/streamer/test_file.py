@@ -332,7 +332,7 @@ async def test_a_position_at_the_end_finishes_at_once(tmp_path: Path, capture: P
         config = stream_config(capture, broker.port, tmp_path)
         store = ResumeStore(tmp_path, "streamer-1", str(capture))
         store.prepare()
-        source = CsvSource.open(str(capture), needs_timestamp=True)
+        source = CsvSource(str(capture), needs_timestamp=True)
         chunk = read_rest(source)
         store.save(source.state_at(position=chunk.position, line=chunk.line, timestamps="source", shift_ns=0))
         source.close()
