@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.management.base import CommandError
@@ -45,17 +45,23 @@ def collect_config() -> CollectConfig:
     )
 
 
+def _streamer_settings() -> dict[str, Any]:
+    return {
+        "broker": broker_address(),
+        "state_dir": settings.STATE_DIR,
+        "instance_id": settings.INSTANCE_ID,
+        "batch_size": settings.BATCH_SIZE,
+        "collect_interval": settings.COLLECT_INTERVAL,
+    }
+
+
 def stream_config() -> StreamConfig:
     """The configuration of a streamer of captures from django.conf.settings."""
     from ingest.streamer.file import StreamConfig
 
     return StreamConfig(
+        **_streamer_settings(),
         csv_path=settings.CSV_PATH,
-        broker=broker_address(),
-        state_dir=settings.STATE_DIR,
-        instance_id=settings.INSTANCE_ID,
-        batch_size=settings.BATCH_SIZE,
-        collect_interval=settings.COLLECT_INTERVAL,
         rate=settings.RATE,
         loop=settings.LOOP,
         timestamps=settings.TIMESTAMPS,
@@ -72,14 +78,7 @@ def live_config(*, once: bool = False) -> LiveConfig:
     from ingest.streamer.live import LiveConfig
 
     return LiveConfig(
-        broker=broker_address(),
-        state_dir=settings.STATE_DIR,
-        instance_id=settings.INSTANCE_ID,
-        batch_size=settings.BATCH_SIZE,
-        collect_interval=settings.COLLECT_INTERVAL,
-        interval=settings.SCRAPE_INTERVAL,
-        spool_bytes=settings.SPOOL_BYTES,
-        once=once,
+        **_streamer_settings(), interval=settings.SCRAPE_INTERVAL, spool_bytes=settings.SPOOL_BYTES, once=once
     )
 
 

@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -24,17 +25,6 @@ from ingest.errors import StateError
 logger = logging.getLogger(__name__)
 
 
-class ResumableSource(Protocol):
-    """A source in which a later run can go on."""
-
-    @property
-    def can_resume(self) -> bool:
-        """Whether it can be read again."""
-
-    def state_at(self, *, position: int, line: int, timestamps: str, shift_ns: int) -> ResumeState:
-        """The state from which a later run goes on at ``position``."""
-
-
 class SourcePosition(NamedTuple):
     """A byte and line of a source, and by how much the times before it were shifted."""
 
@@ -44,25 +34,22 @@ class SourcePosition(NamedTuple):
 
 
 class Positions:
-    """Keeps the position up to which every batch is answered; it never passes a row whose batch is not."""
+    """Saves ``reached``, the position up to which every batch is answered; it never passes a row whose batch is not.
 
-    def __init__(self, store: ResumeStore, source: ResumableSource, timestamps: str) -> None:
+    ``state_at`` gives the state from which a later run goes on at a position; None for a source that cannot be read again.
+    """
+
+    def __init__(self, store: ResumeStore, state_at: Callable[[SourcePosition], ResumeState | None]) -> None:
+        self.reached: SourcePosition | None = None
         self._store = store
-        self._source = source
-        self._timestamps = timestamps
+        self._state_at = state_at
         self._answered = 0
         self._open: deque[tuple[int, SourcePosition]] = deque()
-        self._reached: SourcePosition | None = None
         self._moved = asyncio.Event()
         # A save goes on in its thread when its task is cancelled: it must not come after the last word.
         self._lock = threading.Lock()
         self._finished = False
         self._failing = False
-
-    @property
-    def reached(self) -> SourcePosition | None:
-        """The last position before which everything is answered."""
-        return self._reached
 
     def add(self, last_number: int, position: SourcePosition) -> None:
         """The batches up to ``last_number`` hold everything before ``position``."""
@@ -73,11 +60,11 @@ class Positions:
         """All batches up to ``number`` are answered."""
         self._answered = number
         while self._open and self._open[0][0] <= number:
-            self._reached = self._open.popleft()[1]
+            self.reached = self._open.popleft()[1]
             self._moved.set()
 
     async def keep(self) -> None:
-        """Save the position whenever it has moved, until cancelled. A disk that is full is said once and costs nothing else."""
+        """Save the position whenever it has moved, until cancelled. Logs a full disk once and goes on."""
         while True:
             await self._moved.wait()
             self._moved.clear()
@@ -91,7 +78,7 @@ class Positions:
                 self._failing = False
 
     def finish(self, *, done: bool) -> None:
-        """The last word: forget the position when the run is done, else keep where it came to. Raises StateError."""
+        """End saving: clear the position when the run is done, else save it once more. Raises StateError."""
         try:
             if done:
                 with self._lock:
@@ -104,17 +91,11 @@ class Positions:
 
     def _save(self) -> None:
         with self._lock:
-            reached = self._reached
-            if reached is None or self._finished or not self._source.can_resume:
+            if self.reached is None or self._finished:
                 return
-            self._store.save(
-                self._source.state_at(
-                    position=reached.position,
-                    line=reached.line,
-                    timestamps=self._timestamps,
-                    shift_ns=reached.shift_ns,
-                )
-            )
+            state = self._state_at(self.reached)
+            if state is not None:
+                self._store.save(state)
 
 
 _HEAD_BYTES = 64 * 1024
@@ -139,15 +120,14 @@ class FileId(msgspec.Struct, frozen=True):
     def of(cls, file: HasDescriptor, position: int) -> FileId:
         """Identify an open file that was read up to ``position``. Uses positioned reads only. Raises OSError."""
         descriptor = file.fileno()
+        status = os.fstat(descriptor)
         if is_packed(file):  # the position is not one on disk: the size and the beginning identify the file
-            size = os.fstat(descriptor).st_size
-            return cls(
-                os.fstat(descriptor).st_ino, _digest(os.pread(descriptor, _HEAD_BYTES, 0)), _digest(b"%d" % size)
-            )
-        head = os.pread(descriptor, min(_HEAD_BYTES, position), 0)
-        start = max(0, position - _TAIL_BYTES)
-        tail = os.pread(descriptor, position - start, start)
-        return cls(os.fstat(descriptor).st_ino, _digest(head), _digest(tail))
+            head, tail = os.pread(descriptor, _HEAD_BYTES, 0), b"%d" % status.st_size
+        else:
+            head = os.pread(descriptor, min(_HEAD_BYTES, position), 0)
+            start = max(0, position - _TAIL_BYTES)
+            tail = os.pread(descriptor, position - start, start)
+        return cls(status.st_ino, _digest(head), _digest(tail))
 
 
 class ResumeState(msgspec.Struct, frozen=True):
@@ -161,10 +141,9 @@ class ResumeState(msgspec.Struct, frozen=True):
     shift_ns: int
 
     @classmethod
-    def at(
-        cls, path: str, file: HasDescriptor, *, position: int, line: int, timestamps: str, shift_ns: int
-    ) -> ResumeState:
-        """The state of a run that reached ``position`` of an open file. Raises OSError."""
+    def at(cls, path: str, file: HasDescriptor, reached: SourcePosition, timestamps: str) -> ResumeState:
+        """The state of a run that reached a position of an open file. Raises OSError."""
+        position, line, shift_ns = reached
         return cls(_shown(path), FileId.of(file, position), position, line, timestamps, shift_ns)
 
     def fits(self, path: str, file: HasDescriptor, timestamps: str) -> bool:

@@ -18,7 +18,7 @@ from ingest.capture.arrow import ColumnReader, Parsed
 from ingest.capture.compression import STDIN, PeekableFile, is_truncated, packed_share
 from ingest.capture.last_time import last_time
 from ingest.capture.opening import find_units, named_errors, open_checked, read_header
-from ingest.capture.position import ResumeState
+from ingest.capture.position import ResumeState, SourcePosition
 from ingest.capture.rows import CAREFUL_ROWS, CsvRecord, CsvRecords, RowReader
 from ingest.samples import RefusedRow, Sample
 from ingest.shard import WHOLE, Shard
@@ -33,7 +33,7 @@ SHARD_LINES = 100
 class CaptureChunk(NamedTuple):
     """The readings of some rows, and the rows that gave none.
 
-    The next row begins at byte ``position``, in line ``line``. ``counts`` has rows by reason: the refused ones, and those whose
+    The next row begins at byte ``position``, in line ``line``. ``shift_ns`` was added to the times. ``counts`` has rows by reason: the refused ones, and those whose
     labels disagree with their columns.
     """
 
@@ -43,6 +43,7 @@ class CaptureChunk(NamedTuple):
     position: int
     line: int
     done: bool
+    shift_ns: int = 0
 
 
 class _RowResults(NamedTuple):
@@ -210,18 +211,13 @@ class CsvSource:
             self._file.whole_lines = False  # one more look: it may have grown before it was moved away
         return False
 
-    @property
-    def can_resume(self) -> bool:
-        """Whether a later run can go on where this one stopped. Standard input cannot be read again."""
-        return self.path != STDIN
-
     def rewind(self) -> None:
         """Go back to the first row."""
         self._seek(*self._start)
 
     def resume(self, state: ResumeState, timestamps: str) -> bool:
         """Go on where ``state`` says; returns False if it describes another file, or another choice of timestamps."""
-        if not self.can_resume:
+        if self.path == STDIN:
             return False
         with named_errors(self.path):
             if state.position < self._start[0] or not state.fits(self.path, self._file, timestamps):
@@ -229,12 +225,12 @@ class CsvSource:
         self._seek(state.position, state.line)
         return True
 
-    def state_at(self, *, position: int, line: int, timestamps: str, shift_ns: int) -> ResumeState:
-        """The state from which a later run goes on at ``position``. May be called while another thread reads."""
+    def state_at(self, position: SourcePosition, timestamps: str) -> ResumeState | None:
+        """The state from which a later run goes on; None for standard input. May be called while another thread reads."""
+        if self.path == STDIN:
+            return None
         with named_errors(self.path):
-            return ResumeState.at(
-                self.path, self._file, position=position, line=line, timestamps=timestamps, shift_ns=shift_ns
-            )
+            return ResumeState.at(self.path, self._file, position, timestamps)
 
     def last_time(self, latest_ns: int, stopped: Callable[[], bool]) -> int | None:
         """The newest time in the whole capture, in ns; None if it has none. Returns to the current row afterwards.

@@ -7,6 +7,7 @@ saved for a restart is never past a row whose batch is unanswered.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections import Counter
@@ -14,25 +15,23 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
-from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, TypeVar
+
+from tqdm import tqdm
 
 from ingest.capture.compression import STDIN
 from ingest.capture.position import Positions, ResumeStore, SourcePosition
 from ingest.capture.source import CaptureChunk, CsvSource
-from ingest.concurrency import all_of, drain_deadline, first_of, pause
+from ingest.concurrency import all_of, first_of, pause
 from ingest.dead_letters import DeadLetters
 from ingest.errors import StateError
-from ingest.reconnect import BrokerAddress
 from ingest.shard import WHOLE, Shard
 from ingest.streamer.pacing import Pacer, SpeedPacer
-from ingest.streamer.report import Backlog, Progress, Report, progress_bar, report_often
-from ingest.streamer.sender import BatchSender, MemoryQueue
+from ingest.streamer.report import Backlog, Report, progress_bar, report_often
+from ingest.streamer.sender import BatchSender, MemoryQueue, StreamerConfig, encode_blocks
 from ingest.streamer.timestamps import Choice, Stamper, choose
-from readings.batch import encode_block
 from readings.blocks import blocks as blocks_of
 from readings.columns import Columns
-from readings.model import PointBlock
 from readings.times import SECOND, format_time, spell_duration
 
 logger = logging.getLogger(__name__)
@@ -45,9 +44,6 @@ GATHER_READINGS = 50_000
 CHUNKS_AHEAD = 2
 # The most batches in flight, and in the queue.
 WINDOW, MOST_QUEUED = 64, 128
-DRAIN_SECONDS = 7.0
-# While the broker is away there is nothing to wait for, and the position is saved.
-DRAIN_SECONDS_AWAY = 1.0
 CLOCK_SLACK_NS = 300 * SECOND
 FOLLOW_SECONDS = 0.25
 # If one block of a capture takes this long to read, the disk hangs.
@@ -55,15 +51,10 @@ STUCK_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StreamConfig:
+class StreamConfig(StreamerConfig):
     """The settings of a streamer of captures. Durations in seconds; ``rate`` in readings per second, 0 for no limit."""
 
     csv_path: str
-    broker: BrokerAddress
-    state_dir: Path
-    instance_id: str = "streamer-1"
-    batch_size: int = 100
-    collect_interval: float = 5.0
     rate: float = 0.0
     loop: bool = False
     timestamps: str = "auto"
@@ -84,13 +75,6 @@ class StreamTotals:
     refused: Counter[str]
     unanswered: int
     done: bool
-
-
-class _StampedChunk(NamedTuple):
-    """A chunk on its way from the collect loop to the publish loop, and the shift of its times."""
-
-    chunk: CaptureChunk
-    shift_ns: int
 
 
 async def stream(config: StreamConfig, stop: asyncio.Event, report: Report | None = None) -> StreamTotals:
@@ -124,7 +108,7 @@ class FileStreamer:
         source: CsvSource,
         store: ResumeStore,
         stop: asyncio.Event,
-        progress: Progress,
+        progress: tqdm[Any],
         report: Report,
     ) -> None:
         self._config = config
@@ -136,7 +120,7 @@ class FileStreamer:
         self._sent_before, self._batches_before = report.sent, report.batches
         self._began = time.monotonic()
         self._start_position = 0
-        self._positions = Positions(store, source, config.timestamps)
+        self._positions = Positions(store, lambda reached: source.state_at(reached, config.timestamps))
         self._queue = MemoryQueue(MOST_QUEUED, self._positions.answered)
         self._sender = BatchSender(
             self._queue,
@@ -145,7 +129,7 @@ class FileStreamer:
             broker=config.broker.partner,
             window=WINDOW,
         )
-        self._buffer: asyncio.Queue[_StampedChunk | None] = asyncio.Queue(CHUNKS_AHEAD)
+        self._buffer: asyncio.Queue[CaptureChunk | None] = asyncio.Queue(CHUNKS_AHEAD)
         self._dead_letters = DeadLetters(config.state_dir, f"streamer-{config.instance_id}")
         self._stamper = Stamper(Choice("source"))
         self._explained = False
@@ -171,15 +155,13 @@ class FileStreamer:
                 0, SourcePosition(self._source.position, self._source.line, self._stamper.choice.shift_ns)
             )
         # The work comes first: if it ends in the same moment as the deadline, it counts as finished.
-        deadline = drain_deadline(
-            self._stop,
-            DRAIN_SECONDS,
-            seconds_away=DRAIN_SECONDS_AWAY,
-            connected=lambda: self._sender.connected,
-        )
         try:
             ended = await first_of(
-                self._work(), self._sender.run(), self._positions.keep(), report_often(self._report), deadline
+                self._work(),
+                self._sender.run(),
+                self._positions.keep(),
+                report_often(self._report),
+                self._sender.drain_deadline(self._stop),
             )
         finally:
             self._threads.shutdown(wait=False)
@@ -191,7 +173,7 @@ class FileStreamer:
             logger.error("%s", error)
         self._refresh()
         self._report.refresh = lambda: None  # the file is closed now
-        return self._tell(done=done, drained=drained)
+        return self._summarise(done=done, drained=drained)
 
     def _refresh(self) -> None:
         report, sender, oldest = self._report, self._sender, self._queue.oldest_since
@@ -214,7 +196,7 @@ class FileStreamer:
         seconds = left * (time.monotonic() - self._began) / done if done > 0 and left else None
         return Backlog(left, left * line // position if position else 0, seconds)
 
-    def _tell(self, *, done: bool, drained: bool) -> StreamTotals:
+    def _summarise(self, *, done: bool, drained: bool) -> StreamTotals:
         totals = StreamTotals(
             self._sender.readings_answered,
             self._sender.batches_answered,
@@ -296,11 +278,10 @@ class FileStreamer:
         paced = self._config.rate > 0 or self._config.speed > 0
         while not self._stop.is_set():
             with self._report.watch.doing(f"a read of {self._source.path}", STUCK_SECONDS):
-                stamped = await self._in_thread(self._read, pacer.chunk if paced else None)
-            chunk = stamped.chunk
-            self._progress.at(chunk.position)
+                chunk = await self._in_thread(self._read, pacer.chunk if paced else None)
+            self._progress.update(chunk.position - self._progress.n)
             self._report.read += chunk.columns.size
-            await self._buffer.put(stamped)
+            await self._buffer.put(chunk)
             if chunk.done:
                 if not self._config.follow or await asyncio.to_thread(self._source.has_ended):
                     return True
@@ -310,7 +291,7 @@ class FileStreamer:
                 await pause(self._stop, seconds)
         return False
 
-    def _read(self, max_rows: int | None) -> _StampedChunk:
+    def _read(self, max_rows: int | None) -> CaptureChunk:
         chunk = self._source.read(max_rows)
         if chunk.refused:
             self._keep_refused(chunk)
@@ -318,7 +299,7 @@ class FileStreamer:
         if not self._looked_at_age and columns.size:
             self._looked_at_age = True
             self._warn_of_age(int(columns.time_ns.max()))
-        return _StampedChunk(chunk._replace(columns=columns), self._stamper.choice.shift_ns)
+        return chunk._replace(columns=columns, shift_ns=self._stamper.choice.shift_ns)
 
     def _warn_of_age(self, newest_ns: int) -> None:
         retention = self._config.retention
@@ -348,46 +329,34 @@ class FileStreamer:
         parts: list[Columns] = []
         gathered = 0
         counts: Counter[str] = Counter()
-        last: _StampedChunk | None = None
+        last: CaptureChunk | None = None
         more = True
         ends = 0.0
-        while last is None or (not self._is_last(last) and gathered < GATHER_READINGS):
+        while last is None or (gathered < GATHER_READINGS and (self._config.follow or not last.done)):
             try:
-                stamped = await asyncio.wait_for(self._buffer.get(), None if last is None else ends - time.monotonic())
+                chunk = await asyncio.wait_for(self._buffer.get(), None if last is None else ends - time.monotonic())
             except TimeoutError:
                 break
-            if stamped is None:
+            if chunk is None:
                 more = False
                 break
             if last is None:
                 ends = time.monotonic() + self._config.collect_interval
-            last = stamped
-            counts.update(stamped.chunk.counts)
-            parts.append(stamped.chunk.columns)
-            gathered += stamped.chunk.columns.size
+            last = chunk
+            counts.update(chunk.counts)
+            parts.append(chunk.columns)
+            gathered += chunk.columns.size
         if last is not None:
             self._refused.update(counts)
             self._report.refused.update(counts)
-            await self._put_all(parts, SourcePosition(last.chunk.position, last.chunk.line, last.shift_ns), counts)
+            await self._put_all(parts, SourcePosition(last.position, last.line, last.shift_ns), counts)
         return more
-
-    def _is_last(self, stamped: _StampedChunk) -> bool:
-        return stamped.chunk.done and not self._config.follow
 
     async def _put_all(self, parts: list[Columns], position: SourcePosition, counts: Counter[str]) -> None:
         blocks = await self._in_thread(lambda: list(blocks_of(parts, self._config.batch_size)))
-        if not blocks and counts:
-            blocks = [PointBlock([], [], [])]  # nothing but what was refused
-        collected_at = format_time(time.time_ns())
-        for number, block in enumerate(blocks):
-            payload = encode_block(
-                block,
-                batch_id=f"{self._queue.producer}-{self._queue.end}",
-                source=self._config.instance_id,
-                collected_at=collected_at,
-                refused=counts if number == 0 else {},
-            )
-            await self._queue.put(payload, block.count())
+        batch_ids = (f"{self._queue.producer}-{number}" for number in itertools.count(self._queue.end))
+        for payload, readings in encode_blocks(blocks, batch_ids, source=self._config.instance_id, refused=counts):
+            await self._queue.put(payload, readings)
             self._sender.wake()
         self._positions.add(self._queue.end - 1, position)
 

@@ -6,27 +6,25 @@ A live source cannot be read again, unlike a file. So only the readings since th
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from broker.errors import BrokerError, DiskFull, LogFailed, ReadOnly
-from ingest.concurrency import drain_deadline, first_of
+from ingest.concurrency import first_of
 from ingest.dead_letters import DeadLetters
 from ingest.errors import StateError
-from ingest.reconnect import BrokerAddress, Outage
+from ingest.reconnect import Outage
 from ingest.samples import RefusedRow, Sample
 from ingest.streamer.report import Report, report_often
-from ingest.streamer.sender import BatchSender
+from ingest.streamer.sender import BatchSender, StreamerConfig, encode_blocks
 from ingest.streamer.spool import Spool
-from readings.batch import encode_block
 from readings.blocks import BlockBuilder
-from readings.model import PointBlock
 from readings.times import format_time
 
 logger = logging.getLogger(__name__)
@@ -38,9 +36,6 @@ SPOOL_FULL = "spool_full"
 
 # How long readings may stay in memory.
 FLUSH_SECONDS = 0.5
-DRAIN_SECONDS = 7.0
-# While the broker is away there is nothing to wait for: the spool keeps everything.
-DRAIN_SECONDS_AWAY = 1.0
 # For the last flush, after the time to drain is over.
 FINISH_SECONDS = 1.5
 # A call to the disk that takes longer is stuck.
@@ -71,14 +66,9 @@ class LiveSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LiveConfig:
+class LiveConfig(StreamerConfig):
     """The settings of a live source's streamer. Seconds and bytes."""
 
-    broker: BrokerAddress
-    state_dir: Path
-    instance_id: str = "streamer-1"
-    batch_size: int = 100
-    collect_interval: float = 5.0
     interval: float = 5.0
     spool_bytes: int = 1 << 30
     once: bool = False
@@ -97,13 +87,13 @@ class LiveStreamer:
         self._report = Report(refresh=self._refresh)
         self._gathered: list[Sample] = []
         self._counts: Counter[str] = Counter()
-        self._batches_made = 0
         self._since = 0.0
-        self._run = format(time.time_ns(), "x")
         self._flush_lock = asyncio.Lock()
         self._flushing: asyncio.Task[None] | None = None
         # Waits for the disk for a moment, which is harmless at the start.
         self._spool = Spool(config.state_dir / "spool" / config.instance_id, config.spool_bytes)
+        run = f"{self._spool.producer}-{time.time_ns():x}"
+        self._batch_ids = (f"{run}-{number}" for number in itertools.count(1))
         self._sender = BatchSender(
             self._spool,
             lambda number: self._in_spool(self._spool.read, number),
@@ -138,13 +128,13 @@ class LiveStreamer:
                 "streaming %(source)s to %(broker)s as %(instance_id)s",
                 {"source": self._source.name, "broker": config.broker, "instance_id": config.instance_id},
             )
-            deadline = drain_deadline(
-                self._stop,
-                DRAIN_SECONDS,
-                seconds_away=DRAIN_SECONDS_AWAY,
-                connected=lambda: self._sender.connected,
+            await first_of(
+                self._work(),
+                self._sender.run(),
+                self._flush_often(),
+                report_often(self._report),
+                self._sender.drain_deadline(self._stop),
             )
-            await first_of(self._work(), self._sender.run(), self._flush_often(), report_often(self._report), deadline)
             await self._finish_flushing()
             report = self.report
             logger.info("%s: %s", "stopped" if self._stop.is_set() else "done", report.line())
@@ -155,17 +145,17 @@ class LiveStreamer:
             await self._in_spool(self._spool.close)
             self._worker.shutdown()
 
-    def give(self, portion: SourceBatch) -> None:
+    def give(self, batch: SourceBatch) -> None:
         """Take readings from the source."""
         if not self._gathered:
             self._since = time.time()
-        self._gathered += portion.samples
-        self._counts.update(portion.counts)
-        self._report.read += len(portion.samples)
-        self._report.refused.update(portion.counts)
-        if portion.refused:
-            head = {"time": format_time(time.time_ns()), "source": portion.origin or self._source.name}
-            self._dead_letters.write({**head, **row._asdict()} for row in portion.refused)
+        self._gathered += batch.samples
+        self._counts.update(batch.counts)
+        self._report.read += len(batch.samples)
+        self._report.refused.update(batch.counts)
+        if batch.refused:
+            head = {"time": format_time(time.time_ns()), "source": batch.origin or self._source.name}
+            self._dead_letters.write({**head, **row._asdict()} for row in batch.refused)
         excess = len(self._gathered) - MOST_IN_MEMORY
         if excess > 0:
             del self._gathered[:excess]
@@ -235,20 +225,14 @@ class LiveStreamer:
         builder = BlockBuilder()
         for sample in samples:
             builder.add(*sample)
-        blocks = list(builder.blocks(self._config.batch_size)) or [PointBlock([], [], [])]
-        collected_at = format_time(time.time_ns())
-        batches = []
-        for number, block in enumerate(blocks):
-            self._batches_made += 1
-            payload = encode_block(
-                block,
-                batch_id=f"{self._spool.producer}-{self._run}-{self._batches_made}",
+        return list(
+            encode_blocks(
+                list(builder.blocks(self._config.batch_size)),
+                self._batch_ids,
                 source=self._config.instance_id,
-                collected_at=collected_at,
-                refused=counts if number == 0 else {},
+                refused=counts,
             )
-            batches.append((payload, block.count()))
-        return batches
+        )
 
     def _tick(self) -> None:
         try:

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,29 +18,15 @@ from ingest.watchdog import Watchdog
 from readings.times import spell_duration
 
 
-class Progress:
-    """Shows how many bytes of a source have been read."""
-
-    def __init__(self, bar: tqdm[Any] | None = None) -> None:
-        self._bar = bar
-
-    def at(self, position: int) -> None:
-        """Move the bar to this position."""
-        if self._bar is not None:
-            self._bar.update(position - self._bar.n)
-
-
 @contextmanager
-def progress_bar(total: int, title: str) -> Iterator[Progress]:
-    """A bar on standard error if that is a terminal; log lines appear above it."""
-    if not sys.stderr.isatty():
-        yield Progress()
-        return
+def progress_bar(total: int, title: str) -> Iterator[tqdm[Any]]:
+    """A bar of bytes on standard error if that is a terminal; log lines appear above it."""
+    shown = sys.stderr.isatty()
     with (
-        logging_redirect_tqdm(),
-        tqdm(total=total, desc=title, unit="B", unit_scale=True, dynamic_ncols=True) as bar,
+        logging_redirect_tqdm() if shown else nullcontext(),
+        tqdm(total=total, desc=title, unit="B", unit_scale=True, dynamic_ncols=True, disable=not shown) as bar,
     ):
-        yield Progress(bar)
+        yield bar
 
 
 logger = logging.getLogger(__name__)
@@ -59,10 +45,6 @@ class Backlog(NamedTuple):
     def __str__(self) -> str:
         left = "" if self.seconds is None else f", {spell_duration(self.seconds)} at this pace"
         return f"{self.bytes / 1e6:,.1f} MB to go (about {self.rows:,} rows{left})"
-
-
-def _nothing() -> None:
-    pass
 
 
 @dataclass(slots=True)
@@ -85,7 +67,7 @@ class Report:
     connected: bool = False
     trouble: list[str] = field(default_factory=list)
     watch: Watchdog = field(default_factory=Watchdog)
-    refresh: Callable[[], None] = _nothing
+    refresh: Callable[[], None] = lambda: None
 
     def now(self) -> Report:
         """Refresh the figures; returns the report."""

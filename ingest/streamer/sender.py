@@ -10,21 +10,39 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple, NoReturn, Protocol
 
 from broker.backoff import backoff
 from broker.client.client import BrokerClient, Published
 from broker.errors import BrokerError
+from ingest.concurrency import drain_deadline
 from ingest.errors import BrokerRefusal
-from ingest.reconnect import Outage, one_line
+from ingest.reconnect import BrokerAddress, Outage, one_line
 from readings.batch import decode, encode_block
 from readings.model import Point, PointBlock
+from readings.times import format_time
 
 WINDOW = 256
 # What a frame holds besides the payload, generously: the log's own head is a little longer than a publish's.
 FRAME_OVERHEAD = 256
+DRAIN_SECONDS = 7.0
+# While the broker is away there is nothing to wait for: a later run sends the rest.
+DRAIN_SECONDS_AWAY = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamerConfig:
+    """The settings of any streamer. Durations in seconds."""
+
+    broker: BrokerAddress
+    state_dir: Path
+    instance_id: str = "streamer-1"
+    batch_size: int = 100
+    collect_interval: float = 5.0
 
 
 class OutgoingBatch(NamedTuple):
@@ -139,6 +157,10 @@ class BatchSender:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    async def drain_deadline(self, stop: asyncio.Event) -> None:
+        """Wait for ``stop``, and then as long as unanswered batches may take."""
+        await drain_deadline(stop, DRAIN_SECONDS, seconds_away=DRAIN_SECONDS_AWAY, connected=lambda: self.connected)
+
     async def flush(self) -> None:
         """Wait until every batch in the queue is answered."""
         while self.waiting:
@@ -250,6 +272,19 @@ class BatchSender:
                     f"and one reading takes {len(part) + FRAME_OVERHEAD}: raise its MAX_FRAME_BYTES"
                 )
             blocks.extend(reversed(halves))
+
+
+def encode_blocks(
+    blocks: Sequence[PointBlock], batch_ids: Iterable[str], *, source: str, refused: Mapping[str, int]
+) -> Iterator[tuple[bytes, int]]:
+    """Each block as a payload, with its number of readings. The first payload, empty if need be, reports what was refused."""
+    if not blocks and refused:
+        blocks = [PointBlock([], [], [])]
+    collected_at = format_time(time.time_ns())
+    for block, batch_id in zip(blocks, batch_ids, strict=False):
+        payload = encode_block(block, batch_id=batch_id, source=source, collected_at=collected_at, refused=refused)
+        yield payload, block.count()
+        refused = {}
 
 
 def split_block(block: PointBlock) -> tuple[PointBlock, PointBlock] | None:

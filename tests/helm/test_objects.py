@@ -13,7 +13,7 @@ import yaml
 
 from broker.server.state import ServerConfig
 from ingest.collector import collector
-from ingest.streamer import file, live
+from ingest.streamer import live, sender
 from telemetry_site.options import BY_NAME, options_for
 from tests.helm.chart import CHART, ROOT, WAYS, Container, Rendering, render
 
@@ -280,7 +280,7 @@ def drain_seconds(command: str) -> float:
     return {
         "runbroker": config.answer_s + config.flush_s + 1.0,
         "collect": collector.DRAIN_SECONDS + 1.0,
-        "stream": max(file.DRAIN_SECONDS, live.DRAIN_SECONDS + live.FINISH_SECONDS) + 1.0,
+        "stream": sender.DRAIN_SECONDS + live.FINISH_SECONDS + 1.0,
         "serve": float(runpy.run_path(str(ROOT / "gunicorn.conf.py"))["graceful_timeout"]),
     }[command]
 

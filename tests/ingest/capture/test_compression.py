@@ -11,6 +11,7 @@ import zstandard
 
 from ingest.capture.compression import PeekableFile, open_capture
 from ingest.capture.files import find_captures
+from ingest.capture.position import SourcePosition
 from ingest.capture.source import CsvSource
 from ingest.errors import SourceError
 from tests.ingest.captures import read_capture, read_rest, readings_in, write_capture
@@ -30,13 +31,14 @@ def test_compressed_captures_are_read_as_plain_ones(tmp_path: Path, kind: str) -
     plain = write_capture(tmp_path / "capture.csv", gpus=20, samples=20)
     source = CsvSource(str(pack(plain, plain.read_bytes(), kind)), needs_timestamp=True)
     first = source.read(500)
-    state = source.state_at(position=first.position, line=first.line, timestamps="source", shift_ns=0)
+    state = source.state_at(SourcePosition(first.position, first.line, 0), "source")
     rest = read_rest(source)
     begin = list(first.columns.readings())
     assert {(gpu.uuid, *rest) for gpu, *rest in begin + rest.readings} == readings_in(plain)
     assert (len(begin), rest.position) == (500, plain.stat().st_size)
     source.close()
     again = CsvSource(source.path, needs_timestamp=True)
+    assert state is not None
     assert again.resume(state, "source")
     assert read_rest(again).readings == rest.readings
     again.rewind()

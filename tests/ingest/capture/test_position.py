@@ -7,13 +7,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ingest.capture.position import ResumeState, ResumeStore
+from ingest.capture.position import ResumeState, ResumeStore, SourcePosition
 from ingest.errors import StateError
 
 
 def a_state(path: Path, position: int = 100, timestamps: str = "shift") -> ResumeState:
     with path.open("rb") as file:
-        return ResumeState.at(str(path), file, position=position, line=3, timestamps=timestamps, shift_ns=7_000_000_000)
+        return ResumeState.at(str(path), file, SourcePosition(position, 3, 7_000_000_000), timestamps)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_name_that_is_not_unicode_can_be_resumed(tmp_path: Path) -> None:
     store = ResumeStore(tmp_path, "streamer-1", str(path))
     store.prepare()
     with path.open("rb") as file:
-        store.save(ResumeState.at(str(path), file, position=100, line=2, timestamps="auto", shift_ns=0))
+        store.save(ResumeState.at(str(path), file, SourcePosition(100, 2, 0), "auto"))
         state = store.load()
         assert state is not None
         assert state.fits(str(path), file, "auto")

@@ -34,14 +34,14 @@ def place(store: ResumeStore) -> tuple[int, int, int] | None:
 
 
 def test_the_position_moves_over_answered_batches_in_order(source: CsvSource, store: ResumeStore) -> None:
-    positions = Positions(store, source, "shift")
+    positions = Positions(store, lambda reached: source.state_at(reached, "shift"))
     for number in (1, 2, 3):
         positions.add(10 * number, SourcePosition(100 * number, number, 7))
     positions.answered(9)
     positions.finish(done=False)
     assert place(store) is None
 
-    positions = Positions(store, source, "shift")
+    positions = Positions(store, lambda reached: source.state_at(reached, "shift"))
     for number in (1, 2, 3):
         positions.add(10 * number, SourcePosition(100 * number, number, 7))
     positions.answered(29)
@@ -50,14 +50,14 @@ def test_the_position_moves_over_answered_batches_in_order(source: CsvSource, st
 
 
 def test_what_was_answered_before_it_is_added_counts_at_once(source: CsvSource, store: ResumeStore) -> None:
-    positions = Positions(store, source, "shift")
+    positions = Positions(store, lambda reached: source.state_at(reached, "shift"))
     positions.answered(4)
     positions.add(4, SourcePosition(100, 1, 0))
     assert positions.reached == SourcePosition(100, 1, 0)
 
 
 def test_a_finished_run_forgets_and_a_late_save_changes_nothing(source: CsvSource, store: ResumeStore) -> None:
-    positions = Positions(store, source, "shift")
+    positions = Positions(store, lambda reached: source.state_at(reached, "shift"))
     positions.add(0, SourcePosition(100, 1, 0))
     positions._save()
     assert place(store) is not None
@@ -69,7 +69,7 @@ def test_a_finished_run_forgets_and_a_late_save_changes_nothing(source: CsvSourc
 async def test_positions_are_kept_as_they_move(
     source: CsvSource, store: ResumeStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    positions = Positions(store, source, "source")
+    positions = Positions(store, lambda reached: source.state_at(reached, "source"))
     keeping = asyncio.create_task(positions.keep())
     positions.add(0, SourcePosition(100, 1, 0))
     await until(lambda: place(store) == (100, 1, 0))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.capture.position import ResumeState
+from ingest.capture.position import ResumeState, SourcePosition
 from ingest.capture.source import CaptureChunk, CsvSource
 from ingest.errors import SourceError
 from readings.times import SECOND, parse_time
@@ -102,7 +102,9 @@ def test_rewind_goes_back_to_the_first_row(tmp_path: Path) -> None:
 
 
 def state_at(source: CsvSource, chunk: CaptureChunk, timestamps: str = "source") -> ResumeState:
-    return source.state_at(position=chunk.position, line=chunk.line, timestamps=timestamps, shift_ns=0)
+    state = source.state_at(SourcePosition(chunk.position, chunk.line, 0), timestamps)
+    assert state is not None
+    return state
 
 
 def test_a_later_run_goes_on_where_the_earlier_one_stopped(tmp_path: Path) -> None:

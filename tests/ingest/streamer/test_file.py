@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from ingest.capture.position import ResumeStore
+from ingest.capture.position import ResumeStore, SourcePosition
 from ingest.capture.source import CsvSource
 from ingest.errors import SourceError, StateError
-from ingest.streamer import file
+from ingest.streamer import sender
 from ingest.streamer.file import StreamTotals, stream
 from ingest.streamer.report import Report
 from readings.batch import DecodedBatch
@@ -262,8 +262,8 @@ async def test_without_a_broker_a_stop_ends_the_run_soon_and_nothing_is_lost(
 async def test_a_broker_that_does_not_answer_is_given_up_after_the_deadline(
     tmp_path: Path, capture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file, "DRAIN_SECONDS_AWAY", 0.2)
-    monkeypatch.setattr(file, "DRAIN_SECONDS", 0.5)
+    monkeypatch.setattr(sender, "DRAIN_SECONDS_AWAY", 0.2)
+    monkeypatch.setattr(sender, "DRAIN_SECONDS", 0.5)
     stop = asyncio.Event()
     async with running_broker(tmp_path / "log") as broker, line_to(broker.port) as line:
         running = asyncio.create_task(stream(stream_config(capture, line.port, tmp_path, rate=50.0), stop))
@@ -334,7 +334,9 @@ async def test_a_position_at_the_end_finishes_at_once(tmp_path: Path, capture: P
         store.prepare()
         source = CsvSource(str(capture), needs_timestamp=True)
         chunk = read_rest(source)
-        store.save(source.state_at(position=chunk.position, line=chunk.line, timestamps="source", shift_ns=0))
+        state = source.state_at(SourcePosition(chunk.position, chunk.line, 0), "source")
+        assert state is not None
+        store.save(state)
         source.close()
         totals = await stream(config, asyncio.Event())
         assert broker.log.next_offset == 0

@@ -54,8 +54,8 @@ def test_a_terminal_sees_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     with progress_bar(1000, "capture.csv") as progress:
-        progress.at(250)
-        progress.at(1000)
+        progress.update(250)
+        progress.update(750)
     assert "capture.csv" in screen.getvalue()
     assert "100%" in screen.getvalue()
 
@@ -64,5 +64,5 @@ def test_where_nobody_looks_nothing_is_written(monkeypatch: pytest.MonkeyPatch) 
     pipe = io.StringIO()
     monkeypatch.setattr(sys, "stderr", pipe)
     with progress_bar(1000, "capture.csv") as progress:
-        progress.at(250)
+        progress.update(250)
     assert pipe.getvalue() == ""
