@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -54,9 +54,8 @@ async def monitoring(address: ListenAddress, service: Monitored) -> AsyncIterato
 
     async def ready(request: web.Request) -> web.Response:
         reasons = service.stuck() + service.trouble()
-        return web.json_response(
-            {"status": "not ready" if reasons else "ready", "reasons": reasons}, status=503 if reasons else 200
-        )
+        status = "not ready" if reasons else "ready"
+        return web.json_response({"status": status, "reasons": reasons}, status=503 if reasons else 200)
 
     async def metrics(request: web.Request) -> web.Response:
         return web.Response(body=render(await service.figures()), headers={"Content-Type": CONTENT_TYPE})
@@ -80,17 +79,14 @@ async def monitoring(address: ListenAddress, service: Monitored) -> AsyncIterato
 def render(figures: Iterable[Metric]) -> bytes:
     """The metrics, and those of the process itself, in Prometheus' text format."""
     registry = CollectorRegistry()
-    registry.register(_Given(figures))
+    registry.register(_Figures(figures))
     ProcessCollector(registry=registry)
     return generate_latest(registry)
 
 
-class _Given(Collector):
+class _Figures(Collector):
     def __init__(self, figures: Iterable[Metric]) -> None:
         self._figures = figures
 
-    def describe(self) -> list[Metric]:
-        return []
-
-    def collect(self) -> Iterator[Metric]:
-        yield from self._figures
+    def collect(self) -> Iterable[Metric]:
+        return self._figures

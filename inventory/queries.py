@@ -85,17 +85,9 @@ def gpus_for_list(
         )
     if not mig:
         gpus = gpus.filter(mig_id="")
-    if hostnames:
-        gpus = gpus.filter(host__name__in=hostnames)
-    if models:
-        gpus = gpus.filter(model_name__in=models)
+    gpus = gpus.filter(**_given(host__name__in=hostnames, model_name__in=models))
     if namespaces or pods:
-        conditions: dict[str, Any] = {}
-        if namespaces:
-            conditions["namespace__in"] = namespaces
-        if pods:
-            conditions["pod__in"] = pods
-        gpus = gpus.filter(_runs(**conditions))
+        gpus = gpus.filter(_runs(**_given(namespace__in=namespaces, pod__in=pods)))
     if state is not None:
         gpus = gpus.filter(in_state(state, cutoff or stale_before()))
     for word in search.split():
@@ -154,6 +146,11 @@ def gpu_rows(gpus: QuerySet[GPU]) -> list[GpuRow]:
     return [GpuRow._make(row) for row in rows]
 
 
+def _given(**conditions: Sequence[str]) -> dict[str, Sequence[str]]:
+    """The conditions that have values: an empty filter lets everything pass."""
+    return {field: values for field, values in conditions.items() if values}
+
+
 def _runs(**conditions: Any) -> Q:
     """GPUs where a pod runs that meets the conditions: by the row itself, a share or one of the MIG instances."""
     running = Placement.objects.filter(ended=None, **conditions)
@@ -179,11 +176,7 @@ def pods_between(
         Q(ended=None) | Q(last_seen__gte=to_datetime(start_ns))
     )
     placements = Placement.objects.filter(in_range)
-    wanted: dict[str, Any] = {}
-    if namespaces:
-        wanted["namespace__in"] = namespaces
-    if pods:
-        wanted["pod__in"] = pods
+    wanted = _given(namespace__in=namespaces, pod__in=pods)
     if wanted:
         placements = placements.filter(gpu_id__in=Placement.objects.filter(in_range, **wanted).values("gpu_id"))
     rows = placements.order_by("gpu_id", "started").values_list(

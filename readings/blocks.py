@@ -55,7 +55,7 @@ class BlockBuilder:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: must be 1 or more")
         readings, self._readings = self._readings, []
-        points = _PointBuilder(_GpuNumbers()).points(readings)
+        points = _points_of(readings, _GpuNumbers())
         return _cut(((gpu, key.time_ns, values) for key, gpu, values in points), batch_size)
 
 
@@ -134,48 +134,46 @@ class _PointKey(NamedTuple):
     time_ns: int
 
 
-class _PointBuilder:
-    """Turns readings into points, one by one."""
+def _points_of(readings: Sequence[Reading], gpus: _GpuNumbers) -> Iterator[tuple[_PointKey, Gpu, Values]]:
+    """The readings' points, in order."""
+    drafts: dict[tuple[int, int], _PointDraft] = {}
+    mixed: set[tuple[int, int]] = set()
+    numbered, find = gpus.by_object, gpus.find
+    for gpu, name, time_ns, value in readings:
+        number, gpu = numbered.get(id(gpu)) or find(gpu)
+        key = (number, time_ns)
+        draft = drafts.get(key)
+        if draft is None:
+            draft = drafts[key] = _PointDraft(gpu)
+        elif draft.gpu is not gpu:
+            mixed.add(key)
+        draft.values[name] = value
+    points = {_PointKey(number, (), time_ns): draft for (number, time_ns), draft in drafts.items()}
+    if mixed:
+        _settle(points, mixed, readings, gpus)
+    for place in sorted(points):
+        yield place, points[place].gpu, points[place].values
 
-    def __init__(self, gpus: _GpuNumbers) -> None:
-        self._gpus = gpus
 
-    def points(self, readings: Sequence[Reading]) -> Iterator[tuple[_PointKey, Gpu, Values]]:
-        """The points in order."""
-        drafts: dict[tuple[int, int], _PointDraft] = {}
-        mixed: set[tuple[int, int]] = set()
-        known, find = self._gpus.by_object, self._gpus.find
-        for gpu, name, time_ns, value in readings:
-            number, gpu = known.get(id(gpu)) or find(gpu)
-            key = (number, time_ns)
-            draft = drafts.get(key)
-            if draft is None:
-                draft = drafts[key] = _PointDraft(gpu)
-            elif draft.gpu is not gpu:
-                mixed.add(key)
-            draft.values[name] = value
-        points = {_PointKey(number, (), time_ns): draft for (number, time_ns), draft in drafts.items()}
-        if mixed:
-            self._settle(points, mixed, readings)
-        for place in sorted(points):
-            yield place, points[place].gpu, points[place].values
-
-    def _settle(
-        self, points: dict[_PointKey, _PointDraft], mixed: set[tuple[int, int]], readings: Sequence[Reading]
-    ) -> None:
-        """Decide the GPU, the values and the shares of the points whose readings describe the GPU differently."""
-        rows: dict[tuple[int, int], list[tuple[Gpu, str, float]]] = {key: [] for key in mixed}
-        for gpu, name, time_ns, value in readings:
-            number, described = self._gpus.find(gpu)
-            if (number, time_ns) in mixed:
-                rows[number, time_ns].append((described, name, value))
-        for (number, time_ns), of_point in rows.items():
-            point = points[_PointKey(number, (), time_ns)]
-            shares = _share_out(point, of_point)
-            point.gpu = self._gpus.keep(point.gpu)
-            for holder, share in shares.items():
-                share.gpu = self._gpus.keep(share.gpu)
-                points[_PointKey(number, holder, time_ns)] = share
+def _settle(
+    points: dict[_PointKey, _PointDraft],
+    mixed: set[tuple[int, int]],
+    readings: Sequence[Reading],
+    gpus: _GpuNumbers,
+) -> None:
+    """Decide the GPU, the values and the shares of the points whose readings describe the GPU differently."""
+    rows: dict[tuple[int, int], list[tuple[Gpu, str, float]]] = {key: [] for key in mixed}
+    for gpu, name, time_ns, value in readings:
+        number, described = gpus.find(gpu)
+        if (number, time_ns) in mixed:
+            rows[number, time_ns].append((described, name, value))
+    for (number, time_ns), of_point in rows.items():
+        point = points[_PointKey(number, (), time_ns)]
+        shares = _share_out(point, of_point)
+        point.gpu = gpus.keep(point.gpu)
+        for holder, share in shares.items():
+            share.gpu = gpus.keep(share.gpu)
+            points[_PointKey(number, holder, time_ns)] = share
 
 
 def _holder(gpu: Gpu) -> tuple[str, ...]:
@@ -299,7 +297,7 @@ def _settle_mixed(
 
     settled: list[Reading] = []
     place_of: dict[int, tuple[int, tuple[str, ...]]] = {}
-    for key, gpu, values in _PointBuilder(numbered).points(list(columns.where(mixed).readings())):
+    for key, gpu, values in _points_of(list(columns.where(mixed).readings()), numbered):
         place_of[id(gpu)] = key.gpu_number, key.holder
         settled += [(gpu, name, key.time_ns, value) for name, value in values.items()]
     added = Columns.of(settled)

@@ -6,7 +6,7 @@ old unit. So the source's own texts decide the unit, never the size of a value: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container
 from typing import NamedTuple
 
 from readings.catalogue import canonical_name
@@ -106,25 +106,12 @@ class SourceUnits:
         elif any(word in lowered for word in _RATIO_WORDS):
             self._by_help[name] = True
 
-    def note_labels(self, labels: Iterable[str]) -> None:
-        """Notes the label names of a row."""
-        base = _base_by_labels(set(labels))
-        if base is not None:
-            self._hints.add(base)
-
-    def note_name(self, name: str) -> None:
-        """Notes that the source has this metric. Only names new in 4.9 matter."""
-        if name in _BASE_NAMES:
-            self._hints.add(True)
-
     def note_text(self, text: str) -> None:
-        """Notes a piece of the source's raw text, where reading it row by row would be too late."""
-        for label in (OLD_DRIVER_LABEL, NEW_DRIVER_LABEL):
-            if label in text:
-                self.note_labels((label,))
-        for name in _BASE_NAMES:
-            if name in text:
-                self.note_name(name)
+        """Notes the drivers' labels and the metric names (only those new in 4.9 matter) in a piece of the source's raw text."""
+        if OLD_DRIVER_LABEL in text:
+            self._hints.add(False)
+        if NEW_DRIVER_LABEL in text or any(name in text for name in _BASE_NAMES):
+            self._hints.add(True)
 
     def fold(self, name: str, labels: Container[str] = ()) -> Folded:
         """The stored name and conversion of ``name`` in a row with these labels."""

@@ -138,12 +138,8 @@ class PeekableFile:
 
     def read(self, size: int) -> bytes:
         """Up to ``size`` bytes; fewer only at the end."""
-        data = self._take(size)
-        if len(data) < size:
-            rest = self._file.read(size - len(data))
-            self._position += len(rest)
-            data += rest
-        return data
+        buffer = memoryview(bytearray(size))
+        return bytes(buffer[: self.readinto(buffer)])
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill the buffer, or less of it only at the end; returns the number of bytes."""

@@ -52,9 +52,9 @@ def test_the_help_decides_before_anything_else() -> None:
         assert stored(units, RATIO, 1, OLD) == (UTIL, expected)
 
 
-def test_metrics_in_bytes_tell_of_base_units() -> None:
+def test_metrics_in_bytes_show_base_units() -> None:
     units = SourceUnits()
-    units.note_name("DCGM_FI_DEV_FB_USED_BYTES")
+    units.note_text("DCGM_FI_DEV_FB_USED_BYTES")
     assert units.base_units is True
     assert stored(units, RATIO, 0.5) == (UTIL, 50.0)
     assert stored(units, "DCGM_FI_DEV_NVLINK_THROUGHPUT_TOTAL", 2e6) == ("DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL", 2.0)
