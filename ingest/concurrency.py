@@ -7,17 +7,17 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 
-async def first_of(*coroutines: Coroutine[Any, Any, None]) -> int:
+async def first_of(*coroutines: Coroutine[Any, Any, Any]) -> int:
     """Run all until one returns or fails; cancel the others. Returns the index of one that returned, or raises."""
     return await _run(coroutines, asyncio.FIRST_COMPLETED)
 
 
-async def all_of(*coroutines: Coroutine[Any, Any, None]) -> None:
-    """Run all until each has returned or one fails; then cancel the others and raise what it raised."""
+async def all_of(*coroutines: Coroutine[Any, Any, Any]) -> None:
+    """Run all until each has returned or one fails; then cancel the others and raise its exception."""
     await _run(coroutines, asyncio.FIRST_EXCEPTION)
 
 
-async def _run(coroutines: tuple[Coroutine[Any, Any, None], ...], until: str) -> int:
+async def _run(coroutines: tuple[Coroutine[Any, Any, Any], ...], until: str) -> int:
     tasks = [asyncio.create_task(each, name=each.__name__) for each in coroutines]
     try:
         done, _ = await asyncio.wait(tasks, return_when=until)

@@ -9,8 +9,8 @@ import json
 import logging
 import os
 import threading
-from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,14 +68,11 @@ class DeadLetters:
             file.write(lines)
 
     def _rotate(self) -> None:
-        for number in range(self._files_kept, 0, -1):
-            older = self._numbered(number)
-            newer = self._numbered(number - 1) if number > 1 else self.path
+        numbers = range(1, self._files_kept + 1)
+        files = [self.path, *(self.path.with_name(f"{self.path.stem}.{each}{self.path.suffix}") for each in numbers)]
+        for newer, older in reversed(list(pairwise(files))):
             if newer.exists():
                 os.replace(newer, older)
-
-    def _numbered(self, number: int) -> Path:
-        return self.path.with_name(f"{self.path.stem}.{number}{self.path.suffix}")
 
 
 def _encode(letter: dict[str, Any]) -> bytes:
@@ -123,8 +120,3 @@ def read_letters(files: Iterable[Path], reason: str = "") -> Iterator[Letter]:
                 letter = Letter(path, fields) if isinstance(fields, dict) else None
                 if letter is not None and (not reason or letter.reason == reason):
                     yield letter
-
-
-def count_letters(letters: Iterable[Letter]) -> Counter[tuple[str, str]]:
-    """The number of letters by reason and source."""
-    return Counter((letter.reason, letter.source) for letter in letters)

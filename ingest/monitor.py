@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Protocol
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import Metric
+from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from ingest.errors import SourceError
@@ -90,3 +90,11 @@ class _Figures(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return self._figures
+
+
+def counter_by_reason(name: str, text: str, counts: Mapping[str, int]) -> Metric:
+    """A counter with one value for each reason."""
+    metric = CounterMetricFamily(name, text, labels=("reason",))
+    for reason, count in sorted(counts.items()):
+        metric.add_metric((reason,), count)
+    return metric

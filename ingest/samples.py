@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from readings.catalogue import PART_LABELS, name_of_part
 from readings.checks import check_gpu, check_metric_name
@@ -47,21 +47,9 @@ class RefusedRow(NamedTuple):
 def make_gpu(columns: Mapping[str, str], extras: Mapping[str, str]) -> Gpu:
     """The GPU of a row: ``columns`` has the fields named in IDENTITY, ``extras`` the other labels. Raises Refused."""
     index = columns.get("gpu_id", "")
-    return check_gpu(
-        Gpu(
-            uuid=columns["uuid"],
-            hostname=columns.get("hostname", ""),
-            gpu_id=int(index) if index.isascii() and index.isdigit() and len(index) < 10 else None,
-            device=columns.get("device", ""),
-            model_name=columns.get("model_name", ""),
-            mig_id=columns.get("mig_id", ""),
-            mig_profile=columns.get("mig_profile", ""),
-            container=columns.get("container", ""),
-            pod=columns.get("pod", ""),
-            namespace=columns.get("namespace", ""),
-            labels=dict(extras),
-        )
-    )
+    texts: dict[str, Any] = {name: text for name, text in columns.items() if name in IDENTITY}
+    texts["gpu_id"] = int(index) if index.isascii() and index.isdigit() and len(index) < 10 else None
+    return check_gpu(Gpu(**texts, labels=dict(extras)))
 
 
 # Labels that decide what a metric name means.

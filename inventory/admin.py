@@ -63,7 +63,7 @@ class RemovableAdmin(ReadOnlyAdmin):
     def get_deleted_objects(
         self, objs: Iterable[Any], request: HttpRequest
     ) -> tuple[list[Any], dict[str, int], set[str], list[str]]:
-        """What the confirmation page shows. History goes too; it is counted, not listed, and needs no permission."""
+        """The rows on the confirmation page. History goes too; it is counted, not listed, and needs no permission."""
         gpus = self.goes_with(objs)
         counts = {
             "GPUs": len(gpus),

@@ -203,14 +203,14 @@ _MOST_GPUS_NAMED = 1000
 
 def hosts_between(gpus: Set[str], start_ns: int, end_ns: int) -> list[Hosted]:
     """Where these GPUs sat in the range. Of many GPUs, it returns those of others too. One query."""
-    found = Residence.objects.filter(
+    residences = Residence.objects.filter(
         Q(until=None) | Q(until__gte=to_datetime(start_ns)),
         since__lt=to_datetime(end_ns - 1) + _TICK,
         host__isnull=False,
     )
     if len(gpus) <= _MOST_GPUS_NAMED:
-        found = found.filter(gpu_id__in=gpus)
-    rows = found.values_list("gpu_id", "host__name", "since", "until")
+        residences = residences.filter(gpu_id__in=gpus)
+    rows = residences.values_list("gpu_id", "host__name", "since", "until")
     return [
         Hosted(gpu, host, to_ns(since), None if until is None else to_ns(until + _TICK))
         for gpu, host, since, until in rows

@@ -16,8 +16,8 @@ def with_instances(gpus: Iterable[GPU]) -> list[GPU]:
     """The GPUs, and the MIG instances of those that are whole boards."""
     given = list(gpus)
     boards = [gpu.uuid for gpu in given if not gpu.mig_id]
-    known = {gpu.pk for gpu in given}
-    return [*given, *GPU.objects.filter(uuid__in=boards).exclude(pk__in=known).order_by("id")]
+    keys = {gpu.pk for gpu in given}
+    return [*given, *GPU.objects.filter(uuid__in=boards).exclude(pk__in=keys).order_by("id")]
 
 
 def gpus_of(hosts: Iterable[Host]) -> list[GPU]:

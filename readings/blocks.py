@@ -187,11 +187,11 @@ def _share_out(point: _PointDraft, rows: list[tuple[Gpu, str, float]]) -> dict[t
     for gpu, name, value in rows:
         by_name.setdefault(name, {})[_holder(gpu)] = (gpu, value)
     shares: dict[tuple[str, ...], _PointDraft] = {}
-    for name, held in by_name.items():
-        point.values[name] = _own_value(name, held)
-        if len(held) == 1:
+    for name, by_holder in by_name.items():
+        point.values[name] = _own_value(name, by_holder)
+        if len(by_holder) == 1:
             continue
-        for holder, (gpu, value) in held.items():
+        for holder, (gpu, value) in by_holder.items():
             if holder:
                 share = shares.setdefault(holder, _PointDraft(msgspec.structs.replace(gpu, share=True)))
                 share.values[name] = value
@@ -199,11 +199,11 @@ def _share_out(point: _PointDraft, rows: list[tuple[Gpu, str, float]]) -> dict[t
     return shares
 
 
-def _own_value(name: str, held: dict[tuple[str, ...], tuple[Gpu, float]]) -> float:
+def _own_value(name: str, by_holder: dict[tuple[str, ...], tuple[Gpu, float]]) -> float:
     """The GPU's own value among those of its holders: the device's, else the largest that is within the metric's range."""
-    if () in held:
-        return held[()][1]
-    values = [value for _, value in held.values()]
+    if () in by_holder:
+        return by_holder[()][1]
+    values = [value for _, value in by_holder.values()]
     return max([value for value in values if problem_of(name, value) is None] or values)
 
 
@@ -266,14 +266,14 @@ def _table_of(parts: Sequence[Columns]) -> PointTable | None:
 
     columns = join(parts)
     numbered = _GpuNumbers()
-    known, find = numbered.by_object, numbered.find
+    by_object, find = numbered.by_object, numbered.find
     places: dict[int, int] = {}  # of a description in ``gpus``, by id()
     gpus: list[Gpu] = []
     numbers: list[int] = []
     codes: dict[int, int] = {}
     for old in columns.used_gpus():
         gpu = columns.gpus[old]
-        number, gpu = known.get(id(gpu)) or find(gpu)
+        number, gpu = by_object.get(id(gpu)) or find(gpu)
         code = codes[old] = places.setdefault(id(gpu), len(gpus))
         if code == len(gpus):
             gpus.append(gpu)
@@ -308,11 +308,11 @@ def _settle_mixed(
 
 def _cut_table(table: PointTable, batch_size: int) -> Iterator[PointBlock]:
     """Cut a table, in which no point is larger than ``batch_size``, into blocks with only the GPUs and names that they need."""
-    held = table.present.sum(axis=1).cumsum()
+    total = table.present.sum(axis=1).cumsum()
     gpus, times, rows = table.gpu.tolist(), table.time_ns.tolist(), table.rows()
     start, before = 0, 0
     while start < len(rows):
-        end = int(held.searchsorted(before + batch_size, "right"))
+        end = int(total.searchsorted(before + batch_size, "right"))
         names, values = table.names, rows[start:end]
         used = table.used_names(start, end)
         if len(used) < len(names):
@@ -324,4 +324,4 @@ def _cut_table(table: PointTable, batch_size: int) -> Iterator[PointBlock]:
             for gpu, time_ns, row in zip(gpus[start:end], times[start:end], values, strict=True)
         ]
         yield PointBlock([table.gpus[gpu] for gpu in indexes], names, points)
-        start, before = end, int(held[end - 1])
+        start, before = end, int(total[end - 1])

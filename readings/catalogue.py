@@ -56,15 +56,15 @@ _NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.-]+")
 
 def canonical_name(name: str) -> str:
     """The name under which a metric is stored: trimmed, aliases replaced. Unknown names stay as they are."""
-    known = _CANONICAL.get(name)
-    if known is not None:
-        return known
+    canonical = _CANONICAL.get(name)
+    if canonical is not None:
+        return canonical
     trimmed = name.strip()
-    known = _CANONICAL.get(trimmed)
-    if known is None and ":" in trimmed:
+    canonical = _CANONICAL.get(trimmed)
+    if canonical is None and ":" in trimmed:
         whole, colon, part = trimmed.partition(":")
         return _CANONICAL.get(whole, whole) + colon + part
-    return trimmed if known is None else known
+    return trimmed if canonical is None else canonical
 
 
 def name_of_part(name: str, labels: Mapping[str, str]) -> str:
@@ -96,5 +96,5 @@ def is_counter(name: str) -> bool:
 
 def unit_of(name: str) -> str:
     """The unit in which values are stored, or an empty string if unknown."""
-    known = info(name)
-    return known.unit if known else ""
+    metric = info(name)
+    return metric.unit if metric else ""

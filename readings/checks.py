@@ -27,7 +27,7 @@ SHORT_ROW = "short_row"
 BAD_FIELD = "bad_field"
 COUNTER_RESET = "counter_reset"
 
-# Reason -> what it means to a user.
+# Reason -> its meaning for a user.
 REASONS = {
     BLANK: "DCGM had no value and wrote one of its blank numbers",
     NOT_AVAILABLE: "the source says that there is no value (N/A, empty, not supported)",
@@ -164,7 +164,7 @@ def check_block(block: PointBlock, *, now_ns: int, oldest_ns: int | None) -> tup
     """Returns the block without its impossible readings, and a refusal for each. Metric names must be canonical.
 
     Refuses blanks, NaN, infinities, values outside the metric's range, and times before ``oldest_ns`` (None: no limit),
-    before 1970 or over 5 minutes after ``now_ns``. The block is not changed; a good one is returned as it is.
+    before 1970 or over 5 minutes after ``now_ns``. The block is not changed; a good one is returned unchanged.
     """
     points = block.points
     if not points:
@@ -203,7 +203,7 @@ def _column_is_good(name: str, column: Sequence[float | None]) -> bool:
 def _sift(block: PointBlock, oldest: int, newest: int) -> tuple[PointBlock, list[Refusal]]:
     names = block.metric_names
     refusals: list[Refusal] = []
-    kept: list[Point] = []
+    good_points: list[Point] = []
     for point in block.points:
         index, time_ns, values = point
         problem = _time_problem(time_ns, oldest, newest)
@@ -221,12 +221,12 @@ def _sift(block: PointBlock, oldest: int, newest: int) -> tuple[PointBlock, list
                 if good is not None:
                     good[column] = None
         if good is values:
-            kept.append(point)
+            good_points.append(point)
         elif good is not None and good.count(None) < len(good):
-            kept.append((index, time_ns, good))
-    if not refusals and len(kept) == len(block.points):
+            good_points.append((index, time_ns, good))
+    if not refusals and len(good_points) == len(block.points):
         return block, []
-    return PointBlock(block.gpus, names, kept), refusals
+    return PointBlock(block.gpus, names, good_points), refusals
 
 
 def _time_problem(time_ns: int, oldest: int, newest: int) -> str | None:

@@ -75,7 +75,7 @@ def parse_labels(text: str) -> dict[str, str]:
         if name in DROPPED:
             continue
         if "\\" in value:
-            value = _ESCAPE.sub(lambda found: _ESCAPED.get(found[1], found[0]), value)
+            value = _ESCAPE.sub(lambda escape: _ESCAPED.get(escape[1], escape[0]), value)
         if labels.setdefault(name, value) != value:
             raise ValueError(f"bad labels: {name} is given twice with different values")
     return {name: value for name, value in labels.items() if _has_value(value)}
@@ -116,7 +116,7 @@ def split_labels(labels: Mapping[str, str]) -> tuple[dict[str, str], dict[str, s
         if value is not None:
             columns[column] = value
     if _HPC_JOB in labels and "pod" not in columns and _has_value(labels[_HPC_JOB]):
-        # A batch job on a bare host is what a pod is in a cluster: several rows for one GPU are shares of it.
+        # A batch job on a bare host corresponds to a pod in a cluster: several rows for one GPU are shares of it.
         columns |= {"namespace": _HPC_JOB, "pod": labels[_HPC_JOB]}
     extras = {
         _RENAMED.get(name, name): value for name, value in labels.items() if name not in _NO_EXTRA and _has_value(value)

@@ -23,7 +23,6 @@ from readings.columns import Columns, Ints
 from readings.labels import without_name
 from readings.model import Gpu
 
-_NOT_IDENTITY = {"timestamp", "metric_name", "value", "labels", "unit"}
 _MAX_CODE = 1 << 62
 _MAX_LABELS_HELD = 16 << 20  # bytes
 
@@ -59,10 +58,7 @@ class GpuTable:
         self._rows = rows
         self._width = len(header.names)
         self._labels = header.column("labels")
-        key = [at for field, numbers in header.columns.items() if field not in _NOT_IDENTITY for at in numbers]
-        self._key = [*key, *[at for at, _ in header.extra]]
-        if self._labels is not None:
-            self._key.append(self._labels)
+        self._key = [*rows.key_columns, *([] if self._labels is None else [self._labels])]
         self.columns = [str(at) for at in self._key]
         self._texts: list[dict[str, int]] = [{} for _ in self._key]
         self._raw_labels: dict[str, int] = {}
@@ -254,7 +250,8 @@ class ColumnReader:
                 raise _Unsure
         value, odd = _values(table.column(self._value))
         time_ns = self._times(table, odd)
-        metric, metric_names = coded(table.column(self._metric))
+        encoded = table.column(self._metric).chunk(0).dictionary_encode()
+        metric, metric_names = encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
         gpus = self._gpus.find(table)
         odd |= gpus.refused[gpus.entry]
         names, name = self._name(metric, metric_names, gpus.kind[gpus.entry], gpus.naming, value, odd)
@@ -336,12 +333,6 @@ class ColumnReader:
                 rows = np.flatnonzero((pair == each) & ~odd)
                 value[rows] = [convert(one) for one in value[rows].tolist()]
         return list(names), codes[pair]
-
-
-def coded(column: pa.ChunkedArray) -> tuple[Ints, list[str]]:
-    """The distinct texts of a column, and the place of each row's text in them."""
-    encoded = column.chunk(0).dictionary_encode()
-    return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
 
 
 def _as_text(columns: Iterable[str]) -> Any:

@@ -261,9 +261,9 @@ def open_capture(path: str) -> BinaryIO:
     try:
         magic = file.read(4)
         file.seek(0)
-        for known in (_GZIP, _ZSTD):
-            if magic.startswith(known):
-                return cast(BinaryIO, io.BufferedReader(Unpacked(file, known), 1 << 16))
+        for form in (_GZIP, _ZSTD):
+            if magic.startswith(form):
+                return cast(BinaryIO, io.BufferedReader(Unpacked(file, form), 1 << 16))
     except BaseException:
         file.close()
         raise

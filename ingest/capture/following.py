@@ -20,10 +20,11 @@ logger = logging.getLogger(__name__)
 async def follow(config: StreamConfig, stop: asyncio.Event, report: Report) -> Report:
     """Stream until ``stop``. Reads a file that was renamed to its end, then starts the new file under the old name.
 
-    A file that was replaced while nobody followed it is not looked for: the log says what was left of it. Raises as ``stream``.
+    Does not look for a file that was replaced while nobody followed it; logs which of its rows were not sent. Raises as ``stream``.
     """
     path = config.csv_path
-    state = None if path == STDIN else await asyncio.to_thread(_load_state, config)
+    store = ResumeStore(config.state_dir, config.instance_id, path)
+    state = None if path == STDIN else await asyncio.to_thread(store.load)
     if path == STDIN or (state is None and not await asyncio.to_thread(os.path.isfile, path)):
         raise SourceError(f"FOLLOW (--follow): {path!r} is not a file: name one file that grows")
     if config.timestamps in {"auto", "shift"}:
@@ -38,10 +39,6 @@ async def follow(config: StreamConfig, stop: asyncio.Event, report: Report) -> R
         if not stop.is_set():
             logger.info("%s was rotated: going on with the new file", path)
     return report
-
-
-def _load_state(config: StreamConfig) -> ResumeState | None:
-    return ResumeStore(config.state_dir, config.instance_id, config.csv_path).load()
 
 
 def _report_what_is_left(path: str, state: ResumeState) -> None:
@@ -64,10 +61,10 @@ def _path_of(path: str, inode: int) -> str:
     """The file with this inode in the folder of ``path``, for the log."""
     try:
         with os.scandir(os.path.dirname(path) or ".") as entries:
-            found = [entry.path for entry in entries if entry.inode() == inode and entry.name != os.path.basename(path)]
+            paths = [entry.path for entry in entries if entry.inode() == inode and entry.name != os.path.basename(path)]
     except OSError:
-        found = []
-    return found[0] if found else "the old file"
+        paths = []
+    return paths[0] if paths else "the old file"
 
 
 def _has_begun(path: str) -> bool:

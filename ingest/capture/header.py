@@ -52,13 +52,13 @@ def parse_header(fields: Sequence[str], *, needs_timestamp: bool) -> CaptureHead
     columns = {}
     for field, aliases in ALIASES.items():
         # With both Hostname and hostname, the newer, lower-case form is preferred.
-        found = [(aliases.index(name.lower()), name, at) for at, name in enumerate(names) if name.lower() in aliases]
-        found.sort(key=lambda each: (each[0], each[1] != each[1].lower()))
-        if len(found) > 1 and field in UNIQUE:
-            shown = " and ".join(repr(name) for _, name, _ in found)
+        matches = [(aliases.index(name.lower()), name, at) for at, name in enumerate(names) if name.lower() in aliases]
+        matches.sort(key=lambda each: (each[0], each[1] != each[1].lower()))
+        if len(matches) > 1 and field in UNIQUE:
+            shown = " and ".join(repr(name) for _, name, _ in matches)
             raise SourceError(f"the header has several columns for {field}: {shown}")
-        if found:
-            columns[field] = tuple(at for _, _, at in found)
+        if matches:
+            columns[field] = tuple(at for _, _, at in matches)
     required = ["timestamp", "metric_name", "value"] if needs_timestamp else ["metric_name", "value"]
     missing = [field for field in required if field not in columns]
     if "uuid" not in columns and "labels" not in columns:
@@ -67,8 +67,8 @@ def parse_header(fields: Sequence[str], *, needs_timestamp: bool) -> CaptureHead
         raise SourceError(
             f"the header lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}; it has {_shown(names)}"
         )
-    known = {at for numbers in columns.values() for at in numbers}
-    extra = tuple((at, name) for at, name in enumerate(names) if at not in known and name)
+    used = {at for numbers in columns.values() for at in numbers}
+    extra = tuple((at, name) for at, name in enumerate(names) if at not in used and name)
     return CaptureHeader(names, columns, extra)
 
 

@@ -39,8 +39,8 @@ def last_time(
             break
         newest = max(newest, int(times.max(initial=_NO_TIME)))
         newest_good = max(newest_good, int(times[times <= latest_ns].max(initial=_NO_TIME)))
-    found = newest if newest_good == _NO_TIME else newest_good
-    return None if found == _NO_TIME else found
+    result = newest if newest_good == _NO_TIME else newest_good
+    return None if result == _NO_TIME else result
 
 
 def _times_by_row(file: PeekableFile, column: int, parse_time: Callable[[str], int]) -> Ints | None:

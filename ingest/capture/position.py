@@ -14,12 +14,12 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 
 from ingest.atomic import replacing
-from ingest.capture.compression import is_packed
+from ingest.capture.compression import PeekableFile, is_packed
 from ingest.errors import StateError
 
 logger = logging.getLogger(__name__)
@@ -102,13 +102,6 @@ _HEAD_BYTES = 64 * 1024
 _TAIL_BYTES = 4 * 1024
 
 
-class HasDescriptor(Protocol):
-    """An open file."""
-
-    def fileno(self) -> int:
-        """Its descriptor."""
-
-
 class FileId(msgspec.Struct, frozen=True):
     """Identifies a file: its inode, and digests of its first bytes and of the bytes just before the position."""
 
@@ -117,7 +110,7 @@ class FileId(msgspec.Struct, frozen=True):
     tail: str
 
     @classmethod
-    def of(cls, file: HasDescriptor, position: int) -> FileId:
+    def of(cls, file: PeekableFile | BinaryIO, position: int) -> FileId:
         """Identify an open file that was read up to ``position``. Uses positioned reads only. Raises OSError."""
         descriptor = file.fileno()
         status = os.fstat(descriptor)
@@ -141,12 +134,12 @@ class ResumeState(msgspec.Struct, frozen=True):
     shift_ns: int
 
     @classmethod
-    def at(cls, path: str, file: HasDescriptor, reached: SourcePosition, timestamps: str) -> ResumeState:
+    def at(cls, path: str, file: PeekableFile | BinaryIO, reached: SourcePosition, timestamps: str) -> ResumeState:
         """The state of a run that reached a position of an open file. Raises OSError."""
         position, line, shift_ns = reached
         return cls(_shown(path), FileId.of(file, position), position, line, timestamps, shift_ns)
 
-    def fits(self, path: str, file: HasDescriptor, timestamps: str) -> bool:
+    def fits(self, path: str, file: PeekableFile | BinaryIO, timestamps: str) -> bool:
         """Whether it describes this file, with the same beginning, and the same TIMESTAMPS. Raises OSError."""
         return (
             self.path == _shown(path)

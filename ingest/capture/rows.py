@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import UTC, tzinfo
 from itertools import repeat
-from typing import NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple
 
+from ingest.capture.compression import PeekableFile
 from ingest.capture.header import CaptureHeader
 from ingest.samples import IDENTITY, NamingLabels, RefusedRow, Sample, make_gpu, metric_namer, naming_labels
 from readings.checks import BAD_FIELD, BAD_TIMESTAMP, NO_IDENTITY, NO_METRIC, SHORT_ROW, Refused, parse_value
@@ -32,16 +33,6 @@ class CsvRecord(NamedTuple):
     fields: list[str]
 
 
-class LineFile(Protocol):
-    """A file to read lines from."""
-
-    def readline(self, limit: int, /) -> bytes:
-        """One line, of ``limit`` bytes at most; empty at the end."""
-
-    def tell(self) -> int:
-        """The position of the next line."""
-
-
 class CsvRecords:
     """An iterator over the records of a UTF-8 file that is open in binary mode, from its current position.
 
@@ -49,7 +40,7 @@ class CsvRecords:
     there goes on exactly where this one stopped. Blank lines are skipped. Raises OSError when the file cannot be read.
     """
 
-    def __init__(self, file: LineFile, *, line: int = 1) -> None:
+    def __init__(self, file: PeekableFile | BinaryIO, *, line: int = 1) -> None:
         self.position = file.tell()
         self.line = line
         self._file = file
@@ -155,7 +146,7 @@ class RowReader:
         self._labels_column = header.column("labels")
         fields = [field for field in IDENTITY if field in header.columns]
         self._identity = [(field, header.columns[field]) for field in fields]
-        self._key_columns = [at for field in fields for at in header.columns[field]] + [at for at, _ in header.extra]
+        self.key_columns = [at for field in fields for at in header.columns[field]] + [at for at, _ in header.extra]
         self._gpus: dict[tuple[str, ...], GpuDescription] = {}
 
     def read(self, fields: Sequence[str]) -> Sample:
@@ -185,7 +176,7 @@ class RowReader:
     def describe(self, fields: Sequence[str]) -> GpuDescription:
         """The GPU that a row describes. Raises Refused."""
         labels = "" if self._labels_column is None else fields[self._labels_column]
-        key = (without_name(labels), *[fields[at] for at in self._key_columns])
+        key = (without_name(labels), *[fields[at] for at in self.key_columns])
         description = self._gpus.get(key)
         if description is None:
             description = self._describe_anew(fields, labels)

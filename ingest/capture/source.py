@@ -12,7 +12,6 @@ from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
-import numpy.typing as npt
 
 from ingest.capture.arrow import ColumnReader, Parsed
 from ingest.capture.compression import STDIN, PeekableFile, is_truncated, packed_share
@@ -23,7 +22,7 @@ from ingest.capture.rows import CAREFUL_ROWS, CsvRecord, CsvRecords, RowReader
 from ingest.samples import RefusedRow, Sample
 from ingest.shard import WHOLE, Shard
 from readings.checks import BAD_FIELD, LABEL_CONFLICT, Refused
-from readings.columns import Columns, Ints, join
+from readings.columns import Columns, join
 from readings.times import parse_time
 
 # Shards alternate in runs of so many lines, so that the metrics of a GPU mostly stay together.
@@ -47,7 +46,7 @@ class CaptureChunk(NamedTuple):
 
 
 class _RowResults(NamedTuple):
-    """What the row reader made of some rows: their readings, the lines of these, and the rows that it refused."""
+    """Rows read one by one: the readings, the line of each, and the refused rows."""
 
     samples: list[Sample]
     lines: list[int]
@@ -142,7 +141,7 @@ class CsvSource:
         position = self.position + len(block)
         columns, lines = parsed.columns, parsed.lines + first_line
         if self._shard.total > 1:
-            ours = self._are_ours(lines)
+            ours = np.equal((lines // SHARD_LINES + self._shard_start) % self._shard.total, self._shard.place)
             columns, lines = columns.where(ours), lines[ours]
         odd = _RowResults([], [], [])
         conflicts = self._rows.conflicts - parsed.conflicts
@@ -185,9 +184,6 @@ class CsvSource:
                 if not self._repeats_header(record):
                     results.refused.append(RefusedRow(record.line, error.reason, error.detail, records.raw()))
         return False
-
-    def _are_ours(self, lines: Ints) -> npt.NDArray[np.bool_]:
-        return np.equal((lines // SHARD_LINES + self._shard_start) % self._shard.total, self._shard.place)
 
     def bytes_after(self, position: int) -> int | None:
         """How many bytes the file has after a position that was read; None for standard input.

@@ -148,7 +148,7 @@ class Collector:
     async def run(self, *, once: bool = False) -> CollectTotals:
         """Collect until the stop event, or with ``once`` until the end that the log had at the start.
 
-        Then write and commit what was received, within DRAIN_SECONDS. Raises BrokerRefusal or StoreRefusal.
+        Then write and commit the received messages within DRAIN_SECONDS. Raises BrokerRefusal or StoreRefusal.
         """
         config = self._config
         logger.info("collecting from %s as %s", config.broker, config.collector_id)
@@ -182,15 +182,7 @@ class Collector:
 
     async def _wait_for_store(self) -> None:
         """Wait for a store that is away, before anything is read. Raises StoreRefusal for one that refuses readings for good."""
-        waiting = asyncio.create_task(self._until_done(self._store.ping, self._store_outage), name="wait for the store")
-        stopping = asyncio.create_task(self._stop.wait(), name="wait for stop")
-        try:
-            await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if waiting.done():
-                waiting.result()
-        finally:
-            stopping.cancel()
-            waiting.cancel()
+        await first_of(self._until_done(self._store.ping, self._store_outage), self._stop.wait())
 
     async def close(self) -> None:
         """Disconnect, and close the threads' connections. The broker delivers uncommitted messages again."""
@@ -345,7 +337,7 @@ class Collector:
         return stored
 
     def _write(self, pending: Pending) -> tuple[int, float]:
-        """In the worker thread: write to the store first, then note what it took.
+        """In the worker thread: write to the store first, then count and log what it accepted.
 
         Returns the number of readings written, and the seconds that the store needed.
         """

@@ -25,7 +25,7 @@ LOST_MESSAGE = "lost_message"
 
 @dataclass(slots=True)
 class Pending:
-    """What came in since the last flush. ``last_offset`` is the newest message, received or lost; -1: nothing to commit."""
+    """Everything received since the last flush. ``last_offset`` is the newest message, received or lost; -1: nothing to commit."""
 
     blocks: list[PointBlock] = field(default_factory=list)
     letters: list[dict[str, Any]] = field(default_factory=list)
@@ -48,7 +48,7 @@ class BatchDecoder:
         self._retention_ns = int(retention * SECOND)
 
     def drain(self) -> Pending:
-        """Returns what is pending and starts anew."""
+        """Returns the pending data and starts a new collection."""
         pending, self.pending = self.pending, Pending()
         return pending
 

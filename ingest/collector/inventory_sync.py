@@ -55,7 +55,7 @@ class InventoryWriter:
     def save_inventory(self) -> int:
         """Update the inventory; returns how many GPU counters were reset. Raises one of RETRIABLE and then keeps everything.
 
-        Logs and drops what the database refuses for good: the readings are stored, and later ones update the inventory again.
+        If the database refuses the data for good, logs and drops it: later readings update the inventory again.
         """
         if not self._sightings:
             return 0

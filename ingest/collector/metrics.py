@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 
 from ingest.collector.collector import Collector
+from ingest.monitor import counter_by_reason
 
 _PREFIX = "gpu_telemetry_collector_"
 
@@ -35,14 +36,11 @@ def _figures(collector: Collector, lag: int | None) -> Iterator[Metric]:
     totals = collector.totals
     yield CounterMetricFamily(_PREFIX + "messages", "Messages that were read.", value=totals.messages)
     yield CounterMetricFamily(_PREFIX + "readings_stored", "Readings that were written.", value=totals.stored)
-    refused = CounterMetricFamily(
+    yield counter_by_reason(
         _PREFIX + "readings_refused",
         "Readings and messages that were turned away, here or by streamers, by reason.",
-        labels=("reason",),
+        totals.refused_by,
     )
-    for reason, count in sorted(totals.refused_by.items()):
-        refused.add_metric((reason,), count)
-    yield refused
     yield _gauge("broker_connected", "1 while there is a connection to the broker.", collector.connected)
     yield _gauge("readings_waiting", "Readings that wait for the next write.", collector.waiting_readings)
     yield _gauge("behind_seconds", "Age of the oldest message that was read and not committed.", collector.behind_s)

@@ -140,7 +140,7 @@ class Exposition:
         parsed = _take_apart(line) if line.strip() else None
         if parsed is None:
             return None
-        if _head(line) != _plain_head(line, parsed):
+        if _head(line) != line[: len(line) - len(parsed.rest)].rstrip().removesuffix("}"):
             raise Refused(BAD_FIELD, "more than a value and a time after the labels")
         columns, extras = split_labels(parsed.labels)
         if not columns.get("uuid"):
@@ -170,10 +170,6 @@ def _head(line: str) -> str:
     return line.rpartition("} ")[0] or "\n" + line
 
 
-def _plain_head(line: str, parsed: _Line) -> str:
-    return line[: len(line) - len(parsed.rest)].rstrip().removesuffix("}")
-
-
 def _take_apart(line: str) -> _Line | None:
     """The name, the labels and the rest. None for a good line without labels. Raises ValueError."""
     name = _NAME.match(line)
@@ -187,16 +183,11 @@ def _take_apart(line: str) -> _Line | None:
         words = rest.split()
         if not words or len(words) > 2:
             raise ValueError("expected a value after the name")
-        parse_number(words[0])
+        if not words[0].isascii() or "_" in words[0]:
+            raise ValueError(f"{words[0][:40]!r} is not a number")
+        float(words[0])  # any number of the format, NaN and infinities included
         return None
     return _Line(name[0], parse_labels(labels[0]), rest.lstrip(" \t")[labels.end() :].lstrip(" \t"))
-
-
-def parse_number(text: str) -> float:
-    """Any number of the format, NaN and infinities included. Raises ValueError."""
-    if not text.isascii() or "_" in text:
-        raise ValueError(f"{text[:40]!r} is not a number")
-    return float(text)
 
 
 def _split_rest(rest: str) -> tuple[str, str]:

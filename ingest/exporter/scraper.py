@@ -82,19 +82,19 @@ class Scraper:
 
     async def run(self, give: Give, stop: asyncio.Event, *, once: bool) -> None:
         """Scrape until ``stop``; with ``once`` each target once. Raises SourceError."""
-        found = await self._targets.resolve()
-        logger.info("%d exporters, each every %g s", len(found), self._config.interval)
+        targets = await self._targets.resolve()
+        logger.info("%d exporters, each every %g s", len(targets), self._config.interval)
         async with self._open_session() as session:
             if once:
-                watched = [self._watch(target) for target in found]
+                watched = [self._watch(target) for target in targets]
                 await asyncio.gather(*[self._scrape_and_give(session, each, give) for each in watched])
                 return
             try:
                 while True:
-                    self._follow(session, found, give)
+                    self._follow(session, targets, give)
                     if await pause(stop, RESOLVE_SECONDS):
                         return
-                    found = await self._targets.resolve()
+                    targets = await self._targets.resolve()
             finally:
                 for task in self._tasks.values():
                     task.cancel()
@@ -121,14 +121,14 @@ class Scraper:
         self.statuses[target.url] = watched.status
         return watched
 
-    def _follow(self, session: aiohttp.ClientSession, found: list[Target], give: Give) -> None:
+    def _follow(self, session: aiohttp.ClientSession, targets: list[Target], give: Give) -> None:
         """Start a task for each new target, and cancel those of targets that are gone."""
-        urls = {target.url for target in found}
+        urls = {target.url for target in targets}
         for url in self._tasks.keys() - urls:
             self._tasks.pop(url).cancel()
             del self.statuses[url]
             logger.info("%s is no longer a target", url)
-        for target in found:
+        for target in targets:
             if target.url not in self._tasks:
                 self._tasks[target.url] = asyncio.create_task(self._repeat(session, self._watch(target), give))
 
@@ -201,17 +201,12 @@ class Scraper:
 
     def _authorization(self, target: Target) -> dict[str, str]:
         config = self._config
-        if target.user:
-            return _basic(target.user, target.password)
-        if config.token:
+        if config.token and not target.user:
             return {"Authorization": f"Bearer {config.token}"}
-        if config.user:
-            return _basic(config.user, config.password)
-        return {}
-
-
-def _basic(user: str, password: str) -> dict[str, str]:
-    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+        user, password = (target.user, target.password) if target.user else (config.user, config.password)
+        if not user:
+            return {}
+        return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
 
 
 def _new_ones(watched: _Watched, scraped: Scraped) -> list[RefusedRow]:

@@ -64,7 +64,7 @@ class Targets:
 
     async def resolve(self) -> list[Target]:
         """The current targets of our shard, each once, in order. Raises SourceError for an item that never worked."""
-        found: dict[str, Target] = {}
+        by_url: dict[str, Target] = {}
         for item in self._items:
             try:
                 targets = await self._expand(item)
@@ -74,26 +74,25 @@ class Targets:
                 logger.debug("%s: %s: keeping the previous targets", item, error)
                 targets = self._last[item]
             self._last[item] = targets
-            found.update((target.url, target) for target in targets)
-        return [target for target in found.values() if self._shard.has(target.url)]
+            by_url.update((target.url, target) for target in targets)
+        return [target for target in by_url.values() if self._shard.has(target.url)]
 
     async def _expand(self, item: str) -> list[Target]:
         if item.startswith(("http://", "https://")):
             return [parse_target(item)]
         if _is_file(item):
-            text = await asyncio.to_thread(Path(item).read_text, "utf-8")
-            return _listed(text)
+            return _listed(await asyncio.to_thread(Path(item).read_text, "utf-8"))
         name = parse_target(item)
         port = urlsplit(name.url).port or DEFAULT_PORT
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(name.host, port, type=socket.SOCK_STREAM)
+            answers = await asyncio.get_running_loop().getaddrinfo(name.host, port, type=socket.SOCK_STREAM)
         except socket.gaierror as error:
             if item in self._last:
                 raise
             # A headless service has no address while it has no pods.
             logger.warning("%s: %s: no exporter for now", item, error.strerror)
             return []
-        addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
+        addresses = list(dict.fromkeys(str(each[4][0]) for each in answers))
         if len({socket.AF_INET6 if ":" in address else socket.AF_INET for address in addresses}) > 1:
             addresses = [address for address in addresses if ":" not in address]  # the same machines twice
         if len(addresses) == 1:

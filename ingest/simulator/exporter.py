@@ -54,15 +54,12 @@ class _Fakes:
         self._everything = config.shape.metrics == ALL_METRICS
         self._still = config.still
         self._since = time.monotonic()
-        generations = config.generations
+        hosts, generations = self._fleet.hosts, config.generations
+        broken = ["hanging"] * config.hanging + ["garbage"] * config.garbage
         self.exporters = [
             (
-                self._fleet.hosts[number // len(generations) if config.each else number],
-                "hanging"
-                if number < config.hanging
-                else "garbage"
-                if number < config.hanging + config.garbage
-                else generations[number % len(generations)],
+                hosts[number // len(generations) if config.each else number],
+                broken[number] if number < len(broken) else generations[number % len(generations)],
             )
             for number in range(config.count)
         ]
@@ -100,13 +97,13 @@ async def fake_exporters(config: FakeConfig) -> AsyncIterator[list[Exporter]]:
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        found = []
+        exporters = []
         for number, (host, kind) in enumerate(fakes.exporters):
             site = web.SockSite(runner, socket.create_server((config.host, config.port and config.port + number)))
             await site.start()
             port = runner.addresses[-1][1]
             fakes.by_port[port] = (host, kind)
-            found.append(Exporter(f"http://{config.host}:{port}/metrics", host.name, kind))
-        yield found
+            exporters.append(Exporter(f"http://{config.host}:{port}/metrics", host.name, kind))
+        yield exporters
     finally:
         await runner.cleanup()

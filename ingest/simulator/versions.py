@@ -116,12 +116,12 @@ _HOST_LABEL = {"4.5": "Hostname", "4.6": "Hostname", "4.8.3": "hostname", "4.9":
 
 def written(metric: str, generation: str) -> Written:
     """How a generation writes a metric of the catalogue. Raises KeyError for other metrics."""
-    known = CATALOGUE[metric]
-    counts = known.kind == "counter" or metric in _CALLED_COUNTERS
+    info = CATALOGUE[metric]
+    counts = info.kind == "counter" or metric in _CALLED_COUNTERS
     kind = "counter" if counts or (generation == "1.x" and metric in _CALLED_COUNTERS_IN_1_X) else "gauge"
-    plain = _HELP.get(metric, f"{known.title} (in {known.unit}).")
-    old = next((alias for alias in known.aliases if alias[0] == "d"), metric)
-    new = next((alias for alias in known.aliases if alias[0] != "d"), metric)
+    plain = _HELP.get(metric, f"{info.title} (in {info.unit}).")
+    old = next((alias for alias in info.aliases if alias[0] == "d"), metric)
+    new = next((alias for alias in info.aliases if alias[0] != "d"), metric)
     match generation:
         case "1.x":
             return Written(old, kind, plain)

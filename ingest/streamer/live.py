@@ -45,7 +45,7 @@ MOST_IN_MEMORY = 2_000_000
 
 
 class SourceBatch(NamedTuple):
-    """What a source gives at once. ``refused`` goes to the dead letters; ``counts`` counts everything refused."""
+    """Readings that a source hands over together. ``refused`` goes to the dead letters; ``counts`` counts everything refused."""
 
     samples: list[Sample]
     refused: list[RefusedRow]
@@ -118,7 +118,7 @@ class LiveStreamer:
         report.trouble = [*sender.trouble, *self._disk.trouble]
 
     async def run(self) -> Report:
-        """Stream until ``stop``, or once. Then send what is left, for DRAIN_SECONDS at most; the spool keeps the rest.
+        """Stream until ``stop``, or once. Then send the rest, for DRAIN_SECONDS at most; the spool keeps the rest.
 
         Raises SourceError, StateError or BrokerRefusal.
         """

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from ingest.monitor import counter_by_reason
 from ingest.streamer.report import Report
 
 if TYPE_CHECKING:
@@ -41,12 +42,9 @@ def _work(report: Report) -> Iterator[Metric]:
     yield _counter("readings_read", "Readings that the source gave.", report.read)
     yield _counter("readings_sent", "Readings that the broker answered.", report.sent)
     yield _counter("batches_sent", "Batches that the broker answered.", report.batches)
-    refused = CounterMetricFamily(
-        _PREFIX + "readings_refused", "Readings and rows turned away or remarked on, by reason.", labels=("reason",)
+    yield counter_by_reason(
+        _PREFIX + "readings_refused", "Readings and rows turned away or remarked on, by reason.", report.refused
     )
-    for reason, count in sorted(report.refused.items()):
-        refused.add_metric((reason,), count)
-    yield refused
     yield _gauge("broker_connected", "1 while there is a connection to the broker.", report.connected)
     yield _gauge("batches_waiting", "Batches that the broker has not answered.", report.waiting)
     yield _gauge("behind_seconds", "Age of the oldest reading that was read and not answered.", report.behind_s)

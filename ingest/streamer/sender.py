@@ -1,7 +1,7 @@
 """Sends batches to the broker in order, many in flight at a time, until each is answered.
 
-Every batch has a number in its queue. What a lost connection left unanswered is sent again under the same number, so the
-broker takes each batch once. A queue is in memory (captures, which can be read again) or on disk (the spool of a live source).
+Every batch has a number in its queue. Batches that a lost connection left unanswered are sent again under the same number, so the
+broker stores each one once. A queue is in memory (captures, which can be read again) or on disk (the spool of a live source).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from readings.model import Point, PointBlock
 from readings.times import format_time
 
 WINDOW = 256
-# What a frame holds besides the payload, generously: the log's own head is a little longer than a publish's.
+# Bytes of a frame besides the payload, rounded up: the log's own head is a little longer than a publish's.
 FRAME_OVERHEAD = 256
 DRAIN_SECONDS = 7.0
 # While the broker is away there is nothing to wait for: a later run sends the rest.
@@ -190,7 +190,7 @@ class BatchSender:
             await asyncio.sleep(next(waits))
 
     async def _serve(self, client: BrokerClient) -> NoReturn:
-        """Send over one connection. Raises what the broker or the connection failed with."""
+        """Send over one connection. Raises BrokerError."""
         queue = self._queue
         limit = client.welcome.max_frame - FRAME_OVERHEAD
         number = queue.next_unanswered
@@ -201,7 +201,7 @@ class BatchSender:
             while in_flight and in_flight[0][1].done():
                 batch, answer = in_flight.popleft()
                 if answer.result().offset < 0:
-                    # The broker knows only that the number is older than what it remembers: the batch may not be in its log.
+                    # The broker knows only that the number is older than those it remembers: the batch may not be in its log.
                     await client.publish(batch.payload)
                 self._note_answered(batch.number)
             if not ready and len(in_flight) <= self._window // 2 and number < queue.end:
@@ -277,7 +277,7 @@ class BatchSender:
 def encode_blocks(
     blocks: Sequence[PointBlock], batch_ids: Iterable[str], *, source: str, refused: Mapping[str, int]
 ) -> Iterator[tuple[bytes, int]]:
-    """Each block as a payload, with its number of readings. The first payload, empty if need be, reports what was refused."""
+    """Each block as a payload, with its number of readings. The first one, empty if need be, also counts the refused readings."""
     if not blocks and refused:
         blocks = [PointBlock([], [], [])]
     collected_at = format_time(time.time_ns())

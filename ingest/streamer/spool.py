@@ -51,7 +51,7 @@ class Spool:
             raise StateError(f"STATE_DIR (--state-dir): cannot keep the spool in {directory}: {error}") from error
         answered = self._log.commits.get(COMMIT_ID)
         self._next_answer = max(self._log.oldest_offset, 0 if answered is None else answered + 1)
-        self._kept: deque[UnansweredBatch] = deque(
+        self._unanswered: deque[UnansweredBatch] = deque(
             UnansweredBatch(0, time.time()) for _ in range(self._log.next_offset - self._next_answer)
         )
         if self.waiting:
@@ -75,8 +75,7 @@ class Spool:
     @property
     def oldest_since(self) -> float | None:
         """When the oldest unanswered batch was spooled; None when all are answered."""
-        kept = self._kept
-        return kept[0].since if kept else None
+        return self._unanswered[0].since if self._unanswered else None
 
     @property
     def size_bytes(self) -> int:
@@ -105,7 +104,7 @@ class Spool:
             self._log.abort(group)
             raise
         now = time.time()
-        self._kept.extend(UnansweredBatch(readings, now) for _, readings in batches)
+        self._unanswered.extend(UnansweredBatch(readings, now) for _, readings in batches)
         self._log.finish(group)
 
     def read(self, number: int) -> tuple[list[OutgoingBatch], int]:
@@ -115,9 +114,9 @@ class Spool:
             chunk = self._log.read(number, READ_BYTES)
             if chunk.gap is not None:
                 logger.error("batches %d to %d of the spool cannot be read (%s)", *chunk.gap)
-            found = _batches(bytes(chunk.data))
-            if found:
-                return found, chunk.next_offset
+            batches = _batches(bytes(chunk.data))
+            if batches:
+                return batches, chunk.next_offset
             number = chunk.next_offset
         return [], number
 
@@ -125,7 +124,7 @@ class Spool:
         """Remove all batches up to ``number``; returns how many readings they held."""
         readings = 0
         while self._next_answer <= number:
-            readings += self._kept.popleft().readings
+            readings += self._unanswered.popleft().readings
             self._next_answer += 1
         self._log.commits.set(COMMIT_ID, number)
         return readings
@@ -179,11 +178,11 @@ class Spool:
 
 
 def _batches(data: bytes) -> list[OutgoingBatch]:
-    found = []
+    batches = []
     position = 0
     while position < len(data):
         end = position + PREFIX_SIZE + int.from_bytes(data[position : position + PREFIX_SIZE], "big")
         record = decode_record(data[position:end])
-        found.append(OutgoingBatch(record.offset, record.payload))
+        batches.append(OutgoingBatch(record.offset, record.payload))
         position = end
-    return found
+    return batches

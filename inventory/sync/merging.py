@@ -1,4 +1,4 @@
-"""Merges what was seen of a GPU into its row. The newest reading wins; unknown never replaces known."""
+"""Merges the sightings of a GPU into its row. The newest reading wins; unknown never replaces known."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def counter_resets(row: GPU, seen: Seen) -> int:
     count = 0
     for name, (value, time_ns) in seen.latest.items():
         if is_counter(name):
-            known = latest.get(name)
-            count += known is not None and time_ns > known[1] and value < known[0]
+            previous = latest.get(name)
+            count += previous is not None and time_ns > previous[1] and value < previous[0]
     return count
 
 
@@ -68,9 +68,9 @@ def _merge_latest(row: GPU, seen: Seen) -> Set[str]:
     changed: Set[str] = _NONE
     latest = row.latest
     for name, (value, time_ns) in seen.latest.items():
-        known = latest.get(name)
+        previous = latest.get(name)
         # At equal times the new value replaces the old one, as in the stores.
-        if known is None or time_ns > known[1] or (time_ns == known[1] and value != known[0]):
+        if previous is None or time_ns > previous[1] or (time_ns == previous[1] and value != previous[0]):
             latest[name] = [value, time_ns]
             changed = {"latest"}
     return changed

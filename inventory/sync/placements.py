@@ -18,15 +18,15 @@ SHARE_ENDS_AFTER = timedelta(minutes=5)
 
 
 def update_placements(
-    gpu: GPU, known: Sequence[Placement], observations: Sequence[Observation], shares: Sequence[Observation]
+    gpu: GPU, existing: Sequence[Placement], observations: Sequence[Observation], shares: Sequence[Observation]
 ) -> list[Placement]:
     """Returns the placements that are new (no primary key yet) or changed.
 
-    ``gpu`` is the row after the merge. ``known`` are its open placements and those within RESUME_WITHIN of the
+    ``gpu`` is the row after the merge. ``existing`` are its open placements and those within RESUME_WITHIN of the
     observations, which come in the order of their last readings.
     """
-    before = {id(each): _state(each) for each in known}
-    placements = list(known)
+    before = {id(each): _state(each) for each in existing}
+    placements = list(existing)
     for seen in observations:
         if seen.pod is None:
             continue

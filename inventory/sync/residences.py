@@ -31,11 +31,11 @@ def slot_of(row: GPU | Residence) -> HostSlot:
 
 
 def host_assignments(
-    observations: Iterable[Observation], hosts: Mapping[str, Host], known: HostSlot
+    observations: Iterable[Observation], hosts: Mapping[str, Host], before: HostSlot
 ) -> list[HostAssignment]:
-    """The slots of the observations. What one leaves out is as in the one before, at first as in ``known``."""
+    """The slots of the observations. A missing host or index is taken from the previous one, at first from ``before``."""
     assignments = []
-    host_id, slot = known
+    host_id, slot = before
     for each in observations:
         host_id = hosts[each.hostname].pk if each.hostname else host_id
         slot = slot if each.slot is None else each.slot
@@ -45,13 +45,13 @@ def host_assignments(
 
 
 def update_residences(
-    gpu: GPU, known: Iterable[Residence], assignments: Sequence[HostAssignment], last_seen: datetime
+    gpu: GPU, existing: Iterable[Residence], assignments: Sequence[HostAssignment], last_seen: datetime
 ) -> list[Residence]:
     """Returns the residences that are new (no primary key yet) or changed.
 
-    ``gpu`` is the row after the merge, ``known`` all its residences, ``last_seen`` when it was last seen before.
+    ``gpu`` is the row after the merge, ``existing`` all its residences, ``last_seen`` when it was last seen before.
     """
-    by_slot = {slot_of(each): each for each in known}
+    by_slot = {slot_of(each): each for each in existing}
     before = {slot: (each.since, each.until) for slot, each in by_slot.items()}
     for slot, first, last in assignments:
         residence = by_slot.get(slot)

@@ -35,7 +35,7 @@ class Observation(NamedTuple):
 
 @dataclass(slots=True)
 class Seen:
-    """What a flush says about one row. ``observations`` are ordered by their last readings."""
+    """The changes of one flush to one row. ``observations`` are ordered by their last readings."""
 
     id: str
     uuid: str
@@ -56,7 +56,7 @@ class Seen:
 
 
 def gather(sightings: Sightings) -> dict[str, Seen]:
-    """What each row is to learn, by GPU id, in the order of ids.
+    """The changes to each row, by GPU id, in the order of ids.
 
     A MIG instance is part of its board. The board's row is seen with it, gets its host and slot, and takes its board
     metrics: the newest value of all instances, at equal times the largest. The board's own readings win over theirs.
@@ -117,8 +117,8 @@ def _add_to_board(board: Seen, instance: Seen) -> None:
             board.described.setdefault(name, text)
     for name in BOARD_METRICS & instance.latest.keys():
         value, time_ns = instance.latest[name]
-        known = board.latest.get(name)
-        if known is None or (time_ns, value) > (known[1], known[0]):
+        previous = board.latest.get(name)
+        if previous is None or (time_ns, value) > (previous[1], previous[0]):
             board.latest[name] = (value, time_ns)
 
 
@@ -126,6 +126,6 @@ def _join(own: Seen, board: Seen) -> None:
     own.observations.extend(board.observations)
     own.described = {**board.described, **own.described}
     for name, (value, time_ns) in board.latest.items():
-        known = own.latest.get(name)
-        if known is None or time_ns > known[1]:
+        previous = own.latest.get(name)
+        if previous is None or time_ns > previous[1]:
             own.latest[name] = (value, time_ns)

@@ -1,4 +1,4 @@
-"""What the readings of one flush say about the inventory, gathered in memory until it is saved.
+"""Hosts, GPUs and pods in the readings of one flush, gathered in memory until it is saved.
 
 This is on the collector's hot path: ``add`` does work per point, never per reading. Values are read only when the
 sightings are saved. Of a GPU that reports whole points, only the newest point is kept until then.
@@ -78,8 +78,8 @@ class NewestValues:
             for name, value in zip(self.names, values, strict=True):
                 if value is None or value - value != 0:  # NaN and infinity: JSON cannot hold them
                     continue
-                known = latest.get(name)
-                if known is None or time_ns >= known[1]:
+                newest = latest.get(name)
+                if newest is None or time_ns >= newest[1]:
                     latest[name] = (float(value), time_ns)
 
 
@@ -184,10 +184,10 @@ class Sightings:
 
 def _merged(spans: Iterable[Span]) -> list[Span]:
     """One span per host slot and pod. Keeps memory bounded when descriptions keep changing within one flush."""
-    kept: dict[tuple[object, ...], Span] = {}
+    merged: dict[tuple[object, ...], Span] = {}
     for span in spans:
         gpu = span.gpu
-        same = kept.setdefault((gpu.hostname, gpu.gpu_id, gpu.namespace, gpu.pod, gpu.container), span)
+        same = merged.setdefault((gpu.hostname, gpu.gpu_id, gpu.namespace, gpu.pod, gpu.container), span)
         if same is span:
             continue
         newer, older = (gpu, same.gpu) if span.last_ns >= same.last_ns else (same.gpu, gpu)
@@ -200,4 +200,4 @@ def _merged(spans: Iterable[Span]) -> list[Span]:
         )
         same.first_ns = min(same.first_ns, span.first_ns)
         same.last_ns = max(same.last_ns, span.last_ns)
-    return list(kept.values())
+    return list(merged.values())

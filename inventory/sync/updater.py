@@ -1,4 +1,4 @@
-"""Writes what one flush of readings says about hosts, GPUs and placements to the database."""
+"""Updates hosts, GPUs and placements in the database from the readings of one flush."""
 
 from __future__ import annotations
 
@@ -121,8 +121,8 @@ def _save_gpus(seen: Mapping[str, Seen], rows: Mapping[str, GPU], new: Set[str],
             continue
         slot = slot_of(row)
         assignments = host_assignments(each.observations or each.shares, hosts, slot)
-        known = gpu_id not in new and row.first_seen <= each.first
-        if not known or any(assignment.slot != slot for assignment in assignments):
+        is_covered = gpu_id not in new and row.first_seen <= each.first
+        if not is_covered or any(assignment.slot != slot for assignment in assignments):
             moves[gpu_id] = _Move(assignments, row.last_seen)
         resets += counter_resets(row, each)
         changed = merge_seen(row, each, hosts)
@@ -136,27 +136,27 @@ def _save_gpus(seen: Mapping[str, Seen], rows: Mapping[str, GPU], new: Set[str],
 
 def _save_residences(moves: Mapping[str, _Move], rows: Mapping[str, GPU]) -> None:
     """Saves those of GPUs that are new, have moved, or were seen earlier than known so far."""
-    known: dict[str, list[Residence]] = defaultdict(list)
+    existing: dict[str, list[Residence]] = defaultdict(list)
     for residence in fetch(Residence.objects.all(), "gpu_id", list(moves)):
-        known[residence.gpu_id].append(residence)
+        existing[residence.gpu_id].append(residence)
     changed: list[Residence] = []
     for gpu_id, (assignments, last_seen) in moves.items():
-        changed += update_residences(rows[gpu_id], known[gpu_id], assignments, last_seen)
+        changed += update_residences(rows[gpu_id], existing[gpu_id], assignments, last_seen)
     Residence.objects.bulk_create([each for each in changed if each.pk is None])
     update_rows([each for each in changed if each.pk is not None], ("since", "until"))
 
 
 def _save_placements(seen: Mapping[str, Seen], rows: Mapping[str, GPU]) -> None:
-    known: dict[str, dict[int, Placement]] = defaultdict(dict)
+    existing: dict[str, dict[int, Placement]] = defaultdict(dict)
     for placement in chain(
         fetch(Placement.objects.filter(ended=None), "gpu_id", list(seen)),
         _placements_near([each for each in seen.values() if _names_pods(each)]),
     ):
-        known[placement.gpu_id].setdefault(placement.pk, placement)
+        existing[placement.gpu_id].setdefault(placement.pk, placement)
     changed: list[Placement] = []
     for gpu_id, each in seen.items():
-        if known[gpu_id] or _names_pods(each):
-            changed += update_placements(rows[gpu_id], list(known[gpu_id].values()), each.observations, each.shares)
+        if existing[gpu_id] or _names_pods(each):
+            changed += update_placements(rows[gpu_id], list(existing[gpu_id].values()), each.observations, each.shares)
     Placement.objects.bulk_create([each for each in changed if each.pk is None])
     update_rows([each for each in changed if each.pk is not None], ("share", "started", "last_seen", "ended"))
 

@@ -30,7 +30,7 @@ __all__ = ["BatchError", "DecodedBatch", "decode", "encode_block"]
 
 
 class DecodedBatch(msgspec.Struct):
-    """The good readings of a batch, a refusal for each other one, and what the sender reported as refused."""
+    """The good readings of a batch, a refusal for each bad one, and the refusals that the sender counted."""
 
     block: PointBlock
     refusals: list[Refusal]

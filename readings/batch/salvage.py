@@ -58,7 +58,7 @@ def salvage_points(
     described = [_gpu_or_refused(number, item) for number, item in enumerate(gpus)]
     good_gpus = [gpu for gpu in described if isinstance(gpu, Gpu)]
     places = {id(gpu): place for place, gpu in enumerate(good_gpus)}
-    kept: list[Point] = []
+    good_points: list[Point] = []
     refusals: list[Refusal] = []
     for number, item in enumerate(points):
         values: list[Raw] = []
@@ -85,8 +85,8 @@ def salvage_points(
                 good.append(None)
                 refusals.append(Refusal(refused.reason, f"points[{number}] {name}: {refused.detail}"))
         if good.count(None) < len(good):
-            kept.append((places[id(gpu)], time_ns, good))
-    return PointBlock(good_gpus, metric_names, kept), refusals
+            good_points.append((places[id(gpu)], time_ns, good))
+    return PointBlock(good_gpus, metric_names, good_points), refusals
 
 
 def _gpu_or_refused(number: int, item: Raw) -> Gpu | Refused:

@@ -6,6 +6,7 @@ import asyncio
 import csv
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ingest.capture.header import parse_header
 from ingest.capture.rows import RowReader
 from ingest.collector.decode import BAD_MESSAGE
 from ingest.config import broker_address
-from ingest.dead_letters import count_letters, letter_files, read_letters
+from ingest.dead_letters import letter_files, read_letters
 from ingest.errors import IngestError, SourceError
 from ingest.exporter.exposition import Exposition
 from ingest.reconnect import BrokerAddress
@@ -47,7 +48,7 @@ class Command(BaseCommand):
         resend.add_argument(
             "file",
             type=Path,
-            help="listed letters in which what was wrong is repaired, or batches, one a line (see the README)",
+            help="repaired letters from the list, or batches, one a line (see the README)",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -57,7 +58,7 @@ class Command(BaseCommand):
             return
         files = letter_files(settings.STATE_DIR)
         if options["action"] == "count":
-            counts = count_letters(read_letters(files))
+            counts = Counter((letter.reason, letter.source) for letter in read_letters(files))
             for (reason, source), count in counts.most_common():
                 self.stdout.write(f"{count:8}  {reason:<14}  {source}  ({REASONS.get(reason, 'refused')})")
             self.stdout.write(f"{counts.total():8}  in {len(files)} files under {settings.STATE_DIR / 'dead-letters'}")
@@ -73,7 +74,7 @@ class Command(BaseCommand):
             sent = asyncio.run(send(batches, broker_address()))
         except (IngestError, BrokerError) as error:
             raise CommandError(str(error)) from error
-        self.stdout.write(f"sent {sent} batches; what is still wrong in them the collector refuses again")
+        self.stdout.write(f"sent {sent} batches; the collector refuses any reading in them that is still wrong")
 
 
 def repaired_batches(path: Path) -> Iterator[bytes]:
