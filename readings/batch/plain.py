@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 from operator import attrgetter
-from typing import Any
 
 from msgspec import UnsetType
 
@@ -25,8 +24,7 @@ from readings.labels import split_labels
 from readings.model import Gpu
 from readings.times import epoch_ns, parse_time
 
-_TEXTS = ("hostname", "device", "model_name", "container", "pod", "namespace")
-_description = attrgetter("uuid", "gpu_id", *_TEXTS)
+_description = attrgetter("uuid", "hostname", "gpu_id", "device", "model_name", "container", "pod", "namespace")
 
 
 def read_metrics(metrics: Iterable[PlainReading | Refused]) -> tuple[BlockBuilder, list[Refusal]]:
@@ -45,7 +43,7 @@ def read_metrics(metrics: Iterable[PlainReading | Refused]) -> tuple[BlockBuilde
                 continue
             if isinstance(value, UnsetType):
                 raise Refused(BAD_NUMBER, "value is missing")
-            key = (*_description(metric), tuple(metric.labels.items()) if metric.labels else None)
+            key = (_description(metric), tuple(metric.labels.items()) if metric.labels else None)
             gpu = gpus.get(key)
             if gpu is None:
                 gpu = gpus[key] = check_gpu(_gpu_of(metric))
@@ -63,14 +61,18 @@ def _gpu_of(metric: PlainReading) -> Gpu:
     uuid = (metric.uuid or labels.get("uuid", "")).strip()
     if not uuid:
         raise Refused(NO_IDENTITY, "uuid is missing")
-    texts: dict[str, Any] = {field: getattr(metric, field) or labels.get(field, "") for field in _TEXTS}
     return Gpu(
         uuid=uuid,
+        hostname=metric.hostname or labels.get("hostname", ""),
         gpu_id=_index(labels.get("gpu_id") if metric.gpu_id is None else metric.gpu_id),
+        device=metric.device or labels.get("device", ""),
+        model_name=metric.model_name or labels.get("model_name", ""),
         mig_id=labels.get("mig_id", ""),
         mig_profile=labels.get("mig_profile", ""),
+        container=metric.container or labels.get("container", ""),
+        pod=metric.pod or labels.get("pod", ""),
+        namespace=metric.namespace or labels.get("namespace", ""),
         labels=extras,
-        **texts,
     )
 
 
