@@ -14,7 +14,7 @@ from hypothesis import strategies
 NO_SCHEMA_SAYS = re.compile(
     r"end_time must be later than start_time"
     r"|page and cursor exclude each other: give one of them"
-    r"|cursor is from an answer in the other order: keep order as it was"
+    r"|cursor comes from an answer in the other order: keep order unchanged"
     r"|mig=true separates MIG instances: use it with by=gpu"
     r"|agg increase is for counters, and \w+ is not one: use mean, max or another"
     r"|every \S+ would make [0-9,]+ points in a series: [0-9,]+ are allowed; leave it out or use \S+"
