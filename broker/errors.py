@@ -160,30 +160,7 @@ class LogFailed(BrokerError):
     code = "log_failed"
 
 
-BY_CODE: dict[str, type[BrokerError]] = {
-    error.code: error
-    for error in (
-        BadFrame,
-        TooLarge,
-        Unauthorized,
-        SubscriberInUse,
-        OffsetOutOfRange,
-        DiskFull,
-        ReadOnly,
-        Overloaded,
-        ShuttingDown,
-        UnknownType,
-        InvalidRequest,
-        NotSubscribed,
-        BrokerUnavailable,
-        ConnectionLost,
-        CorruptRecord,
-        LogLocked,
-        LogUnusable,
-        TlsUnusable,
-        LogFailed,
-    )
-}
+BY_CODE: dict[str, type[BrokerError]] = {error.code: error for error in BrokerError.__subclasses__()}
 
 
 def for_code(code: str, message: str) -> BrokerError:

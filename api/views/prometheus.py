@@ -90,16 +90,16 @@ def _store() -> list[Metric]:
 
 
 def _broker() -> list[Metric]:
-    broker = ask_broker()
+    broker, subscribers = ask_broker()
     if broker.error is not None:
         raise _Away
     lag = GaugeMetricFamily(
         _PREFIX + "subscriber_lag", "Messages a subscriber has not committed.", labels=("subscriber",)
     )
-    for each in broker.subscribers:
-        if each["lag"] is not None:
-            lag.add_metric((str(each["id"]),), each["lag"])
+    for each in subscribers:
+        if each.lag is not None:
+            lag.add_metric((str(each.id),), each.lag)
     total = CounterMetricFamily(
-        _PREFIX + "broker_messages", "Messages in the broker's log.", value=broker.figures["total_messages"] or 0
+        _PREFIX + "broker_messages", "Messages in the broker's log.", value=broker.total_messages or 0
     )
     return [total, lag]

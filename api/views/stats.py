@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api.params import age_seconds, format_datetime
-from api.schema.answers import StatsAnswer
+from api.schema.answers import (
+    BrokerAnswer,
+    CollectorAnswer,
+    HostAgeAnswer,
+    ReadingCountsAnswer,
+    StatsAnswer,
+    StoreAnswer,
+    SubscriberAnswer,
+)
 from api.views.base import ApiView
 from broker.client.client import client_context, fetch_stats
 from broker.errors import BrokerError
@@ -22,28 +29,12 @@ from stores.base import StoreStats
 from stores.open import get_store
 
 BROKER_TIMEOUT_SECONDS = 2.0
-_BROKER_FIGURES = (
-    "total_messages",
-    "oldest_offset",
-    "latest_offset",
-    "subscriber_count",
-    "bytes",
-    "segments",
-    "uptime",
-)
-_SUBSCRIBER_FIGURES = ("id", "current_offset", "committed_offset", "lag", "connected")
+_BROKER_FIGURES = BrokerAnswer.__struct_fields__[3:]
 
 
-class Broker(NamedTuple):
-    """The broker's statistics, or why there are none (``error``, without figures and subscribers)."""
-
-    error: str | None
-    figures: dict[str, Any]
-    subscribers: list[dict[str, Any]]
-
-
-def ask_broker() -> Broker:
-    """Ask the broker for its statistics. Does not raise if it does not answer, because readings are served without it."""
+def ask_broker() -> tuple[BrokerAnswer, list[SubscriberAnswer]]:
+    """The broker's statistics and subscribers. Does not raise if it does not answer, because readings are served without it."""
+    address = f"{settings.MQ_HOST}:{settings.MQ_PORT}"
     try:
         stats = fetch_stats(
             settings.MQ_HOST,
@@ -53,22 +44,11 @@ def ask_broker() -> Broker:
             tls=client_context(settings.BROKER_TLS_CA, settings.BROKER_TLS_CERT, settings.BROKER_TLS_KEY),
         )
     except BrokerError as error:
-        return Broker(str(error), dict.fromkeys(_BROKER_FIGURES), [])
-    return Broker(
-        None,
-        {name: stats.get(name) for name in _BROKER_FIGURES},
-        [{name: each.get(name) for name in _SUBSCRIBER_FIGURES} for each in stats.get("subscribers", ())],
+        return BrokerAnswer(False, str(error), address, **dict.fromkeys(_BROKER_FIGURES)), []
+    return (
+        BrokerAnswer(True, None, address, *map(stats.get, _BROKER_FIGURES)),
+        [SubscriberAnswer(*map(each.get, SubscriberAnswer.__struct_fields__)) for each in stats.get("subscribers", ())],
     )
-
-
-def broker_answer(broker: Broker) -> dict[str, Any]:
-    """The broker's part of /api/v1/stats."""
-    return {
-        "available": broker.error is None,
-        "error": broker.error,
-        "address": f"{settings.MQ_HOST}:{settings.MQ_PORT}",
-        **broker.figures,
-    }
 
 
 def read_collectors() -> list[CollectorStatus]:
@@ -76,25 +56,25 @@ def read_collectors() -> list[CollectorStatus]:
     return list(CollectorStatus.objects.order_by("collector_id"))
 
 
-def collector_answer(status: CollectorStatus) -> dict[str, Any]:
+def collector_answer(status: CollectorStatus) -> CollectorAnswer:
     """One collector's part of /api/v1/stats."""
-    return {
-        "id": status.collector_id,
-        "started": format_datetime(status.started),
-        "updated": format_datetime(status.updated),
-        "committed_offset": status.committed_offset,
-        "messages": status.messages,
-        "readings_stored": status.readings_stored,
-        "refused": status.refused,
-    }
+    return CollectorAnswer(
+        status.collector_id,
+        format_datetime(status.started),
+        format_datetime(status.updated),
+        status.committed_offset,
+        status.messages,
+        status.readings_stored,
+        status.refused,
+    )
 
 
-def total_refused(collectors: Sequence[CollectorStatus]) -> dict[str, int]:
-    """Readings refused by reason, over all collectors."""
-    total: Counter[str] = Counter()
+def reading_counts(collectors: Sequence[CollectorStatus]) -> ReadingCountsAnswer:
+    """Readings stored, and refused by reason, over all collectors."""
+    refused: Counter[str] = Counter()
     for collector in collectors:
-        total.update(collector.refused)
-    return dict(sorted(total.items()))
+        refused.update(collector.refused)
+    return ReadingCountsAnswer(sum(each.readings_stored for each in collectors), dict(sorted(refused.items())))
 
 
 def newest_ns_of(stats: StoreStats) -> int | None:
@@ -105,25 +85,25 @@ def newest_ns_of(stats: StoreStats) -> int | None:
     return None if newest is None else to_ns(newest)
 
 
-def store_answer(stats: StoreStats) -> dict[str, Any]:
+def store_answer(stats: StoreStats) -> StoreAnswer:
     """The store's part of /api/v1/stats."""
     newest_ns = newest_ns_of(stats)
-    return {
-        "type": settings.STORAGE_TYPE,
-        "readings": stats.readings,
-        "shares": stats.shares,
-        "series": stats.series,
-        "bytes": stats.bytes,
-        "oldest": None if stats.oldest_ns is None else format_time(stats.oldest_ns),
-        "newest": None if newest_ns is None else format_time(newest_ns),
-        "newest_age_seconds": None if newest_ns is None else age_seconds(newest_ns),
-    }
+    return StoreAnswer(
+        settings.STORAGE_TYPE,
+        stats.readings,
+        stats.shares,
+        stats.series,
+        stats.bytes,
+        None if stats.oldest_ns is None else format_time(stats.oldest_ns),
+        None if newest_ns is None else format_time(newest_ns),
+        None if newest_ns is None else age_seconds(newest_ns),
+    )
 
 
-def host_answers() -> list[dict[str, Any]]:
+def host_answers() -> list[HostAgeAnswer]:
     """The age of each host's newest reading, the oldest first."""
     return [
-        {"name": name, "newest": format_datetime(last_seen), "age_seconds": age_seconds(to_ns(last_seen))}
+        HostAgeAnswer(name, format_datetime(last_seen), age_seconds(to_ns(last_seen)))
         for name, last_seen in Host.objects.order_by("last_seen", "name").values_list("name", "last_seen")
     ]
 
@@ -143,17 +123,12 @@ class StatsView(ApiView):
         """Broker, subscribers and lag, collectors, store. A broker that does not answer is no error."""
         store = store_answer(get_store().stats())
         collectors = read_collectors()
-        broker = ask_broker()
         return Response(
-            {
-                "broker": broker_answer(broker),
-                "subscribers": broker.subscribers,
-                "collectors": [collector_answer(each) for each in collectors],
-                "readings": {
-                    "stored": sum(each.readings_stored for each in collectors),
-                    "refused": total_refused(collectors),
-                },
-                "store": store,
-                "hosts": host_answers(),
-            }
+            StatsAnswer(
+                *ask_broker(),
+                [collector_answer(each) for each in collectors],
+                reading_counts(collectors),
+                store,
+                host_answers(),
+            )
         )
