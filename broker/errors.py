@@ -1,29 +1,5 @@
 """Every error of the broker and its client, and which of them are worth a retry.
 
-    BrokerError
-    ├── answered over the wire, one per ``code``
-    │   ├── BadFrame           bad_frame             the frame is not a JSON object the broker knows
-    │   ├── TooLarge           too_large             a frame over max_frame
-    │   ├── Unauthorized       unauthorized          no token, or the wrong one
-    │   ├── SubscriberInUse    subscriber_in_use     a live subscriber has this id           retriable
-    │   ├── OffsetOutOfRange   offset_out_of_range   an offset past the end of the log
-    │   ├── DiskFull           disk_full             nothing of the request was kept         retriable
-    │   ├── ReadOnly           read_only             the log's disk takes no writes          retriable
-    │   ├── Overloaded         overloaded            too many clients or too much in flight  retriable
-    │   ├── ShuttingDown       shutting_down         the broker is stopping                  retriable
-    │   ├── UnknownType        unknown_type          a request type the broker does not know
-    │   ├── InvalidRequest     bad_request           a known request with a bad field
-    │   └── NotSubscribed      not_subscribed        an ack or nack without a subscription
-    ├── seen by the client
-    │   ├── BrokerUnavailable  unavailable           no broker answers there                 retriable
-    │   └── ConnectionLost     connection_lost       the connection ended                    retriable
-    └── seen by the process that holds the log or its files
-        ├── CorruptRecord      corrupt_record        a record's bytes are not what was written
-        ├── LogLocked          log_locked            another broker has the directory
-        ├── LogUnusable        log_unusable          the directory cannot hold a log
-        ├── TlsUnusable        tls_unusable          a certificate, key or CA file that does not work
-        └── LogFailed          log_failed            a write's outcome is unknown: restart to recover
-
 Callers branch on ``retriable``, never on the text.
 """
 
@@ -37,6 +13,9 @@ class BrokerError(Exception):
 
     code: ClassVar[str] = "error"
     retriable: ClassVar[bool] = False
+
+
+# Answered over the wire, by their ``code``.
 
 
 class BadFrame(BrokerError):
@@ -116,6 +95,9 @@ class NotSubscribed(BrokerError):
     code = "not_subscribed"
 
 
+# Seen by the client.
+
+
 class BrokerUnavailable(BrokerError):
     """No broker answers at the address."""
 
@@ -128,6 +110,9 @@ class ConnectionLost(BrokerError):
 
     code = "connection_lost"
     retriable = True
+
+
+# Seen by the process that holds the log or its files.
 
 
 class CorruptRecord(BrokerError):

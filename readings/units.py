@@ -124,14 +124,10 @@ class SourceUnits:
             return Folded(canonical_name(trimmed), None)
         base = self._by_help.get(trimmed)
         if base is None:
-            base = _base_by_labels(labels)
+            is_new, is_old = NEW_DRIVER_LABEL in labels, OLD_DRIVER_LABEL in labels
+            base = is_new if is_new != is_old else None
         if base is None:
             base = self.base_units
         if base is None:
             return Folded(trimmed, None)
         return folded if base else Folded(folded.name, None)
-
-
-def _base_by_labels(labels: Container[str]) -> bool | None:
-    new, old = NEW_DRIVER_LABEL in labels, OLD_DRIVER_LABEL in labels
-    return new if new != old else None

@@ -91,7 +91,9 @@ class AccessMiddleware:
             return unauthorized(refused, bad_token=True)
         if not settings.API_AUTH_REQUIRED:
             return None
-        if request.method in {"GET", "HEAD"} and _is_browser(request):
+        # Programs accept anything, or JSON.
+        is_person = request.headers.get("Accept", "").startswith("text/html") and "format" not in request.GET
+        if request.method in {"GET", "HEAD"} and is_person:
             return HttpResponseRedirect(f"{reverse('login')}?{urlencode({'next': request.get_full_path()})}")
         return unauthorized(WHO_ASKS)
 
@@ -128,8 +130,3 @@ def _limited(name: str, rate: RequestRate | None) -> HttpResponse | None:
     response = error_response(429, f"too many requests: ask again in {seconds} s")
     response["Retry-After"] = str(seconds)
     return response
-
-
-def _is_browser(request: HttpRequest) -> bool:
-    """Whether a person asks. Programs accept anything, or JSON."""
-    return request.headers.get("Accept", "").startswith("text/html") and "format" not in request.GET

@@ -75,11 +75,6 @@ _PLACES = frozenset({"page", "offset", "cursor"})
 _PAGING = (*_PLACES, "page_size", "limit")
 
 
-def _parameters(view: APIView) -> tuple[Parameter, ...]:
-    parameters: tuple[Parameter, ...] = getattr(view, "parameters", ())
-    return parameters
-
-
 def _fields(view: APIView, query: QueryDict) -> list[dict[str, Any]]:
     """The form's fields: one for each parameter, with the given values and, for lists, room for one more."""
     return [
@@ -91,7 +86,7 @@ def _fields(view: APIView, query: QueryDict) -> list[dict[str, Any]]:
             "default": parameter.schema.get("default"),
             "values": _values(parameter, query),
         }
-        for parameter in _parameters(view)
+        for parameter in getattr(view, "parameters", ())
         if parameter.name not in {"cursor", "format"}  # cursors and formats are links
     ]
 

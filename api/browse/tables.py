@@ -141,7 +141,8 @@ def _cell(name: str, value: object) -> Cell:
         case str() if value.startswith(("http://", "https://")):
             return Cell(urlsplit(value).path or value, value)
         case str():
-            return Cell(value, style="short" if _is_short(name, value) else "")
+            is_short = len(value) <= 24 or name in {"timestamp", "metric_name"}
+            return Cell(value, style="short" if is_short else "")
         case Mapping():
             return Cell(", ".join(f"{key}: {each}" for key, each in value.items()))
         case list() | tuple():
@@ -152,10 +153,6 @@ def _cell(name: str, value: object) -> Cell:
 def _number(value: float) -> str:
     """The number as in JSON, but whole numbers without a fraction."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
-
-
-def _is_short(name: str, value: str) -> bool:
-    return len(value) <= 24 or name in {"timestamp", "metric_name"}
 
 
 def _is_list(value: object) -> bool:

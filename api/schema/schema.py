@@ -226,13 +226,12 @@ class TableSchema(AutoSchema):
             (200, media_type): OpenApiResponse(
                 OpenApiTypes.BINARY, examples=[_in_schema(file_example(self._table.operation_id, media_type))]
             )
-            for media_type in self._export_types()
+            for media_type in (
+                str(each.media_type) for each in self._table.renderer_classes if each.format in self._table.exports()
+            )
         }
         errors = {(status, _JSON): self._error(status) for status in self._statuses()}
         return {(200, _JSON): answer, **files, **errors}
-
-    def _export_types(self) -> list[str]:
-        return [str(each.media_type) for each in self._table.renderer_classes if each.format in self._table.exports()]
 
     def _described(self) -> tuple[Parameter, ...]:
         """The view's parameters, without the format html, which is for people."""

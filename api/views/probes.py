@@ -41,11 +41,6 @@ def check_store() -> str:
     return OK
 
 
-def check_all() -> dict[str, str]:
-    """The state of each part that answers depend on."""
-    return {"database": check_database(), "store": check_store()}
-
-
 class HealthView(ApiView):
     """The web process answers. Its database and store are not checked, because a restart would not repair them."""
 
@@ -72,7 +67,7 @@ class ReadyView(ApiView):
 
     def get(self, request: Request) -> Response:
         """The database and the store answer. A 503 names the one that does not."""
-        checks = check_all()
+        checks = {"database": check_database(), "store": check_store()}
         broken = [f"the {part} {state}" for part, state in checks.items() if state != OK]
         if not broken:
             return Response(ReadyAnswer("ready", ReadyChecksAnswer(**checks)))

@@ -197,7 +197,9 @@ class Session(asyncio.Protocol):
                 self._publish(event)
             else:
                 self._handle(event)
-        self._count_partial()
+        partial = self.connection.partial_bytes
+        self.server.partial_bytes += partial - self._partial
+        self._partial = partial
         self._flush()
         self._regulate()
         if self.connection.has_more:  # after the other clients
@@ -362,11 +364,6 @@ class Session(asyncio.Protocol):
             if strangers >= server.config.max_strangers:
                 return f"{server.config.max_strangers} clients have not sent the token yet, the limit"
         return ""
-
-    def _count_partial(self) -> None:
-        partial = self.connection.partial_bytes
-        self.server.partial_bytes += partial - self._partial
-        self._partial = partial
 
     def _regulate(self) -> None:
         """Pause or resume reading: TCP slows a client that is ahead of the disk or does not read its answers."""

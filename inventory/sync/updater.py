@@ -63,7 +63,12 @@ def _save(seen: Mapping[str, Seen], *, make: bool = False) -> int | None:
     hosts = fetch_locked(Host.objects, "name", times)
     if len(hosts) < len(times):
         return None
-    new = make_missing(GPU.objects, "id", seen, lambda gpu_id: _bare(seen[gpu_id])) if make else []
+
+    def bare(gpu_id: str) -> GPU:
+        each = seen[gpu_id]
+        return GPU(id=gpu_id, uuid=each.uuid, mig_id=each.mig_id, first_seen=each.first, last_seen=each.first)
+
+    new = make_missing(GPU.objects, "id", seen, bare) if make else []
     rows = fetch_locked(GPU.objects, "id", seen)
     if len(rows) < len(seen):
         return None
@@ -93,11 +98,6 @@ def _host_times(seen: Iterable[Seen]) -> _Times:
 def _host(name: str, times: _Times) -> Host:
     first, last = times[name]
     return Host(name=name, first_seen=first, last_seen=last)
-
-
-def _bare(seen: Seen) -> GPU:
-    """A new row. It is filled like the existing ones."""
-    return GPU(id=seen.id, uuid=seen.uuid, mig_id=seen.mig_id, first_seen=seen.first, last_seen=seen.first)
 
 
 def _save_hosts(hosts: Mapping[str, Host], times: _Times) -> None:

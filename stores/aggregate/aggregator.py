@@ -114,7 +114,10 @@ class WindowAggregator:
         """
         if self.query.aggregate == "increase":
             readings, shares = self._increases(readings), None if shares is None else self._increases(shares)
-        found = self._by_member(readings) if shares is None else self._attributed(readings, shares)
+        if shares is None:
+            found = _MemberReadings(self._numbers(readings.sources)[readings.places], readings.times, readings.values)
+        else:
+            found = self._attributed(readings, shares)
         columns = [self._members.number(*each) for each in zip(*steady[:2], strict=True)] if steady else []
         windows, members = batch.count, len(self._members)
         if not members or not (len(found.members) or columns):
@@ -182,10 +185,6 @@ class WindowAggregator:
 
     def _numbers(self, sources: Sequence[ReadingSource]) -> Ints:
         return np.array([self._members.number(source, None) for source in sources], dtype=np.int64)
-
-    def _by_member(self, columns: ReadingArrays) -> _MemberReadings:
-        numbers = self._numbers(columns.sources)
-        return _MemberReadings(numbers[columns.places], columns.times, columns.values)
 
     def _attributed(self, readings: ReadingArrays, shares: ReadingArrays) -> _MemberReadings:
         """The readings of GPUs while a single pod had them, and the shares of GPUs that pods share."""

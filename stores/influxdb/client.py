@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 import msgspec
@@ -20,7 +20,6 @@ import urllib3
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.rest import ApiException
 from influxdb_client.service.write_service import WriteService
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, ProtocolError
 
 from stores.base import StoreUnavailable
@@ -37,8 +36,6 @@ from stores.influxdb.answers import (
 CONNECT_TIMEOUT, QUERY_TIMEOUT, WRITE_TIMEOUT, PING_TIMEOUT = 3.0, 30.0, 60.0, 3.0
 STREAM_TIMEOUT = 60.0  # between two parts of an answer
 _CONNECTIONS = 16
-# Longer queries go into a request's body: proxies limit the length of a URL.
-_LONGEST_QUERY_STRING = 4000
 _READ_AT_ONCE = 1 << 16
 _JSON = "application/json"
 
@@ -50,24 +47,6 @@ Params = Mapping[str, str | int | float]
 def _quoted(statement: str) -> str:
     """A statement in a form. Statements repeat, since their values are in the parameters."""
     return quote_plus(statement)
-
-
-class _PlainConnection(HTTPConnection):
-    """Puts the body of a GET into its URL. The pool would check a long URL byte by byte, a tenth of a short query's time."""
-
-    def request(self, method: str, url: str, body: Any = None, *args: Any, **options: Any) -> None:
-        super().request(method, *_in_url(method, url, body), *args, **options)
-
-
-class _SecureConnection(HTTPSConnection):
-    """The same over TLS."""
-
-    def request(self, method: str, url: str, body: Any = None, *args: Any, **options: Any) -> None:
-        super().request(method, *_in_url(method, url, body), *args, **options)
-
-
-def _in_url(method: str, url: str, body: bytes | None) -> tuple[str, bytes | None]:
-    return (f"{url}?{body.decode()}", None) if method == "GET" and body else (url, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +156,11 @@ class InfluxConnection:
         text = f"q={_quoted(statement)}&params={bound}&{self._database}"
         if points is not None:
             text += f"&chunked=true&chunk_size={points}"
-        headers, is_stream = {"Accept": accept}, points is not None
+        is_stream = points is not None
         timeout = STREAM_TIMEOUT if is_stream else QUERY_TIMEOUT
-        if len(text) <= _LONGEST_QUERY_STRING:  # one packet instead of two
-            response = self._send("GET", "/query", text.encode(), headers, timeout=timeout, is_stream=is_stream)
-        else:
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
-            response = self._send("POST", "/query", text.encode(), headers, timeout=timeout, is_stream=is_stream)
+        # In the body, not in the URL: proxies limit the length of a URL, and urllib3 checks it byte by byte.
+        headers = {"Accept": accept, "Content-Type": "application/x-www-form-urlencoded"}
+        response = self._send("POST", "/query", text.encode(), headers, timeout=timeout, is_stream=is_stream)
         try:
             with self._unavailable():
                 yield response
@@ -255,6 +232,5 @@ class InfluxConnection:
                 connection_pool_maxsize=_CONNECTIONS,
             )
             pool = client.api_client.rest_client.pool_manager.connection_from_url(self.config.url)
-            pool.ConnectionCls = _SecureConnection if self.config.url.startswith("https:") else _PlainConnection
             opened = self._opened = _Opened(os.getpid(), client, pool)
         return opened

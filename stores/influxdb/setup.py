@@ -47,7 +47,8 @@ def prepare(connection: InfluxConnection) -> None:
     if bucket is None:
         _make_bucket(connection)
         return
-    wanted, current = int(config.retention), _retention(bucket)
+    wanted = int(config.retention)
+    current = next((int(rule.get("everySeconds", 0)) for rule in bucket.get("retentionRules") or ()), 0)
     if wanted == current:
         return
     if not config.retention_is_given:
@@ -120,10 +121,6 @@ def _token_may_not(what: str, connection: InfluxConnection) -> StoreError:
     return StoreError(
         f"INFLUXDB_TOKEN: {connection.name}: the token may not {what}: do that by hand, or use one that may"
     )
-
-
-def _retention(bucket: dict[str, Any]) -> int:
-    return next((int(rule.get("everySeconds", 0)) for rule in bucket.get("retentionRules") or ()), 0)
 
 
 def _spell(seconds: int) -> str:

@@ -306,12 +306,13 @@ def test_one_connection_serves_many_questions_below_a_path() -> None:
         assert [each.values for each in connection.stream("SELECT 1", {}, 10)] == [[[1]]]
         assert connection.query("SELECT 1", {}) == []
     assert server.connections == 1
-    assert server.seen[0].startswith(b"GET /prefix/query?q=SELECT+1&")
+    assert server.seen[0].startswith(b"POST /prefix/query HTTP/1.1\r\n")
+    assert b"\r\n\r\nq=SELECT+1&" in server.seen[0]
     assert b"Authorization: Token t\r\n" in server.seen[0]
     assert b"Accept: application/x-msgpack\r\n" in server.seen[0]
 
 
-def test_a_long_question_goes_into_the_body() -> None:
+def test_a_question_of_any_length_goes_into_the_body() -> None:
     server = serve_all((EMPTY,))
     with asking(server) as connection:
         connection.query("x" * 5000, {})
