@@ -1,6 +1,7 @@
 """Every error of the broker and its client, and which of them are worth a retry.
 
-Callers branch on ``retriable``, never on the text.
+The errors up to NotSubscribed are answered over the wire, by their ``code``. The client raises BrokerUnavailable and
+ConnectionLost; the process that holds the log or its files raises the rest. Callers branch on ``retriable``, never on the text.
 """
 
 from __future__ import annotations
@@ -13,9 +14,6 @@ class BrokerError(Exception):
 
     code: ClassVar[str] = "error"
     retriable: ClassVar[bool] = False
-
-
-# Answered over the wire, by their ``code``.
 
 
 class BadFrame(BrokerError):
@@ -95,9 +93,6 @@ class NotSubscribed(BrokerError):
     code = "not_subscribed"
 
 
-# Seen by the client.
-
-
 class BrokerUnavailable(BrokerError):
     """No broker answers at the address."""
 
@@ -110,9 +105,6 @@ class ConnectionLost(BrokerError):
 
     code = "connection_lost"
     retriable = True
-
-
-# Seen by the process that holds the log or its files.
 
 
 class CorruptRecord(BrokerError):

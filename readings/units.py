@@ -32,12 +32,8 @@ def _to_mib(value: float) -> float:
     return value / 1048576
 
 
-def _to_thousandths(value: float) -> float:
-    return float(round(value * 1000))  # DCGM counts whole mJ: a fraction is a rounding error
-
-
-def _to_billionths(value: float) -> float:
-    return float(round(value * 1e9))
+def _whole(factor: float) -> Callable[[float], float]:
+    return lambda value: float(round(value * factor))  # DCGM counts whole mJ and ns: a fraction is a rounding error
 
 
 def _to_percent(value: float) -> float:
@@ -48,7 +44,7 @@ def _to_percent(value: float) -> float:
 _BASE_NAMES = {
     _DEV + "SM_CLOCK_HERTZ": Folded(_DEV + "SM_CLOCK", _to_millions),
     _DEV + "MEMORY_CLOCK_HERTZ": Folded(_DEV + "MEM_CLOCK", _to_millions),
-    _DEV + "GPU_ENERGY_JOULES_TOTAL": Folded(_DEV + "TOTAL_ENERGY_CONSUMPTION", _to_thousandths),
+    _DEV + "GPU_ENERGY_JOULES_TOTAL": Folded(_DEV + "TOTAL_ENERGY_CONSUMPTION", _whole(1000)),
     _DEV + "FB_FREE_BYTES": Folded(_DEV + "FB_FREE", _to_mib),
     _DEV + "FB_USED_BYTES": Folded(_DEV + "FB_USED", _to_mib),
     _DEV + "FB_RESERVED_BYTES": Folded(_DEV + "FB_RESERVED", _to_mib),
@@ -56,7 +52,7 @@ _BASE_NAMES = {
     _DEV + "MEMORY_UTIL_RATIO": Folded(_DEV + "MEM_COPY_UTIL", _to_percent),
     _DEV + "NVLINK_THROUGHPUT_BYTES_PER_SECOND": Folded(_DEV + "NVLINK_BANDWIDTH_TOTAL", _to_millions),
     **{
-        f"{_DEV}GPU_{new}_THROTTLE_SECONDS_TOTAL": Folded(f"{_DEV}{old}_VIOLATION", _to_billionths)
+        f"{_DEV}GPU_{new}_THROTTLE_SECONDS_TOTAL": Folded(f"{_DEV}{old}_VIOLATION", _whole(1e9))
         for new, old in (
             ("POWER", "POWER"),
             ("THERMAL", "THERMAL"),

@@ -38,7 +38,7 @@ class TooMuch(StoreError):
 
 # A GPU, its host, and [start, end) in nanoseconds; an end of None is open.
 HostAssignment = tuple[str, str, int, int | None]
-# Finds the hosts of some GPUs in a range [start, end). InfluxDB may hold a reading twice (see stores.influxdb.hosts): then
+# Finds the hosts of some GPUs in a range [start, end). InfluxDB may hold a reading twice (see stores.influxdb.reader): then
 # the copy from the host that the lookup names wins, else the last in the order of tags. Nothing else calls the lookup.
 HostLookup = Callable[[Set[str], int, int], Iterable[HostAssignment]]
 

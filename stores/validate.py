@@ -6,14 +6,20 @@ import math
 from collections.abc import Callable, Sequence
 
 from readings.model import Gpu, Point, PointBlock
-from stores.base import RefusedReading
+from stores.base import RefusedReading, describe
 
 _FIRST_NS, _LAST_NS = -(1 << 63), (1 << 63) - 1
 
 
 def split_storable(blocks: Sequence[PointBlock]) -> tuple[list[PointBlock], list[RefusedReading]]:
     """The blocks without what no store can hold, with floats for values, and the readings that were taken out."""
-    return split(blocks, _gpu_fault, _time_fault, lambda name: _text_fault("metric name", name))
+    beyond = "the time is beyond 64 bits of nanoseconds"
+    return split(
+        blocks,
+        _gpu_fault,
+        lambda time_ns: None if _FIRST_NS <= time_ns <= _LAST_NS else beyond,
+        lambda name: _text_fault("metric name", name),
+    )
 
 
 def split(
@@ -44,11 +50,9 @@ def split(
 
 
 def _gpu_fault(gpu: Gpu) -> str | None:
-    texts = (
-        gpu.uuid, gpu.mig_id, gpu.hostname, gpu.device, gpu.model_name, gpu.container, gpu.pod, gpu.namespace,
-    )  # fmt: skip
     if gpu.gpu_id is not None and not _FIRST_NS <= gpu.gpu_id <= _LAST_NS:
         return "the GPU's index is beyond 64 bits"
+    texts = (text for text in describe(gpu) if isinstance(text, str))
     return next((fault for text in texts if (fault := _text_fault("GPU's description", text))), None)
 
 
@@ -58,10 +62,6 @@ def _text_fault(what: str, text: str) -> str | None:
     except UnicodeEncodeError:
         return f"the {what} is not valid Unicode"
     return None
-
-
-def _time_fault(time_ns: int) -> str | None:
-    return None if _FIRST_NS <= time_ns <= _LAST_NS else "the time is beyond 64 bits of nanoseconds"
 
 
 def _value_fault(value: float) -> str | None:

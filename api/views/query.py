@@ -14,7 +14,7 @@ from api.errors import BadRequest
 from api.exports.windows import WindowLayout, group_names, unit_of_answer
 from api.params import TIME_SCHEMA, Parameter, choice, duration_ns, flag, number, several, time_ns
 from api.schema.answers import GroupAnswer, GroupSeriesAnswer, SeriesAnswer
-from api.views.export import CSV_SAFE, ExportView
+from api.views.base import CSV_SAFE, ExportView
 from inventory.queries import hosts_between, pods_between
 from readings.catalogue import canonical_name, info
 from readings.times import SECOND, format_duration, format_time

@@ -27,8 +27,7 @@ from api.params import (
     several,
 )
 from api.schema.answers import MetricNamesAnswer, ReadingPageAnswer
-from api.views.base import ApiView
-from api.views.export import CSV_SAFE, ExportView
+from api.views.base import CSV_SAFE, ApiView, ExportView
 from api.views.gpus import GPU_IN_PATH, check_id, check_known
 from inventory.queries import hosts_between
 from readings.catalogue import canonical_name

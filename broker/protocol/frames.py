@@ -76,7 +76,11 @@ class FrameReader:
             start = position + PREFIX
             (length,) = _length(data, position)
             if not 0 < length <= self.max_frame:
-                self.fault = _bad_length(length, self.max_frame)
+                if length:
+                    text = f"a frame of {length} bytes: at most {self.max_frame} are taken"
+                    self.fault = for_code("too_large", text)
+                else:
+                    self.fault = for_code("bad_frame", "a frame cannot be empty: its length is 0")
                 return frames
             stop = start + length
             if stop > end:
@@ -102,12 +106,6 @@ class FrameReader:
             last += data
         else:
             self._pieces.append(bytearray(data))
-
-
-def _bad_length(length: int, max_frame: int) -> BrokerError:
-    if length == 0:
-        return for_code("bad_frame", "a frame cannot be empty: its length is 0")
-    return for_code("too_large", f"a frame of {length} bytes: at most {max_frame} are taken")
 
 
 def frame(body: bytes) -> bytes:

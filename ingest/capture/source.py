@@ -18,7 +18,7 @@ from ingest.capture.compression import STDIN, PeekableFile, is_truncated, packed
 from ingest.capture.last_time import last_time
 from ingest.capture.opening import find_units, named_errors, open_checked, read_header
 from ingest.capture.position import ResumeState, SourcePosition
-from ingest.capture.rows import CAREFUL_ROWS, CsvRecord, CsvRecords, RowReader
+from ingest.capture.rows import CAREFUL_ROWS, CsvRecords, RowReader
 from ingest.samples import RefusedRow, Sample
 from ingest.shard import WHOLE, Shard
 from readings.checks import BAD_FIELD, LABEL_CONFLICT, Refused
@@ -181,7 +181,8 @@ class CsvSource:
                 results.samples.append(self._rows.read(record.fields))
                 results.lines.append(record.line)
             except Refused as error:
-                if not self._repeats_header(record):
+                # Not the header again, as in captures that were appended to each other.
+                if tuple(field.strip().lstrip("\ufeff") for field in record.fields) != self._header.names:
                     results.refused.append(RefusedRow(record.line, error.reason, error.detail, records.raw()))
         return False
 
@@ -248,10 +249,6 @@ class CsvSource:
         with named_errors(self.path):
             self._file.seek(position)
             self._records = CsvRecords(self._file, line=line)
-
-    def _repeats_header(self, record: CsvRecord) -> bool:
-        """Whether a refused row is the header again, as in captures that were appended to each other."""
-        return tuple(field.strip().lstrip("\ufeff") for field in record.fields) == self._header.names
 
 
 def _count(refused: list[RefusedRow], conflicts: int) -> Counter[str]:

@@ -89,7 +89,9 @@ class InfluxStore:
     def stats(self) -> StoreStats:
         """Size and series as the server's own metrics report them. Anything else would need a scan, so it is None."""
         with self._prepared():
-            size, series = bucket_figures(self._connection, self._bucket_id())
+            query = {"org": self.config.org, "name": self.config.bucket}
+            (bucket,) = json.loads(self._connection.request("GET", "/api/v2/buckets", query=query))["buckets"]
+            size, series = bucket_figures(self._connection, bucket["id"])
             return StoreStats(readings=None, series=series, oldest_ns=None, newest_ns=None, bytes=size, shares=None)
 
     def apply_retention(self, oldest_ns: int) -> int:
@@ -132,10 +134,6 @@ class InfluxStore:
             # Deleted meanwhile: the next call makes it again.
             self._is_prepared = False
             raise
-
-    def _bucket_id(self) -> str:
-        query = {"org": self.config.org, "name": self.config.bucket}
-        return str(json.loads(self._connection.request("GET", "/api/v2/buckets", query=query))["buckets"][0]["id"])
 
     def _delete(self, measurement: str, oldest_ns: int) -> None:
         self._connection.request(

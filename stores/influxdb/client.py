@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple, TypeVar
 from urllib.parse import quote_plus, urlencode, urlsplit
 
@@ -41,12 +40,6 @@ _JSON = "application/json"
 
 T = TypeVar("T")
 Params = Mapping[str, str | int | float]
-
-
-@lru_cache(maxsize=1024)
-def _quoted(statement: str) -> str:
-    """A statement in a form. Statements repeat, since their values are in the parameters."""
-    return quote_plus(statement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +91,11 @@ class InfluxConnection:
                 _request_timeout=(CONNECT_TIMEOUT * 1000, WRITE_TIMEOUT * 1000),
             )
 
-        self._attempt(post)
+        try:
+            self._attempt(post)
+        except ApiException as error:
+            body = error.body.encode() if isinstance(error.body, str) else error.body or b""
+            raise status_error(self.name, error.status or 0, error.headers or {}, body) from error
 
     def query(self, statement: str, params: Params) -> list[ResultSeries]:
         """Run an InfluxQL statement. Times are nanoseconds."""
@@ -153,7 +150,7 @@ class InfluxConnection:
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         """The response to an InfluxQL query; with ``points`` its body is read in parts."""
         bound = quote_plus(msgspec.json.encode(params))
-        text = f"q={_quoted(statement)}&params={bound}&{self._database}"
+        text = f"q={quote_plus(statement)}&params={bound}&{self._database}"
         if points is not None:
             text += f"&chunked=true&chunk_size={points}"
         is_stream = points is not None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator
 from itertools import compress, groupby, pairwise
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -10,12 +11,32 @@ from typing import Any, NamedTuple
 from stores.base import HostLookup, ReadingsQuery, RowBatch, SeriesLabels
 from stores.influxdb.answers import ResultSeries
 from stores.influxdb.client import InfluxConnection
-from stores.influxdb.hosts import hosts_at
 from stores.influxdb.influxql import Conditions, Params, conditions_of, select_each, select_points, show_fields
 from stores.influxdb.line_protocol import DESCRIPTION, GPU, TAGS, decode_name
 from stores.paging import ROWS_AT_ONCE, bounded, joined
 
 _NUMBERS = {float, int}
+
+
+def hosts_at(lookup: HostLookup | None, moments: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
+    """The host of each GPU at each time, for moments that an assignment covers. Of several, the last to start wins.
+
+    A GPU whose description changed has two series. A reading written again keeps its copy in the old one, so a reader chooses.
+    """
+    if lookup is None or not moments:
+        return {}
+    times = [time_ns for _, time_ns in moments]
+    by_gpu: dict[str, list[tuple[int, int | None, str]]] = defaultdict(list)
+    for gpu, host, start_ns, end_ns in lookup({gpu for gpu, _ in moments}, min(times), max(times) + 1):
+        by_gpu[gpu].append((start_ns, end_ns, host))
+    hosts = {}
+    for gpu, time_ns in moments:
+        covering = [
+            (start, host) for start, end, host in by_gpu[gpu] if start <= time_ns and (end is None or time_ns < end)
+        ]
+        if covering:
+            hosts[gpu, time_ns] = max(covering)[1]
+    return hosts
 
 
 class _MetricColumns(NamedTuple):

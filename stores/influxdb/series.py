@@ -29,7 +29,6 @@ from stores.aggregate.grouping import ReadingArrays, ReadingSource
 from stores.base import GroupSeries, SeriesQuery
 from stores.influxdb.answers import ResultSeries
 from stores.influxdb.client import InfluxConnection
-from stores.influxdb.hosts import hosts_at
 from stores.influxdb.influxql import (
     Conditions,
     as_tag,
@@ -39,6 +38,7 @@ from stores.influxdb.influxql import (
     show_tag_values,
 )
 from stores.influxdb.line_protocol import GPU, LAST_NS, SHARE, TAGS, decode_name
+from stores.influxdb.reader import hosts_at
 
 _POINTS_AT_ONCE = 300_000
 _POINTS_IN_A_PART = 10_000

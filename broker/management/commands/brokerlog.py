@@ -41,14 +41,15 @@ class Command(BaseCommand):
                 case "repair":
                     self._report(inspect.repair(directory))
                 case _:
-                    self._dump(directory, options["first"], options["last"])
+                    for record in inspect.dump(directory, options["first"], options["last"]):
+                        head = {
+                            "offset": record.offset,
+                            "timestamp": record.timestamp_ms,
+                            "message_id": record.message_id,
+                        }
+                        self.stdout.write(f'{json.dumps(head)[:-1]}, "payload": {record.payload.decode()}}}')
         except (BrokerError, OSError) as error:
             raise CommandError(str(error)) from error
-
-    def _dump(self, directory: Path, first: int, last: int) -> None:
-        for record in inspect.dump(directory, first, last):
-            head = {"offset": record.offset, "timestamp": record.timestamp_ms, "message_id": record.message_id}
-            self.stdout.write(f'{json.dumps(head)[:-1]}, "payload": {record.payload.decode()}}}')
 
     def _report(self, reports: list[inspect.SegmentReport]) -> None:
         for report in reports:

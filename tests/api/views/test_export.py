@@ -9,7 +9,7 @@ import json
 import pytest
 from pyarrow import parquet
 
-from api.views.export import CSV_SAFE, ExportView
+from api.views.base import CSV_SAFE, ExportView
 from stores.base import Store
 from tests.api.conftest import POWER, Api
 from tests.api.views.test_base import views

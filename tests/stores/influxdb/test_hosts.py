@@ -10,7 +10,7 @@ import pytest
 from stores.aggregate.buckets import Buckets
 from stores.base import HostAssignment, HostLookup, ReadingsQuery, SeriesQuery
 from stores.influxdb import InfluxStore
-from stores.influxdb.hosts import hosts_at
+from stores.influxdb.reader import hosts_at
 from tests.stores.making import MINUTE, SECOND, START, UTIL, ask, gpu, one, rows, several, values
 
 HERE, THERE = gpu(1), gpu(1, hostname="host-099", gpu_id=7)

@@ -1,10 +1,10 @@
-"""inventory.admin_tables: numbers and tables for people."""
+"""inventory.admin: numbers and tables for people."""
 
 from __future__ import annotations
 
 import pytest
 
-from inventory.admin_tables import UNKNOWN, shown, shown_exactly, table
+from inventory.admin import UNKNOWN, shown, shown_exactly, table
 
 
 @pytest.mark.parametrize(
