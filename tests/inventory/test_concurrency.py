@@ -4,8 +4,10 @@ on a real PostgreSQL (TEST_DATABASE=postgresql, where locks are on rows)."""
 from __future__ import annotations
 
 import random
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,6 +35,9 @@ def file_database(transactional_db: None, tmp_path: Path) -> Iterator[None]:
     path = tmp_path / "inventory.sqlite3"
     with connection.cursor() as cursor:
         cursor.execute("VACUUM INTO %s", [str(path)])
+    # As after any migration. Of several connections that turn it on at once, SQLite lets all but one fail.
+    with closing(sqlite3.connect(path)) as made:
+        made.execute("PRAGMA journal_mode = WAL")
     aside, name = connection.connection, connection.settings_dict["NAME"]
     connection.connection, connection.settings_dict["NAME"] = None, str(path)
     try:
