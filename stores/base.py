@@ -272,7 +272,7 @@ class Store(Protocol):
     def stream(self, query: ReadingsQuery) -> Iterator[RowBatch]:
         """The same rows, however many, a bounded number at a time, in memory that does not grow with them.
 
-        The store reads each batch when the caller asks for it, and holds no lock and no transaction in between. Readings
+        The store reads a bounded number of rows ahead, and holds no lock and no transaction between batches. Readings
         written meanwhile may or may not appear; oldest first, the stream ends with the newest row of its beginning.
         It may raise at any batch. Close it, or read it to its end, to free what it holds.
         """
