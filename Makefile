@@ -65,10 +65,10 @@ run-stream: setup ## run a streamer: CSV_PATH=capture.csv make run-stream
 	@exec $(MANAGE) stream
 
 run-collect: setup ## run a collector
-	@$(MANAGE) migrate --verbosity 0 && exec $(MANAGE) collect
+	@exec $(MANAGE) collect
 
 run-api: setup ## run the web service
-	@$(MANAGE) migrate --verbosity 0 && exec $(MANAGE) serve
+	@exec $(MANAGE) serve
 
 # --- builds: the installed environment, compiled and checked -------------------------------------------------------
 build: setup ## compile and check all services

@@ -11,6 +11,13 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "telemetry_site.settings")
 application = get_wsgi_application()
 
 
+def _migrate() -> None:
+    """Brings the embedded database up to date, whichever server imports this module."""
+    from inventory.migrating import migrate_embedded
+
+    migrate_embedded()
+
+
 def _start_collector() -> None:
     """Collects inside this process where the store is its memory.
 
@@ -24,4 +31,5 @@ def _start_collector() -> None:
         start_embedded_collector()
 
 
+_migrate()
 _start_collector()

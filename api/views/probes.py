@@ -12,6 +12,7 @@ from api.browse.renderers import JsonRenderer
 from api.errors import RETRY_AFTER_SECONDS
 from api.schema.answers import HealthAnswer, NotReadyAnswer, ReadyAnswer, ReadyChecksAnswer
 from api.views.base import ApiView
+from inventory.migrating import HOW
 from inventory.models import GPU
 from stores.base import StoreError
 from stores.open import get_store
@@ -27,7 +28,7 @@ def check_database() -> str:
         GPU.objects.exists()
     except DatabaseError as error:
         logger.warning("the database does not answer: %s", error)
-        return "does not answer, or was not migrated"
+        return f"does not answer, or lacks migrations of this version ({HOW})"
     return OK
 
 

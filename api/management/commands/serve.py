@@ -9,7 +9,9 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandError
+from django.db import DatabaseError
 
+from inventory.migrating import migrate_embedded
 from telemetry_site.env import Address
 from telemetry_site.flags import ServiceCommand
 
@@ -24,6 +26,10 @@ class Command(ServiceCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Become gunicorn, so that signals reach it. It inherits the listening socket, so a port in use is reported here, once."""
+        try:
+            migrate_embedded()
+        except DatabaseError as error:
+            raise CommandError(f"the embedded database cannot be migrated: {error}") from error
         if warning := open_to_others(Address(settings.HOST, settings.PORT)):
             self.stderr.write(self.style.WARNING(warning))
         listener = listen(Address(settings.HOST, settings.PORT))

@@ -8,10 +8,12 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
+from django.db import DatabaseError
 
 from ingest.collector.collector import Collector
 from ingest.config import collect_config
 from ingest.errors import IngestError
+from inventory.migrating import wait_until_migrated
 from stores.base import Store, StoreError
 from stores.open import get_store, reset_store
 from telemetry_site.flags import ServiceCommand
@@ -42,6 +44,8 @@ class Command(ServiceCommand):
             asyncio.run(_run(get_store(), once=options["once"]))
         except (IngestError, StoreError) as error:
             raise CommandError(str(error)) from error
+        except DatabaseError as error:
+            raise CommandError(f"the embedded database cannot be migrated: {error}") from error
         finally:
             reset_store()
 
@@ -57,4 +61,5 @@ async def _run(store: Store, *, once: bool) -> None:
                 from ingest.monitor import monitoring
 
                 await stack.enter_async_context(monitoring(settings.METRICS_ADDR, MonitoredCollector(collector)))
-            await collector.run(once=once)
+            if await wait_until_migrated(stop):
+                await collector.run(once=once)
