@@ -12,9 +12,11 @@ from telemetry_site.database import database_config
 from telemetry_site.env import Address, SettingError
 from telemetry_site.logs import log_config, process_ids
 from telemetry_site.secret_key import load_or_make_secret_key
+from telemetry_site.state_dir import keep_file_private, keep_folder_private
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 STATE_DIR = Path(options.STATE_DIR.read()).expanduser().absolute()
+keep_folder_private(STATE_DIR)
 
 # --- the pipeline -----------------------------------------------------------------------------------------------
 TCP_ADDR = options.TCP_ADDR.read()
@@ -194,6 +196,9 @@ def _database() -> dict[str, Any]:
 
 
 DATABASES = {"default": _database()}
+keep_file_private(SQLITE_PATH)
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    keep_file_private(Path(str(DATABASES["default"]["NAME"])))
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_PASSWORD_VALIDATORS = [
