@@ -17,6 +17,8 @@ from typing import Any
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
+from readings.text import printable
+
 # The id of the request that this thread is answering, or answered last; empty elsewhere.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -90,15 +92,29 @@ class RepeatFilter(logging.Filter):
 
 
 class HumanFormatter(logging.Formatter):
-    """``2026-01-31 12:00:00,000 INFO    broker.server.server: listening on …``."""
+    """``2026-01-31 12:00:00,000 INFO    broker.server.server: listening on …``.
+
+    One record is one line, whatever clients have put into it, and the lines of its traceback are indented. So nobody can
+    forge a line, or send an escape sequence to a terminal, by a host name, a client name or a URL.
+    """
 
     def __init__(self) -> None:
         super().__init__("{asctime} {levelname:<7} {name}: {message}", style="{")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        text = super().formatMessage(record)
+        text = printable(super().formatMessage(record))
         request = getattr(record, "request_id", "")
         return f"{text} [request {request}]" if request else text
+
+    def formatException(self, ei: Any) -> str:
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:
+        return _indented(super().formatStack(stack_info))
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {printable(line)}" for line in text.split("\n"))
 
 
 class EventFormatter(JsonFormatter):

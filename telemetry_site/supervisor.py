@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from readings.text import printable
+
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 15.0  # a service drains within 10 s; after this the supervisor kills it and the run counts as failed
@@ -136,7 +138,7 @@ class Supervisor:
                 continue
             if not line:
                 return
-            self.output.write(prefix + line.decode("utf-8", "replace").rstrip() + "\n")
+            self.output.write(prefix + printable(line.decode("utf-8", "replace").rstrip()) + "\n")
             self.output.flush()
 
 

@@ -217,3 +217,27 @@ def test_a_quiet_service_says_nothing_while_all_is_well(command: str, tmp_path: 
         assert fleet.broker.log == ""
     finally:
         fleet.kill_all()
+
+
+EVIL = "node\n2026-01-31 12:00:00,000 INFO    broker: all is well\x1b[2J\u202e\x9b1m\r"
+
+
+@pytest.mark.parametrize("form", ["human", "json"])
+def test_no_text_of_a_client_starts_a_line_or_reaches_the_terminal(form: str, stream: io.StringIO) -> None:
+    configure(stream, form)
+    logging.getLogger("broker.x").warning("%s has connected", EVIL)
+    (line,) = stream.getvalue().splitlines()
+    assert line.isprintable()
+    assert "all is well" in line
+
+
+@pytest.mark.parametrize("form", ["human", "json"])
+def test_no_text_of_a_client_starts_a_line_of_a_traceback(form: str, stream: io.StringIO) -> None:
+    configure(stream, form)
+    try:
+        raise ValueError(EVIL)
+    except ValueError:
+        logging.getLogger("api.x").exception("it failed")
+    lines = stream.getvalue().split("\n")[:-1]
+    assert all(line.isprintable() for line in lines)
+    assert [line for line in lines[1:] if not line.startswith("    ")] == []

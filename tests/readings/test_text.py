@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+from readings.text import printable
+
+
+@pytest.mark.parametrize("text", ["", "node-1", "knöten-1/rack a?b#c%d", "NVIDIA H100 – 80GB ®", "東京", "a\\nb"])
+def test_readable_text_stays(text: str) -> None:
+    assert printable(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\nb", r"a\nb"),
+        ("a\r\tb", r"a\r\tb"),
+        ("\x1b[2J", r"\x1b[2J"),
+        ("\x9b2J", r"\x9b2J"),
+        ("gpu\u202e1", r"gpu\u202e1"),
+        ("a\u2028b\u2029", r"a\u2028b\u2029"),
+        ("\u200b\ufeff", r"\u200b\ufeff"),
+        ("\udc80", r"\udc80"),
+        ("\U000e0041", r"\U000e0041"),
+        ("\x00\x7f", r"\x00\x7f"),
+    ],
+)
+def test_what_could_forge_or_hide_is_escaped(text: str, shown: str) -> None:
+    assert printable(text) == shown
+    assert printable(text).isprintable()
