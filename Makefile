@@ -8,7 +8,7 @@ COMMON := telemetry_site readings
 
 .DEFAULT_GOAL := help
 .PHONY: help all setup setup-dev run test build build-api build-mq-server build-streamer build-collector \
-        run-mq run-stream run-collect run-api influxd helm kubernetes chart-docs kind-up kind-down fmt lint vet check coverage coverage-summary swagger soak nats-server bench-api bench-broker bench-capture lock clean
+        run-mq run-stream run-streamer run-collect run-collector run-api influxd helm kubernetes chart-docs kind-up kind-down fmt lint vet check coverage coverage-summary swagger soak nats-server bench-api bench-broker bench-capture lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ run-mq: setup ## run the broker
 
 run-stream: setup ## run a streamer: CSV_PATH=capture.csv make run-stream
 	@exec $(MANAGE) stream
+
+run-streamer: run-stream ## the same as run-stream
+run-collector: run-collect ## the same as run-collect
 
 run-collect: setup ## run a collector
 	@exec $(MANAGE) collect

@@ -13,11 +13,20 @@ from django.conf import settings
 from django.http import QueryDict
 
 from api.errors import BadRequest
-from readings.times import INT64_MIN, SECOND, format_duration, format_time, parse_duration, parse_time, to_ns
+from readings.times import (
+    DURATION_PATTERN,
+    INT64_MIN,
+    SECOND,
+    format_duration,
+    format_time,
+    parse_duration,
+    parse_time,
+    to_ns,
+)
 from telemetry_site.env import one_of, whole_number
 
 # Also in the schema.
-RELATIVE_TIME = r"^(now|(now)?-[0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d))$"
+RELATIVE_TIME = rf"^(now|(now)?-{DURATION_PATTERN})$"
 UNIX_TIME = r"^[0-9]{1,19}(\.[0-9]{0,30})?$"
 _RELATIVE = re.compile(r"now|(?:now)?-(?P<ago>.+)")
 # A "+02:00" that was not percent-encoded arrives as " 02:00".

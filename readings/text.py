@@ -1,6 +1,10 @@
-"""Text of clients, made safe to show: in a log, on a terminal, in an error message."""
+"""Text made safe to show: in a log, on a terminal, in an error message."""
 
 from __future__ import annotations
+
+import re
+
+_WORDS = re.compile(r"([\s,]+)")
 
 
 def printable(text: str) -> str:
@@ -14,3 +18,16 @@ def printable(text: str) -> str:
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape", "surrogatepass").decode("ascii") for each in text
     )
+
+
+def hide_passwords(text: str) -> str:
+    """Returns the text without the user names and passwords of the URLs in it: ``http://***@host/``.
+
+    Where a password has a character that should have been percent-encoded, more than the password is hidden.
+    """
+    return "".join(map(_without_userinfo, _WORDS.split(text))) if "@" in text else text
+
+
+def _without_userinfo(word: str) -> str:
+    scheme, slashes, rest = word.partition("//")
+    return f"{scheme}//***@{rest.rpartition('@')[2]}" if slashes and "@" in rest else word

@@ -18,7 +18,10 @@ _DURATION_UNITS = {
     "h": 3600 * SECOND,
     "d": 86_400 * SECOND,
 }
-_DURATION = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,9}))?(ms|s|m|h|d)", re.ASCII)
+_DURATION_PART = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,9}))?(ms|s|m|h|d)", re.ASCII)
+# A duration as a regular expression that JSON Schema knows too.
+DURATION_PATTERN = r"([0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d)){1,5}"
+_DURATION = re.compile(DURATION_PATTERN, re.ASCII)
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 
 _ALLOWED = "RFC 3339 (2025-07-18T20:42:34Z) or Unix seconds, ms, µs or ns"
@@ -120,12 +123,15 @@ def to_ns(moment: datetime) -> int:
 
 
 def parse_duration(text: str) -> int:
-    """A number and a unit (500ms, 5s, 10m, 24h, 7d) as nanoseconds. Raises ValueError with what is allowed."""
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise ValueError("is not a duration: use a number and a unit, as 500ms, 5s, 10m, 24h or 7d")
-    whole, fraction, unit = match.groups(default="")
-    return int(whole + fraction.ljust(9, "0")) * _DURATION_UNITS[unit] // SECOND
+    """Numbers with units (500ms, 5s, 24h, 7d, 1h30m) as nanoseconds. Raises ValueError with what is allowed."""
+    if _DURATION.fullmatch(text) is None:
+        raise ValueError(
+            "is not a duration: use a number and a unit, as 500ms, 5s, 10m, 24h or 7d, or several, as 1h30m"
+        )
+    return sum(
+        int(whole + fraction.ljust(9, "0")) * _DURATION_UNITS[unit] // SECOND
+        for whole, fraction, unit in _DURATION_PART.findall(text)
+    )
 
 
 def format_duration(ns: int) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings
 
+from readings.text import hide_passwords
 from stores.base import Store, StoreError
 
 if TYPE_CHECKING:
@@ -45,6 +46,17 @@ def get_store() -> Store:
             influx = _influx_config() if settings.STORAGE_TYPE == "influxdb" else None
             _store = open_store(settings.STORAGE_TYPE, sqlite_path=settings.SQLITE_PATH, influx=influx)
         return _store
+
+
+def describe_store() -> str:
+    """The store that the settings name, in a few words, for a service's first lines."""
+    match settings.STORAGE_TYPE:
+        case "sqlite":
+            return f"sqlite, {settings.SQLITE_PATH}"
+        case "influxdb":
+            return f"influxdb, bucket {settings.INFLUXDB_BUCKET} at {hide_passwords(settings.INFLUXDB_URL)}"
+        case other:
+            return f"{other}, in the web process"
 
 
 def reset_store() -> None:

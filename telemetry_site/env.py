@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from readings.text import hide_passwords
 from readings.times import SECOND, parse_duration
 
 T = TypeVar("T")
@@ -28,7 +29,8 @@ class SettingError(Exception):
 class Option(Generic[T]):
     """One setting: its environment name, default (as text), parser, help line and the groups of commands that take it.
 
-    A secret can also come from a file, which ``NAME_FILE`` names (container platforms mount secrets as files).
+    A secret can also come from a file, which ``NAME_FILE`` names (container platforms mount secrets as files). It has no
+    flag, since every user of the machine sees the command line of every process.
     """
 
     name: str
@@ -45,18 +47,29 @@ class Option(Generic[T]):
         """The flag: ``--batch-size`` for ``BATCH_SIZE``, or ``flag_name`` where it is given."""
         return "--" + (self.flag_name or self.name.lower().replace("_", "-"))
 
+    @property
+    def label(self) -> str:
+        """How messages name the setting: ``BATCH_SIZE (--batch-size)``, a secret by its name alone."""
+        return self.name if self.secret else f"{self.name} ({self.flag})"
+
     def text(self, environ: Mapping[str, str]) -> str:
-        """Returns the unparsed value: from NAME, else from the file that NAME_FILE names, else the default."""
+        """Returns the unparsed value: from NAME, else from the file that NAME_FILE names, else the default.
+
+        Leaves out the blanks around a secret: the line break at the end of a file or of ``$(cat file)`` is none of it.
+        """
         value = environ.get(self.name, "")
-        if value or not self.secret:
+        if not self.secret:
             return value or self.default
-        path = environ.get(f"{self.name}_FILE", "")
-        if not path:
-            return self.default
+        path = "" if value else environ.get(f"{self.name}_FILE", "")
         try:
-            return Path(path).read_text(encoding="utf-8").strip()
+            value = Path(path).read_text(encoding="utf-8") if path else value
         except (OSError, UnicodeDecodeError) as error:
             raise SettingError(f"{self.name}_FILE: cannot read {path!r}: {error}") from error
+        value = value.strip()
+        if not value.isprintable():
+            where = f"{self.name}_FILE: {path!r}" if path else f"{self.name}: the value"
+            raise SettingError(f"{where} has a line break or another character that cannot be typed")
+        return value or self.default
 
     def read(self, environ: Mapping[str, str] | None = None) -> T:
         """Returns the parsed value. An empty variable counts as unset. Raises SettingError."""
@@ -64,16 +77,35 @@ class Option(Generic[T]):
         try:
             return self.parse(text)
         except ValueError as error:
-            shown = "the value" if self.secret else repr(text)
-            raise SettingError(f"{self.name} ({self.flag}): {shown} {error}") from None
+            shown = "the value" if self.secret else repr(hide_passwords(text))
+            raise SettingError(f"{self.label}: {shown} {error}") from None
 
     def is_given(self, environ: Mapping[str, str] | None = None) -> bool:
         """Whether the variable is set. Callers use it where a default must not override existing state."""
-        return bool((os.environ if environ is None else environ).get(self.name))
+        environ = os.environ if environ is None else environ
+        return bool(environ.get(self.name) or (self.secret and environ.get(f"{self.name}_FILE")))
 
 
 def text(value: str) -> str:
     """Any text."""
+    return value
+
+
+def secret(minimum: int) -> Callable[[str], str]:
+    """A secret of ``minimum`` characters at least, or empty."""
+
+    def parse(value: str) -> str:
+        if value and len(value) < minimum:
+            raise ValueError(f"is too short: use at least {minimum} characters, as openssl rand -hex 24 makes them")
+        return value
+
+    return parse
+
+
+def user_name(value: str) -> str:
+    """A user name for HTTP, which ends at the first colon."""
+    if ":" in value:
+        raise ValueError("has a colon, which a user name cannot have: the password has a setting of its own")
     return value
 
 
@@ -213,12 +245,14 @@ def some_of(*allowed: str) -> Callable[[str], tuple[str, ...]]:
 
 
 def duration(minimum: float = 0.0, *, zero: bool = False) -> Callable[[str], float]:
-    """Seconds, written 500ms, 5s, 10m, 24h or 7d. ``zero`` allows a bare 0."""
+    """Seconds, written 500ms, 5s, 10m, 24h, 7d or 1h30m. ``zero`` allows 0, with a unit or without."""
 
     def parse(value: str) -> float:
-        if zero and re.fullmatch(r"0(ms|s|m|h|d)?", value):
+        if zero and value == "0":
             return 0.0
         seconds = parse_duration(re.sub(r"\s+(?=(?:ms|[smhd])$)", "", value)) / SECOND
+        if zero and seconds == 0:
+            return 0.0
         if seconds < minimum or seconds <= 0:
             raise ValueError(f"is too short: use at least {minimum:g}s")
         if seconds > 100 * 365 * 86400:
@@ -289,6 +323,11 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def nothing_or(parse: Callable[[str], str]) -> Callable[[str], str]:
+    """What ``parse`` takes, or empty."""
+    return lambda value: parse(value) if value else ""
 
 
 def no_address_or(value: str) -> Address | None:

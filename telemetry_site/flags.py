@@ -16,6 +16,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from telemetry_site.env import SettingError
 from telemetry_site.options import BY_NAME, VERBOSITY, options_for
 
 
@@ -23,8 +24,8 @@ def add_flags(parser: argparse.ArgumentParser, command: str) -> None:
     """Adds a flag to the parser for each setting of the command. A boolean flag needs no value."""
     parser.allow_abbrev = False  # the first pass, below, does not understand abbreviations
     for option in options_for(command):
-        if option is VERBOSITY:
-            continue  # Django gives this flag to every command
+        if option is VERBOSITY or option.secret:
+            continue  # Django gives the first to every command
         is_switch = option.default in {"true", "false"}
         shown = "none" if not option.default else option.default
         parser.add_argument(
@@ -38,9 +39,18 @@ def add_flags(parser: argparse.ArgumentParser, command: str) -> None:
 
 
 def move_flags_to_environment(argv: Sequence[str], environ: MutableMapping[str, str]) -> None:
-    """Sets the environment variable of each flag in ``argv``. Leaves all other arguments to Django."""
+    """Sets the environment variable of each flag in ``argv``. Leaves all other arguments to Django.
+
+    Raises SettingError for a secret.
+    """
     if len(argv) < 2 or not options_for(argv[1]):
         return
+    for option in options_for(argv[1]):
+        if option.secret and any(word.split("=", 1)[0] == option.flag for word in argv[2:]):
+            raise SettingError(
+                f"{option.flag}: a secret is no flag, because other users can see it in ps: set {option.name}, or"
+                f" {option.name}_FILE to a file that holds it"
+            )
     parser = _QuietParser(add_help=False)
     parser.add_argument("-v", VERBOSITY.flag, dest=VERBOSITY.name)
     add_flags(parser, argv[1])

@@ -13,10 +13,12 @@ from telemetry_site.env import (
     name,
     no_address_or,
     no_origin_or,
+    nothing_or,
     one_of,
     origins,
     rate,
     request_rate,
+    secret,
     shard,
     size,
     some_of,
@@ -24,6 +26,7 @@ from telemetry_site.env import (
     start_offset,
     text,
     time_zone,
+    user_name,
     whole_number,
     words,
 )
@@ -137,8 +140,8 @@ BROKER_ALLOW_ANONYMOUS = Option(
 BROKER_TOKEN = Option(
     "BROKER_TOKEN",
     "",
-    text,
-    "shared secret of the broker and its clients; unset: the broker asks for none",
+    secret(16),
+    "shared secret of the broker and its clients, 16 characters or more; unset: the broker asks for none",
     (BROKER, CLIENT),
     secret=True,
 )
@@ -229,7 +232,7 @@ SCRAPE_MAX_BYTES = Option(
     "SCRAPE_MAX_BYTES", "64MiB", size(1024, 1 << 30), "largest answer of an exporter, uncompressed", (STREAM,)
 )
 SCRAPE_TOKEN = Option("SCRAPE_TOKEN", "", text, "bearer token that exporters ask for", (STREAM,), secret=True)
-SCRAPE_USER = Option("SCRAPE_USER", "", text, "user name that exporters ask for", (STREAM,))
+SCRAPE_USER = Option("SCRAPE_USER", "", user_name, "user name that exporters ask for", (STREAM,))
 SCRAPE_PASSWORD = Option("SCRAPE_PASSWORD", "", text, "password of SCRAPE_USER", (STREAM,), secret=True)
 SCRAPE_TLS_CA = Option(
     "SCRAPE_TLS_CA", "", text, "CA certificates (PEM file) for exporters that use TLS; unset: the system's", (STREAM,)
@@ -313,9 +316,9 @@ RETENTION_PERIOD = Option(
 
 STORAGE_TYPE = Option(
     "STORAGE_TYPE",
-    "sqlite",
-    one_of("sqlite", "influxdb", "memory"),
-    "where readings are kept: sqlite (a file), influxdb (a server), or memory (in the web process, gone with it)",
+    "",
+    nothing_or(one_of("sqlite", "influxdb", "memory")),
+    "where readings are kept: sqlite (a file), influxdb (a server), or memory (in the web process, gone with it); unset: influxdb where INFLUXDB_TOKEN is set, else sqlite",
     (STORE,),
 )
 SQLITE_PATH = Option(

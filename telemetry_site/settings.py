@@ -73,10 +73,10 @@ RETENTION_PERIOD = options.RETENTION_PERIOD.read()
 # A default must not shorten the retention of a bucket that exists already.
 RETENTION_PERIOD_IS_GIVEN = options.RETENTION_PERIOD.is_given()
 
-STORAGE_TYPE = options.STORAGE_TYPE.read()
 SQLITE_PATH = Path(options.SQLITE_PATH.read() or STATE_DIR / "readings.sqlite3").expanduser().absolute()
 INFLUXDB_URL = options.INFLUXDB_URL.read()
 INFLUXDB_TOKEN = options.INFLUXDB_TOKEN.read()
+STORAGE_TYPE = options.STORAGE_TYPE.read() or ("influxdb" if INFLUXDB_TOKEN else "sqlite")
 INFLUXDB_ORG = options.INFLUXDB_ORG.read()
 INFLUXDB_BUCKET = options.INFLUXDB_BUCKET.read()
 
@@ -192,7 +192,7 @@ def _database() -> dict[str, Any]:
     try:
         return database_config(options.DATABASE_URL.read(), STATE_DIR)
     except ValueError as error:
-        raise SettingError(f"DATABASE_URL (--database-url): the value {error}") from None
+        raise SettingError(f"DATABASE_URL: the value {error}") from None
 
 
 DATABASES = {"default": _database()}

@@ -17,7 +17,7 @@ from api.schema.answers import GroupAnswer, GroupSeriesAnswer, SeriesAnswer
 from api.views.base import CSV_SAFE, ExportView
 from inventory.queries import hosts_between, pods_between
 from readings.catalogue import canonical_name, info
-from readings.times import SECOND, format_duration, format_time
+from readings.times import DURATION_PATTERN, SECOND, format_duration, format_time
 from stores.aggregate.buckets import Buckets
 from stores.base import Aggregate, By, GroupSeries, PodAssignment, SeriesQuery
 from stores.open import get_store
@@ -127,7 +127,7 @@ EVERY = Parameter(
     name="every",
     help="length of a window, as 30s, 5m or 1h; default: the shortest round one that makes at most 1000 points",
     parse=duration_ns(SECOND // 1000, 366 * 86_400 * SECOND),
-    schema={"type": "string", "pattern": r"^[0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d)$", "example": "5m"},
+    schema={"type": "string", "pattern": f"^{DURATION_PATTERN}$", "example": "5m"},
 )
 BY = choice(
     "by",

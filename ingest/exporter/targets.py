@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ingest.errors import SourceError
 from ingest.shard import WHOLE, Shard
+from readings.text import hide_passwords
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +35,14 @@ def parse_target(text: str) -> Target:
     """A URL, or host:port, as a target. Raises ValueError."""
     url = text if "://" in text else f"http://{text}"
     parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or any(each.isspace() for each in url):
-        raise ValueError(f"{text!r} is not an exporter's URL: use http://host:9400/metrics or https://…")
-    port = parts.port  # raises ValueError for an invalid port
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == -1 or any(map(str.isspace, url)):
+        raise ValueError(
+            f"{hide_passwords(text)!r} is not an exporter's URL: use http://host:9400/metrics or https://…"
+        )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     if "://" not in text:
         port = port or DEFAULT_PORT
@@ -71,7 +77,7 @@ class Targets:
             except (OSError, ValueError) as error:
                 if item not in self._last:
                     raise SourceError(f"TARGETS (--targets): {_reason(item, error)}") from error
-                logger.debug("%s: %s: keeping the previous targets", item, error)
+                logger.debug("%s: %s: keeping the previous targets", hide_passwords(item), error)
                 targets = self._last[item]
             self._last[item] = targets
             by_url.update((target.url, target) for target in targets)
@@ -90,7 +96,7 @@ class Targets:
             if item in self._last:
                 raise
             # A headless service has no address while it has no pods.
-            logger.warning("%s: %s: no exporter for now", item, error.strerror)
+            logger.warning("%s: %s: no exporter for now", hide_passwords(item), error.strerror)
             return []
         addresses = list(dict.fromkeys(str(each[4][0]) for each in answers))
         if len({socket.AF_INET6 if ":" in address else socket.AF_INET for address in addresses}) > 1:
@@ -117,6 +123,7 @@ def _listed(text: str) -> list[Target]:
 
 
 def _reason(item: str, error: Exception) -> str:
+    shown = hide_passwords(item)
     if isinstance(error, OSError):
-        return f"{item!r}: {error.strerror or error}"
-    return str(error) if item in str(error) else f"{item!r}: {error}"
+        return f"{shown!r}: {error.strerror or error}"
+    return str(error) if shown in str(error) else f"{shown!r}: {error}"

@@ -90,7 +90,7 @@ def test_listening_to_a_network_needs_a_token_or_a_word(tmp_path: Path, flag: st
         assert flag[2:].replace("-", "_").upper() in line
         assert "BROKER_TOKEN" in line
         assert "BROKER_ALLOW_ANONYMOUS" in line
-    for allowed in ({"BROKER_TOKEN": "sesame"}, {"BROKER_ALLOW_ANONYMOUS": "true"}):
+    for allowed in ({"BROKER_TOKEN": "open sesame, please"}, {"BROKER_ALLOW_ANONYMOUS": "true"}):
         with broker_process(tmp_path, flag, "0.0.0.0:0", **allowed) as broker:
             broker.wait_for("listening on")
             stop(broker)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from readings.text import printable
+from readings.text import hide_passwords, printable
 
 
 @pytest.mark.parametrize("text", ["", "node-1", "knöten-1/rack a?b#c%d", "NVIDIA H100 – 80GB ®", "東京", "a\\nb"])
@@ -28,3 +28,19 @@ def test_readable_text_stays(text: str) -> None:
 def test_what_could_forge_or_hide_is_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
     assert printable(text).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://node-1:9400/metrics", "http://node-1:9400/metrics"),
+        ("http://user:hunter2@node-1:9400/metrics", "http://***@node-1:9400/metrics"),
+        ("https://user@node-1", "https://***@node-1"),
+        ("http://a, http://u:hunter2@b/x,targets.txt", "http://a, http://***@b/x,targets.txt"),
+        ("http://u:hunt/er2@b/x", "http://***@b/x"),
+        ("http://u:hunt@er2@b/x", "http://***@b/x"),
+        ("me@example.com", "me@example.com"),
+    ],
+)
+def test_passwords_in_urls_are_hidden(text: str, shown: str) -> None:
+    assert hide_passwords(text) == shown

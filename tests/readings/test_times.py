@@ -168,6 +168,10 @@ def test_a_time_that_tells_no_zone_is_of_the_given_one() -> None:
         ("1.5h", 5400 * SECOND),
         ("7d", 604_800 * SECOND),
         ("0.000001s", 1000),
+        ("1h30m", 5400 * SECOND),
+        ("24h0m0s", 86_400 * SECOND),
+        ("1m0.5s", 60 * SECOND + SECOND // 2),
+        ("2d12h", 216_000 * SECOND),
     ],
 )
 def test_durations(text: str, ns: int) -> None:
@@ -175,7 +179,8 @@ def test_durations(text: str, ns: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "5", "s", "-5s", "5 s", "5w", "1h30m", "٥s", "1e3s", "5S", "1_0s", "9" * 16 + "s"]
+    "text",
+    ["", "5", "s", "-5s", "5 s", "5w", "1h30", "1h 30m", "h30m", "1s" * 6, "٥s", "1e3s", "5S", "1_0s", "9" * 16 + "s"],
 )
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):

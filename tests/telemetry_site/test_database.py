@@ -69,7 +69,7 @@ def test_a_bad_url_is_one_line_without_its_password(url: str, tmp_path: Path) ->
     )
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
-    assert ended.stderr.startswith("error: DATABASE_URL (--database-url): the value ")
+    assert ended.stderr.startswith("error: DATABASE_URL: the value ")
     assert "hunt" not in ended.stderr
     assert "postgres://user:password@host:5432/name" in ended.stderr or "colour" in ended.stderr
 

@@ -13,7 +13,17 @@ from telemetry_site.env import Address, Option, SettingError
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("500ms", 0.5), ("5s", 5.0), ("10m", 600.0), ("24h", 86400.0), ("7d", 604800.0), ("1.5h", 5400.0), ("5 s", 5.0)],
+    [
+        ("500ms", 0.5),
+        ("5s", 5.0),
+        ("10m", 600.0),
+        ("24h", 86400.0),
+        ("7d", 604800.0),
+        ("1.5h", 5400.0),
+        ("5 s", 5.0),
+        ("1h30m", 5400.0),
+        ("24h0m0s", 86400.0),
+    ],
 )
 def test_a_duration_is_a_number_and_a_unit(text: str, seconds: float) -> None:
     assert env.duration()(text) == seconds
@@ -28,6 +38,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 def test_zero_is_a_duration_only_where_it_means_something() -> None:
     assert env.duration(zero=True)("0") == 0.0
     assert env.duration(zero=True)("0h") == 0.0
+    assert env.duration(zero=True)("0h0m0s") == 0.0
     with pytest.raises(ValueError, match="unit"):
         env.duration()("0")
 
@@ -165,6 +176,41 @@ def test_a_secret_can_come_from_a_file(tmp_path: Path) -> None:
 def test_a_secret_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="SOME_NAME_FILE: cannot read"):
         _option(secret=True).read({"SOME_NAME_FILE": str(tmp_path / "none")})
+
+
+def test_the_blanks_around_a_secret_are_no_part_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text("  hush \r\n")
+    assert _option(secret=True).read({"SOME_NAME": "hush\n"}) == "hush"
+    assert _option(secret=True).read({"SOME_NAME_FILE": str(path)}) == "hush"
+    assert _option(secret=True).is_given({"SOME_NAME_FILE": str(path)})
+
+
+@pytest.mark.parametrize("value", ["two\nlines", "a\x00b", "a\x1b[2J", "a\u202eb"])
+def test_a_secret_with_a_line_break_in_it_is_refused_and_not_shown(value: str) -> None:
+    with pytest.raises(SettingError, match=r"^SOME_NAME: the value has a line break") as caught:
+        _option(secret=True).read({"SOME_NAME": value})
+    assert "two" not in str(caught.value)
+
+
+def test_a_short_secret_is_refused() -> None:
+    parse = env.secret(16)
+    assert parse("") == ""
+    assert parse("a" * 16) == "a" * 16
+    with pytest.raises(ValueError, match="at least 16 characters"):
+        parse("a" * 15)
+
+
+def test_a_user_name_with_a_colon_is_refused() -> None:
+    assert env.user_name("prometheus") == "prometheus"
+    with pytest.raises(ValueError, match="colon"):
+        env.user_name("user:password")
+
+
+def test_the_password_of_a_url_is_not_shown() -> None:
+    with pytest.raises(SettingError) as caught:
+        _option(env.one_of("x", "y")).read({"SOME_NAME": "http://user:hunter2@host/"})
+    assert "http://***@host/" in str(caught.value)
 
 
 def test_a_bad_secret_is_not_shown() -> None:

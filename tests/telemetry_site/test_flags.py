@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.core.management.base import CommandError
 
+from telemetry_site.env import SettingError
 from telemetry_site.flags import ServiceCommand, move_flags_to_environment
 
 MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
@@ -76,12 +77,12 @@ def test_a_flag_given_in_code_is_refused_since_it_would_have_no_effect() -> None
         (
             ["stream"],
             {"COLLECT_INTERVAL": "5 parsecs"},
-            "error: COLLECT_INTERVAL (--collect-interval): '5 parsecs' is not a duration: use a number and a unit, as 500ms, 5s, 10m, 24h or 7d",
+            "error: COLLECT_INTERVAL (--collect-interval): '5 parsecs' is not a duration: use a number and a unit, as 500ms, 5s, 10m, 24h or 7d, or several, as 1h30m",
         ),
         (
             ["check"],
             {"DATABASE_URL": "mongodb://u:hush@h/d"},
-            "error: DATABASE_URL (--database-url): the value names an unknown kind of database",
+            "error: DATABASE_URL: the value names an unknown kind of database",
         ),
     ],
 )
@@ -99,3 +100,10 @@ def test_a_bad_setting_ends_the_command_with_one_line(
     assert run.stderr.startswith(line)
     assert run.stderr.count("\n") == 1
     assert "hush" not in run.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--broker-token", "hush"], ["--broker-token=hush"], ["--scrape-password=hush"]])
+def test_a_secret_is_no_flag(arguments: list[str]) -> None:
+    with pytest.raises(SettingError, match=r"a secret is no flag.*set (BROKER_TOKEN|SCRAPE_PASSWORD), or") as caught:
+        move_flags_to_environment(["manage.py", "stream", *arguments], {})
+    assert "hush" not in str(caught.value)

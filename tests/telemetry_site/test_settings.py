@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.api.serving import START_SECONDS, environment, manage
+from tests.ingest.processes import Fleet, Service
 
 PRODUCTION = {"PUBLIC_URL": "https://gpus.example.com", "TRUSTED_PROXIES": "1"}
 
@@ -74,3 +75,32 @@ def test_reading_is_open_on_the_loopback_alone_unless_told(
     tmp_path: Path, host: str, given: str, required: str
 ) -> None:
     assert shown(tmp_path, "API_AUTH_REQUIRED", HOST=host, API_AUTH_REQUIRED=given) == [required]
+
+
+@pytest.mark.parametrize(
+    ("environ", "store"),
+    [
+        ({}, "sqlite"),
+        ({"INFLUXDB_TOKEN": "x"}, "influxdb"),
+        ({"INFLUXDB_TOKEN": "x", "STORAGE_TYPE": "sqlite"}, "sqlite"),
+        ({"STORAGE_TYPE": "memory"}, "memory"),
+    ],
+)
+def test_a_token_for_influxdb_chooses_influxdb_unless_another_store_is_named(
+    environ: dict[str, str], store: str, tmp_path: Path
+) -> None:
+    assert shown(tmp_path, "STORAGE_TYPE", **environ) == [store]
+
+
+@pytest.mark.acceptance
+def test_the_services_first_lines_name_their_store(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, PORT="0")
+    web = Service("web", fleet, "serve")
+    try:
+        for service in (fleet.collector, web):
+            service.start()
+        fleet.collector.wait_for(f"storing to sqlite, {tmp_path}/readings.sqlite3")
+        web.wait_for(f"answering from sqlite, {tmp_path}/readings.sqlite3")
+    finally:
+        web.kill()
+        fleet.kill_all()

@@ -24,5 +24,6 @@ def test_it_shows_every_setting_with_its_value_and_where_that_is_from(monkeypatc
 
 def test_it_never_shows_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BROKER_TOKEN", "hunter2")
+    monkeypatch.setenv("TARGETS", "http://user:hunter2@node-1:9400/metrics")
     assert "hunter2" not in "".join(_lines().values())
     assert _lines()["BROKER_TOKEN"].split()[1] == "(hidden)"

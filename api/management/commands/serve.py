@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -12,8 +13,11 @@ from django.core.management.base import CommandError
 from django.db import DatabaseError
 
 from inventory.migrating import migrate_embedded
+from stores.open import describe_store
 from telemetry_site.env import Address
 from telemetry_site.flags import ServiceCommand
+
+logger = logging.getLogger(__name__)
 
 BACKLOG = 512
 
@@ -30,6 +34,7 @@ class Command(ServiceCommand):
             migrate_embedded()
         except DatabaseError as error:
             raise CommandError(f"the embedded database cannot be migrated: {error}") from error
+        logger.info("answering from %s", describe_store())
         if warning := open_to_others(Address(settings.HOST, settings.PORT)):
             self.stderr.write(self.style.WARNING(warning))
         listener = listen(Address(settings.HOST, settings.PORT))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -15,9 +16,11 @@ from ingest.config import collect_config
 from ingest.errors import IngestError
 from inventory.migrating import wait_until_migrated
 from stores.base import Store, StoreError
-from stores.open import get_store, reset_store
+from stores.open import describe_store, get_store, reset_store
 from telemetry_site.flags import ServiceCommand
 from telemetry_site.service import stop_signals
+
+logger = logging.getLogger(__name__)
 
 
 class Command(ServiceCommand):
@@ -40,6 +43,7 @@ class Command(ServiceCommand):
                 "STORAGE_TYPE (--storage-type): memory lives in the web process, which then collects by itself: "
                 "run manage.py serve alone, or use sqlite"
             )
+        logger.info("storing to %s", describe_store())
         try:
             asyncio.run(_run(get_store(), once=options["once"]))
         except (IngestError, StoreError) as error:

@@ -13,8 +13,9 @@ from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
+from readings.text import hide_passwords
 from stores.base import StoreError
-from stores.open import get_store, reset_store
+from stores.open import describe_store, get_store, reset_store
 from telemetry_site.env import Address
 from telemetry_site.flags import ServiceCommand
 from telemetry_site.options import FLUSH_INTERVAL
@@ -80,6 +81,7 @@ class Command(ServiceCommand):
         lines += [
             f"  Broker     {broker_url}/stats",
             f"  Source     {_described(source)}",
+            f"  Store      {describe_store()}",
             "",
             "  Ctrl-C stops everything.",
             "",
@@ -126,7 +128,7 @@ def _described(source: str) -> str:
     if source == "simulate":
         hosts, gpus = settings.SIM_HOSTS, settings.SIM_GPUS_PER_HOST
         return f"a SYNTHETIC fleet of {hosts} hosts with {gpus} GPUs each; CSV_PATH=capture.csv streams your own"
-    return settings.CSV_PATH if source == "csv" else f"exporters: {', '.join(settings.TARGETS)}"
+    return settings.CSV_PATH if source == "csv" else f"exporters: {hide_passwords(', '.join(settings.TARGETS))}"
 
 
 def _free_or_given(address: Address, setting: str) -> Address:

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
+from readings.text import hide_passwords
 from telemetry_site.options import COMMAND_GROUPS, OPTIONS, options_for
 
 
@@ -26,8 +27,7 @@ class Command(BaseCommand):
             return
         for option in OPTIONS:
             shown = option.text(os.environ)
-            if option.secret and shown:
-                shown = "(hidden)"
+            shown = "(hidden)" if option.secret and shown else hide_passwords(shown)
             origin = "set" if option.is_given() else "default"
             self.stdout.write(f"{option.name:<23} {shown or '(unset)':<32} {origin:<8} {option.help}")
 
@@ -39,7 +39,7 @@ def markdown_table() -> str:
         takers = [command for command in COMMAND_GROUPS if command != "pipeline" and option in options_for(command)]
         default = f"`{option.default}`" if option.default else "–"
         everywhere = len(takers) == len(COMMAND_GROUPS) - 1
-        flag = f" (flag `{option.flag}`)" if option.flag_name else ""
+        flag = f" (flag `{option.flag}`)" if option.flag_name else " (no flag)" if option.secret else ""
         lines.append(
             f"| `{option.name}` | {default} | {'all' if everywhere else ', '.join(takers)} | {option.help}{flag} |"
         )
