@@ -116,3 +116,10 @@ def test_a_read_only_folder_with_a_migrated_database_does_not_stop_the_check(tmp
     (tmp_path / "inventory.sqlite3.migrating").mkdir()  # cannot be opened as a file, even by root
     done = manage(fleet, "migrate", "--check")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.acceptance
+def test_a_token_can_be_made_before_any_service_has_run(tmp_path: Path) -> None:
+    done = manage(Fleet(tmp_path), "apitoken", "create", "me")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.strip()) > 20

@@ -16,6 +16,7 @@ from api.auth.tokens import make_token, revoke
 from api.models import ApiToken, TokenScope
 from api.params import format_datetime
 from api.views.access import token_answer
+from inventory.migrating import migrate_embedded
 
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1)}
 _FOR = re.compile(r"(\d{1,5})(h|d)", re.ASCII)
@@ -43,6 +44,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run a subcommand."""
+        migrate_embedded()  # a token may be made before any service has run
         match options["command"]:
             case "create":
                 self._create(options["name"], options["scope"], options["expires"])
