@@ -34,9 +34,9 @@ def is_embedded(alias: str = DEFAULT_DB_ALIAS) -> bool:
     return connections[alias].vendor == "sqlite"
 
 
-def is_migrated(alias: str = DEFAULT_DB_ALIAS) -> bool:
+def is_migrated(connection: BaseDatabaseWrapper | None = None) -> bool:
     """Whether every migration of this version is applied. Raises DatabaseError."""
-    executor = MigrationExecutor(connections[alias])
+    executor = MigrationExecutor(connection or connections[DEFAULT_DB_ALIAS])
     return not executor.migration_plan(executor.loader.graph.leaf_nodes())
 
 
@@ -65,14 +65,14 @@ async def wait_until_migrated(stop: asyncio.Event) -> bool:
         await asyncio.to_thread(migrate_embedded)
         return not stop.is_set()
     loop = asyncio.get_running_loop()
-    remind_at = loop.time()
+    remind_at, told = loop.time(), ""
     while not stop.is_set():
         problem = await asyncio.to_thread(_problem)
         if not problem:
             return True
-        if loop.time() >= remind_at:
+        if problem != told or loop.time() >= remind_at:
             logger.warning("%s; waiting for it", problem)
-            remind_at = loop.time() + REMIND_SECONDS
+            remind_at, told = loop.time() + REMIND_SECONDS, problem
         try:
             await asyncio.wait_for(stop.wait(), CHECK_SECONDS)
         except TimeoutError:
@@ -82,12 +82,21 @@ async def wait_until_migrated(stop: asyncio.Event) -> bool:
 
 def _problem() -> str:
     """Why the database cannot be used yet, in one line; empty when it can."""
+    connection = _unpooled_connection()
     try:
-        return "" if is_migrated() else f"the database lacks migrations of this version: {HOW}"
+        return "" if is_migrated(connection) else f"the database lacks migrations of this version: {HOW}"
     except DatabaseError as error:
         return f"the database does not answer: {' '.join(str(error).split())}"
     finally:
-        connections[DEFAULT_DB_ALIAS].close()
+        connection.close()
+
+
+def _unpooled_connection() -> BaseDatabaseWrapper:
+    """A connection of its own. A pool would say that it timed out, and log the cause at each try."""
+    connection = connections.create_connection(DEFAULT_DB_ALIAS)
+    options = {key: value for key, value in connection.settings_dict["OPTIONS"].items() if key != "pool"}
+    connection.settings_dict = {**connection.settings_dict, "OPTIONS": options}
+    return connection
 
 
 @contextmanager

@@ -86,6 +86,25 @@ def test_a_collector_waits_for_postgresql_to_be_migrated_and_says_how(tmp_path: 
 
 
 @pytest.mark.acceptance
+def test_what_waits_for_migrations_says_why_and_again_when_that_changes(tmp_path: Path, postgres: Postgres) -> None:
+    url = postgres.make_database("waits_for")
+    fleet = Fleet(tmp_path, DATABASE_URL=url.replace("/waits_for", "/comes_later"))
+    waiting = Service("waiting", fleet, "waitmigrated")
+    try:
+        waiting.start()
+        waiting.wait_for('database "comes_later" does not exist')
+        postgres.make_database("comes_later")
+        waiting.wait_for(f"the database lacks migrations of this version: {HOW}")
+        assert manage(fleet, "migrate", "-v", "0").returncode == 0
+        assert waiting.wait() == 0
+        assert waiting.log.count("waiting for it") == 2
+        assert "psycopg.pool" not in waiting.log
+    finally:
+        waiting.kill()
+    assert manage(fleet, "waitmigrated").returncode == 0
+
+
+@pytest.mark.acceptance
 def test_a_collector_that_waits_for_migrations_stops_when_told(tmp_path: Path, postgres: Postgres) -> None:
     fleet = Fleet(tmp_path, DATABASE_URL=postgres.make_database("unmigrated_stop"))
     collector = Service("collector", fleet, "collect")
