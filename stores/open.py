@@ -73,6 +73,7 @@ def _influx_config() -> InfluxConfig:
 
     return InfluxConfig(
         url=settings.INFLUXDB_URL,
+        tls_ca=settings.INFLUXDB_TLS_CA,
         token=settings.INFLUXDB_TOKEN,
         org=settings.INFLUXDB_ORG,
         bucket=settings.INFLUXDB_BUCKET,

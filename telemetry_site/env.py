@@ -5,11 +5,14 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta, timezone, tzinfo
+from decimal import Decimal
 from pathlib import Path
 from typing import Generic, TypeVar
+from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from readings.text import hide_passwords
@@ -17,7 +20,8 @@ from readings.times import SECOND, parse_duration
 
 T = TypeVar("T")
 
-_SIZE = re.compile(r"(\d+)\s*([kmgt]?)(?:i?b)?", re.ASCII | re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,512}(?:\.\d{1,512})?(?:e\+?\d{1,3})?)\s*([kmgt]?)(?:i?b)?", re.ASCII | re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?\d{1,512}(?:\.\d{1,512})?(?:e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
 _BYTES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -135,9 +139,9 @@ def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
     """A whole number between two bounds, both allowed."""
 
     def parse(value: str) -> int:
-        if not re.fullmatch(r"[+-]?\d{1,512}", value, re.ASCII):
+        number = _whole(value)
+        if number is None:
             raise ValueError(f"is not a whole number: use {minimum} to {maximum}")
-        number = int(value)
         if not minimum <= number <= maximum:
             raise ValueError(f"is out of range: use {minimum} to {maximum}")
         return number
@@ -145,11 +149,24 @@ def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
     return parse
 
 
+def _whole(value: str) -> int | None:
+    """The whole number that the text is, also as 1e6 or 2.0; None for any other text.
+
+    Templates of YAML files print large numbers with an exponent.
+    """
+    if not _NUMBER.fullmatch(value):
+        return None
+    number = Decimal(value)
+    if number != number.to_integral_value():
+        return None
+    return int(number)
+
+
 def rate(value: str) -> float:
     """Readings per second; 0 means as fast as possible."""
-    if not re.fullmatch(r"\d+(\.\d+)?", value, re.ASCII):
+    if not _NUMBER.fullmatch(value) or value.startswith("-"):
         raise ValueError("is not a rate: use readings per second, as 500, or 0 for as fast as possible")
-    return float(value)
+    return min(float(value), sys.float_info.max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +202,14 @@ def boolean_or_auto(value: str) -> bool | None:
 
 def origin(value: str) -> str:
     """A web origin: scheme, host and, where it is not the default, port."""
-    if not re.fullmatch(r"https?://(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::\d{1,5})?", value, re.ASCII):
+    try:
+        parts = _web_address(value)
+        if parts.path or value != value.lower():
+            raise ValueError("it has more than scheme, host and port")
+    except ValueError as error:
         raise ValueError(
-            f"has {value!r}, which is not an origin: use scheme, host and port, as https://example.com, in lower case"
-        )
+            f"has {value!r}, which is not an origin ({error}): use scheme, host and port, as https://example.com, in lower case"
+        ) from None
     return value
 
 
@@ -197,9 +218,73 @@ def origins(value: str) -> list[str]:
     return [origin(word) for word in words(value)]
 
 
-def no_origin_or(value: str) -> str:
-    """An origin, or empty. Ignores a trailing slash."""
-    return origin(value.rstrip("/")) if value else ""
+def no_public_url_or(value: str) -> str:
+    """A web address with a host and maybe a path, without a slash at its end; or empty."""
+    if not value:
+        return ""
+    address = value.rstrip("/")
+    try:
+        parts = _web_address(address)
+        if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", parts.path, re.ASCII) or {".", ".."} & set(parts.path.split("/")):
+            raise ValueError("its path has other characters than letters, digits and -._~")
+    except ValueError as error:
+        raise ValueError(
+            f"is not a public address ({error}): use https://gpus.example.com or https://example.com/gpu"
+        ) from None
+    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path}"
+
+
+def web_url(example: str) -> Callable[[str], str]:
+    """An http or https URL of a server, as ``example``, without a slash at its end."""
+
+    def parse(value: str) -> str:
+        try:
+            _web_address(value)
+        except ValueError as error:
+            raise ValueError(f"is not the address of a server ({error}): use {example}") from None
+        return value.rstrip("/")
+
+    return parse
+
+
+def _web_address(value: str) -> SplitResult:
+    """The parts of an http or https URL of a server. Raises ValueError that says what is wrong, without the URL."""
+    if not value.isprintable() or " " in value:
+        raise ValueError("it has a blank or a character that cannot be shown")
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        raise ValueError("its host is no name and no address") from None
+    if parts.scheme not in {"http", "https"}:
+        raise ValueError("it does not begin with http:// or https://")
+    if "@" in parts.netloc:
+        raise ValueError("it has a user name or password, which are settings of their own")
+    if parts.query or parts.fragment or value.endswith(("?", "#")):
+        raise ValueError("it has more than scheme, host, port and path")
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0 or parts.netloc.endswith(":"):
+        raise ValueError("its port is not a number from 1 to 65535")
+    host(parts.hostname or "")
+    return parts
+
+
+def host(value: str) -> str:
+    """A host name or an IP address; an IPv6 address also in brackets, which are taken off."""
+    bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    if ":" in bare:
+        try:
+            ipaddress.IPv6Address(bare)
+            return bare
+        except ValueError:
+            raise ValueError(
+                "is not a host: use a name or an address without a port, as localhost, 10.0.0.5 or ::1"
+            ) from None
+    if bare != value or not re.fullmatch(r"[^\W_](?:[\w.-]*\w)?\.?", bare) or ".." in bare:
+        raise ValueError("is not a host: use a name or an address, as localhost, 10.0.0.5 or ::1")
+    return bare
 
 
 def speed(value: str) -> float:
@@ -267,9 +352,10 @@ def size(minimum: int, maximum: int) -> Callable[[str], int]:
 
     def parse(value: str) -> int:
         match = _SIZE.fullmatch(value)
-        if match is None:
-            raise ValueError("is not a size: use bytes, or a number and a unit, as 512KiB, 64MiB or 10GiB")
-        number = int(match[1]) * _BYTES[match[2].lower()]
+        count = _whole(match[1]) if match else None
+        if match is None or count is None:
+            raise ValueError("is not a size: use whole bytes, or a whole number and a unit, as 512KiB, 64MiB or 10GiB")
+        number = count * _BYTES[match[2].lower()]
         if not minimum <= number <= maximum:
             raise ValueError(f"is out of range: use {minimum} to {maximum} bytes")
         return number
@@ -294,9 +380,10 @@ def start_offset(value: str) -> int | None:
         return None
     if value in {"earliest", "latest"}:
         return -2 if value == "earliest" else -1
-    if not re.fullmatch(r"\d{1,18}", value, re.ASCII):
+    offset = _whole(value) if value[:1].isdigit() else None
+    if offset is None or offset >= 10**18:
         raise ValueError("is not an offset: use earliest, latest or a whole number from 0")
-    return int(value)
+    return offset
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ from telemetry_site.env import (
     boolean,
     boolean_or_auto,
     duration,
+    host,
     name,
     no_address_or,
-    no_origin_or,
+    no_public_url_or,
     nothing_or,
     one_of,
     origins,
@@ -27,6 +28,7 @@ from telemetry_site.env import (
     text,
     time_zone,
     user_name,
+    web_url,
     whole_number,
     words,
 )
@@ -162,7 +164,7 @@ BROKER_TLS_CA = Option(
     (BROKER, CLIENT),
 )
 
-MQ_HOST = Option("MQ_HOST", "localhost", text, "broker host", (CLIENT,))
+MQ_HOST = Option("MQ_HOST", "localhost", host, "broker host: a name or an address, as 10.0.0.5 or ::1", (CLIENT,))
 MQ_PORT = Option("MQ_PORT", "9000", whole_number(1, 65535), "broker port", (CLIENT,))
 
 SOURCE = Option(
@@ -325,7 +327,16 @@ SQLITE_PATH = Option(
     "SQLITE_PATH", "", text, "the readings' SQLite file; unset: readings.sqlite3 under STATE_DIR", (STORE,)
 )
 
-INFLUXDB_URL = Option("INFLUXDB_URL", "http://localhost:8086", text, "the InfluxDB 2 server", (STORE,))
+INFLUXDB_URL = Option(
+    "INFLUXDB_URL", "http://localhost:8086", web_url("http://host:8086"), "the InfluxDB 2 server", (STORE,)
+)
+INFLUXDB_TLS_CA = Option(
+    "INFLUXDB_TLS_CA",
+    "",
+    text,
+    "CA certificates (PEM file) for an InfluxDB with an https URL; unset: the system's",
+    (STORE,),
+)
 INFLUXDB_TOKEN = Option(
     "INFLUXDB_TOKEN",
     "",
@@ -343,7 +354,7 @@ INFLUXDB_BUCKET = Option(
     (STORE,),
 )
 
-HOST = Option("HOST", "127.0.0.1", text, "address the web service listens on", (WEB,))
+HOST = Option("HOST", "127.0.0.1", host, "address the web service listens on", (WEB,))
 PORT = Option("PORT", "8080", whole_number(0, 65535), "port the web service listens on", (WEB,))
 WEB_CONCURRENCY = Option(
     "WEB_CONCURRENCY", "2", whole_number(1, 64), "web worker processes (memory storage always has one)", (WEB,)
@@ -384,8 +395,8 @@ LOGIN_RATE = Option(
 PUBLIC_URL = Option(
     "PUBLIC_URL",
     "",
-    no_origin_or,
-    "the public address of the web service, as https://gpus.example.com; with https, plain HTTP is redirected to it",
+    no_public_url_or,
+    "the public address of the web service, as https://gpus.example.com, or https://example.com/gpu where it is below a path; with https, plain HTTP is redirected to it",
     (WEB,),
 )
 TRUSTED_PROXIES = Option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from telemetry_site.secret_key import load_or_make_secret_key
 from telemetry_site.state_dir import keep_file_private, keep_folder_private
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+# What the paths of telemetry_site.urls begin with.
+OWN_PATHS = frozenset({"admin", "api", "health", "login", "logout", "metrics", "ready", "redoc", "static", "swagger"})
 STATE_DIR = Path(options.STATE_DIR.read()).expanduser().absolute()
 keep_folder_private(STATE_DIR)
 
@@ -75,6 +78,7 @@ RETENTION_PERIOD_IS_GIVEN = options.RETENTION_PERIOD.is_given()
 
 SQLITE_PATH = Path(options.SQLITE_PATH.read() or STATE_DIR / "readings.sqlite3").expanduser().absolute()
 INFLUXDB_URL = options.INFLUXDB_URL.read()
+INFLUXDB_TLS_CA = options.INFLUXDB_TLS_CA.read()
 INFLUXDB_TOKEN = options.INFLUXDB_TOKEN.read()
 STORAGE_TYPE = options.STORAGE_TYPE.read() or ("influxdb" if INFLUXDB_TOKEN else "sqlite")
 INFLUXDB_ORG = options.INFLUXDB_ORG.read()
@@ -153,9 +157,18 @@ X_FRAME_OPTIONS = "DENY"
 
 if TRUSTED_PROXIES:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+# Where the service is below a path of its public address, telemetry_site.wsgi takes that path off, if the proxy has not.
+PUBLIC_PATH = urlsplit(PUBLIC_URL).path
+if PUBLIC_PATH.split("/")[1:2] and PUBLIC_PATH.split("/")[1] in OWN_PATHS:
+    raise SettingError(
+        f"PUBLIC_URL (--public-url): {PUBLIC_URL} has a path that the service itself begins paths with: use another"
+    )
+if PUBLIC_PATH:
+    FORCE_SCRIPT_NAME = PUBLIC_PATH
+    SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = f"{PUBLIC_PATH}/"
 if PUBLIC_URL:
     ALLOWED_HOSTS = [*ALLOWED_HOSTS, str(urlsplit(PUBLIC_URL).hostname)]
-    CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
+    CSRF_TRUSTED_ORIGINS = [PUBLIC_URL.removesuffix(PUBLIC_PATH)]
 if PUBLIC_URL.startswith("https:"):
     if not TRUSTED_PROXIES:
         raise SettingError(
@@ -164,7 +177,7 @@ if PUBLIC_URL.startswith("https:"):
     SECURE_SSL_REDIRECT = True
     SECURE_SSL_HOST = urlsplit(PUBLIC_URL).netloc
     # Prometheus scrapes each replica by its own address, past the proxy.
-    SECURE_REDIRECT_EXEMPT = ["^metrics$"]
+    SECURE_REDIRECT_EXEMPT = [f"^{re.escape(f'{PUBLIC_PATH}/metrics'.removeprefix('/'))}$"]
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
     SECURE_HSTS_SECONDS = 30 * 86400
 # HSTS for all subdomains and preloading are decisions of the domain's owner, for the proxy.
@@ -217,7 +230,7 @@ USE_I18N = False
 DATETIME_FORMAT = "Y-m-d H:i:s"  # UTC, like every time in the API
 USE_TZ = True
 
-STATIC_URL = "static/"
+STATIC_URL = f"{PUBLIC_PATH}/static/"
 # Served straight from the packages that ship them, so there is no collectstatic step to forget.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
@@ -268,6 +281,7 @@ SPECTACULAR_SETTINGS = {
         "TokenStateEnum": ["active", "expired", "revoked"],
     },
     "SCHEMA_PATH_PREFIX": "/api/v1",
+    "SERVERS": [{"url": PUBLIC_PATH}] if PUBLIC_PATH else [],
     "SORT_OPERATION_PARAMETERS": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 
+from django.conf import settings
 from django.core.wsgi import get_wsgi_application
+
+from telemetry_site.prefix import below
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "telemetry_site.settings")
 
-application = get_wsgi_application()
+application = below(settings.PUBLIC_PATH, get_wsgi_application())
 
 
 def _migrate() -> None:
@@ -23,8 +26,6 @@ def _start_collector() -> None:
 
     gunicorn imports this module in the worker, after the fork. A thread started earlier would not exist there.
     """
-    from django.conf import settings
-
     if settings.STORAGE_TYPE == "memory":
         from ingest.collector.embedded import start_embedded_collector
 

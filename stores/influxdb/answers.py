@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -99,6 +100,8 @@ def connection_cause(error: BaseException) -> str:
     while error.__cause__ is not None and not isinstance(error, OSError):
         error = error.__cause__
     for each in (error, *error.args):
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {each.verify_message} (INFLUXDB_TLS_CA names a CA of your own)"
         if isinstance(each, OSError) and each.strerror:
             return each.strerror.lower()
     text = " ".join(str(error).split())

@@ -45,7 +45,7 @@ Params = Mapping[str, str | int | float]
 @dataclass(frozen=True, slots=True)
 class InfluxConfig:
     """Where the readings go. ``retention`` (seconds, 0: for ever) applies to a bucket that the store makes, and to an
-    existing one only when ``retention_is_given``."""
+    existing one only when ``retention_is_given``. ``tls_ca`` is a PEM file; empty for the system's certificates."""
 
     url: str
     token: str
@@ -53,6 +53,7 @@ class InfluxConfig:
     bucket: str
     retention: float = 0.0
     retention_is_given: bool = False
+    tls_ca: str = ""
 
 
 class _Opened(NamedTuple):
@@ -226,6 +227,7 @@ class InfluxConnection:
                 token=self.config.token,
                 org=self.config.org,
                 retries=False,
+                ssl_ca_cert=self.config.tls_ca or None,
                 connection_pool_maxsize=_CONNECTIONS,
             )
             pool = client.api_client.rest_client.pool_manager.connection_from_url(self.config.url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,9 +19,20 @@ SHORTEST_RETENTION = 3600.0
 
 def check_config(config: InfluxConfig) -> None:
     """Raise StoreError, with a line that names the setting, for a configuration that can never work."""
-    parts = urlsplit(config.url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    try:
+        parts = urlsplit(config.url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
         raise StoreError(f"INFLUXDB_URL (--influxdb-url): {config.url!r} is not an address: use http://host:8086")
+    if config.tls_ca:
+        try:
+            ssl.create_default_context(cafile=config.tls_ca)
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"INFLUXDB_TLS_CA (--influxdb-tls-ca): {config.tls_ca!r} is not a file of certificates: {error}"
+            ) from error
     for name, value in (
         ("INFLUXDB_TOKEN", config.token), ("INFLUXDB_ORG", config.org), ("INFLUXDB_BUCKET", config.bucket),
     ):  # fmt: skip

@@ -49,21 +49,32 @@ def test_a_duration_under_its_minimum_says_the_minimum() -> None:
 
 
 SIZE, NUMBER, SOME = env.size(0, 1 << 40), env.whole_number(1, 100), env.some_of("a", "b", "c")
+WEB = env.web_url("http://host:8086")
 
 
 @pytest.mark.parametrize(
     ("parse", "values"),
     [
-        (SIZE, {"1048576": 1 << 20, "512KiB": 1 << 19, "64MiB": 1 << 26, "10G": 10 << 30, "1 mb": 1 << 20}),
-        (NUMBER, {"1": 1, "100": 100}),
-        (env.rate, {"0": 0.0, "12.5": 12.5}),
+        (
+            SIZE,
+            {
+                "1048576": 1 << 20,
+                "512KiB": 1 << 19,
+                "64MiB": 1 << 26,
+                "10G": 10 << 30,
+                "1 mb": 1 << 20,
+                "2.097152e+06": 1 << 21,
+            },
+        ),
+        (NUMBER, {"1": 1, "100": 100, "2.0": 2, "5e+01": 50}),
+        (env.rate, {"0": 0.0, "12.5": 12.5, "1e+06": 1e6}),
         (env.speed, {"1x": 1.0, "0.5": 0.5, "100x": 100.0, "0": 0.0}),
         (env.boolean, {"true": True, "YES": True, "1": True, "off": False, "No": False, "0": False}),
         (env.boolean_or_auto, {"auto": None, "AUTO": None, "true": True, "0": False}),
         (env.words, {" a, b ,,c": ["a", "b", "c"]}),
         (SOME, {"": (), "all": ("a", "b", "c"), "b, a,b": ("b", "a")}),
         (env.shard, {"": (0, 1), "1/1": (0, 1), "2/3": (1, 3)}),
-        (env.start_offset, {"": None, "earliest": -2, "latest": -1, "0": 0, "42": 42}),
+        (env.start_offset, {"": None, "earliest": -2, "latest": -1, "0": 0, "42": 42, "3e6": 3_000_000}),
         (
             env.address,
             {
@@ -87,7 +98,17 @@ SIZE, NUMBER, SOME = env.size(0, 1 << 40), env.whole_number(1, 100), env.some_of
         ),
         (env.origin, {"http://[::1]:8080": "http://[::1]:8080"}),
         (env.origins, {"https://a.example, http://b:3000,": ["https://a.example", "http://b:3000"]}),
-        (env.no_origin_or, {"https://a.example/": "https://a.example", "": ""}),
+        (
+            env.no_public_url_or,
+            {
+                "https://a.example/": "https://a.example",
+                "": "",
+                "https://A.example:8443/gpu/": "https://a.example:8443/gpu",
+                "http://[::1]:80/a/b-c": "http://[::1]:80/a/b-c",
+            },
+        ),
+        (WEB, {"http://influx:8086/": "http://influx:8086", "https://x.y/base/influx": "https://x.y/base/influx"}),
+        (env.host, {"[::1]": "::1", "::1": "::1", "10.0.0.5": "10.0.0.5", "mq_1.svc.local.": "mq_1.svc.local."}),
     ],
 )
 def test_a_value_is_parsed(parse: Callable[[str], Any], values: dict[str, Any]) -> None:
@@ -101,9 +122,9 @@ NO_ORIGINS = ("a.example", "*", "https://", "ftp://a", "https://a/b", "https://a
 @pytest.mark.parametrize(
     ("parse", "reason", "texts"),
     [
-        (SIZE, "use", ("", "1.5G", "-1", "64 parsecs", "2T")),
-        (NUMBER, "use 1 to 100", ("abc", "1.0", "1_0", "", "１", "0", "101", "9" * 30)),
-        (env.rate, "readings per second", ("-1",)),
+        (SIZE, "use", ("", "1.5G", "-1", "1e-3", "2e999T", "64 parsecs", "2T")),
+        (NUMBER, "use 1 to 100", ("abc", "1.5", "1e-1", "1e9999", "e5", "1e5", "1_0", "", "１", "0", "101", "9" * 30)),
+        (env.rate, "readings per second", ("-1", "", "1e", "nan", "inf")),
         (env.speed, "use 1x", ("fast", "-1x", "x", "1xx", "")),
         (env.boolean, "true or false", ("maybe",)),
         (env.boolean_or_auto, "true, false or auto", ("maybe",)),
@@ -116,7 +137,80 @@ NO_ORIGINS = ("a.example", "*", "https://", "ftp://a", "https://a/b", "https://a
         (env.request_rate, "10/s, 600/m", ("", "10", "0/s", "-1/s", "10/w", "1.5/s", "10 / s", "many")),
         (env.time_zone, "use UTC", ("", "Nowhere/City", "+25:00", "../etc/passwd", "+2")),
         (env.origins, "use scheme, host and port", NO_ORIGINS),
-        (env.no_origin_or, "use scheme, host and port", NO_ORIGINS),
+        (
+            env.no_public_url_or,
+            "use https://gpus.example.com",
+            (
+                "a.example",
+                "*",
+                "https://",
+                "ftp://a",
+                "https://a b",
+                "https://u@a",
+                "https://*.example.com",
+                "https://a/b?c",
+                "https://a/%2e%2e",
+                "https://a/../b",
+                "https://a//b",
+                "https://a:0",
+                "https://a:99999",
+                "https://a:b",
+            ),
+        ),
+        (
+            WEB,
+            "port is not a number from 1 to 65535",
+            (
+                "http://a:b",
+                "http://a:0",
+                "http://a:",
+                "http://a:99999",
+                "http://a:-1",
+                "http://[::1]:x",
+                "http://a:80:80",
+            ),
+        ),
+        (
+            WEB,
+            "use http://host:8086",
+            (
+                "",
+                "a:8086",
+                "http://",
+                "http:/a",
+                "ftp://a",
+                "http://[::1",
+                "http://::1:8086x",
+                "http://a b",
+                "http://a\n",
+                "http://.",
+                "http://a..b",
+                "http://a?x",
+                "http://a#x",
+                "http://u:p@a",
+                "http:///x",
+                "http://[fe80::g]:1",
+            ),
+        ),
+        (
+            env.host,
+            "use a name or an address",
+            (
+                "",
+                "a b",
+                "[a]",
+                "a/b",
+                "http://a",
+                "a:1",
+                "[::1",
+                "::1]",
+                "[::1]:9000",
+                "-a",
+                "a..b",
+                "a@b",
+                "[]",
+            ),
+        ),
     ],
 )
 def test_another_value_is_refused_with_what_is_allowed(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +50,57 @@ def test_prometheus_may_ask_past_the_proxy(tmp_path: Path) -> None:
     program = "from django.test import Client; c = Client(headers={'host': 'gpus.example.com'}); print(*(c.get(p).status_code for p in ('/metrics', '/api/v1/gpus')))"
     answer = run(tmp_path, "shell", "--no-imports", "-c", program, **PRODUCTION, API_AUTH_REQUIRED="true")
     assert answer.stdout.split() == ["401", "301"], answer.stderr
+
+
+BELOW = {"PUBLIC_URL": "https://example.com/gpu", "TRUSTED_PROXIES": "1"}
+
+
+def test_below_a_path_cookies_files_and_redirects_have_it(tmp_path: Path) -> None:
+    names = "FORCE_SCRIPT_NAME STATIC_URL SESSION_COOKIE_PATH CSRF_COOKIE_PATH CSRF_TRUSTED_ORIGINS SECURE_SSL_HOST SECURE_REDIRECT_EXEMPT"
+    assert shown(tmp_path, names, **BELOW) == [
+        "/gpu", "/gpu/static/", "/gpu/", "/gpu/", "['https://example.com']", "example.com", "['^gpu/metrics$']",
+    ]  # fmt: skip
+    assert shown(tmp_path, names, **PRODUCTION)[:4] == ["None", "/static/", "/", "/"]
+
+
+def test_a_path_that_the_service_begins_paths_with_is_refused(tmp_path: Path) -> None:
+    from django.conf import settings
+
+    from api import urls as api_urls
+    from telemetry_site import urls
+
+    every: list[Any] = [*urls.urlpatterns, *api_urls.urlpatterns]
+    patterns = [str(each.pattern).lstrip("^") for each in every]
+    first = {found[0] for pattern in patterns if (found := re.match(r"[a-z]+(?=/|$)", pattern))}
+    assert first | {"static"} == settings.OWN_PATHS
+    answer = run(tmp_path, "check", PUBLIC_URL="http://example.com/api/x", TRUSTED_PROXIES="1")
+    assert (answer.returncode, len(answer.stderr.splitlines())) == (2, 1)
+    assert "PUBLIC_URL" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("INFLUXDB_URL", "http://influxdb:port"),
+        ("INFLUXDB_URL", "http://influxdb:808600"),
+        ("INFLUXDB_URL", "http://[::1:8086"),
+        ("INFLUXDB_URL", "influxdb:8086"),
+        ("PUBLIC_URL", "https://example.com:0"),
+        ("PUBLIC_URL", "https://*.example.com"),
+        ("CORS_ALLOWED_ORIGINS", "https://example.com:99999"),
+        ("MQ_HOST", "[::1]:9000"),
+        ("HOST", "http://localhost"),
+        ("TCP_ADDR", "localhost:99999"),
+        ("DATABASE_URL", "postgres://u:p@db:port/x"),
+        ("DATABASE_URL", "postgres://u:p@db:99999/x"),
+        ("DATABASE_URL", "postgres://u:p@[::1/x"),
+    ],
+)
+def test_an_address_that_cannot_be_one_is_one_line(tmp_path: Path, name: str, value: str) -> None:
+    answer = run(tmp_path, "check", **{name: value})
+    assert (answer.returncode, len(answer.stderr.splitlines())) == (2, 1), answer.stderr
+    assert answer.stderr.startswith(f"error: {name} (--") or name in answer.stderr
+    assert "Traceback" not in answer.stderr
 
 
 def test_https_without_a_proxy_is_refused_in_one_line(tmp_path: Path) -> None:
