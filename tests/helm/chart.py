@@ -27,6 +27,8 @@ WAYS: dict[str, tuple[str, ...]] = {
     "production": ("-f", str(CHART / "values-production.yaml")),
     "capture": ("-f", str(CHART / "values-capture.yaml")),
     "capture-once": ("-f", str(CHART / "values-capture.yaml"), "--set", "streamer.data.loop=false"),
+    "own-ca": ("-f", str(CHART / "values-own-ca.yaml")),
+    "sub-path": ("--set", "api.ingress.enabled=true,api.ingress.hosts={gpus.example.com},api.ingress.path=/gpu"),
     "sqlite": ("--set", "storage.type=sqlite,database.type=sqlite,api.replicaCount=1"),
     "memory": ("--set", "storage.type=memory,database.type=sqlite,api.replicaCount=1"),
     "upgrade": ("--is-upgrade",),
@@ -147,15 +149,15 @@ class Rendering:
 
 
 @lru_cache(maxsize=64)
-def _template(*arguments: str) -> str:
-    done = helm("template", RELEASE, str(CHART), "--namespace", NAMESPACE, *arguments)
+def _template(release: str, *arguments: str) -> str:
+    done = helm("template", release, str(CHART), "--namespace", NAMESPACE, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def render(*arguments: str) -> Rendering:
+def render(*arguments: str, release: str = RELEASE) -> Rendering:
     """What `helm template` prints with these arguments."""
-    return Rendering(_template(*arguments))
+    return Rendering(_template(release, *arguments))
 
 
 def refusal(*arguments: str) -> str:

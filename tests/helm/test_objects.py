@@ -19,7 +19,7 @@ from tests.helm.chart import CHART, ROOT, WAYS, Container, Rendering, render
 
 # Set for other variables to be made of; no setting of ours.
 HELPERS = {"POD_INDEX", "POD_IP"}
-COMMANDS = {"runbroker", "collect", "stream", "serve", "migrate"}
+COMMANDS = {"runbroker", "collect", "stream", "serve", "migrate", "waitmigrated"}
 
 
 @pytest.fixture(params=WAYS)
@@ -93,7 +93,7 @@ def test_only_settings_of_the_table_are_set_and_each_where_it_is_read(rendering:
         assert command in COMMANDS, container
         names = {variable["name"] for variable in container.spec.get("env", ())} - HELPERS - {"TZ"}
         assert names <= set(BY_NAME), container
-        if command != "migrate":
+        if command not in {"migrate", "waitmigrated"}:
             # POD_INDEX and the like aside, what a container alone is told is a setting of its command.
             assert names <= {option.name for option in options_for(command)} | {"SECRET_KEY", "DATABASE_URL"}, container
     for config in rendering.kind("ConfigMap"):
@@ -289,7 +289,7 @@ def test_there_is_more_time_to_stop_than_a_service_takes(rendering: Rendering) -
     seen = set()
     for container in rendering.ours():
         command = command_of(container)
-        if command in {"", "migrate"}:
+        if command in {"", "migrate", "waitmigrated"}:
             continue
         seen.add(command)
         hook = container.spec.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["sleep", "0"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,7 @@ def test_migrations_of_a_database_that_is_there_are_a_hook_that_brings_what_it_n
     rendering = render("--set", "database.url=postgres://u:p@db:5432/x")
     assert hooks(rendering) == {
         "Secret/tele-migrate": "pre-install,pre-upgrade",
-        "Job/tele-migrate": "pre-install,pre-upgrade",
+        f"Job/{migrate_job(rendering)}": "pre-install,pre-upgrade",
         "Pod/tele-test": "test",
     }
     container = rendering.container("migrate", "migrate")
@@ -196,14 +197,80 @@ def test_migrations_of_a_database_that_is_there_are_a_hook_that_brings_what_it_n
 
 def test_migrations_with_an_existing_secret_are_a_hook() -> None:
     rendering = render(*WAYS["production"])
-    assert hooks(rendering) == {"Job/tele-migrate": "pre-install,pre-upgrade", "Pod/tele-test": "test"}
+    job = f"Job/{migrate_job(rendering)}"
+    assert hooks(rendering) == {job: "pre-install,pre-upgrade", "Pod/tele-test": "test"}
 
 
 def test_the_first_migrations_of_the_charts_own_database_run_beside_it() -> None:
     # As a hook they would run before it (and fail), or after all is ready (which never happens without them).
     assert hooks(render()) == {"Pod/tele-test": "test"}
-    assert render().one("Job", "tele-migrate-1")
-    assert "Job/tele-migrate" in hooks(render("--is-upgrade"))
+    assert f"Job/{migrate_job(render('--is-upgrade'))}" in hooks(render("--is-upgrade"))
+
+
+def migrate_job(rendering: Rendering) -> str:
+    (job,) = (each for each in rendering.kind("Job") if "-migrate-" in each["metadata"]["name"])
+    return str(job["metadata"]["name"])
+
+
+def test_a_job_with_another_content_has_another_name() -> None:
+    """A Job cannot be changed once it is applied, and Argo CD renders each version as revision 1."""
+
+    def names(*arguments: str) -> set[str]:
+        rendering = render("--set", FIXED, *arguments)
+        return {each["metadata"]["name"] for each in rendering.kind("Job")}
+
+    for way in (
+        (),
+        ("--is-upgrade",),
+        ("--set", "database.existingSecret=mine"),
+        ("-f", str(CHART / "values-capture.yaml"), "--set", "streamer.data.loop=false"),
+    ):
+        before = names(*way)
+        assert names(*way, "--set", "podDisruptionBudget.enabled=false") == before
+        for change in (
+            "global.imageTag=9.9",
+            "migrate.resources.limits.memory=1Gi",
+            "migrate.extraEnv[0].name=X,migrate.extraEnv[0].value=1",
+            "podSecurityContext.runAsUser=1000850000",
+        ):
+            assert not {name for name in names(*way, "--set", change) & before if "-migrate-" in name}, change
+        assert all(len(name) + len("-9999") <= 63 for name in before)
+    # Another database is to be migrated too.
+    other = [names("--set", f"database.url=postgres://u:p@{host}/x") for host in ("one", "two")]
+    assert not other[0] & other[1]
+    once = ("-f", str(CHART / "values-capture.yaml"), "--set", "streamer.data.loop=false")
+    sent = [names(*once, "--set", f"streamer.settings.BATCH_SIZE={size}") for size in (10, 20)]
+    assert not {name for name in sent[0] & sent[1] if "-streamer-" in name}
+
+
+def test_another_version_of_the_chart_has_other_jobs(tmp_path: Path) -> None:
+    chart = tmp_path / "chart"
+    shutil.copytree(CHART, chart)
+    about = (chart / "Chart.yaml").read_text()
+
+    def names(version: str, *arguments: str) -> dict[str, str]:
+        (chart / "Chart.yaml").write_text(re.sub("^version: .*", f"version: {version}", about, flags=re.MULTILINE))
+        done = helm("template", "tele", str(chart), "--set", FIXED, *arguments)
+        assert done.returncode == 0, done.stderr
+        jobs = Rendering(done.stdout).kind("Job")
+        return {each["metadata"]["labels"]["app.kubernetes.io/component"]: each["metadata"]["name"] for each in jobs}
+
+    once = ("-f", str(CHART / "values-capture.yaml"), "--set", "streamer.data.loop=false")
+    for way in ((), ("--is-upgrade",), ("--set", "database.url=postgres://u:p@db/x"), once):
+        one, again, two = names("1.2.3", *way), names("1.2.3", *way), names("1.2.4+build.5", *way)
+        assert one == again
+        assert one.keys() == two.keys()
+        assert not set(one.values()) & set(two.values())
+
+
+def test_jobs_that_have_ended_are_removed_and_argo_runs_the_one_beside_as_its_hook() -> None:
+    for way in ((), ("--is-upgrade",), ("--set", "migrate.ttlSecondsAfterFinished=60")):
+        rendering = render(*way)
+        job = rendering.one("Job", migrate_job(rendering))
+        assert job["spec"]["ttlSecondsAfterFinished"] == (60 if way and "--set" in way else 86400)
+        annotations = job["metadata"]["annotations"]
+        # With an annotation of its own, Argo CD passes over those of Helm.
+        assert ("helm.sh/hook" in annotations) != ("argocd.argoproj.io/hook" in annotations)
 
 
 def test_who_needs_the_database_waits_for_its_migrations() -> None:
@@ -211,7 +278,7 @@ def test_who_needs_the_database_waits_for_its_migrations() -> None:
     for component in ("api", "collector"):
         waiting = rendering.container(component, "wait-for-migrations")
         assert waiting.init
-        assert "migrate --check" in waiting.spec["args"][0]
+        assert waiting.spec["command"] == ["python", "manage.py", "waitmigrated"]
 
 
 def test_notes_say_how_to_reach_it_and_what_is_synthetic(tmp_path: Path) -> None:

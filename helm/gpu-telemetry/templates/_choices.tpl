@@ -46,6 +46,18 @@
 {{- .Values.influxdb.url | default (printf "http://%s-influxdb:8086" (include "gpu-telemetry.fullname" .)) -}}
 {{- end -}}
 
+{{/* The first host of the ingress that is no wildcard, with its path: nothing where every one is a wildcard. */}}
+{{- define "gpu-telemetry.publicUrl" -}}
+{{- $ingress := .Values.api.ingress -}}
+{{- $url := "" -}}
+{{- range $ingress.hosts -}}
+  {{- if not (or $url (hasPrefix "*" .)) -}}
+    {{- $url = printf "http%s://%s%s" (ternary "s" "" (not (empty $ingress.tls))) (lower .) ($ingress.path | trimSuffix "/") -}}
+  {{- end -}}
+{{- end -}}
+{{- $url -}}
+{{- end -}}
+
 {{/* Values that cannot work together: one line that says what to set. */}}
 {{- define "gpu-telemetry.check" -}}
 {{- $v := .Values -}}
@@ -90,6 +102,10 @@
 {{- end -}}
 {{- if and $v.api.ingress.enabled (not $v.api.ingress.hosts) -}}
   {{- fail "api.ingress.enabled without a host name: set api.ingress.hosts" -}}
+{{- end -}}
+{{- $named := or (include "gpu-telemetry.publicUrl" .) (hasKey $v.settings "PUBLIC_URL") (hasKey $v.api.settings "PUBLIC_URL") -}}
+{{- if and $v.api.ingress.enabled (ne $v.api.ingress.path "/") (not $named) -}}
+  {{- fail "api.ingress.path below a wildcard host: set api.settings.PUBLIC_URL, as https://gpus.example.com/gpu" -}}
 {{- end -}}
 {{- if and $v.api.autoscaling.enabled (gt (int $v.api.autoscaling.minReplicas) (int $v.api.autoscaling.maxReplicas)) -}}
   {{- fail "api.autoscaling.minReplicas is more than api.autoscaling.maxReplicas" -}}

@@ -5,24 +5,24 @@
 labels:
   {{- include "gpu-telemetry.labels" . | nindent 2 }}
   {{- with .values.podLabels }}
-  {{- toYaml . | nindent 2 }}
+  {{- include "gpu-telemetry.texts" . | nindent 2 }}
   {{- end }}
 annotations:
   checksum/config: {{ include "gpu-telemetry.configData" .root | sha256sum }}
   checksum/secret: {{ include "gpu-telemetry.secretData" .root | sha256sum }}
   {{- with .values.podAnnotations }}
-  {{- toYaml . | nindent 2 }}
+  {{- include "gpu-telemetry.texts" . | nindent 2 }}
   {{- end }}
 {{- end -}}
 
 {{/* {root, component, values}: the part of a pod's spec before its containers */}}
 {{- define "gpu-telemetry.podSpec" -}}
-serviceAccountName: {{ include "gpu-telemetry.serviceAccountName" .root }}
+serviceAccountName: {{ include "gpu-telemetry.serviceAccountName" .root | quote }}
 automountServiceAccountToken: false
 # Else a service named mq would set MQ_PORT to an address of its own.
 enableServiceLinks: false
 {{- with .values.terminationGracePeriodSeconds }}
-terminationGracePeriodSeconds: {{ . }}
+terminationGracePeriodSeconds: {{ int64 . }}
 {{- end }}
 securityContext:
   runAsNonRoot: true
@@ -38,11 +38,11 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .values.nodeSelector }}
 nodeSelector:
-  {{- toYaml . | nindent 2 }}
+  {{- include "gpu-telemetry.texts" . | nindent 2 }}
 {{- end }}
 {{- with .values.tolerations }}
 tolerations:
@@ -84,7 +84,8 @@ workingDir: /app
 {{- end -}}
 
 {{/* {root, values, secrets, fixed, fields}: environment of a container of ours: out of Secrets, out of the pod (name -> field path),
-     and plain values. The settings that the values give win over the chart's own; null is none, as --set NAME=null says it. */}}
+     and plain values. The settings that the values give, of this component or of all, win over the chart's own; null is none, as
+     --set NAME=null says it. */}}
 {{- define "gpu-telemetry.env" -}}
 {{- $root := .root -}}
 {{- $settings := .values.settings -}}
@@ -93,31 +94,29 @@ workingDir: /app
 {{ end -}}
 {{- range $name, $path := .fields }}
 {{- if not (hasKey $settings $name) }}
-- name: {{ $name }}
+- name: {{ $name | quote }}
   valueFrom:
     fieldRef:
       fieldPath: {{ $path }}
 {{- end }}
 {{- end }}
 {{- $plain := dict -}}
-{{- range $name, $value := .fixed }}{{- $_ := set $plain $name $value -}}{{- end -}}
+{{- range $name, $value := .fixed }}{{- if not (hasKey $root.Values.settings $name) }}{{- $_ := set $plain $name $value -}}{{- end -}}{{- end -}}
 {{- range $name, $value := $settings }}{{- if not (kindIs "invalid" $value) }}{{- $_ := set $plain $name $value -}}{{- end -}}{{- end -}}
 {{- with $root.Values.mqServer.tls.existingSecret -}}
   {{- if not (hasKey $plain "BROKER_TLS_CERT") -}}{{- $_ := set $plain "BROKER_TLS_CA" "/etc/gpu-telemetry/tls/ca.crt" -}}{{- end -}}
 {{- end -}}
 {{- range $name, $value := $plain }}
-- name: {{ $name }}
-  value: {{ $value | toString | quote }}
+- name: {{ $name | quote }}
+  value: {{ include "gpu-telemetry.text" $value | quote }}
 {{- end }}
-{{- with .values.extraEnv }}
-{{ toYaml . }}
-{{- end }}
+{{- include "gpu-telemetry.envVars" .values.extraEnv }}
 {{- end -}}
 
 {{- define "gpu-telemetry.envFrom" -}}
 envFrom:
   - configMapRef:
-      name: {{ include "gpu-telemetry.fullname" . }}
+      name: {{ include "gpu-telemetry.fullname" . | quote }}
 {{- end -}}
 
 {{/* the secrets that a container needs that asks the database and the store */}}
@@ -149,18 +148,33 @@ envFrom:
 {{- with .Values.mqServer.tls.existingSecret }}
 - name: tls
   secret:
-    secretName: {{ . }}
+    secretName: {{ . | quote }}
     items:
       - key: ca.crt
         path: ca.crt
 {{- end }}
 {{- end -}}
 
+{{/* [values of a component]: what its containers mount */}}
 {{- define "gpu-telemetry.mounts" -}}
 - name: state
   mountPath: /var/lib/gpu-telemetry
 - name: tmp
   mountPath: /tmp
+{{- range . }}
+{{- with .extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* [values of components that share a pod]: their volumes, each once */}}
+{{- define "gpu-telemetry.extraVolumes" -}}
+{{- $volumes := list -}}
+{{- range . -}}{{- $volumes = concat $volumes (.extraVolumes | default list) -}}{{- end -}}
+{{- with $volumes | uniq }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{- define "gpu-telemetry.tmpVolume" -}}
@@ -176,7 +190,7 @@ storageClassName: {{ . | quote }}
 {{- end }}
 resources:
   requests:
-    storage: {{ .persistence.size }}
+    storage: {{ include "gpu-telemetry.text" .persistence.size | quote }}
 {{- end -}}
 
 {{/* {root, persistence, component}: of a StatefulSet, its claim; else nothing, see stateVolume */}}
@@ -199,7 +213,7 @@ volumeClaimTemplates:
 {{- if not .persistence.enabled }}
 - name: state
   emptyDir:
-    sizeLimit: {{ .persistence.size }}
+    sizeLimit: {{ include "gpu-telemetry.text" .persistence.size | quote }}
 {{- end }}
 {{- end -}}
 
@@ -224,24 +238,25 @@ readinessProbe:
 {{- end -}}
 
 {{- define "gpu-telemetry.listen" -}}
-{{- $host := ternary (printf "[%s]" .root.Values.listenHost) .root.Values.listenHost (contains ":" .root.Values.listenHost) -}}
+{{- $host := .root.Values.listenHost | trimPrefix "[" | trimSuffix "]" -}}
+{{- if contains ":" $host -}}{{- $host = printf "[%s]" $host -}}{{- end -}}
 {{- printf "%s:%d" $host (int .port) -}}
 {{- end -}}
 
-{{/* Wait until the migrations of this version are done: nothing of ours meets a database that it does not know. */}}
+{{/* {root, image, values}: wait until the migrations of this version are done: nothing of ours meets a database that it does not know */}}
 {{- define "gpu-telemetry.waitForMigrations" -}}
 - name: wait-for-migrations
   {{- include "gpu-telemetry.container" . | nindent 2 }}
-  command: [sh, -c]
-  args: ['until python manage.py migrate --check > /dev/null 2>&1; do echo "waiting for the database and its migrations"; sleep 2; done']
+  command: [python, manage.py, waitmigrated]
   {{- include "gpu-telemetry.envFrom" .root | nindent 2 }}
   env:
     {{- include "gpu-telemetry.secretEnv" (dict "root" .root "name" "SECRET_KEY") | nindent 4 }}
     {{- include "gpu-telemetry.secretEnv" (dict "root" .root "name" "DATABASE_URL") | nindent 4 }}
+    {{- include "gpu-telemetry.envVars" .values.extraEnv | nindent 4 }}
   resources:
     {{- toYaml .root.Values.migrate.resources | nindent 4 }}
   volumeMounts:
-    {{- include "gpu-telemetry.mounts" . | nindent 4 }}
+    {{- include "gpu-telemetry.mounts" (list .values) | nindent 4 }}
 {{- end -}}
 
 {{/* {root}: the collector's container, in a pod of its own or in the API's */}}
@@ -264,6 +279,6 @@ readinessProbe:
   resources:
     {{- toYaml $values.resources | nindent 4 }}
   volumeMounts:
-    {{- include "gpu-telemetry.mounts" . | nindent 4 }}
+    {{- include "gpu-telemetry.mounts" (list $values) | nindent 4 }}
     {{- include "gpu-telemetry.tlsMount" .root | nindent 4 }}
 {{- end -}}

@@ -18,7 +18,7 @@
   {{- if include "gpu-telemetry.ownPostgresql" . -}}
     {{- $password := .Values.postgresql.password | default (get $old "POSTGRES_PASSWORD" | b64dec) | default (randAlphaNum 32) -}}
     {{- $_ := set $data "POSTGRES_PASSWORD" $password -}}
-    {{- $_ := set $data "DATABASE_URL" (printf "postgres://telemetry:%s@%s-postgresql:5432/telemetry" (urlquery $password) $name) -}}
+    {{- $_ := set $data "DATABASE_URL" (printf "postgres://telemetry:%s@%s-postgresql:5432/telemetry" (urlquery $password | replace "+" "%20") $name) -}}
   {{- else if .Values.database.url -}}
     {{- $_ := set $data "DATABASE_URL" .Values.database.url -}}
   {{- end -}}
@@ -43,9 +43,9 @@
   {{- $secret = $v.database.existingSecret -}}
   {{- $key = $v.database.existingSecretKey -}}
 {{- end -}}
-- name: {{ .name }}
+- name: {{ .name | quote }}
   valueFrom:
     secretKeyRef:
-      name: {{ .secret | default $secret }}
-      key: {{ $key }}
+      name: {{ .secret | default $secret | quote }}
+      key: {{ $key | quote }}
 {{- end -}}
