@@ -55,6 +55,12 @@ class InfluxConfig:
     retention_is_given: bool = False
     tls_ca: str = ""
 
+    @property
+    def database(self) -> dict[str, str]:
+        """InfluxQL's names of the bucket: bucket a/b is retention policy b of database a, as buckets of InfluxDB 1.x are named."""
+        database, _, policy = self.bucket.partition("/")
+        return {"db": database, "rp": policy} if policy else {"db": self.bucket}
+
 
 class _Opened(NamedTuple):
     """A client and its pool of connections, with the id of the process that opened them."""
@@ -75,7 +81,7 @@ class InfluxConnection:
         self.config = config
         self._opened: _Opened | None = None
         self._path = urlsplit(config.url).path.rstrip("/")
-        self._database = urlencode({"db": config.bucket, "org": config.org, "epoch": "ns"})
+        self._database = urlencode({**config.database, "org": config.org, "epoch": "ns"})
         self._headers = {"Authorization": f"Token {config.token}"}
 
     def write(self, lines: bytes) -> None:

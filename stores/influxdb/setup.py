@@ -11,10 +11,12 @@ from urllib.parse import urlsplit
 from stores.base import StoreError, StoreUnavailable
 from stores.influxdb.answers import InfluxRefused, NoSuchBucket
 from stores.influxdb.client import PING_TIMEOUT, InfluxConfig, InfluxConnection
+from stores.influxdb.line_protocol import GPU
 
 logger = logging.getLogger(__name__)
 
 SHORTEST_RETENTION = 3600.0
+DAY = 86400
 
 
 def check_config(config: InfluxConfig) -> None:
@@ -40,6 +42,11 @@ def check_config(config: InfluxConfig) -> None:
             raise StoreError(f"{name}: not set, and STORAGE_TYPE=influxdb needs it")
         if not value.isprintable() or (name == "INFLUXDB_TOKEN" and not value.isascii()):
             raise StoreError(f"{name}: holds characters that cannot be in it")
+    if config.bucket.startswith("/"):
+        raise StoreError(
+            f"INFLUXDB_BUCKET (--influxdb-bucket): {config.bucket!r} begins with a slash, so it is in no database: use "
+            "a name, or database/policy"
+        )
     if 0 < config.retention < SHORTEST_RETENTION:
         raise StoreError(
             f"RETENTION_PERIOD (--retention-period): {config.retention:g}s is too short: InfluxDB keeps readings for 1h at "
@@ -53,14 +60,32 @@ def prepare(connection: InfluxConnection) -> None:
     Raises StoreUnavailable while the server does not answer, and StoreError with one line for a wrong token or
     organization, or a token without the rights.
     """
-    config = connection.config
     connection.request("GET", "/health", timeout=PING_TIMEOUT)
     bucket = _find_bucket(connection)
     if bucket is None:
         _make_bucket(connection)
-        return
+        bucket = _find_bucket(connection)
+    else:
+        _set_retention(connection, bucket)
+    if bucket is not None:
+        _check_mapping(connection, bucket)
+
+
+def shard_duration(retention: int) -> int:
+    """Seconds of the shard groups that InfluxDB makes for this retention (seconds, 0 for ever), unless told otherwise.
+
+    Source: influxdb 2, v1/services/meta/data.go, shardGroupDuration.
+    """
+    if 0 < retention < 2 * DAY:
+        return DAY // 24
+    return DAY if 0 < retention < 180 * DAY else 7 * DAY
+
+
+def _set_retention(connection: InfluxConnection, bucket: dict[str, Any]) -> None:
+    config = connection.config
     wanted = int(config.retention)
-    current = next((int(rule.get("everySeconds", 0)) for rule in bucket.get("retentionRules") or ()), 0)
+    rule: dict[str, Any] = next(iter(bucket.get("retentionRules") or ()), {})
+    current, shard = int(rule.get("everySeconds", 0)), int(rule.get("shardGroupDurationSeconds", 0))
     if wanted == current:
         return
     if not config.retention_is_given:
@@ -68,13 +93,12 @@ def prepare(connection: InfluxConnection) -> None:
             "bucket %s keeps readings %s: RETENTION_PERIOD is not set, so that stays", config.bucket, _spell(current)
         )
         return
-    rules = [{"type": "expire", "everySeconds": wanted}] if wanted else []
+    changed: dict[str, Any] = {"type": "expire", "everySeconds": wanted}
+    # The server refuses a retention shorter than a shard group. A duration that somebody chose stays where it can.
+    if shard and (shard == shard_duration(current) or 0 < wanted < shard):
+        changed["shardGroupDurationSeconds"] = shard_duration(wanted)
     try:
-        connection.request(
-            "PATCH",
-            f"/api/v2/buckets/{bucket['id']}",
-            body={"retentionRules": rules or [{"type": "expire", "everySeconds": 0}]},
-        )
+        connection.request("PATCH", f"/api/v2/buckets/{bucket['id']}", body={"retentionRules": [changed]})
     except (InfluxRefused, StoreUnavailable) as error:
         raise _may_not(
             error, f"change how long bucket {config.bucket!r} keeps readings ({_spell(current)})", connection
@@ -121,6 +145,34 @@ def _make_bucket(connection: InfluxConnection) -> None:
     except StoreUnavailable as error:
         raise _may_not(error, what, connection) from error
     logger.info("made bucket %s, which keeps readings %s", config.bucket, _spell(int(config.retention)))
+
+
+def _check_mapping(connection: InfluxConnection, bucket: dict[str, Any]) -> None:
+    """Raise StoreError if InfluxQL, which reads the bucket, has no database or another bucket under its name."""
+    name = connection.config.bucket
+    database = connection.config.database
+    shown = f"database {database['db']!r}, retention policy {database.get('rp', 'autogen')!r}"
+    how = f"map it with: influx v1 dbrp create --bucket-id {bucket['id']} --db {database['db']} --rp {database.get('rp', 'autogen')}"
+    query = {"orgID": bucket["orgID"], "db": database["db"]}
+    try:
+        mappings = json.loads(connection.request("GET", "/api/v2/dbrps", query=query)).get("content") or []
+    except (InfluxRefused, StoreUnavailable) as error:
+        if isinstance(error, StoreUnavailable) and "INFLUXDB_TOKEN" not in str(error):
+            raise
+        mappings = []  # the token may not see them
+    policy = database.get("rp")
+    found = [each for each in mappings if (each["retention_policy"] == policy if policy else each["default"])]
+    if found and all(each["bucketID"] != bucket["id"] for each in found):
+        raise StoreError(
+            f"INFLUXDB_BUCKET (--influxdb-bucket): {connection.name} has another bucket than {name!r} as {shown}: {how}, "
+            "or use another bucket"
+        )
+    try:
+        connection.query(f'SELECT "{GPU}" FROM "{GPU}" LIMIT 1', {})  # noqa: S608 - a name of ours
+    except NoSuchBucket as error:
+        raise StoreError(
+            f"INFLUXDB_BUCKET (--influxdb-bucket): {connection.name} has bucket {name!r}, but no {shown} to query it: {how}"
+        ) from error
 
 
 def _may_not(error: StoreError, what: str, connection: InfluxConnection) -> StoreError:

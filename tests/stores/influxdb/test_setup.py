@@ -8,6 +8,7 @@ import pytest
 from stores.base import StoreError, StoreUnavailable
 from stores.influxdb import InfluxStore
 from stores.influxdb.client import InfluxConfig
+from stores.influxdb.setup import DAY, shard_duration
 from tests.influxd import Influxd
 from tests.ports import free_port
 from tests.stores.making import START, ask, gpu, held, one
@@ -35,6 +36,7 @@ def retention(influxd: Influxd, name: str) -> int:
         ({"org": ""}, "INFLUXDB_ORG: not set"),
         ({"org": "\udcff"}, "INFLUXDB_ORG: holds characters"),
         ({"bucket": ""}, "INFLUXDB_BUCKET: not set"),
+        ({"bucket": "/autogen"}, r"INFLUXDB_BUCKET \(--influxdb-bucket\): '/autogen' begins with a slash"),
         ({"retention": 3599.0}, r"RETENTION_PERIOD \(--retention-period\): 3599s is too short: .* 1h at least"),
     ],
 )
@@ -79,6 +81,104 @@ def test_a_retention_that_is_given_is_set(
         InfluxStore(replace(influx_config, retention=seconds, retention_is_given=True)).ping()
     assert retention(influxd, influx_config.bucket) == seconds
     assert "(before: for 2h)" in caplog.text
+
+
+def rule(influxd: Influxd, name: str) -> tuple[int, int]:
+    bucket = influxd.bucket(name)
+    assert bucket is not None
+    return bucket["retentionRules"][0]["everySeconds"], bucket["retentionRules"][0]["shardGroupDurationSeconds"]
+
+
+@pytest.mark.parametrize("days", [0, 0.125, 1, 1.9, 2, 30, 179, 180, 400])
+def test_the_shards_of_a_retention_are_those_that_the_server_makes(
+    influxd: Influxd, influx_config: InfluxConfig, days: float
+) -> None:
+    InfluxStore(replace(influx_config, retention=days * DAY)).ping()
+    kept, shard = rule(influxd, influx_config.bucket)
+    assert (kept, shard) == (days * DAY, shard_duration(int(days * DAY)))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(30, 0.5), (0, 0.125), (400, 7), (7, 0.0625), (1, 365), (1, 0), (3, 4), (0, 365)]
+)
+def test_a_bucket_that_was_made_takes_any_other_retention(
+    influxd: Influxd, influx_config: InfluxConfig, before: float, after: float
+) -> None:
+    made = replace(influx_config, retention=before * DAY, retention_is_given=True)
+    InfluxStore(made).ping()
+    store = InfluxStore(replace(made, retention=after * DAY))
+    store.ping()
+    # As if it had been made so: few shards for a long retention, and none longer than a short one.
+    assert rule(influxd, influx_config.bucket) == (after * DAY, shard_duration(int(after * DAY)))
+    store.close()
+
+
+@pytest.mark.parametrize(("after", "shard"), [(10, 2 * DAY), (1, DAY // 24)])
+def test_a_shard_duration_that_somebody_chose_stays_while_it_can(
+    influxd: Influxd, influx_config: InfluxConfig, after: int, shard: int
+) -> None:
+    org = influxd.ask("GET", f"/api/v2/orgs?org={influxd.org}")["orgs"][0]["id"]
+    chosen = {"type": "expire", "everySeconds": 30 * DAY, "shardGroupDurationSeconds": 2 * DAY}
+    influxd.ask("POST", "/api/v2/buckets", {"orgID": org, "name": influx_config.bucket, "retentionRules": [chosen]})
+    InfluxStore(replace(influx_config, retention=after * DAY, retention_is_given=True)).ping()
+    assert rule(influxd, influx_config.bucket) == (after * DAY, shard)
+
+
+@pytest.mark.parametrize("name", ["{}/autogen", "{}/weekly", "{}/a/b", "{}"])
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_bucket_may_be_named_as_a_retention_policy_of_a_database(
+    influxd: Influxd, influx_config: InfluxConfig, name: str, exists: bool
+) -> None:
+    config = replace(influx_config, bucket=name.format(influx_config.bucket))
+    neighbour = InfluxStore(replace(influx_config, bucket=f"{influx_config.bucket}/neighbour"))
+    neighbour.write([one(gpu(), START, U=9.0)])
+    if exists:
+        make(influxd, config.bucket)
+    store = InfluxStore(config)
+    store.write([one(gpu(), START, U=1.0)])
+    assert [row.value for row in ask(store)] == [1.0]
+    assert store.metric_names() == ["U"]
+    assert store.apply_retention(START + 1) == 1
+    assert ask(store) == []
+    assert [row.value for row in ask(neighbour)] == [9.0]
+    for each in (store, neighbour):
+        each.close()
+        influxd.drop_bucket(each.config.bucket)
+
+
+def make(influxd: Influxd, name: str) -> str:
+    org = influxd.ask("GET", f"/api/v2/orgs?org={influxd.org}")["orgs"][0]["id"]
+    return str(influxd.ask("POST", "/api/v2/buckets", {"orgID": org, "name": name, "retentionRules": []})["id"])
+
+
+def test_a_database_that_is_another_bucket_is_named(influxd: Influxd, influx_config: InfluxConfig) -> None:
+    other = make(influxd, f"{influx_config.bucket}-other")
+    bucket = make(influxd, influx_config.bucket)
+    org = influxd.ask("GET", f"/api/v2/orgs?org={influxd.org}")["orgs"][0]["id"]
+    mapping = {"orgID": org, "bucketID": other, "database": influx_config.bucket, "retention_policy": "autogen"}
+    made = influxd.ask("POST", "/api/v2/dbrps", {**mapping, "default": True})
+    try:
+        with pytest.raises(
+            StoreError, match=r"INFLUXDB_BUCKET .* another bucket than .*influx v1 dbrp create"
+        ) as caught:
+            InfluxStore(influx_config).ping()
+        assert not caught.value.retriable
+        assert bucket in str(caught.value)
+        assert "\n" not in str(caught.value)
+    finally:
+        influxd.ask("DELETE", f"/api/v2/dbrps/{made['id']}?org={influxd.org}")
+    InfluxStore(influx_config).ping()
+
+
+def test_a_bucket_without_a_database_ends_the_start(influxd: Influxd, influx_config: InfluxConfig) -> None:
+    # Before InfluxDB 2.1 a bucket had a database only if somebody had mapped one. Now this name has none.
+    config = replace(influx_config, bucket=f"{influx_config.bucket}/")
+    with pytest.raises(
+        StoreError, match=r"INFLUXDB_BUCKET .* has bucket 'test-\d+/', but no database .*dbrp create"
+    ) as caught:
+        InfluxStore(config).ping()
+    assert not caught.value.retriable
+    influxd.drop_bucket(config.bucket)
 
 
 def test_a_wrong_token_is_named(influx_config: InfluxConfig) -> None:
