@@ -26,7 +26,7 @@ proc_name = "gpu-telemetry"
 logger_class = "telemetry_site.gunicorn_logs.GunicornLogger"
 # Threads, so that a worker answers probes while it works on slow queries.
 worker_class = "gthread"
-threads = 4
+threads = 4 + options.QUERIES_AT_ONCE.read()
 timeout = 60
 # Every service stops within 10 s of SIGTERM; this leaves a margin.
 graceful_timeout = 8

@@ -15,7 +15,7 @@ from rest_framework.exceptions import APIException
 from rest_framework.response import Response
 
 from api.schema.answers import ErrorAnswer
-from stores.base import StoreError, TooMuch
+from stores.base import StoreError, TooBusy, TooMuch
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +90,8 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
             status, message = 400, str(error)
         case TooMuch():
             status, message = 400, str(error)
+        case TooBusy():
+            status, message = 503, str(error)
         case StoreError():
             # The reason goes to the log only, because it names files of this machine.
             logger.warning("the store does not answer: %s", error)

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from readings.model import Gpu, PointBlock
 from stores.aggregate.buckets import Buckets
+from stores.aggregate.limits import DEFAULT_MEMORY
 
 Aggregate = Literal["mean", "max", "min", "sum", "count", "last", "p50", "p95", "p99", "increase"]
 By = Literal["gpu", "host", "model", "namespace", "pod"]
@@ -34,6 +35,12 @@ class StoreUnavailable(StoreError):
 
 class TooMuch(StoreError):
     """An answer would be too large. The text names what there is too much of, and the limit."""
+
+
+class TooBusy(StoreError):
+    """The process answers as many heavy questions as it may. The text names the limit. Ask again later."""
+
+    retriable = True
 
 
 # A GPU, its host, and [start, end) in nanoseconds; an end of None is open.
@@ -177,6 +184,9 @@ class SeriesQuery:
     ``increase``, for counters, is how much the GPUs' counts grew between the readings that pass the filters; a count that
     fell restarted at 0. Means, sums and increases are rounded to 12 digits: the rest depends on the order of adding.
 
+    The answer takes about ``memory`` bytes at most, however many readings there are, and is exact all the same. ``heavy`` is
+    called once, before a question looks at more than LIGHT_READINGS readings; it may raise TooBusy.
+
     ``top`` keeps the groups with the largest aggregate over the whole range. The store refuses more than ``most_groups``. ``hosts``
     is as in ReadingsQuery. InfluxDB's own aggregates do not use it: ``count``, ``by="host"``, means and percentiles may count
     both copies of a reading. Raises ValueError for an empty range or window.
@@ -195,6 +205,8 @@ class SeriesQuery:
     pods: tuple[str, ...] = ()
     top: int | None = None
     most_groups: int = 1000
+    memory: int = DEFAULT_MEMORY
+    heavy: Callable[[], None] = lambda: None
     hosts: HostLookup | None = None
 
     def __post_init__(self) -> None:
@@ -278,7 +290,7 @@ class Store(Protocol):
         """
 
     def series(self, query: SeriesQuery) -> list[GroupSeries]:
-        """The groups that have readings in the range, by name, or with ``top`` the largest first. Raises TooMuch."""
+        """The groups that have readings in the range, by name, or with ``top`` the largest first. Raises TooMuch or TooBusy."""
 
     def metric_names(self, gpu: str | None = None) -> list[str]:
         """Names of the metrics that have readings (not shares), of one GPU or of all, sorted."""

@@ -10,8 +10,11 @@ from dataclasses import replace
 from itertools import islice
 
 from readings.model import PointBlock
-from stores.aggregate.aggregator import WindowAggregator
+from stores.aggregate.aggregator import PartReadings
+from stores.aggregate.buckets import Buckets
 from stores.aggregate.grouping import ReadingArrays, ReadingSource, columns_of
+from stores.aggregate.limits import check_count
+from stores.aggregate.passes import Passes
 from stores.base import (
     Description,
     GroupSeries,
@@ -101,13 +104,16 @@ class MemoryStore:
 
     def series(self, query: SeriesQuery) -> list[GroupSeries]:
         """The groups that have readings in the range."""
-        aggregator = WindowAggregator(query)
-        with self._lock:
-            self._check_open()
-            readings = _columns(self._series, query, shares=False)
-            shares = None if query.assignments is None else _columns(self._shares, query, shares=True)
-        aggregator.add(query.buckets, readings, shares)
-        return aggregator.answer()
+
+        def read(part: Buckets, most: int) -> PartReadings:
+            with self._lock:
+                self._check_open()
+                readings = _columns(self._series, query, part, most, shares=False)
+                if query.assignments is None:
+                    return readings, None
+                return readings, _columns(self._shares, query, part, most - len(readings.times), shares=True)
+
+        return Passes(query, read, query.buckets.count).answer()
 
     def metric_names(self, gpu: str | None = None) -> list[str]:
         """Names of the metrics that have readings."""
@@ -226,14 +232,16 @@ def _matches(described: Description, query: ReadingsQuery) -> bool:
     )
 
 
-def _columns(by_key: dict[_Key, _MemorySeries], query: SeriesQuery, *, shares: bool) -> ReadingArrays:
-    """The readings that pass the query's filters, before pods are considered."""
+def _columns(
+    by_key: dict[_Key, _MemorySeries], query: SeriesQuery, part: Buckets, most: int, *, shares: bool
+) -> ReadingArrays:
+    """The readings of a part that pass the query's filters, before pods are considered."""
     sources: dict[ReadingSource, int] = {}
     rows: list[tuple[int, int, float]] = []
     for (gpu, metric, *share_of), series in by_key.items():
         if metric != query.metric_name:
             continue
-        low, high = bisect_left(series.times, query.buckets.start_ns), bisect_left(series.times, query.buckets.end_ns)
+        low, high = bisect_left(series.times, part.start_ns), bisect_left(series.times, part.end_ns)
         for time_ns in series.times[low:high]:
             value, described = series.readings[time_ns]
             uuid, mig_id, _, _, model, host, *_ = described
@@ -245,4 +253,5 @@ def _columns(by_key: dict[_Key, _MemorySeries], query: SeriesQuery, *, shares: b
                 pod = (share_of[0], share_of[1], share_of[2]) if shares else None
                 source = ReadingSource(uuid, mig_id, host, model, pod)
                 rows.append((sources.setdefault(source, len(sources)), time_ns, value))
+        check_count(len(rows), most)
     return columns_of(list(sources), rows)

@@ -360,6 +360,20 @@ WEB_CONCURRENCY = Option(
     "WEB_CONCURRENCY", "2", whole_number(1, 64), "web worker processes (memory storage always has one)", (WEB,)
 )
 MAX_PAGE_SIZE = Option("MAX_PAGE_SIZE", "1000", whole_number(1, 100_000), "most rows in one answer of the API", (WEB,))
+QUERIES_AT_ONCE = Option(
+    "QUERIES_AT_ONCE",
+    "2",
+    whole_number(1, 64),
+    "heavy questions (over 200,000 readings) that one web worker answers at once; one more gets 503",
+    (WEB,),
+)
+QUERY_MEMORY = Option(
+    "QUERY_MEMORY",
+    "128MiB",
+    size(32 * MIB, 1 << 40),
+    "memory that the answer to one question about windows may take, however many readings there are",
+    (WEB,),
+)
 STALE_AFTER = Option(
     "STALE_AFTER",
     "5m",

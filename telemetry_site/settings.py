@@ -88,6 +88,8 @@ HOST = options.HOST.read()
 PORT = options.PORT.read()
 WEB_CONCURRENCY = options.WEB_CONCURRENCY.read()
 MAX_PAGE_SIZE = options.MAX_PAGE_SIZE.read()
+QUERIES_AT_ONCE = options.QUERIES_AT_ONCE.read()
+QUERY_MEMORY = options.QUERY_MEMORY.read()
 STALE_AFTER = options.STALE_AFTER.read()
 
 _auth_required = options.API_AUTH_REQUIRED.read()

@@ -55,6 +55,7 @@ class PageRenderer(BrowsableAPIRenderer):
             "name": getattr(view, "name", ""),
             "key": next(iter(context["kwargs"].values()), ""),
             "description": view.get_view_description(html=False).replace("`", ""),
+            "note": getattr(view, "note", ""),
             "status": response.status_code,
             "answer": answer,
             "tables": tables_of(answer),

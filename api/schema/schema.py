@@ -33,7 +33,7 @@ _ERRORS = {
     404: "Nothing was found under this name.",
     414: "The URL is longer than 8,190 bytes: ask for less at once.",
     429: "Too many requests; Retry-After says when to ask again.",
-    503: "The store or the database does not answer; Retry-After says when to ask again.",
+    503: "The store or the database does not answer, or the worker has no place for another heavy question; Retry-After says when to ask again.",
 }
 _SECONDS = {"schema": {"type": "integer", "minimum": 1}, "description": "seconds to wait before asking again"}
 _HEADERS: dict[str, dict[str, Any]] = {

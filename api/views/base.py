@@ -37,6 +37,7 @@ class ApiView(APIView):
     scope: ClassVar[str] = TokenScope.READ
 
     values: dict[str, Any]
+    note: str = ""  # about this answer, for its page
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Read the parameters before the method runs. Raises BadRequest."""

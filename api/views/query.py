@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
+import msgspec
+from django.conf import settings
 from django.http import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from api.browse.renderers import PageRenderer
 from api.errors import BadRequest
 from api.exports.windows import WindowLayout, group_names, unit_of_answer
 from api.params import TIME_SCHEMA, Parameter, choice, duration_ns, flag, number, several, time_ns
+from api.places import places
 from api.schema.answers import GroupAnswer, GroupSeriesAnswer, SeriesAnswer
 from api.views.base import CSV_SAFE, ExportView
 from inventory.queries import hosts_between, pods_between
@@ -26,6 +30,7 @@ CHOSEN_WINDOWS = 1_000
 MOST_WINDOWS = 10_000
 MOST_GROUPS = 1_000
 MOST_POINTS = 1_000_000
+PAGE_POINTS = 50_000
 MOST_ASSIGNMENTS = 100_000
 
 _MINUTE, _HOUR, _DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND
@@ -65,8 +70,8 @@ def assignments_for(values: Mapping[str, Any], buckets: Buckets) -> tuple[PodAss
     return tuple(map(PodAssignment._make, found))
 
 
-def series_query(values: Mapping[str, Any], buckets: Buckets) -> SeriesQuery:
-    """The query for the store."""
+def series_query(values: Mapping[str, Any], buckets: Buckets, heavy: Callable[[], None]) -> SeriesQuery:
+    """The query for the store, which calls ``heavy`` if it turns out to be."""
     return SeriesQuery(
         metric_name=values["metric"],
         aggregate=values["agg"],
@@ -81,13 +86,22 @@ def series_query(values: Mapping[str, Any], buckets: Buckets) -> SeriesQuery:
         pods=values["pod"],
         top=values["top"],
         most_groups=min(MOST_GROUPS, MOST_POINTS // buckets.count),
+        memory=settings.QUERY_MEMORY,
+        heavy=heavy,
         hosts=hosts_between,
     )
 
 
+def points_list(starts: Sequence[str], values: Sequence[float | None]) -> Any:
+    """The points of one group, already encoded as JSON: there may be a million in an answer. ``starts`` begin each point."""
+    numbers = msgspec.json.encode(values)[1:-1].decode().split(",")
+    points = "],".join(f"{start}{number}" for start, number in zip(starts, numbers, strict=True))
+    return msgspec.Raw(f"[{points}]]".encode())
+
+
 def series_answer(query: SeriesQuery, found: list[GroupSeries]) -> SeriesAnswer:
     """The answer's body."""
-    times = [format_time(time_ns) for time_ns in query.buckets.times()]
+    times = [f'["{format_time(time_ns)}",' for time_ns in query.buckets.times()]
     names = group_names(query.by)
     return SeriesAnswer(
         metric=query.metric_name,
@@ -97,9 +111,7 @@ def series_answer(query: SeriesQuery, found: list[GroupSeries]) -> SeriesAnswer:
         start_time=format_time(query.buckets.start_ns),
         end_time=format_time(query.buckets.end_ns),
         data=[
-            GroupSeriesAnswer(
-                GroupAnswer(**dict(zip(names, each.group, strict=True))), list(zip(times, each.values, strict=True))
-            )
+            GroupSeriesAnswer(GroupAnswer(**dict(zip(names, each.group, strict=True))), points_list(times, each.values))
             for each in found
         ],
         count=len(found),
@@ -191,11 +203,23 @@ class QueryView(ExportView):
     def get(self, request: Request) -> HttpResponseBase:
         """One metric over time, in windows and by group."""
         buckets = self._buckets()
-        query = series_query(self.values, buckets)
-        if self.is_export:
-            layout = WindowLayout(query)
-            return self.export(layout.parts(get_store().series(query)), layout, "query", query.metric_name)
-        return Response(series_answer(query, get_store().series(query)))
+        with places.question() as heavy:
+            query = series_query(self.values, buckets, heavy)
+            found = get_store().series(query)
+            if not self.is_export:
+                return Response(series_answer(query, self._shown(found, buckets)))
+        layout = WindowLayout(query)
+        return self.export(layout.parts(found), layout, "query", query.metric_name)
+
+    def _shown(self, found: list[GroupSeries], buckets: Buckets) -> list[GroupSeries]:
+        """The groups in the answer: for a program all of them, for the page in a browser as many as it can show."""
+        most = max(1, PAGE_POINTS // buckets.count)
+        if not isinstance(self.request.accepted_renderer, PageRenderer) or len(found) <= most:
+            return found
+        self.note = (
+            f"The first {most} of {len(found)} groups are shown. top=N chooses the largest; JSON and CSV have all."
+        )
+        return found[:most]
 
     def _buckets(self) -> Buckets:
         values = self.values

@@ -26,6 +26,7 @@ from api.params import (
     row_count,
     several,
 )
+from api.places import LIGHT_ROWS, places
 from api.schema.answers import MetricNamesAnswer, ReadingPageAnswer
 from api.views.base import CSV_SAFE, ApiView, ExportView
 from api.views.gpus import GPU_IN_PATH, check_id, check_known
@@ -98,6 +99,14 @@ def _rows_asked(*given: int | None) -> int:
     return min(settings.MAX_PAGE_SIZE, *[each for each in given if each is not None] or [DEFAULT_ROWS])
 
 
+def _page(query: ReadingsQuery) -> RowBatch:
+    """A page of rows. One that skips many is a heavy question."""
+    with places.question() as heavy:
+        if query.offset > LIGHT_ROWS:
+            heavy()
+        return get_store().page(query)
+
+
 def _checked(batches: Iterator[RowBatch], gpu: str) -> Iterator[RowBatch]:
     """Passes batches on. Raises NotFound if there are none and the GPU is unknown."""
     empty = True
@@ -134,7 +143,7 @@ class GpuTelemetryView(ExportView):
             rows = _checked(get_store().stream(query), uuid)
             return self.export(rows, ReadingLayout(), "telemetry", uuid, *values["metric_name"][:1])
         limit, offset = _rows_asked(values["limit"]), values["offset"]
-        page = get_store().page(replace(query, limit=limit + 1))
+        page = _page(replace(query, limit=limit + 1))
         if not len(page):
             check_known(uuid)
         links = offset_links(request, offset, limit, more=len(page) > limit)
@@ -210,7 +219,7 @@ class TelemetryView(ExportView):
             before = ((page or 1) - 1) * (values["page_size"] or size)
             rows = get_store().stream(replace(query, limit=min(given, default=None), offset=before))
             return self.export(rows, ReadingLayout(), "telemetry", "fleet", *values["metric_name"][:1])
-        page_rows = get_store().page(replace(query, limit=size + 1, offset=((page or 1) - 1) * size))
+        page_rows = _page(replace(query, limit=size + 1, offset=((page or 1) - 1) * size))
         more = len(page_rows) > size
         page_rows = page_rows.cut(0, size)
         if page is not None:

@@ -1,14 +1,15 @@
 """Aggregates readings by window and group, for every store's ``series()``.
 
-A store hands over batches of whole windows, with all their readings (``add``) or with its own partial aggregates of each
-source (``add_partials``). Only the groups' values stay in memory, which therefore does not grow with the readings.
+It is given batches of whole windows with all their readings (``add``), one window in parts (``add_window``), or a store's own
+partial aggregates of each source (``add_partials``). Only the groups' values stay in memory, which therefore does not grow
+with the readings. stores.aggregate.passes decides how much is read at a time.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,6 @@ from stores.aggregate.functions import (
     Floats,
     Ints,
     Mask,
-    RunningQuantiles,
     increases,
     newest,
     percentile,
@@ -29,35 +29,18 @@ from stores.aggregate.functions import (
     starts_run,
 )
 from stores.aggregate.grouping import GroupIndex, ReadingArrays, ReadingSource
+from stores.aggregate.limits import limits_of
+from stores.aggregate.quantiles import GroupNewest, GroupQuantiles
 from stores.base import GroupSeries, SeriesQuery, TooMuch
 
-# The most values (groups times windows) before the largest groups are chosen.
-MOST_VALUES = 10_000_000
-# The most readings in memory at once, when a single window has that many.
-MOST_READINGS = 10_000_000
 LONGEST_SECONDS = 60.0
 # Aggregates that follow from each source's count and mean (and largest or smallest value) in a window.
 FROM_PARTIALS = frozenset({"mean", "sum", "count", "max", "min"})
 # Aggregates that adding makes inexact.
 INEXACT = frozenset({"mean", "sum", "increase"})
 
-_READINGS_AT_ONCE = 1_000_000
-_PARTIALS_AT_ONCE = 2_000_000
-
-
-def windows_at_once(buckets: Buckets, readings: float, sources: int) -> int:
-    """How many windows a batch should have when the range holds about this many readings and sources."""
-    by_readings = buckets.count * _READINGS_AT_ONCE / max(readings, 1.0)
-    return max(1, int(min(by_readings, _PARTIALS_AT_ONCE / max(sources, 1), buckets.count)))
-
-
-def check_readings(count: int) -> None:
-    """Raise TooMuch for more readings than may be in memory at once."""
-    if count > MOST_READINGS:
-        raise TooMuch(
-            f"a window holds more than {MOST_READINGS:,} readings that have to be looked at together: ask for shorter windows or"
-            " fewer GPUs"
-        )
+# All readings and shares of a part of the range; the shares where the query has assignments.
+PartReadings = tuple[ReadingArrays, ReadingArrays | None]
 
 
 class Partials(NamedTuple):
@@ -95,7 +78,11 @@ class WindowAggregator:
         self.timelines = timelines(query.assignments or ())
         self._values: dict[int, Floats] = {}
         self._whole: Partials | None = None
-        self._quantiles = RunningQuantiles(query.aggregate)
+        self._limits = limits_of(query.memory)
+        self._ranks: GroupNewest | GroupQuantiles | None = None
+        if query.top is not None and query.aggregate not in FROM_PARTIALS and query.aggregate != "increase":
+            self._ranks = self._selection()
+        self._ranking = False
         self._given_ranks: dict[int, float] = {}
         self._series: dict[tuple[str, ...], int] = {}
         self._before: dict[int, float] = {}
@@ -112,12 +99,7 @@ class WindowAggregator:
 
         ``steady`` may replace the readings of some GPUs if the aggregate is one of FROM_PARTIALS.
         """
-        if self.query.aggregate == "increase":
-            readings, shares = self._increases(readings), None if shares is None else self._increases(shares)
-        if shares is None:
-            found = _MemberReadings(self._numbers(readings.sources)[readings.places], readings.times, readings.values)
-        else:
-            found = self._attributed(readings, shares)
+        found = self._found(readings, shares)
         columns = [self._members.number(*each) for each in zip(*steady[:2], strict=True)] if steady else []
         windows, members = batch.count, len(self._members)
         if not members or not (len(found.members) or columns):
@@ -137,14 +119,73 @@ class WindowAggregator:
         groups = self._group_of_member()[found.members[chosen]]
         times, values = found.times[chosen], found.values[chosen]
         count = len(self._members.groups)
+        if self._ranks is not None:
+            self._ranks.add(groups, times, values, count)
+        if self._ranking:
+            return
         keys = rows[chosen] * count + groups
         if aggregate == "last":
             result = newest(keys, times, values, windows * count)
         else:
             result = percentile(keys, values, windows * count, PERCENTILES[aggregate])
         self._store(batch, result.reshape(windows, count))
-        if self.query.top is not None:
-            self._quantiles.add(groups, times, values, count)
+
+    def add_window(self, window: Buckets, parts: Callable[[], Iterator[PartReadings]]) -> None:
+        """Add one window that is too large for memory, part by part. ``parts`` reads all its readings, at each call anew."""
+        totals: Partials | None = None
+        for found in self._each_found(parts):
+            members = len(self._members)
+            partials = self._partials(found.members, found.values, (1, members))
+            if totals is not None:
+                self._merge(partials, np.arange(totals.counts.shape[1]), totals)
+            totals = partials
+        if totals is None:
+            return
+        if self.query.aggregate in FROM_PARTIALS or self.query.aggregate == "increase":
+            self._take(window, totals)
+            return
+        # Which members count is known only now.
+        counted = self._counted(totals)[0]
+        selections = [self._ranks] if self._ranks is not None else []
+        own = None if self._ranking else self._selection()
+        while selections or own is not None:
+            for found in self._each_found(parts):
+                chosen = np.append(counted, np.zeros(len(self._members) - len(counted), dtype=np.bool_))[found.members]
+                groups = self._group_of_member()[found.members[chosen]]
+                for selection in (*selections, *([own] if own else ())):
+                    selection.add(groups, found.times[chosen], found.values[chosen], len(self._members.groups))
+            selections = []
+            if own is not None and own.end_pass():
+                self._store(window, own.values()[np.newaxis, :])
+                own = None
+
+    def is_settled(self) -> bool:
+        """Whether the answer is known. If not, all batches have to be added once more, to find the largest groups."""
+        self._ranking = True
+        return self._ranks is None or self._ranks.end_pass()
+
+    @property
+    def member_count(self) -> int:
+        """How many members there are so far."""
+        return len(self._members)
+
+    def _selection(self) -> GroupNewest | GroupQuantiles:
+        aggregate = self.query.aggregate
+        return GroupNewest() if aggregate == "last" else GroupQuantiles(aggregate, self._limits.distinct)
+
+    def _found(self, readings: ReadingArrays, shares: ReadingArrays | None) -> _MemberReadings:
+        if self.query.aggregate == "increase":
+            readings, shares = self._increases(readings), None if shares is None else self._increases(shares)
+        if shares is not None:
+            return self._attributed(readings, shares)
+        return _MemberReadings(self._numbers(readings.sources)[readings.places], readings.times, readings.values)
+
+    def _each_found(self, parts: Callable[[], Iterator[PartReadings]]) -> Iterator[_MemberReadings]:
+        for readings, shares in parts():
+            self._check_time()
+            found = self._found(readings, shares)
+            if len(found.members):
+                yield found
 
     def add_partials(self, batch: Buckets, sources: list[ReadingSource], partials: Partials) -> None:
         """Add the partial aggregates of a batch's sources."""
@@ -176,8 +217,10 @@ class WindowAggregator:
         """The aggregate of each group over the whole range."""
         if self._given_ranks:
             return self._given_ranks
+        if self._ranks is not None:
+            return dict(enumerate(self._ranks.values().tolist()))
         if self._whole is None:
-            return dict(enumerate(self._quantiles.values().tolist()))
+            return {}
         whole = self._of_members(np.arange(self._whole.counts.shape[1]), self._whole)
         return dict(enumerate(self._of_groups(whole)[0].tolist()))
 
@@ -337,21 +380,25 @@ class WindowAggregator:
         return np.array(self._members.group_of_board, dtype=np.int64)[np.array(self._members.board_of, dtype=np.int64)]
 
     def _store(self, batch: Buckets, result: Floats) -> None:
-        if time.monotonic() > self._until:
-            raise TooMuch(
-                f"the answer takes longer than {LONGEST_SECONDS:g} s: ask for a shorter range, fewer GPUs or another aggregate"
-            )
+        self._check_time()
         place, windows = self.query.buckets.index_of(batch), len(result)
         for number in np.flatnonzero(~np.isnan(result).all(axis=0)).tolist():
             values = self._values.get(number)
             if values is None:
                 values = self._values[number] = np.full(self.query.buckets.count, np.nan)
                 self._check_groups(len(self._values) if self.query.top is None else 0)
-                if len(self._values) * self.query.buckets.count > MOST_VALUES:
+                if len(self._values) * self.query.buckets.count > self._limits.values:
                     raise TooMuch(
-                        f"more than {MOST_VALUES:,} values would have to be gathered: ask for longer windows, a shorter range or fewer GPUs"
+                        f"more than {self._limits.values:,} values would have to be gathered: ask for longer windows, a shorter range"
+                        " or fewer GPUs, or raise QUERY_MEMORY"
                     )
             values[place : place + windows] = result[:, number]
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self._until:
+            raise TooMuch(
+                f"the answer takes longer than {LONGEST_SECONDS:g} s: ask for a shorter range, fewer GPUs or another aggregate"
+            )
 
     def _check_groups(self, count: int) -> None:
         if count > self.query.most_groups:

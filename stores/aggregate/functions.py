@@ -9,8 +9,6 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-_MOST_PENDING = 1_000_000
-
 
 def starts_run(*columns: Ints | Floats) -> Mask:
     """Which rows differ from the row before them. The first row always does."""
@@ -26,63 +24,6 @@ def numbered(ids: Ints) -> tuple[Ints, Ints]:
     is_there = np.zeros(int(ids.max(initial=-1)) + 1, dtype=np.bool_)
     is_there[ids] = True
     return np.flatnonzero(is_there), (np.cumsum(is_there) - 1)[ids]
-
-
-class RunningQuantiles:
-    """An aggregate of the whole range that needs the readings themselves: a percentile, or the newest value."""
-
-    def __init__(self, aggregate: str) -> None:
-        self._aggregate = aggregate
-        self._newest: dict[int, tuple[int, float]] = {}
-        # Distinct values and how often each occurred: a metric has far fewer of them than readings.
-        self._groups = np.zeros(0, dtype=np.int64)
-        self._values = np.zeros(0)
-        self._numbers = np.zeros(0, dtype=np.int64)
-        self._pending: list[tuple[Ints, Floats]] = []
-        self._count = 0
-
-    def add(self, groups: Ints, times: Ints, values: Floats, count: int) -> None:
-        """Add readings with their groups."""
-        self._count = max(self._count, count)
-        if self._aggregate == "last":
-            order = np.lexsort((values, times, groups))
-            last = np.roll(starts_run(groups[order]), -1)
-            for place in order[last].tolist():
-                candidate = (int(times[place]), float(values[place]))
-                group = int(groups[place])
-                self._newest[group] = max(self._newest.get(group, candidate), candidate)
-            return
-        self._pending.append((groups, values))
-        if sum(len(each) for each, _ in self._pending) > _MOST_PENDING:
-            self._merge()
-
-    def values(self) -> Floats:
-        """The aggregate of each group; NaN where there is no reading."""
-        result = np.full(self._count, np.nan)
-        if self._aggregate == "last":
-            for group, (_, value) in self._newest.items():
-                result[group] = value
-            return result
-        self._merge()
-        for group in np.unique(self._groups).tolist():
-            is_group = self._groups == group
-            ranks = np.cumsum(self._numbers[is_group])
-            rank = np.floor(ranks[-1] * PERCENTILES[self._aggregate] / 100.0 + 0.5)
-            result[group] = self._values[is_group][np.searchsorted(ranks, max(rank, 1))]
-        return result
-
-    def _merge(self) -> None:
-        groups = np.concatenate([self._groups, *(each for each, _ in self._pending)])
-        values = np.concatenate([self._values, *(each for _, each in self._pending)])
-        numbers = np.concatenate([self._numbers, *(np.ones(len(each), dtype=np.int64) for each, _ in self._pending)])
-        self._pending = []
-        if not len(groups):
-            return
-        order = np.lexsort((values, groups))
-        groups, values, numbers = groups[order], values[order], numbers[order]
-        starts = np.flatnonzero(starts_run(groups, values))
-        self._groups, self._values = groups[starts], values[starts]
-        self._numbers = np.add.reduceat(numbers, starts)
 
 
 # Aggregates of many values are rounded to this many digits: the rest depends on the order of adding.

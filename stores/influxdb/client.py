@@ -8,7 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
@@ -117,7 +117,7 @@ class InfluxConnection:
             raise StoreUnavailable(f"{self.name}: {len(answers)} answers to {len(statements)} questions")
         return answers
 
-    def stream(self, statement: str, params: Params, points: int) -> Iterator[ResultSeries]:
+    def stream(self, statement: str, params: Params, points: int) -> Generator[ResultSeries]:
         """Run a statement and yield its answer in parts of ``points`` points, as the server reads them."""
         with self._query(statement, params, _JSON, points) as response:
             for line in split_lines(response.stream(_READ_AT_ONCE)):

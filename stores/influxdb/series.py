@@ -16,16 +16,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import TypeVar
 
 import numpy as np
 
 from readings.times import SECOND
-from stores.aggregate.aggregator import FROM_PARTIALS, Partials, WindowAggregator, check_readings
+from stores.aggregate.aggregator import FROM_PARTIALS, Partials, PartReadings, WindowAggregator
 from stores.aggregate.attribution import Pod
 from stores.aggregate.buckets import Buckets
 from stores.aggregate.functions import PERCENTILES, Floats, Ints, starts_run
 from stores.aggregate.grouping import ReadingArrays, ReadingSource
+from stores.aggregate.limits import PartTooLarge, check_count, limits_of
+from stores.aggregate.passes import Effort, Passes
 from stores.base import GroupSeries, SeriesQuery
 from stores.influxdb.answers import ResultSeries
 from stores.influxdb.client import InfluxConnection
@@ -43,7 +46,6 @@ from stores.influxdb.reader import hosts_at
 _POINTS_AT_ONCE = 300_000
 _POINTS_IN_A_PART = 10_000
 _FIRST_RANGE_NS = 300 * SECOND
-_GROWTH = 8
 # More GPUs than this are filtered out of the answer instead of named in the statement: the server is slow to find many by name.
 _MOST_NAMED = 50
 
@@ -71,33 +73,36 @@ class InfluxSeriesReader:
         self._connection = connection
         self._query = query
         self._aggregator = WindowAggregator(query)
+        self._limits = limits_of(query.memory)
         self._field = next(iter(encoded_metrics((query.metric_name,))), "")
 
     def answer(self) -> list[GroupSeries]:
         """The groups that have readings in the range."""
-        if self._field and not self._conditions(GPU, self._query.buckets).impossible:
-            self._read()
-        return self._aggregator.answer()
+        if not self._field or self._conditions(GPU, self._query.buckets).impossible:
+            return []
+        return self._read()
 
-    def _read(self) -> None:
+    def _read(self) -> list[GroupSeries]:
         query = self._query
         # Outside this range the server aligns windows in its own way.
         bounded = query.buckets.start_ns >= 0 and query.buckets.end_ns <= LAST_NS
         if query.aggregate == "increase" or not bounded:
-            self._read_points()
-            return
+            return self._read_points()
         known = self._tag_values()
         if query.assignments is not None:
-            if query.aggregate in FROM_PARTIALS:
+            if query.aggregate not in FROM_PARTIALS:
+                return self._read_points()
+            try:
                 self._read_by_pod(known)
-            else:
-                self._read_points()
+            except PartTooLarge:  # too many GPUs changed pods: their points are read in smaller parts
+                return self._read_points()
         elif not known["mig_id"] and (query.aggregate != "sum" or query.by == "gpu"):
             self._read_groups(known)
         elif query.aggregate in FROM_PARTIALS:
             self._read_gpus(known)
         else:
-            self._read_points()
+            return self._read_points()
+        return self._aggregator.answer()
 
     def _tag_values(self) -> _TagValues:
         tags: _TagValues = {tag: [] for tag in TAGS[GPU]}
@@ -110,7 +115,8 @@ class InfluxSeriesReader:
 
     def _read_groups(self, known: _TagValues) -> None:
         by = _TAG_OF[self._query.by]
-        for batch, answer in self._ahead(known, lambda batch: self._ask_groups(known, batch, by)):
+        columns = len(known[by[0]]) + 1 if by else 1
+        for batch, answer in self._ahead(known, lambda batch: self._ask_groups(known, batch, by), columns):
             by_group: dict[tuple[str, ...], Floats] = {}
             for series in answer:
                 column = by_group[self._group(series, by)] = np.full(batch.count, np.nan)
@@ -161,7 +167,8 @@ class InfluxSeriesReader:
         functions = self._functions
         if self._query.aggregate == "sum" and self._query.top is None and not known["mig_id"]:
             functions = ("mean",)  # the sum of the boards' means needs no counts
-        for batch, answers in self._ahead(known, lambda batch: self._ask(functions, batch, self._by_gpu)):
+        columns = len(functions) * len(known["uuid"])
+        for batch, answers in self._ahead(known, lambda batch: self._ask(functions, batch, self._by_gpu), columns):
             self._aggregator.add_partials(batch, *_partials(answers, batch))
 
     @property
@@ -179,12 +186,17 @@ class InfluxSeriesReader:
         timelines = self._aggregator.timelines
         for batch, (shares, answers) in self._ahead(
             known,
-            lambda batch: (self._points(SHARE, batch), self._ask(self._functions, batch, self._by_gpu)),
+            lambda batch: (
+                self._points(SHARE, batch, self._limits.readings),
+                self._ask(self._functions, batch, self._by_gpu),
+            ),
+            len(self._functions) * len(known["uuid"]),
             _POD_READINGS_AT_ONCE,
         ):
             changing = {each.gpu for each in shares.sources}
             changing |= {gpu for gpu, each in timelines.items() if each.changes(batch.start_ns, batch.end_ns)}
-            readings = self._points(GPU, batch, gpus=changing) if changing else _columns((), GPU)
+            most = self._limits.readings - len(shares.times)
+            readings = self._points(GPU, batch, most, gpus=changing) if changing else _columns((), GPU, most)
             sources, partials = _partials(answers, batch)
             pods: list[Pod] = []
             chosen = []
@@ -200,15 +212,21 @@ class InfluxSeriesReader:
     # Queries to the server.
 
     def _ahead(
-        self, known: _TagValues, ask: Callable[[Buckets], _T], readings: int = _READINGS_AT_ONCE
+        self, known: _TagValues, ask: Callable[[Buckets], _T], columns: int, readings: int = _READINGS_AT_ONCE
     ) -> Iterator[tuple[Buckets, _T]]:
-        """The batches with their answers, in order of time. A few queries run ahead."""
+        """The batches with their answers, in order of time. A few queries run ahead.
+
+        An answer has up to ``columns`` values for each window.
+        """
         buckets = self._query.buckets
         longest = min(_LONGEST_BATCH_NS, readings * SECOND // max(len(known["uuid"]), 1))
+        windows = max(1, min(longest // buckets.every_ns, self._limits.rows // max(columns, 1)))
+        if windows < buckets.count:
+            Effort(self._query).is_heavy()
         running: deque[tuple[Buckets, Future[_T]]] = deque()
         with ThreadPoolExecutor(_QUERIES_AT_ONCE, "influx-series") as threads:
             try:
-                for batch in buckets.batches(longest // buckets.every_ns):
+                for batch in buckets.batches(windows):
                     if len(running) > _QUERIES_AT_ONCE:
                         first, future = running.popleft()
                         yield first, future.result()
@@ -256,36 +274,38 @@ class InfluxSeriesReader:
 
     # By point.
 
-    def _read_points(self) -> None:
-        """Batch by batch, each as long as should fit into memory, going by the one before."""
-        buckets = self._query.buckets
-        start, windows = buckets.origin_ns, max(1, _FIRST_RANGE_NS // buckets.every_ns)
-        expected: float | None = None
-        while start < buckets.end_ns:
-            batch = buckets.part(start, windows)
-            # A window may hold any number of points, so an answer is streamed unless it should be small.
-            whole = expected is not None and expected * windows <= _POINTS_AT_ONCE
-            readings = self._points(GPU, batch, whole=whole)
-            shares = self._points(SHARE, batch, whole=whole) if self._query.assignments is not None else None
-            self._aggregator.add(batch, readings, shares)
-            start += windows * buckets.every_ns
-            count = len(readings.times) + (len(shares.times) if shares is not None else 0)
-            expected = count / windows
-            windows = max(1, int(windows * min(_GROWTH, _POINTS_AT_ONCE / max(count, 1))))
+    def _read_points(self) -> list[GroupSeries]:
+        """Part by part, each as long as should fit into memory, going by the one before."""
+        rate: float | None = None  # points in a nanosecond
+
+        def read(part: Buckets, most: int) -> PartReadings:
+            nonlocal rate
+            length = part.end_ns - part.start_ns
+            # A part may hold any number of points, so an answer is streamed unless it should be small.
+            whole = rate is not None and rate * length <= min(most, _POINTS_AT_ONCE) / 2
+            readings = self._points(GPU, part, most, whole=whole)
+            shares = None
+            if self._query.assignments is not None:
+                shares = self._points(SHARE, part, most - len(readings.times), whole=whole)
+            rate = (len(readings.times) + (len(shares.times) if shares is not None else 0)) / length
+            return readings, shares
+
+        return Passes(self._query, read, _FIRST_RANGE_NS // self._query.buckets.every_ns).answer()
 
     def _points(
-        self, measurement: str, batch: Buckets, *, whole: bool = False, gpus: set[str] | None = None
+        self, measurement: str, batch: Buckets, most: int, *, whole: bool = False, gpus: set[str] | None = None
     ) -> ReadingArrays:
-        """The readings of a batch: with ``whole`` in one answer, with ``gpus`` of these alone."""
+        """The readings of a batch: with ``whole`` in one answer, with ``gpus`` of these alone. Raises PartTooLarge."""
         conditions = self._conditions(measurement, batch)
         if gpus is not None and len(gpus) <= _MOST_NAMED:
             conditions.gpus(sorted(gpus))
         also = () if measurement == GPU else ("hostname", "model")
         statement = select_fields(measurement, (self._field, *also), conditions, by=TAGS[measurement])
         if whole:
-            found = _columns(self._connection.query(statement, conditions.params), measurement)
+            found = _columns(self._connection.query(statement, conditions.params), measurement, most)
         else:
-            found = _columns(self._connection.stream(statement, conditions.params, _POINTS_IN_A_PART), measurement)
+            with closing(self._connection.stream(statement, conditions.params, _POINTS_IN_A_PART)) as parts:
+                found = _columns(parts, measurement, most)
         if gpus is not None:
             wanted = np.array([source.gpu in gpus for source in found.sources], dtype=np.bool_)
             found = found.only(wanted[found.places])
@@ -346,13 +366,13 @@ def _by_window(series: ResultSeries, batch: Buckets) -> tuple[Ints, Floats]:
     return windows, np.array([row[1] for row in series.values], dtype=np.float64)
 
 
-def _columns(answer: Iterable[ResultSeries], measurement: str) -> ReadingArrays:
+def _columns(answer: Iterable[ResultSeries], measurement: str, most: int) -> ReadingArrays:
     """The readings of an answer. The sources of GPUs are in tag order, one for each series."""
     sources: dict[tuple[tuple[str, ...], ReadingSource], int] = {}
     places, times, values = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
     count = 0
     for series in answer:
-        check_readings(count := count + len(series.values))
+        check_count(count := count + len(series.values), most)
         rows = [row for row in series.values if row[1] is not None]
         source, tags = _source(series), series.tags
         key = tuple(tags.values())

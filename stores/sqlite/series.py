@@ -7,12 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from stores.aggregate.aggregator import WindowAggregator, check_readings, windows_at_once
+from stores.aggregate.aggregator import PartReadings
 from stores.aggregate.buckets import Buckets
 from stores.aggregate.functions import numbered
 from stores.aggregate.grouping import ReadingArrays, ReadingSource, columns_of
+from stores.aggregate.limits import check_count
+from stores.aggregate.passes import Passes, windows_at_once
 from stores.base import GroupSeries, ReadingsQuery, SeriesQuery
 from stores.sqlite.reader import Names, Reader, Scope, encodable, marks
+from stores.sqlite.schema import BLOCK_NS
 
 _IDS_OF_BOARDS = """
 SELECT gpu FROM source WHERE gpu IN ({0}) OR id IN (SELECT source FROM identity WHERE uuid IN ({0}))
@@ -30,18 +33,18 @@ class SeriesReader:
 
     def answer(self) -> list[GroupSeries]:
         """The groups that have readings in the range."""
-        query = self._query
-        aggregator = WindowAggregator(query)
-        wanted = self._wanted()
-        if wanted is not None:
-            readings = self._reader.scope(wanted)
-            with_shares = query.assignments is not None
-            shares = self._reader.scope(wanted, shares=True) if with_shares else None
-            for batch in query.buckets.batches(self._windows_at_once(query.buckets, readings)):
-                aggregator.add(
-                    batch, self._columns(readings, batch), self._columns(shares, batch) if with_shares else None
-                )
-        return aggregator.answer()
+        query, wanted = self._query, self._wanted()
+        if wanted is None:
+            return []
+        readings = self._reader.scope(wanted)
+        with_shares = query.assignments is not None
+        shares = self._reader.scope(wanted, shares=True) if with_shares else None
+
+        def read(part: Buckets, most: int) -> PartReadings:
+            found = self._columns(readings, part, most)
+            return found, self._columns(shares, part, most - len(found.times)) if with_shares else None
+
+        return Passes(query, read, self._windows_at_once(readings), block_ns=BLOCK_NS).answer()
 
     def _wanted(self) -> ReadingsQuery | None:
         """The readings that can matter; None: there are none."""
@@ -64,19 +67,19 @@ class SeriesReader:
             end_ns=query.buckets.end_ns,
         )
 
-    def _windows_at_once(self, buckets: Buckets, scope: Scope | None) -> int:
+    def _windows_at_once(self, scope: Scope | None) -> int:
         if scope is None:
-            return buckets.count
+            return self._query.buckets.count
         points = self._reader.expected_points(scope, scope.start, scope.end)
-        return windows_at_once(buckets, points, 0 if scope.sources is None else len(scope.sources))
+        return windows_at_once(self._query, points, 0 if scope.sources is None else len(scope.sources))
 
-    def _columns(self, scope: Scope | None, batch: Buckets) -> ReadingArrays:
+    def _columns(self, scope: Scope | None, part: Buckets, most: int) -> ReadingArrays:
         parts, count = [], 0
         if scope is not None:
-            scope = replace(scope, start=max(scope.start, batch.start_ns), end=min(scope.end, batch.end_ns))
+            scope = replace(scope, start=max(scope.start, part.start_ns), end=min(scope.end, part.end_ns))
             for points in self._reader.parts(scope):
                 if len(points.metrics):
-                    check_readings(count := count + points.size)
+                    check_count(count := count + points.size, most)
                     parts.append((points.identities, points.times, points.values[0]))
         if scope is None or not parts:
             return columns_of((), ())

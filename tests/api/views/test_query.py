@@ -189,17 +189,32 @@ def test_too_many_points_are_refused_with_the_limit() -> None:
 
 def test_groups_are_named_by_what_they_were_made_by() -> None:
     query = SeriesQuery(metric_name="DCGM_FI_DEV_POWER_USAGE", buckets=Buckets(0, 90 * SECOND, 60 * SECOND))
-    assert msgspec.to_builtins(series_answer(query, [GroupSeries((), [1.5, None])])) == {
+    assert msgspec.json.decode(msgspec.json.encode(series_answer(query, [GroupSeries((), [1.5, None])]))) == {
         "metric": "DCGM_FI_DEV_POWER_USAGE",
         "unit": "W",
         "agg": "mean",
         "every": "1m",
         "start_time": "1970-01-01T00:00:00Z",
         "end_time": "1970-01-01T00:01:30Z",
-        "data": [{"group": {}, "points": [("1970-01-01T00:00:00Z", 1.5), ("1970-01-01T00:01:00Z", None)]}],
+        "data": [{"group": {}, "points": [["1970-01-01T00:00:00Z", 1.5], ["1970-01-01T00:01:00Z", None]]}],
         "count": 1,
     }
     by_pod = SeriesQuery(metric_name="U", buckets=Buckets(0, 1, 1), by="pod", aggregate="count", assignments=())
     answer = series_answer(by_pod, [GroupSeries(("ml", "a"), [1.0])])
     assert msgspec.to_builtins(answer.data[0].group) == {"namespace": "ml", "pod": "a"}
     assert answer.unit == "count"
+
+
+def test_a_page_shows_as_many_groups_as_it_can_and_says_so(
+    api: Api, fleet: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"{QUERY}?metric={UTIL}&by=host&{RANGE}"
+    monkeypatch.setattr(query, "PAGE_POINTS", 5)
+    page = api.ask(path, Accept="text/html").content.decode()
+    assert "The first 1 of 2 groups are shown" in page
+    assert ("host-a" in page, ">host-b<" in page) == (True, False)
+    assert api.get(path)["count"] == 2
+    monkeypatch.setattr(query, "PAGE_POINTS", 6)
+    page = api.ask(path, Accept="text/html").content.decode()
+    assert "groups are shown" not in page
+    assert ">host-b<" in page

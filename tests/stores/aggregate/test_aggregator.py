@@ -11,9 +11,9 @@ import pytest
 
 from readings.model import Gpu, Point, PointBlock
 from stores.aggregate import aggregator
-from stores.aggregate.aggregator import windows_at_once
 from stores.aggregate.buckets import Buckets
-from stores.base import Aggregate, By, GroupSeries, PodAssignment, SeriesQuery, Store, TooMuch
+from stores.aggregate.limits import limits_of
+from stores.base import Aggregate, By, GroupSeries, PodAssignment, SeriesQuery, Store, TooBusy, TooMuch
 from tests.stores.expecting import Readings, expected
 from tests.stores.making import MINUTE, SECOND, START, UTIL, fleet, gpu, one, several
 
@@ -33,6 +33,12 @@ def ask(
     buckets = Buckets(start_ns, end_ns, every_ns)
     asked: dict[str, Any] = {"metric_name": UTIL, "buckets": buckets} | query
     return dict(store.series(SeriesQuery(**asked)))
+
+
+def small_memory(monkeypatch: pytest.MonkeyPatch, **limits: int) -> None:
+    """Lets a question have no more than this at once."""
+    for module in ("aggregate.aggregator", "aggregate.passes", "influxdb.series"):
+        monkeypatch.setattr(f"stores.{module}.limits_of", lambda memory: limits_of(memory)._replace(**limits))
 
 
 def in_one_window(query: SeriesQuery, **changes: Any) -> SeriesQuery:
@@ -171,8 +177,7 @@ class TestEveryStore:
                 assert store.series(top) == sorted(store.series(replace(top, top=None)), key=_by_value)[:2]
 
     def test_batch_by_batch_is_as_all_at_once(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(aggregator, "_READINGS_AT_ONCE", 40)
-        monkeypatch.setattr("stores.influxdb.series._POINTS_AT_ONCE", 40)
+        small_memory(monkeypatch, readings=40)
         monkeypatch.setattr("stores.influxdb.series._FIRST_RANGE_NS", 7 * SECOND)
         monkeypatch.setattr("stores.influxdb.series._LONGEST_BATCH_NS", 100 * SECOND)
         gpus, occupied = awkward_fleet()
@@ -180,6 +185,36 @@ class TestEveryStore:
         write(store, gpus, readings)
         for query in every_question(occupied)[::3]:
             check(store.series(query), query, gpus, readings[query.metric_name])
+
+    def test_a_window_that_does_not_fit_into_memory_is_as_one_that_does(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gpus, occupied = awkward_fleet()
+        readings = random_readings(gpus, 6)
+        write(store, gpus, readings)
+        questions = [query for query in every_question(occupied) if query.aggregate not in {"mean", "count"}][1::3]
+        small_memory(monkeypatch, readings=25, distinct=14)
+        for query in questions:
+            check(store.series(query), query, gpus, readings[query.metric_name])
+            whole = in_one_window(query)
+            answer = store.series(whole)
+            check(answer, whole, gpus, readings[query.metric_name])
+            assert store.series(replace(whole, top=2)) == sorted(answer, key=_by_value)[:2]
+
+    @pytest.mark.parametrize("aggregate", AGGREGATES)
+    def test_the_largest_are_found_in_little_memory(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch, aggregate: Aggregate
+    ) -> None:
+        gpus, _ = awkward_fleet()
+        readings = random_readings(gpus, 8)
+        write(store, gpus, readings)
+        query = SeriesQuery(
+            metric_name=ENERGY if aggregate == "increase" else POWER, aggregate=aggregate, by="host",
+            buckets=Buckets(START, END, MINUTE), top=2,
+        )  # fmt: skip
+        answer = store.series(query)
+        small_memory(monkeypatch, readings=60, distinct=12)
+        assert store.series(query) == answer
 
     @pytest.mark.parametrize("aggregate", AGGREGATES)
     def test_the_largest_over_the_whole_range_come_first(self, store: Store, aggregate: Aggregate) -> None:
@@ -276,9 +311,25 @@ class TestEveryStore:
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         store.write([fleet([gpu(number) for number in range(5)], START)])
-        monkeypatch.setattr(aggregator, "MOST_VALUES", 40)
-        with pytest.raises(TooMuch, match="more than 40 values"):
+        assert len(ask(store, by="gpu", top=1)) == 1
+        small_memory(monkeypatch, values=40)
+        with pytest.raises(TooMuch, match=r"more than 40 values.*QUERY_MEMORY"):
             ask(store, by="gpu", top=1)
+
+    def test_a_heavy_question_is_told_from_a_light_one(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse() -> None:
+            raise TooBusy("one at a time")
+
+        store.write([several(gpu(n), [(START + i, float(i)) for i in range(20)]) for n in range(3)])
+        question: dict[str, Any] = {"aggregate": "increase", "by": "gpu", "heavy": refuse}
+        monkeypatch.setattr("stores.aggregate.passes.LIGHT_READINGS", 60)
+        assert len(ask(store, **question)) == 3
+        monkeypatch.setattr("stores.aggregate.passes.LIGHT_READINGS", 59)
+        with pytest.raises(TooBusy, match="one at a time"):
+            ask(store, **question)
+        times: list[int] = []
+        assert len(ask(store, **question | {"heavy": lambda: times.append(1)})) == 3
+        assert times == [1]
 
     def test_an_answer_that_takes_too_long_is_refused(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         store.write([one(gpu(), START, U=1.0)])
@@ -303,11 +354,3 @@ def test_a_question_must_be_about_something() -> None:
         SeriesQuery(metric_name=UTIL, buckets=Buckets(5, 5, 1))
     with pytest.raises(ValueError, match="assignments"):
         SeriesQuery(metric_name=UTIL, buckets=Buckets(5, 6, 1), by="pod")
-
-
-def test_slabs_hold_about_as_much_as_can_be_taken_at_once() -> None:
-    grid = Buckets(0, 1000, 1)
-    assert windows_at_once(grid, 10, 10) == 1000
-    assert windows_at_once(grid, 1e7, 10) == 100
-    assert windows_at_once(grid, 1e30, 10) == 1
-    assert windows_at_once(grid, 10, 200_000) == 10

@@ -325,6 +325,6 @@ def test_an_answer_that_is_left_closes_its_connection() -> None:
     with asking(server) as connection:
         stream = connection.stream("SELECT 1", {}, 10)
         assert next(stream).values == [[1]]
-        stream.close()  # type: ignore[attr-defined]
+        stream.close()
         assert connection.query("SELECT 1", {}) == []
     assert server.connections == 2

@@ -6,17 +6,18 @@ from typing import Any
 
 import pytest
 
-from stores.aggregate import aggregator
 from stores.aggregate.buckets import Buckets
-from stores.base import PodAssignment, SeriesQuery, TooMuch
+from stores.base import PodAssignment, SeriesQuery
 from stores.influxdb import InfluxStore, series
+from stores.influxdb.client import InfluxConnection
 from stores.influxdb.influxql import select_fields
+from tests.stores.aggregate.test_aggregator import small_memory
 from tests.stores.making import MINUTE, SECOND, START, UTIL, fleet, gpu
 
 
 def test_points_are_asked_for_in_bounded_parts(influx_store: InfluxStore, monkeypatch: pytest.MonkeyPatch) -> None:
     influx_store.write([fleet([gpu(number) for number in range(4)], START + i * 10 * SECOND) for i in range(360)])
-    monkeypatch.setattr(series, "_POINTS_AT_ONCE", 200)
+    small_memory(monkeypatch, readings=200)
     monkeypatch.setattr(series, "_FIRST_RANGE_NS", MINUTE)
     sizes: list[int] = []
     original = series._columns
@@ -88,13 +89,36 @@ def test_gpus_that_are_too_many_to_name_are_left_out_of_the_answer(
     assert [each.values for each in named] == [[100.0, None]]
 
 
-def test_a_window_that_holds_more_than_memory_should_is_refused(
+def test_a_window_that_holds_more_than_memory_should_is_read_in_parts(
     influx_store: InfluxStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     influx_store.write([fleet([gpu(number) for number in range(4)], START + i * 10 * SECOND) for i in range(60)])
-    monkeypatch.setattr(aggregator, "MOST_READINGS", 100)
     query = SeriesQuery(
         metric_name=UTIL, buckets=Buckets(START, START + MINUTE * 10, 60 * MINUTE), aggregate="increase"
     )
-    with pytest.raises(TooMuch, match="more than 100 readings"):
-        influx_store.series(query)
+    answer = influx_store.series(query)
+    small_memory(monkeypatch, readings=100)
+    assert influx_store.series(query) == answer
+
+
+def test_what_the_server_computes_comes_in_answers_of_bounded_length(
+    influx_store: InfluxStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    influx_store.write([fleet([gpu(number) for number in range(4)], START + i * 10 * SECOND) for i in range(60)])
+    query = SeriesQuery(
+        metric_name=UTIL, buckets=Buckets(START, START + MINUTE * 10, 10 * SECOND), aggregate="mean", by="gpu"
+    )
+    answer = influx_store.series(query)
+    rows: list[int] = []
+    original = InfluxConnection.query_each
+
+    def counting(self: InfluxConnection, *values: Any) -> Any:
+        answers = original(self, *values)
+        rows.append(sum(len(each.values) for answer in answers for each in answer if "time" in each.columns))
+        return answers
+
+    monkeypatch.setattr(InfluxConnection, "query_each", counting)
+    small_memory(monkeypatch, rows=50)
+    assert influx_store.series(query) == answer
+    assert sum(rows) >= 240
+    assert max(rows) <= 50

@@ -6,17 +6,16 @@ from typing import Any
 
 import pytest
 
-from stores.aggregate import aggregator
 from stores.aggregate.buckets import Buckets
-from stores.base import SeriesQuery, TooMuch
+from stores.base import SeriesQuery
 from stores.sqlite import SqliteStore
 from stores.sqlite.series import SeriesReader
+from tests.stores.aggregate.test_aggregator import small_memory
 from tests.stores.making import MINUTE, SECOND, START, UTIL, fleet, gpu
 
 
-def test_memory_holds_a_slab_at_a_time(sqlite_store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    sqlite_store.write([fleet([gpu(number) for number in range(4)], START + i * 10 * SECOND) for i in range(360)])
-    monkeypatch.setattr(aggregator, "_READINGS_AT_ONCE", 200)
+def sizes_of_parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many readings each part has that is read from now on."""
     sizes: list[int] = []
     original = SeriesReader._columns
 
@@ -26,20 +25,29 @@ def test_memory_holds_a_slab_at_a_time(sqlite_store: SqliteStore, monkeypatch: p
         return columns
 
     monkeypatch.setattr(SeriesReader, "_columns", counting)
+    return sizes
+
+
+def test_memory_holds_a_slab_at_a_time(sqlite_store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    sqlite_store.write([fleet([gpu(number) for number in range(4)], START + i * 10 * SECOND) for i in range(360)])
+    small_memory(monkeypatch, readings=200)
+    sizes = sizes_of_parts(monkeypatch)
     query = SeriesQuery(
         metric_name=UTIL, buckets=Buckets(START, START + 60 * MINUTE, MINUTE), aggregate="p95", by="gpu"
     )
     found = sqlite_store.series(query)
     assert len(found) == 4
     assert sum(sizes) == 4 * 360
-    assert max(sizes) <= 240
+    assert max(sizes) <= 200
 
 
-def test_a_window_that_holds_more_than_memory_should_is_refused(
+def test_a_window_that_holds_more_than_memory_should_is_read_in_parts(
     sqlite_store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sqlite_store.write([fleet([gpu(number) for number in range(4)], START + i * 10 * SECOND) for i in range(60)])
-    monkeypatch.setattr(aggregator, "MOST_READINGS", 100)
     query = SeriesQuery(metric_name=UTIL, buckets=Buckets(START, START + MINUTE * 10, 60 * MINUTE), aggregate="p95")
-    with pytest.raises(TooMuch, match="more than 100 readings"):
-        sqlite_store.series(query)
+    answer = sqlite_store.series(query)
+    sizes = sizes_of_parts(monkeypatch)
+    small_memory(monkeypatch, readings=100)
+    assert sqlite_store.series(query) == answer
+    assert max(sizes) <= 100
