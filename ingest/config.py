@@ -52,6 +52,7 @@ def _streamer_settings() -> dict[str, Any]:
         "instance_id": settings.INSTANCE_ID,
         "batch_size": settings.BATCH_SIZE,
         "collect_interval": settings.COLLECT_INTERVAL,
+        "batch_format": settings.BATCH_FORMAT,
     }
 
 

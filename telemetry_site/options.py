@@ -273,6 +273,13 @@ SIM_SEED = Option(
 )
 
 BATCH_SIZE = Option("BATCH_SIZE", "100", whole_number(1, 20_000), "readings in one published batch, at most", (STREAM,))
+BATCH_FORMAT = Option(
+    "BATCH_FORMAT",
+    "compact",
+    one_of("compact", "plain"),
+    "form of published batches: each GPU described once (compact), or one JSON object a reading (plain), for collectors that know no other",
+    (STREAM,),
+)
 COLLECT_INTERVAL = Option(
     "COLLECT_INTERVAL",
     "5s",

@@ -179,7 +179,7 @@ OTHERS = {
     "INFLUX", "ORG", "BUCKET", "PASSWORD", "DOCKER_REGISTRY", "PYTHON", "CAPTURE", "TOKEN", "VERSION", "NAME", "PATH",
     "PYTEST_ARGS",
 }  # fmt: skip
-OTHER_KINDS = ("DCGM_", "REQUIRE_", "FAULT_")
+OTHER_KINDS = ("DCGM_", "GPU_I_", "REQUIRE_", "FAULT_")
 
 
 def names(text: str) -> set[str]:

@@ -28,7 +28,7 @@ from ingest.errors import StateError
 from ingest.shard import WHOLE, Shard
 from ingest.streamer.pacing import Pacer, SpeedPacer
 from ingest.streamer.report import Backlog, Report, progress_bar, report_often
-from ingest.streamer.sender import BatchSender, MemoryQueue, StreamerConfig, encode_blocks
+from ingest.streamer.sender import ENCODERS, BatchSender, MemoryQueue, StreamerConfig, encode_blocks
 from ingest.streamer.timestamps import Choice, Stamper, choose
 from readings.blocks import blocks as blocks_of
 from readings.columns import Columns
@@ -122,12 +122,14 @@ class FileStreamer:
         self._start_position = 0
         self._positions = Positions(store, lambda reached: source.state_at(reached, config.timestamps))
         self._queue = MemoryQueue(MOST_QUEUED, self._positions.answered)
+        self._encode = ENCODERS[config.batch_format]
         self._sender = BatchSender(
             self._queue,
             self._queue.read,
             lambda: config.broker.connect(config.instance_id),
             broker=config.broker.partner,
             window=WINDOW,
+            encode=self._encode,
         )
         self._buffer: asyncio.Queue[CaptureChunk | None] = asyncio.Queue(CHUNKS_AHEAD)
         self._dead_letters = DeadLetters(config.state_dir, f"streamer-{config.instance_id}")
@@ -355,7 +357,8 @@ class FileStreamer:
     async def _put_all(self, parts: list[Columns], position: SourcePosition, counts: Counter[str]) -> None:
         blocks = await self._in_thread(lambda: list(blocks_of(parts, self._config.batch_size)))
         batch_ids = (f"{self._queue.producer}-{number}" for number in itertools.count(self._queue.end))
-        for payload, readings in encode_blocks(blocks, batch_ids, source=self._config.instance_id, refused=counts):
+        batches = encode_blocks(blocks, batch_ids, source=self._config.instance_id, refused=counts, encode=self._encode)
+        for payload, readings in batches:
             await self._queue.put(payload, readings)
             self._sender.wake()
         self._positions.add(self._queue.end - 1, position)

@@ -22,7 +22,7 @@ from ingest.errors import StateError
 from ingest.reconnect import Outage
 from ingest.samples import RefusedRow, Sample
 from ingest.streamer.report import Report, report_often
-from ingest.streamer.sender import BatchSender, StreamerConfig, encode_blocks
+from ingest.streamer.sender import ENCODERS, BatchSender, StreamerConfig, encode_blocks
 from ingest.streamer.spool import Spool
 from readings.blocks import BlockBuilder
 from readings.times import format_time
@@ -99,6 +99,7 @@ class LiveStreamer:
             lambda number: self._in_spool(self._spool.read, number),
             lambda: config.broker.connect(config.instance_id),
             broker=config.broker.partner,
+            encode=ENCODERS[config.batch_format],
         )
 
     @property
@@ -231,6 +232,7 @@ class LiveStreamer:
                 self._batch_ids,
                 source=self._config.instance_id,
                 refused=counts,
+                encode=ENCODERS[self._config.batch_format],
             )
         )
 

@@ -22,7 +22,7 @@ from broker.errors import BrokerError
 from ingest.concurrency import drain_deadline
 from ingest.errors import BrokerRefusal
 from ingest.reconnect import BrokerAddress, Outage, one_line
-from readings.batch import decode, encode_block
+from readings.batch import decode, encode_block, encode_plain
 from readings.model import Point, PointBlock
 from readings.times import format_time
 
@@ -34,6 +34,25 @@ DRAIN_SECONDS = 7.0
 DRAIN_SECONDS_AWAY = 1.0
 
 
+class Encode(Protocol):
+    """Makes a batch of a block, in one of its forms."""
+
+    def __call__(
+        self,
+        block: PointBlock,
+        *,
+        batch_id: str,
+        source: str,
+        collected_at: str,
+        refused: Mapping[str, int] | None = None,
+    ) -> bytes:
+        """The payload."""
+
+
+# By BATCH_FORMAT.
+ENCODERS: dict[str, Encode] = {"compact": encode_block, "plain": encode_plain}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamerConfig:
     """The settings of any streamer. Durations in seconds."""
@@ -43,6 +62,7 @@ class StreamerConfig:
     instance_id: str = "streamer-1"
     batch_size: int = 100
     collect_interval: float = 5.0
+    batch_format: str = "compact"  # a key of ENCODERS
 
 
 class OutgoingBatch(NamedTuple):
@@ -127,7 +147,16 @@ class MemoryQueue:
 class BatchSender:
     """Sends a queue's batches while ``run`` is running, through any absence of the broker."""
 
-    def __init__(self, queue: BatchQueue, read: Read, connect: Connect, *, broker: str, window: int = WINDOW) -> None:
+    def __init__(
+        self,
+        queue: BatchQueue,
+        read: Read,
+        connect: Connect,
+        *,
+        broker: str,
+        window: int = WINDOW,
+        encode: Encode = encode_block,
+    ) -> None:
         self.connected = False
         self.batches_answered = 0
         self.readings_answered = 0
@@ -136,6 +165,7 @@ class BatchSender:
         self._connect = connect
         self._outage = Outage(broker)
         self._window = window
+        self._encode = encode
         self._changed = asyncio.Event()
         # Parts of oversized batches have numbers of their own. They depend on the frame limit, so a new limit takes a new id.
         self._parts_limit = 0
@@ -258,7 +288,7 @@ class BatchSender:
         blocks = [decoded.block]
         while blocks:
             block = blocks.pop()
-            part = encode_block(
+            part = self._encode(
                 block, batch_id=decoded.batch_id, source=decoded.source, collected_at="", refused=refused
             )
             if len(part) <= limit:
@@ -275,14 +305,19 @@ class BatchSender:
 
 
 def encode_blocks(
-    blocks: Sequence[PointBlock], batch_ids: Iterable[str], *, source: str, refused: Mapping[str, int]
+    blocks: Sequence[PointBlock],
+    batch_ids: Iterable[str],
+    *,
+    source: str,
+    refused: Mapping[str, int],
+    encode: Encode = encode_block,
 ) -> Iterator[tuple[bytes, int]]:
     """Each block as a payload, with its number of readings. The first one, empty if need be, also counts the refused readings."""
     if not blocks and refused:
         blocks = [PointBlock([], [], [])]
     collected_at = format_time(time.time_ns())
     for block, batch_id in zip(blocks, batch_ids, strict=False):
-        payload = encode_block(block, batch_id=batch_id, source=source, collected_at=collected_at, refused=refused)
+        payload = encode(block, batch_id=batch_id, source=source, collected_at=collected_at, refused=refused)
         yield payload, block.count()
         refused = {}
 

@@ -17,6 +17,7 @@ from readings.batch.message import (
     BatchMessage,
     canonical_names,
     encode_block,
+    encode_plain,
     parse_items,
     parse_whole,
 )
@@ -26,7 +27,7 @@ from readings.blocks import BlockBuilder, most_cells
 from readings.checks import Refusal, check_block
 from readings.model import Point, PointBlock
 
-__all__ = ["BatchError", "DecodedBatch", "decode", "encode_block"]
+__all__ = ["BatchError", "DecodedBatch", "decode", "encode_block", "encode_plain"]
 
 
 class DecodedBatch(msgspec.Struct):

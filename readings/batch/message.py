@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from readings.checks import Refused, check_metric_name
 from readings.model import Gpu, PointBlock
-from readings.times import INT64_MAX
+from readings.times import INT64_MAX, format_time
 
 # Everything msgspec raises on outside bytes: its own errors, invalid UTF-8 in a string, and nesting that is too deep.
 DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -92,6 +92,56 @@ def encode_block(
             points=block.points,
         )
     )
+
+
+def encode_plain(
+    block: PointBlock, *, batch_id: str, source: str, collected_at: str, refused: Mapping[str, int] | None = None
+) -> bytes:
+    """The plain batch of ``block``, for a collector that knows no other. ``collected_at`` is RFC 3339.
+
+    The plain form has no shares of a GPU, which such a collector would take for the GPU itself: they stay points.
+    """
+    shares: dict[int, int] = {}
+    fields = []
+    for index, gpu in enumerate(block.gpus):
+        if gpu.share:
+            shares[index] = len(shares)
+        fields.append(_plain_fields(gpu))
+    metrics = []
+    for index, time_ns, values in block.points:
+        if index in shares:
+            continue
+        timestamp = format_time(time_ns)
+        metrics += [
+            PlainReading(timestamp=timestamp, metric_name=name, value=value, **fields[index])
+            for name, value in zip(block.metric_names, values, strict=True)
+            if value is not None
+        ]
+    message = BatchMessage(
+        batch_id=batch_id, source=source, collected_at=collected_at, refused=dict(refused or {}), metrics=metrics
+    )
+    if shares:
+        message.gpus = [block.gpus[index] for index in shares]
+        message.metric_names = block.metric_names
+        message.points = [(shares[gpu], time_ns, values) for gpu, time_ns, values in block.points if gpu in shares]
+    return _encoder.encode(message)
+
+
+def _plain_fields(gpu: Gpu) -> dict[str, Any]:
+    """What every plain reading of the GPU repeats. A MIG instance is named by dcgm-exporter's labels."""
+    instance = {"GPU_I_ID": gpu.mig_id, "GPU_I_PROFILE": gpu.mig_profile}
+    labels = {**gpu.labels, **{name: value for name, value in instance.items() if value}}
+    return {
+        "uuid": gpu.uuid,
+        "hostname": gpu.hostname,
+        "gpu_id": gpu.gpu_id,
+        "device": gpu.device,
+        "model_name": gpu.model_name,
+        "container": gpu.container or None,
+        "pod": gpu.pod or None,
+        "namespace": gpu.namespace or None,
+        "labels": labels or None,
+    }
 
 
 def parse_whole(payload: bytes) -> BatchMessage | None:

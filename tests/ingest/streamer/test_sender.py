@@ -15,9 +15,9 @@ from broker.client.client import BrokerClient
 from broker.errors import Unauthorized
 from broker.log.disk import Buffer, Disk
 from ingest.errors import BrokerRefusal
-from ingest.streamer.sender import BatchSender, MemoryQueue, split_block
+from ingest.streamer.sender import BatchSender, Encode, MemoryQueue, split_block
 from ingest.streamer.spool import Spool
-from readings.batch import encode_block
+from readings.batch import encode_block, encode_plain
 from readings.model import Gpu, PointBlock
 from tests.broker.harness import running_broker
 from tests.ingest.processes import free_port
@@ -38,7 +38,7 @@ def encoded(block: PointBlock, number: int, refused: dict[str, int] | None = Non
 class Memory:
     """A sender of a queue in memory."""
 
-    def __init__(self, port: int, *, window: int = 64, limit: int = 128) -> None:
+    def __init__(self, port: int, *, window: int = 64, limit: int = 128, encode: Encode = encode_block) -> None:
         self.answered: list[int] = []
         self.queue = MemoryQueue(limit, self.answered.append)
         self.sender = BatchSender(
@@ -47,6 +47,7 @@ class Memory:
             lambda: BrokerClient.connect("127.0.0.1", port),
             broker="the broker at here:1",
             window=window,
+            encode=encode,
         )
 
     async def put(self, *numbers: int, refused: dict[str, int] | None = None, **shape: Any) -> None:
@@ -71,7 +72,7 @@ async def running(sender: BatchSender) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def sending(port: int, **settings: int) -> AsyncIterator[Memory]:
+async def sending(port: int, **settings: Any) -> AsyncIterator[Memory]:
     memory = Memory(port, **settings)
     async with running(memory.sender):
         yield memory
@@ -279,6 +280,23 @@ async def test_a_batch_larger_than_the_brokers_frames_is_cut(tmp_path: Path) -> 
     assert sorted(readings_of(each.block for each in batches if each.batch_id != "b1")) == expected
     assert sum(each.reported.get("short_row", 0) for each in batches) == 3
     assert (memory.sender.waiting, memory.sender.readings_answered) == (0, 86)
+
+
+async def test_a_plain_batch_is_cut_into_plain_batches(tmp_path: Path) -> None:
+    expected = sorted(readings_of([a_block(0, points=40)]))
+    async with running_broker(tmp_path, max_frame=1024) as broker, sending(broker.port, encode=encode_plain) as memory:
+        payload = encode_plain(
+            a_block(0, points=40), batch_id="b0", source="s", collected_at="", refused={"short_row": 3}
+        )
+        await memory.queue.put(payload, 80)
+        memory.sender.wake()
+        await memory.sender.flush()
+        messages = await read_log(broker.port)
+        batches = await read_batches(broker.port)
+    assert len(batches) > 3
+    assert all(b'"metrics":[' in message.payload and b'"points"' not in message.payload for message in messages)
+    assert sorted(readings_of(each.block for each in batches)) == expected
+    assert sum(each.reported.get("short_row", 0) for each in batches) == 3
 
 
 async def test_parts_whose_answers_got_lost_arrive_once(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from readings.batch import BatchError, DecodedBatch, decode, encode_block
-from readings.model import Gpu, PointBlock
+from readings.batch import BatchError, DecodedBatch, decode, encode_block, encode_plain
+from readings.blocks import BlockBuilder
+from readings.model import Gpu, Point, PointBlock
 from readings.times import INT64_MAX
 
 T = 1_752_871_354_000_000_000
@@ -46,6 +47,83 @@ def reasons(result: DecodedBatch) -> list[str]:
 
 def test_a_block_survives_the_wire() -> None:
     assert decode(encoded(refused={"blank": 3})) == DecodedBatch(BLOCK, [], "streamer-1", "b1", {"blank": 3})
+
+
+def readings(block: PointBlock) -> list[tuple[Gpu, str, int, float]]:
+    found = [
+        (block.gpus[gpu], name, time_ns, value)
+        for gpu, time_ns, values in block.points
+        for name, value in zip(block.metric_names, values, strict=True)
+        if value is not None
+    ]
+    return sorted(found, key=repr)
+
+
+def plain(block: PointBlock, **more: Any) -> bytes:
+    return encode_plain(block, batch_id="b1", source="s", collected_at="2025-07-18T20:42:34Z", **more)
+
+
+def test_a_block_survives_in_the_plain_form() -> None:
+    result = decode(plain(BLOCK, refused={"blank": 3}))
+    assert readings(result.block) == readings(BLOCK)
+    assert (result.refusals, result.source, result.batch_id, result.reported) == ([], "s", "b1", {"blank": 3})
+    assert decode(plain(PointBlock([], [], []), refused={"blank": 1})).reported == {"blank": 1}
+
+
+def test_the_plain_form_is_one_object_a_reading_and_shares_of_a_gpu_stay_points() -> None:
+    whole = Gpu(uuid="GPU-2", gpu_id=7, hostname="n", mig_id="3", mig_profile="1g.10gb", pod="p", namespace="ns")
+    points: list[Point] = [(0, T, [1.5, None]), (1, T, [None, 2.0]), (2, T + 500_000_000, [3.0, 4.0])]
+    message = json.loads(plain(PointBlock([GPUS[0], GPUS[1], whole], [UTIL, TEMP], points)))
+    of_whole = {
+        "timestamp": "2025-07-18T20:42:34.5Z", "uuid": "GPU-2", "gpu_id": 7, "hostname": "n", "device": "", "model_name": "",
+        "pod": "p", "namespace": "ns", "labels": {"GPU_I_ID": "3", "GPU_I_PROFILE": "1g.10gb"},
+    }  # fmt: skip
+    assert message["metrics"] == [
+        {
+            "timestamp": "2025-07-18T20:42:34Z", "metric_name": UTIL, "value": 1.5, "uuid": "GPU-1", "hostname": "node-1",
+            "gpu_id": 0, "device": "nvidia0", "model_name": "H100", "labels": {"x": 'a "b" \\ \n é'},
+        },
+        {**of_whole, "metric_name": UTIL, "value": 3.0},
+        {**of_whole, "metric_name": TEMP, "value": 4.0},
+    ]  # fmt: skip
+    assert message["points"] == [[0, T, [None, 2.0]]]
+    assert [gpu["share"] for gpu in message["gpus"]] == [True]
+    assert (
+        not {"points", "gpus", "metric_names"} & json.loads(plain(PointBlock([whole], [UTIL], [(0, T, [1.0])]))).keys()
+    )
+
+
+_TEXT = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8)
+_GPU = st.builds(
+    Gpu,
+    uuid=st.sampled_from(["GPU-1", "GPU-2"]),
+    hostname=_TEXT,
+    gpu_id=st.none() | st.integers(0, 8),
+    device=st.just("") | _TEXT,
+    mig_id=st.sampled_from(["", "1"]),
+    pod=st.sampled_from(["", "a", "b"]),
+    namespace=st.just("ns"),
+    labels=st.dictionaries(st.sampled_from(["Zone", "rack", "DCGM_FI_DRIVER_VERSION"]), _TEXT, max_size=2),
+)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            _GPU, st.sampled_from([UTIL, TEMP, "MINE_A", "MINE_B"]), st.integers(T, T + 3), st.floats(0, 100, width=32)
+        ),
+        max_size=30,
+    ),
+    st.integers(1, 40),
+)
+def test_any_blocks_are_the_same_in_both_forms(found: list[tuple[Gpu, str, int, float]], size: int) -> None:
+    builder = BlockBuilder()
+    for gpu, name, time_ns, value in found:
+        builder.add(gpu, name, time_ns, value)
+    for block in builder.blocks(size):
+        compact_form, plain_form = decode(encoded(block)), decode(plain(block))
+        assert (compact_form.refusals, plain_form.refusals) == ([], [])
+        assert readings(plain_form.block) == readings(compact_form.block)
 
 
 def test_the_compact_form_is_as_documented() -> None:
