@@ -125,7 +125,7 @@ compose-env: ## generate passwords and tokens into deploy/.env, where they are m
 	@sh deploy/make-env.sh
 
 compose-up: compose-env ## run the whole pipeline in containers, with InfluxDB and PostgreSQL: make compose-up, or with CSV_PATH=capture.csv
-	@mkdir -p deploy/captures
+	@mkdir -p deploy/captures deploy/certificates
 	$(if $(CSV_PATH),SOURCE=csv CAPTURES="$(abspath $(dir $(CSV_PATH)))" CSV_PATH="/captures/$(notdir $(CSV_PATH))") VERSION=$(VERSION) $(COMPOSE) --file deploy/docker-compose.yml up --build --detach
 	@echo "http://127.0.0.1:8080; a login: $(COMPOSE) --file deploy/docker-compose.yml exec api python manage.py createsuperuser"
 

@@ -166,7 +166,9 @@ def test_paths_of_the_api_are_there_with_their_parameters(page: Path) -> None:
 @EVERY_PAGE
 def test_files_and_modules_of_the_repository_are_there(page: Path) -> None:
     rooms = "api|bench|broker|ci|deploy|docs|helm|ingest|inventory|readings|stores|telemetry_site|tests"
-    made_or_elsewhere = r"deploy/(?:\.env|settings\.env|captures.*)|broker/(?:format|checkpoint|commits|\*\.log)"
+    made_or_elsewhere = (
+        r"deploy/(?:\.env|settings\.env|captures.*|certificates)|broker/(?:format|checkpoint|commits|\*\.log)"
+    )
     for line in code(page):
         for path in re.findall(rf"(?<![\w/.:-])((?:{rooms})/[\w./*-]*|\.ci/\w+)", line):
             assert re.fullmatch(made_or_elsewhere, path) or (ROOT / path).exists(), path

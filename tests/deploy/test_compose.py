@@ -9,18 +9,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 import yaml
+from psycopg import sql
 
+from telemetry_site.database import database_config
 from telemetry_site.options import BY_NAME, OPTIONS
 from tests.broker.faults.tools import need
 from tests.deploy.compose import COMPOSE, ROOT, interpolated, raw, read_env, resolved, variables
 from tests.deploy.containers import folder_for_pod, required_tools
 from tests.deploy.dockerfile import SERVICES, stages
+from tests.postgres import Postgres
 
 MAKE_ENV = ROOT / "deploy" / "make-env.sh"
 # What is said to compose itself: not a setting of ours.
-COMPOSE_ONLY = {"INFLUXDB_PASSWORD", "POSTGRES_PASSWORD", "VERSION", "CAPTURES", "API_ADDRESS"}
+COMPOSE_ONLY = {"INFLUXDB_PASSWORD", "POSTGRES_PASSWORD", "VERSION", "CAPTURES", "CERTIFICATES", "API_ADDRESS"}
+# Read by PostgreSQL's client library.
+OF_LIBRARIES = {"PGPASSWORD": "POSTGRES_PASSWORD"}
 OURS = {name: each for name, each in raw()["services"].items() if each["image"].startswith("gpu-telemetry-pipeline/")}
 SECRETS = {name for name, kinds in variables().items() if "?" in kinds}
 
@@ -59,16 +65,17 @@ def test_no_secret_is_written_down_in_it() -> None:
     for name, service in raw()["services"].items():
         for variable, value in service.get("environment", {}).items():
             if variable in secret or re.search("PASSWORD|TOKEN", variable):
-                assert ":?" in value, f"{name}: {variable}"
+                no_password = variable == "DATABASE_URL" and not re.search("//[^/@]*:[^/@]*@", value)
+                assert ":?" in value or no_password, f"{name}: {variable}"
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_every_variable_of_a_service_is_a_setting_with_a_value_that_it_takes(name: str, env_file: Path) -> None:
     environ = resolved(read_env(env_file))["services"][name]["environment"]
-    assert set(environ) <= set(BY_NAME)
+    assert set(environ) <= set(BY_NAME) | set(OF_LIBRARIES)
     for variable, value in environ.items():
         assert isinstance(value, str), variable
-        if value:
+        if value and variable not in OF_LIBRARIES:
             BY_NAME[variable].read(environ)
 
 
@@ -86,7 +93,7 @@ def test_a_setting_goes_to_the_variable_of_its_name() -> None:
     for name, service in OURS.items():
         for variable, value in service["environment"].items():
             named = re.fullmatch(r"\$\{(\w+)(:.*)?\}", value)
-            assert named is None or named[1] == variable, f"{name}: {variable}"
+            assert named is None or named[1] == OF_LIBRARIES.get(variable, variable), f"{name}: {variable}"
 
 
 @pytest.mark.parametrize("name", raw()["services"])
@@ -143,12 +150,42 @@ def test_every_file_that_is_mounted_is_there_and_every_volume_is_named() -> None
     used = set()
     for service in loaded["services"].values():
         for each in service.get("volumes", ()):
-            source = each.removeprefix("${CAPTURES:-./captures}") and each.split(":")[0]
+            source = each.split(":")[0]
             if source.startswith("."):
                 assert (COMPOSE.parent / source).is_file()
             elif not source.startswith("$"):
                 used.add(source)
     assert used == set(loaded["volumes"])
+
+
+@pytest.mark.parametrize("password", ["two words", "p/q?r#s@t:u%20&v=w", "'quoted'\"", "ünï"])
+def test_the_password_of_postgresql_may_be_any_text(password: str, env_file: Path, postgres: Postgres) -> None:
+    environ = resolved({**read_env(env_file), "POSTGRES_PASSWORD": password})["services"]["api"]["environment"]
+    assert environ["PGPASSWORD"] == password
+    config = database_config(environ["DATABASE_URL"], env_file.parent)
+    assert (config["USER"], config["HOST"], config["NAME"], config["PASSWORD"]) == ("gpu", "postgres", "inventory", "")
+    # What Django says to the client library without a password in the URL.
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(password), password))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PGPASSWORD", environ["PGPASSWORD"])
+        psycopg.connect(host="127.0.0.1", port=postgres.port, user=password, dbname="postgres").close()
+
+
+def test_each_of_ours_has_the_certificates_and_behind_a_proxy_the_api_has_its_address(env_file: Path) -> None:
+    given = {"PUBLIC_URL": "https://example.com/gpu", "TRUSTED_PROXIES": "1", "SCRAPE_TLS_CA": "/certificates/ca.crt"}
+    services = resolved({**read_env(env_file), **given})["services"]
+    for name in OURS:
+        assert "./certificates:/certificates:ro" in services[name]["volumes"], name
+    environ = services["api"]["environment"]
+    assert (environ["PUBLIC_URL"], environ["TRUSTED_PROXIES"]) == ("https://example.com/gpu", "1")
+    assert services["streamer"]["environment"]["SCRAPE_TLS_CA"] == "/certificates/ca.crt"
+
+
+def test_the_folder_of_tokens_is_opened_for_prometheus_after_the_last_command_that_closes_it() -> None:
+    (script,) = raw()["services"]["prometheus-token"]["command"]
+    lines = [line for line in script.splitlines() if not line.startswith("#")]
+    assert lines[-1] == "chmod 0755 ."
 
 
 def test_prometheus_scrapes_every_service_at_its_port() -> None:
