@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
+from django.conf import settings
 from rest_framework.request import Request
 
+from api.errors import BadRequest
 from inventory.queries import ListPosition
 from stores.base import Position
 
@@ -104,28 +107,70 @@ def same_with(request: Request, **changes: object) -> str:
     return request.build_absolute_uri(f"{path}?{query.urlencode()}" if query else path)
 
 
-def page_links(request: Request, page: int, *, more: bool) -> Links:
-    """Links of an answer paged by ``page``. ``more`` says whether rows follow."""
-    return Links(
-        next=same_with(request, page=page + 1) if more else None,
-        previous=same_with(request, page=page - 1 if page > 2 else None) if page > 1 else None,
+class Paging(NamedTuple):
+    """Which rows of a list were asked for: ``size`` of them after ``offset``.
+
+    ``page`` and ``given`` are the page and the number of rows in the question, if it has them; ``by_offset``: it has an offset,
+    ``by_page_size``: a page_size.
+    """
+
+    offset: int
+    size: int
+    page: int | None
+    given: int | None
+    by_offset: bool
+    by_page_size: bool
+
+
+def read_paging(values: Mapping[str, Any], default: int, *, cut: bool = True) -> Paging:
+    """The rows that page and page_size, or limit and offset, or a cursor ask for. Raises BadRequest for a mixture.
+
+    With ``cut`` they are at most MAX_PAGE_SIZE.
+    """
+    page, page_size, limit, offset = (values[name] for name in ("page", "page_size", "limit", "offset"))
+    given = [name for name in ("page", "page_size", "limit", "offset", "cursor") if values.get(name) is not None]
+    for ours, theirs in (("page", "cursor"), ("offset", "cursor"), *_EXCLUSIVE):
+        if ours in given and theirs in given:
+            raise BadRequest(f"{ours} and {theirs} exclude each other: give one of them")
+    asked = page_size if page_size is not None else limit
+    size = default if asked is None else asked
+    size = min(size, settings.MAX_PAGE_SIZE) if cut else size
+    return Paging(
+        offset or ((page or 1) - 1) * size,
+        size,
+        page,
+        asked,
+        by_offset=offset is not None,
+        by_page_size=page_size is not None,
     )
 
 
-def list_links(request: Request, page: int | None, following: str | None) -> Links:
-    """Links of a list: by page if one was asked for, else by the cursor ``following``, or None when no row follows.
+_EXCLUSIVE = (("page", "limit"), ("page", "offset"), ("page_size", "limit"), ("page_size", "offset"))
 
-    A cursor stays right while the list changes, but leads forward only.
+
+def cut_list(request: Request, values: Mapping[str, Any], rows: Sequence[_T]) -> tuple[list[_T], Links]:
+    """The part of a whole list that was asked for, by default all of it, and its links. Raises BadRequest."""
+    paging = read_paging(values, max(1, len(rows)), cut=False)
+    end = paging.offset + paging.size
+    return list(rows[paging.offset : end]), list_links(request, paging, more=end < len(rows))
+
+
+def list_links(request: Request, paging: Paging, *, more: bool, following: str | None = None, **same: str) -> Links:
+    """Links of a list, in the way in which it was asked for. ``more`` says whether rows follow.
+
+    Without a way the next page is found by the cursor ``following``, if there is one: it stays right while the list changes,
+    but leads forward only. ``same`` are parameters to write differently in the links.
     """
-    if page is not None:
-        return page_links(request, page, more=following is not None)
-    return Links(next=same_with(request, cursor=following) if following else None, previous=None)
-
-
-def offset_links(request: Request, offset: int, limit: int, *, more: bool) -> Links:
-    """Links of an answer paged by ``offset`` and ``limit``."""
-    before = max(0, offset - limit)
+    if paging.page is None and not paging.by_offset and following is not None:
+        return Links(next=same_with(request, cursor=following, **same) if more else None, previous=None)
+    if paging.page is None and not paging.by_page_size:
+        before = max(0, paging.offset - paging.size)
+        return Links(
+            next=same_with(request, offset=paging.offset + paging.size, **same) if more else None,
+            previous=same_with(request, offset=before or None, **same) if paging.offset > 0 else None,
+        )
+    page = paging.page or 1
     return Links(
-        next=same_with(request, offset=offset + limit) if more else None,
-        previous=same_with(request, offset=before or None) if offset > 0 else None,
+        next=same_with(request, page=page + 1, **same) if more else None,
+        previous=same_with(request, page=page - 1 if page > 2 else None, **same) if page > 1 else None,
     )

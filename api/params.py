@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.conf import settings
 from django.http import QueryDict
 
 from api.errors import BadRequest
 from readings.times import (
     DURATION_PATTERN,
+    INT64_MAX,
     INT64_MIN,
     SECOND,
     format_duration,
@@ -143,11 +143,6 @@ def row_count(value: str) -> int:
     return whole_number(1, MOST_ROWS)(value)
 
 
-def page_length(value: str) -> int:
-    """A number of rows, from 1 to MAX_PAGE_SIZE; larger numbers are cut to that."""
-    return min(row_count(value), settings.MAX_PAGE_SIZE)
-
-
 def duration_ns(minimum: int, maximum: int) -> Callable[[str], int]:
     """A duration between two bounds, both allowed, in nanoseconds."""
 
@@ -160,10 +155,29 @@ def duration_ns(minimum: int, maximum: int) -> Callable[[str], int]:
     return parse
 
 
-def check_range(start_ns: int | None, end_ns: int | None) -> None:
-    """Raise BadRequest for an empty range."""
-    if start_ns is not None and end_ns is not None and end_ns <= start_ns:
-        raise BadRequest("end_time must be later than start_time")
+def read_range(values: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """The range [start, end) that start_time, end_time (inclusive) and end_before (exclusive) ask for, in nanoseconds.
+
+    Raises BadRequest if nothing can be in it.
+    """
+    start, last, before = (values[name] for name in ("start_time", "end_time", "end_before"))
+    if last is not None and before is not None:
+        raise BadRequest("end_time and end_before exclude each other: give one of them")
+    if start is not None and last is not None and last < start:
+        raise BadRequest("end_time must not be earlier than start_time")
+    if start is not None and before is not None and before <= start:
+        raise BadRequest("end_before must be later than start_time")
+    # Nothing is later than the last time there is.
+    return start, before if last is None else last + 1 if last < INT64_MAX else None
+
+
+def fixed_times(query: QueryDict, values: Mapping[str, Any]) -> dict[str, str]:
+    """The times of a question that were told relative to now, as they are now: links to other pages must not move on."""
+    return {
+        name: format_time(values[name])
+        for name in ("start_time", "end_time", "end_before")
+        if (text := query.get(name)) is not None and _RELATIVE.fullmatch(text)
+    }
 
 
 def flag(name: str, help: str) -> Parameter:
@@ -233,12 +247,26 @@ def format_of(names: Sequence[str]) -> Parameter:
 PAGE = number(
     "page", "which page, from 1; if the list changes while you page, follow next, which uses a cursor", 1, 1_000_000_000
 )
-PAGE_SIZE = Parameter(
-    name="page_size",
-    help="rows on a page; default and maximum: the service's MAX_PAGE_SIZE",
-    parse=page_length,
-    schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
-)
+_ROWS_SCHEMA = {"type": "integer", "minimum": 1, "maximum": MOST_ROWS}
+_FILES = " For csv, ndjson and parquet: all rows unless it is given, and any number is allowed"
+OFFSET = number("offset", "rows to skip at the start, instead of page", 0, 1_000_000_000)
+
+
+def paging_of(default: str, *, exports: bool = False) -> tuple[Parameter, ...]:
+    """The parameters that choose a part of a list (see api.pagination.read_paging). ``default``: how many rows it has."""
+    size = f"rows on a page; default: {default}; cut to the service's MAX_PAGE_SIZE.{_FILES if exports else ''}".rstrip(
+        "."
+    )
+    return (
+        PAGE,
+        Parameter(name="page_size", help=size, parse=row_count, schema=_ROWS_SCHEMA),
+        Parameter(
+            name="limit", help="the same as page_size, for use with offset", parse=row_count, schema=_ROWS_SCHEMA
+        ),
+        OFFSET,
+    )
+
+
 TIME_SCHEMA: Mapping[str, Any] = {
     "anyOf": [
         {"type": "string", "format": "date-time"},
@@ -255,7 +283,13 @@ START_TIME = Parameter(
 )
 END_TIME = Parameter(
     name="end_time",
-    help="only readings before this time (RFC 3339, or -5m for five minutes ago)",
+    help="only readings at or before this time (RFC 3339, or -5m for five minutes ago)",
+    parse=time_ns,
+    schema=TIME_SCHEMA,
+)
+END_BEFORE = Parameter(
+    name="end_before",
+    help="only readings before this time, in place of end_time: for ranges that follow each other without overlap",
     parse=time_ns,
     schema=TIME_SCHEMA,
 )

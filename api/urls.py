@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 from django.views.generic import RedirectView
+from drf_spectacular.renderers import OpenApiJsonRenderer2
 
 from api.errors import unknown_path
 from api.views.access import LoginView, LogoutView, TokensView
@@ -22,6 +23,8 @@ urlpatterns = [
     path("ready", ReadyView.as_view(), name="ready"),
     path("metrics", prometheus, name="prometheus"),
     path("swagger/index.html", SwaggerView.as_view(), name="swagger"),
+    # Where clients of services that swaggo describes look for it.
+    path("swagger/doc.json", SchemaView.as_view(renderer_classes=[OpenApiJsonRenderer2])),
     re_path(r"^swagger/?$", RedirectView.as_view(pattern_name="swagger")),
     path("redoc", RedocView.as_view(), name="redoc"),
     path("login", LoginView.as_view(), name="login"),

@@ -136,7 +136,9 @@ class MetricNamesAnswer(Answer):
     """The metrics for which a GPU has readings."""
 
     data: Annotated[list[str], eg(["DCGM_FI_DEV_GPU_TEMP", METRIC])]
-    count: Annotated[int, eg(2)]
+    count: Annotated[int, eg(2, "metrics, on all pages")]
+    next: NextUrl
+    previous: PreviousUrl
 
 
 class ReadingAnswer(Answer):
@@ -252,7 +254,9 @@ class MetricListAnswer(Answer):
     """The catalogue of metrics."""
 
     data: list[MetricAnswer]
-    count: Annotated[int, eg(1)]
+    count: Annotated[int, eg(1, "metrics, on all pages")]
+    next: NextUrl
+    previous: PreviousUrl
 
 
 class BrokerAnswer(Answer):
@@ -351,4 +355,6 @@ class TokenListAnswer(Answer):
     """The API tokens."""
 
     data: list[TokenAnswer]
-    count: Annotated[int, eg(1)]
+    count: Annotated[int, eg(1, "tokens, on all pages")]
+    next: NextUrl
+    previous: PreviousUrl

@@ -8,7 +8,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api.models import ApiToken, TokenScope
-from api.params import format_datetime
+from api.pagination import cut_list
+from api.params import format_datetime, paging_of
 from api.schema.answers import TokenAnswer, TokenListAnswer
 from api.views.base import ApiView
 
@@ -29,12 +30,14 @@ class TokensView(ApiView):
     tag = "access"
     operation_id = "tokens"
     answer = TokenListAnswer
+    parameters = paging_of("all")
     scope = TokenScope.ADMIN
 
     def get(self, request: Request) -> Response:
         """The API tokens by name. Requires the scope admin, even where reading is open."""
-        data = [token_answer(token) for token in ApiToken.objects.all()]
-        return Response(TokenListAnswer(data, len(data)))
+        tokens = ApiToken.objects.all()
+        part, links = cut_list(request, self.values, list(tokens))
+        return Response(TokenListAnswer([token_answer(token) for token in part], len(tokens), **links._asdict()))
 
 
 def token_answer(token: ApiToken) -> TokenAnswer:

@@ -15,9 +15,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from api.errors import BadRequest, NotFound
-from api.pagination import encode_place, list_links, parse_place
-from api.params import PAGE, PAGE_SIZE, Parameter, choice, cursor_of, flag, format_datetime, several
+from api.errors import NotFound
+from api.pagination import encode_place, list_links, parse_place, read_paging
+from api.params import Parameter, choice, cursor_of, flag, format_datetime, paging_of, several
 from api.schema.answers import GpuAnswer, GpuDetailAnswer, GpuPageAnswer, LatestAnswer
 from api.views.base import ApiView
 from inventory.models import GPU
@@ -135,6 +135,7 @@ HOSTNAME = several("hostname", "only GPUs of this host")
 MODEL = several("model", "only GPUs of this model, by its full name")
 NAMESPACE = several("namespace", "only GPUs that this namespace uses now")
 POD = several("pod", "only GPUs that this pod uses now")
+PAGING = paging_of("the maximum")
 CURSOR = cursor_of("gpus", parse_place)
 STATE = choice(
     "state",
@@ -152,15 +153,13 @@ class GpuListView(ApiView):
     tag = "fleet"
     operation_id = "gpus"
     answer = GpuPageAnswer
-    parameters = (PAGE, PAGE_SIZE, CURSOR, HOSTNAME, MODEL, NAMESPACE, POD, STATE, SEARCH, MIG)
+    parameters = (*PAGING, CURSOR, HOSTNAME, MODEL, NAMESPACE, POD, STATE, SEARCH, MIG)
 
     def get(self, request: Request) -> Response:
         """The GPUs of the fleet, by host and index."""
         values = self.values
         cutoff = stale_before()
-        page, cursor = values["page"], values["cursor"]
-        if page is not None and cursor is not None:
-            raise BadRequest("page and cursor exclude each other: give one of them")
+        cursor, paging = values["cursor"], read_paging(values, settings.MAX_PAGE_SIZE)
         find = partial(
             gpus_for_list,
             hostnames=values["hostname"],
@@ -173,20 +172,19 @@ class GpuListView(ApiView):
             cutoff=cutoff,
         )
         found = find()
-        size = values["page_size"] or settings.MAX_PAGE_SIZE
-        start = ((page or 1) - 1) * size
+        start, size = paging.offset, paging.size
         # One row more than the page has shows whether another page follows.
         rows = gpu_rows((find(after=cursor) if cursor else found)[start : start + size + 1])
         more, rows = len(rows) > size, rows[:size]
         is_all = start == 0 and cursor is None and not more
         count = len(rows) if is_all else found.count()
-        following = encode_place(rows[-1].position) if more else None
+        following = encode_place(rows[-1].position) if more else ""
         return Response(
             GpuPageAnswer(
                 data=[row.id for row in rows],
                 count=count,
                 gpus=gpu_list(rows, cutoff, list_url("gpus", request)),
-                **list_links(request, page, following)._asdict(),
+                **list_links(request, paging, more=more, following=following)._asdict(),
             )
         )
 

@@ -9,9 +9,9 @@ from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api.errors import BadRequest, NotFound
-from api.pagination import encode_name, list_links, parse_name
-from api.params import PAGE, PAGE_SIZE, cursor_of, format_datetime
+from api.errors import NotFound
+from api.pagination import encode_name, list_links, parse_name, read_paging
+from api.params import cursor_of, format_datetime, paging_of
 from api.schema.answers import HostAnswer, HostDetailAnswer, HostPageAnswer
 from api.views.base import ApiView
 from api.views.gpus import gpu_list, item_url, list_url
@@ -20,6 +20,7 @@ from inventory.queries import gpu_rows, gpus_for_list, stale_before
 from inventory.summaries import HostSummary, host_summaries
 
 CURSOR = cursor_of("hosts", parse_name)
+PAGING = paging_of("the maximum")
 HOST_IN_PATH = {"name": "the host's name"}
 _MAX_NAME_LENGTH = 255
 
@@ -31,26 +32,23 @@ class HostListView(ApiView):
     tag = "fleet"
     operation_id = "hosts"
     answer = HostPageAnswer
-    parameters = (PAGE, PAGE_SIZE, CURSOR)
+    parameters = (*PAGING, CURSOR)
 
     def get(self, request: Request) -> Response:
         """The hosts by name, each with totals over its GPUs that report."""
-        page, cursor = self.values["page"], self.values["cursor"]
-        if page is not None and cursor is not None:
-            raise BadRequest("page and cursor exclude each other: give one of them")
-        size = self.values["page_size"] or settings.MAX_PAGE_SIZE
+        cursor, paging = self.values["cursor"], read_paging(self.values, settings.MAX_PAGE_SIZE)
         names = list(Host.objects.order_by("name").values_list("name", flat=True))
         remaining = names if cursor is None else [name for name in names if name > cursor]
-        start = ((page or 1) - 1) * size
-        on_page = remaining[start : start + size]
-        more = start + size < len(remaining)
+        end = paging.offset + paging.size
+        on_page = remaining[paging.offset : end]
+        more = end < len(remaining)
         summaries = host_summaries(None if len(on_page) == len(names) else on_page) if on_page else []
         base = list_url("hosts", request)
         return Response(
             HostPageAnswer(
                 data=[HostAnswer(**_host_fields(summary, base)) for summary in summaries],
                 count=len(names),
-                **list_links(request, page, encode_name(on_page[-1]) if more else None)._asdict(),
+                **list_links(request, paging, more=more, following=encode_name(on_page[-1]) if more else "")._asdict(),
             )
         )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from api.pagination import cut_list
+from api.params import paging_of
 from api.schema.answers import MetricAnswer, MetricListAnswer
 from api.views.base import ApiView
 from readings.catalogue import CATALOGUE
@@ -21,6 +23,7 @@ class MetricsView(ApiView):
     tag = "telemetry"
     operation_id = "metrics"
     answer = MetricListAnswer
+    parameters = paging_of("all")
 
     def get(self, request: Request) -> Response:
         """The metrics, their aliases, and whether the store has readings of them."""
@@ -44,4 +47,5 @@ class MetricsView(ApiView):
             for name in seen
             if name not in CATALOGUE
         ]
-        return Response(MetricListAnswer(data, len(data)))
+        part, links = cut_list(request, self.values, data)
+        return Response(MetricListAnswer(part, len(data), **links._asdict()))

@@ -6,24 +6,22 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from django.conf import settings
 from django.http import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api.errors import BadRequest
 from api.exports.readings import ReadingLayout, json_list
-from api.pagination import Cursor, Links, encode_cursor, offset_links, page_links, parse_cursor, same_with
+from api.pagination import Cursor, cut_list, encode_cursor, list_links, parse_cursor, read_paging
 from api.params import (
+    END_BEFORE,
     END_TIME,
-    MOST_ROWS,
     ORDER,
     START_TIME,
-    Parameter,
-    check_range,
     cursor_of,
-    number,
-    row_count,
+    fixed_times,
+    paging_of,
+    read_range,
     several,
 )
 from api.places import LIGHT_ROWS, places
@@ -51,52 +49,21 @@ GPU_ID = several(
 MODEL = several("model", "only GPUs of this model, by its full name")
 NAMESPACE = several("namespace", "only readings taken while this namespace used the GPU")
 POD = several("pod", "only readings taken while this pod used the GPU")
-LIMIT = Parameter(
-    name="limit",
-    help=(
-        f"maximum number of rows (default {DEFAULT_ROWS}), cut to the service's MAX_PAGE_SIZE."
-        " For csv, ndjson and parquet: default all rows, and any limit is allowed"
-    ),
-    parse=row_count,
-    schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
-)
-OFFSET = number("offset", "rows to skip at the start", 0, 1_000_000_000, default=0)
-TELEMETRY_PAGE = number(
-    "page", "which page, from 1; while new readings arrive, follow next, which uses a cursor", 1, 1_000_000
-)
-TELEMETRY_PAGE_SIZE = Parameter(
-    name="page_size",
-    help=(
-        f"rows on a page (default {DEFAULT_ROWS}), cut to the service's MAX_PAGE_SIZE."
-        " For csv, ndjson and parquet: all rows unless it is given"
-    ),
-    parse=row_count,
-    schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
-)
-TELEMETRY_LIMIT = Parameter(
-    name="limit",
-    help="maximum number of rows, of any size for csv, ndjson and parquet; for a page, the smaller of this and page_size",
-    parse=row_count,
-    schema={"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
-)
+PAGING = paging_of(str(DEFAULT_ROWS), exports=True)
 CURSOR = cursor_of("telemetry", parse_cursor)
 
 
 def _conditions(values: dict[str, Any]) -> dict[str, Any]:
     """The conditions that both views share. Raises BadRequest."""
-    check_range(values["start_time"], values["end_time"])
+    start_ns, end_ns = read_range(values)
     return {
         "metric_names": values["metric_name"],
         "hostnames": values["hostname"],
-        "start_ns": values["start_time"],
-        "end_ns": values["end_time"],
+        "start_ns": start_ns,
+        "end_ns": end_ns,
         "newest_first": values["order"] == "desc",
         "hosts": hosts_between,
     }
-
-
-def _rows_asked(*given: int | None) -> int:
-    return min(settings.MAX_PAGE_SIZE, *[each for each in given if each is not None] or [DEFAULT_ROWS])
 
 
 def _page(query: ReadingsQuery) -> RowBatch:
@@ -124,7 +91,7 @@ class GpuTelemetryView(ExportView):
     tag = "telemetry"
     operation_id = "gpu_telemetry"
     answer = ReadingPageAnswer
-    parameters = (START_TIME, END_TIME, LIMIT, OFFSET, METRIC_NAME, HOSTNAME, GPU_ID, ORDER, CSV_SAFE)
+    parameters = (START_TIME, END_TIME, END_BEFORE, *PAGING, METRIC_NAME, HOSTNAME, GPU_ID, ORDER, CSV_SAFE)
     path_help = GPU_IN_PATH
     error_statuses = (400, 404, 503)
 
@@ -132,22 +99,23 @@ class GpuTelemetryView(ExportView):
         """The readings of one GPU, newest first."""
         check_id(uuid)
         values = self.values
+        paging = read_paging(values, DEFAULT_ROWS, cut=not self.is_export)
         query = ReadingsQuery(
             gpus=(uuid,),
             gpu_ids=values["gpu_id"],
-            offset=values["offset"],
-            limit=values["limit"],
+            offset=paging.offset,
+            limit=paging.given,
             **_conditions(values),
         )
         if self.is_export:
             rows = _checked(get_store().stream(query), uuid)
             return self.export(rows, ReadingLayout(), "telemetry", uuid, *values["metric_name"][:1])
-        limit, offset = _rows_asked(values["limit"]), values["offset"]
-        page = _page(replace(query, limit=limit + 1))
+        page = _page(replace(query, limit=paging.size + 1))
         if not len(page):
             check_known(uuid)
-        links = offset_links(request, offset, limit, more=len(page) > limit)
-        page = page.cut(0, limit)
+        fixed = fixed_times(request.query_params, values)
+        links = list_links(request, paging, more=len(page) > paging.size, **fixed)
+        page = page.cut(0, paging.size)
         return Response(ReadingPageAnswer(json_list(page), len(page), **links._asdict()))
 
 
@@ -158,6 +126,7 @@ class GpuMetricsView(ApiView):
     tag = "telemetry"
     operation_id = "gpu_metrics"
     answer = MetricNamesAnswer
+    parameters = paging_of("all")
     path_help = GPU_IN_PATH
     error_statuses = (400, 404, 503)
 
@@ -167,7 +136,8 @@ class GpuMetricsView(ApiView):
         names = get_store().metric_names(uuid)
         if not names:
             check_known(uuid)
-        return Response(MetricNamesAnswer(names, len(names)))
+        part, links = cut_list(request, self.values, names)
+        return Response(MetricNamesAnswer(part, len(names), **links._asdict()))
 
 
 class TelemetryView(ExportView):
@@ -186,10 +156,9 @@ class TelemetryView(ExportView):
         POD,
         START_TIME,
         END_TIME,
+        END_BEFORE,
         ORDER,
-        TELEMETRY_PAGE,
-        TELEMETRY_PAGE_SIZE,
-        TELEMETRY_LIMIT,
+        *PAGING,
         CURSOR,
         CSV_SAFE,
     )
@@ -199,13 +168,10 @@ class TelemetryView(ExportView):
         values = self.values
         conditions = _conditions(values)
         newest_first: bool = conditions["newest_first"]
-        page: int | None = values["page"]
+        paging = read_paging(values, DEFAULT_ROWS, cut=not self.is_export)
         cursor: Cursor | None = values["cursor"]
-        if cursor is not None and page is not None:
-            raise BadRequest("page and cursor exclude each other: give one of them")
         if cursor is not None and cursor.newest_first != newest_first:
             raise BadRequest("cursor comes from an answer in the other order: keep order unchanged")
-        size = _rows_asked(values["page_size"], values["limit"])
         query = ReadingsQuery(
             gpu_ids=values["gpu_id"],
             models=values["model"],
@@ -215,17 +181,12 @@ class TelemetryView(ExportView):
             **conditions,
         )
         if self.is_export:
-            given = [each for each in (values["page_size"], values["limit"]) if each is not None]
-            before = ((page or 1) - 1) * (values["page_size"] or size)
-            rows = get_store().stream(replace(query, limit=min(given, default=None), offset=before))
+            rows = get_store().stream(replace(query, limit=paging.given, offset=paging.offset))
             return self.export(rows, ReadingLayout(), "telemetry", "fleet", *values["metric_name"][:1])
-        page_rows = _page(replace(query, limit=size + 1, offset=((page or 1) - 1) * size))
-        more = len(page_rows) > size
-        page_rows = page_rows.cut(0, size)
-        if page is not None:
-            links = page_links(request, page, more=more)
-        else:
-            # A cursor stays right while newer readings arrive, but leads forward only.
-            after = encode_cursor(Cursor(newest_first, page_rows.position(-1))) if more else None
-            links = Links(next=same_with(request, cursor=after) if after else None, previous=None)
+        page_rows = _page(replace(query, limit=paging.size + 1, offset=paging.offset))
+        more = len(page_rows) > paging.size
+        page_rows = page_rows.cut(0, paging.size)
+        after = encode_cursor(Cursor(newest_first, page_rows.position(-1))) if more else ""
+        fixed = fixed_times(request.query_params, values)
+        links = list_links(request, paging, more=more, following=after, **fixed)
         return Response(ReadingPageAnswer(json_list(page_rows), len(page_rows), **links._asdict()))

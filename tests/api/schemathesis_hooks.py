@@ -13,13 +13,16 @@ from hypothesis import strategies
 # Rules between parameters, where each value alone is good, and ranges that a format has no words for.
 NO_SCHEMA_SAYS = re.compile(
     r"end_time must be later than start_time"
-    r"|page and cursor exclude each other: give one of them"
+    r"|end_time must not be earlier than start_time"
+    r"|end_before must be later than start_time"
+    r"|end_time and end_before exclude each other: give one of them"
+    r"|(page|page_size|offset) and (limit|offset|cursor) exclude each other: give one of them"
     r"|cursor comes from an answer in the other order: keep order unchanged"
     r"|mig=true separates MIG instances: use it with by=gpu"
     r"|agg increase is for counters, and \w+ is not one: use mean, max or another"
     r"|every \S+ would make [0-9,]+ points in a series: [0-9,]+ are allowed; leave it out or use \S+"
     r"|every '[^']+' is out of range: use \S+ to \S+"
-    r"|(start|end)_time '[^']+' is out of range: the years 1678 to 2262 can be asked for"
+    r"|(start_time|end_time|end_before) '[^']+' is out of range: the years 1678 to 2262 can be asked for"
 )
 
 

@@ -7,21 +7,26 @@ from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from django.http import QueryDict
+from pytest_django import Settings
 from rest_framework.request import Request
 from rest_framework.test import APIRequestFactory
 
+from api.errors import BadRequest
 from api.pagination import (
     Cursor,
+    Links,
     encode_cursor,
     encode_name,
     encode_place,
-    offset_links,
-    page_links,
+    list_links,
     parse_cursor,
     parse_name,
     parse_place,
+    read_paging,
     same_with,
 )
+from api.params import paging_of, read_parameters, several
 from inventory.queries import ListPosition
 from stores.base import Position
 
@@ -50,24 +55,59 @@ def test_the_path_stays_as_escaped_as_it_was() -> None:
     assert url == "http://testserver/api/v1/gpus/a%20b%C3%A9?x=1%2B2&page=3"
 
 
+def links_of(path: str, *, more: bool, following: str | None = None, default: int = 10) -> Links:
+    request = asked(path)
+    values = read_parameters(request.query_params, (*paging_of("all"), several("cursor", "a place")))
+    values["cursor"] = values["cursor"] or None
+    return list_links(request, read_paging(values, default), more=more, following=following)
+
+
 def test_pages_in_the_middle_have_both_neighbours() -> None:
-    links = page_links(asked("/api/v1/gpus?page=3&page_size=5"), 3, more=True)
+    links = links_of("/api/v1/gpus?page=3&page_size=5", more=True)
     assert query_of(links.next) == {"page": ["4"], "page_size": ["5"]}
     assert query_of(links.previous) == {"page": ["2"], "page_size": ["5"]}
 
 
 def test_first_and_last_page() -> None:
-    assert page_links(asked("/api/v1/gpus"), 1, more=False) == (None, None)
-    assert page_links(asked("/api/v1/gpus?page=2"), 2, more=False).previous == "http://testserver/api/v1/gpus"
+    assert links_of("/api/v1/gpus?page=1", more=False) == (None, None)
+    assert links_of("/api/v1/gpus?page=2", more=False).previous == "http://testserver/api/v1/gpus"
 
 
 def test_offsets() -> None:
-    request = asked("/api/v1/gpus?limit=10&offset=15")
-    links = offset_links(request, 15, 10, more=True)
+    links = links_of("/api/v1/gpus?limit=10&offset=15", more=True)
     assert query_of(links.next) == {"limit": ["10"], "offset": ["25"]}
     assert query_of(links.previous) == {"limit": ["10"], "offset": ["5"]}
-    assert offset_links(request, 7, 10, more=False) == (None, "http://testserver/api/v1/gpus?limit=10")
-    assert offset_links(asked("/api/v1/gpus"), 0, 10, more=False) == (None, None)
+    assert links_of("/api/v1/gpus?limit=10&offset=7", more=False) == (None, "http://testserver/api/v1/gpus?limit=10")
+    assert links_of("/api/v1/gpus", more=False) == (None, None)
+    assert query_of(links_of("/api/v1/gpus", more=True).next) == {"offset": ["10"]}
+
+
+def test_where_there_are_cursors_they_lead_on_unless_a_page_or_an_offset_was_asked_for() -> None:
+    for query in ("", "?limit=3", "?page_size=3", "?cursor=x", "?limit=3&cursor=x"):
+        links = links_of(f"/api/v1/gpus{query}", more=True, following="abc")
+        assert query_of(links.next)["cursor"] == ["abc"]
+        assert links.previous is None
+    assert query_of(links_of("/api/v1/gpus?page=1", more=True, following="abc").next) == {"page": ["2"]}
+    assert query_of(links_of("/api/v1/gpus?offset=4", more=True, following="abc").next) == {"offset": ["14"]}
+
+
+def test_rows_on_a_page_are_cut_to_the_maximum(settings: Settings) -> None:
+    settings.MAX_PAGE_SIZE = 5
+    for query, offset in (("page_size=50&page=3", 10), ("limit=50&offset=7", 7), ("", 0)):
+        values = read_parameters(QueryDict(query), paging_of("all"))
+        assert read_paging(values, 100)[:2] == (offset, 5)
+        uncut = read_paging(values, 100, cut=False)
+        assert uncut[:2] == (100 if "page" in query else offset, 50 if query else 100)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("page", "limit"), ("page", "offset"), ("page_size", "limit"), ("page_size", "offset"), ("page", "cursor"),
+     ("offset", "cursor")],
+)  # fmt: skip
+def test_there_is_one_way_to_ask_for_a_part_at_a_time(one: str, other: str) -> None:
+    with pytest.raises(BadRequest, match=f"{one} and {other} exclude each other: give one of them"):
+        links_of(f"/api/v1/gpus?{one}=1&{other}=1", more=True)
 
 
 CURSOR = Cursor(True, Position(1752871354_000_000_001, "GPU-5fd4f087:3", "DCGM_FI_DEV_GPU_UTIL"))

@@ -8,30 +8,33 @@ from typing import Any
 
 import pytest
 from django.http import QueryDict
-from pytest_django import Settings
 
 from api.errors import BadRequest
 from api.params import (
+    END_BEFORE,
     END_TIME,
     ORDER,
     PAGE,
-    PAGE_SIZE,
     START_TIME,
     Parameter,
-    check_range,
+    fixed_times,
     flag,
     format_datetime,
     number,
+    paging_of,
     read_parameters,
+    read_range,
     several,
     time_ns,
 )
+from readings.times import format_time
 
 HOSTNAME = several("hostname", "only this host")
 OFFSET = number("offset", "rows to leave out", 0, 10, default=0)
 MIG = flag("mig", "also instances")
 SEARCH = Parameter(name="search", help="any part", parse=str)
-KNOWN = (PAGE, PAGE_SIZE, START_TIME, END_TIME, ORDER, HOSTNAME, OFFSET, MIG, SEARCH)
+PAGE_SIZE = paging_of("all")[1]
+KNOWN = (PAGE, PAGE_SIZE, START_TIME, END_TIME, END_BEFORE, ORDER, HOSTNAME, OFFSET, MIG, SEARCH)
 
 
 def read(query: str) -> dict[str, Any]:
@@ -53,6 +56,7 @@ def test_absent_parameters_have_their_defaults() -> None:
         "page_size": None,
         "start_time": None,
         "end_time": None,
+        "end_before": None,
         "order": "desc",
         "hostname": (),
         "offset": 0,
@@ -132,21 +136,38 @@ def test_a_long_value_is_not_echoed_whole() -> None:
     assert len(refusal("x" * 500 + "=1")) < 300
 
 
-def test_page_size_is_cut_to_the_maximum(settings: Settings) -> None:
-    settings.MAX_PAGE_SIZE = 50
-    assert read("page_size=50")["page_size"] == 50
-    assert read("page_size=51")["page_size"] == 50
-    assert read(f"page_size={10**12}")["page_size"] == 50
+def test_any_number_of_rows_may_be_asked_for() -> None:
+    assert read(f"page_size={10**12}")["page_size"] == 10**12
     assert "1 to 1000000000000" in refusal("page_size=" + "9" * 300)
 
 
-def test_a_range_must_hold_something() -> None:
-    check_range(None, 5)
-    check_range(5, None)
-    check_range(4, 5)
-    for end in (4, 5):
-        with pytest.raises(BadRequest, match="end_time must be later than start_time"):
-            check_range(5, end)
+def test_a_range_includes_its_end_time_but_not_what_it_ends_before() -> None:
+    for query, expected in (
+        ("", (None, None)),
+        ("start_time=5000000000&end_time=5000000000", (5 * 10**18, 5 * 10**18 + 1)),
+        ("start_time=5000000000&end_before=5000000001", (5 * 10**18, 5 * 10**18 + 10**9)),
+        ("end_time=2262-04-11T23:47:16.854775807Z", (None, None)),
+    ):
+        assert read_range(read(query)) == expected, query
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("start_time=2025-07-18T20:42:35Z&end_time=2025-07-18T20:42:34Z", "end_time must not be earlier than start_time"),
+        ("start_time=2025-07-18T20:42:34Z&end_before=2025-07-18T20:42:34Z", "end_before must be later than start_time"),
+        ("end_time=now&end_before=now", "end_time and end_before exclude each other"),
+    ],
+)  # fmt: skip
+def test_a_range_must_hold_something(query: str, message: str) -> None:
+    with pytest.raises(BadRequest, match=message):
+        read_range(read(query))
+
+
+def test_times_told_from_now_are_fixed_and_others_stay_as_they_are() -> None:
+    query = QueryDict("start_time=-1h&end_time=2025-07-18T20:42:34Z")
+    values = read_parameters(query, KNOWN)
+    assert fixed_times(query, values) == {"start_time": format_time(values["start_time"])}
 
 
 def test_it_is_utc_with_as_many_digits_as_needed() -> None:

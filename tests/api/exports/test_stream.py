@@ -84,7 +84,10 @@ def test_every_format_has_all_rows_in_order(api: Api, many: Store, settings: Set
     [
         (f"{FLEET}?limit=5", 5),
         (f"{FLEET}?page_size=7", 7),
-        (f"{FLEET}?page_size=7&limit=3", 3),
+        (f"{FLEET}?offset=15", 2),
+        (f"{A0_TELEMETRY}?page=2&page_size=4", 3),
+        (f"{FLEET}?start_time=2025-07-18T20:42:35Z&end_time=2025-07-18T20:42:35Z", 1),
+        (f"{FLEET}?start_time=2025-07-18T20:42:34Z&end_before=2025-07-18T20:42:35Z", 7),
         (f"{FLEET}?page=3&page_size=8", 1),
         (f"{FLEET}?hostname=host-b", 7),
         (f"{FLEET}?limit=999999999999", 17),

@@ -37,3 +37,22 @@ def test_a_metric_that_is_not_in_the_catalogue_is_told_when_seen(api: Api, store
     store.write([PointBlock(gpus=[A0], metric_names=["MY_METRIC"], points=[(0, T0, [1.0])])])
     last = api.get(METRICS)["data"][-1]
     assert (last["name"], last["type"], last["unit"], last["seen"]) == ("MY_METRIC", "unknown", "", True)
+
+
+def test_lists_take_limit_and_offset(api: Api, fleet: Store) -> None:
+    for path in ("/api/v1/metrics", "/api/v1/gpus", "/api/v1/hosts", "/api/v1/gpus/GPU-a0/metrics"):
+        whole = api.get(path)["data"]
+        for query, expected in (
+            ("limit=1", whole[:1]),
+            ("limit=1&offset=1", whole[1:2]),
+            ("offset=1", whole[1:]),
+            ("page=2&page_size=1", whole[1:2]),
+            ("offset=1000", []),
+        ):
+            body = api.get(f"{path}?{query}")
+            assert body["data"] == expected, (path, query)
+            assert body["count"] == len(whole)
+        assert api.get(api.get(f"{path}?limit=1")["next"])["data"] == whole[1:2]
+        assert "limit and page exclude" in api.refused(f"{path}?limit=1&page=1", 400).replace(
+            "page and limit", "limit and page"
+        )

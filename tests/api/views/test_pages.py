@@ -49,3 +49,10 @@ def test_metrics_are_in_the_prometheus_format(api: Api, fleet: Store) -> None:
     assert response.status_code == 200
     assert response["Content-Type"].startswith("text/plain")
     assert b"gpu_telemetry_hosts 2.0" in response.content
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json", "text/html,*/*;q=0.8"])
+def test_the_description_is_also_where_other_generators_put_it(api: Api, accept: str) -> None:
+    described = api.ask("/swagger/doc.json", Accept=accept)
+    assert described.status_code == 200
+    assert described.json() == api.ask("/api/schema?format=json").json()

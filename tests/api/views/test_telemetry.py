@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from pytest_django import DjangoAssertNumQueries, Settings
 
+from readings.times import parse_time
 from stores.base import Store
 from tests.api.conftest import A0, A100, FB_USED, H100, MINUTE, POWER, T0, UTIL, Api, block_of, save
 
 A0_TELEMETRY = "/api/v1/gpus/GPU-a0/telemetry"
 FLEET = "/api/v1/telemetry"
+
+
+NO_LINKS = {"next": None, "previous": None}
 
 
 def keys(body: Any) -> list[tuple[str, str, str]]:
@@ -62,7 +67,9 @@ def test_the_oldest_can_come_first(api: Api, fleet: Store) -> None:
         ("", 7),
         ("?start_time=2025-07-18T20:42:34.500000001Z", 4),
         ("?start_time=2025-07-18T20:42:34.500000002Z", 1),
-        ("?end_time=2025-07-18T20:42:35Z", 6),
+        ("?end_time=2025-07-18T20:42:35Z", 7),
+        ("?end_before=2025-07-18T20:42:35Z", 6),
+        ("?start_time=2025-07-18T20:42:35Z&end_time=2025-07-18T20:42:35Z", 1),
         ("?start_time=2025-07-18T20:32:34Z&end_time=2025-07-18T20:42:34Z", 3),
         ("?start_time=2025-07-18T22:42:35%2B02:00", 1),
         ("?start_time=2025-07-18T22:42:35+02:00", 1),
@@ -175,10 +182,13 @@ def test_by_default_there_are_a_hundred_rows(api: Api, store: Store, db: None, s
         (f"{A0_TELEMETRY}?offset=99999999999999999999", ["offset"]),
         (f"{A0_TELEMETRY}?gpu_id=99999999999999999999", ["gpu_id"]),
         (f"{A0_TELEMETRY}?start_time=2025-07-19T00:00:00Z&end_time=2025-07-18T00:00:00Z", ["end_time", "start_time"]),
-        (f"{A0_TELEMETRY}?start_time=2025-07-18T00:00:00Z&end_time=2025-07-18T00:00:00Z", ["end_time", "start_time"]),
-        (f"{A0_TELEMETRY}?page=1", ["'page'", "limit"]),
+        (
+            f"{A0_TELEMETRY}?start_time=2025-07-18T00:00:00Z&end_before=2025-07-18T00:00:00Z",
+            ["end_before", "start_time"],
+        ),
+        (f"{A0_TELEMETRY}?page=1&limit=1", ["page", "limit"]),
         (f"{A0_TELEMETRY}?metric=x", ["'metric'", "metric_name"]),
-        (f"{FLEET}?offset=1", ["'offset'", "page_size"]),
+        (f"{FLEET}?offset=1&page_size=1", ["offset", "page_size"]),
         (f"{FLEET}?cursor=nonsense", ["cursor"]),
         (f"{FLEET}?order=up", ["order", "asc"]),
     ],
@@ -187,6 +197,33 @@ def test_a_bad_question_names_the_parameter(api: Api, fleet: Store, path: str, w
     message = api.refused(path, 400)
     for word in words:
         assert word in message
+
+
+def test_every_way_to_walk_finds_all_rows_once(api: Api, fleet: Store) -> None:
+    for path in (A0_TELEMETRY, FLEET):
+        whole = keys(api.get(path))
+        for query in ("limit=3", "limit=3&offset=0", "page_size=3", "page_size=3&page=1"):
+            walked: list[tuple[str, str, str]] = []
+            url = f"{path}?{query}"
+            while url:
+                body = api.get(url)
+                walked += keys(body)
+                url = body["next"]
+            assert walked == whole, (path, query)
+
+
+def test_the_next_page_of_a_range_told_from_now_is_of_the_same_range(api: Api, store: Store, db: None) -> None:
+    now = time.time_ns()
+    save(store, block_of([A0], [(0, now - i * MINUTE, [float(i), None, None]) for i in range(1, 9)]))
+    for path in (FLEET, A0_TELEMETRY):
+        for query in ("limit=2", "limit=2&offset=2", "page_size=2&page=2"):
+            body = api.get(f"{path}?start_time=-9m&end_time=now-30s&order=asc&{query}")
+            for link in filter(None, (body["next"], body["previous"])):
+                asked = parse_qs(urlsplit(link).query)
+                start, end = (parse_time(asked[name][0]) for name in ("start_time", "end_time"))
+                assert 0 <= start - (now - 9 * MINUTE) < MINUTE
+                assert end - start == pytest.approx(8.5 * MINUTE, abs=1e8)
+                assert len(api.get(link)["data"]) == 2
 
 
 def test_a_cursor_goes_with_no_page_and_its_own_order_only(api: Api, fleet: Store) -> None:
@@ -210,12 +247,12 @@ def test_a_gpu_that_only_the_store_knows_yet_is_no_404(api: Api, store: Store, d
 def test_a_gpu_whose_readings_have_all_been_dropped_is_no_404(api: Api, fleet: Store) -> None:
     fleet.apply_retention(T0 + MINUTE)
     assert api.get(A0_TELEMETRY) == {"data": [], "count": 0, "next": None, "previous": None}
-    assert api.get("/api/v1/gpus/GPU-a0/metrics") == {"data": [], "count": 0}
+    assert api.get("/api/v1/gpus/GPU-a0/metrics") == {"data": [], "count": 0, **NO_LINKS}
 
 
 def test_the_metrics_of_a_gpu(api: Api, fleet: Store) -> None:
-    assert api.get("/api/v1/gpus/GPU-a0/metrics") == {"data": [FB_USED, UTIL, POWER], "count": 3}
-    assert api.get("/api/v1/gpus/GPU-b0:3/metrics") == {"data": [FB_USED], "count": 1}
+    assert api.get("/api/v1/gpus/GPU-a0/metrics") == {"data": [FB_USED, UTIL, POWER], "count": 3, **NO_LINKS}
+    assert api.get("/api/v1/gpus/GPU-b0:3/metrics") == {"data": [FB_USED], "count": 1, **NO_LINKS}
 
 
 def test_readings_are_answered_without_a_query_to_the_inventory(
