@@ -14,6 +14,7 @@ from ingest.shard import Shard
 
 if TYPE_CHECKING:
     from ingest.collector.collector import CollectConfig
+    from ingest.parts import Parts
     from ingest.streamer.file import StreamConfig
     from ingest.streamer.live import LiveConfig, LiveSource
 
@@ -83,8 +84,15 @@ def live_config(*, once: bool = False) -> LiveConfig:
     )
 
 
-def live_source() -> LiveSource:
-    """The live source that SOURCE names. Raises SourceError."""
+def kept_parts(*, keeps: bool = True) -> Parts:
+    """The labels that tell rows of one GPU apart, as far as earlier runs found them."""
+    from ingest.parts import Parts
+
+    return Parts(settings.STATE_DIR / "parts" / f"{settings.INSTANCE_ID}.json", keeps=keeps)
+
+
+def live_source(*, keeps: bool = True) -> LiveSource:
+    """The live source that SOURCE names; ``keeps`` says whether it may write in the state folder. Raises SourceError."""
     shard = Shard(*settings.SHARD)
     if settings.SOURCE == "simulate":
         from ingest.simulator.fleet import ALL_METRICS, DEFAULT_METRICS, FleetShape
@@ -110,4 +118,4 @@ def live_source() -> LiveSource:
         password=settings.SCRAPE_PASSWORD,
         ca_file=settings.SCRAPE_TLS_CA,
     )
-    return Scraper(config, Targets(settings.TARGETS, shard))
+    return Scraper(config, Targets(settings.TARGETS, shard), kept_parts(keeps=keeps))

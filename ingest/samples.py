@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from readings.catalogue import PART_LABELS, name_of_part
-from readings.checks import check_gpu, check_metric_name
+from readings.checks import check_metric_name
+from readings.description import describe_gpu
+from readings.labels import Remark
 from readings.model import Gpu
 from readings.units import NEW_DRIVER_LABEL, OLD_DRIVER_LABEL, Folded, SourceUnits
 
@@ -44,12 +46,16 @@ class RefusedRow(NamedTuple):
     raw: str
 
 
-def make_gpu(columns: Mapping[str, str], extras: Mapping[str, str]) -> Gpu:
-    """The GPU of a row: ``columns`` has the fields named in IDENTITY, ``extras`` the other labels. Raises Refused."""
-    index = columns.get("gpu_id", "")
-    texts: dict[str, Any] = {name: text for name, text in columns.items() if name in IDENTITY}
-    texts["gpu_id"] = int(index) if index.isascii() and index.isdigit() and len(index) < 10 else None
-    return check_gpu(Gpu(**texts, labels=dict(extras)))
+def make_gpu(
+    columns: Mapping[str, str], extras: Mapping[str, str], remarks: Iterable[Remark] = ()
+) -> tuple[Gpu, list[Remark]]:
+    """The GPU of a row, and the remarks: those given and one on each field that is left out. Raises Refused.
+
+    ``columns`` has the fields named in IDENTITY, ``extras`` the other labels.
+    """
+    return describe_gpu(
+        {**{name: text for name, text in columns.items() if name in IDENTITY}, "labels": extras}, remarks
+    )
 
 
 # Labels that decide what a metric name means.
@@ -59,18 +65,24 @@ _MAX_CACHED_NAMES = 10_000
 NamingLabels = tuple[tuple[str, str], ...]
 
 
-def naming_labels(labels: Mapping[str, str]) -> NamingLabels:
-    """The labels of a row that decide what its metric name means."""
-    return tuple((name, labels[name]) for name in NAMING_LABELS if name in labels)
+def naming_labels(labels: Mapping[str, str], found: Iterable[str] = ()) -> NamingLabels:
+    """The labels of a row that decide what its metric name means; ``found`` names those of unknown parts."""
+    return tuple((name, labels[name]) for name in (*NAMING_LABELS, *found) if name in labels)
 
 
-def metric_namer(units: SourceUnits) -> Callable[[str, NamingLabels], Folded]:
-    """Returns a function from a source's metric names to the stored ones. It remembers its answers, and raises Refused for bad names."""
+def metric_namer(
+    units: SourceUnits, parts_of: Callable[[str], Sequence[str]] = lambda name: ()
+) -> Callable[[str, NamingLabels], Folded]:
+    """Returns a function from a source's metric names to the stored ones. It remembers its answers, and raises Refused for bad names.
+
+    ``parts_of`` gives the labels that tell the parts of a metric apart, beside those that are known for all.
+    """
 
     @lru_cache(maxsize=_MAX_CACHED_NAMES)
     def stored_name(text: str, naming: NamingLabels) -> Folded:
         labels = dict(naming)
         name, convert = units.fold(text, labels)
-        return Folded(name_of_part(check_metric_name(name), labels), convert)
+        whole = check_metric_name(name)
+        return Folded(check_metric_name(name_of_part(whole, labels, parts_of(whole))), convert)
 
     return stored_name

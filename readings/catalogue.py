@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -49,8 +49,8 @@ CATALOGUE = _read()
 _CANONICAL = {alias: metric.name for metric in CATALOGUE.values() for alias in (metric.name, *metric.aliases)}
 _COUNTERS = frozenset(metric.name for metric in CATALOGUE.values() if metric.kind == "counter")
 
-# A GPU has several links, XIDs and so on. These labels say which one a row belongs to.
-PART_LABELS = ("nvlink", "xid", "clock_event", "health_watch")
+# A GPU has several links, XIDs, peers and so on. These labels say which one a row belongs to.
+PART_LABELS = ("nvlink", "xid", "clock_event", "health_watch", "peer_gpu")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -67,12 +67,13 @@ def canonical_name(name: str) -> str:
     return trimmed if canonical is None else canonical
 
 
-def name_of_part(name: str, labels: Mapping[str, str]) -> str:
+def name_of_part(name: str, labels: Mapping[str, str], others: Sequence[str] = ()) -> str:
     """The metric's name for one link, XID or clock event of a GPU: ``NAME:nvlink:3``. Other rows keep the name.
 
-    Otherwise the rows of all links would be one series with many values at one time.
+    Otherwise the rows of all links would be one series with many values at one time. ``others`` names more labels that tell this
+    metric's parts apart.
     """
-    for label in PART_LABELS:
+    for label in (*PART_LABELS, *others):
         value = labels.get(label)
         if value:
             name = f"{name}:{label}:{_NOT_PLAIN.sub('_', value)}"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
-import msgspec
-
 from readings.catalogue import CATALOGUE, canonical_name, whole_of
-from readings.labels import is_blank_text
-from readings.model import Gpu, Point, PointBlock
+from readings.labels import BAD_LABEL, REPEATED_LABEL, is_blank_text
+from readings.model import MAX_LABELS, Point, PointBlock
 from readings.times import INT64_MAX, SECOND, format_time
 
 BLANK = "blank"
@@ -22,32 +21,73 @@ FUTURE = "future"
 TOO_OLD = "too_old"
 NO_IDENTITY = "no_identity"
 NO_METRIC = "no_metric"
-LABEL_CONFLICT = "label_conflict"
 SHORT_ROW = "short_row"
 BAD_FIELD = "bad_field"
+DUPLICATE_ROW = "duplicate_row"
+TOO_MANY_PARTS = "too_many_parts"
+
+LABEL_CONFLICT = "label_conflict"
+TOO_MANY_LABELS = "too_many_labels"
+NOT_UTF8 = "not_utf8"
 COUNTER_RESET = "counter_reset"
 
-# Reason -> its meaning for a user.
+NOT_SUPPORTED = "not_supported"
+NOT_A_GPU = "not_a_gpu"
+
+# Each reason has one of three kinds, with its meaning for a user. A reading is refused only for what it needs: time, metric,
+# value, identity.
 REASONS = {
     BLANK: "DCGM had no value and wrote one of its blank numbers",
-    NOT_AVAILABLE: "the source says that there is no value (N/A, empty, not supported)",
+    NOT_AVAILABLE: "the source says that there is no value (N/A, empty)",
     NON_FINITE: "not a number, or infinite",
     BAD_NUMBER: "the value is not a decimal number",
     OUT_OF_RANGE: "a value that the metric cannot have",
     BAD_TIMESTAMP: "the time is missing, unreadable or before 1970",
     FUTURE: "the time is more than 5 minutes ahead",
     TOO_OLD: "older than the retention period",
-    NO_IDENTITY: "no GPU uuid",
+    NO_IDENTITY: "no GPU uuid, or one of zeros",
     NO_METRIC: "no metric name",
-    LABEL_CONFLICT: "the labels contradict the columns (the columns are taken)",
     SHORT_ROW: "fewer or more values than columns",
+    DUPLICATE_ROW: "a second row of the same GPU, metric and time, and no label tells them apart",
+    TOO_MANY_PARTS: "more parts (links, peers …) of one metric than are kept apart",
+    BAD_FIELD: "a line, a name or an identity that cannot be read or is too long",
+}
+# What was taken, without something that it does not need.
+REMARKS = {
+    BAD_LABEL: "a label or a column that cannot be read or is too long was left out",
+    REPEATED_LABEL: "a label is there twice with different values (the first is taken)",
+    TOO_MANY_LABELS: f"more than {MAX_LABELS} labels (the first are taken)",
+    NOT_UTF8: "bytes that are not UTF-8 were replaced",
+    LABEL_CONFLICT: "the labels contradict the columns (the columns are taken)",
     COUNTER_RESET: "a counter is lower than before, as after a reload of the driver (the value is taken)",
-    BAD_FIELD: "another field is missing, of the wrong kind or too long",
+}
+# What is by design no reading, and no fault.
+PASSED_OVER = {
+    NOT_SUPPORTED: "the GPU has no such sensor: the source says so, or writes 0 where the metric cannot be 0",
+    NOT_A_GPU: "a row of a CPU, a switch or a link that names no GPU",
 }
 
 
+class Kinds(NamedTuple):
+    """Counts by reason, one for each kind of reason. A reason that is not known here is one of refusals."""
+
+    refused: Counter[str]
+    remarks: Counter[str]
+    passed_over: Counter[str]
+
+    @classmethod
+    def of(cls, counts: Mapping[str, int]) -> Kinds:
+        """Splits counts by the kind of their reasons."""
+        kinds = cls(Counter(), Counter(), Counter())
+        for reason, count in counts.items():
+            kind = kinds.remarks if reason in REMARKS else kinds.passed_over if reason in PASSED_OVER else kinds.refused
+            kind[reason] = count
+        return kinds
+
+
 class Refusal(NamedTuple):
-    """One refused reading. ``reason`` is a key of REASONS, ``detail`` one line that shows what is wrong.
+    """One reading that is refused, or passed over. ``reason`` is a key of REASONS or PASSED_OVER, ``detail`` one line that says
+    what is wrong.
 
     ``block`` holds the reading itself, if it could be read at all.
     """
@@ -81,7 +121,8 @@ _FP64_BLANK = 140737488355328.0
 _BLANKS = frozenset(first + code for first in (_INT32_BLANK, _FP64_BLANK) for code in range(4))
 _INT64_BLANK = 9.2e18  # as doubles the four 64-bit blanks are all 2**63, and some exporters round them further
 
-_NOT_AVAILABLE = frozenset({"", "-", "n/a", "na", "none", "null", "not supported", "not available", "unknown"})
+_NOT_AVAILABLE = frozenset({"", "-", "n/a", "na", "none", "null", "not available", "unknown"})
+_NOT_SUPPORTED = frozenset({"not supported", "[not supported]", "[n/a]", "<<<not_supported>>>"})
 
 _UNBOUNDED = (float("-inf"), float("inf"))
 _RANGES = {metric.name: (float(metric.range[0]), float(metric.range[1])) for metric in CATALOGUE.values()}
@@ -113,6 +154,8 @@ def parse_value(text: str) -> float:
 def _not_a_number(text: str) -> Refused:
     word = text.strip()
     shown = f"value {word[:80]!r}"
+    if word.lower() in _NOT_SUPPORTED:
+        return Refused(NOT_SUPPORTED, shown)
     if is_blank_text(word):
         return Refused(BLANK, shown)
     if (word.startswith("[") and word.endswith("]")) or word.startswith("ERROR") or word.lower() in _NOT_AVAILABLE:
@@ -132,7 +175,11 @@ def problem_of(metric_name: str, value: float) -> str | None:
     if problem is not None:
         return problem
     low, high = _range_of(metric_name)
-    return None if low <= value <= high else OUT_OF_RANGE
+    if low <= value <= high:
+        return None
+    return (
+        NOT_SUPPORTED if value == 0 < low else OUT_OF_RANGE
+    )  # as the memory's temperature of a board without that sensor
 
 
 def check_metric_name(name: str) -> str:
@@ -140,24 +187,11 @@ def check_metric_name(name: str) -> str:
     canonical = canonical_name(name)
     if not canonical:
         raise Refused(NO_METRIC, "metric_name is empty")
-    if len(canonical) > MAX_METRIC_NAME or "\0" in canonical:
-        raise Refused(BAD_FIELD, f"metric_name {canonical[:40]!r}… has a NUL or over {MAX_METRIC_NAME} characters")
+    if len(canonical) > MAX_METRIC_NAME or "\0" in canonical or "\ufffd" in canonical:
+        raise Refused(
+            BAD_FIELD, f"metric_name {canonical[:40]!r}… has a NUL, broken text or over {MAX_METRIC_NAME} characters"
+        )
     return canonical
-
-
-def check_gpu(gpu: Gpu) -> Gpu:
-    """Returns the GPU if it has an identity and its texts fit; else raises Refused. Slow: call it once per GPU."""
-    if not gpu.uuid.strip() or is_blank_text(gpu.uuid):
-        raise Refused(NO_IDENTITY, f"uuid {gpu.uuid!r} names no GPU")
-    fields = msgspec.structs.asdict(gpu)
-    try:
-        msgspec.convert(fields, Gpu)
-    except msgspec.ValidationError as error:
-        raise Refused(BAD_FIELD, f"gpu {gpu.uuid[:128]!r}: {error}") from None
-    texts = [*fields.values(), *gpu.labels, *gpu.labels.values()]
-    if any(isinstance(text, str) and "\0" in text for text in texts):
-        raise Refused(BAD_FIELD, f"gpu {gpu.uuid[:128]!r}: a NUL character")
-    return gpu
 
 
 def check_block(block: PointBlock, *, now_ns: int, oldest_ns: int | None) -> tuple[PointBlock, list[Refusal]]:

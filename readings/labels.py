@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
+from typing import NamedTuple
 
 from readings.catalogue import PART_LABELS
 from readings.model import DRIVER_LABEL
 
-# Added by Prometheus itself: the series, the scrape job and the target. They say nothing about the GPU.
-DROPPED = frozenset({"__name__", "job", "instance"})
+# Added by Prometheus itself: the series and the scrape job. They say nothing about the GPU.
+DROPPED = frozenset({"__name__", "job"})
 
-# name="value" and a comma or the end. A value has no bare quotes or backslashes, only escaped ones.
-_PAIR = re.compile(r'\s*([^\s=,{}"]+)\s*=\s*"([^"\\]*(?:\\.[^"\\]*)*)"\s*(?:,|$)', re.DOTALL)
+# Remarks on labels: see readings.checks.REMARKS.
+BAD_LABEL = "bad_label"
+REPEATED_LABEL = "repeated_label"
+
+# name="value" and a comma or the end. A value has no bare quotes or backslashes, only escaped ones. No quantifier gives back what
+# it took, so each character is read once.
+_PAIR = re.compile(
+    r'\s*+(?:"((?:[^"\\]++|\\.)++)"|([^\s=,{}"]++))\s*+=\s*+"((?:[^"\\]++|\\.)*+)"\s*+(?:,|\Z)', re.DOTALL
+)
+# Where labels may go on after one that cannot be read.
+_NEXT = re.compile(r',(?=\s*+[^\s=,{}"]++\s*+=\s*+")')
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPED = {"n": "\n", '"': '"', "\\": "\\"}
 
 _NAME = '__name__="'
 _NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_: ")
 
+UUID_LABELS = ("UUID", "uuid", "gpu_uuid")
+# The host that a row is of, in labels and in columns of captures alike. What the exporter says of itself comes first, then what a
+# Prometheus between us and it has added.
+HOST_LABELS = ("hostname", "Hostname", "instance", "node", "kubernetes_node", "host")
+_INSTANCE_LABELS = ("GPU_I_ID", "GPU_I_PROFILE", "dra_mig_profile")
+
 # Column <- its labels, the preferred one first. With honorLabels=false Prometheus moves the workload's labels to
 # exported_*; the plain ones then name the exporter's own pod.
 _COLUMNS: dict[str, tuple[str, ...]] = {
-    "uuid": ("UUID", "uuid", "gpu_uuid"),
     "gpu_id": ("gpu", "gpu_id", "index"),
     "device": ("device",),
-    "hostname": ("hostname", "Hostname"),
     "model_name": ("modelName", "model_name", "modelname"),
     "mig_id": ("GPU_I_ID",),
     "mig_profile": ("GPU_I_PROFILE", "dra_mig_profile"),
@@ -34,14 +48,52 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     "container": ("exported_container", "container", "container_name"),
 }
 # These describe a reading, not its GPU: they come and go with values, or name one of several parts.
-_OF_READINGS = {*PART_LABELS, "err_code", "err_msg", "health_error_code", "window_size_in_ms"}
+_OF_READINGS = {*PART_LABELS, "err_code", "err_msg", "health_error_code", "link_status", "window_size_in_ms"}
 _HPC_JOB = "hpc_job"
-_NO_EXTRA = DROPPED.union(_OF_READINGS, {_HPC_JOB}, *_COLUMNS.values())
+# Labels that say who uses a GPU, and labels that say where a row comes from and which GPU it is of. Neither names a part.
+OWNER_LABELS = frozenset(
+    {
+        *("exported_pod", "pod", "pod_name", "pod_uid", "exported_namespace", "namespace", "pod_namespace"),
+        *("exported_container", "container", "container_name", "vgpu", _HPC_JOB, "user", "job_id", "cluster_job_id"),
+        *("dra_claim_name", "dra_claim_namespace", "dra_driver_name", "dra_pool_name", "dra_device_name"),
+    }
+)
+SOURCE_LABELS = (
+    DROPPED.union(
+        UUID_LABELS,
+        HOST_LABELS,
+        ("exported_job", "exported_instance", "endpoint", "service", "prometheus", "cluster", "pci_bus_id"),
+        *_COLUMNS.values(),
+    )
+    - OWNER_LABELS
+)
+Labelled = Iterable[tuple[str, str]]
+# DCGM also tells of these. Their rows have no GPU.
+_OTHER_DEVICES = frozenset({"cpu", "cpucore", "nvswitch", "switch", "nvlink", "link"})
+_NO_EXTRA = DROPPED.union(_OF_READINGS, {_HPC_JOB, "instance", "hostname", "Hostname"}, UUID_LABELS, *_COLUMNS.values())
 # Renamed by exporters: new name -> the name under which the label is stored.
 _RENAMED = {
     "DCGM_FI_SYSTEM_DRIVER_VERSION": DRIVER_LABEL,
     "DCGM_FI_DEV_BOARD_SERIAL": "DCGM_FI_DEV_SERIAL",
 }
+_NO_IDENTITY = frozenset(
+    {"", "-", "n/a", "na", "none", "null", "unknown", "undefined", "not supported", "not available", "gpu", "mig"}
+)
+_SHOWN = 80
+
+
+class Remark(NamedTuple):
+    """Something of a row that was not needed and is left out; the reading is taken. ``reason`` is a key of REMARKS."""
+
+    reason: str
+    detail: str
+
+
+class Labels(NamedTuple):
+    """Labels by name, and a remark on each that is left out."""
+
+    values: dict[str, str]
+    remarks: list[Remark]
 
 
 def is_blank_text(value: str) -> bool:
@@ -49,36 +101,75 @@ def is_blank_text(value: str) -> bool:
     return value.startswith("<<<") and value.endswith(">>>")
 
 
+def is_blank_identity(uuid: str) -> bool:
+    """Whether this names no GPU: empty, zeros, ``N/A``, a blank of DCGM."""
+    text = uuid.strip()
+    if len(text) > 14 and "0000-000000000000" not in text and text[0] not in "<[0":
+        return False  # nearly all
+    digits = text.lower().removeprefix("gpu-").removeprefix("mig-")
+    return (
+        digits in _NO_IDENTITY
+        or (len(digits) >= 8 and not digits.strip("0-"))
+        or is_blank_text(text)
+        or (text.startswith("[") and text.endswith("]"))
+    )
+
+
 def _has_value(value: str) -> bool:
     return value != "" and not is_blank_text(value)
 
 
-def parse_labels(text: str) -> dict[str, str]:
-    r"""Parses ``name="value",name="value"``. Resolves ``\\``, ``\"`` and ``\n``; drops ``__name__``, job and instance.
+def read_labels(text: str) -> Labels:
+    r"""Reads ``name="value",name="value"``. Resolves ``\\``, ``\"`` and ``\n``; drops ``__name__`` and job.
 
     Accepts braces around the whole and a comma at its end. An empty value is no label, as in Prometheus, and neither is
-    a blank of DCGM. Raises ValueError, with the position, for anything else.
+    a blank of DCGM. What cannot be read is left out up to the next label, with a remark; of a label that is there twice the first
+    counts. Takes time in proportion to the text. Raises ValueError if what cannot be read names a MIG instance: the reading must
+    not pass for the whole GPU's.
     """
     body = text.strip()
     if body.startswith("{") and body.endswith("}"):
         body = body[1:-1].rstrip()
     labels: dict[str, str] = {}
+    remarks: list[Remark] = []
     position = 0
     while position < len(body):
         match = _PAIR.match(body, position)
         if match is None:
-            raise ValueError(
-                f'bad labels at character {position + 1}: expected name="value", found {body[position : position + 40]!r}'
-            )
-        name, value = match.groups()
+            following = _NEXT.search(body, position)
+            end = len(body) if following is None else following.start()
+            _leave_out(body[position:end], position, remarks)
+            position = end + 1
+            continue
+        quoted, name, value = match.groups()
         position = match.end()
+        if quoted is not None:
+            name = _unescaped(quoted)
         if name in DROPPED:
             continue
-        if "\\" in value:
-            value = _ESCAPE.sub(lambda escape: _ESCAPED.get(escape[1], escape[0]), value)
+        value = _unescaped(value)
         if labels.setdefault(name, value) != value:
-            raise ValueError(f"bad labels: {name} is given twice with different values")
-    return {name: value for name, value in labels.items() if _has_value(value)}
+            remarks.append(
+                Remark(
+                    REPEATED_LABEL,
+                    f"label {name[:_SHOWN]!r} is there twice: the first value {labels[name][:_SHOWN]!r} is taken",
+                )
+            )
+    return Labels({name: value for name, value in labels.items() if _has_value(value) or name in UUID_LABELS}, remarks)
+
+
+def _leave_out(piece: str, position: int, remarks: list[Remark]) -> None:
+    where = f'character {position + 1}: expected name="value", found {piece[:_SHOWN]!r}'
+    if any(name in piece for name in _INSTANCE_LABELS):
+        raise ValueError(f"the labels of the MIG instance cannot be read at {where}")
+    if len(remarks) < 10:  # a text of nothing but commas has no more to say
+        remarks.append(Remark(BAD_LABEL, f"labels at {where}"))
+
+
+def _unescaped(value: str) -> str:
+    if "\\" not in value:
+        return value
+    return _ESCAPE.sub(lambda escape: _ESCAPED.get(escape[1], escape[0]), value)
 
 
 def without_name(text: str) -> str:
@@ -103,25 +194,63 @@ def without_name(text: str) -> str:
     return rest if not rest or rest[0].isalnum() else text
 
 
-def split_labels(labels: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+def host_of(labels: Mapping[str, str]) -> str:
+    """The host that a row says it is of, or an empty text. Of an ``instance`` it is the address without the port.
+
+    ``localhost`` counts only where nothing else is told.
+    """
+    found = ""
+    for name in HOST_LABELS:
+        host = labels.get(name, "").strip()
+        if name == "instance":
+            host = without_port(host)
+        if host and not is_blank_text(host):
+            if host != "localhost":
+                return host
+            found = host
+    return found
+
+
+def without_port(address: str) -> str:
+    """``host`` of ``host:port``, ``[host]:port`` and ``scheme://host:port/path``."""
+    host = address.rpartition("://")[2].partition("/")[0]
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0] if host.count(":") == 1 else host
+
+
+def split_labels(labels: Mapping[str, str], of_readings: Container[str] = ()) -> tuple[dict[str, str], dict[str, str]]:
     """Splits labels into columns, under our names, and extras.
 
     Takes every spelling that exporters have used. The columns are uuid, gpu_id (as text), device, hostname, model_name,
     mig_id, mig_profile, pod, namespace and container, where given. A batch job (``hpc_job``) counts as a pod. Labels
-    of a single reading (which link, an error's text) are in neither.
+    of a single reading (which link, an error's text, and those in ``of_readings``) are in neither.
     """
     columns = {}
+    uuid = next((uuid for name in UUID_LABELS if not is_blank_identity(uuid := labels.get(name, ""))), None)
+    if uuid is not None:
+        columns["uuid"] = uuid
     for column, names in _COLUMNS.items():
         value = next((labels[name] for name in names if _has_value(labels.get(name, ""))), None)
         if value is not None:
             columns[column] = value
+    if host := host_of(labels):
+        columns["hostname"] = host
     if _HPC_JOB in labels and "pod" not in columns and _has_value(labels[_HPC_JOB]):
         # A batch job on a bare host corresponds to a pod in a cluster: several rows for one GPU are shares of it.
         columns |= {"namespace": _HPC_JOB, "pod": labels[_HPC_JOB]}
     extras = {
-        _RENAMED.get(name, name): value for name, value in labels.items() if name not in _NO_EXTRA and _has_value(value)
+        _RENAMED.get(name, name): value
+        for name, value in labels.items()
+        if name not in _NO_EXTRA and name not in of_readings and _has_value(value)
     }
     return columns, extras
+
+
+def is_of_no_gpu(labels: Mapping[str, str]) -> bool:
+    """Whether a row without a uuid is one of a CPU, a switch or a link by design: it does not even have a GPU's index."""
+    gpu_labels = (*UUID_LABELS, *_COLUMNS["gpu_id"])
+    return not _OTHER_DEVICES.isdisjoint(labels) and not any(name in labels for name in gpu_labels)
 
 
 def label_conflicts(columns: Mapping[str, str], labels: Mapping[str, str]) -> list[str]:

@@ -18,13 +18,15 @@ Point = tuple[int, int, list[float | None]]
 
 DRIVER_LABEL = "DCGM_FI_DRIVER_VERSION"
 
-# Limits that decoding enforces. What passes them fits the columns of the inventory.
-_Index = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
-_Uuid = Annotated[str, Meta(min_length=1, max_length=128)]
-_Word = Annotated[str, Meta(max_length=64)]
-_Model = Annotated[str, Meta(max_length=128)]
-_Name = Annotated[str, Meta(max_length=255)]
-_Labels = Annotated[dict[_Name, Annotated[str, Meta(max_length=4096)]], Meta(max_length=100)]
+# Limits that decoding enforces, in characters. What passes them fits the columns of the inventory.
+MAX_INDEX = (1 << 31) - 1
+MAX_UUID, MAX_WORD, MAX_MODEL, MAX_NAME, MAX_LABEL, MAX_LABELS = 128, 64, 128, 255, 4096, 100
+_Index = Annotated[int, Meta(ge=0, le=MAX_INDEX)]
+_Uuid = Annotated[str, Meta(min_length=1, max_length=MAX_UUID)]
+_Word = Annotated[str, Meta(max_length=MAX_WORD)]
+_Model = Annotated[str, Meta(max_length=MAX_MODEL)]
+_Name = Annotated[str, Meta(max_length=MAX_NAME)]
+_Labels = Annotated[dict[_Name, Annotated[str, Meta(max_length=MAX_LABEL)]], Meta(max_length=MAX_LABELS)]
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

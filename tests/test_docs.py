@@ -24,7 +24,7 @@ from django.urls import resolve
 
 from api.params import EXPORT_FORMATS, read_parameters
 from readings.batch import decode
-from readings.checks import REASONS
+from readings.checks import PASSED_OVER, REASONS, REMARKS
 from telemetry_site.options import BY_NAME, OPTIONS
 from tests.broker.process import broker_process
 from tests.test_makefile import targets
@@ -221,7 +221,7 @@ def test_ports_that_people_read_are_those_of_the_settings(page: Path) -> None:
 
 def test_every_reason_for_a_refusal_is_explained() -> None:
     explained = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "sources.md").read_text(), re.MULTILINE)
-    assert set(REASONS) <= set(explained)
+    assert {*REASONS, *REMARKS, *PASSED_OVER} <= set(explained)
 
 
 # docs/protocol.md

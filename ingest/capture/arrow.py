@@ -6,6 +6,7 @@ reader to look at.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, cast
 
@@ -31,7 +32,7 @@ class GpuEntries(NamedTuple):
     """The distinct descriptions of GPUs in a block.
 
     ``entry`` has the number of the description of each row. The other arrays have one value per description: the place of its
-    GPU in ``gpus``, the place of its labels in ``naming``, and whether it is refused or its labels disagree with its columns.
+    GPU in ``gpus``, the place of its labels in ``naming``, and whether it is refused. ``remarks`` has those of each that has any.
     """
 
     entry: Ints
@@ -40,7 +41,7 @@ class GpuEntries(NamedTuple):
     naming: list[NamingLabels]
     kind: Ints
     refused: npt.NDArray[np.bool_]
-    conflict: npt.NDArray[np.bool_]
+    remarks: dict[int, frozenset[str]]
 
 
 class _CodedColumn(NamedTuple):
@@ -95,7 +96,7 @@ class GpuTable:
         gpu = np.zeros(len(firsts), np.int64)
         kind = np.zeros(len(firsts), np.int64)
         refused = np.zeros(len(firsts), bool)
-        conflict = np.zeros(len(firsts), bool)
+        remarks: dict[int, frozenset[str]] = {}
         for number, key in enumerate(keys):
             description = self._descriptions.get(key)
             if description is None:
@@ -107,11 +108,12 @@ class GpuTable:
             if described is None:
                 refused[number] = True
                 continue
-            conflict[number] = described.conflict
+            if described.remarks:
+                remarks[number] = described.remarks
             gpu[number] = numbers.setdefault(id(described.gpu), len(gpus))
             if gpu[number] == len(gpus):
                 gpus.append(described.gpu)
-        return GpuEntries(entry, gpus, gpu, list(self._naming), kind, refused, conflict)
+        return GpuEntries(entry, gpus, gpu, list(self._naming), kind, refused, remarks)
 
     def _describe_anew(self, fields: list[str]) -> tuple[GpuDescription | None, int]:
         try:
@@ -175,7 +177,6 @@ pa.set_memory_pool(
 
 Mask = npt.NDArray[np.bool_]
 
-MAX_FIELD = 131_072  # as the csv module
 _LEAST_BLANK = 2147483632.0  # below it no number is one of DCGM's blanks
 _PLAIN_NUMBER = r"^-?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
 # From so many distinct times in a block on, they are parsed all at once. The years are those that fit Arrow's nanoseconds.
@@ -193,12 +194,12 @@ class OddLine(NamedTuple):
 
 
 class Parsed(NamedTuple):
-    """The readings of a block and the line of each, from 0. ``odd`` has the lines for the row reader."""
+    """The readings of a block, the line of each, from 0, and their remarks. ``odd`` has the lines for the row reader."""
 
     columns: Columns
     lines: Ints
     odd: list[OddLine]
-    conflicts: int
+    remarks: Counter[str]
     line_count: int
 
 
@@ -245,9 +246,6 @@ class ColumnReader:
         table = self._table(block, odd_lines, self._convert)
         if table.num_rows + len(odd_lines) != line_count or not table.num_rows:
             raise _Unsure  # line breaks within fields, or blank lines
-        for column in self._gpus.columns:
-            if pc.max(pc.binary_length(table.column(column))).as_py() > MAX_FIELD:
-                raise _Unsure
         value, odd = _values(table.column(self._value))
         time_ns = self._times(table, odd)
         encoded = table.column(self._metric).chunk(0).dictionary_encode()
@@ -259,13 +257,11 @@ class ColumnReader:
         if odd_lines:
             lines = np.delete(lines, odd_lines)
         columns = Columns(gpus.gpus, names, gpus.gpu[gpus.entry], name, time_ns, value)
-        conflict = gpus.conflict[gpus.entry] if gpus.conflict.any() else None
+        entry = gpus.entry
         if odd.any():
             odd_lines = sorted([*odd_lines, *lines[odd].tolist()])
-            columns, lines = columns.where(~odd), lines[~odd]
-            conflict = None if conflict is None else conflict[~odd]
-        conflicts = 0 if conflict is None else int(np.count_nonzero(conflict))
-        return Parsed(columns, lines, _places(data, odd_lines), conflicts, line_count)
+            columns, lines, entry = columns.where(~odd), lines[~odd], entry[~odd]
+        return Parsed(columns, lines, _places(data, odd_lines), _counted(gpus.remarks, entry), line_count)
 
     def _table(self, block: bytes | memoryview, odd_lines: list[int], convert: Any) -> pa.Table:
         def note(row: Any) -> str:
@@ -333,6 +329,17 @@ class ColumnReader:
                 rows = np.flatnonzero((pair == each) & ~odd)
                 value[rows] = [convert(one) for one in value[rows].tolist()]
         return list(names), codes[pair]
+
+
+def _counted(remarks: dict[int, frozenset[str]], entry: Ints) -> Counter[str]:
+    """The number of rows by remark."""
+    counts: Counter[str] = Counter()
+    if remarks:
+        rows = np.bincount(entry, minlength=max(remarks) + 1)
+        for number, reasons in remarks.items():
+            if rows[number]:
+                counts.update(dict.fromkeys(reasons, int(rows[number])))
+    return counts
 
 
 def _as_text(columns: Iterable[str]) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ingest.errors import SourceError
+from readings.labels import HOST_LABELS
 
 # Field: accepted names, the preferred one first. Case is ignored.
 # With honorLabels off, Prometheus keeps the workload under exported_*, and plain pod is the exporter's own pod.
@@ -17,7 +18,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "gpu_id": ("gpu_id", "gpu", "index"),
     "device": ("device",),
     "model_name": ("model_name", "modelname", "model"),
-    "hostname": ("hostname", "host", "node"),
+    "hostname": tuple(dict.fromkeys(name.lower() for name in HOST_LABELS)),
     "container": ("exported_container", "container", "container_name"),
     "pod": ("exported_pod", "pod", "pod_name"),
     "namespace": ("exported_namespace", "namespace", "pod_namespace"),

@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import csv
-import re
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, tzinfo
 from itertools import repeat
 from typing import BinaryIO, NamedTuple
 
 from ingest.capture.compression import PeekableFile
 from ingest.capture.header import CaptureHeader
+from ingest.parts import Parts
 from ingest.samples import IDENTITY, NamingLabels, RefusedRow, Sample, make_gpu, metric_namer, naming_labels
-from readings.checks import BAD_FIELD, BAD_TIMESTAMP, NO_IDENTITY, NO_METRIC, SHORT_ROW, Refused, parse_value
-from readings.labels import is_blank_text, label_conflicts, parse_labels, split_labels, without_name
+from readings.checks import (
+    BAD_FIELD,
+    BAD_TIMESTAMP,
+    LABEL_CONFLICT,
+    NO_IDENTITY,
+    NO_METRIC,
+    NOT_A_GPU,
+    NOT_UTF8,
+    SHORT_ROW,
+    Refused,
+    parse_value,
+)
+from readings.labels import (
+    HOST_LABELS,
+    host_of,
+    is_blank_identity,
+    is_blank_text,
+    is_of_no_gpu,
+    label_conflicts,
+    read_labels,
+    split_labels,
+    without_name,
+)
 from readings.model import Gpu
 from readings.times import parse_time
 from readings.units import SourceUnits
@@ -24,6 +45,8 @@ MAX_LINES_PER_RECORD = 50
 MAX_RAW_CHARACTERS = 4096
 # Rows read one by one where a block as a whole cannot be read by column.
 CAREFUL_ROWS = 1000
+# A field is as long as its line, so that long labels refuse no row.
+csv.field_size_limit(MAX_LINE_BYTES)
 
 
 class CsvRecord(NamedTuple):
@@ -57,7 +80,7 @@ class CsvRecords:
             self._taken.clear()
             try:
                 fields = next(self._reader)
-            except (csv.Error, UnicodeDecodeError, Refused) as error:
+            except (csv.Error, Refused) as error:
                 return self._give_up_first_line(error)
             first_line = self.line
             self.position += sum(map(len, self._taken))
@@ -86,9 +109,7 @@ class CsvRecords:
         self._taken.append(raw)
         if len(raw) >= MAX_LINE_BYTES and not raw.endswith(b"\n"):
             raise Refused(BAD_FIELD, f"the line is longer than {MAX_LINE_BYTES} bytes")
-        if b"\0" in raw:
-            raise Refused(BAD_FIELD, "holds a NUL character")
-        return raw.decode("utf-8")
+        return raw.decode("utf-8", "replace")
 
     def _give_up_first_line(self, error: Exception) -> RefusedRow:
         first, *others = self._taken
@@ -100,8 +121,7 @@ class CsvRecords:
             self.position += self._skip_rest_of_line()
         if isinstance(error, Refused):
             return RefusedRow(line, error.reason, error.detail, _text(first))
-        detail = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
-        return RefusedRow(line, BAD_FIELD, detail, _text(first))
+        return RefusedRow(line, BAD_FIELD, str(error), _text(first))
 
     def _skip_rest_of_line(self) -> int:
         skipped = 0
@@ -118,26 +138,32 @@ def _text(raw: bytes) -> str:
 
 # A fleet's worth.
 MAX_CACHED_GPUS = 20_000
-_INSTANCE = re.compile(r'(?:^|,)\s*instance="([^":]+)')
 
 
 class GpuDescription(NamedTuple):
-    """A GPU as a row describes it. ``conflict``: the labels disagree with the columns. ``naming``: see ``naming_labels``."""
+    """A GPU as a row describes it. ``remarks``: what was left out, or contradicts itself. ``naming``: see ``naming_labels``."""
 
     gpu: Gpu
-    conflict: bool
+    remarks: frozenset[str]
     naming: NamingLabels
 
 
 class RowReader:
-    """Reads rows under one header. ``conflicts`` counts rows whose labels disagree with their columns (the columns win)."""
+    """Reads rows under one header. ``remarks`` counts rows by what was left out of them, or was taken against their labels."""
 
     def __init__(
-        self, header: CaptureHeader, *, needs_timestamp: bool, units: SourceUnits | None = None, zone: tzinfo = UTC
+        self,
+        header: CaptureHeader,
+        *,
+        needs_timestamp: bool,
+        units: SourceUnits | None = None,
+        zone: tzinfo = UTC,
+        parts: Parts | None = None,
     ) -> None:
         self._zone = zone
-        self.conflicts = 0
-        self.stored_name = metric_namer(units or SourceUnits())
+        self._parts = Parts() if parts is None else parts
+        self.remarks: Counter[str] = Counter()
+        self.stored_name = metric_namer(units or SourceUnits(), self._parts.of)
         self._width = len(header.names)
         self._header = header
         self._time_column = header.column("timestamp") if needs_timestamp else None
@@ -145,9 +171,15 @@ class RowReader:
         self._value_column = header.columns["value"][0]
         self._labels_column = header.column("labels")
         fields = [field for field in IDENTITY if field in header.columns]
-        self._identity = [(field, header.columns[field]) for field in fields]
+        self._identity = [(field, header.columns[field]) for field in fields if field != "hostname"]
+        self._hosts = [(at, header.names[at].lower()) for at in header.columns.get("hostname", ())]
         self.key_columns = [at for field in fields for at in header.columns[field]] + [at for at, _ in header.extra]
         self._gpus: dict[tuple[str, ...], GpuDescription] = {}
+
+    def take_remarks(self) -> Counter[str]:
+        """The counts since the last call."""
+        remarks, self.remarks = self.remarks, Counter()
+        return remarks
 
     def read(self, fields: Sequence[str]) -> Sample:
         """The reading in a row. Raises Refused with the reason and the detail."""
@@ -157,12 +189,11 @@ class RowReader:
         name = fields[self._metric_column]
         if not name.strip():
             raise Refused(NO_METRIC, "metric_name is empty")
-        gpu, conflict, naming = self.describe(fields)
+        gpu, remarks, naming = self.describe(fields)
         metric_name, convert = self.stored_name(name, naming)
         time_ns = self._time(fields)
         value = parse_value(fields[self._value_column])
-        if conflict:
-            self.conflicts += 1
+        self.remarks.update(remarks)
         return Sample(gpu, metric_name, time_ns, value if convert is None else convert(value))
 
     def _time(self, fields: Sequence[str]) -> int:
@@ -187,26 +218,47 @@ class RowReader:
 
     def _describe_anew(self, fields: Sequence[str], labels_text: str) -> GpuDescription:
         try:
-            labels = parse_labels(labels_text)
+            labels, remarks = read_labels(labels_text)
         except ValueError as error:
             raise Refused(BAD_FIELD, str(error)) from None
         labels.update((name, value) for at, name in self._header.extra if (value := _unless_blank(fields[at])))
-        labelled, extras = split_labels(labels)
+        labelled, extras = split_labels(labels, self._parts.of_readings)
         columns: dict[str, str] = {}
-        conflict = False
         for field, numbers in self._identity:
             values = [value for at in numbers if (value := _unless_blank(fields[at]))]
-            if values:
+            if values and not (field == "uuid" and is_blank_identity(values[0])):
                 columns[field] = values[0]
-                # exported_pod and pod are two things, Hostname and hostname two names for one.
-                conflict |= field == "hostname" and len(set(values)) > 1
-        conflict |= bool(label_conflicts(columns, labelled))
+        conflict = bool(label_conflicts(columns, labelled))
+        conflict |= self._find_host(fields, labels, columns)
         identity = {**labelled, **columns}
-        if not identity.get("uuid"):
-            raise Refused(NO_IDENTITY, "neither the uuid column nor the labels have a uuid")
-        if "hostname" not in identity and (instance := _INSTANCE.search(labels_text)):
-            identity["hostname"] = instance[1]
-        return GpuDescription(make_gpu(identity, extras), conflict, naming_labels(labels))
+        if "uuid" not in identity:
+            told = {**labels, **{name: "" for name in ("gpu",) if identity.get("gpu_id")}}
+            if is_of_no_gpu(told):
+                raise Refused(NOT_A_GPU, "a row of a CPU, a switch or a link")
+            raise Refused(NO_IDENTITY, "neither the uuid column nor the labels have a uuid, or it is blank")
+        gpu, remarks = make_gpu(identity, extras, remarks)
+        reasons = {remark.reason for remark in remarks}
+        if conflict:
+            reasons.add(LABEL_CONFLICT)
+        if any("\ufffd" in field for field in fields):
+            reasons.add(NOT_UTF8)
+        return GpuDescription(gpu, frozenset(reasons), naming_labels(labels, self._parts.labels))
+
+    def _find_host(self, fields: Sequence[str], labels: Mapping[str, str], columns: dict[str, str]) -> bool:
+        """Add the host to the columns; says whether Hostname and hostname, which are two names for one, differ."""
+        told: dict[str, str] = {}
+        conflict = False
+        for at, name in self._hosts:  # the preferred one first
+            host = _unless_blank(fields[at])
+            if host:
+                conflict |= name == "hostname" and told.get(name, host) != host
+                told.setdefault(name, host)
+        hosts = {name: value for name, value in labels.items() if name in HOST_LABELS}
+        if "hostname" in told:
+            conflict |= any(hosts.pop(name, told["hostname"]) != told["hostname"] for name in ("hostname", "Hostname"))
+        if host := host_of({**hosts, **told}):
+            columns["hostname"] = host
+        return conflict
 
 
 def _unless_blank(text: str) -> str:

@@ -21,7 +21,7 @@ from ingest.capture.position import ResumeState, SourcePosition
 from ingest.capture.rows import CAREFUL_ROWS, CsvRecords, RowReader
 from ingest.samples import RefusedRow, Sample
 from ingest.shard import WHOLE, Shard
-from readings.checks import BAD_FIELD, LABEL_CONFLICT, Refused
+from readings.checks import BAD_FIELD, PASSED_OVER, Refused
 from readings.columns import Columns, join
 from readings.times import parse_time
 
@@ -32,8 +32,8 @@ SHARD_LINES = 100
 class CaptureChunk(NamedTuple):
     """The readings of some rows, and the rows that gave none.
 
-    The next row begins at byte ``position``, in line ``line``. ``shift_ns`` was added to the times. ``counts`` has rows by reason: the refused ones, and those whose
-    labels disagree with their columns.
+    The next row begins at byte ``position``, in line ``line``. ``shift_ns`` was added to the times. ``counts`` has rows by reason of any kind:
+    refused, remarked on, passed over.
     """
 
     columns: Columns
@@ -46,11 +46,12 @@ class CaptureChunk(NamedTuple):
 
 
 class _RowResults(NamedTuple):
-    """Rows read one by one: the readings, the line of each, and the refused rows."""
+    """Rows read one by one: the readings, the line of each, the refused rows, and counts by reason of any kind."""
 
     samples: list[Sample]
     lines: list[int]
     refused: list[RefusedRow]
+    counts: Counter[str]
 
 
 class CsvSource:
@@ -143,26 +144,27 @@ class CsvSource:
         if self._shard.total > 1:
             ours = np.equal((lines // SHARD_LINES + self._shard_start) % self._shard.total, self._shard.place)
             columns, lines = columns.where(ours), lines[ours]
-        odd = _RowResults([], [], [])
-        conflicts = self._rows.conflicts - parsed.conflicts
+        odd = _RowResults([], [], [], parsed.remarks)
         for number, start, end in parsed.odd:
             self._read_each(CsvRecords(io.BytesIO(block[start:end]), line=first_line + number), None, odd)
         if odd.samples:  # in the order of the file: of two rows for one reading the later one counts
             order = np.argsort(np.concatenate([lines, odd.lines]), kind="stable")
             columns = join([columns, Columns.of(odd.samples)]).where(order)
         self._records = CsvRecords(self._file, line=first_line + parsed.line_count)
-        counts = _count(odd.refused, self._rows.conflicts - conflicts)
-        return CaptureChunk(columns, odd.refused, counts, position, self.line, False)
+        return CaptureChunk(columns, odd.refused, self._counted(odd), position, self.line, False)
 
     def _read_rows(self, most: int) -> CaptureChunk:
         """Read up to ``most`` rows one by one."""
-        rows = _RowResults([], [], [])
-        conflicts = self._rows.conflicts
+        rows = _RowResults([], [], [], Counter())
         done = self._read_each(self._records, most, rows)
         if done and is_truncated(self._file):
             rows.refused.append(RefusedRow(self.line, BAD_FIELD, "the compressed file ends before its end", ""))
-        counts = _count(rows.refused, self._rows.conflicts - conflicts)
-        return CaptureChunk(Columns.of(rows.samples), rows.refused, counts, self.position, self.line, done)
+        return CaptureChunk(Columns.of(rows.samples), rows.refused, self._counted(rows), self.position, self.line, done)
+
+    def _counted(self, rows: _RowResults) -> Counter[str]:
+        rows.counts.update(row.reason for row in rows.refused)
+        rows.counts.update(self._rows.take_remarks())
+        return rows.counts
 
     def _read_each(self, records: CsvRecords, most: int | None, results: _RowResults) -> bool:
         """Add what ``most`` rows give (None: all rows) to ``results``; says whether there are no more."""
@@ -182,7 +184,9 @@ class CsvSource:
                 results.lines.append(record.line)
             except Refused as error:
                 # Not the header again, as in captures that were appended to each other.
-                if tuple(field.strip().lstrip("\ufeff") for field in record.fields) != self._header.names:
+                if error.reason in PASSED_OVER:
+                    results.counts[error.reason] += 1
+                elif tuple(field.strip().lstrip("\ufeff") for field in record.fields) != self._header.names:
                     results.refused.append(RefusedRow(record.line, error.reason, error.detail, records.raw()))
         return False
 
@@ -249,10 +253,3 @@ class CsvSource:
         with named_errors(self.path):
             self._file.seek(position)
             self._records = CsvRecords(self._file, line=line)
-
-
-def _count(refused: list[RefusedRow], conflicts: int) -> Counter[str]:
-    counts = Counter(row.reason for row in refused)
-    if conflicts:
-        counts[LABEL_CONFLICT] += conflicts
-    return counts

@@ -1,31 +1,46 @@
 """Reads an exporter's /metrics page: Prometheus' format, OpenMetrics, and what exporters make of them.
 
 All of a line but its value is the same in each scrape, so it is parsed once: faster than a parser that makes an object per line.
-A bad line costs that line alone, where a strict parser loses the whole scrape.
+A bad line costs that line alone, where a strict parser loses the whole scrape. Whatever an exporter sends, the time is in
+proportion to its length.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, NamedTuple
 
+from ingest.exporter.lines import Line, head_of, help_texts, split_rest, take_apart, tidy
+from ingest.parts import MOST_PARTS, Parts
 from ingest.samples import NamingLabels, RefusedRow, Sample, make_gpu, metric_namer, naming_labels
-from readings.checks import BAD_FIELD, BAD_TIMESTAMP, NO_IDENTITY, Refusal, Refused, parse_value
-from readings.labels import parse_labels, split_labels
+from readings.catalogue import whole_of
+from readings.checks import (
+    BAD_FIELD,
+    BAD_TIMESTAMP,
+    DUPLICATE_ROW,
+    NO_IDENTITY,
+    NOT_A_GPU,
+    PASSED_OVER,
+    TOO_MANY_PARTS,
+    Kinds,
+    Refusal,
+    Refused,
+    parse_value,
+)
+from readings.labels import OWNER_LABELS, UUID_LABELS, Remark, is_of_no_gpu, split_labels
 from readings.model import Gpu
 from readings.times import SECOND, parse_time
 from readings.units import Folded, SourceUnits
 
 MAX_SHOWN = 4096
+# Bad lines of one answer that are kept as dead letters; all are counted.
+MOST_REFUSED = 1000
 # An answer with more bad lines than this for each reading is not metrics at all.
 _BAD_PER_GOOD = 2
-_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
-_LABELS = re.compile(r'\{(?:[^"{}]|"[^"\\]*(?:\\.[^"\\]*)*")*\}', re.DOTALL)
-_HELP = re.compile(r"^#[ \t]+HELP[ \t]+(\S+)[ \t]+(.*)$", re.MULTILINE)
-_EXEMPLAR = re.compile(r'(\}[ \t]*[^\s"]+(?:[ \t]+[0-9.]+)?) # \{[^\n]*$', re.MULTILINE)
-_WIDE = re.compile(r"\}[ \t]{2,}|\}\t")
+# Each look may find labels of parts, with which the lines are read again.
+_MOST_LOOKS = 5
 # Exporters also give metrics of themselves.
 _OF_GPUS = re.compile("dcgm_", re.IGNORECASE)
 
@@ -35,167 +50,249 @@ class NotMetrics(ValueError):
 
 
 class Scraped(NamedTuple):
-    """The readings of one answer, and its bad lines."""
+    """The readings of one answer, its bad lines, and counts by reason of any kind. ``remarks`` has the first of each reason."""
 
     samples: list[Sample]
     refused: list[RefusedRow]
     counts: Counter[str]
+    remarks: list[Remark]
+
+
+class _LineGpu(NamedTuple):
+    """A GPU as a line describes it. ``identity`` also has who uses it: rows that differ in that are shares of the GPU."""
+
+    gpu: Gpu
+    identity: tuple[str, ...]
+    remarks: frozenset[str]
 
 
 class _ScrapedSeries(NamedTuple):
     gpu: Gpu
     folded: Folded
+    remarks: frozenset[str]
+    identity: tuple[str, ...]
 
 
-class _Line(NamedTuple):
-    """The parts of a line, unchecked."""
-
-    name: str
-    labels: dict[str, str]
-    rest: str
+_Series = _ScrapedSeries | Refusal | None
+_UNKNOWN: Final = Refusal("", "")
 
 
 class Exposition:
-    """Reads the answers of one exporter. ``host`` is its address, for rows without a host name."""
+    """Reads the answers of one exporter. ``host`` is its address, for rows without a host name. ``parts`` may be shared."""
 
-    def __init__(self, host: str = "") -> None:
+    def __init__(self, host: str = "", parts: Parts | None = None) -> None:
         self._host = host
-        self._series: dict[str, _ScrapedSeries | Refusal | None] = {}
-        self._gpus: dict[tuple[object, ...], Gpu] = {}
+        self._parts = Parts() if parts is None else parts
+        self._version = self._parts.version
+        self._series: dict[str, _Series] = {}
+        self._described: dict[tuple[object, ...], _LineGpu] = {}
+        self._names_of_parts: defaultdict[str, set[str]] = defaultdict(set)
+        self._remarks: dict[str, Remark] = {}
 
     def read(self, body: str, now_ns: int) -> Scraped:
         """The readings of one answer. Those without a time get ``now_ns``. Raises NotMetrics."""
         if body.lstrip()[:1] in {"<", "{"}:
             raise NotMetrics("the answer is HTML or JSON, not metrics text")
-        body = _plainer(body)
         lines = body.split("\n")
-        series = self._series
-        new = [line for line in lines if line and line[0] != "#" and _head(line) not in series]
-        if new:
-            self._forget_all_but(lines)
-            self._learn(body, new)
-        scraped = self._values(lines, now_ns)
-        bad = len(scraped.refused) - scraped.counts[NO_IDENTITY]
-        if not scraped.samples and not scraped.refused and not any(line.strip(" \r") for line in lines):
+        scraped = self._values(lines, now_ns) if self._version == self._parts.version else None
+        if scraped is None:
+            self._learn(body, lines)
+            scraped = self._values(lines, now_ns) or Scraped([], [], Counter(), [])
+        counts = Kinds.of(scraped.counts).refused
+        bad = counts.total() - counts[NO_IDENTITY]
+        if not scraped.samples and not scraped.counts and not any(line.strip(" \r") for line in lines):
             raise NotMetrics("the answer is empty")
-        if bad > _BAD_PER_GOOD * (len(scraped.samples) + 1) and scraped.counts[BAD_FIELD] * 2 > bad:
+        if bad > _BAD_PER_GOOD * (len(scraped.samples) + 1) and counts[BAD_FIELD] * 2 > bad:
             raise NotMetrics(
                 f"the answer is not metrics text: {bad} bad lines, such as {scraped.refused[0].raw[:80]!r}"
             )
         return scraped
 
-    def _values(self, lines: Iterable[str], now_ns: int) -> Scraped:
+    def _values(self, lines: Iterable[str], now_ns: int) -> Scraped | None:
+        """The values of lines that are known; None if there is one that is not."""
         samples: list[Sample] = []
         refused: list[RefusedRow] = []
-        all_series = self._series
+        counts: Counter[str] = Counter()
+        repeated: list[tuple[int, str, _ScrapedSeries]] = []
+        known = self._series
+        left = known.copy()  # each line takes its series: a second one finds none
+        take = left.pop
+
+        def refuse(number: int, reason: str, detail: str, line: str) -> None:
+            counts[reason] += 1
+            if reason not in PASSED_OVER and len(refused) < MOST_REFUSED:
+                refused.append(RefusedRow(number, reason, detail, line[:MAX_SHOWN]))
+
         for number, line in enumerate(lines, 1):
             if not line or line[0] == "#":
                 continue
             head, _, rest = line.rpartition("} ")
-            series = all_series.get(head or "\n" + line)
+            series = take(head, _UNKNOWN)
+            if series is _UNKNOWN:
+                tidied = tidy(line)
+                if tidied[:1] in {"", "#"}:
+                    continue
+                head = head_of(tidied)
+                rest = tidied.rpartition("} ")[2]
+                series = take(head, _UNKNOWN)
+            if series is _UNKNOWN:
+                if head not in known:
+                    return None
+                series = known[head]
+                if isinstance(series, _ScrapedSeries):
+                    repeated.append((number, tidied, series))
+                    continue
             if series is None:
                 continue
             if isinstance(series, Refusal):
-                refused.append(RefusedRow(number, series.reason, series.detail, line[:MAX_SHOWN]))
+                refuse(number, series.reason, series.detail, line)
                 continue
-            gpu, (name, convert) = series
+            gpu, (name, convert), remarks, _ = series
             time_ns = now_ns
             try:
-                try:
-                    value = parse_value(rest)
-                except Refused:
-                    text, time = _split_rest(rest)
-                    time_ns = _time(time) if time else now_ns
-                    value = parse_value(text)
+                if " " in rest:
+                    rest, time = split_rest(rest)
+                    if time:
+                        time_ns = _time(time)
+                value = parse_value(rest)
             except Refused as error:
-                refused.append(RefusedRow(number, error.reason, f"{name}: {error.detail}", line[:MAX_SHOWN]))
+                refuse(number, error.reason, f"{name}: {error.detail}", line)
                 continue
+            if remarks:
+                counts.update(remarks)
             samples.append(Sample(gpu, name, time_ns, value if convert is None else convert(value)))
-        return Scraped(samples, refused, Counter(row.reason for row in refused))
+        if repeated:
+            for number, line, detail in self._repeats(repeated, samples, now_ns):
+                refuse(number, DUPLICATE_ROW, detail, line)
+        remarks_told, self._remarks = (
+            [each for each in self._remarks.values() if each.detail],
+            {reason: Remark(reason, "") for reason in self._remarks},
+        )
+        return Scraped(samples, refused, counts, remarks_told)
 
-    def _learn(self, body: str, new: list[str]) -> None:
-        """Parse lines whose labels are new. The units are decided from the whole answer."""
+    def _repeats(
+        self, repeated: Iterable[tuple[int, str, _ScrapedSeries]], samples: list[Sample], now_ns: int
+    ) -> Iterator[tuple[int, str, str]]:
+        """Add the readings of lines whose labels came before: those of another time. Gives those that contradict the first."""
+        known = {(id(sample.gpu), sample.metric_name, sample.time_ns): sample.value for sample in samples}
+        for number, line, (gpu, (name, convert), _, _) in repeated:
+            text, time = split_rest(line.rpartition("} ")[2])
+            try:
+                value = parse_value(text)
+                time_ns = _time(time) if time else now_ns
+            except Refused as error:
+                yield number, line, f"{name}: {error.detail}"
+                continue
+            value = value if convert is None else convert(value)
+            key = (id(gpu), name, time_ns)
+            if key not in known:
+                known[key] = value
+                samples.append(Sample(gpu, name, time_ns, value))
+            elif known[key] != value:
+                yield number, line, f"{name} of {gpu.id}: {value!r} after {known[key]!r}, with the same labels"
+
+    def _learn(self, body: str, lines: list[str]) -> None:
+        """Parse lines whose labels are new, and look for labels of parts among all. The units are decided from the whole answer."""
+        tidied = [tidy(line) for line in lines if line and line[0] != "#"]
+        heads = {head_of(line): line for line in tidied if line[:1] not in {"", "#"}}
+        # Lines that are gone are forgotten, as pods come and go: one process reads hundreds of exporters.
+        known = {head: series for head, series in self._series.items() if head in heads}
         units = SourceUnits()
-        for name, text in _HELP.findall(body):
+        for name, text in help_texts(body):
             units.note_help(name, text)
         units.note_text(body)
-        stored_name = metric_namer(units)
-        for line in new:
-            try:
-                self._series[_head(line)] = self._understand(line, stored_name)
-            except Refused as error:
-                self._series[_head(line)] = error.refusal
-            except ValueError as error:
-                self._series[_head(line)] = Refusal(BAD_FIELD, str(error))
+        for _ in range(_MOST_LOOKS):
+            if self._version != self._parts.version:
+                self._version = self._parts.version
+                known = {}
+                self._described = {}
+            new = heads.keys() - known.keys()
+            stored_name = metric_namer(units, self._parts.of)
+            for head, line in heads.items():  # in their order: of two rows that nothing tells apart the first is taken
+                if head in new:
+                    known[head] = self._learn_line(line, stored_name)
+            if not self._look_for_parts(known, heads, new):
+                break
+        self._series = known
+        self._refuse_what_is_alike(heads)
+        used = {id(series.gpu) for series in known.values() if isinstance(series, _ScrapedSeries)}
+        self._described = {key: each for key, each in self._described.items() if id(each.gpu) in used}
 
-    def _forget_all_but(self, lines: Iterable[str]) -> None:
-        """Forget lines that are gone, as pods come and go: one process reads hundreds of exporters."""
-        heads = {_head(line) for line in lines}
-        self._series = {head: series for head, series in self._series.items() if head in heads}
-        used = {id(series.gpu) for series in self._series.values() if isinstance(series, _ScrapedSeries)}
-        self._gpus = {key: gpu for key, gpu in self._gpus.items() if id(gpu) in used}
+    def _learn_line(self, line: str, stored_name: Callable[[str, NamingLabels], Folded]) -> _Series:
+        try:
+            return self._understand(line, stored_name)
+        except Refused as error:
+            return error.refusal
+        except ValueError as error:
+            return Refusal(BAD_FIELD, str(error))
 
-    def _understand(self, line: str, stored_name: Callable[[str, NamingLabels], Folded]) -> _ScrapedSeries | None:
+    def _understand(self, line: str, stored_name: Callable[[str, NamingLabels], Folded]) -> _Series:
         """The GPU and metric of a line; None for a metric that is not of a GPU."""
-        parsed = _take_apart(line) if line.strip() else None
+        parsed = take_apart(line) if line.strip() else None
         if parsed is None:
             return None
-        if _head(line) != line[: len(line) - len(parsed.rest)].rstrip().removesuffix("}"):
+        if head_of(line) != line[: len(line) - len(parsed.rest)].rstrip().removesuffix("}"):
             raise Refused(BAD_FIELD, "more than a value and a time after the labels")
-        columns, extras = split_labels(parsed.labels)
-        if not columns.get("uuid"):
-            if not _OF_GPUS.match(parsed.name):
-                return None
-            raise Refused(NO_IDENTITY, f"{parsed.name}: the labels have no uuid")
+        described = self._describe(parsed)
+        if described is None:
+            return None
+        name = stored_name(parsed.name, naming_labels(parsed.labels, self._parts.labels))
+        if ":" in name.name:
+            names = self._names_of_parts[whole_of(name.name)]
+            if name.name not in names and len(names) >= MOST_PARTS:
+                raise Refused(TOO_MANY_PARTS, f"{name.name}: {MOST_PARTS} parts of this metric are kept apart")
+            names.add(name.name)
+        return _ScrapedSeries(described.gpu, name, described.remarks, described.identity)
+
+    def _describe(self, line: Line) -> _LineGpu | None:
+        labels = line.labels
+        columns, extras = split_labels(labels, self._parts.of_readings)
+        if "uuid" not in columns:
+            if not any(name in labels for name in UUID_LABELS):
+                if not _OF_GPUS.match(line.name):
+                    return None
+                if is_of_no_gpu(labels):
+                    raise Refused(NOT_A_GPU, line.name)
+            raise Refused(NO_IDENTITY, f"{line.name}: the labels have no uuid, or a blank one")
         if columns.get("hostname") in {None, "localhost"} and self._host:
             columns["hostname"] = self._host
-        key = (*columns.items(), *extras.items())
-        gpu = self._gpus.get(key)
-        if gpu is None:
-            gpu = self._gpus[key] = make_gpu(columns, extras)
-        return _ScrapedSeries(gpu, stored_name(parsed.name, naming_labels(parsed.labels)))
+        owner = tuple([f"{name}={value}" for name, value in labels.items() if name in OWNER_LABELS])
+        key = (owner, *columns.items(), *extras.items(), *{remark.reason for remark in line.remarks})
+        described = self._described.get(key)
+        if described is None:
+            gpu, remarks = make_gpu(columns, extras, line.remarks)
+            for remark in remarks:
+                self._remarks.setdefault(remark.reason, remark)
+            reasons = frozenset(remark.reason for remark in remarks)
+            described = self._described[key] = _LineGpu(gpu, (gpu.id, *sorted(owner)), reasons)
+        return described
 
+    def _look_for_parts(self, known: dict[str, _Series], heads: dict[str, str], new: set[str]) -> bool:
+        """Whether new labels were found that tell rows of one GPU and metric apart."""
+        rows: defaultdict[tuple[object, ...], list[str]] = defaultdict(list)
+        for head, series in known.items():
+            if isinstance(series, _ScrapedSeries):
+                rows[series.identity, whole_of(series.folded.name)].append(head)
+        groups: defaultdict[str, list[list[Iterable[tuple[str, str]]]]] = defaultdict(list)
+        for (_, metric), group in rows.items():
+            if len(group) > 1 and not new.isdisjoint(group):
+                parsed = [take_apart(heads[head]) for head in group]
+                groups[str(metric)].append([line.labels.items() for line in parsed if line is not None])
+        found = [self._parts.find(metric, of_metric) for metric, of_metric in groups.items()]
+        return any(found)
 
-def _plainer(body: str) -> str:
-    """Remove exemplars, and leave one blank between labels and value."""
-    if " # {" in body:
-        body = _EXEMPLAR.sub(r"\1", body)
-    if "}\t" in body or "}  " in body:
-        body = _WIDE.sub("} ", body)
-    return body
-
-
-def _head(line: str) -> str:
-    """The part of a line that is the same in each answer. A line without it gets a key of its own."""
-    return line.rpartition("} ")[0] or "\n" + line
-
-
-def _take_apart(line: str) -> _Line | None:
-    """The name, the labels and the rest. None for a good line without labels. Raises ValueError."""
-    name = _NAME.match(line)
-    if name is None:
-        raise ValueError("a line begins with the name of a metric")
-    rest = line[name.end() :]
-    labels = _LABELS.match(rest.lstrip(" \t"))
-    if labels is None:
-        if rest.lstrip(" \t").startswith("{"):
-            raise ValueError("the labels are not closed, or hold a quote that is not escaped")
-        words = rest.split()
-        if not words or len(words) > 2:
-            raise ValueError("expected a value after the name")
-        if not words[0].isascii() or "_" in words[0]:
-            raise ValueError(f"{words[0][:40]!r} is not a number")
-        float(words[0])  # any number of the format, NaN and infinities included
-        return None
-    return _Line(name[0], parse_labels(labels[0]), rest.lstrip(" \t")[labels.end() :].lstrip(" \t"))
-
-
-def _split_rest(rest: str) -> tuple[str, str]:
-    """The value and the time (empty: none) after the labels."""
-    words = rest.split("#", 1)[0].split()
-    if len(words) == 2 and not words[1].strip("-0123456789."):
-        return words[0], words[1]
-    return rest.strip(), ""
+    def _refuse_what_is_alike(self, heads: dict[str, str]) -> None:
+        """Of series that nothing tells apart the first one stays."""
+        firsts: set[tuple[object, ...]] = set()
+        for head in heads:
+            series = self._series[head]
+            if not isinstance(series, _ScrapedSeries):
+                continue
+            key = (series.identity, series.folded.name)
+            if key in firsts:
+                detail = f"{series.folded.name} of {series.gpu.id}: no label tells this row from an earlier one"
+                self._series[head] = Refusal(DUPLICATE_ROW, detail)
+            firsts.add(key)
 
 
 def _time(text: str) -> int:

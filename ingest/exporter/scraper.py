@@ -17,6 +17,7 @@ from ingest.concurrency import pause
 from ingest.errors import SourceError
 from ingest.exporter.exposition import Exposition, NotMetrics, Scraped
 from ingest.exporter.targets import Target, Targets
+from ingest.parts import Parts
 from ingest.reconnect import one_line
 from ingest.samples import RefusedRow
 from ingest.streamer.live import Give, SourceBatch
@@ -71,13 +72,14 @@ class ScrapeFailed(Exception):
 
 
 class Scraper:
-    """A LiveSource. ``statuses`` has the state of each target by URL."""
+    """A LiveSource. ``statuses`` has the state of each target by URL. ``parts``: labels that tell rows of one GPU apart."""
 
-    def __init__(self, config: ScrapeConfig, targets: Targets) -> None:
+    def __init__(self, config: ScrapeConfig, targets: Targets, parts: Parts | None = None) -> None:
         self.name = "dcgm"
         self.statuses: dict[str, TargetStatus] = {}
         self._config = config
         self._targets = targets
+        self._parts = Parts() if parts is None else parts
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def run(self, give: Give, stop: asyncio.Event, *, once: bool) -> None:
@@ -117,7 +119,7 @@ class Scraper:
         )
 
     def _watch(self, target: Target) -> _Watched:
-        watched = _Watched(target, Exposition(target.host))
+        watched = _Watched(target, Exposition(target.host, self._parts))
         self.statuses[target.url] = watched.status
         return watched
 
@@ -157,6 +159,8 @@ class Scraper:
             return
         status.duration_s, status.samples = time.monotonic() - began, len(scraped.samples)
         self._note(watched, up=True, reason="")
+        for remark in scraped.remarks:
+            logger.info("%s: %s: %s", watched.target.url, remark.reason, remark.detail)
         give(SourceBatch(scraped.samples, _new_ones(watched, scraped), scraped.counts, watched.target.url))
 
     def _note(self, watched: _Watched, *, up: bool, reason: str) -> None:

@@ -6,6 +6,7 @@ message apart, ``plain`` turns plain readings into points, and ``readings.checks
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -18,26 +19,31 @@ from readings.batch.message import (
     canonical_names,
     encode_block,
     encode_plain,
+    is_utf8,
     parse_items,
     parse_whole,
 )
 from readings.batch.plain import read_metrics
 from readings.batch.salvage import salvage_metrics, salvage_points
 from readings.blocks import BlockBuilder, most_cells
-from readings.checks import Refusal, check_block
+from readings.checks import NOT_UTF8, Refusal, check_block
 from readings.model import Point, PointBlock
 
 __all__ = ["BatchError", "DecodedBatch", "decode", "encode_block", "encode_plain"]
 
 
 class DecodedBatch(msgspec.Struct):
-    """The good readings of a batch, a refusal for each bad one, and the refusals that the sender counted."""
+    """The good readings of a batch, a refusal for each bad one, and the counts by reason that the sender reported.
+
+    ``remarks`` counts readings that were taken without something that they do not need.
+    """
 
     block: PointBlock
     refusals: list[Refusal]
     source: str
     batch_id: str
     reported: dict[str, int]
+    remarks: dict[str, int] = {}
 
 
 def decode(payload: bytes, *, now_ns: int | None = None, oldest_ns: int | None = None) -> DecodedBatch:
@@ -49,24 +55,28 @@ def decode(payload: bytes, *, now_ns: int | None = None, oldest_ns: int | None =
     """
     message: BatchMessage | BatchItems
     refusals: list[Refusal] = []
+    remarks: Counter[str] = Counter()
     whole = parse_whole(payload)
     if whole is not None:
         message = whole
         block = PointBlock(whole.gpus, canonical_names(whole.metric_names), whole.points or [])
-        builder, bad_metrics = read_metrics(whole.metrics or ())
+        plain = read_metrics(whole.metrics or ())
     else:
         message = items = parse_items(payload)
-        block, refusals = salvage_points(items.gpus, canonical_names(items.metric_names), items.points or [])
-        builder, bad_metrics = read_metrics(salvage_metrics(items.metrics or ()))
+        block, refusals, remarks = salvage_points(items.gpus, canonical_names(items.metric_names), items.points or [])
+        plain = read_metrics(salvage_metrics(items.metrics or ()))
+        if not is_utf8(payload):
+            remarks[NOT_UTF8] += 1
     if message.points is UNSET and message.metrics is UNSET:
         raise BatchError("bad batch: it has neither points nor metrics")
-    refusals += bad_metrics
-    if builder:
-        block = _joined(block, builder)
+    refusals += plain.refusals
+    remarks.update(plain.remarks)
+    if plain.builder:
+        block = _joined(block, plain.builder)
     if now_ns is not None:
         block, impossible = check_block(block, now_ns=now_ns, oldest_ns=oldest_ns)
         refusals += impossible
-    return DecodedBatch(block, refusals, message.source, message.batch_id, message.refused)
+    return DecodedBatch(block, refusals, message.source, message.batch_id, message.refused, dict(remarks))
 
 
 def _joined(block: PointBlock, builder: BlockBuilder) -> PointBlock:

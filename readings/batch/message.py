@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from readings.checks import Refused, check_metric_name
+from readings.labels import is_blank_identity
 from readings.model import Gpu, PointBlock
 from readings.times import INT64_MAX, format_time
 
@@ -47,7 +49,7 @@ class PlainReading(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class BatchHeader(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The fields beside the readings. ``refused`` counts what the sender refused since its last batch, by reason."""
+    """The fields beside the readings. ``refused`` has the sender's counts since its last batch, by reason of any kind (see Kinds)."""
 
     batch_id: _Text = ""
     source: _Text = ""
@@ -153,6 +155,8 @@ def parse_whole(payload: bytes) -> BatchMessage | None:
         message = _whole.decode(payload)
     except DECODE_ERRORS:
         return None
+    if any(is_blank_identity(gpu.uuid) for gpu in message.gpus):
+        return None
     gpus, names = len(message.gpus), len(message.metric_names)
     for index, _, values in message.points or ():
         if index >= gpus or len(values) != names:
@@ -160,8 +164,19 @@ def parse_whole(payload: bytes) -> BatchMessage | None:
     return message
 
 
+def is_utf8(payload: bytes) -> bool:
+    """Whether all of the message is UTF-8, as JSON must be."""
+    try:
+        str(payload, "utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def parse_items(payload: bytes) -> BatchItems:
-    """The message with its items undecoded. Raises BatchError."""
+    """The message with its items undecoded; bytes that are not UTF-8 are replaced. Raises BatchError."""
+    if not is_utf8(payload):
+        payload = str(payload, "utf-8", "replace").encode()
     try:
         items = _items.decode(payload)
     except DECODE_ERRORS as error:
@@ -178,6 +193,6 @@ def canonical_names(names: Sequence[str]) -> list[str]:
     except Refused as refused:
         raise BatchError(f"bad batch: {refused.detail} - at `$.metric_names`") from None
     if len(set(canonical)) < len(canonical):
-        twice = next(name for name in canonical if canonical.count(name) > 1)
+        twice, _ = Counter(canonical).most_common(1)[0]
         raise BatchError(f"bad batch: {twice} is there twice - at `$.metric_names`")
     return canonical

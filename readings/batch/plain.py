@@ -2,89 +2,110 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable
 from operator import attrgetter
+from typing import NamedTuple
 
 from msgspec import UnsetType
 
 from readings.batch.message import PlainReading
 from readings.blocks import BlockBuilder
+from readings.catalogue import PART_LABELS, name_of_part
 from readings.checks import (
-    BAD_FIELD,
     BAD_NUMBER,
     BAD_TIMESTAMP,
-    NO_IDENTITY,
+    DUPLICATE_ROW,
     Refusal,
     Refused,
-    check_gpu,
     check_metric_name,
     parse_value,
 )
-from readings.labels import split_labels
+from readings.description import describe_gpu
+from readings.labels import Remark, is_blank_identity, split_labels
 from readings.model import Gpu
 from readings.times import epoch_ns, parse_time
 
-_description = attrgetter("uuid", "hostname", "gpu_id", "device", "model_name", "container", "pod", "namespace")
+_FIELDS = ("uuid", "hostname", "gpu_id", "device", "model_name", "container", "pod", "namespace")
+_description = attrgetter(*_FIELDS)
 
 
-def read_metrics(metrics: Iterable[PlainReading | Refused]) -> tuple[BlockBuilder, list[Refusal]]:
-    """Returns the readings, in a builder, and a refusal for each bad one. Items refused before keep their number."""
-    builder = BlockBuilder()
-    refusals: list[Refusal] = []
+class PlainReadings(NamedTuple):
+    """What plain readings give: the good ones, a refusal for each bad one, and the number of readings by remark."""
+
+    builder: BlockBuilder
+    refusals: list[Refusal]
+    remarks: Counter[str]
+
+
+class Salvaged(NamedTuple):
+    """A reading without its fields that cannot be decoded and are not needed, and a remark on each."""
+
+    reading: PlainReading
+    remarks: list[Remark]
+
+
+class _PlainGpu(NamedTuple):
+    gpu: Gpu
+    identity: int
+    is_of_part: bool
+    remarks: frozenset[str]
+
+
+def read_metrics(metrics: Iterable[PlainReading | Salvaged | Refused]) -> PlainReadings:
+    """Checks the readings and gathers them. Items refused before keep their number.
+
+    Of two readings of one GPU, metric and time that differ in a label, and not in the pod, the second is refused.
+    """
+    found = PlainReadings(BlockBuilder(), [], Counter())
+    told: dict[tuple[int, str, int], _PlainGpu] = {}
+    identities: dict[tuple[str, ...], int] = {}
     # GPUs and names are checked once per batch, not per reading.
-    gpus: dict[Hashable, Gpu] = {}
+    gpus: dict[Hashable, _PlainGpu] = {}
     names: dict[str, str] = {}
     for number, metric in enumerate(metrics):
         try:
-            if isinstance(metric, Refused):
-                raise metric
+            left_out: list[Remark] = []
+            if not isinstance(metric, PlainReading):
+                if isinstance(metric, Refused):
+                    raise metric
+                metric, left_out = metric
             value = metric.value
             if value is None:
                 continue
             if isinstance(value, UnsetType):
                 raise Refused(BAD_NUMBER, "value is missing")
             key = (_description(metric), tuple(metric.labels.items()) if metric.labels else None)
-            gpu = gpus.get(key)
-            if gpu is None:
-                gpu = gpus[key] = check_gpu(_gpu_of(metric))
+            described = gpus.get(key)
+            if described is None:
+                described = gpus[key] = _describe(metric, identities)
             name = names.get(metric.metric_name)
             if name is None:
                 name = names[metric.metric_name] = check_metric_name(metric.metric_name)
-            builder.add(gpu, name, _time_of(metric), parse_value(value) if isinstance(value, str) else value)
+            time_ns = _time_of(metric)
+            number_read = parse_value(value) if isinstance(value, str) else value
+            if metric.labels:
+                if described.is_of_part:
+                    name = name_of_part(name, metric.labels)
+                if told.setdefault((described.identity, name, time_ns), described) is not described:
+                    raise Refused(DUPLICATE_ROW, f"{name} of {described.gpu.id}: no label tells it from an earlier one")
+            found.builder.add(described.gpu, name, time_ns, number_read)
+            if described.remarks or left_out:
+                found.remarks.update(described.remarks.union(remark.reason for remark in left_out))
         except Refused as refused:
-            refusals.append(Refusal(refused.reason, f"metrics[{number}]: {refused.detail}"))
-    return builder, refusals
+            found.refusals.append(Refusal(refused.reason, f"metrics[{number}]: {refused.detail}"))
+    return found
 
 
-def _gpu_of(metric: PlainReading) -> Gpu:
+def _describe(metric: PlainReading, identities: dict[tuple[str, ...], int]) -> _PlainGpu:
     labels, extras = split_labels(metric.labels) if metric.labels else ({}, {})
-    uuid = (metric.uuid or labels.get("uuid", "")).strip()
-    if not uuid:
-        raise Refused(NO_IDENTITY, "uuid is missing")
-    return Gpu(
-        uuid=uuid,
-        hostname=metric.hostname or labels.get("hostname", ""),
-        gpu_id=_index(labels.get("gpu_id") if metric.gpu_id is None else metric.gpu_id),
-        device=metric.device or labels.get("device", ""),
-        model_name=metric.model_name or labels.get("model_name", ""),
-        mig_id=labels.get("mig_id", ""),
-        mig_profile=labels.get("mig_profile", ""),
-        container=metric.container or labels.get("container", ""),
-        pod=metric.pod or labels.get("pod", ""),
-        namespace=metric.namespace or labels.get("namespace", ""),
-        labels=extras,
-    )
-
-
-def _index(gpu_id: int | str | None) -> int | None:
-    if not isinstance(gpu_id, str):
-        return gpu_id
-    digits = gpu_id.strip()
-    if not digits:
-        return None
-    if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
-        raise Refused(BAD_FIELD, f"gpu_id {gpu_id[:40]!r} is no whole number")
-    return int(digits)
+    given = {name: value for name in _FIELDS if (value := getattr(metric, name)) is not None and value != ""}
+    if "uuid" in labels and is_blank_identity(metric.uuid or ""):
+        given["uuid"] = labels["uuid"]
+    gpu, remarks = describe_gpu({**labels, **given, "labels": extras})
+    identity = identities.setdefault((gpu.id, gpu.namespace, gpu.pod, gpu.container), len(identities))
+    is_of_part = metric.labels is not None and not metric.labels.keys().isdisjoint(PART_LABELS)
+    return _PlainGpu(gpu, identity, is_of_part, frozenset(remark.reason for remark in remarks))
 
 
 def _time_of(metric: PlainReading) -> int:

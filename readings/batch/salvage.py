@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from readings.batch.message import DECODE_ERRORS, PlainReading
+from readings.batch.plain import Salvaged
 from readings.checks import (
     BAD_FIELD,
     BAD_NUMBER,
@@ -19,18 +21,44 @@ from readings.checks import (
     SHORT_ROW,
     Refusal,
     Refused,
-    check_gpu,
 )
+from readings.description import describe_gpu
+from readings.labels import BAD_LABEL, Remark
 from readings.model import Gpu, Point, PointBlock
 from readings.times import INT64_MAX
 
 T = TypeVar("T")
 
-_gpu = msgspec.json.Decoder(Gpu)
+_NULL = Raw(b"null")
+
+
+class _Item(msgspec.Struct):
+    """A plain reading of which only the fields that it needs are decoded."""
+
+    timestamp: int | float | str = ""
+    metric_name: str = ""
+    value: float | str | UnsetType | None = UNSET
+    uuid: str | None = None
+    gpu_id: Raw = _NULL
+    device: Raw = _NULL
+    model_name: Raw = _NULL
+    hostname: Raw = _NULL
+    container: Raw = _NULL
+    pod: Raw = _NULL
+    namespace: Raw = _NULL
+    labels: Raw = _NULL
+
+
 _metric = msgspec.json.Decoder(PlainReading)
+_item = msgspec.json.Decoder(_Item)
+_object = msgspec.json.Decoder(dict[str, Any])
 _list = msgspec.json.Decoder(list[Raw])
 _int = msgspec.json.Decoder(int)
 _value = msgspec.json.Decoder(float | None)
+_index = msgspec.json.Decoder(int | str | None)
+_text = msgspec.json.Decoder(str | None)
+_raws = msgspec.json.Decoder(dict[str, Raw] | None)
+_DESCRIBING = ("gpu_id", "device", "model_name", "hostname", "container", "pod", "namespace")
 
 _METRIC_REASONS = (
     ("Number out of range - at `$.value`", NON_FINITE),
@@ -41,25 +69,68 @@ _METRIC_REASONS = (
 )
 
 
-def salvage_metrics(items: Sequence[Raw]) -> Iterator[PlainReading | Refused]:
-    """Each plain reading, or the reason why it cannot be decoded."""
+def salvage_metrics(items: Sequence[Raw]) -> Iterator[PlainReading | Salvaged | Refused]:
+    """Each plain reading, without the fields that it does not need and that cannot be decoded, or the reason why there is none."""
     for item in items:
         try:
             yield _decoded(_metric, item, BAD_FIELD)
+        except Refused:
+            try:
+                yield _without_bad_fields(_decoded(_item, item, BAD_FIELD))
+            except Refused as refused:
+                reason = next((reason for path, reason in _METRIC_REASONS if path in refused.detail), refused.reason)
+                yield Refused(reason, refused.detail)
+
+
+def _without_bad_fields(item: _Item) -> Salvaged:
+    remarks: list[Remark] = []
+
+    def kept(decoder: msgspec.json.Decoder[T], raw: Raw, name: str) -> T | None:
+        try:
+            return _decoded(decoder, raw, BAD_LABEL)
         except Refused as refused:
-            reason = next((reason for path, reason in _METRIC_REASONS if path in refused.detail), refused.reason)
-            yield Refused(reason, refused.detail)
+            remarks.append(Remark(BAD_LABEL, f"{name} is left out: {refused.detail}"))
+            return None
+
+    fields: dict[str, Any] = {
+        name: kept(_index if name == "gpu_id" else _text, getattr(item, name), name) for name in _DESCRIBING
+    }
+    labels = {
+        name: text
+        for name, raw in (kept(_raws, item.labels, "labels") or {}).items()
+        if (text := kept(_text, raw, f"label {name[:40]!r}")) is not None
+    }
+    reading = PlainReading(
+        timestamp=item.timestamp,
+        metric_name=item.metric_name,
+        value=item.value,
+        uuid=item.uuid,
+        labels=labels,
+        **fields,
+    )
+    return Salvaged(reading, remarks)
 
 
-def salvage_points(
-    gpus: Sequence[Raw], metric_names: list[str], points: Sequence[Raw]
-) -> tuple[PointBlock, list[Refusal]]:
-    """The good readings of compact points. A point that is bad as a whole gives one refusal per reading in it."""
-    described = [_gpu_or_refused(number, item) for number, item in enumerate(gpus)]
-    good_gpus = [gpu for gpu in described if isinstance(gpu, Gpu)]
-    places = {id(gpu): place for place, gpu in enumerate(good_gpus)}
+class SalvagedPoints(NamedTuple):
+    """The good readings of compact points, a refusal for each bad one, and the number of readings by remark."""
+
+    block: PointBlock
+    refusals: list[Refusal]
+    remarks: Counter[str]
+
+
+class _DescribedGpu(NamedTuple):
+    place: int
+    remarks: frozenset[str]
+
+
+def salvage_points(gpus: Sequence[Raw], metric_names: list[str], points: Sequence[Raw]) -> SalvagedPoints:
+    """Decodes compact points one by one. A point that is bad as a whole gives one refusal per reading in it."""
+    good_gpus: list[Gpu] = []
+    described = [_gpu_or_refused(number, item, good_gpus) for number, item in enumerate(gpus)]
     good_points: list[Point] = []
     refusals: list[Refusal] = []
+    remarks: Counter[str] = Counter()
     for number, item in enumerate(points):
         values: list[Raw] = []
         try:
@@ -84,20 +155,24 @@ def salvage_points(
             except Refused as refused:
                 good.append(None)
                 refusals.append(Refusal(refused.reason, f"points[{number}] {name}: {refused.detail}"))
-        if good.count(None) < len(good):
-            good_points.append((places[id(gpu)], time_ns, good))
-    return PointBlock(good_gpus, metric_names, good_points), refusals
+        if (readings := len(good) - good.count(None)) > 0:
+            good_points.append((gpu.place, time_ns, good))
+            remarks.update(dict.fromkeys(gpu.remarks, readings))
+    return SalvagedPoints(PointBlock(good_gpus, metric_names, good_points), refusals, remarks)
 
 
-def _gpu_or_refused(number: int, item: Raw) -> Gpu | Refused:
+def _gpu_or_refused(number: int, item: Raw, good: list[Gpu]) -> _DescribedGpu | Refused:
+    """The GPU, which becomes the next of the ``good`` ones, or the reason why it is none."""
     try:
-        return check_gpu(_decoded(_gpu, item, BAD_FIELD))
+        fields = _decoded(_object, item, BAD_FIELD)
+        gpu, remarks = describe_gpu(fields)
     except Refused as refused:
-        reason = NO_IDENTITY if "`$.uuid`" in refused.detail or "`uuid`" in refused.detail else refused.reason
-        return Refused(reason, f"gpus[{number}]: {refused.detail}")
+        return Refused(refused.reason, f"gpus[{number}]: {refused.detail}")
+    good.append(gpu)
+    return _DescribedGpu(len(good) - 1, frozenset(remark.reason for remark in remarks))
 
 
-def _gpu_at(index: int, described: Sequence[Gpu | Refused]) -> Gpu:
+def _gpu_at(index: int, described: Sequence[_DescribedGpu | Refused]) -> _DescribedGpu:
     if not 0 <= index < len(described):
         raise Refused(NO_IDENTITY, f"GPU index {index} of {len(described)} GPUs")
     gpu = described[index]

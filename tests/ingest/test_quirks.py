@@ -174,7 +174,9 @@ def test_03_fp64_blanks(pipeline: Pipeline, last: int) -> None:
 
 
 def test_04_string_blanks(pipeline: Pipeline) -> None:
-    refused_alone(pipeline, UTIL, "<<<NOT_SUPPORTED>>>", "blank")
+    refused_alone(pipeline, UTIL, "<<<NULL>>>", "blank")
+    pipeline.refused.clear()
+    refused_alone(pipeline, UTIL, "<<<NOT_SUPPORTED>>>", "not_supported")
 
 
 def test_04_a_blank_label_is_none(pipeline: Pipeline) -> None:
@@ -193,8 +195,8 @@ def test_05_a_value_that_could_not_be_printed(pipeline: Pipeline) -> None:
     ("value", "reason"),
     [
         ("N/A", "not_available"),
-        ("[N/A]", "not_available"),
-        ("[Not Supported]", "not_available"),
+        ("[N/A]", "not_supported"),
+        ("[Not Supported]", "not_supported"),
         ("-", "not_available"),
         ("", "not_available"),
         ("nan", "non_finite"),
@@ -307,8 +309,8 @@ def test_16_utf16_nul_and_oversize(pipeline: Pipeline) -> None:
     with pytest.raises(SourceError, match="is UTF-16 text"):
         pipeline.file(path)
     rows = pipeline.capture("a,\0b", row(UTIL, "5", labels="x" * 131_073), row(UTIL, "6"))
-    assert [each.value for each in rows] == [6.0]
-    assert pipeline.refused == {"bad_field": 2}
+    assert [each.value for each in rows] == [6.0]  # two rows of one reading, of which the later one counts
+    assert pipeline.refused == {"short_row": 1, "bad_label": 1}
 
 
 def test_17_labels_with_escapes_and_commas(pipeline: Pipeline) -> None:
@@ -321,7 +323,11 @@ def test_17_labels_with_escapes_and_commas(pipeline: Pipeline) -> None:
 
 def test_17_labels_that_the_exporter_did_not_escape(pipeline: Pipeline) -> None:
     rows = pipeline.scrape(text(UTIL, "5", hpc_job='job"1') + text(TEMP, "50"))
-    assert [each.metric_name for each in rows] == [TEMP]
+    assert {each.metric_name: each.value for each in rows} == {UTIL: 5.0, TEMP: 50.0}
+    assert pipeline.refused == {"bad_label": 1}
+    pipeline.refused.clear()
+    rows = pipeline.scrape(text(POWER, "5", GPU_I_ID='3"') + text(TEMP, "51"))
+    assert {each.metric_name for each in rows} == {UTIL, TEMP}  # not the whole GPU's power
     assert pipeline.refused == {"bad_field": 1}
 
 
@@ -379,7 +385,7 @@ def test_22_links_and_what_is_no_gpu(pipeline: Pipeline) -> None:
     )
     assert pipeline.values() == {(UUID, f"{link}:nvlink:3"): 3.0, (UUID, f"{link}:nvlink:4"): 4.0}
     assert [gpu.id for gpu in GPU.objects.all()] == [UUID]
-    assert pipeline.refused == {"no_identity": 2}
+    assert pipeline.refused == {"not_a_gpu": 2}
 
 
 def test_23_order_repetitions_and_clocks(pipeline: Pipeline) -> None:

@@ -8,19 +8,22 @@ from readings.checks import Refused
 from readings.units import SourceUnits
 
 
-@pytest.mark.parametrize(("text", "index"), [("7", 7), ("", None), ("x", None), ("٣", None), ("1" * 10, None)])
+@pytest.mark.parametrize(("text", "index"), [("7", 7), ("", None), ("x", None), ("٣", None), ("1" * 11, None)])
 def test_an_index_is_a_small_whole_number_or_nothing(text: str, index: int | None) -> None:
-    assert make_gpu({"uuid": "GPU-1", "gpu_id": text}, {}).gpu_id == index
+    gpu, remarks = make_gpu({"uuid": "GPU-1", "gpu_id": text}, {})
+    assert gpu.gpu_id == index
+    assert bool(remarks) == (index is None and text != "")
 
 
 def test_what_is_not_told_is_empty_and_other_labels_are_kept() -> None:
-    gpu = make_gpu({"uuid": "GPU-1", "mig_id": "3"}, {"DCGM_FI_DRIVER_VERSION": "535"})
+    gpu, remarks = make_gpu({"uuid": "GPU-1", "mig_id": "3"}, {"DCGM_FI_DRIVER_VERSION": "535"})
+    assert remarks == []
     assert (gpu.id, gpu.hostname, gpu.pod, gpu.driver_version) == ("GPU-1:3", "", "", "535")
 
 
 def test_what_cannot_be_a_gpu_is_refused() -> None:
     with pytest.raises(Refused, match="bad_field"):
-        make_gpu({"uuid": "GPU-1", "hostname": "x" * 300}, {})
+        make_gpu({"uuid": "x" * 300}, {})
 
 
 def test_only_some_labels_decide_a_name() -> None:

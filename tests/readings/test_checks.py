@@ -10,11 +10,13 @@ from readings import checks
 from readings.catalogue import CATALOGUE
 from readings.checks import (
     MAX_AHEAD_NS,
+    PASSED_OVER,
     REASONS,
+    REMARKS,
+    Kinds,
     Refusal,
     Refused,
     check_block,
-    check_gpu,
     check_metric_name,
     parse_value,
     problem_of,
@@ -72,10 +74,12 @@ def test_decimal_numbers_are_read(text: str, value: float) -> None:
         ("140737488355328.0", "blank"),
         ("140737488355330.000000", "blank"),
         ("140737488355331", "blank"),
-        ("<<<NOT_SUPPORTED>>>", "blank"),
+        ("<<<NULL>>>", "blank"),
+        ("<<<NOT_SUPPORTED>>>", "not_supported"),
         ("N/A", "not_available"),
-        ("[N/A]", "not_available"),
-        ("[Not Supported]", "not_available"),
+        ("[N/A]", "not_supported"),
+        ("[Not Supported]", "not_supported"),
+        ("[Unknown Error]", "not_available"),
         ("-", "not_available"),
         ("", "not_available"),
         ("  ", "not_available"),
@@ -97,7 +101,7 @@ def test_what_is_no_measurement_is_refused_with_its_reason(text: str, reason: st
         parse_value(text)
     assert caught.value.reason == reason
     assert repr(text.strip()) in caught.value.detail
-    assert reason in REASONS
+    assert reason in REASONS or reason in PASSED_OVER
 
 
 def test_a_long_text_is_shown_cut() -> None:
@@ -169,7 +173,8 @@ def test_a_block_without_readings_is_good(points: list[Point]) -> None:
         (OWN, float("nan"), "non_finite"),
         (UTIL, float("nan"), "non_finite"),
         (OWN, float("-inf"), "non_finite"),
-        ("DCGM_FI_DEV_MEMORY_TEMP", 0.0, "out_of_range"),
+        ("DCGM_FI_DEV_MEMORY_TEMP", 0.0, "not_supported"),
+        ("DCGM_FI_DEV_MEMORY_TEMP", 0.5, "out_of_range"),
         ("DCGM_FI_DEV_XID_ERRORS", 79.0, None),
         ("DCGM_FI_DEV_POWER_VIOLATION", 1e15, None),
         ("DCGM_FI_DEV_POWER_VIOLATION", -1.0, "out_of_range"),
@@ -249,36 +254,10 @@ def test_every_bound_of_the_catalogue_is_itself_allowed() -> None:
             assert bound is None or problem_of(metric.name, float(bound)) is None
 
 
-@pytest.mark.parametrize(
-    ("gpu", "reason"),
-    [
-        (Gpu(uuid=""), "no_identity"),
-        (Gpu(uuid="   "), "no_identity"),
-        (Gpu(uuid="<<<NULL>>>"), "no_identity"),
-        (Gpu(uuid="G" * 129), "bad_field"),
-        (Gpu(uuid="GPU-1", hostname="h" * 256), "bad_field"),
-        (Gpu(uuid="GPU-1", pod="p\0"), "bad_field"),
-        (Gpu(uuid="GPU-1", gpu_id=-1), "bad_field"),
-        (Gpu(uuid="GPU-1", labels={"a": "\0"}), "bad_field"),
-        (Gpu(uuid="GPU-1", labels={str(n): "" for n in range(101)}), "bad_field"),
-    ],
-)
-def test_a_gpu_without_identity_or_with_texts_that_do_not_fit_is_refused(gpu: Gpu, reason: str) -> None:
-    with pytest.raises(Refused) as caught:
-        check_gpu(gpu)
-    assert caught.value.reason == reason
-    assert caught.value.refusal.reason == reason
-
-
-def test_a_good_gpu_passes_at_the_limits() -> None:
-    gpu = Gpu(uuid="G" * 128, hostname="h" * 255, gpu_id=0, labels={"DCGM_FI_DRIVER_VERSION": "535"})
-    assert check_gpu(gpu) is gpu
-
-
 def test_metric_names_are_folded_and_bounded() -> None:
     assert check_metric_name("dcgm_gpu_temp ") == TEMP
     assert check_metric_name("m" * 255) == "m" * 255
-    for bad, reason in ((" ", "no_metric"), ("m" * 256, "bad_field"), ("a\0b", "bad_field")):
+    for bad, reason in ((" ", "no_metric"), ("m" * 256, "bad_field"), ("a\0b", "bad_field"), ("a\ufffdb", "bad_field")):
         with pytest.raises(Refused) as caught:
             check_metric_name(bad)
         assert caught.value.reason == reason
@@ -286,8 +265,17 @@ def test_metric_names_are_folded_and_bounded() -> None:
 
 def test_every_reason_is_explained() -> None:
     constants = {value for name, value in vars(checks).items() if name.isupper() and isinstance(value, str)}
-    assert constants == set(REASONS)
-    assert all(REASONS.values())
+    assert constants == {*REASONS, *REMARKS, *PASSED_OVER}
+    assert all((*REASONS.values(), *REMARKS.values(), *PASSED_OVER.values()))
+    assert len(constants) == len(REASONS) + len(REMARKS) + len(PASSED_OVER)
+
+
+def test_counts_are_of_three_kinds_and_an_unknown_reason_is_one_of_refusals() -> None:
+    assert Kinds.of({"blank": 1, "bad_label": 2, "not_supported": 3, "made up": 4}) == (
+        {"blank": 1, "made up": 4},
+        {"bad_label": 2},
+        {"not_supported": 3},
+    )
 
 
 def test_a_refused_reading_says_why_in_one_line() -> None:

@@ -10,12 +10,24 @@ from hypothesis import strategies as st
 
 from readings.labels import (
     DROPPED,
+    host_of,
+    is_blank_identity,
     is_blank_text,
+    is_of_no_gpu,
     label_conflicts,
-    parse_labels,
+    read_labels,
     split_labels,
     without_name,
+    without_port,
 )
+from tests.costs import cost_of
+
+
+def parse_labels(text: str) -> dict[str, str]:
+    """The labels of a text that is good throughout."""
+    labels, remarks = read_labels(text)
+    assert remarks == []
+    return labels
 
 
 def test_escapes_and_commas_inside_values_are_kept_together() -> None:
@@ -24,7 +36,10 @@ def test_escapes_and_commas_inside_values_are_kept_together() -> None:
 
 
 def test_what_prometheus_adds_is_dropped() -> None:
-    assert parse_labels('__name__="m",gpu="0",instance="h:9400",job="dcgm"') == {"gpu": "0"}
+    assert parse_labels('__name__="m",gpu="0",instance="h:9400",job="dcgm"') == {
+        "gpu": "0",
+        "instance": "h:9400",  # tells the host where nothing better does
+    }
 
 
 @pytest.mark.parametrize("text", ["", "  ", "{}", 'a="",b="<<<NULL>>>"', 'job="x"'])
@@ -42,22 +57,128 @@ def test_an_unknown_escape_stands_for_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["a", "a=", "a=1", 'a="1', 'a="1" b="2"', '="1"', 'a="x"y"', 'a="1",,b="2"', ',a="1"', 'hpc_job="job"1"', 'a="\\'],
+    ("text", "kept"),
+    [
+        ("a", {}),
+        ("a=", {}),
+        ("version=535.129.03", {}),
+        ('a="1', {}),
+        ('a="1",b="2', {"a": "1"}),
+        ('a="1" b="2",c="3"', {"c": "3"}),
+        ('="1",c="3"', {"c": "3"}),
+        ('a="x"y",b="2"', {"b": "2"}),
+        ('a="1",,b="2"', {"a": "1", "b": "2"}),
+        (',a="1"', {"a": "1"}),
+        ('hpc_job="job"1",gpu="0",note="a,b=\\"c"', {"gpu": "0", "note": 'a,b="c'}),
+        ('a="\\', {}),
+        ("{'a': 'b'}", {}),
+        ('b=2,{a="1"}', {}),
+        ('a="1",a="2"', {"a": "1"}),
+    ],
 )
-def test_what_is_no_label_list_is_refused_with_its_place(text: str) -> None:
-    with pytest.raises(ValueError, match=r"bad labels at character \d+: expected name=\"value\""):
-        parse_labels(text)
+def test_what_is_no_label_is_left_out_with_its_place_and_the_others_are_read(text: str, kept: dict[str, str]) -> None:
+    labels, remarks = read_labels(text)
+    assert labels == kept
+    assert len(remarks) == 1
+    assert remarks[0].detail
 
 
-def test_a_label_with_two_values_is_refused() -> None:
-    with pytest.raises(ValueError, match="a is given twice"):
-        parse_labels('a="1",a="2"')
+def test_of_a_label_with_two_values_the_first_counts() -> None:
+    labels, (remark,) = read_labels('gpu="0",gpu="true"')
+    assert labels == {"gpu": "0"}
+    assert remark.reason == "repeated_label"
+    assert "the first value '0' is taken" in remark.detail
 
 
-def test_a_long_unfinished_value_is_refused_at_once() -> None:
-    with pytest.raises(ValueError, match="bad labels"):
-        parse_labels('a="' + "\\x" * 200_000)
+@pytest.mark.parametrize("text", ["GPU_I_ID=3", 'a="b",GPU_I_ID="3', 'GPU_I_PROFILE="1g"10gb"', "dra_mig_profile"])
+def test_an_instance_that_cannot_be_read_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match="the labels of the MIG instance cannot be read at character"):
+        read_labels(text)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "}",
+        "{",
+        ",",
+        '"',
+        "\\",
+        " ",
+        "a",
+        "=",
+        'a="',
+        'a="x"',
+        'a="x",',
+        ",a=",
+        ', a="\\',
+        'a="x"b,',
+        '\\"',
+        ' ="',
+        "x,y ",
+    ],
+)
+@pytest.mark.parametrize("around", ["{}", 'a="b",{}', '{},c="d"', 'a="{}'])
+def test_labels_of_twice_the_size_cost_twice_as_much(piece: str, around: str) -> None:
+    cost = cost_of(read_labels, [around.replace("{}", piece * (size // len(piece))) for size in (20_000, 80_000)])
+    assert cost[1] < 4 * 3 * cost[0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "host"),
+    [
+        ({"Hostname": "a", "instance": "b:1", "node": "c"}, "a"),
+        ({"instance": "10.4.0.11:9400", "kubernetes_node": "k1"}, "10.4.0.11"),
+        ({"node": "n", "kubernetes_node": "k1", "host": "h"}, "n"),
+        ({"kubernetes_node": "k1", "host": "h"}, "k1"),
+        ({"host": "h"}, "h"),
+        ({"Hostname": "localhost", "node": "n"}, "n"),
+        ({"Hostname": "localhost"}, "localhost"),
+        ({"Hostname": "<<<NULL>>>", "hostname": " "}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_host_is_the_first_that_the_labels_tell(labels: dict[str, str], host: str) -> None:
+    assert host_of(labels) == host
+    assert split_labels(labels)[0].get("hostname", "") == host
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [
+        ("h:9400", "h"),
+        ("h", "h"),
+        ("[fd00::1]:9400", "fd00::1"),
+        ("fd00::1", "fd00::1"),
+        ("https://h:9400/metrics", "h"),
+    ],
+)
+def test_an_address_without_its_port(address: str, host: str) -> None:
+    assert without_port(address) == host
+
+
+@pytest.mark.parametrize(
+    "uuid",
+    ["", " ", "-", "N/A", "[N/A]", "None", "unknown", "<<<NULL>>>", "GPU-", "GPU-00000000-0000-0000-0000-000000000000", "00000000-0000-0000-0000-000000000000", "00000000", "0000000000000000000000000000"],
+)  # fmt: skip
+def test_a_blank_identity_is_none(uuid: str) -> None:
+    assert is_blank_identity(uuid)
+    assert split_labels({"UUID": uuid, "gpu_uuid": "GPU-1"})[0] == {"uuid": "GPU-1"}
+    assert "uuid" not in split_labels({"UUID": uuid})[0]
+
+
+@pytest.mark.parametrize(
+    "uuid", ["GPU-0", "0", "GPU-00000000-0000-0000-0000-000000000001", "MIG-1", "0000000000000001x"]
+)
+def test_an_identity_may_have_zeros(uuid: str) -> None:
+    assert not is_blank_identity(uuid)
+
+
+def test_rows_of_cpus_switches_and_links_are_of_no_gpu() -> None:
+    for labels in ({"cpu": "0"}, {"nvswitch": "1", "nvlink": "2"}, {"cpucore": "3", "Hostname": "h"}):
+        assert is_of_no_gpu(labels)
+    for labels in ({"gpu": "0", "nvlink": "2"}, {"Hostname": "h"}, {"cpu": "0", "UUID": ""}):
+        assert not is_of_no_gpu(labels)
 
 
 names = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,12}", fullmatch=True).filter(lambda name: name not in DROPPED)
@@ -73,12 +194,10 @@ def test_every_label_survives_being_escaped_and_read(labels: dict[str, str]) -> 
 
 
 @given(st.text(alphabet='a1="\\,{} \n', max_size=30))
-def test_any_text_is_labels_or_a_value_error(text: str) -> None:
-    try:
-        labels = parse_labels(text)
-    except ValueError:
-        return
+def test_any_text_gives_labels_or_a_remark(text: str) -> None:
+    labels, remarks = read_labels(text)
     assert all(labels.values())
+    assert all(remark.detail for remark in remarks)
 
 
 @pytest.mark.parametrize("spelling", ["Hostname", "hostname"])
@@ -164,10 +283,8 @@ def test_labels_stay_as_they_are_where_a_name_might_be_part_of_something_else(te
 
 def test_taking_the_name_out_changes_no_outcome() -> None:
     def outcome(text: str) -> object:
-        try:
-            return parse_labels(text)
-        except ValueError:
-            return "bad"
+        labels, remarks = read_labels(text)
+        return labels, bool(remarks)
 
     rng = random.Random(7)
     pieces = ['a="b"', 'n="', '__name__="X"', ",", '"', "\\", "{", "}", " ", "=", 'c="d,e"', ',__name__="Y"', "x"]

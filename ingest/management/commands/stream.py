@@ -108,7 +108,7 @@ async def _try() -> str:
             _, refusals = check_block(block, now_ns=time.time_ns(), oldest_ns=None)
             report.refused.update(refusal.reason for refusal in refusals)
 
-    source = live_source()
+    source = live_source(keeps=False)
     await source.run(count, asyncio.Event(), once=True)
     return summary(report, source)
 

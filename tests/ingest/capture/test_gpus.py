@@ -50,7 +50,7 @@ def test_what_differs_anywhere_is_described_by_itself() -> None:
         ("host-00", "train-0"),
         ("host-00", ""),
     ]
-    assert found.conflict[found.entry].tolist() == [False, True, False, False]
+    assert [found.remarks.get(number) for number in found.entry.tolist()] == [None, {"label_conflict"}, None, None]
 
 
 def test_a_description_that_is_none_is_refused_each_time() -> None:
@@ -58,7 +58,7 @@ def test_a_description_that_is_none_is_refused_each_time() -> None:
     nameless = row(labels="")
     nameless[4] = ""
     for _ in range(2):
-        found = find(table, [row(), nameless, row(gpu=1, labels='a="b')])
+        found = find(table, [row(), nameless, row(gpu=1, labels='GPU_I_ID="3')])
         assert found.refused[found.entry].tolist() == [False, True, True]
 
 

@@ -32,8 +32,8 @@ def test_a_row_becomes_a_reading_with_all_that_it_tells() -> None:
     ("value", "reason"),
     [
         ("N/A", "not_available"),
-        ("[N/A]", "not_available"),
-        ("[Not Supported]", "not_available"),
+        ("[N/A]", "not_supported"),
+        ("[Not Supported]", "not_supported"),
         ("-", "not_available"),
         ("", "not_available"),
         ("nan", "non_finite"),
@@ -45,7 +45,8 @@ def test_a_row_becomes_a_reading_with_all_that_it_tells() -> None:
         ("9223372036854775794", "blank"),
         ("2147483634", "blank"),
         ("140737488355330.000000", "blank"),
-        ("<<<NOT_SUPPORTED>>>", "blank"),
+        ("<<<NOT_SUPPORTED>>>", "not_supported"),
+        ("<<<NULL>>>", "blank"),
     ],
 )
 def test_what_is_no_number_is_refused_with_its_reason_never_0(value: str, reason: str) -> None:
@@ -120,36 +121,106 @@ def test_the_column_wins_over_labels_that_disagree_and_that_is_counted() -> None
     rows = reader()
     for _ in range(2):
         assert rows.read(row(labels='UUID="GPU-other"')).gpu.uuid == uuid_of(0)
-    assert rows.conflicts == 2
+    assert rows.take_remarks() == {"label_conflict": 2}
 
 
 def test_two_host_names_that_differ_count_as_a_conflict() -> None:
     rows = reader(("timestamp", "metric_name", "uuid", "value", "Hostname", "hostname"))
     assert rows.read([START, METRICS[0], "GPU-1", "5", "a", "a"]).gpu.hostname == "a"
-    assert rows.conflicts == 0
+    assert not rows.take_remarks()
     assert rows.read([START, METRICS[0], "GPU-1", "5", "old", "new"]).gpu.hostname == "new"
-    assert rows.conflicts == 1
+    assert rows.take_remarks() == {"label_conflict": 1}
     assert rows.read([START, METRICS[0], "GPU-1", "5", "old", ""]).gpu.hostname == "old"
 
 
 def test_the_workload_is_taken_from_the_exported_columns() -> None:
     rows = reader(("timestamp", "metric_name", "uuid", "value", "pod", "exported_pod"))
     assert rows.read([START, METRICS[0], "GPU-1", "5", "dcgm-exporter-6ldbb", "training-0"]).gpu.pod == "training-0"
-    assert rows.conflicts == 0
+    assert not rows.remarks
 
 
-def test_labels_that_cannot_be_read_refuse_the_row() -> None:
-    """A MIG instance's id may be among them: its reading must not pass for the whole GPU's."""
+@pytest.mark.parametrize(
+    ("labels", "kept"),
+    [
+        ("labels", {}),
+        ("version=535.129.03", {}),
+        ("gpu=1", {}),
+        ('hpc_job="job"1",DCGM_FI_DRIVER_VERSION="535"', {"DCGM_FI_DRIVER_VERSION": "535"}),
+        ('rack="r1",note="cut of', {"rack": "r1"}),
+        ('rack="r1",rack="r2"', {"rack": "r1"}),
+        ('rack="r1",long="' + "x" * 5000 + '"', {"rack": "r1"}),
+        ("x" * 200_000, {}),
+    ],
+)
+def test_a_label_that_cannot_be_read_is_left_out_and_the_row_is_read(labels: str, kept: dict[str, str]) -> None:
+    rows = reader()
+    gpu = rows.read(row(labels=labels)).gpu
+    assert (gpu.uuid, dict(gpu.labels)) == (uuid_of(0), kept)
+    assert rows.take_remarks().total() == 1
+
+
+def test_of_more_labels_than_fit_the_first_are_kept() -> None:
+    rows = reader()
+    gpu = rows.read(row(labels=",".join(f'l{number}="{number}"' for number in range(150)))).gpu
+    assert list(gpu.labels) == [f"l{number}" for number in range(100)]
+    assert rows.take_remarks() == {"too_many_labels": 1}
+
+
+@pytest.mark.parametrize("labels", ["GPU_I_ID=3", 'gpu="0",GPU_I_ID="3', 'GPU_I_PROFILE="1g"10gb",GPU_I_ID="3"'])
+def test_the_reading_of_a_mig_instance_that_cannot_be_read_does_not_pass_for_the_whole_gpu(labels: str) -> None:
     with pytest.raises(Refused) as caught:
-        read(row(labels='hpc_job="job"1"'))
+        read(row(labels=labels))
     assert caught.value.reason == "bad_field"
+
+
+@pytest.mark.parametrize(
+    "uuid", ["", "00000000-0000-0000-0000-000000000000", "GPU-00000000-0000-0000-0000-000000000000", "N/A"]
+)
+def test_a_blank_uuid_is_no_identity_and_one_in_the_labels_counts(uuid: str) -> None:
+    fields = row(labels='gpu="0"')
+    fields[4] = uuid
+    with pytest.raises(Refused) as caught:
+        read(fields)
+    assert caught.value.reason == "no_identity"
+    fields[11] = 'UUID="GPU-5"'
+    assert read(fields).gpu.uuid == "GPU-5"
+
+
+def test_a_row_of_a_cpu_is_passed_over() -> None:
+    rows = reader(("timestamp", "metric_name", "value", "labels_raw"))
+    with pytest.raises(Refused) as caught:
+        rows.read([START, "DCGM_FI_DEV_CPU_UTIL_TOTAL", "5", 'cpu="0",cpucore="3",Hostname="h"'])
+    assert caught.value.reason == "not_a_gpu"
+
+
+@pytest.mark.parametrize(
+    ("columns", "labels", "host"),
+    [
+        ({"Hostname": "a", "instance": "b:9400", "node": "c"}, "", "a"),
+        ({"instance": "10.4.0.13:9400", "node": "c"}, "", "10.4.0.13"),
+        ({"instance": "[fd00::7]:9400"}, "", "fd00::7"),
+        ({"node": "c", "kubernetes_node": "d"}, "", "c"),
+        ({"host": "e"}, 'kubernetes_node="d"', "d"),
+        ({"host": "e"}, 'instance="f:9400"', "f"),
+        ({"instance": "b:9400"}, 'Hostname="g"', "g"),
+        ({"Hostname": "localhost"}, 'node="h"', "h"),
+        ({"Hostname": "localhost"}, "", "localhost"),
+        ({"Hostname": ""}, "", ""),
+    ],
+)
+def test_the_host_is_the_first_that_columns_or_labels_tell(columns: dict[str, str], labels: str, host: str) -> None:
+    rows = reader(("timestamp", "metric_name", "uuid", "value", "labels_raw", *columns))
+    assert rows.read([START, METRICS[0], "GPU-1", "5", labels, *columns.values()]).gpu.hostname == host
+    assert not rows.take_remarks()
 
 
 @pytest.mark.parametrize("index", ["", "x", "-1", "１"])
 def test_an_index_that_is_no_number_is_unknown_not_0(index: str) -> None:
     fields = row(labels="")
     fields[2] = index
-    assert read(fields).gpu.gpu_id is None
+    rows = reader()
+    assert rows.read(fields).gpu.gpu_id is None
+    assert rows.take_remarks() == ({"bad_label": 1} if index else {})
 
 
 def test_extra_columns_are_kept_as_labels() -> None:

@@ -67,13 +67,13 @@ def test_a_number_beyond_all_doubles_is_no_number() -> None:
     ("gpu", "reason"),
     [
         ({"uuid": ""}, "no_identity"),
-        ({"uuid": "G" * 129}, "no_identity"),
+        ({"uuid": "00000000-0000-0000-0000-000000000000"}, "no_identity"),
+        ({"uuid": "G" * 129}, "bad_field"),
         ({"uuid": 5}, "no_identity"),
         ({}, "no_identity"),
         ({"uuid": "GPU-1\0"}, "bad_field"),
-        ({"uuid": "GPU-1", "hostname": "h" * 256}, "bad_field"),
-        ({"uuid": "GPU-1", "labels": {"a": 5}}, "bad_field"),
-        ({"uuid": "GPU-1", "gpu_id": "0"}, "bad_field"),
+        ({"uuid": "GPU-1", "mig_id": "3" * 65}, "bad_field"),
+        ({"uuid": "GPU-1", "share": 1, "pod": "p"}, "bad_field"),
         (None, "bad_field"),
     ],
 )
@@ -82,6 +82,26 @@ def test_the_readings_of_a_bad_gpu_are_refused_and_those_of_others_stay(gpu: Any
     assert result.block == PointBlock([Gpu(uuid="GPU-2")], [UTIL, TEMP], [(0, T, [3.0, None])])
     assert [refusal.reason for refusal in result.refusals] == [reason] * 3
     assert all("gpus[0]" in refusal.detail for refusal in result.refusals)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "kept"),
+    [
+        ({"hostname": "h" * 256, "device": "d"}, Gpu(uuid="GPU-1", device="d")),
+        ({"labels": {"a": 5, "b": "c"}}, Gpu(uuid="GPU-1", labels={"b": "c"})),
+        ({"labels": {"a": "\0"}}, Gpu(uuid="GPU-1")),
+        ({"labels": []}, Gpu(uuid="GPU-1")),
+        ({"gpu_id": -1, "model_name": "m"}, Gpu(uuid="GPU-1", model_name="m")),
+        ({"gpu_id": "3", "pod": 5}, Gpu(uuid="GPU-1", gpu_id=3)),
+    ],
+)
+def test_what_only_describes_a_gpu_is_left_out_with_a_remark(gpu: dict[str, Any], kept: Gpu) -> None:
+    result = decoded(
+        [[0, T, [1, 2]], [1, T, [3, None]], [0, T + 1, [None, 5]]], [{"uuid": "GPU-1", **gpu}, {"uuid": "GPU-2"}]
+    )
+    assert result.block.gpus == [kept, Gpu(uuid="GPU-2")]
+    assert (result.block.count(), result.refusals) == (4, [])
+    assert result.remarks == {"bad_label": 3}  # by reading
 
 
 def test_a_bad_gpu_that_no_point_names_refuses_nothing() -> None:
@@ -97,5 +117,5 @@ def test_broken_text_in_one_item_does_not_spoil_the_others() -> None:
     )
     result = decode(payload)
     assert [refusal.reason for refusal in result.refusals] == ["bad_field"]
-    assert result.refusals[0].detail.startswith("metrics[0]: 'utf-8' codec")
+    assert result.refusals[0].detail.startswith("metrics[0]: uuid 'GPU-\ufffd' has a NUL, broken text")
     assert result.block.count() == 1
