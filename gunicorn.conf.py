@@ -24,13 +24,15 @@ except SettingError as error:
 wsgi_app = "telemetry_site.wsgi:application"
 proc_name = "gpu-telemetry"
 logger_class = "telemetry_site.gunicorn_logs.GunicornLogger"
-# Threads, so that a worker answers probes while it works on slow queries.
-worker_class = "gthread"
+# Slow clients hold none of its threads, and probes have threads of their own.
+worker_class = "api.server.worker.TelemetryWorker"
 threads = 4 + options.QUERIES_AT_ONCE.read()
+worker_connections = 1000
 timeout = 60
 # Every service stops within 10 s of SIGTERM; this leaves a margin.
 graceful_timeout = 8
-keepalive = 5
+# Longer than the 60 s after which proxies close connections that they keep.
+keepalive = 65
 # A query may name many hosts or pods.
 limit_request_line = 8190
 # Django decides which proxies to trust (TRUSTED_PROXIES); gunicorn trusts none.

@@ -28,6 +28,8 @@ _CODES = {
     404: "not_found",
     405: "method_not_allowed",
     406: "not_acceptable",
+    408: "request_timeout",
+    413: "content_too_large",
     414: "uri_too_long",
     415: "unsupported_media_type",
     417: "expectation_failed",

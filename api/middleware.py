@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
-from typing import cast
+from typing import Protocol, cast
 
 import msgspec
 from django.http import HttpRequest, HttpResponse
-from gunicorn import util
 from rest_framework.response import Response
 
-from api.errors import error_body, method_not_allowed
+from api.errors import RETRY_AFTER_SECONDS, error_body, method_not_allowed
 from api.views.probes import HealthView, ReadyView
 
 # Pages load only what this service serves, send forms only to it, and may not be framed.
@@ -37,17 +35,24 @@ class HeadersMiddleware:
         return response
 
 
-def write_error(sock: socket.socket, status_int: int, reason: str, mesg: str) -> None:
+class Writable(Protocol):
+    """A socket, or what takes bytes as a socket does."""
+
+    def sendall(self, data: bytes, /) -> object: ...
+
+
+def write_error(sock: Writable, status_int: int, reason: str, mesg: str) -> None:
     """Replaces gunicorn's ``util.write_error``, which answers with an HTML page."""
     body = msgspec.json.encode(error_body(status_int, " ".join((mesg or reason).split())))
+    retry_after = f"Retry-After: {RETRY_AFTER_SECONDS}\r\n" if status_int == 503 else ""
     head = (
         f"HTTP/1.1 {status_int} {reason}\r\n"
         "Connection: close\r\n"
         "Content-Type: application/json\r\n"
         "X-Content-Type-Options: nosniff\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
+        f"{retry_after}Content-Length: {len(body)}\r\n\r\n"
     )
-    util.write_nonblock(sock, head.encode("latin-1") + body)
+    sock.sendall(head.encode("latin-1") + body)
 
 
 class ProbeMiddleware:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,9 +21,8 @@ logger = logging.getLogger(__name__)
 
 # Each occupies a thread of its worker while it runs. gunicorn.conf.py gives a worker more threads than this.
 AT_ONCE = 2
-# A client that takes less than one piece in this time is considered gone.
-SEND_SECONDS = 60.0
-PIECE_BYTES = 256 * 1024
+# The server waits with each piece until the client has taken most of the one before.
+PIECE_BYTES = 128 * 1024
 # How long a running export may continue after the service was told to stop. The service has 8 s.
 STOP_SECONDS = 5.0
 
@@ -72,7 +70,6 @@ def export(
     body = _Body(parts, make_encoder)
     try:
         body.start()
-        _limit_sending(request)
         return StreamingHttpResponse(body, headers=headers)
     except BaseException:
         body.close()
@@ -142,10 +139,3 @@ def _cut(data: bytes) -> Iterator[bytes]:
     """Pieces small enough for a slow client to take in time."""
     for start in range(0, len(data), PIECE_BYTES):
         yield data[start : start + PIECE_BYTES]
-
-
-def _limit_sending(request: Request) -> None:
-    """Limit the time for sending a piece. Otherwise a client that does not read would hold the thread for ever."""
-    connection = request.META.get("gunicorn.socket")
-    if isinstance(connection, socket.socket):
-        connection.settimeout(SEND_SECONDS)

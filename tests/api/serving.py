@@ -42,7 +42,7 @@ class Service:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.lines.append(line.rstrip("\n"))
-            if match := re.search(r"Listening at: (http://\S+)", line):
+            if match := re.search(r"Listening at: (http://[^\s,]+)", line):
                 self.address = match[1]
                 self._listening.set()
         self._listening.set()
