@@ -34,11 +34,11 @@ class Command(ServiceCommand):
             migrate_embedded()
         except DatabaseError as error:
             raise CommandError(f"the embedded database cannot be migrated: {error}") from error
-        logger.info("answering from %s", describe_store())
         if warning := open_to_others(Address(settings.HOST, settings.PORT)):
             self.stderr.write(self.style.WARNING(warning))
         listener = listen(Address(settings.HOST, settings.PORT))
         listener.set_inheritable(True)
+        logger.info("answering from %s", describe_store())
         argv = [sys.executable, "-m", "gunicorn", "--config", str(settings.BASE_DIR / "gunicorn.conf.py")]
         os.execv(sys.executable, [*argv, "--bind", f"fd://{listener.fileno()}"])  # noqa: S606
 
