@@ -24,7 +24,7 @@ class BrokerAddress:
     tls: ssl.SSLContext | None = None
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def partner(self) -> str:

@@ -27,6 +27,7 @@ from inventory.queries import newest_reading
 from readings.times import format_time, to_ns
 from stores.base import StoreStats
 from stores.open import get_store
+from telemetry_site.env import Address
 
 BROKER_TIMEOUT_SECONDS = 2.0
 _BROKER_FIGURES = BrokerAnswer.__struct_fields__[3:]
@@ -34,7 +35,7 @@ _BROKER_FIGURES = BrokerAnswer.__struct_fields__[3:]
 
 def ask_broker() -> tuple[BrokerAnswer, list[SubscriberAnswer]]:
     """The broker's statistics and subscribers. Does not raise if it does not answer, because readings are served without it."""
-    address = f"{settings.MQ_HOST}:{settings.MQ_PORT}"
+    address = str(Address(settings.MQ_HOST, settings.MQ_PORT))
     try:
         stats = fetch_stats(
             settings.MQ_HOST,

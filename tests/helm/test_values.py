@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from telemetry_site.env import SettingError
+from telemetry_site.options import BY_NAME
 from tests.helm.chart import CHART, WAYS, Rendering, helm, refusal, render
 
 
@@ -25,6 +27,7 @@ from tests.helm.chart import CHART, WAYS, Rendering, helm, refusal, render
         ("database.url=postgres://a/b,database.existingSecret=x", "database.url and database.existingSecret are both given"),
         ("database.url=sqlite:///x", "database.url is not a PostgreSQL's"),
         ("database.type=sqlite,api.replicaCount=1,database.existingSecret=x", "database.type=sqlite is a file"),
+        ("secrets.brokerToken=fifteen-letters", "secrets.brokerToken is too short: use at least 16 characters"),
         ("streamer.source=csv", "streamer.source=csv has no capture: set streamer.data.existingConfigMap"),
         ("streamer.source=dcgm", "streamer.source=dcgm has no exporter: set streamer.targets"),
         ("streamer.data.existingConfigMap=a,streamer.data.existingClaim=b", "both given"),
@@ -70,7 +73,7 @@ def checksums(rendering: Rendering) -> dict[str, tuple[str, str]]:
 
 
 FIXED = (
-    "secrets.secretKey=key,secrets.brokerToken=token,influxdb.token=token,influxdb.password=password,"
+    "secrets.secretKey=key,secrets.brokerToken=token-of-the-broker,influxdb.token=token,influxdb.password=password,"
     "postgresql.password=password"
 )
 
@@ -86,7 +89,7 @@ def test_a_change_of_the_configuration_rolls_every_service() -> None:
 
 def test_a_change_of_a_secret_rolls_every_service() -> None:
     before = checksums(render("--set", FIXED))
-    after = checksums(render("--set", FIXED.replace("brokerToken=token", "brokerToken=another")))
+    after = checksums(render("--set", FIXED.replace("token-of-the-broker", "another-of-the-broker")))
     for name in before:
         assert before[name][0] == after[name][0]
         assert before[name][1] != after[name][1]
@@ -124,10 +127,28 @@ def texts(value: Any) -> list[str]:
     return [str(value)]
 
 
+def test_the_line_break_at_the_end_of_a_file_is_no_part_of_a_secret(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    path.write_text("a secret of two lines\nor more\r\n")
+    files = ("secrets.secretKey", "secrets.brokerToken", "influxdb.token", "influxdb.password", "postgresql.password")
+    rendering = render(*(word for name in files for word in ("--set-file", f"{name}={path}")))
+    data = {name: base64.b64decode(value).decode() for name, value in rendering.one("Secret", "tele")["data"].items()}
+    url = data.pop("DATABASE_URL")
+    assert set(data.values()) == {"a secret of two lines\nor more"}
+    assert "telemetry:a%20secret%20of%20two%20lines%0Aor%20more@tele" in url
+
+
+def test_the_broker_takes_the_token_that_the_chart_takes() -> None:
+    BY_NAME["BROKER_TOKEN"].read({"BROKER_TOKEN": "sixteen-letters!"})
+    assert render("--set", "secrets.brokerToken=sixteen-letters!")
+    with pytest.raises(SettingError, match="too short"):
+        BY_NAME["BROKER_TOKEN"].read({"BROKER_TOKEN": "fifteen-letters"})
+
+
 def test_no_secret_is_written_in_plain_text() -> None:
     hidden = {
         "secrets.secretKey": "hidden-one",
-        "secrets.brokerToken": "hidden-two",
+        "secrets.brokerToken": "hidden-two-which-is-long-enough",
         "influxdb.token": "hidden-three",
         "influxdb.password": "hidden-four",
         "postgresql.password": "hidden-five",

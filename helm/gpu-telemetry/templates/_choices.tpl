@@ -79,6 +79,9 @@
 {{- if and $v.influxdb.token $v.influxdb.existingSecret -}}
   {{- fail "influxdb.token and influxdb.existingSecret are both given: set one of them" -}}
 {{- end -}}
+{{- if and $v.secrets.brokerToken (not $v.secrets.existingSecret) (lt (len (trim $v.secrets.brokerToken)) 16) -}}
+  {{- fail "secrets.brokerToken is too short: use at least 16 characters, as openssl rand -hex 24 makes them" -}}
+{{- end -}}
 {{- if and $v.database.url $v.database.existingSecret -}}
   {{- fail "database.url and database.existingSecret are both given: set one of them" -}}
 {{- end -}}

@@ -6,27 +6,33 @@
   {{- $old := default dict (default dict (lookup "v1" "Secret" .Release.Namespace $name)).data -}}
   {{- $data := dict -}}
   {{- if not .Values.secrets.existingSecret -}}
-    {{- $_ := set $data "SECRET_KEY" (.Values.secrets.secretKey | default (get $old "SECRET_KEY" | b64dec) | default (randAlphaNum 64)) -}}
-    {{- $_ := set $data "BROKER_TOKEN" (.Values.secrets.brokerToken | default (get $old "BROKER_TOKEN" | b64dec) | default (randAlphaNum 48)) -}}
+    {{- $_ := set $data "SECRET_KEY" (include "gpu-telemetry.secretText" (list .Values.secrets.secretKey (get $old "SECRET_KEY") 64)) -}}
+    {{- $_ := set $data "BROKER_TOKEN" (include "gpu-telemetry.secretText" (list .Values.secrets.brokerToken (get $old "BROKER_TOKEN") 48)) -}}
   {{- end -}}
   {{- if include "gpu-telemetry.ownInfluxdb" . -}}
-    {{- $_ := set $data "INFLUXDB_PASSWORD" (.Values.influxdb.password | default (get $old "INFLUXDB_PASSWORD" | b64dec) | default (randAlphaNum 32)) -}}
+    {{- $_ := set $data "INFLUXDB_PASSWORD" (include "gpu-telemetry.secretText" (list .Values.influxdb.password (get $old "INFLUXDB_PASSWORD") 32)) -}}
   {{- end -}}
   {{- if and (eq .Values.storage.type "influxdb") (not .Values.influxdb.existingSecret) -}}
-    {{- $_ := set $data "INFLUXDB_TOKEN" (.Values.influxdb.token | default (get $old "INFLUXDB_TOKEN" | b64dec) | default (randAlphaNum 64)) -}}
+    {{- $_ := set $data "INFLUXDB_TOKEN" (include "gpu-telemetry.secretText" (list .Values.influxdb.token (get $old "INFLUXDB_TOKEN") 64)) -}}
   {{- end -}}
   {{- if include "gpu-telemetry.ownPostgresql" . -}}
-    {{- $password := .Values.postgresql.password | default (get $old "POSTGRES_PASSWORD" | b64dec) | default (randAlphaNum 32) -}}
+    {{- $password := include "gpu-telemetry.secretText" (list .Values.postgresql.password (get $old "POSTGRES_PASSWORD") 32) -}}
     {{- $_ := set $data "POSTGRES_PASSWORD" $password -}}
     {{- $_ := set $data "DATABASE_URL" (printf "postgres://telemetry:%s@%s-postgresql:5432/telemetry" (urlquery $password | replace "+" "%20") $name) -}}
   {{- else if .Values.database.url -}}
-    {{- $_ := set $data "DATABASE_URL" .Values.database.url -}}
+    {{- $_ := set $data "DATABASE_URL" (trim .Values.database.url) -}}
   {{- end -}}
   {{- $_ := set .Values "madeSecrets" $data -}}
 {{- end -}}
 {{- range $key, $value := .Values.madeSecrets }}
 {{ $key }}: {{ $value | b64enc | quote }}
 {{- end }}
+{{- end -}}
+
+{{/* [what the values give, base64 of what is in the cluster, length]: the first of them, else made at random. A file that is given with
+     --set-file ends in a line break, which is no part of it. */}}
+{{- define "gpu-telemetry.secretText" -}}
+{{- regexReplaceAll "[\\r\\n]+$" (first . | default (index . 1 | b64dec) | default (randAlphaNum (index . 2 | int))) "" -}}
 {{- end -}}
 
 {{/* {root, name}: an environment variable out of the Secret that has it */}}
