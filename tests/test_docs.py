@@ -260,7 +260,7 @@ def test_a_broker_answers_as_the_page_says_and_the_client_on_it_works(tmp_path: 
             with socket.create_connection(("127.0.0.1", port), 10) as connection, connection.makefile("rwb") as stream:
                 for direction, expected in lines:
                     if direction == "->":
-                        body = json.dumps(expected).encode()
+                        body = json.dumps(expected, separators=(",", ":")).encode()
                         stream.write(struct.pack(">I", len(body)) + body)
                         stream.flush()
                         continue

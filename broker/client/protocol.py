@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from broker.errors import BadFrame, BrokerError, ConnectionLost, CorruptRecord, TooLarge, for_code
-from broker.log.record import MESSAGE, Gap, decode_record
+from broker.log.record import MESSAGE, Gap, decode_record, payload_checksum
 from broker.protocol import messages
 from broker.protocol.frames import PREFIX, FrameReader
 
@@ -31,10 +31,18 @@ class Message(NamedTuple):
 
 
 class Published(NamedTuple):
-    """A message's offset in the log; ``duplicate`` if it was published before."""
+    """A message's offset in the log; ``duplicate`` if it was published before.
+
+    ``checksum`` is the CRC-32C of a duplicate's payload in the log, in hex; empty if it can no longer be read there.
+    """
 
     offset: int
     duplicate: bool
+    checksum: str = ""
+
+    def is_of(self, payload: bytes) -> bool:
+        """Whether the log certainly holds this payload. If not, another message was published under its number."""
+        return not self.duplicate or self.checksum == payload_checksum(payload)
 
 
 class BrokerReply(msgspec.Struct, gc=False):
@@ -43,6 +51,7 @@ class BrokerReply(msgspec.Struct, gc=False):
     type: str
     offset: int = 0
     duplicate: bool = False
+    payload_c32: str = ""
     payload: Any = None
     error: str = ""
     code: str = ""
@@ -228,7 +237,7 @@ class ClientProtocol(asyncio.Protocol):
         if reply.type == "error":
             fail(future, for_code(reply.code, reply.error))
         elif is_publish:
-            future.set_result(Published(reply.offset, reply.duplicate))
+            future.set_result(Published(reply.offset, reply.duplicate, reply.payload_c32))
         else:
             future.set_result(reply)
 

@@ -70,6 +70,8 @@ class RecordBatch:
         self.places: list[list[Appended]] = []
         self.duplicates = 0
         self.producer_gaps = 0
+        # Offset of a duplicate -> checksum of the payload that the log has there. ``Log.commit`` reads them.
+        self.checksums: dict[int, str] = {}
         self.producers: dict[str, StagedProducer] = {}
         # The block being built.
         self._parts: list[bytes] = []
@@ -94,6 +96,12 @@ class RecordBatch:
             if done < len(payloads):
                 self.end_block()
         return place
+
+    def frame(self, offset: int) -> bytes:
+        """Returns the frame of one of its own messages."""
+        block = self.blocks[bisect_right(self.blocks, offset, key=lambda block: block.first_offset) - 1]
+        start, *rest = block.positions[offset - block.first_offset :][:2]
+        return block.data[start : rest[0] if rest else None]
 
     def end_block(self) -> None:
         """Ends the current block; the next message begins a new one."""

@@ -28,11 +28,11 @@ from typing import Literal, NamedTuple
 import msgspec
 from prometheus_client import Histogram
 
-from broker.errors import BrokerError, DiskFull, LogFailed, LogUnusable, OffsetOutOfRange, ReadOnly
+from broker.errors import BrokerError, CorruptRecord, DiskFull, LogFailed, LogUnusable, OffsetOutOfRange, ReadOnly
 from broker.log.batch import Entries, RecordBatch, build_batch
 from broker.log.cache import RecentMessages
 from broker.log.clock import Clock
-from broker.log.dedup import FORGET_AFTER_MS
+from broker.log.dedup import FORGET_AFTER_MS, UNKNOWN_OFFSET
 from broker.log.disk import (
     DirectoryLock,
     Disk,
@@ -43,7 +43,7 @@ from broker.log.disk import (
     save_side_file,
 )
 from broker.log.offsets import COMMITS_NAME, CommittedOffsets
-from broker.log.record import Gap
+from broker.log.record import Gap, decode_record, payload_checksum
 from broker.log.recovery import CHECKPOINT_NAME, Checkpoint, Recovered, recover
 from broker.log.segment import LogRead, Segment
 from broker.log.writer import SegmentWriter, write_error
@@ -103,6 +103,7 @@ logger = logging.getLogger(__name__)
 __all__ = ["Entries", "Gap", "Log", "LogConfig", "LogRead", "LogStats", "RecordBatch"]
 
 PROBE_BYTES = 8 << 20
+MOST_CHECKSUMS = 4096
 FSYNC_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
 CHECKPOINT_EVERY_S = 5.0
 SYNC_EVERY_S = 1.0
@@ -184,6 +185,8 @@ class Log:
         self._writer.dirty = True
         # A roll failed: nothing more may go to the old segment, since the next one's file may exist.
         self._roll_due = False
+        # Of payloads that were published again, so that nobody can have a large record read over and over.
+        self._checksums: dict[int, str] = {}
         self._in_flight: RecordBatch | None = None
         self._failed: LogFailed | None = None
         self._closed = False
@@ -292,6 +295,8 @@ class Log:
         Raises LogFailed if the disk's content is unknown: stop, and recover by a restart.
         """
         self._check_usable()
+        if batch.duplicates:
+            self._read_checksums(batch)
         if not batch.size:
             return
         try:
@@ -307,6 +312,23 @@ class Log:
             self._trouble, self._refused_bytes = str(error), batch.size
             raise
         self._trouble = ""
+
+    def _read_checksums(self, batch: RecordBatch) -> None:
+        """Notes what the log holds in place of the batch's duplicates, so that their publishers can compare."""
+        offsets = {place.offset for places in batch.places for place in places if place.duplicate}
+        for offset in offsets - {UNKNOWN_OFFSET}:
+            checksum = self._checksums.get(offset)
+            if checksum is None:
+                try:
+                    frame = batch.frame(offset) if offset >= batch.first_offset else self.read(offset, 1).data
+                    checksum = payload_checksum(decode_record(frame).payload)
+                except (CorruptRecord, OSError):
+                    continue  # dropped by retention, or damaged
+                if offset < batch.first_offset:
+                    if len(self._checksums) >= MOST_CHECKSUMS:
+                        self._checksums.clear()
+                    self._checksums[offset] = checksum
+            batch.checksums[offset] = checksum
 
     def finish(self, batch: RecordBatch) -> None:
         """Makes the committed batch visible to readers. Its messages may now be answered."""

@@ -8,7 +8,7 @@
      64  ,"timestamp":
      77  %13d             Unix milliseconds
      90  ,"message_id":"
-    105  %16s:%012d       producer (16 hex digits) and its sequence; without a producer: zeros and the offset
+    105  %16s:%012d       the producer's key (16 hex digits) and its sequence; without a producer: zeros and the offset
     134  ","payload":
     146  …                the payload as it was published: any JSON value
     -1   }
@@ -24,6 +24,7 @@ import re
 from binascii import hexlify
 from collections.abc import Sequence
 from functools import lru_cache
+from hashlib import sha256
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -87,6 +88,19 @@ def check_producer(producer: str) -> None:
     """Raises ValueError unless ``producer`` is 16 lower-case hex digits, not all zero."""
     if not _PRODUCER.fullmatch(producer) or producer == NO_PRODUCER:
         raise ValueError(f"producer {producer[:40]!r} is not 16 lower-case hex digits (not all zero)")
+
+
+def key_of(producer: str) -> str:
+    """Returns what records hold in place of a producer's id: 16 hex digits of its SHA-256.
+
+    So a subscriber cannot learn the id from a message, and publish under it.
+    """
+    return sha256(producer.encode()).hexdigest()[:16]
+
+
+def payload_checksum(payload: bytes) -> str:
+    """Returns the CRC-32C of a payload in lower-case hex."""
+    return f"{_crc32c(0, payload):08x}"
 
 
 def crc_of(head: bytes, rest: bytes) -> bytes:

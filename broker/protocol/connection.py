@@ -18,7 +18,7 @@ import msgspec
 
 from broker.errors import BrokerError, for_code
 from broker.log.batch import Entries
-from broker.log.record import MAX_SEQUENCE, OVERHEAD, check_producer
+from broker.log.record import MAX_SEQUENCE, OVERHEAD, check_producer, key_of
 from broker.protocol import messages
 from broker.protocol.frames import PREFIX, FrameReader
 from broker.protocol.messages import Request
@@ -143,9 +143,9 @@ class ServerConnection:
         self._reader = FrameReader(limits.max_frame)
         self._frames: list[tuple[bytes, int, int]] = []  # received, not parsed yet
         self._max_payload = limits.max_payload
-        # The last publish's producer, known to be valid; the sequence that follows; and how the next publish begins if it has
-        # both and our client's layout. An empty head means that no such publish is expected.
-        self._producer, self._sequence, self._head = "", 0, b""
+        # The last publish's producer, known to be valid, and its key; the sequence that follows; and how the next publish
+        # begins if it has both and our client's layout. An empty head means that no such publish is expected.
+        self._producer, self._key, self._sequence, self._head = "", "", 0, b""
         self._out: list[bytes] = []
         self._held: deque[tuple[int, bytes]] = deque()
         self._opened = self._heard = self._pinged = now
@@ -289,13 +289,13 @@ class ServerConnection:
         payloads = messages.quick_payloads(frames, self._producer, self._sequence, self._max_payload)
         if not payloads:
             return None
-        publish = Publish(payloads, self._producer, self._sequence)
-        self._expect(publish.producer, publish.sequence + len(payloads))
+        publish = Publish(payloads, self._key, self._sequence)
+        self._expect(publish.sequence + len(payloads))
         return publish
 
-    def _expect(self, producer: str, sequence: int) -> None:
-        self._producer, self._sequence = producer, sequence
-        self._head = messages.publish_head(producer, sequence)
+    def _expect(self, sequence: int) -> None:
+        self._sequence = sequence
+        self._head = messages.publish_head(self._producer, sequence)
 
     def _parse(self, body: bytes) -> Event | None:
         try:
@@ -313,8 +313,8 @@ class ServerConnection:
         except BrokerError as error:
             return RefusedRequest(error, mark, fatal=error.code == "unauthorized")
         if type(event) is Publish:
-            self._expect(event.producer, event.sequence + 1)
-            if not body.startswith(messages.publish_head(event.producer, event.sequence)) or mark:
+            self._expect(event.sequence + 1)
+            if not body.startswith(messages.publish_head(self._producer, event.sequence)) or mark:
                 self._head = b""  # of another layout, like probably the next ones
         return event
 
@@ -349,6 +349,7 @@ class ServerConnection:
             raise for_code("too_large", text)
         producer = request.producer
         if producer is None:
+            self._producer = self._key = ""
             return Publish([payload], marks=[mark] if mark else [])
         if not isinstance(producer, str):
             raise for_code("bad_request", f"publish: producer must be 16 hex digits, not {_shown(producer)}")
@@ -357,11 +358,12 @@ class ServerConnection:
                 check_producer(producer)
             except ValueError as error:
                 raise for_code("bad_request", f"publish: {error}") from None
+            self._producer, self._key, self._head = producer, key_of(producer), b""
         sequence = request.sequence
         if type(sequence) is not int or not 0 <= sequence <= MAX_SEQUENCE:
             text = f"publish: sequence must be a whole number from 0 to {MAX_SEQUENCE}, not {_shown(sequence)}"
             raise for_code("bad_request", text)
-        return Publish([payload], producer, sequence, marks=[mark] if mark else [])
+        return Publish([payload], self._key, sequence, marks=[mark] if mark else [])
 
     def _hello(self, request: Request) -> Hello:
         if not self.authorized:

@@ -126,12 +126,16 @@ def _reason(error: Exception) -> str:
 _ANSWER = b'{"type":"response","success":true,"offset":%d}'
 
 
-def publish_responses(offset: int, count: int, marks: Sequence[bytes] = (), *, duplicate: bool = False) -> bytes:
+def publish_responses(
+    offset: int, count: int, marks: Sequence[bytes] = (), *, duplicate: bool = False, checksum: str = ""
+) -> bytes:
     """Returns the frames that answer publishes at consecutive offsets. ``marks`` are the client's message_ids as JSON, one
-    for each or none."""
+    for each or none. ``checksum`` is that of the payload that a duplicate has in the log, empty if it cannot be read."""
     if marks or duplicate:
         names = [b'"message_id":%b,' % mark for mark in marks] or [b""] * count
         end = b',"duplicate":true' if duplicate else b""
+        if checksum:
+            end += b',"payload_c32":"%b"' % checksum.encode()
         return b"".join(
             frame(b'{"type":"response","success":true,%b"offset":%d%b}' % (name, one, end))
             for one, name in enumerate(names, offset)

@@ -162,7 +162,8 @@ class BrokerServer(BrokerState[Session]):
             done = 0
             for offset, count, duplicate in places:
                 marks = publish.marks[done : done + count]
-                answers.append(messages.publish_responses(offset, count, marks, duplicate=duplicate))
+                checksum = batch.checksums.get(offset, "") if duplicate else ""
+                answers.append(messages.publish_responses(offset, count, marks, duplicate=duplicate, checksum=checksum))
                 done += count
             publish.owner.answer(publish, b"".join(answers))
             answered[publish.owner] = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -123,6 +124,7 @@ class FileStreamer:
         self._positions = Positions(store, lambda reached: source.state_at(reached, config.timestamps))
         self._queue = MemoryQueue(MOST_QUEUED, self._positions.answered)
         self._encode = ENCODERS[config.batch_format]
+        self._run = secrets.token_hex(8)
         self._sender = BatchSender(
             self._queue,
             self._queue.read,
@@ -356,7 +358,7 @@ class FileStreamer:
 
     async def _put_all(self, parts: list[Columns], position: SourcePosition, counts: Counter[str]) -> None:
         blocks = await self._in_thread(lambda: list(blocks_of(parts, self._config.batch_size)))
-        batch_ids = (f"{self._queue.producer}-{number}" for number in itertools.count(self._queue.end))
+        batch_ids = (f"{self._run}-{number}" for number in itertools.count(self._queue.end))
         batches = encode_blocks(blocks, batch_ids, source=self._config.instance_id, refused=counts, encode=self._encode)
         for payload, readings in batches:
             await self._queue.put(payload, readings)

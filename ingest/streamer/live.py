@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -92,7 +93,7 @@ class LiveStreamer:
         self._flushing: asyncio.Task[None] | None = None
         # Waits for the disk for a moment, which is harmless at the start.
         self._spool = Spool(config.state_dir / "spool" / config.instance_id, config.spool_bytes)
-        run = f"{self._spool.producer}-{time.time_ns():x}"
+        run = f"{secrets.token_hex(8)}-{time.time_ns():x}"
         self._batch_ids = (f"{run}-{number}" for number in itertools.count(1))
         self._sender = BatchSender(
             self._spool,

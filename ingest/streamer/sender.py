@@ -7,6 +7,7 @@ broker stores each one once. A queue is in memory (captures, which can be read a
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections import deque
@@ -25,6 +26,8 @@ from ingest.reconnect import BrokerAddress, Outage, one_line
 from readings.batch import decode, encode_block, encode_plain
 from readings.model import Point, PointBlock
 from readings.times import format_time
+
+logger = logging.getLogger(__name__)
 
 WINDOW = 256
 # Bytes of a frame besides the payload, rounded up: the log's own head is a little longer than a publish's.
@@ -66,10 +69,12 @@ class StreamerConfig:
 
 
 class OutgoingBatch(NamedTuple):
-    """One batch in a queue: its number, which rises by one from batch to batch, and its payload."""
+    """One batch in a queue: its number, which rises by one from batch to batch, its payload, and the producer id under which
+    it is sent: that of the run which made it."""
 
     number: int
     payload: bytes
+    producer: str
 
 
 class UnansweredBatch(NamedTuple):
@@ -81,8 +86,6 @@ class UnansweredBatch(NamedTuple):
 
 class BatchQueue(Protocol):
     """Batches on their way to the broker. ``answered`` takes them out, the oldest first."""
-
-    producer: str
 
     @property
     def next_unanswered(self) -> int:
@@ -105,8 +108,8 @@ class MemoryQueue:
     """A BatchQueue of ``limit`` batches at most. Calls ``on_answered`` with the number up to which all are answered."""
 
     def __init__(self, limit: int, on_answered: Callable[[int], None]) -> None:
-        self.producer = secrets.token_hex(8)
         self.end = 1
+        self.producer = secrets.token_hex(8)
         self._limit = limit
         self._on_answered = on_answered
         self._batches: deque[tuple[OutgoingBatch, UnansweredBatch]] = deque()
@@ -127,7 +130,7 @@ class MemoryQueue:
         while len(self._batches) >= self._limit:
             self._room.clear()
             await self._room.wait()
-        self._batches.append((OutgoingBatch(self.end, payload), UnansweredBatch(readings, time.time())))
+        self._batches.append((OutgoingBatch(self.end, payload, self.producer), UnansweredBatch(readings, time.time())))
         self.end += 1
 
     async def read(self, number: int) -> tuple[list[OutgoingBatch], int]:
@@ -171,6 +174,9 @@ class BatchSender:
         self._parts_limit = 0
         self._parts_producer = ""
         self._parts_sent = 0
+        # For batches under whose number the broker has another message.
+        self._second_producer = secrets.token_hex(8)
+        self._collides = False
 
     @property
     def trouble(self) -> list[str]:
@@ -230,16 +236,17 @@ class BatchSender:
             changed = self._changed
             while in_flight and in_flight[0][1].done():
                 batch, answer = in_flight.popleft()
-                if answer.result().offset < 0:
-                    # The broker knows only that the number is older than those it remembers: the batch may not be in its log.
-                    await client.publish(batch.payload)
+                if answer.result().is_of(batch.payload):
+                    self._collides = False
+                else:
+                    await self._send_again(client, batch, answer.result())
                 self._note_answered(batch.number)
             if not ready and len(in_flight) <= self._window // 2 and number < queue.end:
                 batches, number = await self._read(number)
                 ready.extend(batches)
             while ready and len(in_flight) < self._window and len(ready[0].payload) <= limit:
                 batch = ready.popleft()
-                in_flight.append((batch, self._publish(client, batch.payload, queue.producer, batch.number)))
+                in_flight.append((batch, self._publish(client, batch.payload, batch.producer, batch.number)))
             await client.drain()
             if in_flight:
                 await changed.wait()
@@ -252,6 +259,23 @@ class BatchSender:
                 self.wake()
             elif number == queue.end:
                 await changed.wait()
+
+    async def _send_again(self, client: BrokerClient, batch: OutgoingBatch, taken_for: Published) -> None:
+        """Send a batch that the broker took for another one of the same number, under a producer id that nobody knows."""
+        while not taken_for.is_of(batch.payload):
+            if taken_for.checksum:
+                if not self._collides:
+                    logger.warning(
+                        "%s has another message under the number of batch %d: sending it and such ones again under a new "
+                        "producer id (was a state folder copied, or does another client publish under our id?)",
+                        self._outage.partner,
+                        batch.number,
+                    )
+                self._collides = True
+            # Else its log no longer has that message, so nobody can tell: a batch that is in it twice is harmless.
+            taken_for = await self._publish(client, batch.payload, self._second_producer, batch.number)
+            if taken_for.duplicate and not taken_for.is_of(batch.payload):
+                self._second_producer = secrets.token_hex(8)
 
     def _publish(self, client: BrokerClient, payload: bytes, producer: str, number: int) -> asyncio.Future[Published]:
         answer = client.publish(payload, producer=producer, sequence=number)
@@ -278,6 +302,7 @@ class BatchSender:
             for number, payload in enumerate(self._parts(batch.payload, limit), self._parts_sent + 1)
         ]
         for answer in answers:
+            # Nobody else knows the id, so a duplicate is a part that was sent before the connection was lost.
             await answer
         self._parts_sent += len(answers)
 

@@ -1,7 +1,8 @@
 """The spool: a live source's batches, kept on disk until the broker has answered them. It uses the broker's log as a library.
 
-A batch is on disk before it is sent. It is sent under the spool's producer id and the number of its record. So after any
-crash the same batch is sent again under the same number, and the broker takes it once.
+A batch is on disk before it is sent, together with the producer id of the run that made it. It is sent under that id and the
+number of its record. So after any crash the same batch is sent again under the same number, and the broker takes it once. A
+run has a new id, so what it makes is never taken for batches that another run sent from a copy of the folder.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ class Spool:
                 directory,
                 LogConfig(segment_bytes=segment, fsync="always", buffer_messages=1000, buffer_bytes=8 * _MIB),
             )
-            self.producer = self._load_producer(directory / "producer")
         except LogLocked as error:
             raise StateError(f"INSTANCE_ID (--instance-id): another streamer has this spool: {error}") from error
         except (BrokerError, OSError) as error:
             raise StateError(f"STATE_DIR (--state-dir): cannot keep the spool in {directory}: {error}") from error
+        self.producer = secrets.token_hex(8)
         answered = self._log.commits.get(COMMIT_ID)
         self._next_answer = max(self._log.oldest_offset, 0 if answered is None else answered + 1)
         self._unanswered: deque[UnansweredBatch] = deque(
@@ -161,21 +162,6 @@ class Spool:
         except BrokerError as error:
             logger.error("cannot close the spool cleanly: %s", error)
 
-    def _load_producer(self, path: Path) -> str:
-        # An id belongs to the records that were numbered under it. If one is there without the other, make a new id: at worst the
-        # broker takes some batches twice, which is harmless. Under an old id it would take new batches for repetitions.
-        if self._log.next_offset:
-            try:
-                text = path.read_text(encoding="ascii").strip()
-                if len(text) == 16 and int(text, 16):
-                    return text
-            except (FileNotFoundError, ValueError):
-                pass
-            logger.warning("the spool's producer id is missing from %s: making a new one", path)
-        producer = secrets.token_hex(8)
-        path.write_text(producer + "\n", encoding="ascii")
-        return producer
-
 
 def _batches(data: bytes) -> list[OutgoingBatch]:
     batches = []
@@ -183,6 +169,6 @@ def _batches(data: bytes) -> list[OutgoingBatch]:
     while position < len(data):
         end = position + PREFIX_SIZE + int.from_bytes(data[position : position + PREFIX_SIZE], "big")
         record = decode_record(data[position:end])
-        batches.append(OutgoingBatch(record.offset, record.payload))
+        batches.append(OutgoingBatch(record.offset, record.payload, record.producer))
         position = end
     return batches

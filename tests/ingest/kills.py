@@ -30,6 +30,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from bench.make_capture import make_capture
 from broker.client.client import BrokerClient, Gap, fetch_stats
+from broker.log.record import key_of
 from ingest.simulator.capture import CaptureShape
 from ingest.simulator.capture import write_capture as write_synthetic
 from ingest.streamer.spool import Spool
@@ -345,7 +346,7 @@ def bad_targets(
     check_minutes(run, asyncio.run(watch()))
 
 
-SpooledBatch = tuple[str, int, bytes]  # producer, number, payload
+SpooledBatch = tuple[str, int, bytes]  # producer's key, number, payload
 
 
 def spool(run: Run, *, away: float = 300.0, rounds: int = 5, spool_bytes: str = "1GiB", hosts: int = 32) -> None:
@@ -384,7 +385,7 @@ def spool(run: Run, *, away: float = 300.0, rounds: int = 5, spool_bytes: str = 
     spooled: list[SpooledBatch] = []
     batches, after = kept.read(0)
     while batches:
-        spooled += [(kept.producer, batch.number, batch.payload) for batch in batches]
+        spooled += [(key_of(batch.producer), batch.number, batch.payload) for batch in batches]
         batches, after = kept.read(after)
     kept.close()
     fleet.broker.start()

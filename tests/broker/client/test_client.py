@@ -10,7 +10,7 @@ import pytest
 
 from broker.client.client import BrokerClient, Gap, Message, fetch_stats
 from broker.errors import BrokerError, BrokerUnavailable, ConnectionLost, TooLarge, Unauthorized
-from broker.log.record import encode_record
+from broker.log.record import encode_record, key_of
 from broker.protocol import messages
 from broker.protocol.frames import frame
 from tests.broker.harness import running_broker
@@ -37,12 +37,12 @@ async def test_messages_come_as_they_were_published(tmp_path: Path) -> None:
     async with running_broker(tmp_path) as broker:
         client = await BrokerClient.connect("127.0.0.1", broker.port)
         answer = await client.publish(b'{"a" : 1.50}', producer="00000000000000aa", sequence=7)
-        assert tuple(answer) == (0, False)
+        assert tuple(answer) == (0, False, "")
         await client.subscribe("c1")
         (message,) = await client.receive()
         assert isinstance(message, Message)
         assert message.offset == 0
-        assert message.message_id == "00000000000000aa:000000000007"
+        assert message.message_id == f"{key_of('00000000000000aa')}:000000000007"
         assert message.payload == b'{"a" : 1.50}'
         assert message.timestamp_ms > 1_600_000_000_000
         await client.close()

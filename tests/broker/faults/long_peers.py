@@ -29,6 +29,7 @@ from bench.broker_load import Outcome, run
 from bench.broker_peers import Ours, Subscriber
 from broker.client.client import BrokerClient, Message
 from broker.errors import BrokerError
+from broker.log.record import key_of
 from broker.protocol.messages import request_frame
 from tests.broker.faults.test_peers import SUBSCRIBER, memory, open_files
 from tests.broker.faults.tools import need, need_namespaces
@@ -234,7 +235,7 @@ async def _sequences(port: int, producer: str) -> list[int]:
     messages = await take(client, client.welcome.next)
     await client.close()
     ids = [one.message_id.partition(":") for one in messages if isinstance(one, Message)]
-    return [int(number) for name, _, number in ids if name == producer]
+    return [int(number) for name, _, number in ids if name == key_of(producer)]
 
 
 async def _until(condition: Callable[[dict[str, Any]], bool], client: BrokerClient) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from broker.client.client import BrokerClient, Message, Published
 from broker.errors import BrokerError
-from broker.log.record import NO_PRODUCER
+from broker.log.record import NO_PRODUCER, key_of
 
 SMALL, LARGE = 400, 25_000
 
@@ -153,6 +153,7 @@ class Workload:
         verdict = Verdict(answered=sum(len(one.answered) for one in self.publishers))
         found: dict[tuple[str, int], int] = {}
         newest: dict[str, int] = {}
+        names = {key_of(publisher.producer): publisher.producer for publisher in self.publishers}
         expected = 0
         client = await BrokerClient.connect("127.0.0.1", port)
         await client.subscribe("checker", -2)
@@ -162,7 +163,8 @@ class Workload:
                     verdict.holes += one.last - one.first + 1
                     expected = one.last + 1
                     continue
-                producer, _, number = one.message_id.partition(":")
+                key, _, number = one.message_id.partition(":")
+                producer = names.get(key, key)
                 sequence = int(number)
                 verdict.records += 1
                 verdict.holes += one.offset != expected

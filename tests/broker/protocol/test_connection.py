@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from broker.errors import BrokerError
-from broker.log.record import MAX_SEQUENCE
+from broker.log.record import MAX_SEQUENCE, key_of
 from broker.protocol import connection as connection_module
 from broker.protocol import messages
 from broker.protocol.connection import (
@@ -81,7 +81,7 @@ CONVERSATION = b"".join(
 EVENTS: list[Event] = [
     Hello("c"),
     Publish([b'{"a": 1}'], marks=[b'"m1"']),
-    Publish([b"[2]"], "00000000000000aa", 7),
+    Publish([b"[2]"], key_of("00000000000000aa"), 7),
     Subscribe("c1", None, b""),
     Subscribe("c1", -2, b"4"),
     Ack(None, b'"m"'),
@@ -366,14 +366,14 @@ def test_what_follows_a_publish_may_have_any_layout(producer: str) -> None:
     bodies.insert(3, b'{"payload":"in between","type":"publish"}')
     events = connection.receive_data(b"".join(frame(body) for body in bodies), 0.0)
     assert publishes(events) == [
-        (producer, 0, b"0"),
+        (producer and key_of(producer), 0, b"0"),
         ("", 0, b"[0]"),
-        ("00000000000000aa", 1, b"[1]"),
+        (key_of("00000000000000aa"), 1, b"[1]"),
         ("", 0, b'"in between"'),
-        ("00000000000000aa", 2, b"[2]"),
-        ("00000000000000aa", 2, b"[3]"),
-        ("00000000000000aa", 9, b"[4]"),
-        ("00000000000000aa", 10, b"[5]"),
+        (key_of("00000000000000aa"), 2, b"[2]"),
+        (key_of("00000000000000aa"), 2, b"[3]"),
+        (key_of("00000000000000aa"), 9, b"[4]"),
+        (key_of("00000000000000aa"), 10, b"[5]"),
     ]
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from broker.client.client import BrokerClient, Gap, Message
 from broker.errors import BrokerError, SubscriberInUse
-from broker.log.record import decode_record
+from broker.log.log import LogRead
+from broker.log.record import decode_record, payload_checksum
 from tests.broker.harness import (
     PRODUCER,
     PlainClient,
@@ -317,12 +319,64 @@ async def test_what_is_sent_again_is_kept_once(tmp_path: Path) -> None:
             (2, False),
             (1, True),
         ]
-        assert tuple(await client.publish(b"2", producer=PRODUCER, sequence=2)) == (2, True)
+        again = await client.publish(b"2", producer=PRODUCER, sequence=2)
+        assert tuple(again) == (2, True, payload_checksum(b"2"))
+        assert again.is_of(b"2")
         await client.close()
     async with running_broker(tmp_path) as broker:
         client = await BrokerClient.connect("127.0.0.1", broker.port)
-        assert tuple(await client.publish(b"0", producer=PRODUCER, sequence=0)) == (0, True)
+        other = await client.publish(b'"another"', producer=PRODUCER, sequence=0)
+        assert tuple(other) == (0, True, payload_checksum(b"0"))
+        assert not other.is_of(b'"another"')
         assert broker.stats()["total_messages"] == 3
+        await client.close()
+
+
+async def test_a_duplicate_within_one_write_and_one_that_retention_dropped_say_what_can_be_said(tmp_path: Path) -> None:
+    async with (
+        running_broker(tmp_path, segment_bytes=4096, buffer_messages=0) as broker,
+        plain_client(broker.port) as client,
+    ):
+        mine = {"type": "publish", "producer": PRODUCER, "sequence": 1}
+        client.send(**mine, payload=1)
+        client.send(**mine, payload=2)  # in the same batch
+        assert (await client.receive())["offset"] == 0
+        assert (await client.receive())["payload_c32"] == payload_checksum(b"1")
+        for _ in range(3):
+            await client.ask(type="publish", payload="x" * 4096)
+        broker.log.drop_before(3)
+        answer = await client.ask(**mine, payload=1)
+        assert answer["duplicate"]
+        assert "payload_c32" not in answer
+
+
+async def test_a_large_record_is_read_once_however_often_its_number_is_published_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_broker(tmp_path, buffer_messages=0) as broker, plain_client(broker.port) as client:
+        mine = {"type": "publish", "producer": PRODUCER, "sequence": 1}
+        await client.ask(**mine, payload="x" * 1_000_000)
+        reads: list[int] = []
+        read = broker.log.read
+
+        def counted(offset: int, most: int) -> LogRead:
+            reads.append(offset)
+            return read(offset, most)
+
+        monkeypatch.setattr(broker.log, "read", counted)
+        answers = [await client.ask(**mine, payload=number) for number in range(20)]
+        assert len({answer["payload_c32"] for answer in answers}) == 1
+        assert reads == [0]
+
+
+async def test_no_message_tells_the_id_of_its_producer(tmp_path: Path) -> None:
+    async with running_broker(tmp_path) as broker:
+        client = await BrokerClient.connect("127.0.0.1", broker.port)
+        await client.publish(b"1", producer=PRODUCER, sequence=1)
+        await client.subscribe("c1")
+        (message,) = await client.receive()
+        assert isinstance(message, Message)
+        assert message.message_id == f"{sha256(PRODUCER.encode()).hexdigest()[:16]}:{1:012d}"
         await client.close()
 
 

@@ -14,6 +14,7 @@ import pytest
 from broker.client.client import BrokerClient
 from broker.errors import Unauthorized
 from broker.log.disk import Buffer, Disk
+from broker.log.record import key_of
 from ingest.errors import BrokerRefusal
 from ingest.streamer.sender import BatchSender, Encode, MemoryQueue, split_block
 from ingest.streamer.spool import Spool
@@ -105,7 +106,7 @@ async def test_batches_arrive_once_and_in_order(tmp_path: Path) -> None:
     async with running_broker(tmp_path) as broker, sending(broker.port, window=8) as memory:
         await memory.put_all(*range(100))
         assert await ids(broker.port) == named(range(100))
-        assert (await read_log(broker.port))[99].message_id == f"{memory.queue.producer}:{100:012d}"
+        assert (await read_log(broker.port))[99].message_id == f"{key_of(memory.queue.producer)}:{100:012d}"
     sender = memory.sender
     assert (sender.batches_answered, sender.readings_answered, sender.waiting) == (100, 600, 0)
     assert memory.answered == list(range(1, 101))
@@ -121,7 +122,7 @@ async def test_a_spools_batches_arrive_in_order_under_their_numbers(spool: Spool
             sender.wake()
             await sender.flush()
             assert await ids(broker.port) == named(range(601))
-            assert (await read_log(broker.port))[600].message_id == f"{spool.producer}:{600:012d}"
+            assert (await read_log(broker.port))[600].message_id == f"{key_of(spool.producer)}:{600:012d}"
     assert (sender.batches_answered, sender.readings_answered) == (601, 601)
 
 
@@ -256,7 +257,7 @@ async def test_a_number_that_the_broker_passed_over_is_taken_when_it_comes(tmp_p
         await other.publish(b'{"points": []}', producer=memory.queue.producer, sequence=5)
         await other.close()
         await memory.put_all(*range(4))
-        assert {"b1", "b2", "b3"} <= set(await ids(broker.port))
+        assert {"b0", "b1", "b2", "b3"} <= set(await ids(broker.port))
 
 
 async def test_a_number_older_than_the_broker_remembers_is_sent_without_it(tmp_path: Path) -> None:
@@ -268,6 +269,38 @@ async def test_a_number_older_than_the_broker_remembers_is_sent_without_it(tmp_p
         await other.close()
         await memory.put_all(0, 1)
         assert {"b0", "b1"} <= set(await ids(broker.port))
+
+
+async def test_batches_whose_numbers_another_client_has_used_are_all_stored_and_that_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_broker(tmp_path) as broker, sending(broker.port) as memory:
+        other = await BrokerClient.connect("127.0.0.1", broker.port)
+        for number in range(1, 31):
+            other.publish(b'{"points": []}', producer=memory.queue.producer, sequence=number)
+        await other.publish(b'{"points": []}')
+        await other.close()
+        await memory.put_all(*range(60))
+        assert set(named(range(60))) <= set(await ids(broker.port))
+        assert len(await read_log(broker.port)) == 31 + 60
+    assert memory.sender.readings_answered == 60 * 6
+    lines = [record for record in caplog.records if "under the number of batch" in record.getMessage()]
+    assert len(lines) == 1
+
+
+async def test_batches_sent_under_the_second_id_arrive_once_through_a_connection_that_breaks(tmp_path: Path) -> None:
+    async with running_broker(tmp_path) as broker, line_to(broker.port) as line, sending(line.port) as memory:
+        other = await BrokerClient.connect("127.0.0.1", broker.port)
+        for number in range(1, 101):
+            other.publish(b'{"points": []}', producer=memory.queue.producer, sequence=number)
+        await other.publish(b'{"points": []}')
+        await other.close()
+        putting = asyncio.create_task(memory.put_all(*range(100)))
+        for stored in range(120, 200, 20):
+            await until(lambda least=stored: broker.log.next_offset >= least)  # type: ignore[misc]
+            line.cut()
+        await putting
+        assert sorted(await ids(broker.port)) == sorted([*named(range(100)), *[""] * 101])
 
 
 async def test_a_batch_larger_than_the_brokers_frames_is_cut(tmp_path: Path) -> None:
