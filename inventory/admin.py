@@ -341,7 +341,16 @@ class CollectorStatusAdmin(ReadOnlyAdmin):
         "readings_stored",
         "refused_sum",
     )
-    fields = ("collector_id", "started", "updated", "committed_offset", "messages", "readings_stored", "reasons")
+    fields = (
+        "collector_id",
+        "started",
+        "updated",
+        "store",
+        "committed_offset",
+        "messages",
+        "readings_stored",
+        "reasons",
+    )
     readonly_fields = ("reasons",)
 
     @admin.display(description="readings refused")

@@ -110,6 +110,9 @@ class Placement(models.Model):
         return f"{self.namespace}/{self.pod} on {self.gpu_id}"
 
 
+STORE_LENGTH = 512
+
+
 class CollectorStatus(models.Model):
     """The counters of one collector since the row was created, stored where the web service can read them."""
 
@@ -122,6 +125,10 @@ class CollectorStatus(models.Model):
     refused = models.JSONField(
         default=dict, blank=True, help_text="reason: readings, of this collector and of the streamers it heard"
     )
+
+    # With defaults in the database, because a collector of the version before leaves them out.
+    store = models.CharField(max_length=STORE_LENGTH, blank=True, db_default="", help_text="where it stores readings")
+    store_key = models.CharField(max_length=STORE_LENGTH, blank=True, db_default="", editable=False)
 
     class Meta:
         verbose_name_plural = "collector status"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +58,21 @@ def describe_store() -> str:
             return f"influxdb, bucket {settings.INFLUXDB_BUCKET} at {hide_passwords(settings.INFLUXDB_URL)}"
         case other:
             return f"{other}, in the web process"
+
+
+def store_key() -> str:
+    """What tells the store that the settings name from others: equal for two processes that share it."""
+    match settings.STORAGE_TYPE:
+        case "sqlite":
+            try:
+                # The same file may have another path in another container.
+                return f"sqlite {settings.SQLITE_PATH.stat().st_ino}"
+            except OSError:
+                return f"sqlite {settings.SQLITE_PATH}"
+        case "influxdb":
+            return describe_store()
+        case other:
+            return f"{other} {socket.gethostname()} {os.getpid()}"
 
 
 def reset_store() -> None:

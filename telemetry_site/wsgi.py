@@ -27,9 +27,11 @@ def _start_collector() -> None:
     gunicorn imports this module in the worker, after the fork. A thread started earlier would not exist there.
     """
     if settings.STORAGE_TYPE == "memory":
-        from ingest.collector.embedded import start_embedded_collector
+        from api.views.probes import embedded
+        from ingest.collector.embedded import embedded_trouble, start_embedded_collector
 
         start_embedded_collector()
+        embedded.trouble = embedded_trouble
 
 
 _migrate()

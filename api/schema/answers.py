@@ -67,19 +67,22 @@ class ReadyChecksAnswer(Answer):
 
     database: Annotated[str, eg("ok")]
     store: Annotated[str, eg("ok")]
+    collector: Annotated[
+        str, eg("ok", "ok; why the collector inside this service ended; or that collectors write to another store")
+    ]
 
 
 class ReadyAnswer(Answer):
-    """The database and the store answer."""
+    """The database and the store answer, and the collector inside this service, if there is one, runs."""
 
     status: Literal["ready"]
     checks: ReadyChecksAnswer
 
 
 class NotReadyAnswer(ErrorAnswer):
-    """The database or the store does not answer; the message and the checks say which."""
+    """The database or the store does not answer, or the collector ended; the message and the checks say which."""
 
-    checks: Annotated[ReadyChecksAnswer, eg({"database": "ok", "store": "does not answer"})]
+    checks: Annotated[ReadyChecksAnswer, eg({"database": "ok", "store": "does not answer", "collector": "ok"})]
 
 
 class GpuAnswer(Answer):

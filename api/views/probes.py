@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
+from django.conf import settings
 from django.db import DatabaseError
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -14,12 +16,49 @@ from api.schema.answers import HealthAnswer, NotReadyAnswer, ReadyAnswer, ReadyC
 from api.views.base import ApiView
 from inventory.migrating import HOW
 from inventory.models import GPU
+from inventory.status import stores_elsewhere
 from stores.base import StoreError
-from stores.open import get_store
+from stores.open import describe_store, get_store, store_key
 
 logger = logging.getLogger(__name__)
 
 OK = "ok"
+
+
+class _Embedded:
+    """The collector inside this process (memory storage). The site sets ``trouble``: why it ended, or nothing."""
+
+    def __init__(self) -> None:
+        self.trouble: Callable[[], str] = lambda: ""
+
+
+embedded = _Embedded()
+
+
+class _Elsewhere:
+    """What was last said about collectors that write to another store. The log says it once."""
+
+    said = ""
+
+
+def check_collectors() -> str:
+    """``ok``, or which collectors write to another store than the one that this service reads."""
+    try:
+        others = stores_elsewhere(store_key())
+    except DatabaseError:  # check_database says so
+        return OK
+    where = ", ".join(f"{each.collector_id} to {each.store}" for each in others[:5])
+    if where != _Elsewhere.said:
+        _Elsewhere.said = where
+        if where:
+            logger.warning("collectors store elsewhere: %s; this service answers from %s", where, describe_store())
+        else:
+            logger.info("a collector stores where this service reads")
+    if not others:
+        return OK
+    # The names of files and servers are for the log only: anybody may ask.
+    kinds = " and ".join(sorted({each.store.partition(",")[0] for each in others}))
+    return f"collectors write to another store ({kinds}) than this service reads ({settings.STORAGE_TYPE}): the log names them"
 
 
 def check_database() -> str:
@@ -58,7 +97,11 @@ class HealthView(ApiView):
 
 
 class ReadyView(ApiView):
-    """The database and the store answer, so requests can be served. A 503 names the one that does not."""
+    """The database and the store answer, so requests can be served. A 503 names the one that does not.
+
+    `collector` says when the collectors at work write to another store than the one that this service reads: that is no 503.
+    With memory storage the collector is a part of this service; once it has ended, the answer is 503.
+    """
 
     name = "Readiness"
     tag = "probes"
@@ -68,8 +111,11 @@ class ReadyView(ApiView):
 
     def get(self, request: Request) -> Response:
         """The database and the store answer. A 503 names the one that does not."""
-        checks = {"database": check_database(), "store": check_store()}
-        broken = [f"the {part} {state}" for part, state in checks.items() if state != OK]
+        database, store, trouble = check_database(), check_store(), embedded.trouble()
+        parts = {"database": database, "store": store, "collector": trouble or OK}
+        broken = [f"the {part} {state}" for part, state in parts.items() if state != OK]
+        # Readings that go elsewhere are no reason to answer no question.
+        checks = parts if trouble or database != OK else parts | {"collector": check_collectors()}
         if not broken:
             return Response(ReadyAnswer("ready", ReadyChecksAnswer(**checks)))
         body = NotReadyAnswer("unavailable", "; ".join(broken), ReadyChecksAnswer(**checks))

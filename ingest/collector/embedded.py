@@ -17,6 +17,7 @@ from stores.open import get_store
 logger = logging.getLogger(__name__)
 
 EARLIEST = -2
+ID_SUFFIX = "-in-memory"
 STOP_SECONDS = 9.0
 
 
@@ -27,6 +28,7 @@ class EmbeddedCollector:
         self._config = config
         self._store = store
         self._stop = asyncio.Event()
+        self.trouble = ""  # why it ended by itself
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="embedded-collector", daemon=True)
         self._thread.start()
@@ -48,8 +50,10 @@ class EmbeddedCollector:
                 runner.run(Collector(self._config, self._store, self._stop).run())
         except (IngestError, StoreError) as error:
             logger.error("the embedded collector ended: %s", error)
+            self.trouble = "ended: the log says why"
         except Exception:
             logger.exception("the embedded collector ended")
+            self.trouble = "ended: the log says why"
 
 
 _lock = threading.Lock()
@@ -63,10 +67,18 @@ def start_embedded_collector() -> None:
         if _collector is not None and _collector.running:
             return
         config = collect_config()
+        # An id of its own, since a collector for another store may be there.
+        config = replace(config, collector_id=f"{config.collector_id}{ID_SUFFIX}")
         if config.start_offset is None:
             # The store is empty at every start: the last commit was for an earlier one.
             config = replace(config, start_offset=EARLIEST)
         _collector = EmbeddedCollector(config, get_store())
+
+
+def embedded_trouble() -> str:
+    """Why this process's collector ended by itself; empty while it runs."""
+    with _lock:
+        return "" if _collector is None else _collector.trouble
 
 
 def stop_embedded_collector() -> None:

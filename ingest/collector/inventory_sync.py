@@ -15,6 +15,7 @@ from inventory.sync.sightings import Sightings
 from inventory.sync.updater import save_sightings
 from readings.checks import COUNTER_RESET
 from readings.model import PointBlock
+from stores.open import describe_store, store_key
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,8 @@ class InventoryWriter:
                 readings_stored=self._stored,
                 refused=self._refused,
                 committed_offset=committed_offset,
+                store=describe_store(),
+                store_key=store_key(),
             )
         except RETRIABLE:
             raise

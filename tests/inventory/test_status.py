@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from inventory.models import CollectorStatus
-from inventory.status import add_counts
+from inventory.status import add_counts, stores_elsewhere
 
 pytestmark = pytest.mark.django_db
 
@@ -48,3 +48,20 @@ def test_the_commit_follows_a_broker_log_that_began_again() -> None:
     for offset in (900, -1, 3):
         add_counts("c1", started=FIRST, messages=0, readings_stored=0, refused={}, committed_offset=offset)
     assert CollectorStatus.objects.get().committed_offset == 3
+
+
+def test_the_store_of_a_collector_is_kept_with_its_counts() -> None:
+    for collector_id, key in (("c1", "one"), ("c2", "other")):
+        add_counts(
+            collector_id, started=FIRST, messages=1, readings_stored=1, refused={}, committed_offset=1, store="x" * 600,
+            store_key=key,
+        )  # fmt: skip
+    assert stores_elsewhere("one") == []
+    found = stores_elsewhere("third")
+    assert {each.collector_id for each in found} == {"c1", "c2"}
+    assert {len(each.store) for each in found} == {512}
+
+
+def test_a_collector_that_does_not_say_where_it_stores_is_passed_over() -> None:
+    add_counts("old", started=FIRST, messages=1, readings_stored=1, refused={}, committed_offset=1)
+    assert stores_elsewhere("any") == []

@@ -11,7 +11,7 @@ from pytest_django import Settings
 from stores import open
 from stores.base import Store, StoreError
 from stores.memory import MemoryStore
-from stores.open import get_store, open_store, reset_store
+from stores.open import get_store, open_store, reset_store, store_key
 from stores.sqlite import SqliteStore
 from tests.stores.making import START, ask, fleet, gpu
 
@@ -89,3 +89,22 @@ def test_memory_makes_no_file(tmp_path: Path) -> None:
 def test_an_unknown_type_names_what_is_allowed(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="STORAGE_TYPE: 'redis' is not a store: use sqlite, influxdb or memory"):
         open_store("redis", sqlite_path=tmp_path / "r.sqlite3")
+
+
+def test_two_processes_that_share_a_store_have_the_same_key(settings: Settings, tmp_path: Path) -> None:
+    keys = {store_key()}
+    get_store()
+    link = tmp_path / "same.sqlite3"
+    link.hardlink_to(settings.SQLITE_PATH)
+    keys.add(store_key())
+    settings.SQLITE_PATH = link
+    keys.add(store_key())
+    assert len(keys) == 2  # before and after the file was made
+    settings.SQLITE_PATH = tmp_path / "other.sqlite3"
+    keys.add(store_key())
+    for storage_type in ("influxdb", "memory"):
+        settings.STORAGE_TYPE = storage_type
+        keys.add(store_key())
+    settings.STORAGE_TYPE, settings.INFLUXDB_BUCKET = "influxdb", "another"
+    keys.add(store_key())
+    assert len(keys) == 6

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from api.views.probes import OK
+from api.views.probes import OK, embedded
+from inventory.models import CollectorStatus
+from inventory.status import add_counts
 from stores.base import Store
-from stores.open import reset_store
+from stores.open import reset_store, store_key
 from tests.api.conftest import Api
 
 
@@ -21,8 +25,11 @@ def test_health_asks_nobody(api: Api) -> None:  # no database in this test: a qu
 def test_ready_when_database_and_store_answer(
     api: Api, fleet: Store, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
-    with django_assert_num_queries(1):
-        assert api.get("/ready") == {"status": "ready", "checks": {"database": "ok", "store": "ok"}}
+    with django_assert_num_queries(2):
+        assert api.get("/ready") == {
+            "status": "ready",
+            "checks": {"database": "ok", "store": "ok", "collector": "ok"},
+        }
 
 
 def test_ready_names_a_store_that_does_not_answer(
@@ -56,3 +63,39 @@ def test_ready_names_a_database_that_was_not_migrated(api: Api, store: Store) ->
     assert "store" not in body["message"]
     assert body["checks"]["store"] == OK
     assert api.ask("/ready").status_code == 200
+
+
+def status_of(collector_id: str, store: str, key: str) -> None:
+    add_counts(
+        collector_id, started=timezone.now(), messages=1, readings_stored=1, refused={}, committed_offset=1, store=store,
+        store_key=key,
+    )  # fmt: skip
+
+
+def test_ready_says_when_collectors_write_elsewhere(
+    api: Api, fleet: Store, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "api.views.probes")
+    status_of("c1", "influxdb, bucket b at http://secret-place:8086", "influxdb, …")
+    for _ in range(2):
+        checks = api.get("/ready")["checks"]
+        assert "another store (influxdb) than this service reads (sqlite)" in checks["collector"]
+        assert "secret-place" not in str(checks)
+    assert [record.message.count("secret-place") for record in caplog.records] == [1]
+    status_of("c2", "sqlite, elsewhere in its container", store_key())
+    assert api.get("/ready")["checks"]["collector"] == OK
+    assert caplog.records[-1].levelname == "INFO"
+    # What another one wrote to a file of its own, long ago, does not matter.
+    CollectorStatus.objects.filter(pk="c2").delete()
+    CollectorStatus.objects.update(updated=timezone.now() - timedelta(hours=1))
+    assert api.get("/ready")["checks"]["collector"] == OK
+
+
+def test_ready_is_503_once_the_collector_of_this_service_has_ended(
+    api: Api, fleet: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "trouble", lambda: "ended: the log says why")
+    response = api.ask("/ready")
+    assert response.status_code == 503
+    assert response.json()["message"] == "the collector ended: the log says why"
+    assert response.json()["checks"] == {"database": "ok", "store": "ok", "collector": "ended: the log says why"}
