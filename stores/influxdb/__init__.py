@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import weakref
@@ -90,7 +89,7 @@ class InfluxStore:
         """Size and series as the server's own metrics report them. Anything else would need a scan, so it is None."""
         with self._prepared():
             query = {"org": self.config.org, "name": self.config.bucket}
-            (bucket,) = json.loads(self._connection.request("GET", "/api/v2/buckets", query=query))["buckets"]
+            (bucket,) = self._connection.request_json("GET", "/api/v2/buckets", query=query)["buckets"]
             size, series = bucket_figures(self._connection, bucket["id"])
             return StoreStats(readings=None, series=series, oldest_ns=None, newest_ns=None, bytes=size, shares=None)
 

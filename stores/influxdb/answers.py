@@ -29,6 +29,10 @@ class InfluxRefused(StoreError):
         self.reason = reason
 
 
+class Redirected(StoreUnavailable):
+    """The server is somewhere else than INFLUXDB_URL says."""
+
+
 class NoSuchBucket(StoreUnavailable):
     """The bucket does not exist, or no longer."""
 
@@ -72,7 +76,10 @@ def status_error(server: str, status: int, headers: Mapping[str, str], body: byt
     reason = _reason(body.decode("utf-8", "replace"))
     if status in {401, 403}:
         return StoreUnavailable(f"{server} does not take the token (INFLUXDB_TOKEN): {status} {reason}")
-    if status in _TEMPORARY or status < 400:
+    if status < 400:
+        where = " ".join(headers.get("Location", "elsewhere").split())[:500]
+        return Redirected(f"{server} answers {status}: it is at {where}")
+    if status in _TEMPORARY:
         return StoreUnavailable(
             f"{server} does not answer now: {status} {reason}".rstrip(),
             retry_after=_seconds(headers.get("Retry-After", "").strip()),

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 import msgspec
@@ -21,7 +21,7 @@ from influxdb_client.rest import ApiException
 from influxdb_client.service.write_service import WriteService
 from urllib3.exceptions import HTTPError, ProtocolError
 
-from stores.base import StoreUnavailable
+from stores.base import StoreError, StoreUnavailable
 from stores.influxdb.answers import (
     MSGPACK,
     ResultSeries,
@@ -138,6 +138,19 @@ class InfluxConnection:
         headers = {"Content-Type": _JSON, "Accept": _JSON}
         target = f"{path}?{urlencode(query)}" if query else path
         return self._send(method, target, data, headers, timeout=timeout).data
+
+    def request_json(
+        self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: object = None
+    ) -> dict[str, Any]:
+        """The same, decoded. Raises StoreError for an answer that is no JSON object: this is no InfluxDB 2."""
+        data = self.request(method, path, query=query, body=body)
+        try:
+            answer = json.loads(data)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise StoreError(f"INFLUXDB_URL (--influxdb-url): what answers at {self.config.url} is no InfluxDB 2")
+        return answer
 
     @property
     def name(self) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
 from stores.base import StoreError, StoreUnavailable
-from stores.influxdb.answers import InfluxRefused, NoSuchBucket
+from stores.influxdb.answers import InfluxRefused, NoSuchBucket, Redirected
 from stores.influxdb.client import PING_TIMEOUT, InfluxConfig, InfluxConnection
 from stores.influxdb.line_protocol import GPU
 
@@ -60,7 +59,10 @@ def prepare(connection: InfluxConnection) -> None:
     Raises StoreUnavailable while the server does not answer, and StoreError with one line for a wrong token or
     organization, or a token without the rights.
     """
-    connection.request("GET", "/health", timeout=PING_TIMEOUT)
+    try:
+        connection.request("GET", "/health", timeout=PING_TIMEOUT)
+    except (Redirected, InfluxRefused) as error:
+        raise StoreError(f"INFLUXDB_URL (--influxdb-url): {error}") from error
     bucket = _find_bucket(connection)
     if bucket is None:
         _make_bucket(connection)
@@ -100,16 +102,15 @@ def _set_retention(connection: InfluxConnection, bucket: dict[str, Any]) -> None
     try:
         connection.request("PATCH", f"/api/v2/buckets/{bucket['id']}", body={"retentionRules": [changed]})
     except (InfluxRefused, StoreUnavailable) as error:
-        raise _may_not(
-            error, f"change how long bucket {config.bucket!r} keeps readings ({_spell(current)})", connection
-        ) from error
+        what = f"change how long bucket {config.bucket!r} keeps readings ({_spell(current)})"
+        raise _may_not(error, what, connection, "RETENTION_PERIOD (--retention-period)") from error
     logger.info("bucket %s now keeps readings %s (before: %s)", config.bucket, _spell(wanted), _spell(current))
 
 
 def _find_bucket(connection: InfluxConnection) -> dict[str, Any] | None:
     config = connection.config
     try:
-        answer = connection.request("GET", "/api/v2/buckets", query={"org": config.org, "name": config.bucket})
+        answer = connection.request_json("GET", "/api/v2/buckets", query={"org": config.org, "name": config.bucket})
     except NoSuchBucket:
         return None
     except StoreUnavailable as error:
@@ -123,7 +124,7 @@ def _find_bucket(connection: InfluxConnection) -> dict[str, Any] | None:
                 "not for it"
             ) from error
         raise
-    found: list[dict[str, Any]] = json.loads(answer).get("buckets") or []
+    found: list[dict[str, Any]] = answer.get("buckets") or []
     return found[0] if found else None
 
 
@@ -131,7 +132,7 @@ def _make_bucket(connection: InfluxConnection) -> None:
     config = connection.config
     what = f"make bucket {config.bucket!r}, which is not there"
     try:
-        orgs = json.loads(connection.request("GET", "/api/v2/orgs", query={"org": config.org})).get("orgs")
+        orgs = connection.request_json("GET", "/api/v2/orgs", query={"org": config.org}).get("orgs")
         if not orgs:
             # The search for the bucket found the organization, so this token has no right to see it.
             raise _token_may_not(what, connection)
@@ -141,9 +142,9 @@ def _make_bucket(connection: InfluxConnection) -> None:
     except InfluxRefused as error:
         if error.status == 422 and _find_bucket(connection) is not None:
             return  # another process was faster
-        raise _may_not(error, what, connection) from error
+        raise _may_not(error, what, connection, "INFLUXDB_BUCKET (--influxdb-bucket)") from error
     except StoreUnavailable as error:
-        raise _may_not(error, what, connection) from error
+        raise _may_not(error, what, connection, "INFLUXDB_BUCKET (--influxdb-bucket)") from error
     logger.info("made bucket %s, which keeps readings %s", config.bucket, _spell(int(config.retention)))
 
 
@@ -155,7 +156,7 @@ def _check_mapping(connection: InfluxConnection, bucket: dict[str, Any]) -> None
     how = f"map it with: influx v1 dbrp create --bucket-id {bucket['id']} --db {database['db']} --rp {database.get('rp', 'autogen')}"
     query = {"orgID": bucket["orgID"], "db": database["db"]}
     try:
-        mappings = json.loads(connection.request("GET", "/api/v2/dbrps", query=query)).get("content") or []
+        mappings = connection.request_json("GET", "/api/v2/dbrps", query=query).get("content") or []
     except (InfluxRefused, StoreUnavailable) as error:
         if isinstance(error, StoreUnavailable) and "INFLUXDB_TOKEN" not in str(error):
             raise
@@ -175,10 +176,11 @@ def _check_mapping(connection: InfluxConnection, bucket: dict[str, Any]) -> None
         ) from error
 
 
-def _may_not(error: StoreError, what: str, connection: InfluxConnection) -> StoreError:
-    """An error that names the missing right, if that is the cause, else the error itself."""
-    refused = isinstance(error, InfluxRefused) and error.status in {401, 403, 404}
-    return _token_may_not(what, connection) if refused or "INFLUXDB_TOKEN" in str(error) else error
+def _may_not(error: StoreError, what: str, connection: InfluxConnection, setting: str) -> StoreError:
+    """An error that names the missing right, if that is the cause; else the setting that is refused, or the error itself."""
+    if isinstance(error, InfluxRefused) and error.status not in {401, 403, 404}:
+        return StoreError(f"{setting}: {error}")
+    return _token_may_not(what, connection) if not error.retriable or "INFLUXDB_TOKEN" in str(error) else error
 
 
 def _token_may_not(what: str, connection: InfluxConnection) -> StoreError:

@@ -221,6 +221,11 @@ def test_a_wildcard_host_is_answered_and_is_no_public_address(hosts: str, url: s
     assert "*" not in environ["ALLOWED_HOSTS"]
 
 
+def test_further_hosts_may_be_wildcards_and_all() -> None:
+    environ = settings_of(render("--set", "api.allowedHosts={*.example.org,*,gpus}"), "api")
+    assert environ["ALLOWED_HOSTS"].split(",")[-3:] == [".example.org", "*", "gpus"]
+
+
 def test_an_address_in_brackets_is_an_address() -> None:
     for host in ("::", "[::]"):
         rendering = render("--set", f"listenHost={host}")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -179,6 +181,55 @@ def test_a_bucket_without_a_database_ends_the_start(influxd: Influxd, influx_con
         InfluxStore(config).ping()
     assert not caught.value.retriable
     influxd.drop_bucket(config.bucket)
+
+
+@pytest.mark.parametrize("name", ["_mine", 'a"b'])
+def test_a_bucket_that_the_server_does_not_make_is_named(influx_config: InfluxConfig, name: str) -> None:
+    with pytest.raises(
+        StoreError, match=r"INFLUXDB_BUCKET \(--influxdb-bucket\): .* bucket name .* is invalid"
+    ) as caught:
+        InfluxStore(replace(influx_config, bucket=name)).ping()
+    assert not caught.value.retriable
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "message"),
+    [
+        (200, {}, b"<html>a page</html>", "what answers at http://127.0.0.1:[0-9]+ is no InfluxDB 2"),
+        (200, {}, b"[]", "is no InfluxDB 2"),
+        (301, {"Location": "https://influxdb.example.com/"}, b"", "it is at https://influxdb.example.com/"),
+        (404, {}, b"no such page", "404 no such page"),
+        (400, {}, b"this is an HTTPS server", "400 this is an HTTPS server"),
+    ],
+)
+def test_what_answers_and_is_no_influxdb_ends_the_start(
+    influx_config: InfluxConfig, status: int, headers: dict[str, str], body: bytes, message: str
+) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            store = InfluxStore(replace(influx_config, url=f"http://127.0.0.1:{server.server_address[1]}"))
+            with pytest.raises(StoreError, match=rf"INFLUXDB_URL \(--influxdb-url\): .*{message}") as caught:
+                store.ping()
+            store.close()
+        finally:
+            server.shutdown()
+            thread.join()
+    assert not caught.value.retriable
+    assert "\n" not in str(caught.value)
 
 
 def test_a_wrong_token_is_named(influx_config: InfluxConfig) -> None:
