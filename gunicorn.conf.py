@@ -42,11 +42,23 @@ secure_scheme_headers: dict[str, str] = {}
 control_socket_disable = True
 
 
+def when_ready(server: Any) -> None:
+    """Says who may read, if that is everyone."""
+    from api.auth.openness import warning
+
+    is_public = options.PUBLIC_URL.read() or options.TRUSTED_PROXIES.read()
+    required = options.API_AUTH_REQUIRED.read()
+    if text := warning(True if required is None and is_public else required, server.LISTENERS):
+        server.log.warning(text)
+
+
 def post_worker_init(worker: Any) -> None:
     """Connects the worker to the API, which can be imported only now that Django is set up."""
+    from api.auth import openness
     from api.exports.stream import serving
     from api.middleware import write_error
 
+    openness.server.is_on_loopback = openness.only_loopback(worker.sockets)
     # Exports have to know when the worker stops.
     serving.goes_on = lambda: bool(worker.alive)
     # A broken request never reaches Django, but its answer has the API's shape too.

@@ -393,7 +393,7 @@ API_AUTH_REQUIRED = Option(
     "API_AUTH_REQUIRED",
     "auto",
     boolean_or_auto,
-    "answer only requests with a token or a login: true, false, or true unless HOST is the loopback (auto)",
+    "answer only requests with a token or a login: true, false, or true unless only this machine can ask (auto)",
     (WEB,),
 )
 API_RATE_PER_TOKEN = Option(

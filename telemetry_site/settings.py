@@ -93,14 +93,17 @@ QUERIES_AT_ONCE = options.QUERIES_AT_ONCE.read()
 QUERY_MEMORY = options.QUERY_MEMORY.read()
 STALE_AFTER = options.STALE_AFTER.read()
 
-_auth_required = options.API_AUTH_REQUIRED.read()
-# Opening the port to other machines must not expose the fleet by accident.
-API_AUTH_REQUIRED = not Address(HOST, PORT).is_loopback if _auth_required is None else _auth_required
 API_RATE_PER_TOKEN = options.API_RATE_PER_TOKEN.read()
 API_RATE_PER_ADDRESS = options.API_RATE_PER_ADDRESS.read()
 LOGIN_RATE = options.LOGIN_RATE.read()
 PUBLIC_URL = options.PUBLIC_URL.read()
 TRUSTED_PROXIES = options.TRUSTED_PROXIES.read()
+_auth_required = options.API_AUTH_REQUIRED.read()
+if _auth_required is None and (PUBLIC_URL or TRUSTED_PROXIES or not Address(HOST, PORT).is_loopback):
+    # Opening the port to others must not expose the fleet by accident.
+    _auth_required = True
+# None: only to who asks from this machine (api.auth.openness).
+API_AUTH_REQUIRED = _auth_required
 CORS_ALLOWED_ORIGINS = options.CORS_ALLOWED_ORIGINS.read()
 
 # --- Django -----------------------------------------------------------------------------------------------------

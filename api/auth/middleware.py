@@ -1,6 +1,6 @@
 """Authentication, scopes and throttling. They run before every view, so no view can forget them.
 
-With ``API_AUTH_REQUIRED`` every request needs a token or a login, except for the probes, the login page, static files and
+Unless reading is open (openness.py), every request needs a token or a login, except for the probes, the login page, static files and
 the admin, which has its own login. A request with neither token nor cookie costs no look-up in database or session.
 """
 
@@ -18,6 +18,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from rest_framework.exceptions import NotAuthenticated, PermissionDenied
 
+from api.auth.openness import is_open
 from api.auth.throttling import Throttle, client_address, network_of
 from api.auth.tokens import TokenRefused, find_token
 from api.errors import database_away, error_response
@@ -89,7 +90,7 @@ class AccessMiddleware:
                 return limited
         if refused:
             return unauthorized(refused, bad_token=True)
-        if not settings.API_AUTH_REQUIRED:
+        if is_open(request):
             return None
         # Programs accept anything, or JSON.
         is_person = request.headers.get("Accept", "").startswith("text/html") and "format" not in request.GET

@@ -112,22 +112,34 @@ def test_https_without_a_proxy_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "given", "required"),
+    ("environ", "required"),
     [
-        ("127.0.0.1", "", "False"),
-        ("::1", "", "False"),
-        ("localhost", "auto", "False"),
-        ("0.0.0.0", "", "True"),
-        ("::", "auto", "True"),
-        ("gpu-host.example.com", "", "True"),
-        ("0.0.0.0", "false", "False"),
-        ("127.0.0.1", "true", "True"),
+        ({}, "None"),
+        ({"HOST": "::1"}, "None"),
+        ({"HOST": "localhost", "API_AUTH_REQUIRED": "auto"}, "None"),
+        ({"HOST": "0.0.0.0"}, "True"),
+        ({"HOST": "::", "API_AUTH_REQUIRED": "auto"}, "True"),
+        ({"HOST": "gpu-host.example.com"}, "True"),
+        ({"PUBLIC_URL": "http://gpus.example.com"}, "True"),
+        ({"TRUSTED_PROXIES": "1"}, "True"),
+        (PRODUCTION, "True"),
+        ({"HOST": "0.0.0.0", "API_AUTH_REQUIRED": "false"}, "False"),
+        ({"TRUSTED_PROXIES": "1", "API_AUTH_REQUIRED": "false"}, "False"),
+        ({"API_AUTH_REQUIRED": "true"}, "True"),
     ],
 )
-def test_reading_is_open_on_the_loopback_alone_unless_told(
-    tmp_path: Path, host: str, given: str, required: str
+def test_reading_can_be_open_on_the_loopback_alone_unless_told(
+    tmp_path: Path, environ: dict[str, str], required: str
 ) -> None:
-    assert shown(tmp_path, "API_AUTH_REQUIRED", HOST=host, API_AUTH_REQUIRED=given) == [required]
+    assert shown(tmp_path, "API_AUTH_REQUIRED", **environ) == [required]
+
+
+@pytest.mark.parametrize("environ", [{}, {"API_AUTH_REQUIRED": "auto"}, {"API_AUTH_REQUIRED": "false"}])
+def test_the_deployment_check_tells_where_reading_is_open(tmp_path: Path, environ: dict[str, str]) -> None:
+    told = run(tmp_path, "check", "--deploy", **environ).stderr
+    assert "api.W001" in told
+    assert "API_AUTH_REQUIRED=true" in told
+    assert "api.W001" not in run(tmp_path, "check", "--deploy", API_AUTH_REQUIRED="true").stderr
 
 
 @pytest.mark.parametrize(

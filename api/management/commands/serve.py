@@ -34,23 +34,11 @@ class Command(ServiceCommand):
             migrate_embedded()
         except DatabaseError as error:
             raise CommandError(f"the embedded database cannot be migrated: {error}") from error
-        if warning := open_to_others(Address(settings.HOST, settings.PORT)):
-            self.stderr.write(self.style.WARNING(warning))
         listener = listen(Address(settings.HOST, settings.PORT))
         listener.set_inheritable(True)
         logger.info("answering from %s", describe_store())
         argv = [sys.executable, "-m", "gunicorn", "--config", str(settings.BASE_DIR / "gunicorn.conf.py")]
         os.execv(sys.executable, [*argv, "--bind", f"fd://{listener.fileno()}"])  # noqa: S606
-
-
-def open_to_others(address: Address) -> str:
-    """A warning if everyone who reaches this machine may read; empty otherwise."""
-    if settings.API_AUTH_REQUIRED or address.is_loopback:
-        return ""
-    return (
-        f"WARNING: everyone who can reach {address} can read all telemetry, because API_AUTH_REQUIRED=false."
-        " Set it to true and create tokens with manage.py apitoken"
-    )
 
 
 def listen(address: Address) -> socket.socket:

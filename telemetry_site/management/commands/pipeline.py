@@ -78,6 +78,8 @@ class Command(ServiceCommand):
             )
         if settings.API_AUTH_REQUIRED:
             lines.append("  Access     by login or token only (manage.py apitoken create NAME)")
+        else:
+            lines.append("  Access     open to all who can reach it (API_AUTH_REQUIRED=true closes it)")
         lines += [
             f"  Broker     {broker_url}/stats",
             f"  Source     {_described(source)}",
