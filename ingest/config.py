@@ -57,8 +57,8 @@ def _streamer_settings() -> dict[str, Any]:
     }
 
 
-def stream_config() -> StreamConfig:
-    """The configuration of a streamer of captures from django.conf.settings."""
+def stream_config(*, keeps: bool = True) -> StreamConfig:
+    """The configuration of a streamer of captures from django.conf.settings; ``keeps``: it may write in the state folder."""
     from ingest.streamer.file import StreamConfig
 
     return StreamConfig(
@@ -72,6 +72,7 @@ def stream_config() -> StreamConfig:
         shard=Shard(*settings.SHARD),
         follow=settings.FOLLOW,
         speed=settings.SPEED,
+        parts=kept_parts(keeps=keeps),
     )
 
 

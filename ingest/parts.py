@@ -23,8 +23,6 @@ logger = logging.getLogger(__name__)
 # At most so many labels make a name, and so many metrics have labels that were found.
 MOST_LABELS = 3
 MOST_METRICS = 1000
-# The most parts of one metric in one source: more are not links or peers, but something that never repeats.
-MOST_PARTS = 1000
 # Words in the names of labels that tell how a part is, not which part it is.
 _STATES = ("status", "state", "msg", "message", "text", "reason", "error", "err_", "health", "type", "result", "code")
 

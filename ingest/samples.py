@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from readings.catalogue import PART_LABELS, name_of_part
-from readings.checks import check_metric_name
+from readings.checks import TOO_MANY_PARTS, Refused, check_metric_name
 from readings.description import describe_gpu
 from readings.labels import Remark
 from readings.model import Gpu
@@ -58,6 +59,8 @@ def make_gpu(
     )
 
 
+# The most parts of one metric in one source.
+MOST_PARTS = 1000
 # Labels that decide what a metric name means.
 NAMING_LABELS = (*PART_LABELS, OLD_DRIVER_LABEL, NEW_DRIVER_LABEL)
 _MAX_CACHED_NAMES = 10_000
@@ -70,19 +73,39 @@ def naming_labels(labels: Mapping[str, str], found: Iterable[str] = ()) -> Namin
     return tuple((name, labels[name]) for name in (*NAMING_LABELS, *found) if name in labels)
 
 
+class PartNames:
+    """The names of parts that one source has given, at most MOST_PARTS of a metric: more are not links or peers."""
+
+    def __init__(self) -> None:
+        self._by_metric: defaultdict[str, set[str]] = defaultdict(set)
+
+    def admit(self, metric_name: str, name: str) -> None:
+        """Raises Refused for one more than there may be."""
+        names = self._by_metric[metric_name]
+        if name not in names:
+            if len(names) >= MOST_PARTS:
+                raise Refused(TOO_MANY_PARTS, f"{name[:80]}: only {MOST_PARTS} parts of this metric are kept apart")
+            names.add(name)
+
+
 def metric_namer(
-    units: SourceUnits, parts_of: Callable[[str], Sequence[str]] = lambda name: ()
+    units: SourceUnits, parts_of: Callable[[str], Sequence[str]] = lambda name: (), names: PartNames | None = None
 ) -> Callable[[str, NamingLabels], Folded]:
     """Returns a function from a source's metric names to the stored ones. It remembers its answers, and raises Refused for bad names.
 
-    ``parts_of`` gives the labels that tell the parts of a metric apart, beside those that are known for all.
+    ``parts_of`` gives the labels that tell the parts of a metric apart, beside those that are known for all; ``names`` has the
+    names of parts that the source has given before.
     """
+    given = PartNames() if names is None else names
 
     @lru_cache(maxsize=_MAX_CACHED_NAMES)
     def stored_name(text: str, naming: NamingLabels) -> Folded:
         labels = dict(naming)
         name, convert = units.fold(text, labels)
         whole = check_metric_name(name)
-        return Folded(check_metric_name(name_of_part(whole, labels, parts_of(whole))), convert)
+        name = name_of_part(whole, labels, parts_of(whole))
+        if name != whole:
+            given.admit(whole, check_metric_name(name))
+        return Folded(name, convert)
 
     return stored_name

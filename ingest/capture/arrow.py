@@ -16,159 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as pa_csv
 
+from ingest.capture.gpus import GpuEntries, GpuTable
 from ingest.capture.header import CaptureHeader
-from ingest.capture.rows import MAX_CACHED_GPUS, GpuDescription, RowReader
+from ingest.capture.rows import RowReader
+from ingest.capture.twins import LabelledRow
 from ingest.samples import NamingLabels
 from readings.checks import Refused
 from readings.columns import Columns, Ints
-from readings.labels import without_name
-from readings.model import Gpu
-
-_MAX_CODE = 1 << 62
-_MAX_LABELS_HELD = 16 << 20  # bytes
-
-
-class GpuEntries(NamedTuple):
-    """The distinct descriptions of GPUs in a block.
-
-    ``entry`` has the number of the description of each row. The other arrays have one value per description: the place of its
-    GPU in ``gpus``, the place of its labels in ``naming``, and whether it is refused. ``remarks`` has those of each that has any.
-    """
-
-    entry: Ints
-    gpus: list[Gpu]
-    gpu: Ints
-    naming: list[NamingLabels]
-    kind: Ints
-    refused: npt.NDArray[np.bool_]
-    remarks: dict[int, frozenset[str]]
-
-
-class _CodedColumn(NamedTuple):
-    """A column of a block: the distinct ``texts``, the number that each has in all blocks, and the text of each row (None: one for all)."""
-
-    rows: Ints | None
-    numbers: Ints
-    texts: pa.Array
-
-
-class GpuTable:
-    """Remembers the descriptions of GPUs, so that each is parsed once. Needs the columns in ``columns`` as text."""
-
-    def __init__(self, header: CaptureHeader, rows: RowReader) -> None:
-        self._rows = rows
-        self._width = len(header.names)
-        self._labels = header.column("labels")
-        self._key = [*rows.key_columns, *([] if self._labels is None else [self._labels])]
-        self.columns = [str(at) for at in self._key]
-        self._texts: list[dict[str, int]] = [{} for _ in self._key]
-        self._raw_labels: dict[str, int] = {}
-        self._raw_size = 0
-        self._descriptions: dict[tuple[int, ...], tuple[GpuDescription | None, int]] = {}
-        self._naming: dict[NamingLabels, int] = {}
-
-    def find(self, table: pa.Table) -> GpuEntries:
-        """The descriptions in the rows of ``table``, which must have one chunk."""
-        if len(self._descriptions) > MAX_CACHED_GPUS:
-            self._forget()
-        columns = [self._read(place, table.column(name).chunk(0)) for place, name in enumerate(self.columns)]
-        entry, firsts = _entries(columns, table.num_rows)
-        return self._describe(entry, firsts, columns)
-
-    def _read(self, place: int, column: pa.Array) -> _CodedColumn:
-        encoded = column.dictionary_encode()
-        texts, rows = encoded.dictionary, encoded.indices.to_numpy()
-        if self._key[place] != self._labels:
-            numbers = self._number(place, texts.to_pylist())
-        else:  # labels that differ only in __name__ are one description
-            numbers, firsts, local = np.unique(
-                self._number_labels(texts.to_pylist()), return_index=True, return_inverse=True
-            )
-            texts, rows = texts.take(pa.array(firsts)), local[rows]
-        return _CodedColumn(None if len(numbers) == 1 else rows, numbers, texts)
-
-    def _describe(self, entry: Ints, firsts: Ints, columns: list[_CodedColumn]) -> GpuEntries:
-        """Parse each distinct description, from the first row that has it."""
-        places = [np.zeros(len(firsts), np.int64) if each.rows is None else each.rows[firsts] for each in columns]
-        keys = zip(*[each.numbers[place].tolist() for each, place in zip(columns, places, strict=True)], strict=True)
-        numbers: dict[int, int] = {}
-        gpus: list[Gpu] = []
-        gpu = np.zeros(len(firsts), np.int64)
-        kind = np.zeros(len(firsts), np.int64)
-        refused = np.zeros(len(firsts), bool)
-        remarks: dict[int, frozenset[str]] = {}
-        for number, key in enumerate(keys):
-            description = self._descriptions.get(key)
-            if description is None:
-                fields = [""] * self._width
-                for at, each, place in zip(self._key, columns, places, strict=True):
-                    fields[at] = each.texts[int(place[number])].as_py()
-                description = self._descriptions[key] = self._describe_anew(fields)
-            described, kind[number] = description
-            if described is None:
-                refused[number] = True
-                continue
-            if described.remarks:
-                remarks[number] = described.remarks
-            gpu[number] = numbers.setdefault(id(described.gpu), len(gpus))
-            if gpu[number] == len(gpus):
-                gpus.append(described.gpu)
-        return GpuEntries(entry, gpus, gpu, list(self._naming), kind, refused, remarks)
-
-    def _describe_anew(self, fields: list[str]) -> tuple[GpuDescription | None, int]:
-        try:
-            described = self._rows.describe(fields)
-        except Refused:
-            return None, self._naming.setdefault((), len(self._naming))
-        return described, self._naming.setdefault(described.naming, len(self._naming))
-
-    def _number(self, place: int, texts: list[str]) -> Ints:
-        numbers = self._texts[place]
-        return np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int64)
-
-    def _number_labels(self, texts: list[str]) -> Ints:
-        raw, distinct = self._raw_labels, self._texts[-1]
-        numbers = []
-        for text in texts:
-            number = raw.get(text)
-            if number is None:
-                number = distinct.setdefault(without_name(text), len(distinct))
-                self._raw_size += len(text)
-                if self._raw_size > _MAX_LABELS_HELD:
-                    raw.clear()
-                    self._raw_size = len(text)
-                raw[text] = number
-            numbers.append(number)
-        return np.array(numbers, np.int64)
-
-    def _forget(self) -> None:
-        """Start over: labels that never repeat must not fill the memory."""
-        for texts in self._texts:
-            texts.clear()
-        self._raw_labels.clear()
-        self._raw_size = 0
-        self._descriptions.clear()
-        self._naming.clear()
-
-
-def _entries(columns: list[_CodedColumn], count: int) -> tuple[Ints, Ints]:
-    """The distinct combination that each row has, numbered in the order of their first rows; and these first rows."""
-    code = np.zeros(count, np.int64)
-    many = 1
-    for column in columns:
-        if column.rows is not None:
-            size = len(column.numbers)
-            if many > _MAX_CODE // size:  # renumber without gaps
-                distinct, code = np.unique(code, return_inverse=True)
-                many = len(distinct)
-            code = code * size + column.rows
-            many *= size
-    encoded = pa.array(code).dictionary_encode()
-    entry = encoded.indices.to_numpy().astype(np.int64)
-    firsts = np.zeros(len(encoded.dictionary), np.int64)
-    firsts[entry[::-1]] = np.arange(count - 1, -1, -1)
-    return entry, firsts
-
 
 # These pools reuse a block's memory for the next one. With fresh pages from the kernel, reading takes a third longer.
 pa.set_memory_pool(
@@ -194,12 +48,16 @@ class OddLine(NamedTuple):
 
 
 class Parsed(NamedTuple):
-    """The readings of a block, the line of each, from 0, and their remarks. ``odd`` has the lines for the row reader."""
+    """The readings of a block, the line of each, from 0, and their remarks. ``odd`` has the lines for the row reader.
+
+    ``seconds`` has the rows that only a label which is no part tells from an earlier one: they are refused.
+    """
 
     columns: Columns
     lines: Ints
     odd: list[OddLine]
     remarks: Counter[str]
+    seconds: list[OddLine]
     line_count: int
 
 
@@ -219,12 +77,18 @@ class ColumnReader:
         self._names = [str(number) for number in range(len(header.names))]
         wanted = [self._metric, self._value, *([self._time] if self._time else []), *self._gpus.columns]
         self._convert = _as_text(wanted)
+        self.saw_several = False  # descriptions of one GPU, at any time
         self._convert_time = _as_text([self._time] if self._time else [])
 
     def read(self, block: bytes | memoryview) -> Parsed | None:
         """The readings of ``block``; None if it must be read row by row."""
+        parts = self._rows.parts
         try:
-            return self._read(block)
+            while True:
+                version = parts.version
+                parsed = self._read(block)
+                if parts.version == version:  # else rows are parts of their own now
+                    return parsed
         except (_Unsure, pa.ArrowInvalid):
             return None
 
@@ -258,10 +122,44 @@ class ColumnReader:
             lines = np.delete(lines, odd_lines)
         columns = Columns(gpus.gpus, names, gpus.gpu[gpus.entry], name, time_ns, value)
         entry = gpus.entry
-        if odd.any():
+        self.saw_several |= bool(gpus.several)
+        seconds = self._seconds(columns, gpus, odd) if gpus.several and self._time else []
+        second_lines = lines[seconds].tolist()
+        if odd.any() or seconds:
             odd_lines = sorted([*odd_lines, *lines[odd].tolist()])
-            columns, lines, entry = columns.where(~odd), lines[~odd], entry[~odd]
-        return Parsed(columns, lines, _places(data, odd_lines), _counted(gpus.remarks, entry), line_count)
+            good = ~odd
+            good[seconds] = False
+            columns, lines, entry = columns.where(good), lines[good], entry[good]
+        return Parsed(
+            columns,
+            lines,
+            _places(data, odd_lines),
+            _counted(gpus.remarks, entry),
+            _places(data, second_lines),
+            line_count,
+        )
+
+    def _seconds(self, columns: Columns, gpus: GpuEntries, odd: Mask) -> list[int]:
+        """The rows that contradict an earlier one. Of GPUs with one description there are none."""
+        is_of_several = np.zeros(len(gpus.gpu), bool)
+        is_of_several[list(gpus.several)] = True
+        rows = np.flatnonzero(is_of_several[gpus.entry] & ~odd)
+        kind = gpus.entry[rows] * len(columns.names) + columns.name[rows]
+        kinds, which = np.unique(kind, return_inverse=True)
+        named = [
+            (gpus.several[each // len(columns.names)], columns.names[each % len(columns.names)])
+            for each in kinds.tolist()
+        ]
+        twins = self._rows.twins
+        told = [twins.suspects(*each) for each in named]  # twice, since a suspect's first description comes before it
+        suspected = np.array([one or twins.suspects(*each) for one, each in zip(told, named, strict=True)], bool)
+        places = np.flatnonzero(suspected[which])
+        times = columns.time_ns[rows[places]].tolist()
+        found = twins.second(
+            LabelledRow(named[each][0], named[each][1], time_ns)
+            for each, time_ns in zip(which[places].tolist(), times, strict=True)
+        )
+        return cast("list[int]", rows[places[found]].tolist())
 
     def _table(self, block: bytes | memoryview, odd_lines: list[int], convert: Any) -> pa.Table:
         def note(row: Any) -> str:

@@ -144,7 +144,13 @@ def try_captures(config: StreamConfig) -> Report:
     now_ns = time.time_ns()
     for path in find_captures(config.csv_path):
         with closing(
-            CsvSource(path, needs_timestamp=config.timestamps != "now", zone=config.zone, shard=config.shard)
+            CsvSource(
+                path,
+                needs_timestamp=config.timestamps != "now",
+                zone=config.zone,
+                shard=config.shard,
+                parts=config.parts,
+            )
         ) as source:
             done = False
             while not done:

@@ -11,11 +11,13 @@ from typing import BinaryIO, NamedTuple
 
 from ingest.capture.compression import PeekableFile
 from ingest.capture.header import CaptureHeader
+from ingest.capture.twins import Described, LabelledRow, Twins
 from ingest.parts import Parts
-from ingest.samples import IDENTITY, NamingLabels, RefusedRow, Sample, make_gpu, metric_namer, naming_labels
+from ingest.samples import IDENTITY, NamingLabels, PartNames, RefusedRow, Sample, make_gpu, metric_namer, naming_labels
 from readings.checks import (
     BAD_FIELD,
     BAD_TIMESTAMP,
+    DUPLICATE_ROW,
     LABEL_CONFLICT,
     NO_IDENTITY,
     NO_METRIC,
@@ -27,6 +29,7 @@ from readings.checks import (
 )
 from readings.labels import (
     HOST_LABELS,
+    OWNER_LABELS,
     host_of,
     is_blank_identity,
     is_blank_text,
@@ -136,6 +139,7 @@ def _text(raw: bytes) -> str:
     return raw[: 4 * MAX_RAW_CHARACTERS].decode("utf-8", "replace").rstrip("\r\n")[:MAX_RAW_CHARACTERS]
 
 
+SECOND_ROW = "a second row of this GPU, metric and time, and no label tells it from the first"
 # A fleet's worth.
 MAX_CACHED_GPUS = 20_000
 
@@ -146,6 +150,7 @@ class GpuDescription(NamedTuple):
     gpu: Gpu
     remarks: frozenset[str]
     naming: NamingLabels
+    described: Described
 
 
 class RowReader:
@@ -161,9 +166,13 @@ class RowReader:
         parts: Parts | None = None,
     ) -> None:
         self._zone = zone
-        self._parts = Parts() if parts is None else parts
+        self.parts = Parts() if parts is None else parts
+        self.twins = Twins(self.parts)
+        self._version = self.parts.version
         self.remarks: Counter[str] = Counter()
-        self.stored_name = metric_namer(units or SourceUnits(), self._parts.of)
+        self._units = units or SourceUnits()
+        self._names = PartNames()
+        self.stored_name = metric_namer(self._units, self.parts.of, self._names)
         self._width = len(header.names)
         self._header = header
         self._time_column = header.column("timestamp") if needs_timestamp else None
@@ -189,12 +198,21 @@ class RowReader:
         name = fields[self._metric_column]
         if not name.strip():
             raise Refused(NO_METRIC, "metric_name is empty")
-        gpu, remarks, naming = self.describe(fields)
+        gpu, remarks, naming, described = self.describe(fields)
         metric_name, convert = self.stored_name(name, naming)
         time_ns = self._time(fields)
         value = parse_value(fields[self._value_column])
+        if self._is_second(described, metric_name, time_ns):
+            if self._version != self.parts.version:
+                return self.read(fields)  # a part of its own now
+            raise Refused(DUPLICATE_ROW, SECOND_ROW)
         self.remarks.update(remarks)
         return Sample(gpu, metric_name, time_ns, value if convert is None else convert(value))
+
+    def _is_second(self, described: Described, name: str, time_ns: int) -> bool:
+        if self._time_column is None or not self.twins.suspects(described, name):
+            return False
+        return bool(self.twins.second([LabelledRow(described, name, time_ns)]))
 
     def _time(self, fields: Sequence[str]) -> int:
         if self._time_column is None:
@@ -206,6 +224,8 @@ class RowReader:
 
     def describe(self, fields: Sequence[str]) -> GpuDescription:
         """The GPU that a row describes. Raises Refused."""
+        if self._version != self.parts.version:
+            self.forget()
         labels = "" if self._labels_column is None else fields[self._labels_column]
         key = (without_name(labels), *[fields[at] for at in self.key_columns])
         description = self._gpus.get(key)
@@ -216,13 +236,19 @@ class RowReader:
             self._gpus[key] = description
         return description
 
+    def forget(self) -> None:
+        """Describe all GPUs anew, with the parts that were found."""
+        self._version = self.parts.version
+        self._gpus.clear()
+        self.stored_name = metric_namer(self._units, self.parts.of, self._names)
+
     def _describe_anew(self, fields: Sequence[str], labels_text: str) -> GpuDescription:
         try:
             labels, remarks = read_labels(labels_text)
         except ValueError as error:
             raise Refused(BAD_FIELD, str(error)) from None
         labels.update((name, value) for at, name in self._header.extra if (value := _unless_blank(fields[at])))
-        labelled, extras = split_labels(labels, self._parts.of_readings)
+        labelled, extras = split_labels(labels, self.parts.of_readings)
         columns: dict[str, str] = {}
         for field, numbers in self._identity:
             values = [value for at in numbers if (value := _unless_blank(fields[at]))]
@@ -242,7 +268,9 @@ class RowReader:
             reasons.add(LABEL_CONFLICT)
         if any("\ufffd" in field for field in fields):
             reasons.add(NOT_UTF8)
-        return GpuDescription(gpu, frozenset(reasons), naming_labels(labels, self._parts.labels))
+        owners = [f"{name}={value}" for name, value in sorted(labels.items()) if name in OWNER_LABELS]
+        described = Described((gpu.id, gpu.namespace, gpu.pod, gpu.container, *owners), labels)
+        return GpuDescription(gpu, frozenset(reasons), naming_labels(labels, self.parts.labels), described)
 
     def _find_host(self, fields: Sequence[str], labels: Mapping[str, str], columns: dict[str, str]) -> bool:
         """Add the host to the columns; says whether Hostname and hostname, which are two names for one, differ."""

@@ -7,6 +7,7 @@ import io
 import os
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, tzinfo
 from typing import NamedTuple
 from zlib import crc32
@@ -18,15 +19,19 @@ from ingest.capture.compression import STDIN, PeekableFile, is_truncated, packed
 from ingest.capture.last_time import last_time
 from ingest.capture.opening import find_units, named_errors, open_checked, read_header
 from ingest.capture.position import ResumeState, SourcePosition
-from ingest.capture.rows import CAREFUL_ROWS, CsvRecords, RowReader
+from ingest.capture.rows import CAREFUL_ROWS, MAX_RAW_CHARACTERS, SECOND_ROW, CsvRecord, CsvRecords, RowReader
+from ingest.parts import Parts
 from ingest.samples import RefusedRow, Sample
 from ingest.shard import WHOLE, Shard
-from readings.checks import BAD_FIELD, PASSED_OVER, Refused
+from readings.checks import BAD_FIELD, DUPLICATE_ROW, PASSED_OVER, Refused
 from readings.columns import Columns, join
 from readings.times import parse_time
 
 # Shards alternate in runs of so many lines, so that the metrics of a GPU mostly stay together.
 SHARD_LINES = 100
+# All metrics of a fleet's first sample, in all but the largest captures.
+_LOOK_AHEAD_BYTES = 8 << 20
+_LOOK_AHEAD_PIECE = 1 << 20
 
 
 class CaptureChunk(NamedTuple):
@@ -68,8 +73,10 @@ class CsvSource:
         zone: tzinfo = UTC,
         shard: Shard = WHOLE,
         follow: bool = False,
+        parts: Parts | None = None,
     ) -> None:
         self.path = path
+        self._parts = Parts() if parts is None else parts
         self._file = PeekableFile(open_checked(path), whole_lines=follow, is_pipe=path == STDIN)
         self._shard = shard
         self._zone = zone
@@ -90,7 +97,10 @@ class CsvSource:
             self._header, line = read_header(self._file, needs_timestamp=needs_timestamp)
             self._records = CsvRecords(self._file, line=line)
             units = find_units(self._file)
-            self._rows = RowReader(self._header, needs_timestamp=needs_timestamp, units=units, zone=self._zone)
+            self._rows = RowReader(
+                self._header, needs_timestamp=needs_timestamp, units=units, zone=self._zone, parts=self._parts
+            )
+            self._units, self._needs_timestamp, self._looked_ahead = units, needs_timestamp, False
             self._columns = ColumnReader(self._header, self._rows, self._parse_time if needs_timestamp else None)
             self._start = self._records.position, self._records.line
 
@@ -125,6 +135,7 @@ class CsvSource:
         with named_errors(self.path):
             if not self._records.is_at_rest:
                 return self._read_rows(1)
+            self._look_ahead()
             block = self._file.read_lines(max_rows)
             parsed = self._columns.read(block) if len(block) else None
             if parsed is not None:
@@ -136,6 +147,39 @@ class CsvSource:
                 most = max(1, min(most, raw.count(b"\n")))
             return self._read_rows(most)
 
+    def _look_ahead(self) -> None:
+        """Find the labels of parts before any row is read: what comes of a row is then the same at every pace.
+
+        Where GPUs have one description each in the first piece, there is nothing to find.
+        """
+        if (
+            self._looked_ahead
+            or self._file.is_pipe
+            or self._file.whole_lines
+            or "timestamp" not in self._header.columns
+        ):
+            return
+        self._looked_ahead = True
+        rows, columns = self._rows, self._columns
+        if not self._needs_timestamp:
+            rows = RowReader(self._header, needs_timestamp=True, units=self._units, zone=self._zone, parts=self._parts)
+            columns = ColumnReader(self._header, rows, self._parse_time)
+        start = self._file.read(_LOOK_AHEAD_BYTES)
+        self._file.push(start)
+        view, at = memoryview(start), 0
+        while at < len(start) and (at == 0 or columns.saw_several):
+            end = start.rfind(b"\n", at, at + _LOOK_AHEAD_PIECE) + 1 or len(start)
+            if columns.read(view[at:end]) is None:
+                columns.saw_several = True
+                for _ in range(2):  # the first time shows which rows to compare
+                    for record in CsvRecords(io.BytesIO(view[at:end])):
+                        if isinstance(record, CsvRecord):
+                            with suppress(Refused):
+                                rows.read(record.fields)
+            at = end
+        rows.take_remarks()
+        rows.twins.begin_anew()
+
     def _take(self, block: memoryview, parsed: Parsed) -> CaptureChunk:
         """A block that was read by column, with its odd lines read row by row."""
         first_line = self.line
@@ -145,6 +189,11 @@ class CsvSource:
             ours = np.equal((lines // SHARD_LINES + self._shard_start) % self._shard.total, self._shard.place)
             columns, lines = columns.where(ours), lines[ours]
         odd = _RowResults([], [], [], parsed.remarks)
+        for number, start, end in parsed.seconds:
+            line = first_line + number
+            if self._shard.has_number(line // SHARD_LINES + self._shard_start):
+                text = bytes(block[start:end]).decode("utf-8", "replace").rstrip("\r\n")
+                odd.refused.append(RefusedRow(line, DUPLICATE_ROW, SECOND_ROW, text[:MAX_RAW_CHARACTERS]))
         for number, start, end in parsed.odd:
             self._read_each(CsvRecords(io.BytesIO(block[start:end]), line=first_line + number), None, odd)
         if odd.samples:  # in the order of the file: of two rows for one reading the later one counts

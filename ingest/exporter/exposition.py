@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from ingest.exporter.lines import Line, head_of, help_texts, split_rest, take_apart, tidy
-from ingest.parts import MOST_PARTS, Parts
-from ingest.samples import NamingLabels, RefusedRow, Sample, make_gpu, metric_namer, naming_labels
+from ingest.parts import Parts
+from ingest.samples import NamingLabels, PartNames, RefusedRow, Sample, make_gpu, metric_namer, naming_labels
 from readings.catalogue import whole_of
 from readings.checks import (
     BAD_FIELD,
@@ -23,7 +23,6 @@ from readings.checks import (
     NO_IDENTITY,
     NOT_A_GPU,
     PASSED_OVER,
-    TOO_MANY_PARTS,
     Kinds,
     Refusal,
     Refused,
@@ -86,7 +85,7 @@ class Exposition:
         self._version = self._parts.version
         self._series: dict[str, _Series] = {}
         self._described: dict[tuple[object, ...], _LineGpu] = {}
-        self._names_of_parts: defaultdict[str, set[str]] = defaultdict(set)
+        self._names = PartNames()
         self._remarks: dict[str, Remark] = {}
 
     def read(self, body: str, now_ns: int) -> Scraped:
@@ -207,7 +206,7 @@ class Exposition:
                 known = {}
                 self._described = {}
             new = heads.keys() - known.keys()
-            stored_name = metric_namer(units, self._parts.of)
+            stored_name = metric_namer(units, self._parts.of, self._names)
             for head, line in heads.items():  # in their order: of two rows that nothing tells apart the first is taken
                 if head in new:
                     known[head] = self._learn_line(line, stored_name)
@@ -237,11 +236,6 @@ class Exposition:
         if described is None:
             return None
         name = stored_name(parsed.name, naming_labels(parsed.labels, self._parts.labels))
-        if ":" in name.name:
-            names = self._names_of_parts[whole_of(name.name)]
-            if name.name not in names and len(names) >= MOST_PARTS:
-                raise Refused(TOO_MANY_PARTS, f"{name.name}: {MOST_PARTS} parts of this metric are kept apart")
-            names.add(name.name)
         return _ScrapedSeries(described.gpu, name, described.remarks, described.identity)
 
     def _describe(self, line: Line) -> _LineGpu | None:

@@ -26,6 +26,7 @@ from ingest.capture.source import CaptureChunk, CsvSource
 from ingest.concurrency import all_of, first_of, pause
 from ingest.dead_letters import DeadLetters
 from ingest.errors import StateError
+from ingest.parts import Parts
 from ingest.shard import WHOLE, Shard
 from ingest.streamer.pacing import Pacer, SpeedPacer
 from ingest.streamer.report import Backlog, Report, progress_bar, report_often
@@ -64,6 +65,7 @@ class StreamConfig(StreamerConfig):
     shard: Shard = WHOLE
     follow: bool = False
     speed: float = 0.0
+    parts: Parts | None = None
     last_ns: int | None = None  # the newest time of all captures, if this is one of several
 
 
@@ -92,6 +94,7 @@ async def stream(config: StreamConfig, stop: asyncio.Event, report: Report | Non
         zone=config.zone,
         shard=config.shard,
         follow=config.follow,
+        parts=config.parts,
     )
     try:
         with progress_bar(source.size, source.name) as progress:

@@ -91,7 +91,7 @@ async def _try() -> str:
     if settings.SOURCE == "csv":
         from ingest.capture.files import try_captures
 
-        report = await asyncio.to_thread(try_captures, stream_config())
+        report = await asyncio.to_thread(try_captures, stream_config(keeps=False))
         return summary(report, None)
 
     from readings.blocks import BlockBuilder

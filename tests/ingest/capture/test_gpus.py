@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pytest
 
-from ingest.capture import arrow
-from ingest.capture.arrow import GpuEntries, GpuTable
+from ingest.capture import gpus
+from ingest.capture.gpus import GpuEntries, GpuTable
 from ingest.capture.header import parse_header
 from ingest.capture.rows import RowReader
 from tests.ingest.captures import COLUMNS, METRICS, row, uuid_of
@@ -63,8 +63,8 @@ def test_a_description_that_is_none_is_refused_each_time() -> None:
 
 
 def test_labels_that_never_come_again_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrow, "MAX_CACHED_GPUS", 50)
-    monkeypatch.setattr(arrow, "_MAX_LABELS_HELD", 1000)
+    monkeypatch.setattr(gpus, "MAX_CACHED_GPUS", 50)
+    monkeypatch.setattr(gpus, "_MAX_LABELS_HELD", 1000)
     table = table_of()
     for start in range(0, 400, 40):
         rows = [row(gpu=number, labels=f'n="{number}"') for number in range(start, start + 40)]
@@ -74,7 +74,7 @@ def test_labels_that_never_come_again_do_not_fill_the_memory(monkeypatch: pytest
 
 
 def test_combinations_beyond_a_number_are_counted_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrow, "_MAX_CODE", 50)
+    monkeypatch.setattr(gpus, "_MAX_CODE", 50)
     rows = [row(gpu=number) for number in (*range(40), *range(40))]
     assert uuids(find(table_of(), rows)) == [uuid_of(number) for number in range(40)] * 2
 

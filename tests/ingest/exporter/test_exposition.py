@@ -275,7 +275,7 @@ def test_a_line_that_is_there_twice_counts_once_and_is_refused_where_it_contradi
 
 
 def test_parts_without_end_are_refused_from_some_number_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest.exporter.exposition.MOST_PARTS", 10)
+    monkeypatch.setattr("ingest.samples.MOST_PARTS", 10)
     exporter = Exposition()
     exporter.read(lanes(0, 1), NOW)
     found = [exporter.read(lanes(number), NOW) for number in range(2, 20)]
