@@ -33,6 +33,10 @@ from tests.helm.chart import CHART, WAYS, Rendering, helm, refusal, render
         ("streamer.data.existingConfigMap=a,streamer.data.existingClaim=b", "both given"),
         ("api.ingress.enabled=true", "api.ingress.enabled without a host name: set api.ingress.hosts"),
         ("api.autoscaling.enabled=true,api.autoscaling.minReplicas=20", "minReplicas is more than"),
+        (
+            "api.ingress.enabled=true,api.ingress.hosts={*.example.com},api.ingress.path=/gpu",
+            "api.ingress.path below a wildcard host: set api.settings.PUBLIC_URL",
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_with_what_to_set(arguments: str, line: str) -> None:
@@ -50,6 +54,9 @@ def test_what_cannot_work_is_refused_with_what_to_set(arguments: str, line: str)
         ("collector.replicaCount=-1", "at '/collector/replicaCount'"),
         ("storage.type=postgres", "at '/storage/type': value must be one of 'influxdb', 'sqlite', 'memory'"),
         ("storage.retentionPeriod=soon", "at '/storage/retentionPeriod'"),
+        ("storage.retentionPeriod=30", "at '/storage/retentionPeriod'"),
+        ("api.ingress.path=gpu", "at '/api/ingress/path'"),
+        ("api.ingress.path=/gpu/", "at '/api/ingress/path'"),
         ("api.service.type=Public", "at '/api/service/type'"),
         ("streamer.targets=http://a", "at '/streamer/targets': got string, want array"),
     ],
@@ -322,5 +329,10 @@ def test_notes_say_how_to_reach_it_and_what_is_synthetic(tmp_path: Path) -> None
     text = notes(*WAYS["everything"])
     assert "https://gpus.example.com/swagger/index.html" in text
     assert "SYNTHETIC" not in text
+    text = notes(
+        "--set", "api.ingress.enabled=true,api.ingress.hosts={*.example.com,a.example.com},api.ingress.path=/gpu"
+    )
+    assert "http://<name>.example.com/gpu/swagger/index.html" in text
+    assert "http://a.example.com/gpu/swagger/index.html" in text
     for way in WAYS.values():
         assert "<no value>" not in notes(*way)
