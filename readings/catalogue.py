@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -23,8 +23,15 @@ class MetricInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     title: str
     unit: str
     kind: Kind
+    called_counter: bool = False
     range: tuple[int | float, int | float]
     description: str
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """Every name of this metric in sources. OpenMetrics, and OpenTelemetry with it, ends the name of a counter in ``_total``."""
+        names = (self.name, *self.aliases)
+        return with_totals(names) if self.kind == "counter" or self.called_counter else names
 
     @property
     def low(self) -> float | None:
@@ -37,6 +44,12 @@ class MetricInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return self.range[1] if math.isfinite(self.range[1]) else None
 
 
+def with_totals(names: Iterable[str]) -> tuple[str, ...]:
+    """Each name of a counter, and the same as OpenMetrics writes it: with ``_total`` at its end."""
+    plain = tuple(names)
+    return (*plain, *(f"{name}_total" for name in plain if not name.endswith("_total")))
+
+
 def _read() -> Mapping[str, MetricInfo]:
     tables = tomllib.loads(Path(__file__).with_name("catalogue.toml").read_text("utf-8"))
     return MappingProxyType(
@@ -46,7 +59,7 @@ def _read() -> Mapping[str, MetricInfo]:
 
 CATALOGUE = _read()
 
-_CANONICAL = {alias: metric.name for metric in CATALOGUE.values() for alias in (metric.name, *metric.aliases)}
+_CANONICAL = {name: metric.name for metric in CATALOGUE.values() for name in metric.spellings}
 _COUNTERS = frozenset(metric.name for metric in CATALOGUE.values() if metric.kind == "counter")
 
 # A GPU has several links, XIDs, peers and so on. These labels say which one a row belongs to.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from typing import NamedTuple
 
-from readings.catalogue import canonical_name
+from readings.catalogue import canonical_name, with_totals
 
 _DEV = "DCGM_FI_DEV_"
 
@@ -71,6 +71,10 @@ _AMBIGUOUS = {
     _DEV + "DEC_UTIL_RATIO": Folded(_DEV + "DEC_UTIL", _to_percent),
     _DEV + "NVLINK_THROUGHPUT_TOTAL": Folded(_DEV + "NVLINK_BANDWIDTH_TOTAL", _to_millions),
 }
+for _names in (_BASE_NAMES, _AMBIGUOUS):
+    _names |= {
+        spelling: _names[name] for name in list(_names) if name.endswith("_TOTAL") for spelling in with_totals((name,))
+    }
 _PERCENT_WORDS = ("%", "percent", "0-100", "mb/s")
 _RATIO_WORDS = ("ratio", "0-1", "0.0-1.0", "0 to 1", "fraction", "bytes/s", "bytes per second")
 

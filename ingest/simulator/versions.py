@@ -96,13 +96,7 @@ _HELP = {
     "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": "Ratio of cycles the tensor (HMMA) pipe is active.",
     "DCGM_FI_PROF_DRAM_ACTIVE": "Ratio of cycles the device memory interface is active sending or receiving data.",
 }
-# Rates that the exporter wrongly calls counters.
-_CALLED_COUNTERS = {
-    _DEV + "NVLINK_BANDWIDTH_TOTAL",
-    _DEV + "PCIE_TX_THROUGHPUT",
-    _DEV + "PCIE_RX_THROUGHPUT",
-    _DEV + "RETIRED_PENDING",
-}
+# Rates that the exporter of that generation wrongly calls counters. Others are in the catalogue.
 _CALLED_COUNTERS_IN_1_X = {"DCGM_FI_PROF_PCIE_TX_BYTES", "DCGM_FI_PROF_PCIE_RX_BYTES"}
 _ALIASES_OF_4_6 = {
     _DEV + "GPU_UTIL": ("GPU_UTIL_RATIO", "GPU utilization (in %)."),
@@ -117,8 +111,8 @@ _HOST_LABEL = {"4.5": "Hostname", "4.6": "Hostname", "4.8.3": "hostname", "4.9":
 def written(metric: str, generation: str) -> Written:
     """How a generation writes a metric of the catalogue. Raises KeyError for other metrics."""
     info = CATALOGUE[metric]
-    counts = info.kind == "counter" or metric in _CALLED_COUNTERS
-    kind = "counter" if counts or (generation == "1.x" and metric in _CALLED_COUNTERS_IN_1_X) else "gauge"
+    called_counter = info.called_counter and (generation == "1.x" or metric not in _CALLED_COUNTERS_IN_1_X)
+    kind = "counter" if info.kind == "counter" or called_counter else "gauge"
     plain = _HELP.get(metric, f"{info.title} (in {info.unit}).")
     old = next((alias for alias in info.aliases if alias[0] == "d"), metric)
     new = next((alias for alias in info.aliases if alias[0] != "d"), metric)

@@ -566,3 +566,32 @@ def test_30_a_formula_is_exported_as_it_is_and_made_harmless_when_asked(pipeline
         ('=HYPERLINK("http://example.org")', "+1", "5.0"),
         ('\'=HYPERLINK("http://example.org")', "'+1", "5.0"),
     ]
+
+
+@pytest.mark.parametrize("form", ["capture", "text"])
+def test_31_a_ratio_of_a_mig_instance_may_be_above_one(pipeline: Pipeline, form: str) -> None:
+    active, mig = "DCGM_FI_PROF_SM_ACTIVE", {"GPU_I_PROFILE": "3g.40gb", "GPU_I_ID": "1"}
+    if form == "text":
+        pipeline.scrape(text(active, "1.294", **mig))
+    else:
+        pipeline.capture(row(active, "1.294", labels=",".join(f'{name}="{value}"' for name, value in mig.items())))
+    assert pipeline.values() == {(f"{UUID}:1", active): 1.294}
+    assert pipeline.refused == {}
+
+
+@pytest.mark.parametrize("form", ["capture", "text"])
+def test_32_counters_under_the_names_that_open_telemetry_gives_them(pipeline: Pipeline, form: str) -> None:
+    told = {
+        "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION_total": "1.90722266e+08",
+        "DCGM_FI_DEV_GPU_POWER_THROTTLE_SECONDS_TOTAL_total": "2",
+        "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL_total": "5",
+    }
+    if form == "text":
+        pipeline.scrape("".join(f"# TYPE {name} counter\n" + text(name, value) for name, value in told.items()))
+    else:
+        pipeline.capture(*(row(name, value) for name, value in told.items()))
+    assert pipeline.values() == {
+        (UUID, "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"): 190722266.0,
+        (UUID, "DCGM_FI_DEV_POWER_VIOLATION"): 2e9,
+        (UUID, "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL"): 5.0,
+    }

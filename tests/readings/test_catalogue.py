@@ -50,7 +50,7 @@ def test_what_dcgm_exporter_can_give_is_known(name: str) -> None:
 
 
 def test_no_name_or_alias_means_two_metrics() -> None:
-    names = [name for metric in CATALOGUE.values() for name in (metric.name, *metric.aliases)]
+    names = [name for metric in CATALOGUE.values() for name in metric.spellings]
     assert len(names) == len(set(names))
 
 
@@ -74,6 +74,17 @@ def test_every_metric_is_described_whole() -> None:
         (" dcgm_fi_prof_gr_engine_active", "DCGM_FI_PROF_GR_ENGINE_ACTIVE"),
         ("dcgm_nvlink_flit_crc_error_count_total", "DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL"),
         ("DCGM_FI_DEV_GPU_TEMP_CELSIUS", "DCGM_FI_DEV_GPU_TEMP"),
+        ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION_total", "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"),
+        ("dcgm_pcie_replay_counter_total", "DCGM_FI_DEV_PCIE_REPLAY_COUNTER"),
+        ("DCGM_FI_DEV_ECC_SBE_VOL_TOTAL_total", "DCGM_FI_DEV_ECC_SBE_VOL_TOTAL"),
+        ("DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL_total", "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL"),
+        ("DCGM_FI_PROF_PCIE_TX_BYTES_total ", "DCGM_FI_PROF_PCIE_TX_BYTES"),
+        (
+            "DCGM_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL_total:nvlink:2",
+            "DCGM_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL:nvlink:2",
+        ),
+        ("DCGM_FI_DEV_GPU_TEMP_total", "DCGM_FI_DEV_GPU_TEMP_total"),
+        ("my_own_metric_total", "my_own_metric_total"),
         ("my_own_metric", "my_own_metric"),
         ("", ""),
     ],

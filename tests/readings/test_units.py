@@ -29,6 +29,8 @@ def stored(units: SourceUnits, name: str, value: float, *labels: str) -> tuple[s
             ("DCGM_FI_DEV_BOARD_LIMIT_VIOLATION", 1000000003.0),
         ),
         ("DCGM_FI_DEV_NVLINK_THROUGHPUT_BYTES_PER_SECOND", 4.1e9, ("DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL", 4100.0)),
+        ("DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL_total", 1.1, ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", 1100.0)),
+        ("DCGM_FI_DEV_PCIE_REPLAY_COUNTER_total", 3, ("DCGM_FI_DEV_PCIE_REPLAY_COUNTER", 3)),
         (" DCGM_FI_DEV_SM_CLOCK_HERTZ ", 345e6, ("DCGM_FI_DEV_SM_CLOCK", 345.0)),
         ("dcgm_gpu_utilization", 87, (UTIL, 87.0)),
         ("of_my_own", 5, ("of_my_own", 5)),
