@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+from zlib import crc32
 
 import kubernetes_validate
 import pytest
@@ -25,8 +26,9 @@ def settings_of(rendering: Rendering, component: str, pod: str = "t-1") -> dict[
 
 
 def written(tmp_path: Path, values: Any) -> tuple[str, str]:
-    path = tmp_path / "values.yaml"
-    path.write_text(values if isinstance(values, str) else json.dumps(values))
+    text = values if isinstance(values, str) else json.dumps(values)
+    path = tmp_path / f"values-{crc32(text.encode())}.yaml"  # renderings are remembered by their arguments
+    path.write_text(text)
     return "-f", str(path)
 
 
@@ -131,6 +133,13 @@ def test_no_number_anywhere_has_an_exponent(tmp_path: Path) -> None:
     assert broker["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"] == str(1024 * BIG)
     assert rendering.one("Deployment", "tele-api")["spec"]["replicas"] == 3_000_000
     assert rendering.one("ConfigMap", "tele")["data"]["RETENTION_PERIOD"] == "0"
+
+
+def test_a_tag_of_digits_alone_is_a_tag(tmp_path: Path) -> None:
+    for arguments in (("--set", "global.imageTag=20261128"), written(tmp_path, {"global": {"imageTag": 20261128}})):
+        assert {each.spec["image"].rpartition(":")[2] for each in render(*arguments).ours()} == {"20261128"}
+    rendering = render(*written(tmp_path, {"postgresql": {"image": {"tag": 17000000}}}))
+    assert rendering.container("postgresql", "postgresql").spec["image"].endswith(":17000000")
 
 
 def test_the_numbers_are_what_the_settings_take(tmp_path: Path) -> None:

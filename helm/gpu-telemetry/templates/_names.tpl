@@ -49,11 +49,11 @@ labels:
 {{- define "gpu-telemetry.image" -}}
 {{- $registry := .root.Values.global.imageRegistry | trimSuffix "/" -}}
 {{- with $registry }}{{ . }}/{{ end -}}
-{{ .image.repository }}:{{ .image.tag | default .root.Values.global.imageTag | default .root.Chart.AppVersion }}
+{{ .image.repository }}:{{ include "gpu-telemetry.text" (.image.tag | default .root.Values.global.imageTag | default .root.Chart.AppVersion) }}
 {{- end -}}
 
 {{/* {image}: an image of others */}}
 {{- define "gpu-telemetry.foreignImage" -}}
 {{- with .image.registry | trimSuffix "/" }}{{ . }}/{{ end -}}
-{{ .image.repository }}:{{ .image.tag }}
+{{ .image.repository }}:{{ include "gpu-telemetry.text" .image.tag }}
 {{- end -}}
