@@ -13,6 +13,10 @@ from typing import Literal
 import msgspec
 
 Kind = Literal["gauge", "counter", "event"]
+Scope = Literal["board", "instance"]
+Combine = Literal["sum", "mean", "max", "one", "never"]
+# For metrics that nobody has described. Added up over instances, a temperature or a bitmask would become nonsense.
+UNKNOWN_COMBINE: Combine = "max"
 
 
 class MetricInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -23,6 +27,8 @@ class MetricInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     title: str
     unit: str
     kind: Kind
+    scope: Scope
+    combine: Combine
     called_counter: bool = False
     range: tuple[int | float, int | float]
     description: str
@@ -106,6 +112,18 @@ def info(name: str) -> MetricInfo | None:
 def is_counter(name: str) -> bool:
     """Whether a stored metric, or its part, only grows until the GPU or its driver restarts."""
     return name in _COUNTERS or (":" in name and whole_of(name) in _COUNTERS)
+
+
+def combine_of(name: str) -> Combine:
+    """How a board's value follows from those of its instances; for unknown metrics the largest counts once."""
+    metric = info(name)
+    return metric.combine if metric else UNKNOWN_COMBINE
+
+
+def is_of_board(name: str) -> bool:
+    """Whether the value is of the whole board, so that MIG instances only repeat it."""
+    metric = info(name)
+    return metric is not None and metric.scope == "board"
 
 
 def unit_of(name: str) -> str:

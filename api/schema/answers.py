@@ -244,6 +244,18 @@ class MetricAnswer(Answer):
     title: Annotated[str, eg("GPU utilisation")]
     unit: Annotated[str, eg("%")]
     type: Literal["gauge", "counter", "event", "unknown"]
+    scope: Annotated[
+        Literal["board", "instance", "unknown"],
+        eg("instance", "board: the value is of the whole GPU, and MIG instances only repeat it"),
+    ]
+    combine: Annotated[
+        Literal["sum", "mean", "max", "one", "never"],
+        eg(
+            "mean",
+            "how a GPU's value follows from those of its MIG instances, or of the pods that share it. one: any of them. never: the same, for"
+            " codes, states and bitmasks, which are not averaged or added over time either",
+        ),
+    ]
     range: Annotated[
         list[float | None],
         eg([0.0, 100.0], "lowest and highest plausible value; null: no bound"),

@@ -20,7 +20,7 @@ from api.places import places
 from api.schema.answers import GroupAnswer, GroupSeriesAnswer, SeriesAnswer
 from api.views.base import CSV_SAFE, ExportView
 from inventory.queries import hosts_between, pods_between
-from readings.catalogue import canonical_name, info
+from readings.catalogue import canonical_name, combine_of, info
 from readings.times import DURATION_PATTERN, SECOND, format_duration, format_time
 from stores.aggregate.buckets import Buckets
 from stores.base import Aggregate, By, GroupSeries, PodAssignment, SeriesQuery
@@ -70,11 +70,27 @@ def assignments_for(values: Mapping[str, Any], buckets: Buckets) -> tuple[PodAss
     return tuple(map(PodAssignment._make, found))
 
 
+def aggregate_of(metric_name: str, asked: Aggregate | None) -> Aggregate:
+    """The aggregate that is asked for, or the metric's default. Raises BadRequest for one that means nothing for the metric."""
+    metric = info(metric_name)
+    is_code = combine_of(metric_name) == "never"
+    if asked == "increase" and metric is not None and metric.kind != "counter":
+        raise BadRequest(
+            f"agg increase is for counters, and {metric.name} is not one: use {'last' if is_code else 'mean'}, max or another"
+        )
+    if is_code and asked in ADDING:
+        usable = ", ".join(each for each in AGGREGATES if each not in {*ADDING, "increase"})
+        raise BadRequest(
+            f"agg {asked} cannot be: {metric_name} is a code, a state or a bitmask, which cannot be added up: use {usable}"
+        )
+    return asked or ("last" if is_code else "mean")
+
+
 def series_query(values: Mapping[str, Any], buckets: Buckets, heavy: Callable[[], None]) -> SeriesQuery:
     """The query for the store, which calls ``heavy`` if it turns out to be."""
     return SeriesQuery(
         metric_name=values["metric"],
-        aggregate=values["agg"],
+        aggregate=aggregate_of(values["metric"], values["agg"]),
         buckets=buckets,
         by=values["by"],
         gpus=values["uuid"],
@@ -120,6 +136,8 @@ def series_answer(query: SeriesQuery, found: list[GroupSeries]) -> SeriesAnswer:
 
 DEFAULT_RANGE_NS = 3600 * SECOND
 AGGREGATES: tuple[str, ...] = get_args(Aggregate)
+# Those that add values up.
+ADDING = ("mean", "sum")
 GROUPS: tuple[str, ...] = get_args(By)
 
 METRIC = Parameter(
@@ -131,9 +149,8 @@ METRIC = Parameter(
 AGG = choice(
     "agg",
     "how the readings of a window become one value. sum: the sum over GPUs of each GPU's mean; increase, for counters only:"
-    " by how much they grew, allowing for resets",
+    " by how much they grew, allowing for resets. Default: mean, and last for codes, states and bitmasks, which cannot be added",
     *AGGREGATES,
-    default="mean",
 )
 EVERY = Parameter(
     name="every",
@@ -229,8 +246,6 @@ class QueryView(ExportView):
             raise BadRequest("end_time must be later than start_time")
         if values["mig"] and values["by"] != "gpu":
             raise BadRequest("mig=true separates MIG instances: use it with by=gpu")
-        if values["agg"] == "increase" and (metric := info(values["metric"])) and metric.kind != "counter":
-            raise BadRequest(f"agg increase is for counters, and {metric.name} is not one: use mean, max or another")
         buckets = Buckets(start, end, values["every"] or choose_step(start, end))
         check_windows(buckets)
         return buckets

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from inventory.sync.sightings import Latest, Sightings, Span
-from readings.mig import BOARD_METRICS
+from readings.catalogue import is_of_board
 from readings.times import to_datetime
 
 
@@ -115,8 +115,9 @@ def _add_to_board(board: Seen, instance: Seen) -> None:
     for name, text in instance.described.items():
         if name != "mig_profile":
             board.described.setdefault(name, text)
-    for name in BOARD_METRICS & instance.latest.keys():
-        value, time_ns = instance.latest[name]
+    for name, (value, time_ns) in instance.latest.items():
+        if not is_of_board(name):
+            continue
         previous = board.latest.get(name)
         if previous is None or (time_ns, value) > (previous[1], previous[0]):
             board.latest[name] = (value, time_ns)

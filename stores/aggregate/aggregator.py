@@ -262,7 +262,7 @@ class WindowAggregator:
         order = np.lexsort((times, members))
         members, times, values = members[order], times[order], values[order]
         starts = np.flatnonzero(starts_run(members, times))
-        if self._combination == "one":
+        if self._combination == "once":
             folded = np.maximum.reduceat(values, starts)
         else:
             folded = np.add.reduceat(values, starts)
@@ -328,7 +328,7 @@ class WindowAggregator:
         for own, instances in self._members.several():
             if own:
                 counted[:, instances] &= ~counted[:, own]
-            if self._combination == "one":
+            if self._combination == "once":
                 members = own + instances
                 means = np.where(counted[:, members], partials.totals[:, members], -np.inf)
                 means /= np.maximum(partials.counts[:, members], 1)

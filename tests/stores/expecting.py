@@ -57,7 +57,7 @@ def told(query: SeriesQuery, inside: Sequence[Taken]) -> float | None:
         if "" in parts and len(parts) > 1:
             for part in [part for part in parts if part]:
                 del parts[part]
-        if combination == "one" and len(parts) > 1:
+        if combination == "once" and len(parts) > 1:
             best = max(fmean(each.value for each in of) for of in parts.values())
             chosen = next(part for part, of in parts.items() if fmean(each.value for each in of) == best)
             for part in [part for part in parts if part != chosen]:
@@ -118,7 +118,7 @@ def _taken(query: SeriesQuery, gpus: Sequence[Gpu], readings: Readings) -> list[
     combination = how_parts_combine(query.metric_name)
     for key, values in folded.items():
         value = (
-            max(values) if combination == "one" else fmean(values) if combination == "average" else math.fsum(values)
+            max(values) if combination == "once" else fmean(values) if combination == "average" else math.fsum(values)
         )
         taken.append(Taken(*key, value))
     return taken

@@ -25,6 +25,8 @@ def test_every_metric_of_the_catalogue_is_told(
         "title": "GPU utilisation",
         "unit": "%",
         "type": "gauge",
+        "scope": "instance",
+        "combine": "mean",
         "range": [0, 100],
         "description": CATALOGUE[UTIL].description,
         "seen": True,
@@ -37,6 +39,15 @@ def test_a_metric_that_is_not_in_the_catalogue_is_told_when_seen(api: Api, store
     store.write([PointBlock(gpus=[A0], metric_names=["MY_METRIC"], points=[(0, T0, [1.0])])])
     last = api.get(METRICS)["data"][-1]
     assert (last["name"], last["type"], last["unit"], last["seen"]) == ("MY_METRIC", "unknown", "", True)
+    assert (last["scope"], last["combine"]) == ("unknown", "max")
+
+
+def test_a_part_has_what_the_catalogue_says_of_the_whole(api: Api, store: Store) -> None:
+    name = "DCGM_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL:nvlink:3"
+    store.write([PointBlock(gpus=[A0], metric_names=[name], points=[(0, T0, [1.0])])])
+    last = api.get(METRICS)["data"][-1]
+    assert (last["name"], last["type"], last["scope"], last["combine"]) == (name, "counter", "board", "one")
+    assert last["title"].endswith(", nvlink 3")
 
 
 def test_lists_take_limit_and_offset(api: Api, fleet: Store) -> None:

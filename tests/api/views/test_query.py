@@ -12,6 +12,7 @@ from pytest_django import DjangoAssertNumQueries
 from api.errors import BadRequest
 from api.views import query
 from api.views.query import CHOSEN_WINDOWS, MOST_WINDOWS, check_windows, choose_step, series_answer
+from readings.model import Gpu, PointBlock
 from readings.times import SECOND
 from stores.aggregate.buckets import Buckets
 from stores.base import GroupSeries, SeriesQuery, Store
@@ -218,3 +219,57 @@ def test_a_page_shows_as_many_groups_as_it_can_and_says_so(
     page = api.ask(path, Accept="text/html").content.decode()
     assert "groups are shown" not in page
     assert ">host-b<" in page
+
+
+XID, REPLAYS, LIMIT, UNKNOWN = (
+    "DCGM_FI_DEV_XID_ERRORS",
+    "DCGM_FI_DEV_PCIE_REPLAY_COUNTER",
+    "DCGM_FI_DEV_GPU_TEMP",
+    "MY_BITMASK",
+)
+INSTANCES = [
+    Gpu(uuid="GPU-mig", hostname="host-m", gpu_id=0, model_name="NVIDIA A100", mig_id=str(number), mig_profile="1g.5gb")
+    for number in (1, 2, 3)
+]
+
+
+@pytest.fixture
+def mig(db: None, store: Store) -> Store:
+    """A board whose three instances repeat its values, twice."""
+    names = [XID, REPLAYS, LIMIT, UNKNOWN, FB_USED]
+    for step, row in enumerate([[31.0, 7.0, 60.0, 4.0, 100.0], [31.0, 10.0, 60.0, 4.0, 100.0]]):
+        save(store, PointBlock(INSTANCES, names, [(each, T0 + step * SECOND, list(row)) for each in range(3)]))
+    return store
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        (f"metric={REPLAYS}&agg=increase", 3.0),
+        (f"metric={LIMIT}&agg=sum", 60.0),
+        (f"metric={UNKNOWN}&agg=sum", 4.0),
+        (f"metric={UNKNOWN}&agg=sum&by=host", 4.0),
+        (f"metric={XID}", 31.0),
+        (f"metric={XID}&agg=max", 31.0),
+        (f"metric={FB_USED}&agg=sum", 300.0),
+    ],
+)
+def test_what_instances_repeat_counts_once(api: Api, mig: Store, question: str, expected: float) -> None:
+    (points,) = values(api.get(f"{QUERY}?{question}&{RANGE}")).values()
+    assert [point for point in points if point is not None] == [expected]
+
+
+@pytest.mark.parametrize("agg", ["mean", "sum"])
+def test_a_code_is_not_added_up(api: Api, mig: Store, agg: str) -> None:
+    message = api.refused(f"{QUERY}?metric={XID}&agg={agg}&{RANGE}", 400)
+    assert f"agg {agg}" in message
+    assert "use max, min, count, last, p50" in message
+
+
+def test_a_code_has_last_for_its_default(api: Api, mig: Store) -> None:
+    assert api.get(f"{QUERY}?metric={XID}&{RANGE}")["agg"] == "last"
+
+
+def test_the_board_of_instances_has_what_they_repeat(api: Api, mig: Store) -> None:
+    latest = api.get("/api/v1/gpus/GPU-mig")["latest"]
+    assert {name: each["value"] for name, each in latest.items()} == {XID: 31.0, REPLAYS: 10.0, LIMIT: 60.0}
