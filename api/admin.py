@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.models import Group, User
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from api.auth.tokens import fill_token, forget, revoke
+from api.links import list_url
 from api.models import ApiToken
+from inventory.lookups import CheapLookups
 
 
 @admin.register(ApiToken)
-class ApiTokenAdmin(admin.ModelAdmin[ApiToken]):
+class ApiTokenAdmin(CheapLookups):
     """A token's name, scope and digest never change. Its expiry may."""
 
     list_display = ("name", "hint", "scope", "shown_state", "created", "expires", "revoked", "last_used")
@@ -58,6 +62,7 @@ class ApiTokenAdmin(admin.ModelAdmin[ApiToken]):
             **self.admin_site.each_context(request),
             "title": f"Token {obj.name}",
             "token": obj,
+            "gpus_url": list_url("gpus", request),
             "secret": request.new_token,  # type: ignore[attr-defined]
             "opts": self.opts,
         }
@@ -69,3 +74,16 @@ class ApiTokenAdmin(admin.ModelAdmin[ApiToken]):
         self.message_user(
             request, f"{count} revoked; other web processes refuse them within 5 seconds.", messages.SUCCESS
         )
+
+
+class CheapUserAdmin(CheapLookups, UserAdmin):  # type: ignore[type-arg]  # it cannot be subscripted
+    """Django's users."""
+
+
+class CheapGroupAdmin(CheapLookups, GroupAdmin):
+    """Django's groups."""
+
+
+for _model, _admin in ((User, CheapUserAdmin), (Group, CheapGroupAdmin)):
+    admin.site.unregister(_model)
+    admin.site.register(_model, _admin)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any
 
 import msgspec
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
-from django.db import DatabaseError, InterfaceError, OperationalError
+from django.db import DatabaseError, InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
@@ -15,6 +16,7 @@ from rest_framework.exceptions import APIException
 from rest_framework.response import Response
 
 from api.schema.answers import ErrorAnswer
+from readings.text import printable
 from stores.base import StoreError, TooBusy, TooMuch
 
 logger = logging.getLogger(__name__)
@@ -42,6 +44,7 @@ _CODES = {
 
 STORE_AWAY = "the store of readings does not answer"
 _DATABASE_AWAY = "the inventory database does not answer"
+_DATABASE_FAILED = "the inventory database does not answer, or cannot be written: the web service's log says why"
 
 
 class BadRequest(APIException):
@@ -54,6 +57,12 @@ class NotFound(APIException):
     """Nothing was found. The text says what was asked for."""
 
     status_code = 404
+
+
+def no_such(what: str, name: str) -> NotFound:
+    """The error for a name that nothing has. A path with a slash at its end asks for a name with one."""
+    hint = ": paths have no trailing slash" if name.endswith("/") else ""
+    return NotFound(f"there is no {what} {name[:255]!r}{hint}")
 
 
 def error_body(status: int, message: str) -> ErrorAnswer:
@@ -98,7 +107,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
             # The reason goes to the log only, because it names files of this machine.
             logger.warning("the store does not answer: %s", error)
             status, message = 503, STORE_AWAY
-        case OperationalError() | InterfaceError():
+        case OperationalError() | InterfaceError() | InternalError():
             logger.warning("the database does not answer: %s", error)
             status, message = 503, _DATABASE_AWAY
         case _:
@@ -158,7 +167,7 @@ def unknown_path(request: HttpRequest, rest: str = "") -> HttpResponse:
 def _nothing_at(request: HttpRequest) -> HttpResponse:
     path = request.path_info
     hint = ": paths have no trailing slash" if path.endswith("/") else ", see /api/v1 for what there is"
-    return error_response(404, f"there is nothing at {path[:200]}{hint}")
+    return error_response(404, f"there is nothing at {printable(path[:200])}{hint}")
 
 
 def method_not_allowed(request: HttpRequest, refusal: HttpResponse) -> HttpResponse:
@@ -169,7 +178,15 @@ def method_not_allowed(request: HttpRequest, refusal: HttpResponse) -> HttpRespo
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Django's handler500."""
+    """Django's handler500, called while the error is handled. A database that is away, full or read-only is no bug."""
+    if isinstance(sys.exception(), (OperationalError, InterfaceError, InternalError)):
+        if _wants_page(request):
+            # Plain text, because the frame of a page needs the database.
+            response = HttpResponse(f"503: {_DATABASE_FAILED}\n", "text/plain; charset=utf-8", 503)
+        else:
+            response = error_response(503, _DATABASE_FAILED)
+        response["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        return response
     if _wants_page(request):
         return defaults.server_error(request)
     return error_response(

@@ -27,7 +27,7 @@ class HeadersMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
-        if response.status_code == 405 and not response.content:
+        if response.status_code == 405 and (response.streaming or not response.content):
             response = method_not_allowed(request, response)
         response.headers.setdefault("Content-Security-Policy", POLICY)
         if not request.path_info.startswith("/static/"):

@@ -12,6 +12,8 @@ from django.conf import settings
 from rest_framework.request import Request
 
 from api.errors import BadRequest
+from api.links import absolute
+from api.params import is_storable
 from inventory.queries import ListPosition
 from stores.base import Position
 
@@ -45,7 +47,7 @@ def encode_cursor(cursor: Cursor) -> str:
 def parse_cursor(text: str) -> Cursor:
     """Reads a text from ``encode_cursor``. Raises ValueError for any other."""
     plain = _decode(text, _Plain)
-    if not -(1 << 63) <= plain.time_ns < 1 << 63 or not f"{plain.gpu}{plain.metric_name}".isprintable():
+    if not -(1 << 63) <= plain.time_ns < 1 << 63 or not is_storable(f"{plain.gpu}{plain.metric_name}"):
         raise ValueError(_NO_CURSOR)
     return Cursor(plain.newest_first, Position(plain.time_ns, plain.gpu, plain.metric_name))
 
@@ -58,7 +60,7 @@ def encode_place(place: ListPosition) -> str:
 def parse_place(text: str) -> ListPosition:
     """Reads a text from ``encode_place``. Raises ValueError for any other."""
     place = _decode(text, ListPosition)
-    if not -1 <= place.slot < 1 << 31 or not f"{place.host}{place.id}".isprintable():
+    if not -1 <= place.slot < 1 << 31 or not is_storable(f"{place.host}{place.id}"):
         raise ValueError(_NO_CURSOR)
     return place
 
@@ -71,7 +73,7 @@ def encode_name(name: str) -> str:
 def parse_name(text: str) -> str:
     """Reads a text from ``encode_name``. Raises ValueError for any other."""
     name = _decode(text, _Name).name
-    if not name.isprintable():
+    if not is_storable(name):
         raise ValueError(_NO_CURSOR)
     return name
 
@@ -104,7 +106,7 @@ def same_with(request: Request, **changes: object) -> str:
         else:
             query[name] = str(value)
     path = request._request.path
-    return request.build_absolute_uri(f"{path}?{query.urlencode()}" if query else path)
+    return absolute(request, f"{path}?{query.urlencode()}" if query else path)
 
 
 class Paging(NamedTuple):

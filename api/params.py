@@ -81,6 +81,12 @@ TEXT_SCHEMA: Mapping[str, Any] = {
 }
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_NOT_STORABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def is_storable(text: str) -> bool:
+    """Whether a name in a database may be this text. Control characters and halves of characters never are."""
+    return _NOT_STORABLE.search(text) is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from django.urls import path, re_path
+from django.urls import path, re_path, register_converter
+from django.urls.converters import StringConverter
 from django.views.generic import RedirectView
 from drf_spectacular.renderers import OpenApiJsonRenderer2
 
@@ -16,6 +17,15 @@ from api.views.probes import HealthView, ReadyView
 from api.views.query import QueryView
 from api.views.stats import StatsView
 from api.views.telemetry import GpuMetricsView, GpuTelemetryView, TelemetryView
+
+
+class KeyConverter(StringConverter):
+    """The name of a host or a GPU. It may contain any character; a "/" arrives decoded."""
+
+    regex = "(?s:.+)"
+
+
+register_converter(KeyConverter, "key")
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="swagger")),
@@ -33,13 +43,13 @@ urlpatterns = [
     path("api/schema", SchemaView.as_view(), name="schema"),
     path("api/v1", IndexView.as_view(), name="index"),
     path("api/v1/gpus", GpuListView.as_view(), name="gpus"),
-    path("api/v1/gpus/<str:uuid>", GpuView.as_view(), name="gpu"),
-    path("api/v1/gpus/<str:uuid>/telemetry", GpuTelemetryView.as_view(), name="gpu-telemetry"),
-    path("api/v1/gpus/<str:uuid>/metrics", GpuMetricsView.as_view(), name="gpu-metrics"),
+    path("api/v1/gpus/<key:uuid>/telemetry", GpuTelemetryView.as_view(), name="gpu-telemetry"),
+    path("api/v1/gpus/<key:uuid>/metrics", GpuMetricsView.as_view(), name="gpu-metrics"),
+    path("api/v1/gpus/<key:uuid>", GpuView.as_view(), name="gpu"),
     path("api/v1/telemetry", TelemetryView.as_view(), name="telemetry"),
     path("api/v1/query", QueryView.as_view(), name="query"),
     path("api/v1/hosts", HostListView.as_view(), name="hosts"),
-    path("api/v1/hosts/<str:name>", HostView.as_view(), name="host"),
+    path("api/v1/hosts/<key:name>", HostView.as_view(), name="host"),
     path("api/v1/metrics", MetricsView.as_view(), name="metrics"),
     path("api/v1/stats", StatsView.as_view(), name="stats"),
     path("api/v1/tokens", TokensView.as_view(), name="tokens"),

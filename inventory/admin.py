@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import admin
+from django.contrib.admin.utils import quote
 from django.db.models import BooleanField, Count, ExpressionWrapper, Model, Q, QuerySet, Value
 from django.db.models.expressions import Combinable
 from django.http import HttpRequest
@@ -16,6 +18,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 
+from inventory.lookups import CheapLookups
 from inventory.models import GPU, CollectorStatus, Host, Placement, Residence
 from inventory.queries import in_state, latest_readings, stale_before
 from inventory.removal import gpus_of, remove_gpus, remove_hosts, with_instances
@@ -69,7 +72,7 @@ MOST_HISTORY = 20
 MOST_REMOVED_SHOWN = 200
 
 
-class ReadOnlyAdmin(admin.ModelAdmin[Any]):
+class ReadOnlyAdmin(CheapLookups):
     """Pages where nothing can be added, changed or deleted."""
 
     actions: Sequence[str] | None = None
@@ -274,7 +277,9 @@ class GPUAdmin(RemovableAdmin):
             return UNKNOWN
         url = reverse("admin:inventory_placement_changelist")
         rows = table(("Namespace", "Pod", "Container", "Started", "Ended"), newest)
-        return format_html('{}<p><a href="{}?gpu__id__exact={}">All placements</a></p>', rows, url, gpu.pk)
+        return format_html(
+            '{}<p><a href="{}?{}">All placements</a></p>', rows, url, urlencode({"gpu__id__exact": gpu.pk})
+        )
 
 
 @admin.register(Host)
@@ -371,7 +376,7 @@ def _cutoff(request: HttpRequest) -> datetime | None:
 
 
 def _gpu_link(gpu: GPU) -> SafeString:
-    return format_html('<a href="{}">{}</a>', reverse("admin:inventory_gpu_change", args=(gpu.pk,)), gpu.pk)
+    return format_html('<a href="{}">{}</a>', reverse("admin:inventory_gpu_change", args=(quote(gpu.pk),)), gpu.pk)
 
 
 def _shown_time(time: datetime | None) -> str:

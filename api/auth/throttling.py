@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 import sqlite3
 import threading
 import time
@@ -29,8 +30,18 @@ def client_address(request: HttpRequest) -> str:
     if settings.TRUSTED_PROXIES:
         forwarded = [part.strip() for part in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if part.strip()]
         if len(forwarded) >= settings.TRUSTED_PROXIES:
-            address = forwarded[-settings.TRUSTED_PROXIES]
+            address = _without_port(forwarded[-settings.TRUSTED_PROXIES])
     return address if _parsed(address) else "unknown"
+
+
+# What proxies write: an address, with a port or not. An IPv6 address has brackets if it has a port.
+_WITH_PORT = re.compile(r"\[(?P<six>[^\]]+)\](?::\d{1,5})?|(?P<four>[0-9.]+):\d{1,5}", re.ASCII)
+
+
+def _without_port(text: str) -> str:
+    text = text.strip('"')
+    match = _WITH_PORT.fullmatch(text)
+    return (match["six"] or match["four"]) if match else text
 
 
 def network_of(address: str) -> str:
@@ -65,28 +76,53 @@ RETURNING whole_at
 """
 
 
+# Names counted in memory while the file cannot be used.
+_MOST_IN_MEMORY = 100_000
+
+
 class Throttle:
-    """Counts requests by name in one file. Every method may be called from any thread and any process."""
+    """Counts requests by name in one file. Every method may be called from any thread and any process.
+
+    While the file cannot be used (a full disk, say), each process counts for itself.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._clean_at = 0.0
+        self._whole_at: dict[str, int] = {}
+        self._failed = False
 
     def take(self, name: str, count: int, seconds: float) -> float:
-        """Count one request of ``name``, which may make ``count`` in ``seconds``.
-
-        Returns 0, or the seconds to wait. If the file cannot be used, the request is allowed: an answer too many is
-        better than none.
-        """
+        """Count one request of ``name``, which may make ``count`` in ``seconds``. Returns 0, or the seconds to wait."""
         with self._lock:
             try:
-                return self._take(name, count, seconds)
+                wait = self._take(name, count, seconds)
             except (sqlite3.Error, OSError) as error:
-                logger.warning("requests are not counted: %s: %s", self._path, error)
+                if not self._failed:
+                    logger.warning("each process counts requests for itself now: %s: %s", self._path, error)
+                self._failed = True
                 self._close()
-                return 0.0
+                return self._take_in_memory(name, count, seconds)
+            if self._failed:
+                self._failed = False
+                self._whole_at.clear()
+                logger.info("requests are counted in %s again", self._path)
+            return wait
+
+    def _take_in_memory(self, name: str, count: int, seconds: float) -> float:
+        now, period = time.time_ns(), int(seconds * _SECOND)
+        step = period // count
+        if len(self._whole_at) >= _MOST_IN_MEMORY:
+            self._whole_at = {each: at for each, at in self._whole_at.items() if at > now}
+        whole_at = self._whole_at.get(name, now)
+        whole_at = (whole_at if now <= whole_at <= now + period else now) + step
+        # Of more names than memory should hold, none is let through.
+        if whole_at > now + period or len(self._whole_at) >= _MOST_IN_MEMORY:
+            return max(1, whole_at - period - now) / _SECOND
+        self._whole_at[name] = whole_at
+        return 0.0
 
     def close(self) -> None:
         """Close the file. The next call opens it again."""

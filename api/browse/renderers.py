@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from rest_framework.settings import api_settings
 
 from api.browse.tables import tables_of
 from api.errors import BadRequest
+from api.links import absolute
 from api.pagination import same_with
 from api.params import EXPORT_FORMATS, Parameter
 
@@ -63,7 +65,7 @@ class PageRenderer(BrowsableAPIRenderer):
             "given": [each for each in request.query_params.lists() if each[0] not in {"format", *_PLACES}],
             "path": request._request.path,
             "formats": _formats(view, request),
-            "address": request.build_absolute_uri(),
+            "command": f"curl {shlex.quote(absolute(request, request.get_full_path()))}",
             # DRF's request has no user, because the views leave that to api.auth.middleware.
             "user": get_user(request._request),
         }
@@ -72,6 +74,8 @@ class PageRenderer(BrowsableAPIRenderer):
 
 # The position in an answer. The form drops these, because a changed filter starts again.
 _PLACES = frozenset({"page", "offset", "cursor"})
+# Who follows the link of a page opens the file in a spreadsheet.
+_FOR_PEOPLE = {"csv": {"csv_safe": "true"}}
 # A file has all rows, whatever page links to it.
 _PAGING = (*_PLACES, "page_size", "limit")
 
@@ -101,7 +105,9 @@ def _formats(view: APIView, request: Request) -> list[dict[str, str]]:
     """Links to the other formats of the answer."""
     names: tuple[str, ...] = getattr(view, "formats", tuple)()
     exports = {
-        name: same_with(request, format=name, **dict.fromkeys(_PAGING)) for name in names if name in EXPORT_FORMATS
+        name: same_with(request, format=name, **dict.fromkeys(_PAGING), **_FOR_PEOPLE.get(name, {}))
+        for name in names
+        if name in EXPORT_FORMATS
     }
     return [
         {"name": name.upper(), "url": exports.get(name) or same_with(request, format=name)}

@@ -5,16 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from django.urls import reverse
+
+from api.links import item_url
+from api.schema.answers import IndexAnswer
 
 # The names inside these are not ours, and are shown unchanged.
 _GIVEN_NAMES = frozenset({"labels", "refused"})
 # Shown elsewhere on the page, or not at all.
 _LEFT_OUT = frozenset({"next", "previous", "count", "error", "message", "url"})
-# The values of these columns link to a page.
+# The values of these columns link to a page. Nothing else that was stored is a link.
 _PAGES = {"uuid": "gpus", "hostname": "hosts"}
+# These are links that the service made.
+_LINKS = frozenset({*IndexAnswer.__struct_fields__, "telemetry_url", "metrics_url", "host_url"})
 
 _ID = re.compile(r"((?:GPU|MIG)-[0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(:.+)?")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(\.\d+)?Z")
@@ -78,7 +83,7 @@ def _of_mapping(title: str, mapping: Mapping[str, Any], *, given_names: bool) ->
     if mapping and all(isinstance(value, Mapping) for value in mapping.values()):
         return _of_rows(title, [{"name": name, **value} for name, value in mapping.items()])
     rows = [
-        [Cell(name if given_names else words(name)), _cell(name, value)]
+        [Cell(name), _cell("", value)] if given_names else [Cell(words(name)), _cell(name, value)]
         for name, value in mapping.items()
         if value not in ("", None)
     ]
@@ -135,10 +140,8 @@ def _cell(name: str, value: object) -> Cell:
         case int() | float():
             return Cell(_number(value), style="number")
         case str() if name in _PAGES:
-            return Cell(
-                value, f"{reverse(_PAGES[name])}/{quote(value, safe='~:@')}", "short" if len(value) <= 40 else ""
-            )
-        case str() if value.startswith(("http://", "https://")):
+            return Cell(value, item_url(reverse(_PAGES[name]), value), "short" if len(value) <= 40 else "")
+        case str() if name in _LINKS:
             return Cell(urlsplit(value).path or value, value)
         case str():
             is_short = len(value) <= 24 or name in {"timestamp", "metric_name"}

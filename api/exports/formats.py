@@ -17,6 +17,9 @@ _ROW_GROUP = 100_000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
+BOM = "\ufeff".encode()
+
+
 class Column(NamedTuple):
     """A column of a file. ``optional`` allows missing values."""
 
@@ -84,8 +87,8 @@ class CsvEncoder:
         self._safe = safe
 
     def begin(self) -> bytes:
-        """The header."""
-        return csv_line([column.name for column in self._layout.columns]).encode()
+        """The header. For spreadsheets a mark before it says that the text is UTF-8."""
+        return (BOM if self._safe else b"") + csv_line([column.name for column in self._layout.columns]).encode()
 
     def encode(self, part: Any) -> bytes:
         """A line for each row."""

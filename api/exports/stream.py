@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
 
-from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.http import HttpResponseBase, StreamingHttpResponse
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 
@@ -64,7 +64,7 @@ def export(
         "Cache-Control": "no-store",
     }
     if request.method == "HEAD":
-        return HttpResponse(headers=headers)
+        return StreamingHttpResponse(headers=headers)  # a length of 0 would be a lie
     if not _slots.acquire(blocking=False):
         raise TooManyExports
     body = _Body(parts, make_encoder)

@@ -75,7 +75,8 @@ class ApiView(APIView):
 
 CSV_SAFE = flag(
     "csv_safe",
-    "true: in csv, put a ' before texts that a spreadsheet would take for a formula; no effect on other formats",
+    "true: csv for a spreadsheet: a ' before texts that it would take for a formula, and a byte order mark at the start;"
+    " no effect on other formats",
 )
 
 

@@ -13,11 +13,11 @@ import msgspec
 from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.reverse import reverse
 
-from api.errors import NotFound
+from api.errors import NotFound, no_such
+from api.links import SAFE, item_url, list_url
 from api.pagination import encode_place, list_links, parse_place, read_paging
-from api.params import Parameter, choice, cursor_of, flag, format_datetime, paging_of, several
+from api.params import Parameter, choice, cursor_of, flag, format_datetime, is_storable, paging_of, several
 from api.schema.answers import GpuAnswer, GpuDetailAnswer, GpuPageAnswer, LatestAnswer
 from api.views.base import ApiView
 from inventory.models import GPU
@@ -36,7 +36,6 @@ from stores.open import get_store
 
 GPU_IN_PATH = {"uuid": "the GPU's id: its uuid, or uuid:instance for a MIG instance"}
 _MAX_ID_LENGTH = 200
-_SAFE = "~:@"  # in a segment of a path
 
 
 def gpu_list(rows: Sequence[GpuRow], cutoff: datetime | None, gpus_url: str) -> Any:
@@ -58,7 +57,7 @@ def gpu_list(rows: Sequence[GpuRow], cutoff: datetime | None, gpus_url: str) -> 
 def _described(fields: tuple[Any, ...]) -> tuple[str, str]:
     """The start of a GPU's JSON object, with the fields that seldom change, and its id quoted for a URL."""
     text = msgspec.json.encode(dict(zip(GpuAnswer.__struct_fields__[: len(fields)], fields, strict=True))).decode()
-    return text[:-1], quote(fields[0], safe=_SAFE)
+    return text[:-1], quote(fields[0], safe=SAFE)
 
 
 @lru_cache(maxsize=32_768)
@@ -104,19 +103,9 @@ def gpu_detail_answer(gpu: GPU, cutoff: datetime | None, request: Request) -> Gp
     )
 
 
-def list_url(name: str, request: Request) -> str:
-    """The absolute URL of a list. Call it once per answer."""
-    return str(reverse(name, request=request))
-
-
-def item_url(base: str, key: str) -> str:
-    """The URL of one item of a list."""
-    return f"{base}/{quote(key, safe=_SAFE)}"
-
-
 def check_id(gpu_id: str) -> None:
     """Raise NotFound for a text that cannot be a GPU's id, so that it never reaches a database."""
-    if len(gpu_id) > _MAX_ID_LENGTH or not gpu_id.isprintable():
+    if len(gpu_id) > _MAX_ID_LENGTH or not is_storable(gpu_id):
         raise no_such_gpu(gpu_id)
 
 
@@ -128,7 +117,7 @@ def check_known(gpu_id: str) -> None:
 
 def no_such_gpu(gpu_id: str) -> NotFound:
     """The error for an unknown GPU."""
-    return NotFound(f"there is no GPU {gpu_id[:_MAX_ID_LENGTH]!r}")
+    return no_such("GPU", gpu_id)
 
 
 HOSTNAME = several("hostname", "only GPUs of this host")

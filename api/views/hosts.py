@@ -9,12 +9,13 @@ from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api.errors import NotFound
+from api.errors import no_such
+from api.links import item_url, list_url
 from api.pagination import encode_name, list_links, parse_name, read_paging
-from api.params import cursor_of, format_datetime, paging_of
+from api.params import cursor_of, format_datetime, is_storable, paging_of
 from api.schema.answers import HostAnswer, HostDetailAnswer, HostPageAnswer
 from api.views.base import ApiView
-from api.views.gpus import gpu_list, item_url, list_url
+from api.views.gpus import gpu_list
 from inventory.models import Host
 from inventory.queries import gpu_rows, gpus_for_list, stale_before
 from inventory.summaries import HostSummary, host_summaries
@@ -65,11 +66,11 @@ class HostView(ApiView):
 
     def get(self, request: Request, name: str) -> Response:
         """A host with totals over its GPUs, and each of them."""
-        usable = len(name) <= _MAX_NAME_LENGTH and name.isprintable()
+        usable = len(name) <= _MAX_NAME_LENGTH and is_storable(name)
         cutoff = stale_before() if usable else None
         summaries = host_summaries([name], cutoff=cutoff) if usable else []
         if not summaries:
-            raise NotFound(f"there is no host {name[:_MAX_NAME_LENGTH]!r}")
+            raise no_such("host", name)
         gpus = gpu_rows(gpus_for_list(hostnames=[name]))
         fields = _host_fields(summaries[0], list_url("hosts", request))
         return Response(HostDetailAnswer(**fields, gpus=gpu_list(gpus, cutoff, list_url("gpus", request))))

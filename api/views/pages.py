@@ -12,8 +12,8 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, Spec
 from prometheus_client import CONTENT_TYPE_LATEST
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.reverse import reverse
 
+from api.links import list_url
 from api.schema.answers import IndexAnswer
 from api.views.base import ApiView
 from api.views.prometheus import render_metrics
@@ -37,7 +37,7 @@ class IndexView(ApiView):
 
     def get(self, request: Request) -> Response:
         """The URLs of the API."""
-        links = IndexAnswer(*[reverse(name, request=request) for name in IndexAnswer.__struct_fields__])
+        links = IndexAnswer(*[list_url(name, request) for name in IndexAnswer.__struct_fields__])
         # A query needs a metric: with one, the link can be followed.
         links.query += f"?{urlencode({'metric': 'DCGM_FI_DEV_GPU_UTIL', 'by': 'host'})}"
         return Response(links)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.http import Http404, HttpRequest
 from django.test import Client
 from pytest_django import Settings
@@ -18,7 +19,7 @@ from stores.open import reset_store
 from tests.api.conftest import Api
 
 
-@pytest.mark.parametrize("path", ["/api/nothing", "/api/v1/nothing", "/api/v2/gpus", "/api/", "/api/v1/gpus/a/b/c"])
+@pytest.mark.parametrize("path", ["/api/nothing", "/api/v1/nothing", "/api/v2/gpus", "/api/", "/api/v1/query/a/b"])
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_an_unknown_path_is_a_404_with_any_method(path: str, method: str) -> None:
     response = Client(enforce_csrf_checks=True).generic(method, path)
@@ -154,3 +155,25 @@ def test_what_is_not_allowed_has_the_shape_or_is_a_page() -> None:
     assert b'"forbidden"' in forbidden(request, PermissionDenied()).content
     request.META["HTTP_ACCEPT"] = "text/html,*/*"
     assert forbidden(request, PermissionDenied())["Content-Type"].startswith("text/html")
+
+
+@pytest.mark.parametrize("accept", ["text/html,*/*", "*/*"])
+def test_a_login_into_a_database_that_cannot_be_written_is_a_503(db: None, settings: Settings, accept: str) -> None:
+    settings.LOGIN_RATE = None
+    User.objects.create_superuser("operator", password="correct horse battery")
+    client = Client(raise_request_exception=False)
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA query_only = ON")
+    try:
+        answers = [
+            client.post(path, {"username": "operator", "password": "correct horse battery"}, headers={"Accept": accept})
+            for path in ("/login", "/admin/login/")
+        ]
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA query_only = OFF")
+    for answer in answers:
+        assert answer.status_code == 503
+        assert int(answer["Retry-After"]) > 0
+        assert b"cannot be written" in answer.content
+        assert answer["Content-Type"] == ("application/json" if accept == "*/*" else "text/plain; charset=utf-8")

@@ -80,3 +80,10 @@ def test_no_origin_is_let_in_unless_it_is_listed(api: Api, fleet: Store, setting
     assert (refused.status_code, refused["Access-Control-Allow-Origin"]) == (401, "https://grafana.example.com")
     other = Client().get("/api/v1/gpus", headers={"origin": "https://evil.example"})
     assert not other.has_header("Access-Control-Allow-Origin")
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "POST", "DELETE", "BREW"])
+def test_a_static_file_is_only_read(method: str) -> None:
+    response = Client(raise_request_exception=False).generic(method, "/static/api/site.css")
+    assert (response.status_code, response["Allow"]) == (405, "GET, HEAD")
+    assert response.json()["error"] == "method_not_allowed"

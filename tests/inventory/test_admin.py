@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from html import escape, unescape
 
 import pytest
 from django.contrib.auth.models import Permission, User
@@ -346,3 +347,45 @@ def test_a_gpu_that_took_anothers_slot_is_shown_there_and_on_the_others_page(adm
     assert f'href="{GPUS}GPU-b/change/"' in page(admin_pages, f"{GPUS}GPU-a/change/")
     save(block(gpu(uuid="GPU-c", gpu_id=None, hostname=""), 60, {UTIL: 1.0}))
     page(admin_pages, f"{GPUS}GPU-c/change/")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "pod__regex=(a%2B)%2B%24", "pod__iregex=x", "model_name__icontains=x", "host__name__regex=x", "labels__driver__iregex=x",
+        "latest__icontains=x", "id__startswith=G", "gpu__id__regex=x", f"q={'+'.join('abcdefghijklmnopqrstuvwxyz' * 2)}",
+    ],
+)  # fmt: skip
+def test_costly_filters_and_searches_are_refused(admin_pages: Client, query: str) -> None:
+    save(fleet(2))
+    for path in (
+        GPUS,
+        HOSTS,
+        PLACEMENTS,
+        COLLECTORS,
+        "/admin/auth/user/",
+        "/admin/auth/group/",
+        "/admin/api/apitoken/",
+    ):
+        if query.startswith("q=") and path == COLLECTORS:
+            continue  # it has no search
+        # A list that does not know the field leads to itself with an error.
+        assert admin_pages.get(f"{path}?{query}").status_code in ({400} if path == GPUS else {302, 400}), path
+
+
+@pytest.mark.parametrize(
+    "query", ["model_name=x", "kind=physical", "state=stale", "host__id__exact=1", "q=a+b", "index__gte=2"]
+)
+def test_cheap_ones_are_not(admin_pages: Client, query: str) -> None:
+    save(fleet(2))
+    assert admin_pages.get(f"{GPUS}?{query}").status_code == 200
+
+
+def test_links_to_a_gpu_of_any_name_lead_there(admin_pages: Client) -> None:
+    name = "GPU-a/b?c=d&e#f%20_5F"
+    save(block(gpu(name), 0, {UTIL: 1.0}), block(gpu(name, mig_id="1"), 0, {UTIL: 1.0}))
+    (url,) = set(re.findall(r'href="([^"]*/gpu/[^"]*/change/[^"]*)"', page(admin_pages, f"{GPUS}?kind=physical")))
+    shown = page(admin_pages, unescape(url))
+    assert escape(name) in shown
+    (instance,) = re.findall(r'href="(/admin/inventory/gpu/[^"]*_3A1/change/)"', shown)
+    assert f"{escape(name)}:1" in page(admin_pages, instance)

@@ -77,7 +77,7 @@ def all_paths() -> list[str]:
                     yield from walk(pattern.url_patterns, prefix + str(pattern.pattern))
             else:
                 route = prefix + str(pattern.pattern)
-                yield "/" + route.replace("<str:uuid>", "GPU-a0").replace("<str:name>", "host-a").replace(
+                yield "/" + route.replace("<key:uuid>", "GPU-a0").replace("<key:name>", "host-a").replace(
                     "<path:rest>", "nothing"
                 ).replace("^swagger/?$", "swagger")
 

@@ -1,4 +1,4 @@
-"""Rate limits over threads and processes, which fail open; and which address they count."""
+"""Rate limits over threads and processes, also without their file; and which address they count."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from django.test import RequestFactory
 from pytest_django import Settings
 
+from api.auth import throttling
 from api.auth.throttling import Throttle, client_address, network_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -98,15 +99,48 @@ def test_processes_share_one_allowance(tmp_path: Path) -> None:
     assert sum(counts) == 100
 
 
-def test_a_file_that_cannot_be_used_refuses_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_while_the_file_cannot_be_used_the_process_counts_for_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "api.auth.throttling")
     path = tmp_path / "rates.sqlite3"
     path.write_text("this is no database, and long enough to be seen as none" * 10)
     broken = Throttle(path)
-    assert [broken.take("a", 1, 60) for _ in range(3)] == [0, 0, 0]
-    assert "not counted" in caplog.text
+    assert [broken.take("a", 2, 60) > 0 for _ in range(4)] == [False, False, True, True]
+    assert [broken.take("b", 1, 60) > 0 for _ in range(2)] == [False, True]
+    assert len(caplog.records) == 1
     path.unlink()
     assert [broken.take("a", 1, 60) > 0 for _ in range(2)] == [False, True]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     broken.close()
+
+
+def test_names_counted_in_memory_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttling, "_MOST_IN_MEMORY", 3)
+    broken = Throttle(tmp_path)
+    assert [broken.take(name, 1, 60) > 0 for name in "abcde"] == [False, False, False, True, True]
+    assert len(broken._whole_at) == 3
+    assert [broken.take(name, 1, 1e-9) > 0 for name in "fg"] != []
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "expected"),
+    [
+        ("1.2.3.4:5678", "1.2.3.4"),
+        ("9.9.9.9, 1.2.3.4:5", "1.2.3.4"),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ('"[2001:db8::1]:443"', "2001:db8::1"),
+        ("1.2.3.4:", "unknown"),
+        ("1.2.3.4:123456", "unknown"),
+        ("[1.2.3.4", "unknown"),
+        ("nonsense:80", "unknown"),
+    ],
+)
+def test_proxies_may_write_a_port(settings: Settings, forwarded: str, expected: str) -> None:
+    settings.TRUSTED_PROXIES = 1
+    assert address(forwarded=forwarded) == expected
 
 
 def address(peer: str = "10.0.0.9", forwarded: str = "") -> str:

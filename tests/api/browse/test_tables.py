@@ -45,10 +45,11 @@ def test_plain_values_come_first_as_facts() -> None:
         "stale": 0,
         "power": None,
         "ok": True,
-        "self_url": "https://x/a",
+        "host_url": "https://x/a",
+        "model_name": "https://evil",
         "gpus": [{"id": "a", "value": 1}],
         "latest": {"UTIL": {"value": 0.5}},
-        "labels": {"driver": "535"},
+        "labels": {"host_url": "https://evil"},
         "range": [0.0, None],
     }
     facts, gpus, latest, labels = tables_of(answer)
@@ -58,7 +59,8 @@ def test_plain_values_come_first_as_facts() -> None:
         ["Stale", "0"],
         ["Power", "–"],
         ["Ok", "yes"],
-        ["Self", "/a"],
+        ["Host", "/a"],
+        ["Model name", "https://evil"],
         ["Range", "0.0, –"],
     ]
     assert facts.rows[4][1].url == "https://x/a"
@@ -68,7 +70,8 @@ def test_plain_values_come_first_as_facts() -> None:
         ["Name", "Value"],
         ["UTIL", "0.5"],
     )
-    assert (labels.title, labels.facts, labels.rows[0][0]) == ("Labels", True, Cell("driver"))
+    assert (labels.title, labels.facts, labels.rows[0][0]) == ("Labels", True, Cell("host_url"))
+    assert [facts.rows[5][1].url, labels.rows[0][1].url] == ["", ""]
 
 
 def test_names_are_a_column() -> None:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import pytest
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from api.views.gpus import item_url
+from api.links import item_url
 from readings.model import Gpu
 from readings.times import SECOND
 from stores.base import Store

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from pytest_django import DjangoAssertNumQueries
 
@@ -80,3 +82,32 @@ def test_the_cost_is_the_same_however_many_there_are(
     save(fleet, block_of(many, [(n, T0, [1.0, 2.0, 3.0]) for n in range(len(many))]))
     with django_assert_num_queries(queries):
         api.get(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b", "/a//b/", "a?b=c", "a#b", "100%25", "a b", "a&b", "ü/💡", "a\u00a0b", "telemetry", "a+b", ";a"]
+)
+def test_what_is_listed_is_found(api: Api, store: Store, db: None, name: str) -> None:
+    for gpu in (Gpu(uuid=f"GPU-{name}", hostname=name, gpu_id=0), Gpu(uuid="GPU-other", hostname="~other", gpu_id=0)):
+        save(store, block_of([gpu], [(0, T0, [1.0, 2.0, 3.0])]))
+    listed = next(each for each in api.get(HOSTS)["data"] if each["name"] == name)
+    host = api.get(listed["url"])
+    assert host["name"] == name
+    gpu = api.get(host["gpus"][0]["url"])
+    assert gpu["id"] == f"GPU-{name}"
+    assert api.get(gpu["host_url"])["name"] == name
+    assert api.get(gpu["telemetry_url"])["count"] == api.get(gpu["metrics_url"])["count"] == 3
+    walked, url = [], f"{HOSTS}?page_size=1"
+    while url:
+        body = api.get(url)
+        walked += [each["name"] for each in body["data"]]
+        url = body["next"]
+    assert sorted(walked) == sorted([name, "~other"])
+    for path in (HOSTS, "/api/v1/gpus"):
+        page = api.ask(path, accept="text/html").content.decode()
+        assert api.ask(re.findall(rf'href="([^"]*{path}/[^"]*)"', page)[0]).status_code == 200
+
+
+def test_a_slash_at_the_end_is_explained(api: Api, fleet: Store) -> None:
+    for path in (f"{HOSTS}/host-a/", "/api/v1/gpus/GPU-a0/"):
+        assert "paths have no trailing slash" in api.refused(path, 404)
