@@ -59,8 +59,8 @@ def post_worker_init(worker: Any) -> None:
     from api.middleware import write_error
 
     openness.server.is_on_loopback = openness.only_loopback(worker.sockets)
-    # Exports have to know when the worker stops.
-    serving.goes_on = lambda: bool(worker.alive)
+    # Exports have to know when the worker stops. Other workers end them with everything else.
+    serving.ends_at = getattr(worker, "exports_end_at", serving.ends_at)
     # A broken request never reaches Django, but its answer has the API's shape too.
     util.write_error = write_error
     # The garbage collector need not look at what was loaded so far.

@@ -23,8 +23,6 @@ logger = logging.getLogger(__name__)
 AT_ONCE = 2
 # The server waits with each piece until the client has taken most of the one before.
 PIECE_BYTES = 128 * 1024
-# How long a running export may continue after the service was told to stop. The service has 8 s.
-STOP_SECONDS = 5.0
 
 _slots = threading.BoundedSemaphore(AT_ONCE)
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -40,12 +38,14 @@ class TooManyExports(APIException):
 class ExportBroken(Exception):
     """An export broke off. The server must cut the connection, so that the client notices."""
 
+    is_logged = True
+
 
 class _Serving:
-    """Whether the process continues to serve. Exports end soon after it stops."""
+    """Until when exports may go on, by the monotonic clock; None while the process serves."""
 
     def __init__(self) -> None:
-        self.goes_on: Callable[[], bool] = lambda: True
+        self.ends_at: Callable[[], float | None] = lambda: None
 
 
 serving = _Serving()
@@ -112,30 +112,45 @@ class _Body:
             _slots.release()
 
     def _run(self, parts: Iterator[Any], encoder: Encoder) -> Iterator[bytes]:
+        is_at_line_end = True
         try:
-            yield from _cut(encoder.begin())
-            stop_at: float | None = None
-            for part in parts:
-                if not serving.goes_on():
-                    stop_at = stop_at or time.monotonic() + STOP_SECONDS
-                    if time.monotonic() > stop_at:
-                        raise ExportBroken("the service is stopping")
-                yield from _cut(encoder.encode(part))
-            yield from _cut(encoder.end())
+            for piece in _pieces(parts, encoder):
+                ends_at = serving.ends_at()
+                if ends_at is not None and time.monotonic() > ends_at:
+                    raise ExportBroken("the service is stopping")
+                yield piece
+                is_at_line_end = piece.endswith(b"\n")
         except ExportBroken as error:
             logger.warning("an export was broken off: %s", error)
-            yield encoder.broken(str(error))
+            yield _last_line(encoder, str(error), is_at_line_end)
             raise
         except StoreError as error:
             logger.warning("an export was broken off: %s", error)
-            yield encoder.broken("the store of readings does not answer")
+            yield _last_line(encoder, "the store of readings does not answer", is_at_line_end)
             raise ExportBroken("the store of readings does not answer") from error
         except Exception:
-            yield encoder.broken("internal error: the web service's log has the details")
+            yield _last_line(encoder, "internal error: the web service's log has the details", is_at_line_end)
             raise
 
 
+def _pieces(parts: Iterator[Any], encoder: Encoder) -> Iterator[bytes]:
+    yield from _cut(encoder.begin())
+    for part in parts:
+        yield from _cut(encoder.encode(part))
+    yield from _cut(encoder.end())
+
+
+def _last_line(encoder: Encoder, reason: str, is_at_line_end: bool) -> bytes:
+    line = encoder.broken(reason)
+    return line if is_at_line_end or not line else b"\n" + line
+
+
 def _cut(data: bytes) -> Iterator[bytes]:
-    """Pieces small enough for a slow client to take in time."""
-    for start in range(0, len(data), PIECE_BYTES):
-        yield data[start : start + PIECE_BYTES]
+    """Pieces small enough for a slow client to take in time, of whole lines where the file has lines."""
+    start = 0
+    while start < len(data):
+        end = start + PIECE_BYTES
+        if end < len(data):
+            end = data.rfind(b"\n", start, end) + 1 or end
+        yield data[start:end]
+        start = end

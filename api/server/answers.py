@@ -16,7 +16,7 @@ from gunicorn.workers.base import Worker
 
 from api.server import limits
 from api.server.connection import ClientConnection
-from api.server.outgoing import ClientGone, Outgoing
+from api.server.outgoing import ClientGone, Outgoing, Stop
 
 # Each has a thread, so that it neither waits for other requests nor for the other.
 PROBES = ("/health", "/ready")
@@ -31,7 +31,7 @@ class Answers:
     def __init__(self, worker: Worker, hand_back: Callable[[ClientConnection], None]) -> None:
         self._worker = worker
         self._hand_back = hand_back
-        self._ends_at: float | None = None
+        self.stop: Stop | None = None
         self._lane: _Lane = SimpleQueue()
         self._probe_lanes: dict[str | None, _Lane] = {path: SimpleQueue() for path in PROBES}
 
@@ -44,22 +44,16 @@ class Answers:
         """Have a request answered."""
         self._probe_lanes.get(request.path, self._lane).put((connection, request, time.monotonic()))
 
-    def end(self, at: float) -> None:
-        """Wait for no client any longer than until then."""
-        self._ends_at = at
-
     def _work(self, lane: _Lane) -> None:
         while True:
             connection, request, queued_at = lane.get()
             try:
                 connection.ends = not self._answer(connection, request, queued_at)
             except ClientGone:
-                connection.out.drop()
-                connection.ends = True
+                connection.is_broken = True
             except BaseException:
                 self._worker.log.exception("error handling request %s", request.path)
-                connection.out.drop()
-                connection.ends = True
+                connection.is_broken = True
             self._hand_back(connection)
 
     def _answer(self, connection: ClientConnection, request: Request, queued_at: float) -> bool:
@@ -85,8 +79,9 @@ class Answers:
                     body.close()
         except ClientGone:
             raise
-        except Exception:
-            worker.log.exception("error handling request %s", request.path)
+        except Exception as error:
+            if not getattr(error, "is_logged", False):
+                worker.log.exception("error handling request %s", request.path)
             if response.headers_sent:
                 return False
             out.drop()
@@ -116,7 +111,7 @@ class Answers:
                         out.use_small_buffer()
                 out.flush()
                 if out.unsent > limits.STREAM_WAITING_BYTES:
-                    out.deliver(lambda: self._ends_at)
+                    out.deliver(lambda: self.stop)
         response.close()
 
 

@@ -31,6 +31,7 @@ class ClientConnection:
         "client",
         "deadline",
         "ends",
+        "is_broken",
         "is_watched",
         "out",
         "progressed",
@@ -56,6 +57,7 @@ class ClientConnection:
         self.unsent = 0
         self.is_watched = False  # for what it sends
         self.ends = False  # after its answer
+        self.is_broken = False  # its answer cannot be completed
 
     def receive(self) -> bool:
         """Take what came. Returns False when the client sends no more."""

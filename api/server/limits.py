@@ -17,6 +17,8 @@ SWEEP_SECONDS = 1.0
 
 # A stopping worker waits this long for requests that are on their way.
 STOP_IDLE_SECONDS = 1.0
+# Exports end this long after the worker was told to stop, so that their last line has time.
+STOP_EXPORT_SECONDS = 5.0
 # It has this long for everything. gunicorn.conf.py grants it a little more.
 STOP_SECONDS = 7.5
 

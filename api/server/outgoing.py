@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NamedTuple
 
 from api.server import limits
 
@@ -14,6 +15,13 @@ from api.server import limits
 # worker stops: an answer's last line then always has room.
 _SMALL_BUFFER, _LARGE_BUFFER = 64 * 1024, 4 * 1024 * 1024
 _LOOK_SECONDS = 0.05
+
+
+class Stop(NamedTuple):
+    """When a stopping worker has its exports end, and when it ends itself, by the monotonic clock."""
+
+    exports_at: float
+    all_at: float
 
 
 class ClientGone(Exception):
@@ -55,24 +63,23 @@ class Outgoing:
             self._rest = self._rest[sent:] if sent < len(self._rest) else None
         return True
 
-    def deliver(self, stops_at: Callable[[], float | None]) -> None:
-        """Return when the client has taken everything. Raises ClientGone if that takes too long.
-
-        ``stops_at`` gives the time at which the worker ends, once that is known.
-        """
+    def deliver(self, stopping: Callable[[], Stop | None]) -> None:
+        """Return when the client has taken everything. Raises ClientGone if that takes too long, or the worker ends."""
         if self.flush():
             return
         deadline = time.monotonic() + limits.SEND_SECONDS + self.unsent / limits.MIN_BYTES_PER_SECOND
         poll = select.poll()
         poll.register(self._sock, select.POLLOUT)
         while not self.flush():
-            end = stops_at()
-            if end is not None:
-                deadline = min(deadline, end)
-                self.make_room()
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            stop = stopping()
+            if stop is not None:
+                deadline = min(deadline, stop.all_at)
+                if now > stop.exports_at:
+                    self.make_room()
+            if now > deadline:
                 raise ClientGone("the client does not take its answer")
-            if end is None:
+            if stop is None:
                 poll.poll(1000.0)
             else:
                 # The system reports room late; some bytes it takes before.

@@ -22,7 +22,7 @@ from gunicorn.workers.base import Worker
 from api.server import limits
 from api.server.answers import Answers, write_error
 from api.server.connection import ClientConnection, State
-from api.server.outgoing import ClientGone
+from api.server.outgoing import ClientGone, Stop
 from api.server.requests import RequestRefused
 from api.server.tally import Tally
 
@@ -104,7 +104,7 @@ class TelemetryWorker(Worker):
         for listener in self.sockets:
             listener.close()
         ends = now + limits.STOP_SECONDS
-        self._answers.end(ends)
+        self._answers.stop = Stop(now + limits.STOP_EXPORT_SECONDS, ends)
         while self._connections and (now := time.monotonic()) < ends:
             for connection in list(self._connections):
                 if connection.state is State.SENDING:
@@ -115,8 +115,12 @@ class TelemetryWorker(Worker):
             self._sweep_at = 0.0
             self.notify()
             self._turn()
-        if cut := sum(connection.state in (State.WORKING, State.SENDING) for connection in self._connections):
-            self.log.warning("stopped before %d answers were complete", cut)
+        cut = [each for each in self._connections if each.state in (State.WORKING, State.SENDING)]
+        for connection in cut:
+            # The end of the connection alone would let an answer without a length look whole.
+            connection.close(abort=True)
+        if cut:
+            self.log.warning("stopped before %d answers were complete", len(cut))
         self._tally.tell(float("inf"))
 
     def _drain_pipe(self) -> None:
@@ -137,6 +141,10 @@ class TelemetryWorker(Worker):
                 self._poller.register(listener, selectors.EVENT_READ, listener.getsockname() or "unix")
             else:
                 self._poller.unregister(listener)
+
+    def exports_end_at(self) -> float | None:
+        """Until when exports may go on, by the monotonic clock; None while the worker serves."""
+        return None if self._answers.stop is None else self._answers.stop.exports_at
 
     # --- connections ------------------------------------------------------------------------------------------------
     def _accept(self, listener: Any, server: Any) -> None:
@@ -237,6 +245,9 @@ class TelemetryWorker(Worker):
 
     def _after_answer(self, connection: ClientConnection) -> None:
         """An answer is written, though perhaps not sent."""
+        if connection.is_broken:
+            self._close(connection, abort=True)
+            return
         try:
             sent = connection.out.flush()
         except ClientGone:
@@ -289,7 +300,9 @@ class TelemetryWorker(Worker):
 
     def _hand_back(self, connection: ClientConnection) -> None:
         """From a thread: the connection is the loop's again. The loop need not wake up where there is nothing to do."""
-        if self.alive and not (connection.ends or connection.out.unsent or connection.requests.begun):
+        if self.alive and not (
+            connection.ends or connection.is_broken or connection.out.unsent or connection.requests.begun
+        ):
             with self._handover:
                 if connection.is_watched:
                     connection.wait(State.IDLE, time.monotonic(), self.cfg.keepalive)

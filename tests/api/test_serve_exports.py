@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ import pytest
 from api.exports.stream import AT_ONCE
 from readings.model import Gpu, Point, PointBlock
 from stores.sqlite import SqliteStore
+from tests.api.server.test_worker import gunicorn, until_cut
 from tests.api.serving import START_SECONDS, Service, migrated, serving
 
 ROWS = 240_000
@@ -102,6 +104,70 @@ def test_told_to_stop_it_breaks_off_so_that_clients_know(service: Service) -> No
     with pytest.raises((http.client.IncompleteRead, ConnectionError)):
         download.rest()
     download.close()
+
+
+def exporting(service: Service, request: bytes, held: ExitStack) -> socket.socket:
+    """A client that has asked for an export, and takes little."""
+    where = urlsplit(service.address)
+    sock = held.enter_context(socket.socket())
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.settimeout(START_SECONDS)
+    sock.connect((str(where.hostname), where.port or 0))
+    sock.sendall(request + b"Host: localhost\r\n\r\n")
+    assert b" 200 OK\r\n" in sock.recv(100, socket.MSG_PEEK)
+    return sock
+
+
+def read_all(sock: socket.socket) -> bytes:
+    found = b""
+    while data := sock.recv(1 << 16):
+        found += data
+    return found
+
+
+def test_told_to_stop_it_ends_every_export_with_a_last_line(service: Service) -> None:
+    """Over HTTP/1.0 nothing else tells, so there the line comes even where the client reads nothing before the service is gone."""
+    with ExitStack() as held:
+        unread = exporting(service, f"GET {EXPORT} HTTP/1.0\r\n".encode(), held)
+        slow = exporting(service, f"GET {EXPORT.replace('csv', 'ndjson')} HTTP/1.0\r\n".encode(), held)
+        service.process.send_signal(signal.SIGTERM)
+        taken = b""
+        while service.process.poll() is None:
+            taken += slow.recv(500)
+            time.sleep(0.01)
+        assert service.process.returncode == 0
+        taken += read_all(slow)
+        assert taken.endswith(
+            b'{"error":"unavailable","message":"this export is not complete: the service is stopping"}\n'
+        )
+        everything = read_all(unread)
+        assert b"\r\nConnection: close\r\n" in everything.partition(b"\r\n\r\n")[0]
+        assert everything.endswith(b"\nerror: this export is not complete: the service is stopping\r\n")
+    assert not any("Traceback" in line for line in service.lines)
+
+
+def test_over_http_1_1_the_last_line_comes_in_the_last_chunk(service: Service) -> None:
+    with ExitStack() as held:
+        slow = exporting(service, f"GET {EXPORT} HTTP/1.1\r\n".encode(), held)
+        service.process.send_signal(signal.SIGTERM)
+        taken = b""
+        while service.process.poll() is None:
+            taken += slow.recv(40_000)
+            time.sleep(0.01)
+        assert service.process.returncode == 0
+        taken += read_all(slow)
+        assert taken.endswith(b"\r\nerror: this export is not complete: the service is stopping\r\n\r\n")
+
+
+def test_an_export_that_is_cut_off_for_its_slowness_does_not_look_whole(state_dir: Path) -> None:
+    """Also over HTTP/1.0: the connection is reset, not ended."""
+    short = {"SEND_SECONDS": 0.5, "MIN_BYTES_PER_SECOND": 1e12}
+    with gunicorn(state_dir, **short) as service, ExitStack() as held:  # type: ignore[arg-type]
+        unread = exporting(service, f"GET {EXPORT} HTTP/1.0\r\n".encode(), held)
+        until_cut(unread)
+        with pytest.raises(ConnectionError):
+            read_all(unread)
+        until_exporting(service)
 
 
 def test_a_store_that_fails_in_the_middle_breaks_it_off(state_dir: Path, tmp_path: Path) -> None:

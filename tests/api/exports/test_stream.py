@@ -8,6 +8,7 @@ import io
 import json
 import random
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -272,8 +273,7 @@ def test_no_more_than_a_few_at_once(api: Api, fleet: Store) -> None:
 def test_it_ends_soon_after_the_service_is_told_to_stop(
     api: Api, fleet: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exports, "STOP_SECONDS", -1.0)
-    monkeypatch.setattr(exports.serving, "goes_on", lambda: False)
+    monkeypatch.setattr(exports.serving, "ends_at", lambda: time.monotonic() - 1)
     response = api.ask(f"{FLEET}?format=csv")
     parts: list[bytes] = []
     with pytest.raises(ExportBroken, match="stopping"):
@@ -282,8 +282,26 @@ def test_it_ends_soon_after_the_service_is_told_to_stop(
     assert b"the service is stopping" in parts[-1]
 
 
+@pytest.mark.parametrize(("size", "pieces"), [(400, True), (7, False)])
+def test_it_ends_between_any_two_pieces_and_on_a_line_of_its_own(
+    api: Api, fleet: Store, monkeypatch: pytest.MonkeyPatch, size: int, pieces: bool
+) -> None:
+    """Whole lines where a piece holds one; else the last line begins a new one."""
+    monkeypatch.setattr(exports, "PIECE_BYTES", size)
+    response = api.ask(f"{FLEET}?format=csv")
+    body = iter(response)
+    parts = [next(body) for _ in range(3)]
+    assert all(part.endswith(b"\n") for part in parts) == pieces
+    monkeypatch.setattr(exports.serving, "ends_at", lambda: time.monotonic() - 1)
+    with pytest.raises(ExportBroken, match="stopping"):
+        parts.extend(body)
+    response.close()
+    assert len(parts) == 4
+    assert b"".join(parts).splitlines()[-1].startswith(b"error: this export is not complete")
+
+
 def test_what_is_short_is_still_sent_while_the_service_stops(
     api: Api, fleet: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exports.serving, "goes_on", lambda: False)
+    monkeypatch.setattr(exports.serving, "ends_at", lambda: time.monotonic() + 60)
     assert len(csv_of(api, f"{FLEET}?format=csv&metric_name={POWER}")) == 6

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from api.server import limits
-from api.server.outgoing import ClientGone, Outgoing
+from api.server.outgoing import ClientGone, Outgoing, Stop
 
 MUCH = b"x" * 8_000_000
 
@@ -85,7 +85,7 @@ def test_a_delivery_ends_when_the_worker_does(pair: tuple[socket.socket, Outgoin
     _, out = pair
     out.sendall(MUCH)
     with pytest.raises(ClientGone):
-        out.deliver(lambda: time.monotonic())
+        out.deliver(lambda: Stop(time.monotonic(), time.monotonic()))
 
 
 def test_the_last_line_has_room_though_the_client_reads_nothing() -> None:
