@@ -34,12 +34,13 @@ class Target(NamedTuple):
 def parse_target(text: str) -> Target:
     """A URL, or host:port, as a target. Raises ValueError."""
     url = text if "://" in text else f"http://{text}"
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port
+        usable = parts.scheme in {"http", "https"} and port != 0 and not any(map(str.isspace, url))
     except ValueError:
-        port = -1
-    if parts.scheme not in {"http", "https"} or not parts.hostname or port == -1 or any(map(str.isspace, url)):
+        usable = False
+    if not usable or not parts.hostname:
         raise ValueError(
             f"{hide_passwords(text)!r} is not an exporter's URL: use http://host:9400/metrics or https://…"
         )
@@ -84,7 +85,7 @@ class Targets:
         return [target for target in by_url.values() if self._shard.has(target.url)]
 
     async def _expand(self, item: str) -> list[Target]:
-        if item.startswith(("http://", "https://")):
+        if "://" in item:
             return [parse_target(item)]
         if _is_file(item):
             return _listed(await asyncio.to_thread(Path(item).read_text, "utf-8"))

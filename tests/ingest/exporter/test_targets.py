@@ -28,10 +28,21 @@ def test_a_target_is_a_url_or_a_host(text: str, expected: Target) -> None:
     assert parse_target(text) == expected
 
 
-@pytest.mark.parametrize("text", ["ftp://x/metrics", "http://", "http://x:port/", "http://a b/", ""])
+NO_URLS = (
+    "ftp://x/metrics", "http://", "http://x:port/", "http://x:0/", "http://x:99999", "http://[::1/metrics", "http://a b/",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [*NO_URLS, ""])
 def test_what_is_no_target_says_so(text: str) -> None:
-    with pytest.raises(ValueError, match=r"not an exporter's URL|[Pp]ort"):
+    with pytest.raises(ValueError, match="is not an exporter's URL: use http"):
         parse_target(text)
+
+
+@pytest.mark.parametrize("text", NO_URLS)
+async def test_a_url_that_is_none_is_named_with_its_setting(text: str) -> None:
+    with pytest.raises(SourceError, match=r"TARGETS \(--targets\): .* is not an exporter's URL: use http"):
+        await urls(text)
 
 
 async def urls(*items: str, shard: Shard = WHOLE) -> list[str]:
