@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from ingest.errors import SourceError
+from readings.checks import Kinds
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -92,8 +93,15 @@ class _Figures(Collector):
         return self._figures
 
 
-def counter_by_reason(name: str, text: str, counts: Mapping[str, int]) -> Metric:
-    """A counter with one value for each reason."""
+def counters_by_kind(prefix: str, counts: Mapping[str, int]) -> Iterator[Metric]:
+    """A counter for each kind of reason, with one value for each reason."""
+    kinds = Kinds.of(counts)
+    yield _by_reason(prefix + "readings_refused", "Readings, rows and messages that were turned away.", kinds.refused)
+    yield _by_reason(prefix + "readings_remarked", "Readings taken without something they do not need.", kinds.remarks)
+    yield _by_reason(prefix + "readings_passed_over", "Rows that are by design no readings.", kinds.passed_over)
+
+
+def _by_reason(name: str, text: str, counts: Mapping[str, int]) -> Metric:
     metric = CounterMetricFamily(name, text, labels=("reason",))
     for reason, count in sorted(counts.items()):
         metric.add_metric((reason,), count)

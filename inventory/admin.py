@@ -23,6 +23,7 @@ from inventory.models import GPU, CollectorStatus, Host, Placement, Residence
 from inventory.queries import in_state, latest_readings, stale_before
 from inventory.removal import gpus_of, remove_gpus, remove_hosts, with_instances
 from readings.catalogue import unit_of
+from readings.checks import Kinds
 from readings.mig import MEMORY_FREE, MEMORY_RESERVED, MEMORY_TOTAL, MEMORY_USED, POWER, TEMPERATURE, UTILISATION
 from readings.times import format_time
 
@@ -360,11 +361,13 @@ class CollectorStatusAdmin(ReadOnlyAdmin):
 
     @admin.display(description="readings refused")
     def refused_sum(self, status: CollectorStatus) -> int:
-        return sum(status.refused.values())
+        return Kinds.of(status.refused).refused.total()
 
-    @admin.display(description="readings refused")
+    @admin.display(description="readings by reason")
     def reasons(self, status: CollectorStatus) -> SafeString | str:
-        return table(("Reason", "Readings"), sorted(status.refused.items()))
+        kinds = zip(("refused", "remarked on", "passed over"), Kinds.of(status.refused), strict=True)
+        rows = [(kind, reason, count) for kind, counts in kinds for reason, count in sorted(counts.items())]
+        return table(("Kind", "Reason", "Readings"), rows)
 
 
 def _cutoff(request: HttpRequest) -> datetime | None:

@@ -84,6 +84,15 @@ class Kinds(NamedTuple):
             kind[reason] = count
         return kinds
 
+    def spelled(self) -> list[str]:
+        """A text for each kind of which there are any: ``refused: blank 2``, ``remarked on: …``, ``passed over: …``."""
+        titled = zip(("refused", "remarked on", "passed over"), self, strict=True)
+        return [
+            f"{title}: {', '.join(f'{reason} {count}' for reason, count in sorted(counts.items()))}"
+            for title, counts in titled
+            if counts
+        ]
+
 
 class Refusal(NamedTuple):
     """One reading that is refused, or passed over. ``reason`` is a key of REASONS or PASSED_OVER, ``detail`` one line that says
@@ -167,6 +176,11 @@ def _number_problem(value: float) -> str | None:
     if value - value != 0:  # NaN and infinities only
         return NON_FINITE
     return BLANK if value >= _INT64_BLANK or value in _BLANKS else None
+
+
+def has_no_zero(metric_name: str) -> bool:
+    """Whether a metric (by its canonical name) cannot be 0, so that 0 says that its sensor is not there."""
+    return _range_of(metric_name)[0] > 0
 
 
 def problem_of(metric_name: str, value: float) -> str | None:

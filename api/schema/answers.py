@@ -309,6 +309,8 @@ class CollectorAnswer(Answer):
     messages: Annotated[int, eg(25)]
     readings_stored: Annotated[int, eg(2470)]
     refused: Annotated[dict[str, int], eg({"blank": 3}, "readings refused, by reason")]
+    remarks: Annotated[dict[str, int], eg({"bad_label": 2}, "readings taken without what they do not need, by reason")]
+    passed_over: Annotated[dict[str, int], eg({"not_supported": 8}, "rows that are by design no readings, by reason")]
 
 
 class ReadingCountsAnswer(Answer):
@@ -316,6 +318,8 @@ class ReadingCountsAnswer(Answer):
 
     stored: Annotated[int, eg(2470)]
     refused: Annotated[dict[str, int], eg({"blank": 3}, "readings refused, by reason")]
+    remarks: Annotated[dict[str, int], eg({"bad_label": 2}, "readings taken without what they do not need, by reason")]
+    passed_over: Annotated[dict[str, int], eg({"not_supported": 8}, "rows that are by design no readings, by reason")]
 
 
 class StoreAnswer(Answer):

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from api.views.stats import ask_broker, newest_ns_of, read_collectors
 from inventory.queries import fleet_counts
+from readings.checks import Kinds
 from readings.times import SECOND
 from stores.base import StoreError
 from stores.open import get_store
@@ -60,8 +61,13 @@ def _database() -> list[Metric]:
     stored = CounterMetricFamily(
         _PREFIX + "readings_stored", "Readings a collector has written.", labels=("collector",)
     )
-    refused = CounterMetricFamily(
-        _PREFIX + "readings_refused", "Readings that were turned away.", labels=("collector", "reason")
+    refused, remarked, passed_over = (
+        CounterMetricFamily(_PREFIX + "readings_" + kind, text, labels=("collector", "reason"))
+        for kind, text in (
+            ("refused", "Readings that were turned away."),
+            ("remarked", "Readings taken without something that they do not need."),
+            ("passed_over", "Rows that are by design no readings."),
+        )
     )
     committed = GaugeMetricFamily(
         _PREFIX + "committed_offset", "Offset up to which a collector has stored.", labels=("collector",)
@@ -70,9 +76,11 @@ def _database() -> list[Metric]:
         messages.add_metric((each.collector_id,), each.messages)
         stored.add_metric((each.collector_id,), each.readings_stored)
         committed.add_metric((each.collector_id,), each.committed_offset)
-        for reason, count in sorted(each.refused.items()):
-            refused.add_metric((each.collector_id, reason), count)
-    return [_gauge("hosts", "Hosts.", fleet.hosts), gpus, messages, stored, refused, committed]
+        for metric, counts in zip((refused, remarked, passed_over), Kinds.of(each.refused), strict=True):
+            for reason, count in sorted(counts.items()):
+                metric.add_metric((each.collector_id, reason), count)
+    by_kind = (refused, remarked, passed_over)
+    return [_gauge("hosts", "Hosts.", fleet.hosts), gpus, messages, stored, *by_kind, committed]
 
 
 def _store() -> list[Metric]:

@@ -24,6 +24,7 @@ from broker.client.client import client_context, fetch_stats
 from broker.errors import BrokerError
 from inventory.models import CollectorStatus, Host
 from inventory.queries import newest_reading
+from readings.checks import Kinds
 from readings.times import format_time, to_ns
 from stores.base import StoreStats
 from stores.open import get_store
@@ -66,16 +67,17 @@ def collector_answer(status: CollectorStatus) -> CollectorAnswer:
         status.committed_offset,
         status.messages,
         status.readings_stored,
-        status.refused,
+        *(dict(sorted(counts.items())) for counts in Kinds.of(status.refused)),
     )
 
 
 def reading_counts(collectors: Sequence[CollectorStatus]) -> ReadingCountsAnswer:
-    """Readings stored, and refused by reason, over all collectors."""
-    refused: Counter[str] = Counter()
+    """Readings stored, refused, remarked on and passed over, over all collectors."""
+    counts: Counter[str] = Counter()
     for collector in collectors:
-        refused.update(collector.refused)
-    return ReadingCountsAnswer(sum(each.readings_stored for each in collectors), dict(sorted(refused.items())))
+        counts.update(collector.refused)
+    kinds = (dict(sorted(each.items())) for each in Kinds.of(counts))
+    return ReadingCountsAnswer(sum(each.readings_stored for each in collectors), *kinds)
 
 
 def newest_ns_of(stats: StoreStats) -> int | None:

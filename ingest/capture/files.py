@@ -156,9 +156,9 @@ def try_captures(config: StreamConfig) -> Report:
             while not done:
                 chunk = source.read()
                 done = chunk.done
-                report.refused.update(chunk.counts)
+                report.counts.update(chunk.counts)
                 report.read += chunk.columns.size
                 for block in blocks([chunk.columns], config.batch_size):
                     _, refusals = check_block(block, now_ns=now_ns, oldest_ns=None)
-                    report.refused.update(refusal.reason for refusal in refusals)
+                    report.counts.update(refusal.reason for refusal in refusals)
     return report

@@ -28,7 +28,7 @@ from ingest.dead_letters import DeadLetters
 from ingest.errors import BrokerRefusal, StoreRefusal
 from ingest.reconnect import BrokerAddress, Outage, one_line
 from ingest.watchdog import Watchdog
-from readings.checks import COUNTER_RESET
+from readings.checks import COUNTER_RESET, Kinds
 from readings.times import SECOND
 from stores.base import RefusedReading, Store, StoreError
 
@@ -75,7 +75,7 @@ class CollectTotals:
     @property
     def refused(self) -> int:
         """Readings and messages that were refused, for any reason."""
-        return self.refused_by.total()
+        return Kinds.of(self.refused_by).refused.total()
 
 
 class Collector:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 
 from ingest.collector.collector import Collector
-from ingest.monitor import counter_by_reason
+from ingest.monitor import counters_by_kind
 
 _PREFIX = "gpu_telemetry_collector_"
 
@@ -36,11 +36,7 @@ def _figures(collector: Collector, lag: int | None) -> Iterator[Metric]:
     totals = collector.totals
     yield CounterMetricFamily(_PREFIX + "messages", "Messages that were read.", value=totals.messages)
     yield CounterMetricFamily(_PREFIX + "readings_stored", "Readings that were written.", value=totals.stored)
-    yield counter_by_reason(
-        _PREFIX + "readings_refused",
-        "Readings and messages that were turned away, here or by streamers, by reason.",
-        totals.refused_by,
-    )
+    yield from counters_by_kind(_PREFIX, totals.refused_by)  # here or by streamers
     yield _gauge("broker_connected", "1 while there is a connection to the broker.", collector.connected)
     yield _gauge("readings_waiting", "Readings that wait for the next write.", collector.waiting_readings)
     yield _gauge("behind_seconds", "Age of the oldest message that was read and not committed.", collector.behind_s)

@@ -22,10 +22,12 @@ from readings.checks import (
     DUPLICATE_ROW,
     NO_IDENTITY,
     NOT_A_GPU,
+    NOT_SUPPORTED,
     PASSED_OVER,
     Kinds,
     Refusal,
     Refused,
+    has_no_zero,
     parse_value,
 )
 from readings.labels import OWNER_LABELS, UUID_LABELS, Remark, is_of_no_gpu, split_labels
@@ -40,6 +42,8 @@ MOST_REFUSED = 1000
 _BAD_PER_GOOD = 2
 # Each look may find labels of parts, with which the lines are read again.
 _MOST_LOOKS = 5
+# GPUs and metrics of which it was said that they do not go together.
+_MOST_UNSUPPORTED = 20_000
 # Exporters also give metrics of themselves.
 _OF_GPUS = re.compile("dcgm_", re.IGNORECASE)
 
@@ -49,12 +53,17 @@ class NotMetrics(ValueError):
 
 
 class Scraped(NamedTuple):
-    """The readings of one answer, its bad lines, and counts by reason of any kind. ``remarks`` has the first of each reason."""
+    """The readings of one answer, its bad lines, counts by reason of any kind, and the number of its GPUs.
+
+    ``remarks`` has the first of each reason, ``unsupported`` the metrics that a GPU does not have, told once: by GPU.
+    """
 
     samples: list[Sample]
     refused: list[RefusedRow]
     counts: Counter[str]
+    gpus: int
     remarks: list[Remark]
+    unsupported: dict[str, list[str]]
 
 
 class _LineGpu(NamedTuple):
@@ -86,7 +95,11 @@ class Exposition:
         self._series: dict[str, _Series] = {}
         self._described: dict[tuple[object, ...], _LineGpu] = {}
         self._names = PartNames()
-        self._remarks: dict[str, Remark] = {}
+        self._gpus = 0
+        self._told: set[str] = set()
+        self._new_remarks: list[Remark] = []
+        self._unsupported: set[tuple[str, str]] = set()
+        self._new_unsupported: dict[str, list[str]] = {}
 
     def read(self, body: str, now_ns: int) -> Scraped:
         """The readings of one answer. Those without a time get ``now_ns``. Raises NotMetrics."""
@@ -96,7 +109,7 @@ class Exposition:
         scraped = self._values(lines, now_ns) if self._version == self._parts.version else None
         if scraped is None:
             self._learn(body, lines)
-            scraped = self._values(lines, now_ns) or Scraped([], [], Counter(), [])
+            scraped = self._values(lines, now_ns) or Scraped([], [], Counter(), 0, [], {})
         counts = Kinds.of(scraped.counts).refused
         bad = counts.total() - counts[NO_IDENTITY]
         if not scraped.samples and not scraped.counts and not any(line.strip(" \r") for line in lines):
@@ -154,20 +167,24 @@ class Exposition:
                     if time:
                         time_ns = _time(time)
                 value = parse_value(rest)
+                if convert is not None:
+                    value = convert(value)
             except Refused as error:
                 refuse(number, error.reason, f"{name}: {error.detail}", line)
+                if error.reason == NOT_SUPPORTED:
+                    self._note_unsupported(gpu, name)
                 continue
             if remarks:
                 counts.update(remarks)
-            samples.append(Sample(gpu, name, time_ns, value if convert is None else convert(value)))
+            samples.append(Sample(gpu, name, time_ns, value))
         if repeated:
             for number, line, detail in self._repeats(repeated, samples, now_ns):
                 refuse(number, DUPLICATE_ROW, detail, line)
-        remarks_told, self._remarks = (
-            [each for each in self._remarks.values() if each.detail],
-            {reason: Remark(reason, "") for reason in self._remarks},
-        )
-        return Scraped(samples, refused, counts, remarks_told)
+        new_remarks, self._new_remarks = self._new_remarks, []
+        unsupported, self._new_unsupported = self._new_unsupported, {}
+        # With lines missing, a GPU may be: else they are those of the lines that were learnt.
+        gpus = len({sample.gpu.uuid for sample in samples}) if left else self._gpus
+        return Scraped(samples, refused, counts, gpus, new_remarks, unsupported)
 
     def _repeats(
         self, repeated: Iterable[tuple[int, str, _ScrapedSeries]], samples: list[Sample], now_ns: int
@@ -178,17 +195,23 @@ class Exposition:
             text, time = split_rest(line.rpartition("} ")[2])
             try:
                 value = parse_value(text)
+                if convert is not None:
+                    value = convert(value)
                 time_ns = _time(time) if time else now_ns
             except Refused as error:
                 yield number, line, f"{name}: {error.detail}"
                 continue
-            value = value if convert is None else convert(value)
             key = (id(gpu), name, time_ns)
             if key not in known:
                 known[key] = value
                 samples.append(Sample(gpu, name, time_ns, value))
             elif known[key] != value:
                 yield number, line, f"{name} of {gpu.id}: {value!r} after {known[key]!r}, with the same labels"
+
+    def _note_unsupported(self, gpu: Gpu, name: str) -> None:
+        if (gpu.id, name) not in self._unsupported and len(self._unsupported) < _MOST_UNSUPPORTED:
+            self._unsupported.add((gpu.id, name))
+            self._new_unsupported.setdefault(gpu.id, []).append(name)
 
     def _learn(self, body: str, lines: list[str]) -> None:
         """Parse lines whose labels are new, and look for labels of parts among all. The units are decided from the whole answer."""
@@ -213,8 +236,10 @@ class Exposition:
             if not self._look_for_parts(known, heads, new):
                 break
         self._series = known
+        series_of_gpus = [series for series in known.values() if isinstance(series, _ScrapedSeries)]
+        self._gpus = len({series.gpu.uuid for series in series_of_gpus})
         self._refuse_what_is_alike(heads)
-        used = {id(series.gpu) for series in known.values() if isinstance(series, _ScrapedSeries)}
+        used = {id(series.gpu) for series in series_of_gpus}
         self._described = {key: each for key, each in self._described.items() if id(each.gpu) in used}
 
     def _learn_line(self, line: str, stored_name: Callable[[str, NamingLabels], Folded]) -> _Series:
@@ -236,6 +261,8 @@ class Exposition:
         if described is None:
             return None
         name = stored_name(parsed.name, naming_labels(parsed.labels, self._parts.labels))
+        if has_no_zero(name.name):
+            name = Folded(name.name, _without_zero(name.convert))
         return _ScrapedSeries(described.gpu, name, described.remarks, described.identity)
 
     def _describe(self, line: Line) -> _LineGpu | None:
@@ -256,7 +283,9 @@ class Exposition:
         if described is None:
             gpu, remarks = make_gpu(columns, extras, line.remarks)
             for remark in remarks:
-                self._remarks.setdefault(remark.reason, remark)
+                if remark.reason not in self._told:
+                    self._told.add(remark.reason)
+                    self._new_remarks.append(remark)
             reasons = frozenset(remark.reason for remark in remarks)
             described = self._described[key] = _LineGpu(gpu, (gpu.id, *sorted(owner)), reasons)
         return described
@@ -287,6 +316,17 @@ class Exposition:
                 detail = f"{series.folded.name} of {series.gpu.id}: no label tells this row from an earlier one"
                 self._series[head] = Refusal(DUPLICATE_ROW, detail)
             firsts.add(key)
+
+
+def _without_zero(convert: Callable[[float], float] | None) -> Callable[[float], float]:
+    """The conversion, for a metric that cannot be 0: exporters write that for a sensor that is not there."""
+
+    def converted(value: float) -> float:
+        if value == 0:
+            raise Refused(NOT_SUPPORTED, "value '0'")
+        return value if convert is None else convert(value)
+
+    return converted
 
 
 def _time(text: str) -> int:

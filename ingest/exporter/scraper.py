@@ -49,7 +49,7 @@ class ScrapeConfig:
 
 @dataclass(slots=True)
 class TargetStatus:
-    """The state of an exporter. ``up`` is None before its first answer."""
+    """The state of an exporter. ``up`` is None before its first answer, ``gpus`` the number in its last one."""
 
     up: bool | None = None
     duration_s: float = 0.0
@@ -57,6 +57,7 @@ class TargetStatus:
     scrapes: int = 0
     failures: int = 0
     reason: str = ""
+    gpus: int = 0
 
 
 @dataclass(slots=True)
@@ -65,6 +66,7 @@ class _Watched:
     exposition: Exposition
     status: TargetStatus = field(default_factory=TargetStatus)
     buried: set[int] = field(default_factory=set)
+    has_no_gpu: bool = False
 
 
 class ScrapeFailed(Exception):
@@ -154,13 +156,17 @@ class Scraper:
         try:
             scraped = await self._scrape(session, watched)
         except ScrapeFailed as error:
-            status.duration_s, status.samples, status.failures = time.monotonic() - began, 0, status.failures + 1
+            status.duration_s, status.samples, status.gpus = time.monotonic() - began, 0, 0
+            status.failures += 1
             self._note(watched, up=False, reason=str(error))
             return
         status.duration_s, status.samples = time.monotonic() - began, len(scraped.samples)
         self._note(watched, up=True, reason="")
+        self._note_gpus(watched, scraped.gpus)
         for remark in scraped.remarks:
             logger.info("%s: %s: %s", watched.target.url, remark.reason, remark.detail)
+        for gpu, names in scraped.unsupported.items():
+            logger.info("%s: %s: not supported: %s", watched.target.url, gpu, ", ".join(names))
         give(SourceBatch(scraped.samples, _new_ones(watched, scraped), scraped.counts, watched.target.url))
 
     def _note(self, watched: _Watched, *, up: bool, reason: str) -> None:
@@ -171,6 +177,17 @@ class Scraper:
             elif status.up is False:
                 logger.info("%s is up again", watched.target.url)
         status.up, status.reason = up, reason
+
+    def _note_gpus(self, watched: _Watched, gpus: int) -> None:
+        """Say when an exporter that answers begins or ends to name no GPU: it is no healthy one."""
+        status, url = watched.status, watched.target.url
+        if gpus == 0 and not watched.has_no_gpu:
+            watched.has_no_gpu = True
+            logger.warning("%s answers without one GPU", url)
+        elif gpus and watched.has_no_gpu:
+            watched.has_no_gpu = False
+            logger.info("%s has %d GPUs again", url, gpus)
+        status.gpus = gpus
 
     async def _scrape(self, session: aiohttp.ClientSession, watched: _Watched) -> Scraped:
         now_ns = time.time_ns()

@@ -33,6 +33,7 @@ from ingest.streamer.report import Backlog, Report, progress_bar, report_often
 from ingest.streamer.sender import ENCODERS, BatchSender, MemoryQueue, StreamerConfig, encode_blocks
 from ingest.streamer.timestamps import Choice, Stamper, choose
 from readings.blocks import blocks as blocks_of
+from readings.checks import Kinds
 from readings.columns import Columns
 from readings.times import SECOND, format_time, spell_duration
 
@@ -71,11 +72,11 @@ class StreamConfig(StreamerConfig):
 
 @dataclass(frozen=True, slots=True)
 class StreamTotals:
-    """The results of a run. ``done``: the source is at its end and everything was answered."""
+    """The results of a run. ``counts``: rows by reason of any kind. ``done``: the source is at its end and everything was answered."""
 
     readings: int
     batches: int
-    refused: Counter[str]
+    counts: Counter[str]
     unanswered: int
     done: bool
 
@@ -142,7 +143,7 @@ class FileStreamer:
         self._explained = False
         self._looked_at_age = False
         self._at_end = False
-        self._refused: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
         # One thread reads, and may wait for a pipe; one cuts batches. Each further thread would hold memory of its own.
         self._threads = ThreadPoolExecutor(2, "capture")
 
@@ -207,7 +208,7 @@ class FileStreamer:
         totals = StreamTotals(
             self._sender.readings_answered,
             self._sender.batches_answered,
-            self._refused,
+            self._counts,
             self._sender.waiting,
             done,
         )
@@ -215,9 +216,11 @@ class FileStreamer:
             "%(state)s: %(readings)d readings in %(batches)d batches sent and answered",
             {"state": "done" if done else "stopped", "readings": totals.readings, "batches": totals.batches},
         )
-        if totals.refused:
-            reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(totals.refused.items()))
-            logger.warning("rows refused or remarked on: %s; see %s", reasons, self._dead_letters.path)
+        kinds = Kinds.of(totals.counts)
+        if kinds.refused:
+            logger.warning("%s; see %s", "; ".join(kinds.spelled()), self._dead_letters.path)
+        elif totals.counts:
+            logger.info("%s", "; ".join(kinds.spelled()))
         if not drained:
             logger.warning("%d batches are not answered: they are sent again at the next start", totals.unanswered)
         if not done and self._report.backlog is not None:
@@ -354,8 +357,8 @@ class FileStreamer:
             parts.append(chunk.columns)
             gathered += chunk.columns.size
         if last is not None:
-            self._refused.update(counts)
-            self._report.refused.update(counts)
+            self._counts.update(counts)
+            self._report.counts.update(counts)
             await self._put_all(parts, SourcePosition(last.position, last.line, last.shift_ns), counts)
         return more
 

@@ -46,7 +46,7 @@ MOST_IN_MEMORY = 2_000_000
 
 
 class SourceBatch(NamedTuple):
-    """Readings that a source hands over together. ``refused`` goes to the dead letters; ``counts`` counts everything refused."""
+    """Readings that a source hands over together. ``refused`` goes to the dead letters; ``counts``: by reason of any kind."""
 
     samples: list[Sample]
     refused: list[RefusedRow]
@@ -154,7 +154,7 @@ class LiveStreamer:
         self._gathered += batch.samples
         self._counts.update(batch.counts)
         self._report.read += len(batch.samples)
-        self._report.refused.update(batch.counts)
+        self._report.counts.update(batch.counts)
         if batch.refused:
             head = {"time": format_time(time.time_ns()), "source": batch.origin or self._source.name}
             self._dead_letters.write({**head, **row._asdict()} for row in batch.refused)
@@ -251,7 +251,7 @@ class LiveStreamer:
 
     def _count_given_up(self, readings: int) -> None:
         self._counts[SPOOL_FULL] += readings
-        self._report.refused[SPOOL_FULL] += readings
+        self._report.counts[SPOOL_FULL] += readings
 
     async def _in_spool(self, call: Callable[..., T], *arguments: Any) -> T:
         with self._report.watch.doing("a call to the spool's disk", STUCK_SECONDS):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from ingest.monitor import counter_by_reason
+from ingest.monitor import counters_by_kind
 from ingest.streamer.report import Report
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ class MonitoredStreamer:
         """What the streamer waits for."""
         asked = [each for each in self._statuses.values() if each.up is not None]
         down = [f"none of {len(asked)} exporters is up"] if asked and not any(each.up for each in asked) else []
-        return [*self._report.now().trouble, *down]
+        up = [each for each in asked if each.up]
+        empty = [f"none of {len(up)} exporters gives a GPU"] if up and not any(each.gpus for each in up) else []
+        return [*self._report.now().trouble, *down, *empty]
 
     async def figures(self) -> list[Metric]:
         """The figures."""
@@ -42,9 +44,7 @@ def _work(report: Report) -> Iterator[Metric]:
     yield _counter("readings_read", "Readings that the source gave.", report.read)
     yield _counter("readings_sent", "Readings that the broker answered.", report.sent)
     yield _counter("batches_sent", "Batches that the broker answered.", report.batches)
-    yield counter_by_reason(
-        _PREFIX + "readings_refused", "Readings and rows turned away or remarked on, by reason.", report.refused
-    )
+    yield from counters_by_kind(_PREFIX, report.counts)
     yield _gauge("broker_connected", "1 while there is a connection to the broker.", report.connected)
     yield _gauge("batches_waiting", "Batches that the broker has not answered.", report.waiting)
     yield _gauge("behind_seconds", "Age of the oldest reading that was read and not answered.", report.behind_s)
@@ -64,13 +64,17 @@ def _targets(statuses: Mapping[str, TargetStatus]) -> Iterator[Metric]:
     up = _by_target("target_up", "1 when the last scrape was good.")
     duration = _by_target("target_scrape_duration_seconds", "How long the last scrape took.")
     samples = _by_target("target_samples", "Readings of the last scrape.")
+    gpus = GaugeMetricFamily(
+        "gpu_telemetry_target_gpus", "GPUs in the last answer; 0 where there was none.", labels=("target",)
+    )
     failures = CounterMetricFamily(_PREFIX + "target_failures", "Scrapes that failed.", labels=("target",))
     for url, status in statuses.items():
         up.add_metric((url,), bool(status.up))
         duration.add_metric((url,), round(status.duration_s, 6))
         samples.add_metric((url,), status.samples)
+        gpus.add_metric((url,), status.gpus)
         failures.add_metric((url,), status.failures)
-    yield from (up, duration, samples, failures)
+    yield from (up, duration, samples, gpus, failures)
 
 
 def _by_target(name: str, text: str) -> GaugeMetricFamily:

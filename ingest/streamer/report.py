@@ -15,6 +15,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ingest.watchdog import Watchdog
+from readings.checks import Kinds
 from readings.times import spell_duration
 
 
@@ -49,7 +50,7 @@ class Backlog(NamedTuple):
 
 @dataclass(slots=True)
 class Report:
-    """A streamer's counters and state. ``behind_s`` is the age of the oldest batch that the broker has not answered.
+    """A streamer's counters and state. ``counts``: rows and readings by reason of any kind. ``behind_s`` is the age of the oldest batch that the broker has not answered.
 
     ``backlog`` is None for live sources, and for captures whose end is unknown. ``trouble`` names what the streamer waits for.
     ``refresh`` is set by the run in progress and updates the figures that change by themselves.
@@ -59,7 +60,7 @@ class Report:
     sent: int = 0
     batches: int = 0
     waiting: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
     behind_s: float = 0.0
     backlog: Backlog | None = None
     later_bytes: int = 0  # of the captures that come after this one
@@ -77,17 +78,17 @@ class Report:
     def line(self) -> str:
         """The report on one line."""
         parts = [f"{self.read} readings read", f"{self.sent} sent and answered in {self.batches} batches"]
-        if self.refused:
-            parts.append("refused: " + self.reasons())
+        parts += self.kinds.spelled()
         if self.waiting:
             parts.append(f"{self.waiting} batches waiting, {spell_duration(self.behind_s)} behind")
         if self.backlog is not None and self.backlog.bytes:
             parts.append(str(self.backlog))
         return "; ".join(parts)
 
-    def reasons(self) -> str:
-        """The refused rows and readings, by reason."""
-        return ", ".join(f"{reason} {count}" for reason, count in sorted(self.refused.items()))
+    @property
+    def kinds(self) -> Kinds:
+        """The rows and readings that were refused, remarked on and passed over, by reason."""
+        return Kinds.of(self.counts)
 
 
 async def report_often(report: Report) -> None:

@@ -120,7 +120,7 @@ def test_every_generation_as_text_and_as_capture_is_one_series(fleet: Fleet, tmp
         catalogue = {each["name"]: each for each in asked(web, "/api/v1/metrics")["data"]}  # type: ignore[attr-defined]
         assert all(catalogue[metric]["seen"] for metric in ALL_METRICS)
         # CPUs and switches of the four generations that tell of them are counted, and are no GPUs.
-        assert asked(web, "/api/v1/stats")["readings"]["refused"] == {"not_a_gpu": 8}  # type: ignore[index]
+        assert asked(web, "/api/v1/stats")["readings"]["passed_over"] == {"not_a_gpu": 8}  # type: ignore[index]
 
 
 def test_what_exporters_tell_beside_gpus_is_there_to_be_told() -> None:

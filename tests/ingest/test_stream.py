@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
@@ -14,7 +15,9 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from pytest_django import Settings
 
+from ingest.management.commands import stream
 from tests.ingest.captures import write_capture
+from tests.ingest.exporter.test_scraper import saying, serving
 from tests.ingest.processes import Fleet, free_port, wait_until
 
 
@@ -115,3 +118,21 @@ def test_a_dry_run_of_a_live_source_counts_what_a_collector_would_refuse(setting
     out = StringIO()
     call_command("stream", "--dry-run", stdout=out)
     assert "refused: blank 2, out_of_range 1" in out.getvalue()
+
+
+def test_a_dry_run_tells_the_three_kinds_apart_and_of_exporters_without_gpus(
+    settings: Settings, tmp_path: Path
+) -> None:
+    async def asked() -> str:
+        page = (
+            'DCGM_FI_DEV_GPU_UTIL{gpu="0",UUID="GPU-1",bad} 5\nDCGM_FI_DEV_CPU_UTIL_TOTAL{cpu="0"} 5\n'
+            'DCGM_FI_DEV_GPU_UTIL{gpu="1",UUID="GPU-2"} NaN\n'
+        )
+        async with serving(saying(page)) as good, serving(saying("# HELP x y\n")) as empty:
+            settings.STATE_DIR, settings.SOURCE, settings.TARGETS = tmp_path, "dcgm", [good, empty]
+            return await asyncio.to_thread(asyncio.run, stream._try())
+
+    text = asyncio.run(asked())
+    assert "1 readings\nrefused: non_finite 1\nremarked on: bad_label 1\npassed over: not_a_gpu 1\n" in text
+    assert "2 of 2 exporters are up\n1 of them without one GPU, such as http://localhost" in text
+    assert not list(tmp_path.iterdir())

@@ -99,14 +99,14 @@ async def _try() -> str:
 
     def count(portion: SourceBatch) -> None:
         report.read += len(portion.samples)
-        report.refused.update(portion.counts)
+        report.counts.update(portion.counts)
         # Readings that a collector would refuse count as well.
         builder = BlockBuilder()
         for sample in portion.samples:
             builder.add(*sample)
         for block in builder.blocks(settings.BATCH_SIZE):
             _, refusals = check_block(block, now_ns=time.time_ns(), oldest_ns=None)
-            report.refused.update(refusal.reason for refusal in refusals)
+            report.counts.update(refusal.reason for refusal in refusals)
 
     source = live_source(keeps=False)
     await source.run(count, asyncio.Event(), once=True)
@@ -122,10 +122,11 @@ def exporters(source: object) -> Mapping[str, TargetStatus]:
 def summary(report: Report, source: object) -> str:
     """The result of a dry run."""
     lines = [f"{report.read} readings"]
-    if report.refused:
-        lines.append(f"refused: {report.reasons()}")
+    lines += report.kinds.spelled()
     if statuses := exporters(source):
         down = Counter(status.reason for status in statuses.values() if not status.up)
         lines.append(f"{len(statuses) - down.total()} of {len(statuses)} exporters are up")
         lines += [f"{count} down: {reason}" for reason, count in down.most_common(20)]
+        if empty := [url for url, status in statuses.items() if status.up and not status.gpus]:
+            lines.append(f"{len(empty)} of them without one GPU, such as {empty[0]}")
     return "\n".join([*lines, "nothing was sent"])

@@ -31,14 +31,20 @@ def no_broker(settings: Settings) -> None:
 
 
 def test_fleet_store_and_collectors(fleet: Store) -> None:
-    add_counts("c1", started=STARTED, messages=3, readings_stored=17, refused={"blank": 2}, committed_offset=2)
+    counts = {"blank": 2, "label_conflict": 3, "not_supported": 4}
+    add_counts("c1", started=STARTED, messages=3, readings_stored=17, refused=counts, committed_offset=2)
     found = samples()
     assert found["hosts", ()] == 2
     assert found["gpus", ("reporting",)] == 2
     assert found["gpus", ("stale",)] == 1
     assert found["messages_total", ("c1",)] == 3
     assert found["readings_stored_total", ("c1",)] == 17
-    assert found["readings_refused_total", ("c1", "blank")] == 2
+    by_kind = {name: value for name, value in found.items() if len(name[1]) == 2}
+    assert by_kind == {
+        ("readings_refused_total", ("c1", "blank")): 2,
+        ("readings_remarked_total", ("c1", "label_conflict")): 3,
+        ("readings_passed_over_total", ("c1", "not_supported")): 4,
+    }
     assert found["committed_offset", ("c1",)] == 2
     assert found["store_readings", ()] == 17
     assert found["newest_reading_timestamp_seconds", ()] == 1752871355

@@ -75,7 +75,10 @@ def test_what_the_collectors_did(
     api: Api, fleet: Store, settings: Settings, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     settings.MQ_HOST, settings.MQ_PORT = "127.0.0.1", free_port()
-    for name, refused in (("c2", {"blank": 2}), ("c1", {"blank": 1, "out_of_range": 4})):
+    for name, refused in (
+        ("c2", {"blank": 2, "bad_label": 5}),
+        ("c1", {"blank": 1, "out_of_range": 4, "not_a_gpu": 6}),
+    ):
         add_counts(name, started=STARTED, messages=3, readings_stored=100, refused=refused, committed_offset=2)
     with django_assert_num_queries(2):
         body = api.get(STATS)
@@ -83,8 +86,17 @@ def test_what_the_collectors_did(
     first = body["collectors"][0]
     assert first["started"] == "2025-07-18T20:00:00Z"
     assert (first["messages"], first["readings_stored"], first["committed_offset"]) == (3, 100, 2)
-    assert first["refused"] == {"blank": 1, "out_of_range": 4}
-    assert body["readings"] == {"stored": 200, "refused": {"blank": 3, "out_of_range": 4}}
+    assert (first["refused"], first["remarks"], first["passed_over"]) == (
+        {"blank": 1, "out_of_range": 4},
+        {},
+        {"not_a_gpu": 6},
+    )
+    assert body["readings"] == {
+        "stored": 200,
+        "refused": {"blank": 3, "out_of_range": 4},
+        "remarks": {"bad_label": 5},
+        "passed_over": {"not_a_gpu": 6},
+    }
 
 
 def test_what_the_store_holds(api: Api, fleet: Store, settings: Settings) -> None:

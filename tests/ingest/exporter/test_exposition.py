@@ -289,3 +289,11 @@ def test_a_host_through_a_prometheus_is_that_of_the_row_and_an_exporters_own_com
     assert read(f"{UTIL}{{{row}}} 1", host="prometheus").samples[0].gpu.hostname == "10.4.0.11"
     assert read(f'{UTIL}{{{row},Hostname="h"}} 1', host="prometheus").samples[0].gpu.hostname == "h"
     assert read(f'{UTIL}{{UUID="GPU-1",kubernetes_node="k1"}} 1', host="prometheus").samples[0].gpu.hostname == "k1"
+
+
+def test_the_gpus_of_each_answer_are_counted() -> None:
+    line = UTIL + '{{UUID="GPU-{}",GPU_I_ID="{}"}} 5\n'
+    both = line.format(1, 0) + line.format(1, 1) + line.format(2, 0)
+    exporter = Exposition()
+    pages = (both, both, line.format(1, 0), "# HELP x y\n", both, "dcgm_exporter_up 1\n")
+    assert [exporter.read(page, NOW).gpus for page in pages] == [2, 2, 1, 0, 2, 0]

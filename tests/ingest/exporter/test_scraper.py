@@ -218,3 +218,46 @@ async def test_targets_that_come_and_go_are_followed(tmp_path: Path, monkeypatch
         await until(lambda: list(scraper.statuses) == [second])
         stop.set()
         await task
+
+
+async def test_an_exporter_without_one_gpu_is_said_once_and_when_it_has_some_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    empty = "# HELP DCGM_FI_DEV_GPU_UTIL x\n# TYPE DCGM_FI_DEV_GPU_UTIL gauge\n"
+    answers = iter([LINE, empty, empty, LINE, LINE])
+    stop = asyncio.Event()
+    seen: list[int] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        seen.extend(status.gpus for status in scraper.statuses.values())
+        text = next(answers, None)
+        if text is None:
+            stop.set()
+        return web.Response(text=text or LINE)
+
+    async with serving(handle) as url:
+        scraper = Scraper(ScrapeConfig(interval=0.05), Targets([url]))
+        await scraper.run(lambda _: None, stop, once=False)
+    assert seen[:6] == [0, 1, 0, 0, 1, 1]
+    assert caplog.text.count("answers without one GPU") == 1
+    assert caplog.text.count("has 1 GPUs again") == 1
+
+
+async def test_what_a_model_lacks_is_passed_over_and_said_once_per_gpu(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    lines = [f'DCGM_FI_DEV_MEMORY_TEMP{{gpu="{n}",UUID="GPU-{n}",modelName="Tesla T4"}} 0\n' for n in range(2)]
+    stop = asyncio.Event()
+    given: list[SourceBatch] = []
+
+    def take(batch: SourceBatch) -> None:
+        given.append(batch)
+        if len(given) == 3:
+            stop.set()
+
+    async with serving(saying(LINE + "".join(lines))) as url:
+        await Scraper(ScrapeConfig(interval=0.05), Targets([url])).run(take, stop, once=False)
+    assert {sample.metric_name for batch in given for sample in batch.samples} == {"DCGM_FI_DEV_GPU_UTIL"}
+    assert [batch.counts for batch in given] == [{"not_supported": 2}] * 3
+    assert all(not batch.refused for batch in given)
+    assert caplog.text.count("not supported: DCGM_FI_DEV_MEMORY_TEMP") == 2

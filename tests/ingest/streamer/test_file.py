@@ -90,7 +90,7 @@ async def test_what_comes_through_a_pipe_arrives_as_it_comes(
         totals = await task
         arrived = readings_of(batch.block for batch in await read_batches(broker.port))
     assert (totals.done, totals.readings, set(arrived)) == (True, 120, readings_in(capture))
-    assert not totals.refused
+    assert not totals.counts
     assert list((tmp_path / "resume").iterdir()) == []
 
 
@@ -148,7 +148,7 @@ async def test_refused_rows_are_counted_in_batches_and_kept_as_dead_letters(tmp_
     assert totals.done
     assert totals.readings == 2
     expected = {"not_available": 1, "short_row": 1, "bad_timestamp": 1}
-    assert totals.refused == expected
+    assert totals.counts == expected
     assert [batch.reported for batch in batches if batch.reported] == [expected]
     letters = (tmp_path / "dead-letters" / "streamer-streamer-1.ndjson").read_text().splitlines()
     assert [(each["line"], each["reason"]) for each in map(json.loads, letters)] == [

@@ -122,7 +122,7 @@ async def test_refused_lines_are_counted_for_the_collector_and_kept(tmp_path: Pa
     async with running_broker(tmp_path / "broker") as broker:
         report = await LiveStreamer(config(broker.port, tmp_path, once=True), Bad(), asyncio.Event()).run()
         assert [batch.reported for batch in await read_batches(broker.port)] == [{"blank": 3}]
-    assert report.refused == {"blank": 3}
+    assert report.counts == {"blank": 3}
     letters = (tmp_path / "dead-letters" / "streamer-streamer-1.ndjson").read_text()
     assert letters.count("\n") == 1
     assert '"source":"http://a"' in letters
@@ -135,9 +135,9 @@ async def test_a_spool_that_is_full_gives_up_the_oldest_and_counts_them(
     stop = asyncio.Event()
     source = Ticker(0.01, size=5000)
     streamer = LiveStreamer(config(free_port(), tmp_path, spool_bytes=1 << 20, batch_size=1000), source, stop)
-    report = await run_until(streamer, stop, lambda: streamer.report.refused[SPOOL_FULL] > 0)
+    report = await run_until(streamer, stop, lambda: streamer.report.counts[SPOOL_FULL] > 0)
     assert "SPOOL_BYTES is reached: gave up the oldest" in caplog.text
-    assert 0 < report.refused[SPOOL_FULL] < report.read
+    assert 0 < report.counts[SPOOL_FULL] < report.read
 
 
 async def test_a_spool_full_of_answered_batches_gives_up_none_and_keeps_its_bound(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ async def test_a_spool_full_of_answered_batches_gives_up_none_and_keeps_its_boun
         await streamer._flush()
         assert streamer._spool.size_bytes <= 1 << 20
         streamer._spool.answered(streamer._spool.end - 1)
-    assert streamer.report.refused[SPOOL_FULL] == 0
+    assert streamer.report.counts[SPOOL_FULL] == 0
     streamer._spool.close()
 
 
@@ -178,5 +178,5 @@ async def test_memory_is_bounded_while_the_disk_takes_nothing(tmp_path: Path, mo
     streamer = LiveStreamer(config(free_port(), tmp_path), Ticker(), asyncio.Event())
     streamer.give(SourceBatch([Sample(GPU, "n", at, 1.0) for at in range(25)], [], Counter()))
     assert len(streamer._gathered) == 10
-    assert streamer.report.refused == {SPOOL_FULL: 15}
+    assert streamer.report.counts == {SPOOL_FULL: 15}
     streamer._spool.close()

@@ -11,8 +11,18 @@ from ingest.streamer.metrics import MonitoredStreamer
 from ingest.streamer.report import Backlog, Report
 from tests.broker.faults.tools import need
 
-STATUSES = {"http://a/metrics": TargetStatus(True, 0.25, 40, 3, 1), 'http://"b"/': TargetStatus(None)}
-REPORT = Report(10, 8, 2, 1, Counter({"blank": 2}), 1.5, Backlog(500, 20, 3.5), spool_bytes=4096, connected=True)
+STATUSES = {"http://a/metrics": TargetStatus(True, 0.25, 40, 3, 1, gpus=8), 'http://"b"/': TargetStatus(None)}
+REPORT = Report(
+    10,
+    8,
+    2,
+    1,
+    Counter({"blank": 2, "bad_label": 3, "not_a_gpu": 4}),
+    1.5,
+    Backlog(500, 20, 3.5),
+    spool_bytes=4096,
+    connected=True,
+)
 
 
 async def figures(service: MonitoredStreamer) -> dict[tuple[str, ...], float]:
@@ -30,7 +40,12 @@ async def test_all_that_it_did_and_has_before_it_is_told() -> None:
         "readings_sent_total": 8,
         "batches_sent_total": 2,
     }
-    assert found["readings_refused_total", "blank"] == 2
+    by_kind = {name: value for name, value in found.items() if name[0].startswith("readings_") and len(name) > 1}
+    assert by_kind == {
+        ("readings_refused_total", "blank"): 2,
+        ("readings_remarked_total", "bad_label"): 3,
+        ("readings_passed_over_total", "not_a_gpu"): 4,
+    }
     assert (found["behind_seconds",], found["batches_waiting",], found["spool_bytes",]) == (1.5, 1, 4096)
     assert (found["capture_left_bytes",], found["capture_left_rows",], found["capture_left_seconds",]) == (500, 20, 3.5)
     assert found["broker_connected",] == 1
@@ -38,6 +53,7 @@ async def test_all_that_it_did_and_has_before_it_is_told() -> None:
     assert found["target_up", 'http://"b"/'] == 0
     assert found["target_scrape_duration_seconds", "http://a/metrics"] == 0.25
     assert found["target_failures_total", "http://a/metrics"] == 1
+    assert found["gpu_telemetry_target_gpus", "http://a/metrics"] == 8
 
 
 async def test_what_there_is_none_of_is_left_out() -> None:
@@ -54,10 +70,13 @@ async def test_targets_that_come_later_are_told_too() -> None:
 
 def test_trouble_is_the_brokers_and_that_of_all_exporters_together() -> None:
     report = Report(trouble=["the broker is away"])
-    down, up, new = TargetStatus(False), TargetStatus(True), TargetStatus(None)
+    down, up, new = TargetStatus(False), TargetStatus(True, gpus=8), TargetStatus(None)
     assert MonitoredStreamer(report, {"a": down, "b": up}).trouble() == ["the broker is away"]
     assert MonitoredStreamer(Report(), {"a": down, "b": down, "c": new}).trouble() == ["none of 2 exporters is up"]
     assert MonitoredStreamer(Report(), {"c": new}).trouble() == []
+    empty = TargetStatus(True)
+    assert MonitoredStreamer(Report(), {"a": empty, "b": down}).trouble() == ["none of 1 exporters gives a GPU"]
+    assert MonitoredStreamer(Report(), {"a": empty, "b": up}).trouble() == []  # as with one that is down
 
 
 def test_what_hangs_is_told() -> None:

@@ -15,9 +15,18 @@ from tests.ingest.wiring import until
 
 def test_a_report_is_one_line_that_leaves_out_what_is_not() -> None:
     assert Report().line() == "0 readings read; 0 sent and answered in 0 batches"
-    report = Report(10, 8, 2, 1, Counter({"blank": 2, "future": 1}), 65.4, backlog=Backlog(2_500_000, 1_234, 61.0))
+    report = Report(
+        10,
+        8,
+        2,
+        1,
+        Counter({"blank": 2, "future": 1, "bad_label": 3, "not_a_gpu": 4}),
+        65.4,
+        backlog=Backlog(2_500_000, 1_234, 61.0),
+    )
     assert report.line() == (
-        "10 readings read; 8 sent and answered in 2 batches; refused: blank 2, future 1; 1 batches waiting, 1m 5s behind; "
+        "10 readings read; 8 sent and answered in 2 batches; refused: blank 2, future 1; remarked on: bad_label 3; "
+        "passed over: not_a_gpu 4; 1 batches waiting, 1m 5s behind; "
         "2.5 MB to go (about 1,234 rows, 1m 1s at this pace)"
     )
     report.backlog = Backlog(0, 0, None)
