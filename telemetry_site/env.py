@@ -20,6 +20,8 @@ from readings.times import SECOND, parse_duration
 
 T = TypeVar("T")
 
+_WEB_PORTS = {"http": 80, "https": 443}
+
 _SIZE = re.compile(r"(\d{1,512}(?:\.\d{1,512})?(?:e\+?\d{1,3})?)\s*([kmgt]?)(?:i?b)?", re.ASCII | re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]?\d{1,512}(?:\.\d{1,512})?(?:e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
 _BYTES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -208,9 +210,9 @@ def origin(value: str) -> str:
             raise ValueError("it has more than scheme, host and port")
     except ValueError as error:
         raise ValueError(
-            f"has {value!r}, which is not an origin ({error}): use scheme, host and port, as https://example.com, in lower case"
+            f"has {hide_passwords(value)!r}, which is not an origin ({error}): use scheme, host and port, as https://example.com, in lower case"
         ) from None
-    return value
+    return _origin_of(parts)
 
 
 def origins(value: str) -> list[str]:
@@ -231,7 +233,7 @@ def no_public_url_or(value: str) -> str:
         raise ValueError(
             f"is not a public address ({error}): use https://gpus.example.com or https://example.com/gpu"
         ) from None
-    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path}"
+    return f"{_origin_of(parts)}{parts.path}"
 
 
 def web_url(example: str) -> Callable[[str], str]:
@@ -245,6 +247,12 @@ def web_url(example: str) -> Callable[[str], str]:
         return value.rstrip("/")
 
     return parse
+
+
+def _origin_of(parts: SplitResult) -> str:
+    """Scheme, host and port as browsers write them: in lower case, without a port that is the scheme's own."""
+    own = f":{_WEB_PORTS[parts.scheme]}"
+    return f"{parts.scheme}://{parts.netloc.lower().removesuffix(own)}"
 
 
 def _web_address(value: str) -> SplitResult:
