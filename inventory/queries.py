@@ -158,7 +158,7 @@ def _runs(**conditions: Any) -> Q:
 
 
 class PodPeriod(NamedTuple):
-    """A pod ran on a GPU in [start, end), in nanoseconds; None: it still runs."""
+    """A pod ran on a GPU in [start, end), in nanoseconds; None: it still runs. ``share``: together with others."""
 
     gpu: str
     namespace: str
@@ -166,6 +166,7 @@ class PodPeriod(NamedTuple):
     container: str
     start_ns: int
     end_ns: int | None
+    share: bool = False
 
 
 def pods_between(
@@ -180,12 +181,14 @@ def pods_between(
     if wanted:
         placements = placements.filter(gpu_id__in=Placement.objects.filter(in_range, **wanted).values("gpu_id"))
     rows = placements.order_by("gpu_id", "started").values_list(
-        "gpu_id", "namespace", "pod", "container", "started", "ended"
+        "gpu_id", "namespace", "pod", "container", "started", "ended", "share"
     )[:most]
     # Times are cut to the microsecond, so the last reading was before the next microsecond.
     return [
-        PodPeriod(gpu, namespace, pod, container, to_ns(started), None if ended is None else to_ns(ended + _TICK))
-        for gpu, namespace, pod, container, started, ended in rows
+        PodPeriod(
+            gpu, namespace, pod, container, to_ns(started), None if ended is None else to_ns(ended + _TICK), share
+        )
+        for gpu, namespace, pod, container, started, ended, share in rows
     ]
 
 

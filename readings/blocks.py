@@ -5,23 +5,34 @@ There are two ways to one result: ``BlockBuilder`` takes readings one by one, ``
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from readings.checks import problem_of
+from readings.labels import OWNER_LABELS, SLICE_LABEL
 from readings.model import Gpu, Point, PointBlock, Reading
 
 if TYPE_CHECKING:
     from readings.columns import Columns, Mask, PointTable
 
-Values = dict[str, float]
+# A point's values; None in the point of a share that has no part of its own.
+Values = dict[str, float | None]
+
+_Point = tuple[Gpu, int, Values]
 
 # A block is a table with a cell for each point and metric name. Where readings share neither GPU nor time nor name, the table
 # would grow with the square of the readings, so a block also ends at this many cells per reading that it may hold.
 _CELLS_PER_READING = 32
 _MIN_CELLS = 500_000
+
+# By how much, at most, the rows of the slices of one GPU differ that repeat its value.
+_SLICES_DIFFER = 0.1
+
+# The namespace, pod and container of a row; empty for the device's own row, which has no pod.
+_Holder = tuple[str, ...]
+_ByHolder = dict[_Holder, tuple[Gpu, float]]
 
 # Equal descriptions have equal bytes, which cost the garbage collector nothing.
 _DESCRIPTION = msgspec.msgpack.Encoder(order="deterministic")
@@ -32,7 +43,8 @@ class BlockBuilder:
 
     Readings of one GPU at one time become one point, whatever order they came in. Where one (GPU, metric, time) came with
     several pods, the GPU is shared: the row without a pod, else the largest value, is the GPU's own, and each pod's row becomes
-    a point of a Gpu with ``share`` set. For one pod the later value wins, so exact duplicates fold.
+    a point of a Gpu with ``share`` set. Where the pods' rows only repeat the device's value, as with time slicing and MPS, the share
+    has no value: it says that the pod was there. For one pod the later value wins, so exact duplicates fold.
     """
 
     def __init__(self) -> None:
@@ -67,12 +79,13 @@ def blocks(parts: Sequence[Columns], batch_size: int) -> Iterator[PointBlock]:
     parts = [part for part in parts if part.size]
     if not parts:
         return
-    table = _table_of(parts)
+    table, bare = _table_of(parts)
     if (
         table is not None
         and batch_size * len(table.names) <= most_cells(batch_size)
         and table.largest_point() <= batch_size
     ):
+        yield from _cut(bare, batch_size)
         for alike in table.by_metrics():
             yield from _cut_table(alike, batch_size)
         return
@@ -176,30 +189,58 @@ def _settle(
             points[_PointKey(number, holder, time_ns)] = share
 
 
-def _holder(gpu: Gpu) -> tuple[str, ...]:
-    """The fields in which the rows of a shared GPU differ; empty for the device's own row, which has no pod."""
+def _holder(gpu: Gpu) -> _Holder:
     return (gpu.namespace, gpu.pod, gpu.container) if gpu.pod else ()
 
 
-def _share_out(point: _PointDraft, rows: list[tuple[Gpu, str, float]]) -> dict[tuple[str, ...], _PointDraft]:
+def _share_out(point: _PointDraft, rows: list[tuple[Gpu, str, float]]) -> dict[_Holder, _PointDraft]:
     """Set the point's GPU and values from all its rows; returns the shares, by holder."""
-    by_name: dict[str, dict[tuple[str, ...], tuple[Gpu, float]]] = {}
+    by_name: dict[str, _ByHolder] = {}
     for gpu, name, value in rows:
         by_name.setdefault(name, {})[_holder(gpu)] = (gpu, value)
-    shares: dict[tuple[str, ...], _PointDraft] = {}
     for name, by_holder in by_name.items():
         point.values[name] = _own_value(name, by_holder)
-        if len(by_holder) == 1:
-            continue
+    held = {name: by_holder for name, by_holder in by_name.items() if len(by_holder) > 1}
+    copied = _copied(held, sliced=any(SLICE_LABEL in gpu.labels for gpu, _, _ in rows))
+    shares: dict[_Holder, _PointDraft] = {}
+    for name, by_holder in held.items():
         for holder, (gpu, value) in by_holder.items():
             if holder:
-                share = shares.setdefault(holder, _PointDraft(msgspec.structs.replace(gpu, share=True)))
-                share.values[name] = value
+                share = shares.get(holder)
+                if share is None:
+                    gpu = msgspec.structs.replace(gpu, share=True, labels=_without_owners(gpu.labels))
+                    share = shares[holder] = _PointDraft(gpu)
+                if name not in copied:
+                    share.values[name] = value
+    for share in shares.values():
+        share.values = share.values or {next(iter(held)): None}
     point.gpu = _merged([gpu for gpu, _, _ in rows], shared=bool(shares))
     return shares
 
 
-def _own_value(name: str, by_holder: dict[tuple[str, ...], tuple[Gpu, float]]) -> float:
+def _copied(held: Mapping[str, _ByHolder], *, sliced: bool) -> set[str]:
+    """The metrics whose rows all repeat the device's value, so that no pod has a part of its own.
+
+    Equal values are copies: as parts they would be more than the whole. On a ``sliced`` GPU (time slicing, MPS), which an exporter
+    may read once for each slice, about equal ones are copies too; where most metrics are, a metric without a row of the device is.
+    """
+    tolerance = _SLICES_DIFFER if sliced else 0.0
+    copied = set()
+    for name, by_holder in held.items():
+        values = [value for _, value in by_holder.values()]
+        several = len(by_holder) > 2 or () not in by_holder
+        if several and max(values) - min(values) <= tolerance * max(map(abs, values)):
+            copied.add(name)
+    if sliced and 2 * len(copied) > len(held):
+        copied.update(name for name, by_holder in held.items() if () not in by_holder)
+    return copied
+
+
+def _without_owners(labels: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in labels.items() if name not in OWNER_LABELS}
+
+
+def _own_value(name: str, by_holder: _ByHolder) -> float:
     """The GPU's own value among those of its holders: the device's, else the largest that is within the metric's range."""
     if () in by_holder:
         return by_holder[()][1]
@@ -214,14 +255,16 @@ def _merged(gpus: Sequence[Gpu], *, shared: bool) -> Gpu:
     for gpu in reversed(newest_first):
         labels |= gpu.labels
     if shared:
-        return msgspec.structs.replace(newest_first[0], labels=labels, pod="", namespace="", container="")
+        return msgspec.structs.replace(
+            newest_first[0], labels=_without_owners(labels), pod="", namespace="", container=""
+        )
     latest = next((gpu for gpu in newest_first if gpu.pod), newest_first[0])
     return msgspec.structs.replace(latest, labels=labels)
 
 
-def _cut(points: Iterable[tuple[Gpu, int, Values]], batch_size: int) -> Iterator[PointBlock]:
+def _cut(points: Iterable[_Point], batch_size: int) -> Iterator[PointBlock]:
     limit = most_cells(batch_size)
-    rows: list[tuple[Gpu, int, Values]] = []
+    rows: list[_Point] = []
     names: dict[str, None] = {}
     readings = 0
     for point in points:
@@ -238,7 +281,7 @@ def _cut(points: Iterable[tuple[Gpu, int, Values]], batch_size: int) -> Iterator
         yield _block(rows, list(names))
 
 
-def _pieces(point: tuple[Gpu, int, Values], batch_size: int) -> Iterator[tuple[Gpu, int, Values]]:
+def _pieces(point: _Point, batch_size: int) -> Iterator[_Point]:
     gpu, time_ns, values = point
     if len(values) <= batch_size:
         yield point
@@ -248,7 +291,7 @@ def _pieces(point: tuple[Gpu, int, Values], batch_size: int) -> Iterator[tuple[G
         yield gpu, time_ns, dict(items[start : start + batch_size])
 
 
-def _block(rows: list[tuple[Gpu, int, Values]], names: list[str]) -> PointBlock:
+def _block(rows: list[_Point], names: list[str]) -> PointBlock:
     gpus: list[Gpu] = []
     indexes: dict[int, int] = {}
     points = []
@@ -260,8 +303,10 @@ def _block(rows: list[tuple[Gpu, int, Values]], names: list[str]) -> PointBlock:
     return PointBlock(gpus, names, points)
 
 
-def _table_of(parts: Sequence[Columns]) -> PointTable | None:
-    """All readings as a table of points; None where the cells would be far more than the readings."""
+def _table_of(parts: Sequence[Columns]) -> tuple[PointTable | None, list[_Point]]:
+    """All readings as a table of points, None where the cells would be far more than the readings; and the points without a
+    value.
+    """
     from readings.columns import PointTable, join  # with numpy, which a live source does without
 
     columns = join(parts)
@@ -279,31 +324,36 @@ def _table_of(parts: Sequence[Columns]) -> PointTable | None:
             gpus.append(gpu)
             numbers.append(number)
     columns = columns.regrouped(gpus, codes)
+    bare: list[_Point] = []
     if len(gpus) > len(numbered):
         mixed = columns.of_mixed_points(numbers)
         if mixed.any():
-            columns, numbers = _settle_mixed(columns, mixed, numbers, numbered)
-    return PointTable.of(columns, numbers, most_cells(columns.size))
+            columns, numbers, bare = _settle_mixed(columns, mixed, numbers, numbered)
+    return PointTable.of(columns, numbers, most_cells(columns.size)), bare
 
 
 def _settle_mixed(
     columns: Columns, mixed: Mask, numbers: list[int], numbered: _GpuNumbers
-) -> tuple[Columns, list[int]]:
+) -> tuple[Columns, list[int], list[_Point]]:
     """Replace the readings of mixed points by those of the points that are built of them.
 
-    Returns all readings, and the rank of each GPU: shares come after their GPU.
+    Returns all readings, the rank of each GPU (shares come after their GPU), and the points without a value.
     """
     from readings.columns import Columns, join
 
     settled: list[Reading] = []
+    bare: list[_Point] = []
     place_of: dict[int, tuple[int, tuple[str, ...]]] = {}
     for key, gpu, values in _points_of(list(columns.where(mixed).readings()), numbered):
         place_of[id(gpu)] = key.gpu_number, key.holder
-        settled += [(gpu, name, key.time_ns, value) for name, value in values.items()]
+        readings = [(gpu, name, key.time_ns, value) for name, value in values.items() if value is not None]
+        settled += readings
+        if not readings:
+            bare.append((gpu, key.time_ns, values))
     added = Columns.of(settled)
     places = [*[(number, ()) for number in numbers], *[place_of[id(gpu)] for gpu in added.gpus]]
     ranks = {place: rank for rank, place in enumerate(sorted(set(places)))}
-    return join([columns.where(~mixed), added]), [ranks[place] for place in places]
+    return join([columns.where(~mixed), added]), [ranks[place] for place in places], bare
 
 
 def _cut_table(table: PointTable, batch_size: int) -> Iterator[PointBlock]:

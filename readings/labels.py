@@ -50,11 +50,22 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
 # These describe a reading, not its GPU: they come and go with values, or name one of several parts.
 _OF_READINGS = {*PART_LABELS, "err_code", "err_msg", "health_error_code", "link_status", "window_size_in_ms"}
 _HPC_JOB = "hpc_job"
+# The slice of a GPU (time slicing, MPS) that a row's pod was given. Exporters repeat the device's values for each.
+SLICE_LABEL = "vgpu"
 # Labels that say who uses a GPU, and labels that say where a row comes from and which GPU it is of. Neither names a part.
 OWNER_LABELS = frozenset(
     {
         *("exported_pod", "pod", "pod_name", "pod_uid", "exported_namespace", "namespace", "pod_namespace"),
-        *("exported_container", "container", "container_name", "vgpu", _HPC_JOB, "user", "job_id", "cluster_job_id"),
+        *(
+            "exported_container",
+            "container",
+            "container_name",
+            SLICE_LABEL,
+            _HPC_JOB,
+            "user",
+            "job_id",
+            "cluster_job_id",
+        ),
         *("dra_claim_name", "dra_claim_namespace", "dra_driver_name", "dra_pool_name", "dra_device_name"),
     }
 )

@@ -157,7 +157,11 @@ class ReadingsQuery:
 
 
 class PodAssignment(NamedTuple):
-    """A pod that ran on a GPU in [start, end); an end of None is open. Where two overlap, the one that started later wins."""
+    """A pod that ran on a GPU in [start, end); an end of None is open. Where two overlap, the one that started later wins.
+
+    Pods with ``share`` use the GPU together: what it reads while there are several is of their namespace, if they have one in
+    common, and of no pod.
+    """
 
     gpu: str
     namespace: str
@@ -165,6 +169,7 @@ class PodAssignment(NamedTuple):
     container: str
     start_ns: int
     end_ns: int | None
+    share: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

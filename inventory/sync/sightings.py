@@ -149,13 +149,13 @@ class Sightings:
         return self._shares.values()
 
     def add(self, block: PointBlock) -> None:
-        """Adds a block. Points without any value are ignored."""
+        """Adds a block. Points without any value are ignored, except of shares: a pod may have no part of its own."""
         names = tuple(block.metric_names)
         gpus = block.gpus
         entries: dict[int, tuple[Span, NewestValues | None]] = {}
         for index, time_ns, values in block.points:
             whole = None not in values
-            if not whole and values.count(None) == len(values):
+            if not whole and values.count(None) == len(values) and not gpus[index].share:
                 continue
             entry = entries.get(index)
             if entry is None:

@@ -595,3 +595,39 @@ def test_32_counters_under_the_names_that_open_telemetry_gives_them(pipeline: Pi
         (UUID, "DCGM_FI_DEV_POWER_VIOLATION"): 2e9,
         (UUID, "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL"): 5.0,
     }
+
+
+@pytest.mark.parametrize("form", ["capture", "text"])
+def test_33_pods_on_slices_of_a_gpu_have_no_part_of_it(pipeline: Pipeline, web: Client, form: str) -> None:
+    told = [
+        (metric, value, {"namespace": "ml", "pod": pod, "container": "main", "vgpu": str(number)})
+        for metric, value in ((UTIL, "87"), (POWER, "68.244"), (USED, "9000"))
+        for number, pod in enumerate(("one", "one", "two", "three"))
+    ]
+    if form == "text":
+        pipeline.scrape("".join(text(metric, value, **labels) for metric, value, labels in told))
+    else:
+        quoted = [",".join(f'{name}="{word}"' for name, word in labels.items()) for _, _, labels in told]
+        pipeline.capture(
+            *(row(metric, value, labels=labels) for (metric, value, _), labels in zip(told, quoted, strict=True))
+        )
+    assert pipeline.values() == {(UUID, UTIL): 87.0, (UUID, POWER): 68.244, (UUID, USED): 9000.0}
+    assert pipeline.refused == {}
+    assert set(Placement.objects.values_list("namespace", "pod", "share")) == {
+        ("ml", "one", True),
+        ("ml", "two", True),
+        ("ml", "three", True),
+    }
+    assert host_summaries()[0].memory_used_mib == 9000.0
+    for by, group in (("namespace", {"namespace": "ml"}), ("pod", {"namespace": "ml", "pod": ""})):
+        asked = {
+            "metric": USED,
+            "by": by,
+            "agg": "sum",
+            "start_time": T,
+            "end_time": "2025-07-18T20:45:01Z",
+            "every": "1h",
+        }
+        (series,) = web.get("/api/v1/query", asked).json()["data"]
+        assert {name: word for name, word in series["group"].items() if word is not None} == group
+        assert [value for _, value in series["points"]] == [9000.0]

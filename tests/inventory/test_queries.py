@@ -156,7 +156,7 @@ def occupied(
     assert len(asked) == 1
     return [
         (gpu, pod, (start - T0) / SECOND, None if end is None else (end - T0) / SECOND)
-        for gpu, _, pod, _, start, end in found
+        for gpu, _, pod, _, start, end, _ in found
     ]
 
 

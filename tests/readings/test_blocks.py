@@ -4,6 +4,7 @@ import csv
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from readings.blocks import BlockBuilder
+from readings.blocks import blocks as blocks_of_columns
 from readings.checks import parse_value
+from readings.columns import Columns
+from readings.labels import OWNER_LABELS
 from readings.model import Gpu, PointBlock
 from readings.times import parse_time
 
@@ -41,7 +45,7 @@ def readings(made: Sequence[PointBlock]) -> list[Row]:
     ]
 
 
-def pod(name: str, namespace: str = "ml", *, share: bool = False, **more: str) -> Gpu:
+def pod(name: str, namespace: str = "ml", *, share: bool = False, **more: Any) -> Gpu:
     return msgspec.structs.replace(A, pod=name, namespace=namespace, container="main", share=share, **more)
 
 
@@ -177,7 +181,7 @@ def test_metrics_that_are_not_shared_stay_with_the_gpus_point() -> None:
 
 
 def test_shares_of_several_times_come_after_the_gpu_in_order() -> None:
-    rows: list[Row] = [(gpu, UTIL, t, 1.0) for t in (1, 2) for gpu in (pod("b"), pod("a"), A)]
+    rows: list[Row] = [(gpu, UTIL, t, v) for t in (1, 2) for gpu, v in ((pod("b"), 1.0), (pod("a"), 2.0), (A, 3.0))]
     made = blocks(rows)
     assert [(row[0].pod, row[2]) for row in readings(made)] == [
         ("", 1),
@@ -188,6 +192,61 @@ def test_shares_of_several_times_come_after_the_gpu_in_order() -> None:
         ("b", 2),
     ]
     assert len(made[0].gpus) == 3
+
+
+def sliced(name: str, number: int) -> Gpu:
+    return pod(name, labels={"vgpu": str(number), "pod_uid": name, "driver": "570"})
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        # Time slicing: the exporter repeats the device's values for each slice, in one scrape not always the very same.
+        [
+            (sliced(name, number), metric, value + number)
+            for metric, value in ((UTIL, 5.0), (MEMORY, 9000.0), (POWER, 68.0))
+            for number, name in enumerate("aab")
+        ],
+        # Batch jobs, or pods of an exporter that tells nothing of slices: equal values.
+        [(pod(name), metric, 7.0) for metric in (UTIL, MEMORY) for name in "ab"],
+        [(gpu, MEMORY, 9000.0) for gpu in (A, pod("a"), pod("b"))],
+    ],
+)
+@pytest.mark.parametrize("by_column", [False, True])
+def test_pods_that_repeat_the_devices_value_have_no_part_of_it(
+    rows: list[tuple[Gpu, str, float]], by_column: bool
+) -> None:
+    readings_ = [(gpu, name, 1, value) for gpu, name, value in rows]
+    made = list(blocks_of_columns([Columns.of(readings_)], 1000)) if by_column else blocks(readings_)
+    greatest = {name: max(value for _, each, value in rows if each == name) for _, name, _ in rows}
+    own = [(gpu, name, value) for gpu, name, _, value in readings(made)]
+    assert {(gpu.id, gpu.pod, gpu.share, name): value for gpu, name, value in own} == {
+        ("GPU-a", "", False, name): value for name, value in greatest.items()
+    }
+    assert not OWNER_LABELS.intersection(*(gpu.labels for gpu, _, _ in own))
+    shares = [gpu for block in made for gpu in block.gpus if gpu.share]
+    assert sorted(gpu.pod for gpu in shares) == ["a", "b"]
+    assert sum(len(block.points) for block in made) == 3
+    assert all(block.metric_names for block in made)
+
+
+def test_a_sliced_gpus_pods_have_parts_where_the_exporter_gives_them_beside_the_devices_row() -> None:
+    made = blocks(
+        [
+            *((sliced(name, n), metric, 1, 5.0) for metric in (UTIL, POWER, "own") for n, name in enumerate("ab")),
+            (sliced("a", 0), MEMORY, 1, 3000.0),
+            (sliced("b", 1), MEMORY, 1, 5000.0),
+            (A, MEMORY, 1, 8100.0),
+        ]
+    )
+    parts = [(gpu.pod, name, value) for gpu, name, _, value in readings(made) if gpu.share]
+    assert parts == [("a", MEMORY, 3000.0), ("b", MEMORY, 5000.0)]
+    assert [value for gpu, name, _, value in readings(made) if name == MEMORY and not gpu.share] == [8100.0]
+
+
+def test_the_slices_of_one_pod_are_no_sharing() -> None:
+    made = blocks([(sliced("a", number), UTIL, 1, 30.0) for number in range(2)])
+    assert [(gpu.pod, gpu.share, value) for gpu, _, _, value in readings(made)] == [("a", False, 30.0)]
 
 
 def test_a_gpu_that_is_a_share_already_stays_one() -> None:

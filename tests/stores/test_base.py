@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from readings.mig import MEMORY_USED
 from readings.model import Gpu, Point, PointBlock
 from stores.aggregate.buckets import Buckets
-from stores.base import PodAssignment, Position, ReadingsQuery, SeriesQuery, Store, StoreError
+from stores.base import By, PodAssignment, Position, ReadingsQuery, SeriesQuery, Store, StoreError
 from tests.stores.making import (
     MINUTE,
     SECOND,
@@ -442,6 +443,32 @@ class TestEveryStore:
         assert ask(store) == []
         assert held(store).oldest_ns is None
         assert _by_pod(store, "U", "a") == {("ml", "a"): [1.0]}
+
+    @pytest.mark.parametrize(
+        ("second", "by", "expected"),
+        [
+            ("ml", "namespace", {("ml",): [9000.0]}),
+            ("ml", "pod", {("ml", ""): [9000.0]}),
+            ("web", "namespace", {}),
+            ("web", "pod", {}),
+        ],
+    )
+    def test_what_pods_use_together_is_their_namespaces_and_no_pods(
+        self, store: Store, second: str, by: By, expected: dict[tuple[str, ...], list[float | None]]
+    ) -> None:
+        store.write([one(gpu(1), START, **{MEMORY_USED: 9000.0})])
+        # The pods are there, without a part of their own.
+        for pod, namespace in (("a", "ml"), ("b", second)):
+            store.write([one(gpu(1, pod=pod, namespace=namespace, share=True), START, **{MEMORY_USED: None})])
+        assert store.stats().shares in {0, None}
+        query = SeriesQuery(
+            metric_name=MEMORY_USED, buckets=Buckets(START, START + SECOND, MINUTE), by=by, aggregate="sum",
+            assignments=(
+                PodAssignment("GPU-0001", "ml", "a", "", START, None, share=True),
+                PodAssignment("GPU-0001", second, "b", "", START, START + MINUTE, share=True),
+            ),
+        )  # fmt: skip
+        assert {each.group: each.values for each in store.series(query)} == expected
 
     def test_a_gpu_that_moved_has_each_reading_with_the_host_of_its_time(self, store: Store) -> None:
         before, after = gpu(1), gpu(1, hostname="host-099", gpu_id=7, pod="job")

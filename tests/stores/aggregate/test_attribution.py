@@ -36,6 +36,20 @@ def test_a_stretch_of_time_has_one_holder_or_not() -> None:
     ]  # fmt: skip
 
 
+def test_what_pods_share_is_of_their_common_namespace() -> None:
+    def share(pod: str, namespace: str, start: int, end: int | None) -> PodAssignment:
+        return PodAssignment("GPU-1", namespace, pod, "main", start, end, share=True)
+
+    found = AssignmentTimeline(
+        [share("a", "ml", 10, 50), share("b", "ml", 20, 40), share("c", "web", 30, 40), assignment("alone", 60, None)]
+    )
+    times = np.array([9, 10, 19, 20, 29, 30, 39, 40, 49, 50, 60])
+    assert [None if place < 0 else found.pods[place] for place in found.at(times).tolist()] == [
+        None, *[("ml", "a", "main")] * 2, *[("ml", "", "")] * 2, None, None, *[("ml", "a", "main")] * 2, None,
+        ("ml", "alone", "main"),
+    ]  # fmt: skip
+
+
 def test_each_gpu_has_its_own() -> None:
     found = timelines([assignment("a", 1, 2), assignment("b", 1, 2, "GPU-2")])
     assert {gpu: pods(timeline, [1]) for gpu, timeline in found.items()} == {"GPU-1": ["a"], "GPU-2": ["b"]}
