@@ -5,8 +5,10 @@ Readings seen before change nothing, so a message may be delivered twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from heapq import heappop, heappush
+from itertools import chain
 
 from inventory.models import GPU, Placement
 from inventory.sync.seen import NOTHING, Observation, Pod
@@ -26,19 +28,53 @@ def update_placements(
     observations, which come in the order of their last readings.
     """
     before = {id(each): _state(each) for each in existing}
-    placements = list(existing)
+    by_pod: dict[Pod, list[Placement]] = {}  # thousands of pods may follow each other, or share a GPU
+    for each in existing:
+        by_pod.setdefault(pod_of(each), []).append(each)
+    open_ones = _Open(each for each in existing if each.ended is None and not each.share)
     for seen in observations:
         if seen.pod is None:
             continue
         if seen.pod != NOTHING:
-            _extend(placements, gpu, seen)
-        for each in placements:
-            if each.ended is None and not each.share and pod_of(each) != seen.pod and each.last_seen < seen.last:
-                each.ended = each.last_seen
+            of_pod = by_pod.setdefault(seen.pod, [])
+            count = len(of_pod)
+            extended = _extend(of_pod, gpu, seen)
+            if len(of_pod) > count:
+                open_ones.add(extended)
+        open_ones.end_others(seen)
     for seen in shares:
-        _extend(placements, gpu, seen).share = True
+        _extend(by_pod.setdefault(seen.pod or NOTHING, []), gpu, seen).share = True
+    placements = list(chain.from_iterable(by_pod.values()))
     _close(placements, gpu)
     return [each for each in placements if before.get(id(each)) != _state(each)]
+
+
+class _Open:
+    """The open placements, shares excepted, by their last reading."""
+
+    def __init__(self, placements: Iterable[Placement]) -> None:
+        self._added = 0
+        self._heap: list[tuple[datetime, int, Placement]] = []
+        for each in placements:
+            self.add(each)
+
+    def add(self, placement: Placement) -> None:
+        self._added += 1
+        heappush(self._heap, (placement.last_seen, self._added, placement))
+
+    def end_others(self, seen: Observation) -> None:
+        """End those of other pods that the observation has replaced."""
+        kept = []
+        while self._heap and self._heap[0][0] < seen.last:
+            _, _, placement = heappop(self._heap)
+            if placement.ended is not None:
+                continue
+            if pod_of(placement) == seen.pod or placement.last_seen >= seen.last:
+                kept.append(placement)
+            else:
+                placement.ended = placement.last_seen
+        for placement in kept:
+            self.add(placement)
 
 
 def pod_of(placement: Placement | GPU) -> Pod:
@@ -46,8 +82,8 @@ def pod_of(placement: Placement | GPU) -> Pod:
     return Pod(placement.namespace, placement.pod, placement.container)
 
 
-def _extend(placements: list[Placement], gpu: GPU, seen: Observation) -> Placement:
-    same = [each for each in placements if pod_of(each) == seen.pod]
+def _extend(same: list[Placement], gpu: GPU, seen: Observation) -> Placement:
+    """Extend one of the pod's placements, or add one to them."""
     near = [
         each
         for each in same
@@ -60,7 +96,7 @@ def _extend(placements: list[Placement], gpu: GPU, seen: Observation) -> Placeme
         new = Placement(
             gpu=gpu, namespace=namespace, pod=pod, container=container, started=seen.first, last_seen=seen.last
         )
-        placements.append(new)
+        same.append(new)
         return new
     placement = min(near, key=lambda each: each.started)
     placement.started = min(placement.started, seen.first)

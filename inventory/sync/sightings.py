@@ -86,11 +86,17 @@ class NewestValues:
 class Sighting:
     """Everything seen of one GPU or MIG instance."""
 
-    __slots__ = ("_spans", "_values")
+    __slots__ = ("_most_spans", "_spans", "_values")
 
     def __init__(self) -> None:
         self._spans: list[Span] = []
+        self._most_spans = _MOST_SPANS
         self._values: dict[tuple[str, ...], NewestValues] = {}
+
+    @property
+    def uuid(self) -> str:
+        """The board's identity."""
+        return self._spans[0].gpu.uuid
 
     def spans(self) -> list[Span]:
         """The descriptions over time, ordered by their last reading; never empty."""
@@ -110,8 +116,9 @@ class Sighting:
             # Successive messages mostly describe a GPU in the very same words.
             if spans[-1].gpu == gpu:
                 return spans[-1]
-            if len(spans) >= _MOST_SPANS:
-                spans = self._spans = _merged(spans)  # one flush does not see that many hosts and pods of one GPU
+            if len(spans) >= self._most_spans:
+                spans = self._spans = _merged(spans)
+                self._most_spans = max(_MOST_SPANS, 2 * len(spans))
         spans.append(Span(gpu))
         return spans[-1]
 
@@ -147,6 +154,25 @@ class Sightings:
     def shares(self) -> Iterable[Span]:
         """One span for each pod that shares a GPU."""
         return self._shares.values()
+
+    def parts(self, most: int) -> Iterator[Sightings]:
+        """The same in parts of about ``most`` GPUs and shares, a board with its instances and shares in one: itself if it is small."""
+        if len(self) <= most:
+            yield self
+            return
+        boards: dict[str, tuple[list[str], list[ShareKey]]] = {}
+        for gpu_id, sighting in self._gpus.items():
+            boards.setdefault(sighting.uuid, ([], []))[0].append(gpu_id)
+        for key, span in self._shares.items():
+            boards.setdefault(span.gpu.uuid, ([], []))[1].append(key)
+        part = Sightings()
+        for gpu_ids, keys in boards.values():
+            if len(part) >= most:
+                yield part
+                part = Sightings()
+            part._gpus.update((gpu_id, self._gpus[gpu_id]) for gpu_id in gpu_ids)
+            part._shares.update((key, self._shares[key]) for key in keys)
+        yield part
 
     def add(self, block: PointBlock) -> None:
         """Adds a block. Points without any value are ignored, except of shares: a pod may have no part of its own."""

@@ -21,6 +21,9 @@ from inventory.sync.sightings import Sightings
 
 logger = logging.getLogger(__name__)
 
+# A row that is read, merged and written takes some kilobytes.
+MOST_AT_ONCE = 10_000
+
 _FIELDS = {field.name for field in GPU._meta.concrete_fields} - {"id", "uuid", "mig_id"}
 # These change with every reading. Most rows need nothing else written.
 _READING_FIELDS = {"last_seen", "latest"}
@@ -34,15 +37,17 @@ class _Move(NamedTuple):
 
 
 def save_sightings(sightings: Sightings) -> int:
-    """Updates the inventory in one transaction; the number of statements does not grow with the number of GPUs.
+    """Updates the inventory, in one transaction for some thousand GPUs; the number of its statements does not grow with theirs.
 
     The newest reading wins, by its own time: an older one never replaces a newer one, whichever collector saves it and
     however often. Shares make placements. They change the GPU's row only by creating it if it is missing.
     ``sightings`` is not changed. Returns how many counters restarted. Raises django.db.Error if the database cannot be
-    written; nothing is saved then.
+    written; the part in hand is not saved then, and the restarts of those before it are not counted again.
     """
-    if not sightings:
-        return 0
+    return sum(_save_part(part) for part in sightings.parts(MOST_AT_ONCE)) if sightings else 0
+
+
+def _save_part(sightings: Sightings) -> int:
     seen = gather(sightings)
     with transaction.atomic():
         resets = _save(seen)

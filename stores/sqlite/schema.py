@@ -71,7 +71,7 @@ CREATE TABLE identity (
     first_block INTEGER NOT NULL,
     last_block INTEGER NOT NULL
 );
-CREATE INDEX identity_by_source ON identity (source);
+CREATE INDEX identity_by_source ON identity (source, pod, namespace, container, hostname, gpu_id, device, model_name);
 CREATE INDEX identity_by_uuid ON identity (uuid);
 CREATE INDEX identity_by_host ON identity (hostname);
 CREATE INDEX identity_by_pod ON identity (pod, namespace);

@@ -39,8 +39,9 @@ _CHUNKS = "SELECT metric, readings, data FROM chunk WHERE stripe = ? AND block =
 _PUT_BLOCK = "INSERT INTO block (block, stripe, points, readings, oldest, newest, data) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _PUT_STRIPE = "INSERT OR REPLACE INTO stripe (id, metrics, open, newest) VALUES (?, ?, ?, ?)"
 _FIND_SOURCE = "SELECT id FROM source WHERE gpu = ? AND share = ? AND namespace = ? AND pod = ? AND container = ?"
+# Any other index would be taken by SQLite as readily, and nearly all GPUs may be the same there (no pod).
 _FIND_IDENTITY = """
-SELECT id FROM identity WHERE source = ? AND uuid = ? AND mig_id = ? AND gpu_id IS ? AND device = ? AND model_name = ?
+SELECT id FROM identity INDEXED BY identity_by_source WHERE source = ? AND uuid = ? AND mig_id = ? AND gpu_id IS ? AND device = ? AND model_name = ?
 AND hostname = ? AND container = ? AND pod = ? AND namespace = ?
 """
 _ADD_IDENTITY = """
@@ -79,10 +80,12 @@ class _Stripe:
 
     def columns(self, metrics: list[int]) -> Ints:
         """Where the newest times of some metrics are. Makes room for new ones."""
-        if missing := [metric for metric in metrics if metric not in self.metrics]:
+        places = {metric: place for place, metric in enumerate(self.metrics)}
+        if missing := [metric for metric in metrics if metric not in places]:
+            places.update(zip(missing, range(len(self.metrics), len(self.metrics) + len(missing)), strict=True))
             self.metrics += missing
             self.newest = np.hstack([self.newest, np.full((STRIPE, len(missing)), NEVER)])
-        return np.array([self.metrics.index(metric) for metric in metrics], dtype=np.int64)
+        return np.array([places[metric] for metric in metrics], dtype=np.int64)
 
     def series(self) -> int:
         """How many series it has."""

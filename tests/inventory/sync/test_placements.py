@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from inventory.models import GPU, Placement
+from inventory.sync import placements
 from inventory.sync.placements import RESUME_WITHIN, SHARE_ENDS_AFTER, update_placements
 from inventory.sync.seen import NOTHING, Observation, Pod
 
@@ -91,3 +92,26 @@ def test_a_pod_that_is_the_gpus_and_a_share_is_one_placement() -> None:
         ("serve", 0, 0, True),
         ("train", 0, 0, True),
     ]
+
+
+def test_thousands_of_pods_of_one_gpu_cost_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = 0
+
+    def counted(placement: Placement | GPU) -> Pod:
+        nonlocal looked_at
+        looked_at += 1
+        return Pod(placement.namespace, placement.pod, placement.container)
+
+    monkeypatch.setattr(placements, "pod_of", counted)
+    pods = [Pod("n", f"p{n}", "") for n in range(3000)]
+    in_turn = [seen(pod, n, n) for n, pod in enumerate(pods)]
+    at_once = [seen(pod, 5000, 5000) for pod in pods]
+    for observations, shares in ((in_turn, []), (at_once, []), ([], at_once)):
+        looked_at = 0
+        gpu = row(pods[-1], 5000)
+        made = update_placements(gpu, [], observations, shares)
+        assert len(made) == 3000
+        assert looked_at < 10 * 3000
+        looked_at = 0
+        assert len(update_placements(gpu, made, observations, shares)) <= 3000
+        assert looked_at < 10 * 3000

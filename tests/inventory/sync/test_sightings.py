@@ -124,3 +124,20 @@ def test_shares_are_kept_apart_from_the_gpu() -> None:
 def test_instances_are_gpus_of_their_own() -> None:
     sightings = seen(*(block(gpu(mig_id=str(n)), 0, {UTIL: 1.0}) for n in range(3)))
     assert [gpu_id for gpu_id, _ in sightings.gpus()] == ["GPU-a:0", "GPU-a:1", "GPU-a:2"]
+
+
+def test_parts_hold_a_board_with_its_instances_and_shares_and_are_all_of_it() -> None:
+    whole = seen(
+        *(block(gpu(f"G{n}"), 0, {UTIL: 1.0}) for n in range(10)),
+        *(block(gpu(f"G{n}", mig_id=str(m)), 0, {UTIL: 1.0}) for m in range(3) for n in range(10)),
+        *(block(gpu(f"G{n}", pod=f"p{m}", share=True), 0, {UTIL: 1.0}) for m in range(2) for n in range(10)),
+    )
+    assert list(whole.parts(60)) == [whole]
+    parts = list(whole.parts(12))
+    assert [len(part) for part in parts] == [12] * 5
+    ids = [gpu_id for part in parts for gpu_id, _ in part.gpus()]
+    assert sorted(ids) == sorted(gpu_id for gpu_id, _ in whole.gpus())
+    for part in parts:
+        boards = {gpu_id.partition(":")[0] for gpu_id, _ in part.gpus()}
+        assert len(boards) == 2
+        assert {span.gpu.uuid for span in part.shares()} == boards

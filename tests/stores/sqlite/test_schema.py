@@ -9,6 +9,7 @@ import pytest
 from stores.base import StoreError
 from stores.sqlite import SqliteStore
 from stores.sqlite.schema import APPLICATION_ID, VERSION, create_or_check
+from stores.sqlite.writer import _FIND_IDENTITY
 
 
 def test_the_file_says_whose_it_is_and_its_version(tmp_path: Path) -> None:
@@ -80,3 +81,12 @@ def test_a_failed_creation_leaves_nothing(tmp_path: Path) -> None:
             create_or_check(connection)
         assert not connection.in_transaction
         assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+
+
+def test_a_gpus_description_is_found_by_the_gpu_and_not_by_what_all_have(tmp_path: Path) -> None:
+    """Nearly all GPUs may have no pod, so any other index would read all of them for each new one."""
+    with closing(sqlite3.connect(tmp_path / "a.sqlite3", isolation_level=None)) as connection:
+        create_or_check(connection)
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {_FIND_IDENTITY}", [""] * 10).fetchall()
+    [(*_, step)] = plan
+    assert "USING INDEX identity_by_source (source=? AND pod=? AND namespace=? AND container=? AND hostname=?" in step
