@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 
 from readings.catalogue import CATALOGUE, canonical_name, whole_of
 from readings.labels import BAD_LABEL, REPEATED_LABEL, is_blank_text
-from readings.model import MAX_LABELS, Point, PointBlock
+from readings.model import MAX_LABELS, Gpu, Point, PointBlock
 from readings.times import INT64_MAX, SECOND, format_time
 
 BLANK = "blank"
@@ -25,6 +25,14 @@ SHORT_ROW = "short_row"
 BAD_FIELD = "bad_field"
 DUPLICATE_ROW = "duplicate_row"
 TOO_MANY_PARTS = "too_many_parts"
+TOO_MANY_GPUS = "too_many_gpus"
+TOO_MANY_METRICS = "too_many_metrics"
+BAD_MESSAGE = "bad_message"
+UNFINISHED_MESSAGE = "unfinished_message"
+LOST_MESSAGE = "lost_message"
+STORE_REFUSED = "store_refused"
+SPOOL_FULL = "spool_full"
+OTHER = "other"
 
 LABEL_CONFLICT = "label_conflict"
 TOO_MANY_LABELS = "too_many_labels"
@@ -51,6 +59,14 @@ REASONS = {
     DUPLICATE_ROW: "a second row of the same GPU, metric and time, and no label tells them apart",
     TOO_MANY_PARTS: "more parts (links, peers …) of one metric than are kept apart",
     BAD_FIELD: "a line, a name or an identity that cannot be read or is too long",
+    TOO_MANY_GPUS: "a new GPU or host, beyond a limit of the collector",
+    TOO_MANY_METRICS: "a new metric name, beyond a limit of the collector",
+    BAD_MESSAGE: "a message that is not a batch",
+    UNFINISHED_MESSAGE: "a message at which collectors ended three times (kept whole, not read again)",
+    LOST_MESSAGE: "a message that the broker no longer had",
+    STORE_REFUSED: "the store refused the reading for good",
+    SPOOL_FULL: "a streamer gave it up, since the broker was away and the spool was full",
+    OTHER: "a streamer gave a reason that is not known here",
 }
 # What was taken, without something that it does not need.
 REMARKS = {
@@ -66,6 +82,19 @@ PASSED_OVER = {
     NOT_SUPPORTED: "the GPU has no such sensor: the source says so, or writes 0 where the metric cannot be 0",
     NOT_A_GPU: "a row of a CPU, a switch or a link that names no GPU",
 }
+
+
+_KNOWN = REASONS.keys() | REMARKS.keys() | PASSED_OVER.keys()
+
+
+def known_reasons(counts: Mapping[str, int]) -> Counter[str]:
+    """The counts, with those of all reasons that are not known here under OTHER: clients can invent any number of them."""
+    if counts.keys() <= _KNOWN:
+        return Counter(counts)
+    known: Counter[str] = Counter()
+    for reason, count in counts.items():
+        known[reason if reason in _KNOWN else OTHER] += count
+    return known
 
 
 class Kinds(NamedTuple):
@@ -118,6 +147,34 @@ class Refused(ValueError):
     def refusal(self) -> Refusal:
         """The refusal that this error stands for."""
         return Refusal(self.reason, self.detail)
+
+
+class Refusals(list[Refusal]):
+    """The first MOST refused readings of a message. ``counts`` has all of them, by reason.
+
+    A small message may hold millions of bad readings, and an object for each would take a thousand times its size.
+    """
+
+    MOST = 1000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def full(self) -> bool:
+        """Whether further ones are only counted."""
+        return len(self) >= self.MOST
+
+    def refuse(self, refusal: Refusal, readings: int = 1) -> None:
+        """Count a refusal, for so many readings; keep it while there is room."""
+        self.counts[refusal.reason] += readings
+        self.extend([refusal] * min(readings, self.MOST - len(self)))
+
+    def merge(self, others: Refusals) -> None:
+        """Count these too, and keep them while there is room."""
+        self.counts.update(others.counts)
+        self.extend(others[: self.MOST - len(self)])
 
 
 MAX_AHEAD_NS = 300 * SECOND
@@ -208,15 +265,15 @@ def check_metric_name(name: str) -> str:
     return canonical
 
 
-def check_block(block: PointBlock, *, now_ns: int, oldest_ns: int | None) -> tuple[PointBlock, list[Refusal]]:
-    """Returns the block without its impossible readings, and a refusal for each. Metric names must be canonical.
+def check_block(block: PointBlock, *, now_ns: int, oldest_ns: int | None) -> tuple[PointBlock, Refusals]:
+    """Returns the block without its impossible readings, and their refusals. Metric names must be canonical.
 
     Refuses blanks, NaN, infinities, values outside the metric's range, and times before ``oldest_ns`` (None: no limit),
     before 1970 or over 5 minutes after ``now_ns``. The block is not changed; a good one is returned unchanged.
     """
     points = block.points
     if not points:
-        return block, []
+        return block, Refusals()
     # One pass per column instead of a test per reading: min, max and sum run in C, so a good block costs some tens of
     # nanoseconds a reading. Only a block in which they find something is checked value by value.
     times = [point[1] for point in points]
@@ -224,7 +281,7 @@ def check_block(block: PointBlock, *, now_ns: int, oldest_ns: int | None) -> tup
     if min(times) >= oldest and max(times) <= newest:
         columns = zip(*[point[2] for point in points], strict=True)
         if all(map(_column_is_good, block.metric_names, columns)):
-            return block, []
+            return block, Refusals()
     return _sift(block, oldest, newest)
 
 
@@ -248,22 +305,26 @@ def _column_is_good(name: str, column: Sequence[float | None]) -> bool:
     )
 
 
-def _sift(block: PointBlock, oldest: int, newest: int) -> tuple[PointBlock, list[Refusal]]:
+def _sift(block: PointBlock, oldest: int, newest: int) -> tuple[PointBlock, Refusals]:
     names = block.metric_names
-    refusals: list[Refusal] = []
+    refusals = Refusals()
     good_points: list[Point] = []
     for point in block.points:
         index, time_ns, values = point
         problem = _time_problem(time_ns, oldest, newest)
+        if problem and refusals.full:
+            refusals.counts[problem] += len(values) - values.count(None)
+            continue
         good = None if problem else values
         for column, value in enumerate(values):
             if value is None:
                 continue
             reason = problem or problem_of(names[column], value)
             if reason is not None:
-                gpu = block.gpus[index]
-                detail = f"{gpu.id} {names[column]} = {value!r} at {_shown_time(time_ns)}"
-                refusals.append(Refusal(reason, detail, PointBlock([gpu], [names[column]], [(0, time_ns, [value])])))
+                if refusals.full:
+                    refusals.counts[reason] += 1
+                else:
+                    refusals.refuse(_refusal(reason, block.gpus[index], names[column], time_ns, value))
                 if good is values:
                     good = values.copy()
                 if good is not None:
@@ -273,8 +334,13 @@ def _sift(block: PointBlock, oldest: int, newest: int) -> tuple[PointBlock, list
         elif good is not None and good.count(None) < len(good):
             good_points.append((index, time_ns, good))
     if not refusals and len(good_points) == len(block.points):
-        return block, []
+        return block, refusals
     return PointBlock(block.gpus, names, good_points), refusals
+
+
+def _refusal(reason: str, gpu: Gpu, name: str, time_ns: int, value: float) -> Refusal:
+    detail = f"{gpu.id} {name} = {value!r} at {_shown_time(time_ns)}"
+    return Refusal(reason, detail, PointBlock([gpu], [name], [(0, time_ns, [value])]))
 
 
 def _time_problem(time_ns: int, oldest: int, newest: int) -> str | None:

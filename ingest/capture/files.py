@@ -160,5 +160,5 @@ def try_captures(config: StreamConfig) -> Report:
                 report.read += chunk.columns.size
                 for block in blocks([chunk.columns], config.batch_size):
                     _, refusals = check_block(block, now_ns=now_ns, oldest_ns=None)
-                    report.counts.update(refusal.reason for refusal in refusals)
+                    report.counts.update(refusals.counts)
     return report

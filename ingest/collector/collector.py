@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,21 +21,21 @@ from django.db import connections
 from broker.backoff import backoff
 from broker.client.client import BrokerClient, Gap, Message
 from broker.errors import BrokerError, OffsetOutOfRange, SubscriberInUse
+from ingest.collector.attempts import Attempts
 from ingest.collector.decode import BatchDecoder, Pending
 from ingest.collector.inventory_sync import RETRIABLE, InventoryWriter
+from ingest.collector.letters import StoreLetters
 from ingest.concurrency import drain_deadline, first_of, pause
 from ingest.dead_letters import DeadLetters
-from ingest.errors import BrokerRefusal, StoreRefusal
+from ingest.errors import BrokerRefusal, IngestError, StoreRefusal
 from ingest.reconnect import BrokerAddress, Outage, one_line
 from ingest.watchdog import Watchdog
-from readings.checks import COUNTER_RESET, Kinds
+from readings.checks import COUNTER_RESET, STORE_REFUSED, Kinds
 from readings.times import SECOND
-from stores.base import RefusedReading, Store, StoreError
+from stores.base import Store, StoreError
 
 logger = logging.getLogger(__name__)
 
-FLUSH_READINGS = 50_000
-FLUSH_BYTES = 16 << 20
 COMMIT_SECONDS = 1.0
 DRAIN_SECONDS = 7.0
 ID_IN_USE_SECONDS = 60.0
@@ -43,7 +43,6 @@ RETENTION_SECONDS = 60.0
 LAG_SECONDS = 2.0
 # A call to the store or database that has neither succeeded nor failed by then is stuck.
 STUCK_SECONDS = 300.0
-STORE_REFUSED = "store_refused"
 
 T = TypeVar("T")
 
@@ -94,11 +93,14 @@ class Collector:
         self._stopping: asyncio.Task[bool] | None = None
         self._decoder = BatchDecoder(config.retention)
         self._inventory = InventoryWriter(config.collector_id)
+        self._attempts = Attempts(config.state_dir, config.collector_id)
+        self._store_letters = StoreLetters()
         self._dead_letters = DeadLetters(config.state_dir, f"collector-{config.collector_id}")
         # One thread for store and database: one connection each, and never two writes at once.
         self._worker = ThreadPoolExecutor(1, "collector-writer")
         self._client: BrokerClient | None = None
         self._receiving: asyncio.Task[list[Message | Gap]] | None = None
+        self._received: deque[Message | Gap] = deque()
         self._next: int | None = None
         self._end: int | None = None
         self._written = -1
@@ -156,8 +158,13 @@ class Collector:
             ended = await first_of(
                 self._work(once=once), self._apply_retention(), drain_deadline(self._stop, DRAIN_SECONDS)
             )
-            if ended != 0:
+            if ended == 0:
+                self._attempts.end_run()
+            else:
                 logger.warning("stopped before everything was written: the broker delivers uncommitted messages again")
+        except (IngestError, StoreError):
+            self._attempts.end_run()
+            raise
         finally:
             await self.close()
         totals = self.totals
@@ -171,9 +178,10 @@ class Collector:
         await self._wait_for_store()
         while not self._stop.is_set():
             await self.poll_once()
-            if self._flush_due() <= 0:
+            at_once = self._attempts.careful
+            if self._flush_due() <= 0 or at_once:
                 await self.flush()
-            if self._commit_due() <= 0:
+            if self._commit_due() <= 0 or (at_once and self._written > self.committed):
                 await self.commit()
             if once and self._end is not None and self._next is not None and self._next >= self._end:
                 break
@@ -204,7 +212,9 @@ class Collector:
         wait = max(0.0, min(wait, self._flush_due(), self._commit_due()))
         try:
             client = self._client or await self._connect()
-            return self._take(await self._receive(client, wait))
+            if not self._received:
+                self._received.extend(await self._receive(client, wait))
+            return self._take()
         except BrokerError as error:
             await self._disconnect()
             if not error.retriable:
@@ -232,6 +242,7 @@ class Collector:
             )
             if config.start_offset is None:
                 self.committed = first - 1
+            self._attempts.begin_run(first)
         self._next = first
         if self._end is None:
             self._end = client.welcome.next
@@ -283,18 +294,24 @@ class Collector:
         received, self._receiving = self._receiving, None
         return received.result()
 
-    def _take(self, items: list[Message | Gap]) -> int:
+    def _take(self) -> int:
+        """Decode what was received, up to what one flush may hold; returns the number of messages."""
         messages = 0
-        if items and self._oldest_uncommitted is None:
+        if self._received and self._oldest_uncommitted is None:
             self._oldest_uncommitted = time.monotonic()
-        for item in items:
+        most = 1 if self._attempts.careful else len(self._received)
+        while self._received and messages < most and not self._decoder.full:
+            item = self._received.popleft()
             if isinstance(item, Gap):
                 self._decoder.take_gap(item)
                 self._next = item.last + 1
+                continue
+            if self._attempts.is_hopeless(item):
+                self._decoder.give_up(item)
             else:
                 self._decoder.take(item)
-                self._next = item.offset + 1
-                messages += 1
+            self._next = item.offset + 1
+            messages += 1
         return messages
 
     async def _disconnect(self) -> None:
@@ -302,6 +319,7 @@ class Collector:
         if receiving is not None:
             receiving.cancel()
             await asyncio.gather(receiving, return_exceptions=True)
+        self._received.clear()  # delivered again after the next subscribe
         client, self._client = self._client, None
         if client is not None:
             await client.close()
@@ -313,7 +331,7 @@ class Collector:
         pending = self._decoder.pending
         if not pending:
             return self._config.flush_interval
-        if pending.readings + len(pending.letters) >= FLUSH_READINGS or pending.bytes >= FLUSH_BYTES:
+        if self._decoder.full:
             return 0.0
         return pending.since + self._config.flush_interval - time.monotonic()
 
@@ -344,9 +362,9 @@ class Collector:
         began = time.monotonic()
         result = self._store.write(pending.blocks)
         seconds = time.monotonic() - began
-        pending.letters += [_letter(refused) for refused in result.refused]
         if result.refused:
             pending.refused[STORE_REFUSED] += len(result.refused)
+            pending.letters += self._store_letters.refuse_stored(result.refused, time.time_ns())
         self._dead_letters.write(pending.letters)
         self._inventory.see(pending.blocks)
         self._inventory.count(messages=pending.messages, stored=result.written, refused=pending.refused)
@@ -371,6 +389,7 @@ class Collector:
                 await self._client.ack(written)
                 self.committed = written
                 self.totals.committed_at = time.time()
+                self._attempts.committed()
                 self._oldest_uncommitted = self._decoder.pending.since if self._decoder.pending else None
             except BrokerError as error:
                 # The messages are stored: at worst they are delivered again.
@@ -393,8 +412,10 @@ class Collector:
                     raise StoreRefusal(f"{outage.partner} does not take readings: {one_line(error)}") from error
                 asked_for = getattr(error, "retry_after", None) or 0.0
                 outage.begin(error)
+                self._attempts.forgive()
             except RETRIABLE as error:
                 outage.begin(error)
+                self._attempts.forgive()
             else:
                 outage.end()
                 return result
@@ -415,14 +436,3 @@ class Collector:
                 except StoreError as error:
                     outage.begin(error)
             await asyncio.sleep(RETENTION_SECONDS)
-
-
-def _letter(refused: RefusedReading) -> dict[str, object]:
-    return {
-        "reason": STORE_REFUSED,
-        "detail": refused.reason,
-        "gpu": refused.gpu,
-        "metric_name": refused.metric_name,
-        "time_ns": refused.time_ns,
-        "value": refused.value,
-    }

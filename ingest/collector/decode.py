@@ -8,19 +8,17 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from broker.client.client import Gap, Message
-from ingest.dead_letters import shorten
-from readings.batch import BatchError, DecodedBatch, decode, encode_block
+from ingest.collector.letters import BYTES_OF_FLUSH, Letters
+from readings.batch import BatchError, decode
+from readings.checks import BAD_MESSAGE, LOST_MESSAGE, UNFINISHED_MESSAGE, known_reasons
 from readings.model import PointBlock
-from readings.times import SECOND, format_time
+from readings.times import SECOND
 
 logger = logging.getLogger(__name__)
 
-# Counted with the reasons of refused readings, but per message: one that is not a batch, one that the broker no longer has.
-BAD_MESSAGE = "bad_message"
-LOST_MESSAGE = "lost_message"
+FLUSH_READINGS = 50_000
+FLUSH_BYTES = 8 << 20
 
 
 @dataclass(slots=True)
@@ -45,11 +43,21 @@ class BatchDecoder:
 
     def __init__(self, retention: float) -> None:
         self.pending = Pending()
+        self.letters = Letters()
         self._retention_ns = int(retention * SECOND)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is as much as one flush may hold."""
+        pending = self.pending
+        return (
+            pending.readings >= FLUSH_READINGS or pending.bytes >= FLUSH_BYTES or self.letters.bytes >= BYTES_OF_FLUSH
+        )
 
     def drain(self) -> Pending:
         """Returns the pending data and starts a new collection."""
         pending, self.pending = self.pending, Pending()
+        pending.letters = self.letters.take()
         return pending
 
     def forget_offsets(self) -> None:
@@ -66,18 +74,31 @@ class BatchDecoder:
             oldest_ns = now_ns - self._retention_ns if self._retention_ns else None
             decoded = decode(message.payload, now_ns=now_ns, oldest_ns=oldest_ns)
         except BatchError as error:
-            self._bury(message, str(error), now_ns)
+            self._bury(message, BAD_MESSAGE, str(error), now_ns)
             return
-        except Exception as error:  # our own bug must not block the log either
+        except Exception as error:  # our own bug, or too little memory, must not block the log either
             logger.exception("message %d: cannot be handled", message.offset)
-            self._bury(message, repr(error), now_ns)
+            self._bury(message, BAD_MESSAGE, repr(error), now_ns)
             return
         if decoded.block.points:
             pending.blocks.append(decoded.block)
             pending.readings += decoded.block.count()
-        pending.refused.update(decoded.reported)
-        if decoded.refusals:
-            self._refuse(message, decoded, now_ns)
+        if decoded.reported:
+            pending.refused.update(known_reasons(decoded.reported))
+        if decoded.remarks:
+            pending.refused.update(decoded.remarks)
+        if decoded.refusals.counts:
+            pending.refused.update(decoded.refusals.counts)
+            self.letters.refuse(message, decoded, now_ns)
+
+    def give_up(self, message: Message) -> None:
+        """Puts a message that has stopped collectors before into the dead letters, unread."""
+        pending = self._begin(message.offset)
+        pending.messages += 1
+        pending.bytes += len(message.payload)
+        detail = "collectors were killed three times while they had this message in hand"
+        logger.error("message %d goes to the dead letters unread: %s", message.offset, detail)
+        self._bury(message, UNFINISHED_MESSAGE, detail, time.time_ns())
 
     def take_gap(self, gap: Gap) -> None:
         """Counts messages that the broker no longer has."""
@@ -95,33 +116,7 @@ class BatchDecoder:
         pending.last_offset = offset
         return pending
 
-    def _bury(self, message: Message, detail: str, now_ns: int) -> None:
+    def _bury(self, message: Message, reason: str, detail: str, now_ns: int) -> None:
         logger.debug("message %d: %s", message.offset, detail)
-        self.pending.refused[BAD_MESSAGE] += 1
-        self.pending.letters.append(
-            {
-                "time": format_time(now_ns),
-                "offset": message.offset,
-                "message_id": message.message_id,
-                "reason": BAD_MESSAGE,
-                "detail": detail,
-                "payload": shorten(bytes(message.payload).decode("utf-8", "replace")),
-            }
-        )
-
-    def _refuse(self, message: Message, decoded: DecodedBatch, now_ns: int) -> None:
-        head = {
-            "time": format_time(now_ns),
-            "offset": message.offset,
-            "source": decoded.source,
-            "batch_id": decoded.batch_id,
-        }
-        for refusal in decoded.refusals:
-            self.pending.refused[refusal.reason] += 1
-            letter = {**head, "reason": refusal.reason, "detail": refusal.detail}
-            if refusal.block is not None:
-                # A batch of its own: it can be repaired and sent again.
-                letter["batch"] = msgspec.Raw(
-                    encode_block(refusal.block, batch_id=decoded.batch_id, source=decoded.source, collected_at="")
-                )
-            self.pending.letters.append(letter)
+        self.pending.refused[reason] += 1
+        self.letters.bury(message, reason, detail, now_ns)

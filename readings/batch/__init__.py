@@ -26,20 +26,20 @@ from readings.batch.message import (
 from readings.batch.plain import read_metrics
 from readings.batch.salvage import salvage_metrics, salvage_points
 from readings.blocks import BlockBuilder, most_cells
-from readings.checks import NOT_UTF8, Refusal, check_block
+from readings.checks import NOT_UTF8, Refusals, check_block
 from readings.model import Point, PointBlock
 
 __all__ = ["BatchError", "DecodedBatch", "decode", "encode_block", "encode_plain"]
 
 
 class DecodedBatch(msgspec.Struct):
-    """The good readings of a batch, a refusal for each bad one, and the counts by reason that the sender reported.
+    """The good readings of a batch, the refusals of the bad ones, and the counts by reason that the sender reported.
 
     ``remarks`` counts readings that were taken without something that they do not need.
     """
 
     block: PointBlock
-    refusals: list[Refusal]
+    refusals: Refusals
     source: str
     batch_id: str
     reported: dict[str, int]
@@ -54,7 +54,7 @@ def decode(payload: bytes, *, now_ns: int | None = None, oldest_ns: int | None =
     stay, which a sender needs to split a batch.
     """
     message: BatchMessage | BatchItems
-    refusals: list[Refusal] = []
+    refusals = Refusals()
     remarks: Counter[str] = Counter()
     whole = parse_whole(payload)
     if whole is not None:
@@ -69,13 +69,13 @@ def decode(payload: bytes, *, now_ns: int | None = None, oldest_ns: int | None =
             remarks[NOT_UTF8] += 1
     if message.points is UNSET and message.metrics is UNSET:
         raise BatchError("bad batch: it has neither points nor metrics")
-    refusals += plain.refusals
+    refusals.merge(plain.refusals)
     remarks.update(plain.remarks)
     if plain.builder:
         block = _joined(block, plain.builder)
     if now_ns is not None:
         block, impossible = check_block(block, now_ns=now_ns, oldest_ns=oldest_ns)
-        refusals += impossible
+        refusals.merge(impossible)
     return DecodedBatch(block, refusals, message.source, message.batch_id, message.refused, dict(remarks))
 
 

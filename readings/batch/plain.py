@@ -17,6 +17,7 @@ from readings.checks import (
     BAD_TIMESTAMP,
     DUPLICATE_ROW,
     Refusal,
+    Refusals,
     Refused,
     check_metric_name,
     parse_value,
@@ -34,7 +35,7 @@ class PlainReadings(NamedTuple):
     """What plain readings give: the good ones, a refusal for each bad one, and the number of readings by remark."""
 
     builder: BlockBuilder
-    refusals: list[Refusal]
+    refusals: Refusals
     remarks: Counter[str]
 
 
@@ -57,7 +58,7 @@ def read_metrics(metrics: Iterable[PlainReading | Salvaged | Refused]) -> PlainR
 
     Of two readings of one GPU, metric and time that differ in a label, and not in the pod, the second is refused.
     """
-    found = PlainReadings(BlockBuilder(), [], Counter())
+    found = PlainReadings(BlockBuilder(), Refusals(), Counter())
     told: dict[tuple[int, str, int], _PlainGpu] = {}
     identities: dict[tuple[str, ...], int] = {}
     # GPUs and names are checked once per batch, not per reading.
@@ -93,7 +94,7 @@ def read_metrics(metrics: Iterable[PlainReading | Salvaged | Refused]) -> PlainR
             if described.remarks or left_out:
                 found.remarks.update(described.remarks.union(remark.reason for remark in left_out))
         except Refused as refused:
-            found.refusals.append(Refusal(refused.reason, f"metrics[{number}]: {refused.detail}"))
+            found.refusals.refuse(Refusal(refused.reason, f"metrics[{number}]: {refused.detail}"))
     return found
 
 

@@ -20,6 +20,7 @@ from readings.checks import (
     NON_FINITE,
     SHORT_ROW,
     Refusal,
+    Refusals,
     Refused,
 )
 from readings.description import describe_gpu
@@ -115,7 +116,7 @@ class SalvagedPoints(NamedTuple):
     """The good readings of compact points, a refusal for each bad one, and the number of readings by remark."""
 
     block: PointBlock
-    refusals: list[Refusal]
+    refusals: Refusals
     remarks: Counter[str]
 
 
@@ -129,7 +130,7 @@ def salvage_points(gpus: Sequence[Raw], metric_names: list[str], points: Sequenc
     good_gpus: list[Gpu] = []
     described = [_gpu_or_refused(number, item, good_gpus) for number, item in enumerate(gpus)]
     good_points: list[Point] = []
-    refusals: list[Refusal] = []
+    refusals = Refusals()
     remarks: Counter[str] = Counter()
     for number, item in enumerate(points):
         values: list[Raw] = []
@@ -146,7 +147,7 @@ def salvage_points(gpus: Sequence[Raw], metric_names: list[str], points: Sequenc
                 raise Refused(BAD_TIMESTAMP, "the time is before 1970 or beyond 64 bits")
         except Refused as refused:
             refusal = Refusal(refused.reason, f"points[{number}]: {refused.detail}")
-            refusals += [refusal] * max(1, sum(bytes(value) != b"null" for value in values))
+            refusals.refuse(refusal, max(1, sum(bytes(value) != b"null" for value in values)))
             continue
         good: list[float | None] = []
         for name, value in zip(metric_names, values, strict=True):
@@ -154,7 +155,7 @@ def salvage_points(gpus: Sequence[Raw], metric_names: list[str], points: Sequenc
                 good.append(_decoded(_value, value, BAD_NUMBER))
             except Refused as refused:
                 good.append(None)
-                refusals.append(Refusal(refused.reason, f"points[{number}] {name}: {refused.detail}"))
+                refusals.refuse(Refusal(refused.reason, f"points[{number}] {name}: {refused.detail}"))
         if (readings := len(good) - good.count(None)) > 0:
             good_points.append((gpu.place, time_ns, good))
             remarks.update(dict.fromkeys(gpu.remarks, readings))

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import asyncio
+import json
+import resource
+import time
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -10,10 +14,12 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from pytest_django import Settings
 
-from broker.client.client import fetch_stats
+from broker.client.client import BrokerClient, fetch_stats
+from readings.batch import encode_block
+from readings.model import Gpu, PointBlock
 from stores.open import reset_store
 from stores.sqlite import SqliteStore
-from tests.ingest.captures import readings_in, stored_readings, uuid_of, write_capture
+from tests.ingest.captures import METRICS, readings_in, stored_readings, uuid_of, write_capture
 from tests.ingest.processes import Fleet, Service, wait_until
 from tests.postgres import Postgres
 
@@ -125,3 +131,64 @@ def test_collectors_wait_for_their_database_and_lose_nothing(postgres: Postgres,
     with psycopg.connect(url) as connection:
         rows = connection.execute("SELECT id, extract(epoch FROM last_seen - first_seen) FROM inventory_gpu").fetchall()
     assert {gpu_id: float(span) for gpu_id, span in rows} == {uuid_of(n): 10.0 * (SAMPLES - 1) + 2 for n in range(GPUS)}
+
+
+def hostile_messages(now_ns: int) -> dict[str, bytes]:
+    """Batches that expand: few bytes each for a reading, for a refusal, for a GPU."""
+    heavy = {"uuid": "GPU-heavy", "labels": {f"label{n}": "x" * 4000 for n in range(50)}}
+    wide = [f"metric{n}" for n in range(1000)]
+    return {
+        "a heavy GPU": json.dumps(
+            {
+                "gpus": [heavy],
+                "metric_names": METRICS[:2],
+                "points": [[0, now_ns - n, [999999, 999999]] for n in range(6_000)],
+            }
+        ).encode(),
+        "readings of two bytes, of the future": json.dumps(
+            {
+                "gpus": [{"uuid": "GPU-wide"}],
+                "metric_names": wide,
+                "points": [[0, now_ns + 10**15, [1] * 1000]] * 2000,
+            },
+            separators=(",", ":"),
+        ).encode(),
+        "values that are texts": json.dumps(
+            {"gpus": [{"uuid": "GPU-wide"}], "metric_names": wide, "points": [[0, now_ns, [""] * 1000]] * 300},
+            separators=(",", ":"),
+        ).encode(),
+        "empty objects": b'{"metrics":[' + b"{}," * 1_000_000 + b"{}]}",
+        "many GPUs": json.dumps(
+            {
+                "gpus": [{"uuid": f"GPU-{n}", "hostname": f"host-{n}"} for n in range(10_000)],
+                "metric_names": METRICS[:1],
+                "points": [[n, now_ns, [1]] for n in range(10_000)],
+            }
+        ).encode(),
+    }
+
+
+@pytest.mark.acceptance
+def test_no_message_stops_it_with_a_gibibyte_of_memory(fleet: Fleet) -> None:
+    now_ns = time.time_ns()
+    behind = PointBlock([Gpu(uuid="GPU-behind")], [METRICS[0]], [(0, now_ns, [40.0])])
+    hostile = list(hostile_messages(now_ns).values())
+
+    async def publish() -> None:
+        client = await BrokerClient.connect("127.0.0.1", fleet.port)
+        for payload in [*hostile, encode_block(behind, batch_id="", source="", collected_at="")]:
+            await client.publish(payload)
+        await client.close()
+
+    fleet.migrate()
+    fleet.broker.start()
+    fleet.broker.wait_for("listening on")
+    asyncio.run(publish())
+    fleet.collector.start("--once")
+    resource.prlimit(fleet.collector.pid, resource.RLIMIT_AS, (1 << 30, 1 << 30))
+    assert fleet.collector.wait(300) == 0, fleet.collector.log
+    assert "GPU-behind" in {gpu for gpu, *_ in stored(fleet)}
+    written = [path.read_bytes() for path in (fleet.state_dir / "dead-letters").glob("*.ndjson")]
+    assert sum(text.count(b"\n") for text in written) < 500
+    # Each message once, its quotes escaped, and some letters of single readings.
+    assert sum(map(len, written)) < 3 * sum(map(len, hostile))

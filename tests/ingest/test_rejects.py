@@ -115,7 +115,7 @@ async def test_a_row_a_line_and_a_reading_that_were_refused_are_repaired_and_sen
         PointBlock([gpu], [METRICS[0]], [(0, T0, [2619.0])]), batch_id="b", source="s", collected_at=""
     )
     decoder.take(Message(7, 0, "m", payload))
-    DeadLetters(tmp_path / "collector", "collector-1").write(decoder.pending.letters)
+    DeadLetters(tmp_path / "collector", "collector-1").write(decoder.drain().letters)
 
     [of_row], [of_line], [of_reading] = (letters_of(tmp_path / name) for name in ("csv", "live", "collector"))
     assert (of_row["reason"], of_row["line"]) == ("bad_number", 5)

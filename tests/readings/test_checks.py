@@ -15,9 +15,11 @@ from readings.checks import (
     REMARKS,
     Kinds,
     Refusal,
+    Refusals,
     Refused,
     check_block,
     check_metric_name,
+    known_reasons,
     parse_value,
     problem_of,
 )
@@ -282,6 +284,32 @@ def test_counts_are_of_three_kinds_and_an_unknown_reason_is_one_of_refusals() ->
         {"bad_label": 2},
         {"not_supported": 3},
     )
+
+
+def test_of_many_refused_readings_all_are_counted_and_the_first_kept() -> None:
+    wide = [f"metric{n}" for n in range(500)]
+    late = block(wide, *((0, NOW - 1, [1.0, None] * 250) for _ in range(20)))
+    _, refusals = check_block(late, now_ns=NOW, oldest_ns=NOW)
+    assert refusals.counts == {"too_old": 5000}
+    assert len(refusals) == Refusals.MOST
+    mixed = block(wide, *((0, NOW, [float("inf"), 1e19, 1.0, None, 5.0] * 100) for _ in range(20)))
+    good, refusals = check_block(mixed, now_ns=NOW, oldest_ns=NOW)
+    assert (refusals.counts, good.count()) == ({"non_finite": 2000, "blank": 2000}, 4000)
+    assert len(refusals) == Refusals.MOST
+    assert all(refusal.block is not None and refusal.block.gpus[0] is mixed.gpus[0] for refusal in refusals)
+    assert Refusal("blank", "") not in refusals
+    more = Refusals()
+    more.refuse(Refusal("blank", "one"), 3)
+    more.merge(refusals)
+    assert more.counts == {"non_finite": 2000, "blank": 2003}
+    assert more[:4] == [*[Refusal("blank", "one")] * 3, refusals[0]]
+    assert len(more) == Refusals.MOST
+
+
+def test_reasons_that_clients_invent_are_one() -> None:
+    invented = {f"reason {n}": 2 for n in range(60)}
+    assert known_reasons({"blank": 1, "not_a_gpu": 5, **invented}) == {"blank": 1, "not_a_gpu": 5, "other": 120}
+    assert known_reasons({"blank": 1, "spool_full": 3}) == {"blank": 1, "spool_full": 3}
 
 
 def test_a_refused_reading_says_why_in_one_line() -> None:

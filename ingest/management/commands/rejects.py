@@ -18,7 +18,6 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from broker.errors import BrokerError
 from ingest.capture.header import parse_header
 from ingest.capture.rows import RowReader
-from ingest.collector.decode import BAD_MESSAGE
 from ingest.config import broker_address
 from ingest.dead_letters import letter_files, read_letters
 from ingest.errors import IngestError, SourceError
@@ -107,10 +106,10 @@ def _payload_of(line: str) -> bytes:
     fields = json.loads(line)
     if not isinstance(fields, dict) or "reason" not in fields:
         return line.encode()
-    if fields["reason"] == BAD_MESSAGE:
-        return str(fields["payload"]).encode()
     if "batch" in fields:
         return json.dumps(fields["batch"]).encode()
+    if "payload" in fields:
+        return str(fields["payload"]).encode()
     if "raw" not in fields:
         raise ValueError("a dead letter without payload, batch or raw cannot be sent again")
     builder = BlockBuilder()

@@ -106,7 +106,7 @@ async def _try() -> str:
             builder.add(*sample)
         for block in builder.blocks(settings.BATCH_SIZE):
             _, refusals = check_block(block, now_ns=time.time_ns(), oldest_ns=None)
-            report.counts.update(refusal.reason for refusal in refusals)
+            report.counts.update(refusals.counts)
 
     source = live_source(keeps=False)
     await source.run(count, asyncio.Event(), once=True)

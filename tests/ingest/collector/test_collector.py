@@ -5,16 +5,21 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from broker.client.client import BrokerClient
 from broker.server.server import BrokerServer
 from ingest.collector import collector as collector_module
+from ingest.collector import decode as decode_module
+from ingest.collector.attempts import Attempts
 from ingest.collector.collector import Collector
 from ingest.errors import BrokerRefusal, StoreRefusal
 from inventory.models import GPU, CollectorStatus, Host
-from readings.model import PointBlock
+from readings.batch import decode as decode_batch
+from readings.batch import encode_block
+from readings.model import Gpu, PointBlock
 from stores.base import RefusedReading, StoreError, StoreUnavailable, WriteResult
 from stores.sqlite import SqliteStore
 from tests.broker.harness import running_broker
@@ -374,3 +379,73 @@ async def test_without_a_broker_a_stop_ends_it_at_once(tmp_path: Path, store: Sh
     async with collecting(collect_config(free_port(), tmp_path), store):
         await asyncio.sleep(0.2)
     assert time.monotonic() - began < 3
+
+
+class Killed(BaseException):
+    """Stands for the kernel, which takes the process."""
+
+
+@pytest.mark.parametrize("place", ["decode", "store"])
+async def test_a_message_that_kills_each_run_goes_to_the_letters_and_the_rest_is_stored(
+    tmp_path: Path, store: Shaky, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def one(gpu: str) -> bytes:
+        block = PointBlock([Gpu(uuid=gpu)], ["DCGM_FI_DEV_GPU_TEMP"], [(0, time.time_ns(), [40.0])])
+        return encode_block(block, batch_id="", source="", collected_at="")
+
+    begun = 0
+    real_write = store.write
+
+    def decode(payload: bytes, **limits: Any) -> Any:
+        nonlocal begun
+        if b"GPU-deadly" in payload and place == "decode":
+            begun += 1
+            raise Killed
+        return decode_batch(payload, **limits)
+
+    def write(blocks: Sequence[PointBlock]) -> WriteResult:
+        nonlocal begun
+        if any(gpu.uuid == "GPU-deadly" for block in blocks for gpu in block.gpus):
+            begun += 1
+            raise Killed
+        return real_write(blocks)
+
+    monkeypatch.setattr(decode_module, "decode", decode)
+    monkeypatch.setattr(store, "write", write)
+    async with running_broker(tmp_path / "log") as broker:
+        client = await BrokerClient.connect("127.0.0.1", broker.port)
+        for gpu in ("GPU-1", "GPU-2", "GPU-deadly", "GPU-3", "GPU-4"):
+            await client.publish(one(gpu))
+        await client.close()
+        for _ in range(3):
+            with pytest.raises(Killed):
+                await collect_once(broker, tmp_path, store)
+        totals = await collect_once(broker, tmp_path, store)
+        assert all_is_committed(broker)
+    assert begun == 3
+    assert {gpu for gpu, *_ in stored_readings(store)} == {"GPU-1", "GPU-2", "GPU-3", "GPU-4"}
+    assert totals.refused_by == {"unfinished_message": 1}
+    (letter,) = letters(tmp_path)
+    assert (letter["offset"], letter["reason"]) == (2, "unfinished_message")
+    assert "GPU-deadly" in letter["payload"]
+    assert not Attempts(tmp_path, "collector-1").path.exists()
+
+
+async def test_what_was_received_is_written_in_bounded_parts(
+    tmp_path: Path, capture: Path, store: Shaky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode_module, "FLUSH_READINGS", 10)
+    sizes: list[int] = []
+    real_write = store.write
+
+    def write(blocks: Sequence[PointBlock]) -> WriteResult:
+        sizes.append(sum(block.count() for block in blocks))
+        return real_write(blocks)
+
+    monkeypatch.setattr(store, "write", write)
+    async with running_broker(tmp_path / "log") as broker:
+        await publish(capture, broker.port, tmp_path, batch_size=6)
+        totals = await collect_once(broker, tmp_path, store, flush_interval=60.0)
+        assert all_is_committed(broker)
+    assert totals.stored == 120
+    assert max(sizes) <= 15

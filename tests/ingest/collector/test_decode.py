@@ -111,3 +111,38 @@ def test_pending_of_another_log_is_kept_but_not_committed() -> None:
     taken.forget_offsets()
     assert taken.pending
     assert taken.drain().last_offset == -1
+
+
+def test_reasons_that_streamers_invent_are_counted_as_one() -> None:
+    taken = BatchDecoder(0)
+    for number in range(100):
+        taken.take(message(number, payload(blank=1, **{f"made_up_{number}": 1})))  # type: ignore[arg-type]
+    assert taken.drain().refused == {"other": 100, "blank": 100}
+
+
+def test_it_is_full_of_readings_bytes_or_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "FLUSH_READINGS", 3)
+    taken = BatchDecoder(0)
+    found = []
+    for offset in range(3):
+        found.append(taken.full)
+        taken.take(message(offset, payload()))
+    found.append(taken.full)
+    taken.drain()
+    assert [*found, taken.full] == [False, False, False, True, False]
+    monkeypatch.setattr(decode, "BYTES_OF_FLUSH", 20_000)
+    taken.take(message(4, b'"' + b"x" * 20_000))
+    found = [taken.full]
+    assert len(taken.drain().letters) == 1
+    monkeypatch.setattr(decode, "FLUSH_BYTES", 100)
+    taken.take(message(5, payload()))
+    assert [*found, taken.full] == [True, True]
+
+
+def test_a_message_that_stopped_collectors_is_kept_unread() -> None:
+    taken = BatchDecoder(0)
+    taken.give_up(message(8, payload()))
+    pending = taken.drain()
+    assert (pending.refused, pending.last_offset, pending.blocks) == ({"unfinished_message": 1}, 8, [])
+    (letter,) = pending.letters
+    assert json.loads(letter["payload"])["source"] == "s1"

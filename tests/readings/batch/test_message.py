@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from readings.batch import BatchError, DecodedBatch, decode, encode_block, encode_plain
 from readings.blocks import BlockBuilder
+from readings.checks import Refusals
 from readings.model import Gpu, Point, PointBlock
 from readings.times import INT64_MAX
 
@@ -46,7 +47,7 @@ def reasons(result: DecodedBatch) -> list[str]:
 
 
 def test_a_block_survives_the_wire() -> None:
-    assert decode(encoded(refused={"blank": 3})) == DecodedBatch(BLOCK, [], "streamer-1", "b1", {"blank": 3})
+    assert decode(encoded(refused={"blank": 3})) == DecodedBatch(BLOCK, Refusals(), "streamer-1", "b1", {"blank": 3})
 
 
 def readings(block: PointBlock) -> list[tuple[Gpu, str, int, float]]:
@@ -187,7 +188,7 @@ def some_blocks(draw: st.DrawFn) -> PointBlock:
 @given(some_blocks(), st.dictionaries(texts, st.integers(0, INT64_MAX), max_size=3))
 def test_any_block_survives_the_wire_bit_for_bit(block: PointBlock, refused: dict[str, int]) -> None:
     result = decode(encoded(block, refused=refused))
-    assert result == DecodedBatch(block, [], "streamer-1", "b1", refused)
+    assert result == DecodedBatch(block, Refusals(), "streamer-1", "b1", refused)
     assert msgspec.json.encode(result.block) == msgspec.json.encode(block)
 
 
@@ -246,7 +247,7 @@ def test_unknown_fields_are_ignored_everywhere() -> None:
 
 @pytest.mark.parametrize("empty", [{"points": []}, {"metrics": []}, {"points": None, "metrics": []}, {"metrics": None}])
 def test_a_batch_may_be_empty(empty: dict[str, Any]) -> None:
-    assert decoded(**empty) == DecodedBatch(PointBlock([], [], []), [], "", "", {})
+    assert decoded(**empty) == DecodedBatch(PointBlock([], [], []), Refusals(), "", "", {})
 
 
 def test_names_of_older_exporters_are_folded() -> None:
