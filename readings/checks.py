@@ -9,6 +9,7 @@ from typing import NamedTuple, cast
 from readings.catalogue import CATALOGUE, canonical_name, whole_of
 from readings.labels import BAD_LABEL, REPEATED_LABEL, is_blank_text
 from readings.model import MAX_LABELS, Gpu, Point, PointBlock
+from readings.text import is_safe_name
 from readings.times import INT64_MAX, SECOND, format_time
 
 BLANK = "blank"
@@ -254,13 +255,14 @@ def problem_of(metric_name: str, value: float) -> str | None:
 
 
 def check_metric_name(name: str) -> str:
-    """Returns the canonical name. Raises Refused if it is empty, over 255 characters or has a NUL."""
+    """Returns the canonical name. Raises Refused if it is empty, over 255 characters or has a control character."""
     canonical = canonical_name(name)
     if not canonical:
         raise Refused(NO_METRIC, "metric_name is empty")
-    if len(canonical) > MAX_METRIC_NAME or "\0" in canonical or "\ufffd" in canonical:
+    if len(canonical) > MAX_METRIC_NAME or not is_safe_name(canonical) or "\ufffd" in canonical:
         raise Refused(
-            BAD_FIELD, f"metric_name {canonical[:40]!r}… has a NUL, broken text or over {MAX_METRIC_NAME} characters"
+            BAD_FIELD,
+            f"metric_name {canonical[:40]!r}… has a control character, broken text or over {MAX_METRIC_NAME} characters",
         )
     return canonical
 

@@ -8,6 +8,7 @@ from typing import Any
 from readings.checks import BAD_FIELD, NO_IDENTITY, TOO_MANY_LABELS, Refused
 from readings.labels import BAD_LABEL, Remark, is_blank_identity
 from readings.model import MAX_INDEX, MAX_LABEL, MAX_LABELS, MAX_MODEL, MAX_NAME, MAX_UUID, MAX_WORD, Gpu
+from readings.text import is_safe_name
 
 _TEXTS = {
     "hostname": MAX_NAME,
@@ -41,7 +42,7 @@ def describe_gpu(fields: Mapping[str, Any], remarks: Iterable[Remark] = ()) -> t
         if _fits(value, limit):
             made[name] = value
         elif value is not None and value != "":
-            told.append(_left_out(name, value, f"a text of at most {limit} characters without NUL"))
+            told.append(_left_out(name, value, f"a text of at most {limit} characters without control characters"))
     index = fields.get("gpu_id")
     number = _index(index)
     if number is not None:
@@ -62,13 +63,26 @@ def _identity(name: str, value: object, limit: int) -> str:
     if not isinstance(value, str):
         raise Refused(NO_IDENTITY, f"{name} {value!r:.{_SHOWN}} is no text")
     text = value.strip()
-    if len(text) > limit or "\0" in text or "\ufffd" in text:
-        raise Refused(BAD_FIELD, f"{name} {text[:_SHOWN]!r} has a NUL, broken text or over {limit} characters")
+    if len(text) > limit or not is_safe_name(text) or "\ufffd" in text:
+        raise Refused(
+            BAD_FIELD, f"{name} {text[:_SHOWN]!r} has a control character, broken text or over {limit} characters"
+        )
     return text
 
 
+def is_well_named(gpu: Gpu) -> bool:
+    """Whether no text of the GPU has characters that ``describe_gpu`` would leave out or refuse."""
+    names = (gpu.uuid, gpu.mig_id, *(getattr(gpu, name) for name in _TEXTS), *gpu.labels)
+    return is_safe_name("".join(names)) and not any("\0" in text for text in gpu.labels.values())
+
+
 def _fits(value: object, limit: int) -> bool:
-    return isinstance(value, str) and value != "" and len(value) <= limit and "\0" not in value
+    return isinstance(value, str) and value != "" and len(value) <= limit and is_safe_name(value)
+
+
+def _is_label_value(value: object) -> bool:
+    """Any text that a database takes: labels' values may have line breaks."""
+    return isinstance(value, str) and len(value) <= MAX_LABEL and "\0" not in value
 
 
 def _index(index: object) -> int | None:
@@ -82,7 +96,7 @@ def _fitting(labels: Mapping[Any, Any], told: list[Remark]) -> dict[str, str]:
     kept: dict[str, str] = {}
     too_many = 0
     for name, value in labels.items():
-        if not (_fits(name, MAX_NAME) and (value == "" or _fits(value, MAX_LABEL))):
+        if not (_fits(name, MAX_NAME) and _is_label_value(value)):
             told.append(_left_out(f"label {name!r:.{_SHOWN}}", value, f"a text of at most {MAX_LABEL} characters"))
         elif len(kept) == MAX_LABELS:
             too_many += 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+# Control characters, marks that turn the writing direction, line separators and halves of characters.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _WORDS = re.compile(r"([\s,]+)")
 
 
@@ -18,6 +20,11 @@ def printable(text: str) -> str:
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape", "surrogatepass").decode("ascii") for each in text
     )
+
+
+def is_safe_name(text: str) -> bool:
+    """Whether a name can be shown as it is: no character in it hides another, starts a line or moves a cursor."""
+    return _UNSAFE.search(text) is None
 
 
 def hide_passwords(text: str) -> str:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from readings.text import hide_passwords, printable
+from readings.text import hide_passwords, is_safe_name, printable
 
 
 @pytest.mark.parametrize("text", ["", "node-1", "knöten-1/rack a?b#c%d", "NVIDIA H100 – 80GB ®", "東京", "a\\nb"])
@@ -44,3 +44,17 @@ def test_what_could_forge_or_hide_is_escaped(text: str, shown: str) -> None:
 )
 def test_passwords_in_urls_are_hidden(text: str, shown: str) -> None:
     assert hide_passwords(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text", ["", "knöten-1/rack a?b#c%d", "NVIDIA H100 – 80GB ®", "東京", "a\u00a0b", "👩\u200d🔬"]
+)
+def test_names_of_any_script_are_safe(text: str) -> None:
+    assert is_safe_name(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["\x00", "a\n", "\x1b[2J", "\x7f", "\x9b", "\u061c", "\u200e", "\u202e", "\u2028", "\u2069", "\ud800"]
+)
+def test_names_that_hide_or_forge_are_not(text: str) -> None:
+    assert not is_safe_name(text)

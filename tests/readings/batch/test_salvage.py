@@ -117,5 +117,5 @@ def test_broken_text_in_one_item_does_not_spoil_the_others() -> None:
     )
     result = decode(payload)
     assert [refusal.reason for refusal in result.refusals] == ["bad_field"]
-    assert result.refusals[0].detail.startswith("metrics[0]: uuid 'GPU-\ufffd' has a NUL, broken text")
+    assert result.refusals[0].detail.startswith("metrics[0]: uuid 'GPU-\ufffd' has a control character, broken text")
     assert result.block.count() == 1
