@@ -56,16 +56,8 @@ SLICE_LABEL = "vgpu"
 OWNER_LABELS = frozenset(
     {
         *("exported_pod", "pod", "pod_name", "pod_uid", "exported_namespace", "namespace", "pod_namespace"),
-        *(
-            "exported_container",
-            "container",
-            "container_name",
-            SLICE_LABEL,
-            _HPC_JOB,
-            "user",
-            "job_id",
-            "cluster_job_id",
-        ),
+        *("exported_container", "container", "container_name", SLICE_LABEL, _HPC_JOB, "job_id", "cluster_job_id"),
+        *("pid", "process_id", "process_name", "user", "username", "uid"),
         *("dra_claim_name", "dra_claim_namespace", "dra_driver_name", "dra_pool_name", "dra_device_name"),
     }
 )

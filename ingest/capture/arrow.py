@@ -151,13 +151,19 @@ class ColumnReader:
             for each in kinds.tolist()
         ]
         twins = self._rows.twins
-        told = [twins.suspects(*each) for each in named]  # twice, since a suspect's first description comes before it
-        suspected = np.array([one or twins.suspects(*each) for one, each in zip(told, named, strict=True)], bool)
-        places = np.flatnonzero(suspected[which])
-        times = columns.time_ns[rows[places]].tolist()
+        suspected = [
+            twins.suspects(*each) for each in named
+        ]  # twice, since a suspect's first description comes before it
+        again = [one or twins.suspects(*each) for one, each in zip(suspected, named, strict=True)]
+        places = np.flatnonzero(np.array(again, bool)[which])
+        told = zip(
+            which[places].tolist(),
+            columns.time_ns[rows[places]].tolist(),
+            columns.value[rows[places]].tolist(),
+            strict=True,
+        )
         found = twins.second(
-            LabelledRow(named[each][0], named[each][1], time_ns)
-            for each, time_ns in zip(which[places].tolist(), times, strict=True)
+            LabelledRow(named[each][0], named[each][1], time_ns, value) for each, time_ns, value in told
         )
         return cast("list[int]", rows[places[found]].tolist())
 

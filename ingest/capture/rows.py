@@ -202,17 +202,21 @@ class RowReader:
         metric_name, convert = self.stored_name(name, naming)
         time_ns = self._time(fields)
         value = parse_value(fields[self._value_column])
-        if self._is_second(described, metric_name, time_ns):
+        if convert is not None:
+            value = convert(value)
+        if self._is_second(LabelledRow(described, metric_name, time_ns, value)):
             if self._version != self.parts.version:
                 return self.read(fields)  # a part of its own now
             raise Refused(DUPLICATE_ROW, SECOND_ROW)
         self.remarks.update(remarks)
-        return Sample(gpu, metric_name, time_ns, value if convert is None else convert(value))
+        return Sample(gpu, metric_name, time_ns, value)
 
-    def _is_second(self, described: Described, name: str, time_ns: int) -> bool:
-        if self._time_column is None or not self.twins.suspects(described, name):
-            return False
-        return bool(self.twins.second([LabelledRow(described, name, time_ns)]))
+    def _is_second(self, row: LabelledRow) -> bool:
+        return (
+            self._time_column is not None
+            and self.twins.suspects(row.described, row.name)
+            and bool(self.twins.second([row]))
+        )
 
     def _time(self, fields: Sequence[str]) -> int:
         if self._time_column is None:
@@ -268,8 +272,8 @@ class RowReader:
             reasons.add(LABEL_CONFLICT)
         if any("\ufffd" in field for field in fields):
             reasons.add(NOT_UTF8)
-        owners = [f"{name}={value}" for name, value in sorted(labels.items()) if name in OWNER_LABELS]
-        described = Described((gpu.id, gpu.namespace, gpu.pod, gpu.container, *owners), labels)
+        owned = not OWNER_LABELS.isdisjoint(labels)
+        described = Described((gpu.id, gpu.namespace, gpu.pod, gpu.container), labels, owned)
         return GpuDescription(gpu, frozenset(reasons), naming_labels(labels, self.parts.labels), described)
 
     def _find_host(self, fields: Sequence[str], labels: Mapping[str, str], columns: dict[str, str]) -> bool:

@@ -8,16 +8,18 @@ from typing import NamedTuple
 
 from ingest.parts import Parts
 from readings.catalogue import whole_of
+from readings.labels import OWNER_LABELS
 
 # Rows that are remembered: those of a fleet's scrape.
 _MOST_REMEMBERED = 200_000
 
 
 class Described(NamedTuple):
-    """What a row tells of its GPU beside the reading. ``identity`` also has who uses it: rows that differ in that are shares."""
+    """What a row tells of its GPU beside the reading. ``identity`` also has the pod that holds it: rows of several are shares."""
 
     identity: tuple[str, ...]
     labels: Mapping[str, str]
+    owned: bool = False  # by more than that pod
 
 
 class LabelledRow(NamedTuple):
@@ -26,6 +28,7 @@ class LabelledRow(NamedTuple):
     described: Described
     name: str
     time_ns: int
+    value: float
 
 
 class Twins:
@@ -36,7 +39,7 @@ class Twins:
         self._firsts: dict[tuple[tuple[str, ...], str], Described] = {}
         self._suspects: set[tuple[tuple[str, ...], str]] = set()
         self.suspected_gpus: set[tuple[str, ...]] = set()
-        self._seen: dict[tuple[tuple[str, ...], str, int], Described] = {}
+        self._seen: dict[tuple[tuple[str, ...], str, int], LabelledRow] = {}
 
     def suspects(self, described: Described, name: str) -> bool:
         """Whether rows of this GPU and metric have had different labels."""
@@ -62,10 +65,10 @@ class Twins:
         seen = self._seen
         for place, row in enumerate(rows):
             key = (row.described.identity, row.name, row.time_ns)
-            first = seen.setdefault(key, row.described)
-            if _differ(first, row.described):
+            first = seen.setdefault(key, row)
+            if _differ(first.described, row.described) and not _are_shares(first, row):
                 seconds.append(place)
-                groups[whole_of(row.name)].setdefault(key, [first]).append(row.described)
+                groups[whole_of(row.name)].setdefault(key, [first.described]).append(row.described)
         while len(seen) > _MOST_REMEMBERED:
             del seen[next(iter(seen))]
         for metric, of_metric in groups.items():
@@ -75,3 +78,14 @@ class Twins:
 
 def _differ(first: Described, second: Described) -> bool:
     return first is not second and first.labels != second.labels
+
+
+def _are_shares(first: LabelledRow, second: LabelledRow) -> bool:
+    """Whether two owners of a GPU repeat its value."""
+    if not (first.described.owned or second.described.owned) or first.value != second.value:
+        return False
+    return _without_owners(first.described) == _without_owners(second.described)
+
+
+def _without_owners(described: Described) -> dict[str, str]:
+    return {name: value for name, value in described.labels.items() if name not in OWNER_LABELS}

@@ -74,11 +74,26 @@ class _LineGpu(NamedTuple):
     remarks: frozenset[str]
 
 
+class _Twin(NamedTuple):
+    """One of several series that have one GPU, holder and name. Those of one ``variant`` differ in their owners alone."""
+
+    group: int
+    variant: int
+
+
 class _ScrapedSeries(NamedTuple):
     gpu: Gpu
     folded: Folded
     remarks: frozenset[str]
+    twin: _Twin | None
     identity: tuple[str, ...]
+
+
+class _TwinSample(NamedTuple):
+    place: int
+    number: int
+    line: str
+    twin: _Twin
 
 
 _Series = _ScrapedSeries | Refusal | None
@@ -126,6 +141,7 @@ class Exposition:
         refused: list[RefusedRow] = []
         counts: Counter[str] = Counter()
         repeated: list[tuple[int, str, _ScrapedSeries]] = []
+        twins: list[_TwinSample] = []
         known = self._series
         left = known.copy()  # each line takes its series: a second one finds none
         take = left.pop
@@ -159,7 +175,7 @@ class Exposition:
             if isinstance(series, Refusal):
                 refuse(number, series.reason, series.detail, line)
                 continue
-            gpu, (name, convert), remarks, _ = series
+            gpu, (name, convert), remarks, twin, _ = series
             time_ns = now_ns
             try:
                 if " " in rest:
@@ -176,10 +192,19 @@ class Exposition:
                 continue
             if remarks:
                 counts.update(remarks)
+            if twin:
+                twins.append(_TwinSample(len(samples), number, line, twin))
             samples.append(Sample(gpu, name, time_ns, value))
         if repeated:
             for number, line, detail in self._repeats(repeated, samples, now_ns):
                 refuse(number, DUPLICATE_ROW, detail, line)
+        if twins:
+            seconds = _seconds(twins, samples)
+            for each in seconds:
+                name = samples[each.place].metric_name
+                refuse(each.number, DUPLICATE_ROW, f"{name}: no label tells this row from an earlier one", each.line)
+            dropped = {each.place for each in seconds}
+            samples = [sample for place, sample in enumerate(samples) if place not in dropped]
         new_remarks, self._new_remarks = self._new_remarks, []
         unsupported, self._new_unsupported = self._new_unsupported, {}
         # With lines missing, a GPU may be: else they are those of the lines that were learnt.
@@ -191,7 +216,7 @@ class Exposition:
     ) -> Iterator[tuple[int, str, str]]:
         """Add the readings of lines whose labels came before: those of another time. Gives those that contradict the first."""
         known = {(id(sample.gpu), sample.metric_name, sample.time_ns): sample.value for sample in samples}
-        for number, line, (gpu, (name, convert), _, _) in repeated:
+        for number, line, (gpu, (name, convert), _, _, _) in repeated:
             text, time = split_rest(line.rpartition("} ")[2])
             try:
                 value = parse_value(text)
@@ -238,7 +263,7 @@ class Exposition:
         self._series = known
         series_of_gpus = [series for series in known.values() if isinstance(series, _ScrapedSeries)]
         self._gpus = len({series.gpu.uuid for series in series_of_gpus})
-        self._refuse_what_is_alike(heads)
+        self._mark_twins(heads)
         used = {id(series.gpu) for series in series_of_gpus}
         self._described = {key: each for key, each in self._described.items() if id(each.gpu) in used}
 
@@ -263,7 +288,7 @@ class Exposition:
         name = stored_name(parsed.name, naming_labels(parsed.labels, self._parts.labels))
         if has_no_zero(name.name):
             name = Folded(name.name, _without_zero(name.convert))
-        return _ScrapedSeries(described.gpu, name, described.remarks, described.identity)
+        return _ScrapedSeries(described.gpu, name, described.remarks, None, described.identity)
 
     def _describe(self, line: Line) -> _LineGpu | None:
         labels = line.labels
@@ -304,18 +329,40 @@ class Exposition:
         found = [self._parts.find(metric, of_metric) for metric, of_metric in groups.items()]
         return any(found)
 
-    def _refuse_what_is_alike(self, heads: dict[str, str]) -> None:
-        """Of series that nothing tells apart the first one stays."""
-        firsts: set[tuple[object, ...]] = set()
-        for head in heads:
-            series = self._series[head]
-            if not isinstance(series, _ScrapedSeries):
-                continue
-            key = (series.identity, series.folded.name)
-            if key in firsts:
-                detail = f"{series.folded.name} of {series.gpu.id}: no label tells this row from an earlier one"
-                self._series[head] = Refusal(DUPLICATE_ROW, detail)
-            firsts.add(key)
+    def _mark_twins(self, heads: dict[str, str]) -> None:
+        """Mark the series that nothing tells apart in the store: of their rows at one time one is taken."""
+        groups: defaultdict[tuple[object, ...], list[str]] = defaultdict(list)
+        for head, series in self._series.items():
+            if isinstance(series, _ScrapedSeries):
+                gpu = series.gpu
+                groups[series.identity[0], gpu.namespace, gpu.pod, gpu.container, series.folded.name].append(head)
+        for number, group in enumerate(groups.values()):
+            variants: dict[frozenset[tuple[str, str]], int] = {}
+            for head in group:
+                twin = None
+                if len(group) > 1:
+                    line = take_apart(heads[head])
+                    labels = frozenset() if line is None else _without_owners(line.labels)
+                    twin = _Twin(number, variants.setdefault(labels, len(variants)))
+                series = self._series[head]
+                if isinstance(series, _ScrapedSeries) and series.twin != twin:
+                    self._series[head] = series._replace(twin=twin)
+
+
+def _without_owners(labels: dict[str, str]) -> frozenset[tuple[str, str]]:
+    return frozenset([item for item in labels.items() if item[0] not in OWNER_LABELS])
+
+
+def _seconds(twins: Iterable[_TwinSample], samples: list[Sample]) -> list[_TwinSample]:
+    """Those that contradict an earlier one of their time: in a label, or, among owners of one GPU, in the value."""
+    firsts: dict[tuple[int, int], tuple[int, float]] = {}
+    found = []
+    for each in twins:
+        sample = samples[each.place]
+        told = (each.twin.variant, sample.value)
+        if firsts.setdefault((each.twin.group, sample.time_ns), told) != told:
+            found.append(each)
+    return found
 
 
 def _without_zero(convert: Callable[[float], float] | None) -> Callable[[float], float]:

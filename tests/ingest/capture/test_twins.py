@@ -137,6 +137,18 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(100):
         described = Described((f"GPU-{number}",), {"a": "b"})
         assert not looking.suspects(described, "m")
-        assert looking.second([LabelledRow(described, "m", number)]) == []
+        assert looking.second([LabelledRow(described, "m", number, 1.0)]) == []
     assert len(looking._firsts) <= 10
     assert len(looking._seen) <= 10
+
+
+@pytest.mark.parametrize("by_column", [True, False])
+def test_owners_may_repeat_the_gpus_value_and_of_other_values_the_first_is_taken(
+    tmp_path: Path, by_column: bool
+) -> None:
+    same = [labelled("m", 5, vgpu=n, pid=n) for n in range(3)]
+    series, counts, _ = found(write(tmp_path / "same.csv", *same), by_column=by_column)
+    assert (list(series.values()), counts) == ([[5.0] * 3], {})
+    other = [labelled("m", value, vgpu=n, pid=n) for n, value in enumerate((5, 6, 5))]
+    series, counts, _ = found(write(tmp_path / "other.csv", *other), by_column=by_column)
+    assert (list(series.values()), counts) == ([[5.0] * 2], {"duplicate_row": 1})

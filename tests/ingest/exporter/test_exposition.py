@@ -297,3 +297,25 @@ def test_the_gpus_of_each_answer_are_counted() -> None:
     exporter = Exposition()
     pages = (both, both, line.format(1, 0), "# HELP x y\n", both, "dcgm_exporter_up 1\n")
     assert [exporter.read(page, NOW).gpus for page in pages] == [2, 2, 1, 0, 2, 0]
+
+
+def shares(*values: int) -> str:
+    return "".join(f'{UTIL}{{{GPU},pod="p",namespace="n",vgpu="{n}",pid="{n}"}} {v}\n' for n, v in enumerate(values))
+
+
+def test_owners_in_one_pod_may_repeat_the_gpus_value_and_of_other_values_the_first_is_taken() -> None:
+    exporter = Exposition()
+    for _ in range(2):
+        assert exporter.read(shares(5, 5, 5), NOW).counts == {}
+        scraped = exporter.read(shares(5, 6, 5), NOW)
+        assert [value for _, value, _ in values(scraped)] == [5.0, 5.0]
+        assert [(row.line, row.reason) for row in scraped.refused] == [(2, "duplicate_row")]
+
+
+def test_rows_of_two_sources_with_times_of_their_own_are_two_readings() -> None:
+    """As when a Prometheus still has the series of an exporter that has just got another address."""
+    rows = [f'{UTIL}{{UUID="GPU-1",instance="10.0.0.{n}:9400"}} {n} 175287135{n}000\n' for n in (1, 2)]
+    scraped = read("".join(rows))
+    assert [value for _, value, _ in values(scraped)] == [1.0, 2.0]
+    assert scraped.counts == {}
+    assert read("".join(rows).replace("1752871352000", "1752871351000")).counts == {"duplicate_row": 1}
