@@ -62,7 +62,7 @@ class ReadOnly(BrokerError):
 
 
 class Overloaded(BrokerError):
-    """Too many clients, or too much in flight."""
+    """Too many clients, too much in flight, or too many open files."""
 
     code = "overloaded"
     retriable = True
@@ -136,6 +136,9 @@ class LogFailed(BrokerError):
 
     code = "log_failed"
 
+
+# What a log answers when it cannot write now: nothing of the request was kept.
+WRITE_REFUSED = (DiskFull, ReadOnly, Overloaded)
 
 BY_CODE: dict[str, type[BrokerError]] = {error.code: error for error in BrokerError.__subclasses__()}
 

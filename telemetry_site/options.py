@@ -127,7 +127,11 @@ MAX_FRAME_BYTES = Option(
     "MAX_FRAME_BYTES", "8MiB", size(1024, 128 * MIB), "largest frame that the broker accepts", (BROKER,)
 )
 MAX_CONNECTIONS = Option(
-    "MAX_CONNECTIONS", "2000", whole_number(1, 1_000_000), "most clients connected at once", (BROKER,)
+    "MAX_CONNECTIONS",
+    "2000",
+    whole_number(1, 1_000_000),
+    "most clients connected at once; fewer if the limit of open files allows no more",
+    (BROKER,),
 )
 FREE_SPACE_RESERVE = Option(
     "FREE_SPACE_RESERVE",

@@ -28,7 +28,7 @@ from typing import Literal, NamedTuple
 import msgspec
 from prometheus_client import Histogram
 
-from broker.errors import BrokerError, CorruptRecord, DiskFull, LogFailed, LogUnusable, OffsetOutOfRange, ReadOnly
+from broker.errors import WRITE_REFUSED, BrokerError, CorruptRecord, LogFailed, LogUnusable, OffsetOutOfRange
 from broker.log.batch import Entries, RecordBatch, build_batch
 from broker.log.cache import RecentMessages
 from broker.log.clock import Clock
@@ -291,7 +291,7 @@ class Log:
     def commit(self, batch: RecordBatch) -> None:
         """Writes the batch and makes it as durable as the fsync mode says. Makes system calls only.
 
-        Raises DiskFull or ReadOnly if nothing of the batch is left in the log: ``abort`` it; a later one may succeed.
+        Raises one of WRITE_REFUSED if nothing of the batch is left in the log: ``abort`` it; a later one may succeed.
         Raises LogFailed if the disk's content is unknown: stop, and recover by a restart.
         """
         self._check_usable()
@@ -308,7 +308,7 @@ class Log:
         except LogFailed as error:
             self._failed = error
             raise
-        except (DiskFull, ReadOnly) as error:
+        except WRITE_REFUSED as error:
             self._trouble, self._refused_bytes = str(error), batch.size
             raise
         self._trouble = ""

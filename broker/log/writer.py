@@ -10,21 +10,25 @@ from pathlib import Path
 
 from prometheus_client import Histogram
 
-from broker.errors import BrokerError, DiskFull, LogFailed, ReadOnly
+from broker.errors import BrokerError, DiskFull, LogFailed, Overloaded, ReadOnly
 from broker.log.clock import Clock
 from broker.log.disk import Disk
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def write_error(error: OSError, what: str) -> BrokerError:
-    """Returns the error for a failed write: DiskFull and ReadOnly can pass, LogFailed cannot."""
+    """Returns the error for a failed write: DiskFull, ReadOnly and Overloaded (no file descriptor left) can pass, LogFailed
+    cannot."""
     text = f"{what}: {error.strerror or error}"
     if error.errno in _FULL:
         return DiskFull(text)
     if error.errno in _READ_ONLY:
         return ReadOnly(text)
+    if error.errno in _NO_DESCRIPTORS:
+        return Overloaded(text)
     return LogFailed(text)
 
 

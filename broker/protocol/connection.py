@@ -140,6 +140,7 @@ class ServerConnection:
         self.closing = False  # read nothing more; close once everything is sent
         self.published = 0
         self.answered = 0
+        self.unsent = 0  # bytes of answers, other than to publishes, that have not been taken with data_to_send
         self._reader = FrameReader(limits.max_frame)
         self._frames: list[tuple[bytes, int, int]] = []  # received, not parsed yet
         self._max_payload = limits.max_payload
@@ -222,6 +223,7 @@ class ServerConnection:
 
     def respond(self, answer: bytes) -> None:
         """Answer a request that is not a publish, after all publishes taken before it."""
+        self.unsent += len(answer)
         if self.published == self.answered:
             self._out.append(answer)
         else:
@@ -246,6 +248,8 @@ class ServerConnection:
             return b""
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
+        if not self._held:
+            self.unsent = 0
         return data
 
     @property

@@ -15,6 +15,7 @@ from broker.log.batch import RecordBatch
 from broker.log.log import Log
 from broker.log.segment import LogRead
 from broker.protocol.messages import gap_frame
+from broker.server.bursts import BurstLog
 from broker.server.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Outlet(Protocol):
 class Subscription:
     """One subscriber's position in the log."""
 
-    __slots__ = ("closed", "held", "id", "moves", "outlet", "paused", "position", "reading")
+    __slots__ = ("closed", "held", "id", "moves", "outlet", "paused", "position")
 
     def __init__(self, subscriber_id: str, position: int, outlet: Outlet) -> None:
         self.id = subscriber_id
@@ -45,7 +46,6 @@ class Subscription:
         self.paused = False  # its socket takes no more
         self.held = False  # its response has not been sent yet
         self.closed = False
-        self.reading = False
         self.moves = 0
 
 
@@ -60,6 +60,10 @@ class Delivery:
         self._reader = reader
         self._loop = asyncio.get_running_loop()
         self._live: set[Subscription] = set()
+        # One read at a time for each peer, however often it subscribes; and what it subscribed to meanwhile.
+        self._reading: set[Outlet] = set()
+        self._next: dict[Outlet, Subscription] = {}
+        self._lines = BurstLog(logger)
 
     def add(self, subscription: Subscription) -> None:
         """Add a subscription; its id must be free."""
@@ -80,12 +84,15 @@ class Delivery:
 
     def advance(self, subscription: Subscription) -> None:
         """Continue a subscription whose state changed: it was added, moved, or may write again."""
-        if subscription.closed or subscription.paused or subscription.held or subscription.reading:
+        if subscription.closed or subscription.paused or subscription.held:
+            return
+        if subscription.outlet in self._reading:
+            self._next[subscription.outlet] = subscription
             return
         if subscription.position >= self._log.next_offset:
             self._live.add(subscription)
             return
-        subscription.reading = True
+        self._reading.add(subscription.outlet)
         moves, position = subscription.moves, subscription.position
         cached = self._log.read_cached(position, READ_BYTES)
         if cached is not None:
@@ -116,8 +123,11 @@ class Delivery:
                 self._live.discard(subscription)
 
     def _have_read(self, subscription: Subscription, moves: int, chunk: LogRead, error: BaseException | None) -> None:
-        subscription.reading = False
+        self._reading.discard(subscription.outlet)
+        waiting = self._next.pop(subscription.outlet, None)
         if subscription.closed:
+            if waiting is not None:
+                self.advance(waiting)
             return
         if subscription.moves != moves or subscription.held:
             self.advance(subscription)
@@ -125,14 +135,21 @@ class Delivery:
         if error is None and chunk.next_offset <= subscription.position:
             error = RuntimeError(f"the log returned nothing at offset {subscription.position}")
         if error is not None:
-            logger.error("subscriber %s: cannot read the log at %d: %s", subscription.id, subscription.position, error)
+            self._lines.say(
+                logging.ERROR,
+                "subscriber %s: cannot read the log at %d: %s",
+                subscription.id,
+                subscription.position,
+                error,
+            )
             subscription.outlet.fail_delivery(error)
             return
         count = chunk.next_offset - subscription.position
         if chunk.gap is not None:
             self.gaps += 1
             count -= chunk.gap.last - chunk.gap.first + 1
-            logger.warning(
+            self._lines.say(
+                logging.WARNING,
                 "subscriber %s: offsets %d to %d are gone (%s)",
                 subscription.id,
                 chunk.gap.first,

@@ -13,12 +13,16 @@ from typing import Any, cast
 import msgspec
 from aiohttp import http_exceptions, web
 
+from broker.server.acceptor import Acceptor
+from broker.server.bursts import BurstLog
+from broker.server.places import ConnectionPlaces, Guest
+
 logger = logging.getLogger(__name__)
 
-MAX_CONNECTIONS = 128
 MAX_LINE = 8192
 MAX_HEADERS = 32
 HEAD_S = 5.0  # for a TLS handshake, and for the head of a request
+LIFE_S = 15.0  # for a whole connection: one request, and until its answer is taken
 JSON = "application/json"
 
 
@@ -40,18 +44,20 @@ def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None
 class HttpServer:
     """Answers the given routes."""
 
-    def __init__(self, routes: Mapping[str, Route], token: str = "") -> None:
+    def __init__(
+        self, routes: Mapping[str, Route], token: str = "", most: int = 128, lines: BurstLog | None = None
+    ) -> None:
         self.routes = routes
         self._token = token
-        self._listener: asyncio.Server | None = None
+        self._places = ConnectionPlaces(most, most)
+        self._lines = lines or BurstLog(logger)
+        self._listener: Acceptor | None = None
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
         """Listen; returns the port. Raises OSError."""
         self._server = web.Server(self._respond)
-        self._listener = await asyncio.get_running_loop().create_server(
-            self._accept, host, port, ssl=tls, ssl_handshake_timeout=HEAD_S if tls else None
-        )
-        return cast(int, self._listener.sockets[0].getsockname()[1])
+        self._listener = Acceptor(self._accept, self._places, self._lines, tls, HEAD_S)
+        return await self._listener.listen(host, port)
 
     async def stop(self) -> None:
         """Stop listening and drop the open connections."""
@@ -59,12 +65,13 @@ class HttpServer:
             return
         self._listener.close()
         await self._server.shutdown(0)
-        await self._listener.wait_closed()
 
-    def _accept(self) -> asyncio.Protocol:
-        return _Connection(self._server) if len(self._server.connections) < MAX_CONNECTIONS else _TurnedAway()
+    def _accept(self, guest: Guest | None) -> asyncio.BaseProtocol:
+        return _TurnedAway(self._listener) if guest is None else _Connection(self._server, self._places, guest)
 
     async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
+        if isinstance(request.protocol, _Connection):
+            request.protocol.prove()
         response = await self._answer(request)
         response.headers["Cache-Control"] = "no-store"
         response.force_close()
@@ -97,7 +104,12 @@ class HttpServer:
 class _Connection(web.RequestHandler):
     """One HTTP connection."""
 
-    def __init__(self, server: web.Server) -> None:
+    __slots__ = ("_end", "_guest", "_places")
+
+    def __init__(self, server: web.Server, places: ConnectionPlaces, guest: Guest) -> None:
+        self._places = places
+        self._guest = guest
+        self._end: asyncio.TimerHandle | None = None
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -108,6 +120,23 @@ class _Connection(web.RequestHandler):
             max_field_size=MAX_LINE,
             max_headers=MAX_HEADERS,
         )
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A connection: it has LIFE_S, and asks within it."""
+        super().connection_made(transport)
+        self._guest.leave = cast(asyncio.Transport, transport).abort
+        self._end = asyncio.get_running_loop().call_later(LIFE_S, self._guest.leave)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection is gone."""
+        self._places.free(self._guest)
+        if self._end is not None:
+            self._end.cancel()
+        super().connection_lost(exc)
+
+    def prove(self) -> None:
+        """The request is complete: the connection keeps its place until it is answered."""
+        self._places.prove(self._guest)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -122,10 +151,17 @@ class _Connection(web.RequestHandler):
 
 
 class _TurnedAway(asyncio.Protocol):
-    """A connection over MAX_CONNECTIONS."""
+    """A connection that got no place."""
+
+    def __init__(self, listener: Acceptor | None) -> None:
+        self._listener = listener
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         body = b'{"error":"overloaded","message":"too many connections"}\n'
         head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}\r\n"
         cast(asyncio.Transport, transport).write(head.encode() + b"Connection: close\r\n\r\n" + body)
         transport.close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._listener is not None:
+            self._listener.refused -= 1

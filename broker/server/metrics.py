@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -104,6 +105,11 @@ def build_stats(state: BrokerState[Any]) -> dict[str, Any]:
         "torn_bytes": on_disk.torn_bytes,
         "damaged_records": on_disk.damaged_records,
     }
+
+
+def encode_stats(state: BrokerState[Any]) -> bytes:
+    """Returns all figures as JSON."""
+    return msgspec.json.encode(build_stats(state))
 
 
 def exposition(state: BrokerState[Any]) -> tuple[bytes, str]:

@@ -17,11 +17,14 @@ from broker.log.batch import RecordBatch
 from broker.log.log import Drop, Log, LogConfig
 from broker.protocol import messages
 from broker.protocol.connection import Publish
+from broker.server.acceptor import Acceptor
 from broker.server.committer import Committer
 from broker.server.delivery import Delivery
+from broker.server.figures import CachedFigures
 from broker.server.health import Health
-from broker.server.http import HttpServer, Route, json_answer
-from broker.server.metrics import build_stats, count_missed, exposition
+from broker.server.http import JSON, HttpServer, Route, json_answer
+from broker.server.metrics import build_stats, count_missed, encode_stats, exposition
+from broker.server.places import ConnectionPlaces
 from broker.server.session import Session
 from broker.server.state import BrokerState, ServerConfig
 from broker.server.worker import Worker
@@ -41,7 +44,14 @@ class BrokerServer(BrokerState[Session]):
         self.port = 0
         self.http_port = 0
         self._upkeep = False
-        self._tcp: asyncio.Server | None = None
+        # Strangers are only those who must send a token and have not.
+        strangers = config.max_strangers if config.limits.token else config.max_connections
+        self.places = ConnectionPlaces(config.max_connections, strangers)
+        self.figures = CachedFigures(lambda: encode_stats(self))
+        self._exposition = CachedFigures(lambda: exposition(self))
+        self._tcp = Acceptor(
+            lambda guest: Session(self, guest), self.places, self.lines, config.tls, config.limits.hello_s
+        )
 
     async def start(self) -> None:
         """Listen. Raises ListenError if an address is not available."""
@@ -54,12 +64,11 @@ class BrokerServer(BrokerState[Session]):
         )
         self.delivery = Delivery(self.log, self.reader)
         self.health = Health(self)
-        self._http = HttpServer(self._routes(), self.config.http_token)
+        self._http = HttpServer(self._routes(), self.config.http_token, self.config.http_connections, self.lines)
         try:
             await self._listen()
         except BaseException:
-            if self._tcp is not None:
-                self._tcp.close()
+            self._tcp.close()
             await self._close_threads()
             raise
         self._ticker = loop.create_task(self._tick(), name="broker-tick")
@@ -70,8 +79,7 @@ class BrokerServer(BrokerState[Session]):
         if self.stopping:
             return
         self.stopping = True
-        if self._tcp is not None:
-            self._tcp.close()
+        self._tcp.close()
         for handler in list(self.connections):
             handler.stop_reading()
         try:
@@ -101,6 +109,10 @@ class BrokerServer(BrokerState[Session]):
         for handler in list(self.connections):
             handler.abort()
 
+    def refusal_told(self) -> None:
+        """A connection without a place has ended."""
+        self._tcp.refused -= 1
+
     def stats(self) -> dict[str, Any]:
         """Returns the figures of /stats and get_stats."""
         return build_stats(self)
@@ -116,10 +128,10 @@ class BrokerServer(BrokerState[Session]):
             return json_answer({"status": "alive"})
 
         async def stats() -> web.Response:
-            return json_answer(self.stats())
+            return web.Response(body=self.figures.get() + b"\n", headers={"Content-Type": JSON})
 
         async def metrics() -> web.Response:
-            body, content_type = exposition(self)
+            body, content_type = self._exposition.get()
             return web.Response(body=body, headers={"Content-Type": content_type})
 
         return {
@@ -133,15 +145,7 @@ class BrokerServer(BrokerState[Session]):
         config = self.config
         where = f"{config.host}:{config.port}"
         try:
-            self._tcp = await asyncio.get_running_loop().create_server(
-                lambda: Session(self),
-                config.host,
-                config.port,
-                backlog=1024,
-                ssl=config.tls,
-                ssl_handshake_timeout=config.limits.hello_s if config.tls else None,
-            )
-            self.port = self._tcp.sockets[0].getsockname()[1]
+            self.port = await self._tcp.listen(config.host, config.port)
             where = f"{config.http_host}:{config.http_port} (HTTP)"
             self.http_port = await self._http.start(config.http_host, config.http_port, config.http_tls)
         except OSError as error:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections import deque
 from typing import cast
+
+import msgspec
 
 from broker.errors import BrokerError, for_code
 from broker.protocol import messages
@@ -25,7 +28,7 @@ from broker.protocol.connection import (
     Unsubscribe,
 )
 from broker.server.delivery import Subscription
-from broker.server.metrics import build_stats
+from broker.server.places import Guest
 from broker.server.state import BrokerState
 
 logger = logging.getLogger(__name__)
@@ -36,6 +39,8 @@ WRITE_HIGH_WATER = 1  # 0 means "always" to the TLS transport
 # Above this many unsent bytes the peer is not reading its answers: nothing more is read from it.
 UNREAD_ANSWERS = 1 << 20
 SEND_BUFFER = 1 << 20
+# One client's requests, other than publishes, keep the others waiting for about this long.
+TURN_S = 0.005
 # How long a peer may take to read its last answer before the connection is closed.
 LINGER_S = 1.0
 
@@ -43,14 +48,23 @@ LINGER_S = 1.0
 class Session(asyncio.Protocol):
     """Moves bytes between one socket and its ServerConnection, and serves the client's requests."""
 
-    def __init__(self, server: BrokerState[Session]) -> None:
+    def __init__(self, server: BrokerState[Session], guest: Guest | None) -> None:
         self.server = server
+        self._guest = guest
         self.in_flight_messages = 0
         self.in_flight_bytes = 0
         self.client = ""
         self.subscription: Subscription | None = None
         self._subscribed_at = 0  # publishes to be answered before the subscription's response
-        self._partial = 0
+        self.partial = 0  # bytes of its unfinished frame, and bytes not examined yet
+        self.heard = 0.0  # when its last bytes came
+        self._waiting: deque[Event] = (
+            deque()
+        )  # requests that wait for their turn, or for the client to take its answers
+        self._scheduled = False
+        self._written = 0  # bytes of answers and messages
+        self._taken = 0  # of them, what the socket had taken at the last look,
+        self._taken_at = 0.0  # and when that had grown
         self._write_paused = False
         self._read_paused = False
         self._stopped = False
@@ -70,15 +84,18 @@ class Session(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.peer = f"{peer[0]}:{peer[1]}" if peer else "?"
         _set_socket_options(transport.get_extra_info("socket"), server.config.stall_s)
-        refusal = self._refusal()
+        self._taken_at = self.heard = self.loop.time()
         server.connections.add(self)
-        if refusal:
+        if self._guest is None:
+            refusal = f"{server.places.most} clients are connected, the limit"
             server.counters.turned_away += 1
             server.counters.errors["overloaded"] += 1
-            logger.warning("%s turned away: %s", self.peer, refusal)
+            server.lines.say(logging.WARNING, "%s turned away: %s", self.peer, refusal)
             self.connection.refuse(for_code("overloaded", refusal), fatal=True)
             self._flush()
-        elif server.stopping:
+            return
+        self._guest.leave = self._make_room
+        if server.stopping:
             self.say_goodbye()
         else:
             logger.debug("%s connected", self.peer)
@@ -86,7 +103,8 @@ class Session(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes came; asyncio reads at most 256 KiB at a time, so that one client's flood takes turns with the others."""
         if not (self._stopped or self._closing):
-            self._serve(self.connection.receive_data(data, self.loop.time()))
+            self.heard = self.loop.time()
+            self._serve(self.connection.receive_data(data, self.heard))
 
     def eof_received(self) -> bool:
         """The client sends no more. Its requests are still answered before the connection closes."""
@@ -95,11 +113,14 @@ class Session(asyncio.Protocol):
         self._unsubscribe()
         self._flush()
         # TLS has no half-closed connections.
-        return not self.connection.all_answered and self.transport.get_extra_info("sslcontext") is None
+        return (bool(self._waiting) or not self.connection.all_answered) and self.transport.get_extra_info(
+            "sslcontext"
+        ) is None
 
     def pause_writing(self) -> None:
         """The socket takes no more bytes."""
         self._write_paused = True
+        self.server.unread.add(self)
         if self.subscription is not None:
             self.subscription.paused = True
 
@@ -109,15 +130,22 @@ class Session(asyncio.Protocol):
         if self.subscription is not None:
             self.subscription.paused = False
             self.server.delivery.advance(self.subscription)
+        self.server.unread.discard(self)
+        self._serve_later()
         self._regulate()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone. Its unanswered publishes may still be written."""
         self._closing = True
         self._unsubscribe()
-        self.server.partial_bytes -= self._partial
-        self._partial = 0
+        self._note_partial(0)
+        self._waiting.clear()
+        self.server.unread.discard(self)
         self.server.connections.discard(self)
+        if self._guest is not None:
+            self.server.places.free(self._guest)
+        else:
+            self.server.refusal_told()
         if not self.closed.done():
             self.closed.set_result(None)
         logger.debug("%s disconnected%s", self.peer, f": {exc}" if exc else "")
@@ -126,6 +154,7 @@ class Session(asyncio.Protocol):
 
     def deliver(self, data: bytes | memoryview) -> None:
         """Write whole frames to the subscriber."""
+        self._written += len(data)
         self.transport.write(data)
 
     def fail_delivery(self, error: BaseException) -> None:
@@ -146,22 +175,23 @@ class Session(asyncio.Protocol):
         if self._closing:
             return
         self._flush()
+        self._serve_later()
         self._regulate()
 
     def check_time(self, now: float) -> None:
         """Check heartbeats and deadlines, and read again if the budget allows. Called about once a second."""
+        if not self._takes_answers(now):
+            self._drop_dead(f"it took none of its answers for {self.server.config.take_answer_s:g} s")
+            return
         if self._closing:
             return
         if self._read_paused and self.in_flight_messages:
             self.connection.reading_resumed(now)  # the disk delays the client, so this is not the client's fault
         if not self.connection.check_time(now):
-            logger.info(
-                "%s%s is dead: nothing was heard from it", self.peer, f" ({self.client})" if self.client else ""
-            )
-            self.server.counters.dead += 1
-            self.abort()
+            self._drop_dead("nothing was heard from it")
             return
         self._flush()
+        self._serve_later()
         self._regulate()
 
     def stop_reading(self) -> None:
@@ -180,7 +210,7 @@ class Session(asyncio.Protocol):
             self.connection.respond(messages.GOAWAY)
         data = self.connection.data_to_send()
         if data:
-            self.transport.write(data)
+            self._write(data)
         self._close_gently()
 
     def abort(self) -> None:
@@ -192,24 +222,65 @@ class Session(asyncio.Protocol):
     # Requests
 
     def _serve(self, events: list[Event]) -> None:
-        for event in events:
+        waiting = self._waiting
+        waiting += events
+        ends = 0.0
+        while waiting:
+            event = waiting[0]
             if type(event) is Publish:
                 self._publish(event)
+            elif self._must_take_first(event):
+                break
             else:
                 self._handle(event)
-        partial = self.connection.partial_bytes
-        self.server.partial_bytes += partial - self._partial
-        self._partial = partial
+                now = self.loop.time()
+                ends = ends or now + TURN_S
+            waiting.popleft()
+            if ends and now >= ends:
+                break
+        self._note_partial(self.connection.partial_bytes)
         self._flush()
         self._regulate()
-        if self.connection.has_more:  # after the other clients
-            self.loop.call_soon(self._serve_more)
+        self._serve_later()
+
+    def _serve_later(self) -> None:
+        """Handle further requests after the other clients, unless the client has to take its answers first."""
+        if self._scheduled or self._closing:
+            return
+        if self._must_take_first(self._waiting[0]) if self._waiting else not self.connection.has_more:
+            return
+        self._scheduled = True
+        self.loop.call_soon(self._serve_more)
 
     def _serve_more(self) -> None:
+        self._scheduled = False
         if not (self._stopped or self._closing):
-            self._serve(self.connection.next_events())
+            self._serve([] if self._waiting else self.connection.next_events())
+
+    def _must_take_first(self, event: Event) -> bool:
+        """Whether the client must take its answers before it gets another: memory holds few answers that nobody reads."""
+        if type(event) is Publish:
+            return False
+        if self.connection.unsent > UNREAD_ANSWERS:
+            self._flush()
+        unread = self.connection.unsent + (self.transport.get_write_buffer_size() if self._write_paused else 0)
+        if unread > UNREAD_ANSWERS:
+            return True
+        if type(event) is not GetStats:
+            return False
+        # The largest answer. Many clients must not hold one each.
+        sizes = (session.transport.get_write_buffer_size() for session in self.server.unread)
+        return unread > 0 or (bool(self.server.unread) and sum(sizes) > self.server.config.unread_bytes)
+
+    def _note_partial(self, size: int) -> None:
+        self.server.partial_bytes += size - self.partial
+        self.partial = size
+        if size and self.server.partial_bytes > self.server.config.partial_bytes:
+            drop_partial(self.server)
 
     def _publish(self, event: Publish) -> None:
+        if self._guest is not None and not self._guest.proven:
+            self.server.places.prove(self._guest)
         count = len(event.payloads)
         event.owner = self
         self.connection.take_publishes(count)
@@ -219,6 +290,8 @@ class Session(asyncio.Protocol):
 
     def _handle(self, event: Event) -> None:
         connection = self.connection
+        if self._guest is not None and not self._guest.proven and type(event) is not RefusedRequest:
+            self.server.places.prove(self._guest)
         try:
             match event:
                 case Ack():
@@ -228,7 +301,7 @@ class Session(asyncio.Protocol):
                 case Ping():
                     connection.respond(messages.response(event.mark))
                 case GetStats():
-                    connection.respond(messages.response(event.mark, payload=build_stats(self.server)))
+                    connection.respond(messages.response(event.mark, payload=msgspec.Raw(self.server.figures.get())))
                 case Subscribe():
                     self._subscribe(event)
                 case Unsubscribe():
@@ -251,7 +324,10 @@ class Session(asyncio.Protocol):
     def _refuse(self, error: BrokerError, mark: bytes, *, fatal: bool = False) -> None:
         self.server.counters.bad_requests += 1
         self.server.counters.errors[error.code] += 1
-        logger.log(logging.INFO if fatal else logging.DEBUG, "%s: %s: %s", self.peer, error.code, error)
+        if fatal:
+            self.server.lines.say(logging.INFO, "%s: %s: %s", self.peer, error.code, error)
+        else:
+            logger.debug("%s: %s: %s", self.peer, error.code, error)
         self.connection.refuse(error, mark, fatal=fatal)
 
     def _subscribe(self, event: Subscribe) -> None:
@@ -267,9 +343,8 @@ class Session(asyncio.Protocol):
         delivery.add(subscription)
         self._hold_delivery(subscription)
         self.connection.respond(messages.response(event.mark, offset=max(position, self.server.log.oldest_offset)))
-        logger.info(
-            "%(peer)s subscribed as %(subscriber_id)s from offset %(offset)d",
-            {"peer": self.peer, "subscriber_id": event.subscriber_id, "offset": position},
+        self.server.lines.say(
+            logging.INFO, "%s subscribed as %s from offset %d", self.peer, event.subscriber_id, position
         )
 
     def _start_position(self, event: Subscribe) -> int:
@@ -330,8 +405,8 @@ class Session(asyncio.Protocol):
             return
         data = self.connection.data_to_send()
         if data:
-            self.transport.write(data)
-        if self.connection.closing and self.connection.all_answered:
+            self._write(data)
+        if self.connection.closing and self.connection.all_answered and not self._waiting:
             self._close_gently()
             return
         subscription = self.subscription
@@ -355,15 +430,43 @@ class Session(asyncio.Protocol):
         self._resume()
         self.loop.call_later(LINGER_S, self.transport.close)
 
-    def _refusal(self) -> str:
-        server = self.server
-        if len(server.connections) >= server.config.max_connections:
-            return f"{server.config.max_connections} clients are connected, the limit"
-        if not self.connection.authorized:
-            strangers = sum(not handler.connection.authorized for handler in server.connections)
-            if strangers >= server.config.max_strangers:
-                return f"{server.config.max_strangers} clients have not sent the token yet, the limit"
-        return ""
+    def _write(self, data: bytes) -> None:
+        self._written += len(data)
+        self.transport.write(data)
+
+    def _takes_answers(self, now: float) -> bool:
+        """Whether the client takes what it is sent. A subscriber may stop for longer: it holds one read of the log."""
+        taken = self._written - self.transport.get_write_buffer_size()
+        if taken > self._taken or taken == self._written or self.subscription is not None:
+            self._taken, self._taken_at = taken, now
+        return now - self._taken_at < self.server.config.take_answer_s
+
+    def _drop_dead(self, why: str) -> None:
+        name = f" ({self.client})" if self.client else ""
+        self.server.lines.say(logging.INFO, "%s%s is dropped: %s", self.peer, name, why)
+        self.server.counters.dead += 1
+        self.abort()
+
+    def _make_room(self) -> None:
+        """Another connection needs the place of this one, which has asked for nothing."""
+        self.server.counters.turned_away += 1
+        self.drop_overloaded("other clients need its place, and it has not said anything yet")
+
+    def drop_overloaded(self, why: str) -> None:
+        """Drop the connection with a word."""
+        if self._closing:
+            return
+        self.server.counters.errors["overloaded"] += 1
+        self.server.lines.say(logging.WARNING, "%s is dropped: %s", self.peer, why)
+        self._waiting.clear()
+        self._unsubscribe()
+        self.connection.refuse(for_code("overloaded", why), fatal=True)
+        data = self.connection.data_to_send()
+        if data:
+            self._write(data)
+        self._closing = True
+        self._note_partial(0)
+        self.transport.close()
 
     def _regulate(self) -> None:
         """Pause or resume reading: TCP slows a client that is ahead of the disk or does not read its answers."""
@@ -372,11 +475,12 @@ class Session(asyncio.Protocol):
         config = self.server.config
         share = 0.5 if self._read_paused else 1.0
         full = (
-            self.connection.has_more
+            bool(self._waiting)
+            or self.connection.has_more
             or self.in_flight_messages > config.in_flight_messages * share
             or self.in_flight_bytes > config.in_flight_bytes * share
             or (self._write_paused and self.transport.get_write_buffer_size() > UNREAD_ANSWERS)
-            or (self.in_flight_bytes + self._partial > 0 and self.server.over_budget())
+            or (self.in_flight_bytes > 0 and self.server.over_budget())
         )
         if full and not self._read_paused:
             self._read_paused = True
@@ -389,6 +493,17 @@ class Session(asyncio.Protocol):
         if self._read_paused:
             self._read_paused = False
             self.transport.resume_reading()
+
+
+def drop_partial(server: BrokerState[Session]) -> None:
+    """Make room for unfinished frames: of the address that holds most of them, the one that was silent longest goes."""
+    while server.partial_bytes > server.config.partial_bytes:
+        holders: dict[str, list[Session]] = {}
+        for session in server.connections:
+            if session.partial:
+                holders.setdefault(session.peer.rpartition(":")[0], []).append(session)
+        crowd = max(holders.values(), key=lambda sessions: sum(session.partial for session in sessions))
+        min(crowd, key=lambda session: session.heard).drop_overloaded("unfinished frames take too much memory")
 
 
 def _set_socket_options(sock: socket.socket, stall_s: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 import time
 from collections import Counter
@@ -11,9 +12,14 @@ from typing import Generic, TypeVar
 
 from broker.log.log import Log
 from broker.protocol.connection import ConnectionLimits, Publish
+from broker.server.bursts import BurstLog
 from broker.server.committer import Committer
 from broker.server.delivery import Delivery
+from broker.server.figures import CachedFigures
+from broker.server.places import ConnectionPlaces
 from broker.server.worker import Worker
+
+logger = logging.getLogger(__name__)
 
 AnySession = TypeVar("AnySession")
 
@@ -33,9 +39,13 @@ class ServerConfig:
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     max_connections: int = 2000
     max_strangers: int = 64  # connections that have not sent the token yet
+    http_connections: int = 128
     in_flight_messages: int = 1024
     in_flight_bytes: int = 32 << 20
-    ingest_bytes: int = 256 << 20  # unfinished frames and unwritten messages of all connections
+    ingest_bytes: int = 256 << 20  # unwritten messages of all connections
+    partial_bytes: int = 128 << 20  # unfinished frames of all connections
+    unread_bytes: int = 64 << 20  # answers that clients do not take
+    take_answer_s: float = 30.0  # a client that takes none of its answers for this long is dropped
     tick_s: float = 1.0
     stall_s: float = 300.0  # a plain peer whose TCP makes no progress for this long is dropped
     answer_s: float = 3.0  # at a stop: time to write and answer what was received
@@ -62,6 +72,8 @@ class BrokerState(Generic[AnySession]):
 
     failed: asyncio.Future[BaseException]
     writer: Worker
+    places: ConnectionPlaces
+    figures: CachedFigures[bytes]
     committer: Committer[Publish]
     delivery: Delivery
 
@@ -73,8 +85,13 @@ class BrokerState(Generic[AnySession]):
         self.stopping = False
         self.connections: set[AnySession] = set()
         self.partial_bytes = 0
+        self.unread: set[AnySession] = set()  # those whose sockets take no more
+        self.lines = BurstLog(logger)
         self.loop_lag = 0.0
 
+    def refusal_told(self) -> None:
+        """A connection without a place has ended."""
+
     def over_budget(self) -> bool:
-        """Whether all connections together hold more unwritten bytes than allowed."""
-        return self.partial_bytes + self.committer.bytes > self.config.ingest_bytes
+        """Whether all connections together hold more unwritten messages than allowed."""
+        return self.committer.bytes > self.config.ingest_bytes

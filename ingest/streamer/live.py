@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from broker.errors import BrokerError, DiskFull, LogFailed, ReadOnly
+from broker.errors import WRITE_REFUSED, BrokerError, LogFailed
 from ingest.concurrency import first_of
 from ingest.dead_letters import DeadLetters
 from ingest.errors import StateError
@@ -211,7 +211,7 @@ class LiveStreamer:
             try:
                 await self._in_spool(self._spool.append, batches)
                 break
-            except (DiskFull, ReadOnly) as error:
+            except WRITE_REFUSED as error:
                 self._disk.begin(error)
                 given_up = self._spool.give_up(at_least=1 + self._spool.waiting // 4)
                 if given_up[0]:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from broker.errors import BrokerError, DiskFull, LogLocked, ReadOnly
+from broker.errors import WRITE_REFUSED, BrokerError, LogLocked
 from broker.log.log import Entries, Log, LogConfig
 from broker.log.record import OVERHEAD, PREFIX_SIZE, decode_record
 from ingest.errors import StateError
@@ -86,7 +86,7 @@ class Spool:
     def append(self, batches: list[tuple[bytes, int]]) -> None:
         """Append payloads, each with its number of readings. They are on disk when this returns.
 
-        Raises DiskFull or ReadOnly; the batches that are then left in ``batches`` were not written.
+        Raises one of WRITE_REFUSED; the batches that are then left in ``batches`` were not written.
         """
         while batches:
             size, count = 0, 0
@@ -101,7 +101,7 @@ class Spool:
         group = self._log.prepare([Entries([payload for payload, _ in batches], self.producer, first)])
         try:
             self._log.commit(group)
-        except (DiskFull, ReadOnly):
+        except WRITE_REFUSED:
             self._log.abort(group)
             raise
         now = time.time()

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 import socket
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from broker.client.client import BrokerClient, Message, fetch_stats
 from broker.errors import BrokerError
+from broker.protocol.messages import request_frame
 from tests.broker.process import BrokerProcess, broker_process
 
 PRODUCER = "00000000000000aa"
@@ -108,3 +111,50 @@ def test_a_folder_that_cannot_hold_the_log(tmp_path: Path) -> None:
     with broker_that_cannot_start(tmp_path) as (status, line):
         assert status == 1
         assert str(log) in line
+
+
+SHORT_OF_FILES = ("sh", "-c", 'ulimit -n 120; exec "$@"', "sh")
+
+
+async def test_few_open_files_lose_no_answered_message(tmp_path: Path) -> None:
+    with broker_process(tmp_path, "--segment-bytes", "64KiB", prefix=SHORT_OF_FILES) as broker:
+        port, _ = broker.wait_listening()
+        assert any("MAX_CONNECTIONS 2000: at most 120 files" in line for line in broker.lines)
+        publisher = await BrokerClient.connect("127.0.0.1", port)
+        answered: list[int] = []
+        ends = time.monotonic() + float(os.environ.get("FEW_FILES_S", "3"))
+
+        async def crowd() -> None:
+            """Connects again and again, says something or nothing, and hangs up at some time."""
+            while time.monotonic() < ends:
+                with suppress(OSError, asyncio.IncompleteReadError):
+                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                    writer.write(request_frame("ping"))
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(reader.read(), 0.5)
+                    writer.transport.abort()
+
+        async def publish() -> None:
+            while time.monotonic() < ends:
+                first = len(answered)
+                some = [
+                    publisher.publish(b'"%d %b"' % (n, b"x" * 500), producer=PRODUCER, sequence=n)
+                    for n in range(first, first + 50)
+                ]
+                answered.extend([(await one).offset for one in some])
+
+        await asyncio.gather(publish(), *(crowd() for _ in range(200)))
+        await publisher.close()
+        assert broker.process.poll() is None
+        assert sum(map(len, broker.lines)) < 1_000_000
+        assert not any("Traceback" in line for line in broker.lines)
+        kept = await read_all(port)
+        assert answered == [message.offset for message in kept]
+        assert len(list((tmp_path / "broker").glob("*.log"))) > 2
+        logging.getLogger(__name__).info("%d messages, %d bytes of log", len(answered), sum(map(len, broker.lines)))
+
+
+def test_too_few_open_files_are_an_error(tmp_path: Path) -> None:
+    with broker_process(tmp_path, prefix=("sh", "-c", 'ulimit -n 70; exec "$@"', "sh")) as broker:
+        assert broker.wait_end() == 1
+        assert "allow 80 or more (ulimit -n)" in broker.lines[-1]

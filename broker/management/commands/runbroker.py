@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, Literal, cast
 
 from django.conf import settings
@@ -12,10 +13,13 @@ from broker.errors import ListenError, LogFailed, LogLocked, LogUnusable, TlsUnu
 from broker.log.log import LogConfig
 from broker.malloc import keep_memory
 from broker.protocol.connection import ConnectionLimits
+from broker.server.descriptors import raise_limit, share_out
 from broker.server.state import ServerConfig
 from broker.tls import server_context
 from telemetry_site.flags import ServiceCommand
 from telemetry_site.service import stop_signals
+
+logger = logging.getLogger(__name__)
 
 EXIT_LOCKED = 73
 EXIT_LOG_FAILED = 74
@@ -55,6 +59,7 @@ async def _serve() -> None:
     )
     cert, key, client_ca = settings.BROKER_TLS_CERT, settings.BROKER_TLS_KEY, settings.BROKER_TLS_CA
     encrypted = bool(cert or key)
+    descriptors = share_out(raise_limit(), settings.MAX_CONNECTIONS)
     config = ServerConfig(
         host=tcp.host,
         port=tcp.port,
@@ -66,8 +71,14 @@ async def _serve() -> None:
         http_tls=server_context(cert, key) if encrypted else None,
         fsync=settings.FSYNC,
         limits=ConnectionLimits(max_frame=settings.MAX_FRAME_BYTES, token=settings.BROKER_TOKEN),
-        max_connections=settings.MAX_CONNECTIONS,
+        max_connections=descriptors.clients,
+        http_connections=descriptors.http,
     )
+    if descriptors.clients < settings.MAX_CONNECTIONS:
+        logger.warning(
+            "MAX_CONNECTIONS %(asked)d: at most %(limit)d files may be open (ulimit -n), so %(clients)d clients are taken",
+            {"asked": settings.MAX_CONNECTIONS, "limit": descriptors.limit, "clients": descriptors.clients},
+        )
     stop = asyncio.Event()
     with stop_signals(stop):
         await run(settings.STATE_DIR / "broker", log_config, config, stop)

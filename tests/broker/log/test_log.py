@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.errors import DiskFull, LogFailed, LogLocked, LogUnusable, OffsetOutOfRange, ReadOnly
+from broker.errors import DiskFull, LogFailed, LogLocked, LogUnusable, OffsetOutOfRange, Overloaded, ReadOnly
 from broker.log.log import Entries, Gap, Log, LogConfig
 from broker.log.offsets import COMMITS_NAME
 from tests.broker.logs import (
@@ -199,6 +199,7 @@ def test_what_a_failed_group_held_is_taken_when_it_comes_again(tmp_path: Path) -
         (errno.EFBIG, DiskFull),
         (errno.EROFS, ReadOnly),
         (errno.EACCES, ReadOnly),
+        (errno.EMFILE, Overloaded),
     ],
 )
 def test_a_refused_write_leaves_nothing_and_the_log_goes_on(
@@ -303,6 +304,8 @@ def test_a_roll_that_fails_is_tried_again(tmp_path: Path) -> None:
         append(log, big)
         for call, number, error in (
             ("open", errno.ENOSPC, DiskFull),
+            ("open", errno.EMFILE, Overloaded),
+            ("sync_directory", errno.ENFILE, Overloaded),
             ("sync_directory", errno.EROFS, ReadOnly),
         ):
             disk.failing[call] = number

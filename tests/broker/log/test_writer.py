@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import Histogram
 
-from broker.errors import DiskFull, LogFailed, ReadOnly
+from broker.errors import DiskFull, LogFailed, Overloaded, ReadOnly
 from broker.log.writer import SegmentWriter, write_error
 from tests.broker.logs import FaultyDisk, StillClock, count_of
 
@@ -48,6 +48,8 @@ def test_a_failed_fsync_is_never_tried_again(tmp_path: Path) -> None:
         (errno.EFBIG, DiskFull),
         (errno.EROFS, ReadOnly),
         (errno.EPERM, ReadOnly),
+        (errno.EMFILE, Overloaded),
+        (errno.ENFILE, Overloaded),
         (errno.EIO, LogFailed),
         (errno.EBADF, LogFailed),
     ],

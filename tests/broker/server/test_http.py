@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from aiohttp import web
@@ -32,10 +32,26 @@ async def broken() -> web.Response:
     raise RuntimeError("broken")
 
 
+slow_asked = asyncio.Event()
+
+
+async def slow() -> web.Response:
+    slow_asked.set()
+    await asyncio.sleep(0.5)
+    return json_answer({})
+
+
 @asynccontextmanager
-async def serving(token: str = "") -> AsyncIterator[int]:
+async def serving(token: str = "", most: int = 128) -> AsyncIterator[int]:
     server = HttpServer(
-        {"/open": Route(hello, False), "/closed": Route(hello, True), "/broken": Route(broken, False)}, token
+        {
+            "/open": Route(hello, False),
+            "/closed": Route(hello, True),
+            "/broken": Route(broken, False),
+            "/slow": Route(slow, False),
+        },
+        token,
+        most,
     )
     port = await server.start("127.0.0.1", 0)
     try:
@@ -106,7 +122,37 @@ async def test_who_says_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) -> N
         await writer.wait_closed()
 
 
-async def test_too_many_at_once_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_module, "MAX_CONNECTIONS", 0)
-    async with serving() as port:
+async def test_too_many_at_once_are_turned_away() -> None:
+    slow_asked.clear()
+    async with serving(most=1) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        await slow_asked.wait()
         assert (await fetch(port, b""))[0] == 503
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_half_sent_requests_make_room_for_probes() -> None:
+    async with serving(most=8) as port:
+        half = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
+        for _, writer in half:
+            writer.write(b"GET /open HTTP/1.1\r\nHost:")
+        for _ in range(20):
+            assert (await fetch(port, b"GET /open HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == 200
+        for _, writer in half:
+            writer.transport.abort()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+
+async def test_an_answer_that_nobody_takes_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_module, "LIFE_S", 0.1)
+    async with serving() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()

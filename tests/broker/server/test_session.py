@@ -134,16 +134,37 @@ async def test_too_many_clients_are_turned_away_with_a_reason(tmp_path: Path) ->
 # the token
 
 
-async def test_strangers_are_few_and_have_little_time(tmp_path: Path) -> None:
+async def test_strangers_have_little_time(tmp_path: Path) -> None:
     async with (
-        running_broker(tmp_path, token="sesame", max_strangers=1, hello_s=0.3, tick_s=0.05) as broker,
+        running_broker(tmp_path, token="sesame", hello_s=0.3, tick_s=0.05) as broker,
         plain_client(broker.port) as silent,
     ):
-        await wait_until(lambda: broker.connections)
-        async with plain_client(broker.port) as second:
-            assert (await second.receive())["code"] == "overloaded"
         assert (await silent.receive())["code"] == "unauthorized"
         assert await silent.is_closed()
+
+
+async def test_strangers_are_few_and_lock_nobody_out(tmp_path: Path) -> None:
+    async with running_broker(tmp_path, token="sesame", max_strangers=4) as broker:
+        strangers = [await PlainClient.connect(broker.port) for _ in range(20)]
+        known = [await PlainClient.connect(broker.port) for _ in range(3)]
+        for client in known:
+            assert (await client.ask(type="hello", token="sesame"))["type"] == "welcome"
+        await wait_until(lambda: len(broker.connections) <= 3 + 4)
+        refusal = await strangers[0].receive()
+        assert (refusal["code"], "said anything" in refusal["error"]) == ("overloaded", True)
+        for client in known:  # those who have sent it stay
+            assert (await client.ask(type="ping"))["success"] is True
+        for client in (*strangers, *known):
+            await client.drop()
+
+
+async def test_silent_connections_do_not_take_all_places(tmp_path: Path) -> None:
+    async with running_broker(tmp_path, max_connections=4) as broker:
+        silent = [await PlainClient.connect(broker.port) for _ in range(10)]
+        async with plain_client(broker.port) as client:
+            assert (await client.ask(type="ping"))["success"] is True
+        for one in silent:
+            await one.drop()
 
 
 # heartbeats
@@ -498,14 +519,17 @@ async def test_a_client_that_outruns_the_disk_is_slowed_and_loses_nothing(tmp_pa
 
 
 async def test_all_clients_together_hold_a_bounded_number_of_bytes(tmp_path: Path) -> None:
-    async with running_broker(tmp_path, ingest_bytes=1 << 20, partial_frame_s=0.5, tick_s=0.05) as broker:
+    async with running_broker(tmp_path, partial_bytes=8 << 20) as broker:
         clients = [await PlainClient.connect(broker.port) for _ in range(8)]
         for client in clients:
             client.writer.write((4 << 20).to_bytes(4, "big") + b"x" * (3 << 20))
-        await wait_until(lambda: broker.partial_bytes > 1 << 20)
-        assert broker.partial_bytes < 8 * (1 << 20)
-        await wait_until(lambda: broker.partial_bytes == 0)  # given up: too slow
-        await publish_all(broker.port, 10)
+        await wait_until(lambda: broker.counters.errors["overloaded"])
+        assert broker.partial_bytes <= 8 << 20
+        assert (await clients[0].receive())["code"] == "overloaded"  # silent for longest
+        payload = b'"%b"' % (b"x" * (3 << 20))
+        publisher = await BrokerClient.connect("127.0.0.1", broker.port)
+        assert (await publisher.publish(payload)).offset == 0  # large frames still come through, and nobody waits
+        await publisher.close()
         for client in clients:
             await client.drop()
 
@@ -517,3 +541,73 @@ async def test_who_hangs_up_half_way_still_gets_its_answers(tmp_path: Path) -> N
         client.writer.write_eof()
         assert [(await client.receive())["offset"] for _ in range(20)] == list(range(20))
         assert await client.is_closed()
+
+
+# what costs much
+
+
+async def test_stats_that_nobody_takes_cost_little(tmp_path: Path) -> None:
+    async with running_broker(tmp_path, take_answer_s=0.5, tick_s=0.05) as broker:
+        await publish_all(broker.port, 1)
+        for number in range(5_000):
+            broker.log.commits.set(f"collector-{number:05d}-" + "x" * 100, 0)
+        async with plain_client(broker.port) as greedy, plain_client(broker.port) as other:
+            greedy.stop_reading()
+            for _ in range(1000):
+                greedy.send(type="get_stats")
+            greedy.send(type="ping")
+            await greedy.writer.drain()
+            for _ in range(50):
+                assert (await other.ask(type="ping"))["success"] is True
+            held = sum(session.transport.get_write_buffer_size() for session in broker.connections)
+            assert held < 4 << 20  # one answer of 1.3 MB, not a thousand
+            assert broker.loop_lag < 0.5
+            await wait_until(lambda: broker.counters.dead == 1)  # it does not take its answers
+
+
+async def test_every_stats_request_is_answered_in_order_to_one_that_reads(tmp_path: Path) -> None:
+    async with running_broker(tmp_path) as broker:
+        await publish_all(broker.port, 1)
+        for number in range(2_000):
+            broker.log.commits.set(f"collector-{number:05d}", 0)
+        async with plain_client(broker.port) as client:
+            for number in range(60):
+                client.send(type="get_stats", message_id=number)
+            client.send(type="publish", payload=1, message_id=60)
+            client.send(type="ping", message_id=61)
+            client.send_body(b"[]")
+            client.writer.write_eof()
+            answers = [await client.receive() for _ in range(63)]
+            assert [answer.get("message_id") for answer in answers] == [*range(62), None]
+            assert len(answers[0]["payload"]["subscribers"]) == 2_000
+            assert await client.is_closed()
+
+
+async def test_many_clients_that_take_no_stats_hold_a_bounded_number_of_bytes(tmp_path: Path) -> None:
+    async with running_broker(tmp_path, unread_bytes=4 << 20) as broker:
+        await publish_all(broker.port, 1)
+        for number in range(10_000):
+            broker.log.commits.set(f"collector-{number:05d}-" + "x" * 100, 0)
+        clients = [await PlainClient.connect(broker.port) for _ in range(20)]
+        for client in clients:
+            client.stop_reading()
+            client.send(type="get_stats")
+        async with plain_client(broker.port) as other:
+            for _ in range(20):
+                assert (await other.ask(type="ping"))["success"] is True
+                held = sum(session.transport.get_write_buffer_size() for session in broker.connections)
+                assert held < 8 << 20
+        for client in clients:
+            await client.drop()
+
+
+async def test_a_subscriber_that_stops_for_a_while_is_not_dropped(tmp_path: Path) -> None:
+    async with running_broker(tmp_path, take_answer_s=0.1, tick_s=0.02) as broker:
+        await publish_all(broker.port, 2_000, size=10_000)
+        async with plain_client(broker.port) as slow:
+            await slow.ask(type="subscribe", subscriber_id="slow", offset=-2)
+            slow.stop_reading()
+            await wait_until(lambda: broker.delivery.subscriptions["slow"].paused)
+            await asyncio.sleep(0.3)
+            slow.read_again()
+            assert [(await slow.receive())["offset"] for _ in range(2_000)] == list(range(2_000))
