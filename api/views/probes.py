@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 
 from django.conf import settings
@@ -23,6 +24,7 @@ from stores.open import describe_store, get_store, store_key
 logger = logging.getLogger(__name__)
 
 OK = "ok"
+LOOK_SECONDS = 1.0
 
 
 class _Embedded:
@@ -81,6 +83,33 @@ def check_store() -> str:
     return OK
 
 
+def check_all() -> tuple[dict[str, str], list[str]]:
+    """The state of each part, and what is broken, in words."""
+    database, store, trouble = check_database(), check_store(), embedded.trouble()
+    parts = {"database": database, "store": store, "collector": trouble or OK}
+    broken = [f"the {part} {state}" for part, state in parts.items() if state != OK]
+    # Readings that go elsewhere are no reason to answer no question.
+    return (parts if trouble or database != OK else parts | {"collector": check_collectors()}), broken
+
+
+class _Checked:
+    """The last look at the parts. Anybody may ask, so many who ask at once cost database and store no more than one."""
+
+    def __init__(self) -> None:
+        self._until = float("-inf")
+        self._found: tuple[dict[str, str], list[str]] = {}, []
+
+    def now(self) -> tuple[dict[str, str], list[str]]:
+        """What check_all() says, or said less than LOOK_SECONDS ago."""
+        if time.monotonic() >= self._until:
+            self._found = check_all()
+            self._until = time.monotonic() + LOOK_SECONDS
+        return self._found
+
+
+_checked = _Checked()
+
+
 class HealthView(ApiView):
     """The web process answers. Its database and store are not checked, because a restart would not repair them."""
 
@@ -111,11 +140,7 @@ class ReadyView(ApiView):
 
     def get(self, request: Request) -> Response:
         """The database and the store answer. A 503 names the one that does not."""
-        database, store, trouble = check_database(), check_store(), embedded.trouble()
-        parts = {"database": database, "store": store, "collector": trouble or OK}
-        broken = [f"the {part} {state}" for part, state in parts.items() if state != OK]
-        # Readings that go elsewhere are no reason to answer no question.
-        checks = parts if trouble or database != OK else parts | {"collector": check_collectors()}
+        checks, broken = _checked.now()
         if not broken:
             return Response(ReadyAnswer("ready", ReadyChecksAnswer(**checks)))
         body = NotReadyAnswer("unavailable", "; ".join(broken), ReadyChecksAnswer(**checks))

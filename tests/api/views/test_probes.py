@@ -32,6 +32,14 @@ def test_ready_when_database_and_store_answer(
         }
 
 
+def test_many_who_ask_at_once_cost_one_look(
+    api: Api, fleet: Store, monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    monkeypatch.setattr("api.views.probes.LOOK_SECONDS", 60.0)
+    with django_assert_num_queries(2):
+        assert [api.ask("/ready").status_code for _ in range(5)] == [200] * 5
+
+
 def test_ready_names_a_store_that_does_not_answer(
     api: Api, store: Store, db: None, settings: Settings, tmp_path: Path
 ) -> None:
