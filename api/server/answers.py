@@ -101,6 +101,9 @@ class Answers:
 
     def _write(self, response: Any, body: Iterable[bytes], out: Outgoing) -> None:
         """An answer of known length goes to the loop whole. One of unknown length, an export, waits for its client."""
+        if response.req.method == "HEAD":
+            response.write(b"")
+            return
         is_stream = False
         for piece in body:
             response.write(piece)
