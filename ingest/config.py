@@ -96,14 +96,14 @@ def live_source(*, keeps: bool = True) -> LiveSource:
     """The live source that SOURCE names; ``keeps`` says whether it may write in the state folder. Raises SourceError."""
     shard = Shard(*settings.SHARD)
     if settings.SOURCE == "simulate":
-        from ingest.simulator.fleet import ALL_METRICS, DEFAULT_METRICS, FleetShape
+        from ingest.simulator.fleet import METRIC_SETS, FleetShape
         from ingest.simulator.source import SimulateSource
 
         shape = FleetShape(
             hosts=settings.SIM_HOSTS,
             gpus_per_host=settings.SIM_GPUS_PER_HOST,
             seed=settings.SIM_SEED,
-            metrics=ALL_METRICS if settings.SIM_METRICS == "all" else DEFAULT_METRICS,
+            metrics=METRIC_SETS[settings.SIM_METRICS],
             faults=settings.SIM_FAULTS,
         )
         return SimulateSource(shape, settings.SCRAPE_INTERVAL, shard)

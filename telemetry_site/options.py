@@ -253,8 +253,9 @@ SIM_GPUS_PER_HOST = Option(
 SIM_METRICS = Option(
     "SIM_METRICS",
     "default",
-    one_of("default", "all"),
-    "metrics of the synthetic fleet: dcgm-exporter's default set (default), or the whole catalogue (all)",
+    one_of("default", "health", "all"),
+    "metrics of the synthetic fleet: dcgm-exporter's default set (default), that of deploy/dcgm-exporter/health.csv (health), or the"
+    " whole catalogue (all)",
     (STREAM,),
     flag_name="metrics",
 )

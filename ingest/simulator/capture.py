@@ -9,7 +9,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from ingest.atomic import replacing
-from ingest.simulator.fleet import FleetShape, SimFleet
+from ingest.simulator.fleet import METRIC_SETS, FleetShape, SimFleet
 from readings.model import Gpu
 from readings.times import format_time
 
@@ -43,23 +43,26 @@ METRICS = tuple(
         "MEM_CLOCK",
     )
 )
+# The names of the sets in flags.
+CAPTURE_SETS = {**METRIC_SETS, "default": METRICS}
 _START_NS = 1_735_689_600_000_000_000  # 2025-01-01T00:00:00Z
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureShape:
-    """The size of a synthetic capture's fleet, and how often it is sampled. Ten metrics per GPU and sample."""
+    """The size of a synthetic capture's fleet, and how often it is sampled."""
 
     hosts: int = 4
     gpus_per_host: int = 8
     samples: int = 30
     interval_s: int = 10
     seed: int = 1
+    metrics: tuple[str, ...] = METRICS
 
     @property
     def readings(self) -> int:
         """The number of rows."""
-        return self.hosts * self.gpus_per_host * self.samples * len(METRICS)
+        return self.hosts * self.gpus_per_host * self.samples * len(self.metrics)
 
 
 def write_capture(path: Path, shape: CaptureShape) -> int:
@@ -74,16 +77,23 @@ def write_capture(path: Path, shape: CaptureShape) -> int:
 
 def capture_rows(shape: CaptureShape) -> Iterator[tuple[str, ...]]:
     """The rows in a real capture's order: by sample, then by metric, then by GPU."""
-    fleet = SimFleet(FleetShape(shape.hosts, shape.gpus_per_host, shape.seed, METRICS))
+    fleet = SimFleet(FleetShape(shape.hosts, shape.gpus_per_host, shape.seed, shape.metrics))
+    count = len(shape.metrics)
     for sample in range(shape.samples):
         fleet.step(shape.interval_s)
         readings = [reading for host in fleet.hosts for reading in fleet.readings(host)]
-        for number in range(len(METRICS)):
+        for number in range(count):
             # Exporters read the metrics one after the other, so their times differ by up to three seconds.
-            time_ns = _START_NS + (sample * shape.interval_s + number // 3) * 1_000_000_000
+            time_ns = _START_NS + (sample * shape.interval_s + number * 10 // count // 3) * 1_000_000_000
             time = format_time(time_ns)
-            for gpu, name, value in readings[number :: len(METRICS)]:
-                yield _row(time, name, gpu, f"{value:.0f}" if value == int(value) else f"{value:.3f}")
+            for gpu, name, value in readings[number::count]:
+                yield _row(time, name, gpu, _shown(value))
+
+
+def _shown(value: float) -> str:
+    if value == int(value):
+        return f"{value:.0f}"
+    return f"{value:.3f}" if abs(value) >= 0.001 else repr(value)
 
 
 def _row(timestamp: str, metric: str, gpu: Gpu, value: str) -> tuple[str, ...]:

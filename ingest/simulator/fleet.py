@@ -59,7 +59,57 @@ DEFAULT_METRICS = tuple(
         "PROF_PCIE_RX_BYTES",
     )
 )
+# What deploy/dcgm-exporter/health.csv adds for events of health.
+HEALTH_METRICS = DEFAULT_METRICS + tuple(
+    f"DCGM_FI_DEV_{name}"
+    for name in (
+        "ECC_SBE_VOL_TOTAL",
+        "ECC_DBE_VOL_TOTAL",
+        "ROW_REMAP_PENDING",
+        *(f"BANKS_REMAP_ROWS_AVAIL_{left}" for left in ("MAX", "HIGH", "PARTIAL", "LOW", "NONE")),
+        "MEMORY_UNREPAIRABLE_FLAG",
+        "GPU_RECOVERY_ACTION",
+        "POWER_VIOLATION",
+        "THERMAL_VIOLATION",
+        "CLOCKS_EVENT_REASONS",
+        *(
+            f"CLOCKS_EVENT_REASON_{reason}_NS"
+            for reason in (
+                "SW_POWER_CAP",
+                "SYNC_BOOST",
+                "SW_THERM_SLOWDOWN",
+                "HW_THERM_SLOWDOWN",
+                "HW_POWER_BRAKE_SLOWDOWN",
+            )
+        ),
+        "PSTATE",
+        "GPU_TEMP_MARGIN_CELSIUS",
+        "GPU_TEMP_SLOWDOWN_CELSIUS",
+        "GPU_MAX_OP_TEMP",
+        "MEM_MAX_OP_TEMP",
+        "FAN_SPEED",
+        "ENFORCED_POWER_LIMIT",
+        "POWER_MGMT_LIMIT",
+        "POWER_MGMT_LIMIT_DEF",
+        "PCIE_LINK_GEN",
+        "PCIE_MAX_LINK_GEN",
+        "PCIE_LINK_WIDTH",
+        "PCIE_MAX_LINK_WIDTH",
+        "NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL",
+        "NVLINK_CRC_DATA_ERROR_COUNT_TOTAL",
+        "NVLINK_REPLAY_ERROR_COUNT_TOTAL",
+        "NVLINK_RECOVERY_ERROR_COUNT_TOTAL",
+        "NVLINK_GET_STATE",
+        "NVLINK_COUNT_EFFECTIVE_BER_FLOAT",
+        "FABRIC_HEALTH_SUMMARY",
+        "ECC_MODE",
+        "PERSISTENCE_MODE",
+        "INFOROM_VALID",
+    )
+)
 ALL_METRICS = tuple(CATALOGUE)
+# The names of the sets in settings and flags. Figures of benches are of the default set.
+METRIC_SETS = {"default": DEFAULT_METRICS, "health": HEALTH_METRICS, "all": ALL_METRICS}
 
 BLANK = 9223372036854775794.0
 # UUIDs are made from this and the names alone, so a fleet is the same on every machine.
@@ -73,6 +123,10 @@ _FIRST_FAULT_S, _MEAN_FAULT_GAP_S, _FAULT_S = 5.0, 45.0, 30.0
 _HEAT_S = 90.0  # heat builds up slowly
 _TOO_HOT = 88.0
 _OF_LOAD = {"overheat", "throttle"}  # these show only on a busy GPU
+_LIMIT_W, _MAX_OP_TEMP, _MEMORY_MAX_OP_TEMP = 700.0, 85.0, 95.0
+_BANKS = 2560
+# What the driver asks for after an XID: to reset the GPU (1), to reboot (2).
+_RECOVERY = {48: 1.0, 79: 2.0}
 _XIDS = (13, 31, 48, 63, 79, 94)
 
 
@@ -185,6 +239,12 @@ def _unless_blank(gpu: SimGpu, value: float) -> float:
     return BLANK if "blank" in gpu.faults else value
 
 
+def _clocks_event_reasons(gpu: SimGpu) -> float:
+    """Bits: idle 1, power cap 4, slowdown by the hardware 8, because of heat 64."""
+    hot = gpu.temperature > _TOO_HOT
+    return float((gpu.utilisation == 0) * 1 + ("throttle" in gpu.faults) * 4 + hot * (8 + 64))
+
+
 _VALUES: dict[str, Callable[[SimGpu], float]] = {
     "DCGM_FI_DEV_GPU_UTIL": _utilisation,
     "DCGM_FI_DEV_MEM_COPY_UTIL": lambda gpu: float(round(gpu.utilisation * 0.6)),
@@ -223,6 +283,32 @@ _VALUES: dict[str, Callable[[SimGpu], float]] = {
     "DCGM_FI_DEV_PCIE_TX_THROUGHPUT": lambda gpu: float(round(gpu.busy * 2.4e6)),
     "DCGM_FI_DEV_PCIE_RX_THROUGHPUT": lambda gpu: float(round(gpu.busy * 2.4e6)),
     "DCGM_FI_DEV_VGPU_LICENSE_STATUS": lambda gpu: 1.0,
+    "DCGM_FI_DEV_GPU_RECOVERY_ACTION": lambda gpu: _RECOVERY.get(int(gpu.xid), 0.0),
+    "DCGM_FI_DEV_ROW_REMAP_PENDING": lambda gpu: float(gpu.xid in {48, 63}),
+    "DCGM_FI_DEV_BANKS_REMAP_ROWS_AVAIL_MAX": lambda gpu: _BANKS - gpu.remapped_rows,
+    "DCGM_FI_DEV_BANKS_REMAP_ROWS_AVAIL_HIGH": lambda gpu: gpu.remapped_rows,
+    "DCGM_FI_DEV_CLOCKS_EVENT_REASONS": _clocks_event_reasons,
+    "DCGM_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP_NS": lambda gpu: float(round(gpu.power_throttled_ns)),
+    "DCGM_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN_NS": lambda gpu: float(round(gpu.heat_throttled_ns)),
+    "DCGM_FI_DEV_PSTATE": lambda gpu: 0.0 if gpu.utilisation else 8.0,
+    "DCGM_FI_DEV_GPU_TEMP_MARGIN_CELSIUS": lambda gpu: float(round(_TOO_HOT - gpu.temperature)),
+    "DCGM_FI_DEV_GPU_TEMP_SLOWDOWN_CELSIUS": lambda gpu: _TOO_HOT,
+    "DCGM_FI_DEV_GPU_MAX_OP_TEMP": lambda gpu: _MAX_OP_TEMP,
+    "DCGM_FI_DEV_MEM_MAX_OP_TEMP": lambda gpu: _MEMORY_MAX_OP_TEMP,
+    "DCGM_FI_DEV_FAN_SPEED": lambda gpu: float(min(100, round(max(30.0, gpu.temperature)))),
+    "DCGM_FI_DEV_ENFORCED_POWER_LIMIT": lambda gpu: _LIMIT_W,
+    "DCGM_FI_DEV_POWER_MGMT_LIMIT": lambda gpu: _LIMIT_W,
+    "DCGM_FI_DEV_POWER_MGMT_LIMIT_DEF": lambda gpu: _LIMIT_W,
+    "DCGM_FI_DEV_PCIE_LINK_GEN": lambda gpu: 5.0,
+    "DCGM_FI_DEV_PCIE_MAX_LINK_GEN": lambda gpu: 5.0,
+    "DCGM_FI_DEV_PCIE_LINK_WIDTH": lambda gpu: 16.0,
+    "DCGM_FI_DEV_PCIE_MAX_LINK_WIDTH": lambda gpu: 16.0,
+    "DCGM_FI_DEV_NVLINK_GET_STATE": lambda gpu: 1.0,
+    "DCGM_FI_DEV_NVLINK_COUNT_EFFECTIVE_BER_FLOAT": lambda gpu: 1.5e-15,
+    "DCGM_FI_DEV_FABRIC_HEALTH_SUMMARY": lambda gpu: 1.0,
+    "DCGM_FI_DEV_ECC_MODE": lambda gpu: 1.0,
+    "DCGM_FI_DEV_PERSISTENCE_MODE": lambda gpu: 1.0,
+    "DCGM_FI_DEV_INFOROM_VALID": lambda gpu: 1.0,
 }
 
 

@@ -105,6 +105,18 @@ _ALIASES_OF_4_6 = {
         "Total number of NVLink bandwidth counters (in MB/s).",
     ),
 }
+# Fields that DCGM has renamed, and whose table in the catalogue has the new name: in these the alias is what came first.
+_RENAMED_BY_4_6 = {
+    _DEV + name
+    for name in (
+        "GPU_RECOVERY_ACTION",
+        "CLOCKS_EVENT_REASONS",
+        "GPU_TEMP_MARGIN_CELSIUS",
+        "GPU_TEMP_SLOWDOWN_CELSIUS",
+        "ECC_MODE",
+        "INFOROM_VALID",
+    )
+}
 _HOST_LABEL = {"4.5": "Hostname", "4.6": "Hostname", "4.8.3": "hostname", "4.9": "hostname"}
 
 
@@ -114,11 +126,14 @@ def written(metric: str, generation: str) -> Written:
     called_counter = info.called_counter and (generation == "1.x" or metric not in _CALLED_COUNTERS_IN_1_X)
     kind = "counter" if info.kind == "counter" or called_counter else "gauge"
     plain = _HELP.get(metric, f"{info.title} (in {info.unit}).")
-    old = next((alias for alias in info.aliases if alias[0] == "d"), metric)
-    new = next((alias for alias in info.aliases if alias[0] != "d"), metric)
+    oldest = next((alias for alias in info.aliases if alias[0] == "d"), metric)
+    old, new = metric, next((alias for alias in info.aliases if alias[0] != "d"), metric)
+    if metric in _RENAMED_BY_4_6:
+        oldest = old = new
+        new = metric
     match generation:
         case "1.x":
-            return Written(old, kind, plain)
+            return Written(oldest, kind, plain)
         case "4.6":
             name, text = _ALIASES_OF_4_6.get(metric, ("", ""))
             return Written(_DEV + name, kind, text) if name else Written(new, kind, plain)
@@ -128,7 +143,7 @@ def written(metric: str, generation: str) -> Written:
                 return Written(_DEV + name, kind, text, _times(factor))
             return Written(new, kind, plain)
         case _:
-            return Written(metric, kind, plain)
+            return Written(old, kind, plain)
 
 
 def labels_of(gpu: Gpu, generation: str) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from readings.catalogue import CATALOGUE, canonical_name, info, name_of_part, unit_of, whole_of
+from readings.checks import problem_of
 
 ON_BY_DEFAULT = [
     "DCGM_FI_DEV_SM_CLOCK",
@@ -120,3 +121,56 @@ def test_parts_of_a_gpu_have_names_of_their_own_and_the_whole_ones_unit() -> Non
     assert whole_of(name) == "DCGM_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL"
     assert name_of_part("x", {"clock_event": "sw thermal/2"}) == "x:clock_event:sw_thermal_2"
     assert name_of_part("x", {"gpu": "0"}) == "x"
+
+
+DEV = "DCGM_FI_DEV_"
+
+
+@pytest.mark.parametrize(
+    ("name", "other_names", "unit", "kind", "combine"),
+    [
+        ("GPU_RECOVERY_ACTION", "GET_GPU_RECOVERY_ACTION", "code", "gauge", "never"),
+        ("ROW_REMAP_PENDING", "", "bool", "gauge", "one"),
+        ("CLOCKS_EVENT_REASONS", "CLOCK_THROTTLE_REASONS", "bitmask", "gauge", "never"),
+        ("CLOCKS_EVENT_REASON_SW_POWER_CAP_NS", "", "ns", "counter", "one"),
+        ("CLOCKS_EVENT_REASON_SYNC_BOOST_NS", "", "ns", "counter", "one"),
+        ("CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN_NS", "", "ns", "counter", "one"),
+        ("CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN_NS", "", "ns", "counter", "one"),
+        ("CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN_NS", "", "ns", "counter", "one"),
+        ("GPU_TEMP_MARGIN_CELSIUS", "GPU_TEMP_LIMIT", "°C", "gauge", "one"),
+        ("GPU_TEMP_SLOWDOWN_CELSIUS", "SLOWDOWN_TEMP", "°C", "gauge", "one"),
+        ("GPU_MAX_OP_TEMP", "GPU_MAX_OP_TEMP_CELSIUS", "°C", "gauge", "one"),
+        ("MEM_MAX_OP_TEMP", "MEMORY_MAX_OP_TEMP_CELSIUS", "°C", "gauge", "one"),
+        ("ENFORCED_POWER_LIMIT", "BOARD_POWER_LIMIT_ENFORCED_WATTS", "W", "gauge", "one"),
+        ("POWER_MGMT_LIMIT", "BOARD_POWER_LIMIT_REQUESTED_WATTS", "W", "gauge", "one"),
+        ("POWER_MGMT_LIMIT_DEF", "BOARD_POWER_LIMIT_DEFAULT_WATTS", "W", "gauge", "one"),
+        ("PCIE_LINK_GEN", "", "generation", "gauge", "one"),
+        ("PCIE_MAX_LINK_WIDTH", "", "lanes", "gauge", "one"),
+        ("FABRIC_HEALTH_SUMMARY", "", "state", "gauge", "never"),
+        ("BANKS_REMAP_ROWS_AVAIL_MAX", "BANK_REMAP_AVAIL_MAX", "count", "gauge", "one"),
+        ("BANKS_REMAP_ROWS_AVAIL_NONE", "BANK_REMAP_AVAIL_NONE", "count", "gauge", "one"),
+        ("MEMORY_UNREPAIRABLE_FLAG", "MEMORY_UNREPAIRABLE", "bool", "gauge", "one"),
+        ("NVLINK_COUNT_EFFECTIVE_BER_FLOAT", "NVLINK_EFFECTIVE_BER_RATIO", "ratio", "gauge", "max"),
+        ("PSTATE", "GPU_PSTATE", "state", "gauge", "never"),
+        ("FAN_SPEED", "", "%", "gauge", "one"),
+        ("NVLINK_GET_STATE", "", "state", "gauge", "never"),
+        ("ECC_MODE", "ECC_CURRENT", "bool", "gauge", "one"),
+        ("PERSISTENCE_MODE", "GPU_PERSISTENCE_MODE", "bool", "gauge", "one"),
+        ("INFOROM_VALID", "INFOROM_CONFIG_VALID", "bool", "gauge", "one"),
+    ],
+)
+def test_what_health_needs_is_of_the_board_under_one_name(
+    name: str, other_names: str, unit: str, kind: str, combine: str
+) -> None:
+    metric = CATALOGUE[DEV + name]
+    assert (metric.scope, metric.unit, metric.kind, metric.combine) == ("board", unit, kind, combine)
+    for other in other_names.split():
+        assert canonical_name(DEV + other) == DEV + name
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("GPU_TEMP_MARGIN_CELSIUS", -7.0), ("FAN_SPEED", 104.0), ("PSTATE", 32.0), ("CLOCKS_EVENT_REASONS", 2.0**40)],
+)
+def test_unusual_values_of_health_are_possible(name: str, value: float) -> None:
+    assert problem_of(DEV + name, value) is None

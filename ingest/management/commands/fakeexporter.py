@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ingest.simulator.exporter import FakeConfig, fake_exporters
-from ingest.simulator.fleet import ALL_METRICS, DEFAULT_METRICS, FAULTS, FleetShape
+from ingest.simulator.fleet import FAULTS, METRIC_SETS, FleetShape
 from ingest.simulator.versions import GENERATIONS
 from telemetry_site.service import stop_signals
 
@@ -50,9 +50,10 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--metrics",
-            choices=["default", "all"],
+            choices=list(METRIC_SETS),
             default="default",
-            help="what dcgm-exporter gives by default, or the whole catalogue with links, CPUs and switches [%(default)s]",
+            help="what dcgm-exporter gives by default, with deploy/dcgm-exporter/health.csv, or the whole catalogue with links, CPUs"
+            " and switches [%(default)s]",
         )
         parser.add_argument("--still", action="store_true", help="no time passes: each answer has the same values")
         parser.add_argument("--faults", type=_faults, default=(), help=f"{', '.join(FAULTS)} or all")
@@ -72,7 +73,7 @@ class Command(BaseCommand):
                 options["hosts"],
                 options["gpus_per_host"],
                 options["seed"],
-                ALL_METRICS if options["metrics"] == "all" else DEFAULT_METRICS,
+                METRIC_SETS[options["metrics"]],
                 options["faults"],
             ),
             generations=GENERATIONS if generation == "all" else (generation,),

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ingest.simulator.capture import CaptureShape, write_capture
+from ingest.simulator.capture import CAPTURE_SETS, CaptureShape, write_capture
 
 
 def _count(text: str) -> int:
@@ -39,11 +39,22 @@ class Command(BaseCommand):
         parser.add_argument(
             "--seed", type=_count, default=shape.seed, help="another number, another load [%(default)s]"
         )
+        parser.add_argument(
+            "--metrics",
+            choices=sorted(CAPTURE_SETS),
+            default="default",
+            help="the ten of common captures, those of deploy/dcgm-exporter/health.csv, or the whole catalogue [%(default)s]",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Write the capture and print its number of rows."""
         shape = CaptureShape(
-            options["hosts"], options["gpus"], options["samples"], options["interval"], options["seed"]
+            options["hosts"],
+            options["gpus"],
+            options["samples"],
+            options["interval"],
+            options["seed"],
+            CAPTURE_SETS[options["metrics"]],
         )
         try:
             rows = write_capture(options["path"], shape)

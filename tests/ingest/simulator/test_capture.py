@@ -9,6 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from ingest.simulator.capture import CaptureShape, capture_rows, write_capture
+from ingest.simulator.fleet import HEALTH_METRICS
 
 
 def test_a_capture_has_ten_metrics_for_each_gpu_and_sample(tmp_path: Path) -> None:
@@ -48,6 +49,28 @@ def test_it_writes_the_capture_and_says_how_much_is_in_it(tmp_path: Path) -> Non
     call_command("makecapture", str(tmp_path / "c.csv"), "--hosts", "1", "--gpus", "2", "--samples", "3", stdout=out)
     assert out.getvalue() == f"{tmp_path / 'c.csv'}: 60 synthetic readings of 2 GPUs\n"
     assert len((tmp_path / "c.csv").read_text().splitlines()) == 61
+
+
+def test_a_capture_may_have_the_metrics_of_health(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    call_command(
+        "makecapture",
+        str(path),
+        "--hosts",
+        "1",
+        "--gpus",
+        "1",
+        "--samples",
+        "2",
+        "--metrics",
+        "health",
+        stdout=StringIO(),
+    )
+    with path.open(newline="") as file:
+        read = {row["metric_name"]: row["value"] for row in csv.DictReader(file)}
+    assert read.keys() == set(HEALTH_METRICS)
+    assert float(read["DCGM_FI_DEV_NVLINK_COUNT_EFFECTIVE_BER_FLOAT"]) == 1.5e-15
+    assert read["DCGM_FI_DEV_ENFORCED_POWER_LIMIT"] == "700"
 
 
 @pytest.mark.parametrize("value", ["0", "many", "-1"])

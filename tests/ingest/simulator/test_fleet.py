@@ -1,10 +1,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from ingest.simulator.fleet import ALL_METRICS, BLANK, FAULTS, MEMORY_MIB, FleetShape, SimFleet, SimGpu
+from ingest.simulator.fleet import (
+    ALL_METRICS,
+    BLANK,
+    DEFAULT_METRICS,
+    FAULTS,
+    HEALTH_METRICS,
+    MEMORY_MIB,
+    METRIC_SETS,
+    FleetShape,
+    SimFleet,
+    SimGpu,
+)
+from readings.catalogue import CATALOGUE, canonical_name
 from readings.checks import problem_of
 from telemetry_site.options import SIM_FAULTS
 
@@ -117,3 +130,49 @@ def test_faults_leave_their_marks_in_the_counters_that_tell_of_them() -> None:
         "DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS",
     ):
         assert max(value for _, name, value in found if name == metric) > 0, metric
+
+
+HEALTH_CSV = Path(__file__).parents[3] / "deploy" / "dcgm-exporter" / "health.csv"
+
+
+def counters(lines: list[str]) -> dict[str, str]:
+    """The stored names and types in a counters file, as dcgm-exporter reads it."""
+    found: dict[str, str] = {}
+    for line in lines:
+        name, kind, text = (field.strip() for field in line.split(","))
+        assert text
+        if kind != "label":
+            assert canonical_name(name) not in found
+            found[canonical_name(name)] = kind
+    return found
+
+
+def test_the_exporters_file_for_health_has_what_the_health_set_has() -> None:
+    lines = HEALTH_CSV.read_text().splitlines()
+    given = counters([line for line in lines if line and not line.startswith("#")])
+    on_request = counters([line[2:] for line in lines if line.startswith("# DCGM_")])
+    assert given.keys().isdisjoint(on_request)
+    assert {name: CATALOGUE[name].kind for name in given | on_request if CATALOGUE[name].kind == "counter"} == {
+        name: kind for name, kind in (given | on_request).items() if kind == "counter"
+    }
+    licence = {"DCGM_FI_DEV_VGPU_LICENSE_STATUS"}
+    assert set(HEALTH_METRICS) - licence <= given.keys() | on_request.keys()
+    assert set(METRIC_SETS) == {"default", "health", "all"}
+    assert METRIC_SETS["default"] == DEFAULT_METRICS
+    assert len(DEFAULT_METRICS) == 25  # figures of benches are of these
+
+
+def test_what_health_sees_of_a_fault() -> None:
+    fleet = SimFleet(FleetShape(1, 1, metrics=HEALTH_METRICS))
+    (gpu,) = all_gpus(fleet)
+    dev = "DCGM_FI_DEV_"
+    gpu.faults["throttle"] = 1e9
+    fleet.step(1.0)
+    assert int(gpu.value(dev + "CLOCKS_EVENT_REASONS")) & 4
+    assert gpu.value(dev + "CLOCKS_EVENT_REASON_SW_POWER_CAP_NS") == 1e9
+    gpu.temperature = 95.0
+    assert int(gpu.value(dev + "CLOCKS_EVENT_REASONS")) & 64
+    assert gpu.value(dev + "GPU_TEMP_MARGIN_CELSIUS") == -7.0
+    assert gpu.value(dev + "GPU_RECOVERY_ACTION") == 0.0
+    gpu.xid = 48.0
+    assert (gpu.value(dev + "GPU_RECOVERY_ACTION"), gpu.value(dev + "ROW_REMAP_PENDING")) == (1.0, 1.0)

@@ -125,6 +125,17 @@ def test_help_and_type_stand_before_each_metric() -> None:
     ("metric", "generation", "name", "kind", "text"),
     [
         ("DCGM_FI_DEV_GPU_UTIL", "1.x", "dcgm_gpu_utilization", "gauge", "GPU utilization (in %)."),
+        (
+            "DCGM_FI_DEV_CLOCKS_EVENT_REASONS",
+            "1.x",
+            "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS",
+            "gauge",
+            "Why clocks are held down (in bitmask).",
+        ),
+        ("DCGM_FI_DEV_ECC_MODE", "4.8.3", "DCGM_FI_DEV_ECC_CURRENT", "gauge", "ECC on (in bool)."),
+        ("DCGM_FI_DEV_ECC_MODE", "4.9", "DCGM_FI_DEV_ECC_MODE", "gauge", "ECC on (in bool)."),
+        ("DCGM_FI_DEV_PSTATE", "4.5", "DCGM_FI_DEV_PSTATE", "gauge", "Performance state (in state)."),
+        ("DCGM_FI_DEV_PSTATE", "4.9", "DCGM_FI_DEV_GPU_PSTATE", "gauge", "Performance state (in state)."),
         ("DCGM_FI_DEV_GPU_UTIL", "4.5", "DCGM_FI_DEV_GPU_UTIL", "gauge", "GPU utilization (in %)."),
         ("DCGM_FI_DEV_GPU_UTIL", "4.6", "DCGM_FI_DEV_GPU_UTIL_RATIO", "gauge", "GPU utilization (in %)."),
         ("DCGM_FI_DEV_GPU_UTIL", "4.9", "DCGM_FI_DEV_GPU_UTIL_RATIO", "gauge", "GPU utilization ratio (0-1)."),
