@@ -33,6 +33,8 @@ UUID_LABELS = ("UUID", "uuid", "gpu_uuid")
 # The host that a row is of, in labels and in columns of captures alike. What the exporter says of itself comes first, then what a
 # Prometheus between us and it has added.
 HOST_LABELS = ("hostname", "Hostname", "instance", "node", "kubernetes_node", "host")
+# A row that says this was read beside its exporter: any other name of the host is better.
+LOOPBACK = frozenset({"localhost", "localhost.localdomain", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104 - compared only
 _INSTANCE_LABELS = ("GPU_I_ID", "GPU_I_PROFILE", "dra_mig_profile")
 
 # Column <- its labels, the preferred one first. With honorLabels=false Prometheus moves the workload's labels to
@@ -200,7 +202,7 @@ def without_name(text: str) -> str:
 def host_of(labels: Mapping[str, str]) -> str:
     """The host that a row says it is of, or an empty text. Of an ``instance`` it is the address without the port.
 
-    ``localhost`` counts only where nothing else is told.
+    A loopback name counts only where nothing else is told.
     """
     found = ""
     for name in HOST_LABELS:
@@ -208,7 +210,7 @@ def host_of(labels: Mapping[str, str]) -> str:
         if name == "instance":
             host = without_port(host)
         if host and not is_blank_text(host):
-            if host != "localhost":
+            if host not in LOOPBACK:
                 return host
             found = host
     return found

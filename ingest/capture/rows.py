@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, tzinfo
@@ -42,6 +43,8 @@ from readings.labels import (
 from readings.model import Gpu
 from readings.times import parse_time
 from readings.units import SourceUnits
+
+logger = logging.getLogger(__name__)
 
 MAX_LINE_BYTES = 1 << 20
 MAX_LINES_PER_RECORD = 50
@@ -172,6 +175,7 @@ class RowReader:
         self.remarks: Counter[str] = Counter()
         self._units = units or SourceUnits()
         self._names = PartNames()
+        self._told: set[str] = set()
         self.stored_name = metric_namer(self._units, self.parts.of, self._names)
         self._width = len(header.names)
         self._header = header
@@ -267,6 +271,10 @@ class RowReader:
                 raise Refused(NOT_A_GPU, "a row of a CPU, a switch or a link")
             raise Refused(NO_IDENTITY, "neither the uuid column nor the labels have a uuid, or it is blank")
         gpu, remarks = make_gpu(identity, extras, remarks)
+        for remark in remarks:
+            if remark.reason not in self._told:
+                self._told.add(remark.reason)
+                logger.info("%s: %s (the first of this kind)", remark.reason, remark.detail)
         reasons = {remark.reason for remark in remarks}
         if conflict:
             reasons.add(LABEL_CONFLICT)

@@ -10,8 +10,9 @@ from typing import Any
 
 from broker.client.client import Gap, Message
 from ingest.collector.letters import BYTES_OF_FLUSH, Letters
+from ingest.unsupported import Unsupported
 from readings.batch import BatchError, decode
-from readings.checks import BAD_MESSAGE, LOST_MESSAGE, UNFINISHED_MESSAGE, known_reasons
+from readings.checks import BAD_MESSAGE, LOST_MESSAGE, NOT_SUPPORTED, UNFINISHED_MESSAGE, Refusals, known_reasons
 from readings.model import PointBlock
 from readings.times import SECOND
 
@@ -44,6 +45,7 @@ class BatchDecoder:
     def __init__(self, retention: float) -> None:
         self.pending = Pending()
         self.letters = Letters()
+        self._unsupported = Unsupported()
         self._retention_ns = int(retention * SECOND)
 
     @property
@@ -90,6 +92,14 @@ class BatchDecoder:
         if decoded.refusals.counts:
             pending.refused.update(decoded.refusals.counts)
             self.letters.refuse(message, decoded, now_ns)
+            self._say_unsupported(decoded.refusals)
+
+    def _say_unsupported(self, refusals: Refusals) -> None:
+        for refusal in refusals:
+            if refusal.reason == NOT_SUPPORTED and refusal.block is not None:
+                self._unsupported.note(refusal.block.gpus[0].id, refusal.block.metric_names[0])
+        for line in self._unsupported.take():
+            logger.info("%s", line)
 
     def give_up(self, message: Message) -> None:
         """Puts a message that has stopped collectors before into the dead letters, unread."""

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from ingest.exporter.lines import Line, head_of, help_texts, split_rest, take_apart, tidy
 from ingest.parts import Parts
 from ingest.samples import NamingLabels, PartNames, RefusedRow, Sample, make_gpu, metric_namer, naming_labels
+from ingest.unsupported import Unsupported
 from readings.catalogue import whole_of
 from readings.checks import (
     BAD_FIELD,
@@ -30,7 +31,7 @@ from readings.checks import (
     has_no_zero,
     parse_value,
 )
-from readings.labels import OWNER_LABELS, UUID_LABELS, Remark, is_of_no_gpu, split_labels
+from readings.labels import LOOPBACK, OWNER_LABELS, UUID_LABELS, Remark, is_of_no_gpu, split_labels
 from readings.model import Gpu
 from readings.times import SECOND, parse_time
 from readings.units import Folded, SourceUnits
@@ -42,8 +43,6 @@ MOST_REFUSED = 1000
 _BAD_PER_GOOD = 2
 # Each look may find labels of parts, with which the lines are read again.
 _MOST_LOOKS = 5
-# GPUs and metrics of which it was said that they do not go together.
-_MOST_UNSUPPORTED = 20_000
 # Exporters also give metrics of themselves.
 _OF_GPUS = re.compile("dcgm_", re.IGNORECASE)
 
@@ -55,7 +54,7 @@ class NotMetrics(ValueError):
 class Scraped(NamedTuple):
     """The readings of one answer, its bad lines, counts by reason of any kind, and the number of its GPUs.
 
-    ``remarks`` has the first of each reason, ``unsupported`` the metrics that a GPU does not have, told once: by GPU.
+    ``remarks`` has the first of each reason, ``unsupported`` a line for each GPU that lacks a sensor, told once.
     """
 
     samples: list[Sample]
@@ -63,7 +62,7 @@ class Scraped(NamedTuple):
     counts: Counter[str]
     gpus: int
     remarks: list[Remark]
-    unsupported: dict[str, list[str]]
+    unsupported: list[str]
 
 
 class _LineGpu(NamedTuple):
@@ -113,8 +112,7 @@ class Exposition:
         self._gpus = 0
         self._told: set[str] = set()
         self._new_remarks: list[Remark] = []
-        self._unsupported: set[tuple[str, str]] = set()
-        self._new_unsupported: dict[str, list[str]] = {}
+        self._unsupported = Unsupported()
 
     def read(self, body: str, now_ns: int) -> Scraped:
         """The readings of one answer. Those without a time get ``now_ns``. Raises NotMetrics."""
@@ -124,7 +122,7 @@ class Exposition:
         scraped = self._values(lines, now_ns) if self._version == self._parts.version else None
         if scraped is None:
             self._learn(body, lines)
-            scraped = self._values(lines, now_ns) or Scraped([], [], Counter(), 0, [], {})
+            scraped = self._values(lines, now_ns) or Scraped([], [], Counter(), 0, [], [])
         counts = Kinds.of(scraped.counts).refused
         bad = counts.total() - counts[NO_IDENTITY]
         if not scraped.samples and not scraped.counts and not any(line.strip(" \r") for line in lines):
@@ -188,7 +186,7 @@ class Exposition:
             except Refused as error:
                 refuse(number, error.reason, f"{name}: {error.detail}", line)
                 if error.reason == NOT_SUPPORTED:
-                    self._note_unsupported(gpu, name)
+                    self._unsupported.note(gpu.id, name)
                 continue
             if remarks:
                 counts.update(remarks)
@@ -206,10 +204,9 @@ class Exposition:
             dropped = {each.place for each in seconds}
             samples = [sample for place, sample in enumerate(samples) if place not in dropped]
         new_remarks, self._new_remarks = self._new_remarks, []
-        unsupported, self._new_unsupported = self._new_unsupported, {}
         # With lines missing, a GPU may be: else they are those of the lines that were learnt.
         gpus = len({sample.gpu.uuid for sample in samples}) if left else self._gpus
-        return Scraped(samples, refused, counts, gpus, new_remarks, unsupported)
+        return Scraped(samples, refused, counts, gpus, new_remarks, self._unsupported.take())
 
     def _repeats(
         self, repeated: Iterable[tuple[int, str, _ScrapedSeries]], samples: list[Sample], now_ns: int
@@ -232,11 +229,6 @@ class Exposition:
                 samples.append(Sample(gpu, name, time_ns, value))
             elif known[key] != value:
                 yield number, line, f"{name} of {gpu.id}: {value!r} after {known[key]!r}, with the same labels"
-
-    def _note_unsupported(self, gpu: Gpu, name: str) -> None:
-        if (gpu.id, name) not in self._unsupported and len(self._unsupported) < _MOST_UNSUPPORTED:
-            self._unsupported.add((gpu.id, name))
-            self._new_unsupported.setdefault(gpu.id, []).append(name)
 
     def _learn(self, body: str, lines: list[str]) -> None:
         """Parse lines whose labels are new, and look for labels of parts among all. The units are decided from the whole answer."""
@@ -300,7 +292,7 @@ class Exposition:
                 if is_of_no_gpu(labels):
                     raise Refused(NOT_A_GPU, line.name)
             raise Refused(NO_IDENTITY, f"{line.name}: the labels have no uuid, or a blank one")
-        if columns.get("hostname") in {None, "localhost"} and self._host:
+        if columns.get("hostname", "localhost") in LOOPBACK and self._host:
             columns["hostname"] = self._host
         owner = tuple([f"{name}={value}" for name, value in labels.items() if name in OWNER_LABELS])
         key = (owner, *columns.items(), *extras.items(), *{remark.reason for remark in line.remarks})

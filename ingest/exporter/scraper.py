@@ -165,8 +165,8 @@ class Scraper:
         self._note_gpus(watched, scraped.gpus)
         for remark in scraped.remarks:
             logger.info("%s: %s: %s", watched.target.url, remark.reason, remark.detail)
-        for gpu, names in scraped.unsupported.items():
-            logger.info("%s: %s: not supported: %s", watched.target.url, gpu, ", ".join(names))
+        for line in scraped.unsupported:
+            logger.info("%s: %s", watched.target.url, line)
         give(SourceBatch(scraped.samples, _new_ones(watched, scraped), scraped.counts, watched.target.url))
 
     def _note(self, watched: _Watched, *, up: bool, reason: str) -> None:

@@ -134,6 +134,8 @@ def test_labels_of_twice_the_size_cost_twice_as_much(piece: str, around: str) ->
         ({"host": "h"}, "h"),
         ({"Hostname": "localhost", "node": "n"}, "n"),
         ({"Hostname": "localhost"}, "localhost"),
+        ({"instance": "127.0.0.1:9400", "node": "n"}, "n"),
+        ({"instance": "[::1]:9400"}, "::1"),
         ({"Hostname": "<<<NULL>>>", "hostname": " "}, ""),
         ({}, ""),
     ],

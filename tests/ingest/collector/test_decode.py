@@ -146,3 +146,13 @@ def test_a_message_that_stopped_collectors_is_kept_unread() -> None:
     assert (pending.refused, pending.last_offset, pending.blocks) == ({"unfinished_message": 1}, 8, [])
     (letter,) = pending.letters
     assert json.loads(letter["payload"])["source"] == "s1"
+
+
+def test_what_a_gpu_lacks_is_passed_over_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    taken = BatchDecoder(0)
+    for offset in range(3):
+        taken.take(message(offset, payload(0.0, metric="DCGM_FI_DEV_MEMORY_TEMP")))
+    pending = taken.drain()
+    assert (pending.refused, pending.readings, pending.letters) == ({"not_supported": 3}, 0, [])
+    assert caplog.text.count("GPU-1: not supported: DCGM_FI_DEV_MEMORY_TEMP") == 1

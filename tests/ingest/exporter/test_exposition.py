@@ -84,7 +84,7 @@ def test_what_is_no_metrics_is_a_failed_scrape(body: str) -> None:
 
 
 def test_a_host_that_is_not_told_is_that_of_the_exporter() -> None:
-    for labels in ('UUID="GPU-1"', 'UUID="GPU-1",Hostname="localhost"'):
+    for labels in ('UUID="GPU-1"', 'UUID="GPU-1",Hostname="localhost"', 'UUID="GPU-1",instance="127.0.0.1:9400"'):
         assert read(f"{UTIL}{{{labels}}} 1", host="node-7").samples[0].gpu.hostname == "node-7"
     assert read(f'{UTIL}{{UUID="GPU-1",hostname="a",Hostname="b"}} 1', host="node-7").samples[0].gpu.hostname == "a"
 
