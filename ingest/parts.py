@@ -20,9 +20,11 @@ from readings.labels import OWNER_LABELS, SOURCE_LABELS, Labelled
 
 logger = logging.getLogger(__name__)
 
-# At most so many labels make a name, and so many metrics have labels that were found.
+# At most so many labels make a name, so many metrics have labels that were found, and so many labels vary beside them. After each
+# find all exporters' lines are read anew.
 MOST_LABELS = 3
-MOST_METRICS = 1000
+MOST_METRICS = 300
+MOST_VARYING = 100
 # Words in the names of labels that tell how a part is, not which part it is.
 _STATES = ("status", "state", "msg", "message", "text", "reason", "error", "err_", "health", "type", "result", "code")
 
@@ -66,7 +68,7 @@ class Parts:
         A group has the labels of the rows of one GPU, owner and time, of which a metric usually has one.
         """
         rows = [[_telling(labels) for labels in group] for group in groups]
-        varying = {label for group in rows for label in set().union(*group) if not _is_same(label, group)}
+        varying = set().union(*map(_varying, rows))
         with self._lock:
             kept = self._kept
             had = kept.parts.get(metric_name, [])
@@ -117,8 +119,15 @@ def _telling(labels: Labelled) -> dict[str, str]:
     }
 
 
-def _is_same(label: str, group: Sequence[Mapping[str, str]]) -> bool:
-    return len({labels.get(label, "") for labels in group}) == 1
+def _varying(group: Sequence[Mapping[str, str]]) -> set[str]:
+    """The labels in which rows of a group differ."""
+    seen: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    varying: set[str] = set()
+    for labels in group:
+        seen.update(labels.keys())
+        varying.update(label for label, value in labels.items() if first.setdefault(label, value) != value)
+    return varying.union(label for label, count in seen.items() if count < len(group))
 
 
 def _alike_in(groups: Iterable[Sequence[dict[str, str]]], labels: Sequence[str]) -> list[list[dict[str, str]]]:

@@ -137,5 +137,5 @@ def test_many_labels_that_differ_in_each_row_cost_in_proportion_to_the_answer() 
             for row in range(rows)
         )
 
-    cost = cost_of(lambda body: Exposition("h").read(body, 1_752_871_354_000_000_000), [answer(50), answer(200)])
-    assert cost[1] < 4 * 3 * cost[0]
+    cost = cost_of(lambda body: Exposition("h").read(body, 1_752_871_354_000_000_000), [answer(100), answer(800)])
+    assert cost[1] < 8 * 2.5 * cost[0]
