@@ -14,7 +14,7 @@ import pytest
 from readings.mig import MEMORY_USED
 from readings.model import Gpu, Point, PointBlock
 from stores.aggregate.buckets import Buckets
-from stores.base import By, PodAssignment, Position, ReadingsQuery, SeriesQuery, Store, StoreError
+from stores.base import Aggregate, By, PodAssignment, Position, ReadingsQuery, SeriesQuery, Store, StoreError
 from tests.stores.making import (
     MINUTE,
     SECOND,
@@ -409,6 +409,40 @@ class TestEveryStore:
         store.write([fleet([gpu(0, gpu_id=None)], START + 1, ["a"])])
         assert [row.gpu_id for row in ask(store, gpus=("GPU-0000",))] == [None, None]
         assert [row.uuid for row in ask(store, gpu_ids=(0,))] == ["GPU-0001"]
+
+    @pytest.mark.parametrize("by", ["gpu", "host", None])
+    @pytest.mark.parametrize(
+        ("metric", "readings", "aggregate", "expected"),
+        [
+            # Of the board: three instances repeat it.
+            ("DCGM_FI_DEV_PCIE_REPLAY_COUNTER", [(10.0, 13.0)] * 3, "increase", 3.0),
+            ("DCGM_FI_DEV_POWER_VIOLATION", [(5e9, 8e9)] * 3, "increase", 3e9),
+            ("DCGM_FI_DEV_POWER_MGMT_LIMIT", [(400.0, 400.0)] * 3, "sum", 400.0),
+            ("DCGM_FI_DEV_CLOCKS_EVENT_REASONS", [(0.0, 4.0)] * 3, "last", 4.0),
+            ("DCGM_FI_DEV_CLOCKS_EVENT_REASONS", [(4.0, 0.0)] * 3, "max", 4.0),
+            # Of the instance.
+            (MEMORY_USED, [(1.0, 1.0), (2.0, 2.0), (3.0, 3.0)], "sum", 6.0),
+            # Nobody knows of what: once.
+            ("of_my_own", [(7.0, 7.0), (9.0, 9.0), (8.0, 8.0)], "sum", 9.0),
+        ],
+    )
+    def test_how_instances_make_a_board_is_in_the_catalogue(
+        self,
+        store: Store,
+        by: By | None,
+        metric: str,
+        readings: list[tuple[float, float]],
+        aggregate: Aggregate,
+        expected: float,
+    ) -> None:
+        for number, (first, second) in enumerate(readings, 3):
+            instance = gpu(1, mig_id=str(number), mig_profile="1g.10gb")
+            store.write([several(instance, [(START, first), (START + SECOND, second)], metric)])
+        query = SeriesQuery(
+            metric_name=metric, aggregate=aggregate, by=by, buckets=Buckets(START, START + 2 * SECOND, MINUTE)
+        )
+        (series,) = store.series(query)
+        assert series.values == [expected]
 
     def test_a_mig_instance_is_a_gpu_of_its_own(self, store: Store) -> None:
         instances = [gpu(1, mig_id=str(number), mig_profile="1g.10gb") for number in (1, 2)]
