@@ -31,7 +31,7 @@ _ACCEPT = "text/plain;version=0.0.4, application/openmetrics-text;version=1.0.0;
 # Random delay of a scrape, as a share of the interval, so that many streamers and exporters do not fall into step.
 _JITTER = 0.05
 # Bad lines remembered per exporter: each becomes a dead letter once, not in every scrape.
-_MOST_REMEMBERED = 2_000
+_MOST_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class _Watched:
     target: Target
     exposition: Exposition
     status: TargetStatus = field(default_factory=TargetStatus)
-    buried: set[int] = field(default_factory=set)
+    buried: dict[int, bool] = field(default_factory=dict)
     has_no_gpu: bool = False
 
 
@@ -233,11 +233,12 @@ class Scraper:
 def _new_ones(watched: _Watched, scraped: Scraped) -> list[RefusedRow]:
     """Bad lines that no earlier scrape had."""
     fresh = []
-    if len(watched.buried) > _MOST_REMEMBERED:
-        watched.buried.clear()
+    buried = watched.buried
     for row in scraped.refused:
         key = hash((row.reason, row.raw.rpartition("}")[0] or row.raw))
-        if key not in watched.buried:
-            watched.buried.add(key)
+        if buried.pop(key, True):
             fresh.append(row)
+        buried[key] = False  # now the last to be forgotten
+    while len(buried) > _MOST_REMEMBERED:
+        del buried[next(iter(buried))]
     return fresh

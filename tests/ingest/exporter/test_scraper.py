@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
+import itertools
 import logging
 import ssl
 import subprocess
@@ -261,3 +262,28 @@ async def test_what_a_model_lacks_is_passed_over_and_said_once_per_gpu(caplog: p
     assert [batch.counts for batch in given] == [{"not_supported": 2}] * 3
     assert all(not batch.refused for batch in given)
     assert caplog.text.count("not supported: DCGM_FI_DEV_MEMORY_TEMP") == 2
+
+
+async def test_lines_that_stay_bad_are_letters_once_however_many_others_come_and_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ingest.exporter.scraper._MOST_REMEMBERED", 30)
+    stop = asyncio.Event()
+    given: list[SourceBatch] = []
+    pages = itertools.count()
+
+    async def handle(request: web.Request) -> web.Response:
+        page = next(pages)
+        lines = [f'DCGM_x{{gpu="0",UUID="GPU-1",lane="{n}"}} NaN' for n in range(10)]
+        lines += [f'DCGM_x{{gpu="0",UUID="GPU-1",pod="{page}-{n}"}} NaN' for n in range(5)]
+        return web.Response(text=LINE + "\n".join(lines))
+
+    def take(batch: SourceBatch) -> None:
+        given.append(batch)
+        if len(given) == 20:
+            stop.set()
+
+    async with serving(handle) as url:
+        await Scraper(ScrapeConfig(interval=0.02), Targets([url])).run(take, stop, once=False)
+    assert [len(batch.refused) for batch in given[:20]] == [15] + [5] * 19
+    assert {batch.counts["non_finite"] for batch in given} == {15}
