@@ -46,9 +46,7 @@ def when_ready(server: Any) -> None:
     """Says who may read, if that is everyone."""
     from api.auth.openness import warning
 
-    is_public = options.PUBLIC_URL.read() or options.TRUSTED_PROXIES.read()
-    required = options.API_AUTH_REQUIRED.read()
-    if text := warning(True if required is None and is_public else required, server.LISTENERS):
+    if text := warning(options.auth_required(), server.LISTENERS):
         server.log.warning(text)
 
 

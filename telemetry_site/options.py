@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from telemetry_site.env import (
+    Address,
     Option,
     address,
     boolean,
@@ -443,6 +444,15 @@ CORS_ALLOWED_ORIGINS = Option(
 
 OPTIONS: tuple[Option[Any], ...] = tuple(value for value in list(globals().values()) if isinstance(value, Option))
 BY_NAME: dict[str, Option[Any]] = {option.name: option for option in OPTIONS}
+
+
+def auth_required() -> bool | None:
+    """API_AUTH_REQUIRED; for auto True where others can ask, and None where the server's sockets and each request decide."""
+    required = API_AUTH_REQUIRED.read()
+    is_local = Address(HOST.read(), PORT.read()).is_loopback
+    if required is None and (PUBLIC_URL.read() or TRUSTED_PROXIES.read() or not is_local):
+        return True
+    return required
 
 
 def options_for(command: str) -> list[Option[Any]]:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from telemetry_site import options
 from telemetry_site.database import database_config
-from telemetry_site.env import Address, SettingError
+from telemetry_site.env import SettingError
 from telemetry_site.logs import log_config, process_ids
 from telemetry_site.secret_key import load_or_make_secret_key
 from telemetry_site.state_dir import keep_file_private, keep_folder_private
@@ -98,12 +98,8 @@ API_RATE_PER_ADDRESS = options.API_RATE_PER_ADDRESS.read()
 LOGIN_RATE = options.LOGIN_RATE.read()
 PUBLIC_URL = options.PUBLIC_URL.read()
 TRUSTED_PROXIES = options.TRUSTED_PROXIES.read()
-_auth_required = options.API_AUTH_REQUIRED.read()
-if _auth_required is None and (PUBLIC_URL or TRUSTED_PROXIES or not Address(HOST, PORT).is_loopback):
-    # Opening the port to others must not expose the fleet by accident.
-    _auth_required = True
-# None: only to who asks from this machine (api.auth.openness).
-API_AUTH_REQUIRED = _auth_required
+# None: open to who asks from this machine (api.auth.openness).
+API_AUTH_REQUIRED = options.auth_required()
 CORS_ALLOWED_ORIGINS = options.CORS_ALLOWED_ORIGINS.read()
 
 # --- Django -----------------------------------------------------------------------------------------------------

@@ -206,6 +206,13 @@ def test_gunicorn_s_own_sockets_count_and_not_the_settings(
     assert is_told(service) == (status == 200)
 
 
+@pytest.mark.parametrize("name", ["HOST=0.0.0.0", "PUBLIC_URL=http://gpus.example.com", "TRUSTED_PROXIES=1"])
+def test_a_setting_that_expects_others_closes_it_on_the_loopback_too(state_dir: Path, name: str) -> None:
+    with gunicorn(state_dir, "--bind", "127.0.0.1:0", **dict([name.split("=")])) as service:  # type: ignore[arg-type]
+        assert service.get(GPUS).status == 401
+    assert not is_told(service)
+
+
 @pytest.mark.parametrize(("host", "status"), [("127.0.0.1", 200), ("0.0.0.0", 401)])
 def test_an_inherited_socket_counts_too(state_dir: Path, host: str, status: int) -> None:
     with ExitStack() as held:
