@@ -35,8 +35,9 @@ class MetricInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def spellings(self) -> tuple[str, ...]:
-        """Every name of this metric in sources. OpenMetrics, and OpenTelemetry with it, ends the name of a counter in ``_total``."""
-        names = (self.name, *self.aliases)
+        """Every name of this metric in sources. Some exporters (gpud) write names in lower case. OpenMetrics, and OpenTelemetry with
+        it, ends the name of a counter in ``_total``."""
+        names = tuple(dict.fromkeys(form for name in (self.name, *self.aliases) for form in (name, name.lower())))
         return with_totals(names) if self.kind == "counter" or self.called_counter else names
 
     @property
@@ -84,6 +85,11 @@ def canonical_name(name: str) -> str:
         whole, colon, part = trimmed.partition(":")
         return _CANONICAL.get(whole, whole) + colon + part
     return trimmed if canonical is None else canonical
+
+
+def is_creation_time(name: str) -> bool:
+    """Whether this is no metric, but since when a known counter counts: OpenMetrics tells it as ``NAME_created``."""
+    return name.endswith("_created") and canonical_name(name.removesuffix("_created") + "_total") in CATALOGUE
 
 
 def name_of_part(name: str, labels: Mapping[str, str], others: Sequence[str] = ()) -> str:

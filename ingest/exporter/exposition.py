@@ -16,7 +16,7 @@ from ingest.exporter.lines import Line, head_of, help_texts, split_rest, take_ap
 from ingest.parts import Parts
 from ingest.samples import NamingLabels, PartNames, RefusedRow, Sample, make_gpu, metric_namer, naming_labels
 from ingest.unsupported import Unsupported
-from readings.catalogue import whole_of
+from readings.catalogue import is_creation_time, whole_of
 from readings.checks import (
     BAD_FIELD,
     BAD_TIMESTAMP,
@@ -270,7 +270,7 @@ class Exposition:
     def _understand(self, line: str, stored_name: Callable[[str, NamingLabels], Folded]) -> _Series:
         """The GPU and metric of a line; None for a metric that is not of a GPU."""
         parsed = take_apart(line) if line.strip() else None
-        if parsed is None:
+        if parsed is None or is_creation_time(parsed.name):
             return None
         if head_of(line) != line[: len(line) - len(parsed.rest)].rstrip().removesuffix("}"):
             raise Refused(BAD_FIELD, "more than a value and a time after the labels")

@@ -597,6 +597,15 @@ def test_32_counters_under_the_names_that_open_telemetry_gives_them(pipeline: Pi
     }
 
 
+def test_32_since_when_a_counter_counts_is_no_reading(pipeline: Pipeline) -> None:
+    energy = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
+    pipeline.scrape(
+        text(f"{energy}_total", "5") + text(f"{energy}_created", "1752871200") + text("my_own_created", "6") + "# EOF\n"
+    )
+    assert pipeline.values() == {(UUID, energy): 5.0, (UUID, "my_own_created"): 6.0}
+    assert pipeline.refused == {}
+
+
 @pytest.mark.parametrize("form", ["capture", "text"])
 def test_33_pods_on_slices_of_a_gpu_have_no_part_of_it(pipeline: Pipeline, web: Client, form: str) -> None:
     told = [

@@ -84,6 +84,8 @@ def test_every_metric_is_described_whole() -> None:
             "DCGM_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL_total:nvlink:2",
             "DCGM_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL:nvlink:2",
         ),
+        ("dcgm_fi_dev_inforom_config_valid", "DCGM_FI_DEV_INFOROM_VALID"),
+        ("dcgm_fi_dev_total_energy_consumption_total", "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"),
         ("DCGM_FI_DEV_GPU_TEMP_total", "DCGM_FI_DEV_GPU_TEMP_total"),
         ("my_own_metric_total", "my_own_metric_total"),
         ("my_own_metric", "my_own_metric"),
