@@ -82,7 +82,7 @@ def decode(payload: bytes, *, now_ns: int | None = None, oldest_ns: int | None =
 def _joined(block: PointBlock, builder: BlockBuilder) -> PointBlock:
     """One block of the compact points, if there are any, followed by the plain ones."""
     readings = len(builder)
-    plain, *rest = builder.blocks(readings)
+    plain, *rest = builder.blocks(2 * readings)  # each may be a value of a GPU and the place of a pod that shares it
     if not rest and not block.points:
         return plain
     names = list(dict.fromkeys((*block.metric_names, *plain.metric_names)))

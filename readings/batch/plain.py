@@ -23,7 +23,7 @@ from readings.checks import (
     parse_value,
 )
 from readings.description import describe_gpu
-from readings.labels import Remark, is_blank_identity, split_labels
+from readings.labels import OWNER_LABELS, Remark, is_blank_identity, split_labels
 from readings.model import Gpu
 from readings.times import epoch_ns, parse_time
 
@@ -104,7 +104,8 @@ def _describe(metric: PlainReading, identities: dict[tuple[str, ...], int]) -> _
     if "uuid" in labels and is_blank_identity(metric.uuid or ""):
         given["uuid"] = labels["uuid"]
     gpu, remarks = describe_gpu({**labels, **given, "labels": extras})
-    identity = identities.setdefault((gpu.id, gpu.namespace, gpu.pod, gpu.container), len(identities))
+    owner = [f"{name}={value}" for name, value in (metric.labels or {}).items() if name in OWNER_LABELS]
+    identity = identities.setdefault((gpu.id, gpu.namespace, gpu.pod, gpu.container, *sorted(owner)), len(identities))
     is_of_part = metric.labels is not None and not metric.labels.keys().isdisjoint(PART_LABELS)
     return _PlainGpu(gpu, identity, is_of_part, frozenset(remark.reason for remark in remarks))
 

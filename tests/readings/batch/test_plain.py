@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from readings.batch import DecodedBatch, decode
+from readings.batch import DecodedBatch, decode, encode_block, encode_plain
 from readings.model import Gpu
 
 S = 1_000_000_000
@@ -174,6 +174,32 @@ def test_labels_fill_in_columns_that_are_not_given() -> None:
     gpu = only_gpu(uuid="", pod="mine", labels=labels)
     assert gpu == Gpu(uuid="GPU-9", gpu_id=3, hostname="node", mig_id="7", mig_profile="1g.10gb", pod="mine")
     assert gpu.id == "GPU-9:7"
+
+
+@pytest.mark.parametrize("metrics", [1, 3])
+def test_pods_on_slices_of_a_gpu_are_placed_there_without_a_part_of_it(metrics: int) -> None:
+    result = decoded(
+        *(
+            metric(metric_name=f"m{number}", pod=pod, namespace="ml", labels={"vgpu": str(slice_)})
+            for number in range(metrics)
+            for slice_, pod in enumerate("aabc")
+        )
+    )
+    assert result.refusals == []
+    own, *shares = result.block.points
+    assert own == (0, T, [5.0] * metrics)
+    assert [(result.block.gpus[gpu].pod, result.block.gpus[gpu].share) for gpu, _, _ in shares] == [
+        ("a", True),
+        ("b", True),
+        ("c", True),
+    ]
+    assert result.block.count() == metrics
+    # On over the wire, in the compact form and in the plain one.
+    for encode in (encode_block, encode_plain):
+        again = decode(encode(result.block, batch_id="b", source="s", collected_at=""))
+        assert again.refusals == []
+        assert again.block.count() == metrics
+        assert sorted(gpu.pod for gpu in again.block.gpus) == ["", "a", "b", "c"]
 
 
 def test_the_rows_of_a_shared_gpu_are_told_apart() -> None:
