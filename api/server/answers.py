@@ -14,7 +14,7 @@ from gunicorn.http import wsgi
 from gunicorn.http.message import Request
 from gunicorn.workers.base import Worker
 
-from api.server import limits
+from api.server import RECEIVED_AT, limits
 from api.server.connection import ClientConnection
 from api.server.outgoing import ClientGone, Outgoing, Stop
 
@@ -68,6 +68,7 @@ class Answers:
         response: Any
         response, environ = wsgi.create(request, sock, connection.client, connection.server, worker.cfg)
         environ["wsgi.multithread"] = True
+        environ[RECEIVED_AT] = queued_at
         try:
             body = worker.wsgi(environ, response.start_response)
             self._count(response)

@@ -14,6 +14,7 @@ from rest_framework.response import Response
 from api.browse.renderers import JsonRenderer
 from api.errors import RETRY_AFTER_SECONDS
 from api.schema.answers import HealthAnswer, NotReadyAnswer, ReadyAnswer, ReadyChecksAnswer
+from api.server import RECEIVED_AT
 from api.views.base import ApiView
 from inventory.migrating import HOW
 from inventory.models import GPU
@@ -24,7 +25,6 @@ from stores.open import describe_store, get_store, store_key
 logger = logging.getLogger(__name__)
 
 OK = "ok"
-LOOK_SECONDS = 1.0
 
 
 class _Embedded:
@@ -93,17 +93,18 @@ def check_all() -> tuple[dict[str, str], list[str]]:
 
 
 class _Checked:
-    """The last look at the parts. Anybody may ask, so many who ask at once cost database and store no more than one."""
+    """The last look at the parts. Those who asked before it began share it, so many who ask at once cost no more than one."""
 
     def __init__(self) -> None:
-        self._until = float("-inf")
+        self._began = float("-inf")
         self._found: tuple[dict[str, str], list[str]] = {}, []
 
-    def now(self) -> tuple[dict[str, str], list[str]]:
-        """What check_all() says, or said less than LOOK_SECONDS ago."""
-        if time.monotonic() >= self._until:
+    def since(self, received_at: float) -> tuple[dict[str, str], list[str]]:
+        """What check_all() says, or has said of a time after this one, by the monotonic clock."""
+        if received_at >= self._began:
+            began = time.monotonic()
             self._found = check_all()
-            self._until = time.monotonic() + LOOK_SECONDS
+            self._began = began
         return self._found
 
 
@@ -140,7 +141,7 @@ class ReadyView(ApiView):
 
     def get(self, request: Request) -> Response:
         """The database and the store answer. A 503 names the one that does not."""
-        checks, broken = _checked.now()
+        checks, broken = _checked.since(request.META.get(RECEIVED_AT, float("inf")))
         if not broken:
             return Response(ReadyAnswer("ready", ReadyChecksAnswer(**checks)))
         body = NotReadyAnswer("unavailable", "; ".join(broken), ReadyChecksAnswer(**checks))

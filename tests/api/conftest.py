@@ -11,7 +11,6 @@ from django.test import Client
 from pytest_django import Settings
 
 from api.auth.tokens import forget
-from api.views.probes import _Checked
 from inventory.sync.sightings import Sightings
 from inventory.sync.updater import save_sightings
 from readings.model import Gpu, PointBlock
@@ -53,13 +52,6 @@ B0_MIG = Gpu(
     namespace="web",
     pod="serve-1",
 )
-
-
-@pytest.fixture(autouse=True)
-def look_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """/ready looks whenever it is asked, and remembers nothing of another test."""
-    monkeypatch.setattr("api.views.probes.LOOK_SECONDS", 0.0)
-    monkeypatch.setattr("api.views.probes._checked", _Checked())
 
 
 def save(store: Store, block: PointBlock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from django.db import connection
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from api.views.probes import OK, embedded
+from api.views.probes import OK, _Checked, embedded
 from inventory.models import CollectorStatus
 from inventory.status import add_counts
 from stores.base import Store
@@ -32,12 +33,21 @@ def test_ready_when_database_and_store_answer(
         }
 
 
-def test_many_who_ask_at_once_cost_one_look(
-    api: Api, fleet: Store, monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: DjangoAssertNumQueries
-) -> None:
-    monkeypatch.setattr("api.views.probes.LOOK_SECONDS", 60.0)
-    with django_assert_num_queries(2):
-        assert [api.ask("/ready").status_code for _ in range(5)] == [200] * 5
+def test_those_who_asked_before_a_look_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+
+    def look() -> tuple[dict[str, str], list[str]]:
+        looks.append(time.monotonic())
+        return {"look": str(len(looks))}, []
+
+    monkeypatch.setattr("api.views.probes.check_all", look)
+    checked = _Checked()
+    before = time.monotonic()
+    assert [checked.since(before)[0]["look"] for _ in range(5)] == ["1"] * 5
+    assert checked.since(time.monotonic())[0]["look"] == "2"
+    assert checked.since(before)[0]["look"] == "2"
+    # A server that does not say when the request came.
+    assert checked.since(float("inf"))[0]["look"] == "3"
 
 
 def test_ready_names_a_store_that_does_not_answer(
