@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +60,12 @@ def test_a_service_below_a_path_answers_with_and_without_it(tmp_path: Path) -> N
         urls = msgspec.json.decode(service.get("/gpu/api/v1").body)
         assert all("/gpu/" in url for url in urls.values())
         assert msgspec.json.decode(service.get("/gpu/api/schema").body)["servers"] == [{"url": "/gpu"}]
+        for path in ("/", "/swagger", "/api", "/favicon.ico", "/swagger/doc.json"):  # most of them lead on
+            for prefix in ("", "/gpu"):
+                assert service.get(prefix + path).status == 200, prefix + path
+        page = unescape(service.get("/api/v1/metrics?limit=1", Accept="text/html").body.decode())
+        assert "<pre>curl 'http://example.com/gpu/api/v1/metrics?limit=1'</pre>" in page
+        following = msgspec.json.decode(service.get("/api/v1/metrics?limit=1").body)["next"]
+        assert following == "http://example.com/gpu/api/v1/metrics?limit=1&offset=1"
+        cookie = service.get("/login", Accept="text/html").headers["Set-Cookie"]
+        assert "Path=/gpu/" in cookie

@@ -56,3 +56,8 @@ def test_the_description_is_also_where_other_generators_put_it(api: Api, accept:
     described = api.ask("/swagger/doc.json", Accept=accept)
     assert described.status_code == 200
     assert described.json() == api.ask("/api/schema?format=json").json()
+
+
+def test_the_login_page_does_not_link_to_itself(api: Api, db: None) -> None:
+    assert b"Log in</a>" not in api.ask("/login", Accept="text/html").content
+    assert b'href="/login?next=/api/v1/metrics">Log in</a>' in api.ask("/api/v1/metrics", Accept="text/html").content
