@@ -27,7 +27,8 @@ INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 _ALLOWED = "RFC 3339 (2025-07-18T20:42:34Z) or Unix seconds, ms, µs or ns"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC3339 = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:)([0-9]{2})(?:[.,]([0-9]{1,30}))? ?([Zz]|[+-][0-9]{2}:?[0-9]{2})?"
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{4}/[0-9]{2}/[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:)([0-9]{2})(?:[.,]([0-9]{1,30}))?"
+    r" ?([Zz]|UTC|GMT|[+-][0-9]{2}:?[0-9]{2})?"
 )
 _NUMBER = re.compile(r"([0-9]{1,19})(?:\.([0-9]{0,30}))?")
 
@@ -50,8 +51,9 @@ def _in_range(ns: int, text: object) -> int:
 def parse_time(text: str, zone: tzinfo = UTC) -> int:
     """Parses a time to nanoseconds since 1970 UTC. Raises ValueError with what is allowed.
 
-    Takes RFC 3339, cut to nanoseconds (without an offset in ``zone``, never in the machine's zone), and Unix times in
-    seconds, ms, µs or ns, distinguished by magnitude.
+    Takes RFC 3339, cut to nanoseconds (without an offset in ``zone``, never in the machine's zone), its dates also as
+    ``2025/07/18`` and its offset as ``UTC``, as nvidia-smi and spreadsheets write them; and Unix times in seconds, ms, µs or
+    ns, distinguished by magnitude.
     """
     stripped = text.strip()
     match = _RFC3339.fullmatch(stripped)
@@ -69,7 +71,7 @@ def _from_match(match: re.Match[str], text: str, naive: tzinfo) -> int:
     date, minutes, seconds, fraction, offset = match.groups()
     leap = seconds == "60"
     try:
-        moment = datetime.fromisoformat(f"{date}T{minutes}{'59' if leap else seconds}")
+        moment = datetime.fromisoformat(f"{date.replace('/', '-')}T{minutes}{'59' if leap else seconds}")
     except ValueError as error:
         raise ValueError(f"bad time {text!r}: {error}") from None
     whole = (moment.replace(tzinfo=_zone(offset, text, naive)) - _EPOCH) // timedelta(seconds=1)
@@ -84,7 +86,7 @@ def _from_match(match: re.Match[str], text: str, naive: tzinfo) -> int:
 def _zone(offset: str | None, text: str, naive: tzinfo) -> tzinfo:
     if offset is None:
         return naive
-    if offset in "Zz":
+    if offset in {"Z", "z", "UTC", "GMT"}:
         return UTC
     hours, minutes = int(offset[1:3]), int(offset[-2:])
     if hours > 23 or minutes > 59:

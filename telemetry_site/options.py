@@ -214,6 +214,22 @@ FOLLOW = Option(
 CSV_TZ = Option(
     "CSV_TZ", "UTC", time_zone, "time zone of a capture's times that name no zone", (STREAM,), flag_name="tz"
 )
+CSV_COLUMNS = Option(
+    "CSV_COLUMNS",
+    "",
+    words,
+    "column names of a capture that has no header, as nvidia-smi's --query-gpu was given them: timestamp,uuid,index,power.draw",
+    (STREAM,),
+    flag_name="columns",
+)
+CSV_HOSTNAME = Option(
+    "CSV_HOSTNAME",
+    "",
+    text,
+    "the host of nvidia-smi's captures, which do not say it; unset: this machine's name",
+    (STREAM,),
+    flag_name="hostname",
+)
 SPEED = Option(
     "SPEED", "0", speed, "pace: 1x is the capture's own, 10x ten times that; 0: as fast as possible", (STREAM,)
 )

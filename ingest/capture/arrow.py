@@ -35,7 +35,11 @@ _LEAST_BLANK = 2147483632.0  # below it no number is one of DCGM's blanks
 _PLAIN_NUMBER = r"^-?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?$"
 # From so many distinct times in a block on, they are parsed all at once. The years are those that fit Arrow's nanoseconds.
 _MANY_TIMES = 256
-_PLAIN_TIME = r"^(19[7-9]|20[0-9])[0-9]-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z$"
+_PLAIN_TIME = (
+    r"^((?:19[7-9]|20[0-9])[0-9])(?:-([0-9]{2})-|/([0-9]{2})/)([0-9]{2})[T ]"
+    r"([0-9]{2}:[0-9]{2}:[0-9]{2})(?:[.,]([0-9]{1,9}))?"
+)
+_IN_UTC, _IN_ANY_ZONE = _PLAIN_TIME + " ?(?:Z|UTC)$", _PLAIN_TIME + " ?(?:Z|UTC)?$"
 _NEWLINE, _QUOTE = b'\n"'
 
 
@@ -68,8 +72,17 @@ class _Unsure(Exception):
 class ColumnReader:
     """Reads blocks of whole lines under one header. ``rows`` is the row reader, which parses each description of a GPU."""
 
-    def __init__(self, header: CaptureHeader, rows: RowReader, parse_time: Callable[[str], int] | None) -> None:
+    def __init__(
+        self,
+        header: CaptureHeader,
+        rows: RowReader,
+        parse_time: Callable[[str], int] | None,
+        *,
+        zone_is_utc: bool = False,
+    ) -> None:
         self._rows = rows
+        self._dialect = header.dialect
+        self._plain_time = _IN_ANY_ZONE if zone_is_utc else _IN_UTC
         self._parse_time = parse_time
         self._metric, self._value = str(header.columns["metric_name"][0]), str(header.columns["value"][0])
         self._time = str(header.columns["timestamp"][0]) if parse_time else None
@@ -110,7 +123,8 @@ class ColumnReader:
         table = self._table(block, odd_lines, self._convert)
         if table.num_rows + len(odd_lines) != line_count or not table.num_rows:
             raise _Unsure  # line breaks within fields, or blank lines
-        value, odd = _values(table.column(self._value))
+        texts = table.column(self._value)
+        value, odd = _values(pc.replace_substring(texts, ",", ".") if self._dialect.decimal_comma else texts)
         time_ns = self._times(table, odd)
         encoded = table.column(self._metric).chunk(0).dictionary_encode()
         metric, metric_names = encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
@@ -180,7 +194,10 @@ class ColumnReader:
                 use_threads=False, block_size=len(block) + 1, column_names=self._names, encoding="utf8"
             ),
             parse_options=pa_csv.ParseOptions(
-                newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=note
+                delimiter=self._dialect.delimiter,
+                newlines_in_values=True,
+                ignore_empty_lines=False,
+                invalid_row_handler=note,
             ),
             convert_options=convert,
         )
@@ -191,9 +208,11 @@ class ColumnReader:
             return np.zeros(table.num_rows, np.int64)
         encoded = table.column(self._time).chunk(0).dictionary_encode()
         codes, texts = encoded.indices.to_numpy(), encoded.dictionary
-        if len(texts) > _MANY_TIMES and pc.all(pc.match_substring_regex(texts, _PLAIN_TIME)).as_py():
+        if len(texts) > _MANY_TIMES and pc.all(pc.match_substring_regex(texts, self._plain_time)).as_py():
             try:
-                times: Ints = texts.cast(pa.timestamp("ns", "UTC")).cast(pa.int64()).to_numpy()
+                plain = pc.replace_substring_regex(texts, self._plain_time, r"\1-\2\3-\4T\5.\6")
+                plain = pc.utf8_rtrim(plain, ".")
+                times: Ints = plain.cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy()
             except pa.ArrowInvalid:
                 pass  # no such day
             else:

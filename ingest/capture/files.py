@@ -134,7 +134,9 @@ async def stream_captures(config: StreamConfig, stop: asyncio.Event, report: Rep
 
 
 def _last_time_of(config: StreamConfig, path: str, stop: asyncio.Event) -> int | None:
-    with closing(CsvSource(path, needs_timestamp=True, zone=config.zone)) as source:
+    with closing(
+        CsvSource(path, needs_timestamp=True, zone=config.zone, columns=config.columns, hostname=config.hostname)
+    ) as source:
         return source.last_time(time.time_ns() + CLOCK_SLACK_NS, stop.is_set)
 
 
@@ -150,15 +152,23 @@ def try_captures(config: StreamConfig) -> Report:
                 zone=config.zone,
                 shard=config.shard,
                 parts=config.parts,
+                columns=config.columns,
+                hostname=config.hostname,
             )
         ) as source:
+            for note in source.notes:
+                logger.info("%s", note)
             done = False
             while not done:
                 chunk = source.read()
                 done = chunk.done
                 report.counts.update(chunk.counts)
                 report.read += chunk.columns.size
+                report.note_rows(chunk.refused, f"{path!r} ")
                 for block in blocks([chunk.columns], config.batch_size):
                     _, refusals = check_block(block, now_ns=now_ns, oldest_ns=None)
                     report.counts.update(refusals.counts)
+                    report.read -= refusals.counts.total()
+                    for refusal in refusals:
+                        report.note(refusal.reason, refusal.detail)
     return report

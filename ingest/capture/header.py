@@ -32,19 +32,36 @@ UNIQUE = ("timestamp", "metric_name", "value", "uuid", "labels")
 
 
 @dataclass(frozen=True, slots=True)
+class Dialect:
+    """How the fields of a line are separated; ``blanks_after``: blanks may follow a separator, as in nvidia-smi's output."""
+
+    delimiter: str = ","
+    blanks_after: bool = False
+
+    @property
+    def decimal_comma(self) -> bool:
+        """Whether a comma in a number is its decimal point."""
+        return self.delimiter != ","
+
+
+COMMAS = Dialect()
+
+
+@dataclass(frozen=True, slots=True)
 class CaptureHeader:
     """``columns`` maps each field to its column numbers, the preferred one first; ``extra`` has the other columns."""
 
     names: tuple[str, ...]
     columns: Mapping[str, tuple[int, ...]]
     extra: tuple[tuple[int, str], ...]
+    dialect: Dialect = COMMAS
 
     def column(self, field: str) -> int | None:
         """The preferred column of a field, or None."""
         return self.columns[field][0] if field in self.columns else None
 
 
-def parse_header(fields: Sequence[str], *, needs_timestamp: bool) -> CaptureHeader:
+def parse_header(fields: Sequence[str], *, needs_timestamp: bool, dialect: Dialect = COMMAS) -> CaptureHeader:
     """Parse the first record. Raises SourceError, with their names, for duplicate and missing columns."""
     names = tuple(field.strip() for field in fields)
     for name in names:
@@ -66,13 +83,14 @@ def parse_header(fields: Sequence[str], *, needs_timestamp: bool) -> CaptureHead
         missing.append("uuid (or labels_raw)")
     if missing:
         raise SourceError(
-            f"the header lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}; it has {_shown(names)}"
+            f"the header lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}; it has {shown_names(names)}"
         )
     used = {at for numbers in columns.values() for at in numbers}
     extra = tuple((at, name) for at, name in enumerate(names) if at not in used and name)
-    return CaptureHeader(names, columns, extra)
+    return CaptureHeader(names, columns, extra, dialect)
 
 
-def _shown(names: Sequence[str]) -> str:
+def shown_names(names: Sequence[str]) -> str:
+    """Column names for an error's text, escaped and shortened."""
     text = ", ".join(names)
     return ascii(text if len(text) <= 200 else text[:200] + "…")[1:-1]

@@ -17,7 +17,8 @@ _NO_TIME = -(1 << 63)
 
 def last_time(
     file: PeekableFile,
-    columns: ColumnReader,
+    columns: ColumnReader | None,
+    records: Callable[[], CsvRecords],
     time_column: int,
     parse_time: Callable[[str], int],
     latest_ns: int,
@@ -31,10 +32,10 @@ def last_time(
     newest = newest_good = _NO_TIME
     while not stopped():
         block = file.read_lines()
-        times = columns.times(block) if len(block) else None
+        times = columns.times(block) if columns is not None and len(block) else None
         if times is None:
             file.push(bytes(block))
-            times = _times_by_row(file, time_column, parse_time)
+            times = _times_by_row(records(), time_column, parse_time)
         if times is None:
             break
         newest = max(newest, int(times.max(initial=_NO_TIME)))
@@ -43,9 +44,8 @@ def last_time(
     return None if result == _NO_TIME else result
 
 
-def _times_by_row(file: PeekableFile, column: int, parse_time: Callable[[str], int]) -> Ints | None:
+def _times_by_row(records: CsvRecords, column: int, parse_time: Callable[[str], int]) -> Ints | None:
     """The times of some further rows, read one by one; None when there are no more rows."""
-    records = CsvRecords(file)
     times: list[int] = []
     count = 0
     while count < CAREFUL_ROWS or not records.is_at_rest:

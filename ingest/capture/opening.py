@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
 from ingest.capture.compression import STDIN, PeekableFile, open_capture
-from ingest.capture.header import CaptureHeader, parse_header
-from ingest.capture.rows import CsvRecords
+from ingest.capture.form import fields_of, find_separator, is_header, recognise, separator_line
+from ingest.capture.header import CaptureHeader, Dialect
+from ingest.capture.rows import MAX_LINE_BYTES, CsvRecords
 from ingest.errors import SourceError
 from ingest.samples import RefusedRow
 from readings.units import SourceUnits
@@ -41,8 +42,11 @@ def open_checked(path: str) -> BinaryIO:
         return open_capture(path)
 
 
-def read_header(file: PeekableFile, *, needs_timestamp: bool) -> tuple[CaptureHeader, int]:
-    """Read the header; returns it and the number of the line after it. Raises SourceError, OSError."""
+def read_header(file: PeekableFile, *, needs_timestamp: bool, columns: Sequence[str] = ()) -> tuple[CaptureHeader, int]:
+    """Read the header; returns it and the number of the line after it. Raises SourceError, OSError.
+
+    ``columns`` are the names for a capture without a header; where there is one, that counts.
+    """
     start = file.read(4)
     if not start:
         raise SourceError("is empty: a capture begins with a header line")
@@ -52,13 +56,21 @@ def read_header(file: PeekableFile, *, needs_timestamp: bool) -> tuple[CaptureHe
     if b"\0" in start:
         raise SourceError("is UTF-16 or binary: give a CSV file in UTF-8")
     file.push(start.removeprefix(UTF8_BOM))
-    records = CsvRecords(file)
+    line, number = _first_line(file, 1)
+    delimiter = separator_line(line)
+    if delimiter is not None:
+        file.readline(MAX_LINE_BYTES)
+        line, number = _first_line(file, number + 1)
+    delimiter = delimiter or find_separator(line)
+    if columns and not is_header(fields_of(line, delimiter)):
+        return recognise(columns, needs_timestamp=needs_timestamp, delimiter=delimiter), number
+    records = CsvRecords(file, line=number, dialect=Dialect(delimiter, blanks_after=True))
     first = next(records, None)
     if first is None:
         raise SourceError("is empty: a capture begins with a header line")
     if isinstance(first, RefusedRow):
         raise SourceError(f"line {first.line} is no CSV header: {first.detail}")
-    header = parse_header(first.fields, needs_timestamp=needs_timestamp)
+    header = recognise(first.fields, needs_timestamp=needs_timestamp, delimiter=delimiter)
     some = file.read_some(4096)
     while some and not some.strip():
         some = file.read_some(4096)
@@ -66,6 +78,14 @@ def read_header(file: PeekableFile, *, needs_timestamp: bool) -> tuple[CaptureHe
         raise SourceError("has a header and no rows")
     file.push(some)
     return header, records.line
+
+
+def _first_line(file: PeekableFile, number: int) -> tuple[str, int]:
+    """The next line that is not blank, and its number. The file stays before it."""
+    while (line := file.readline(MAX_LINE_BYTES)) and not line.strip():
+        number += 1
+    file.push(line)
+    return line.decode("utf-8", "replace"), number
 
 
 def find_units(file: PeekableFile) -> SourceUnits:

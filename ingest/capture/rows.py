@@ -8,10 +8,10 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, tzinfo
 from itertools import repeat
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
 from ingest.capture.compression import PeekableFile
-from ingest.capture.header import CaptureHeader
+from ingest.capture.header import COMMAS, CaptureHeader, Dialect
 from ingest.capture.twins import Described, LabelledRow, Twins
 from ingest.parts import Parts
 from ingest.samples import IDENTITY, NamingLabels, PartNames, RefusedRow, Sample, make_gpu, metric_namer, naming_labels
@@ -69,14 +69,19 @@ class CsvRecords:
     there goes on exactly where this one stopped. Blank lines are skipped. Raises OSError when the file cannot be read.
     """
 
-    def __init__(self, file: PeekableFile | BinaryIO, *, line: int = 1) -> None:
+    def __init__(self, file: PeekableFile | BinaryIO, *, line: int = 1, dialect: Dialect = COMMAS) -> None:
         self.position = file.tell()
         self.line = line
         self._file = file
         self._taken: list[bytes] = []
         self._again: deque[bytes] = deque()
         # A generator would end with the first exception that passes through it. A map goes on.
-        self._reader = csv.reader(map(self._next_text, repeat(None)), strict=True)
+        self._reader = csv.reader(
+            map(self._next_text, repeat(None)),
+            strict=True,
+            delimiter=dialect.delimiter,
+            skipinitialspace=dialect.blanks_after,
+        )
 
     def __iter__(self) -> Iterator[CsvRecord | RefusedRow]:
         return self
@@ -156,6 +161,23 @@ class GpuDescription(NamedTuple):
     described: Described
 
 
+class RowReadings(NamedTuple):
+    """The readings in one row, and why some of its values give none."""
+
+    samples: list[Sample]
+    refused: Sequence[Refused] = ()
+
+
+class Rows(Protocol):
+    """Reads rows under one header, whatever a row of it holds."""
+
+    def read_all(self, fields: Sequence[str]) -> RowReadings:
+        """All readings in a row. Raises Refused, for a row that gives none."""
+
+    def take_remarks(self) -> Counter[str]:
+        """The rows by remark, since the last call."""
+
+
 class RowReader:
     """Reads rows under one header. ``remarks`` counts rows by what was left out of them, or was taken against their labels."""
 
@@ -183,6 +205,7 @@ class RowReader:
         self._metric_column = header.columns["metric_name"][0]
         self._value_column = header.columns["value"][0]
         self._labels_column = header.column("labels")
+        self._decimal_comma = header.dialect.decimal_comma
         fields = [field for field in IDENTITY if field in header.columns]
         self._identity = [(field, header.columns[field]) for field in fields if field != "hostname"]
         self._hosts = [(at, header.names[at].lower()) for at in header.columns.get("hostname", ())]
@@ -205,7 +228,8 @@ class RowReader:
         gpu, remarks, naming, described = self.describe(fields)
         metric_name, convert = self.stored_name(name, naming)
         time_ns = self._time(fields)
-        value = parse_value(fields[self._value_column])
+        text = fields[self._value_column]
+        value = parse_value(text.replace(",", ".") if self._decimal_comma else text)
         if convert is not None:
             value = convert(value)
         if self._is_second(LabelledRow(described, metric_name, time_ns, value)):
@@ -214,6 +238,10 @@ class RowReader:
             raise Refused(DUPLICATE_ROW, SECOND_ROW)
         self.remarks.update(remarks)
         return Sample(gpu, metric_name, time_ns, value)
+
+    def read_all(self, fields: Sequence[str]) -> RowReadings:
+        """All readings in a row. Raises Refused."""
+        return RowReadings([self.read(fields)])
 
     def _is_second(self, row: LabelledRow) -> bool:
         return (

@@ -5,21 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import os
+import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, tzinfo
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 from zlib import crc32
 
 import numpy as np
 
 from ingest.capture.arrow import ColumnReader, Parsed
 from ingest.capture.compression import STDIN, PeekableFile, is_truncated, packed_share
+from ingest.capture.header import shown_names
 from ingest.capture.last_time import last_time
 from ingest.capture.opening import find_units, named_errors, open_checked, read_header
 from ingest.capture.position import ResumeState, SourcePosition
-from ingest.capture.rows import CAREFUL_ROWS, MAX_RAW_CHARACTERS, SECOND_ROW, CsvRecord, CsvRecords, RowReader
+from ingest.capture.rows import CAREFUL_ROWS, MAX_RAW_CHARACTERS, SECOND_ROW, CsvRecord, CsvRecords, RowReader, Rows
+from ingest.capture.smi import SmiHeader, SmiRows
 from ingest.parts import Parts
 from ingest.samples import RefusedRow, Sample
 from ingest.shard import WHOLE, Shard
@@ -74,8 +77,11 @@ class CsvSource:
         shard: Shard = WHOLE,
         follow: bool = False,
         parts: Parts | None = None,
+        columns: Sequence[str] = (),
+        hostname: str = "",
     ) -> None:
         self.path = path
+        self._names, self._hostname = columns, hostname
         self._parts = Parts() if parts is None else parts
         self._file = PeekableFile(open_checked(path), whole_lines=follow, is_pipe=path == STDIN)
         self._shard = shard
@@ -94,15 +100,49 @@ class CsvSource:
             status = os.fstat(self._file.fileno())
             self.size = 0 if self.path == STDIN else status.st_size
             self.inode = status.st_ino
-            self._header, line = read_header(self._file, needs_timestamp=needs_timestamp)
-            self._records = CsvRecords(self._file, line=line)
-            units = find_units(self._file)
-            self._rows = RowReader(
-                self._header, needs_timestamp=needs_timestamp, units=units, zone=self._zone, parts=self._parts
-            )
-            self._units, self._needs_timestamp, self._looked_ahead = units, needs_timestamp, False
-            self._columns = ColumnReader(self._header, self._rows, self._parse_time if needs_timestamp else None)
+            self._header, line = read_header(self._file, needs_timestamp=needs_timestamp, columns=self._names)
+            self._records = self._records_at(line)
+            self._units, self._needs_timestamp, self._looked_ahead = find_units(self._file), needs_timestamp, False
+            self._rows: Rows
+            self._columns: ColumnReader | None = None
+            self._long: RowReader | None = None
+            if isinstance(self._header, SmiHeader):
+                self._rows = SmiRows(
+                    self._header,
+                    needs_timestamp=needs_timestamp,
+                    hostname=self._hostname or socket.gethostname(),
+                    zone=self._zone,
+                )
+            else:
+                self._rows = self._long = self._row_reader(needs_timestamp=needs_timestamp)
+                self._columns = self._column_reader(self._long, needs_timestamp=needs_timestamp)
             self._start = self._records.position, self._records.line
+
+    def _row_reader(self, *, needs_timestamp: bool) -> RowReader:
+        return RowReader(
+            self._header, needs_timestamp=needs_timestamp, units=self._units, zone=self._zone, parts=self._parts
+        )
+
+    def _column_reader(self, rows: RowReader, *, needs_timestamp: bool) -> ColumnReader:
+        parse = self._parse_time if needs_timestamp else None
+        return ColumnReader(self._header, rows, parse, zone_is_utc=str(self._zone) == "UTC")
+
+    def _records_at(self, line: int = 1, file: BinaryIO | None = None) -> CsvRecords:
+        return CsvRecords(file or self._file, line=line, dialect=self._header.dialect)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of this capture's form."""
+        if not isinstance(self._header, SmiHeader):
+            return []
+        notes = [f"{self.path!r} is nvidia-smi's output: its columns get DCGM's names"]
+        if self._header.left_out:
+            notes.append(f"columns that are no metrics here are left out: {shown_names(self._header.left_out)}")
+        if "uuid" not in self._header.columns:
+            notes.append(
+                "without uuid GPUs are told apart by serial or pci.bus_id: they are others than those of other sources"
+            )
+        return notes
 
     def close(self) -> None:
         """Close the file. Idempotent."""
@@ -117,7 +157,7 @@ class CsvSource:
     def header_line(self) -> str:
         """The header as one line of CSV."""
         line = io.StringIO()
-        csv.writer(line, lineterminator="").writerow(self._header.names)
+        csv.writer(line, lineterminator="", delimiter=self._header.dialect.delimiter).writerow(self._header.names)
         return line.getvalue()
 
     @property
@@ -137,7 +177,7 @@ class CsvSource:
                 return self._read_rows(1)
             self._look_ahead()
             block = self._file.read_lines(max_rows)
-            parsed = self._columns.read(block) if len(block) else None
+            parsed = self._columns.read(block) if self._columns and len(block) else None
             if parsed is not None:
                 return self._take(block, parsed)
             raw = bytes(block)
@@ -160,10 +200,12 @@ class CsvSource:
         ):
             return
         self._looked_ahead = True
-        rows, columns = self._rows, self._columns
+        rows, columns = self._long, self._columns
+        if rows is None or columns is None:
+            return
         if not self._needs_timestamp:
-            rows = RowReader(self._header, needs_timestamp=True, units=self._units, zone=self._zone, parts=self._parts)
-            columns = ColumnReader(self._header, rows, self._parse_time)
+            rows = self._row_reader(needs_timestamp=True)
+            columns = self._column_reader(rows, needs_timestamp=True)
         start = self._file.read(_LOOK_AHEAD_BYTES)
         self._file.push(start)
         view, at = memoryview(start), 0
@@ -172,7 +214,7 @@ class CsvSource:
             if columns.read(view[at:end]) is None:
                 columns.saw_several = True
                 for _ in range(2):  # the first time shows which rows to compare
-                    for record in CsvRecords(io.BytesIO(view[at:end])):
+                    for record in self._records_at(1, io.BytesIO(view[at:end])):
                         if isinstance(record, CsvRecord):
                             with suppress(Refused):
                                 rows.read(record.fields)
@@ -195,11 +237,11 @@ class CsvSource:
                 text = bytes(block[start:end]).decode("utf-8", "replace").rstrip("\r\n")
                 odd.refused.append(RefusedRow(line, DUPLICATE_ROW, SECOND_ROW, text[:MAX_RAW_CHARACTERS]))
         for number, start, end in parsed.odd:
-            self._read_each(CsvRecords(io.BytesIO(block[start:end]), line=first_line + number), None, odd)
+            self._read_each(self._records_at(first_line + number, io.BytesIO(block[start:end])), None, odd)
         if odd.samples:  # in the order of the file: of two rows for one reading the later one counts
             order = np.argsort(np.concatenate([lines, odd.lines]), kind="stable")
             columns = join([columns, Columns.of(odd.samples)]).where(order)
-        self._records = CsvRecords(self._file, line=first_line + parsed.line_count)
+        self._records = self._records_at(first_line + parsed.line_count)
         return CaptureChunk(columns, odd.refused, self._counted(odd), position, self.line, False)
 
     def _read_rows(self, most: int) -> CaptureChunk:
@@ -229,8 +271,10 @@ class CsvSource:
                 results.refused.append(record)
                 continue
             try:
-                results.samples.append(self._rows.read(record.fields))
-                results.lines.append(record.line)
+                samples, refused = self._rows.read_all(record.fields)
+                results.samples.extend(samples)
+                results.lines.extend([record.line] * len(samples))
+                self._refuse(record.line, refused, records, results)
             except Refused as error:
                 # Not the header again, as in captures that were appended to each other.
                 if error.reason in PASSED_OVER:
@@ -238,6 +282,15 @@ class CsvSource:
                 elif tuple(field.strip().lstrip("\ufeff") for field in record.fields) != self._header.names:
                     results.refused.append(RefusedRow(record.line, error.reason, error.detail, records.raw()))
         return False
+
+    def _refuse(self, line: int, refused: Sequence[Refused], records: CsvRecords, results: _RowResults) -> None:
+        """Count the refused values of a row; keep the row once for each reason."""
+        details: dict[str, list[str]] = {}
+        for error in refused:
+            details.setdefault(error.reason, []).append(error.detail)
+        for reason, each in details.items():
+            results.counts[reason] += len(each) - 1
+            results.refused.append(RefusedRow(line, reason, "; ".join(each), records.raw()))
 
     def bytes_after(self, position: int) -> int | None:
         """How many bytes the file has after a position that was read; None for standard input.
@@ -291,7 +344,9 @@ class CsvSource:
         self.rewind()
         with named_errors(self.path):
             column = self._header.columns["timestamp"][0]
-            newest = last_time(self._file, self._columns, column, self._parse_time, latest_ns, stopped)
+            newest = last_time(
+                self._file, self._columns, self._records_at, column, self._parse_time, latest_ns, stopped
+            )
         self._seek(position, line)
         return newest
 
@@ -301,4 +356,4 @@ class CsvSource:
     def _seek(self, position: int, line: int) -> None:
         with named_errors(self.path):
             self._file.seek(position)
-            self._records = CsvRecords(self._file, line=line)
+            self._records = self._records_at(line)

@@ -63,6 +63,8 @@ class StreamConfig(StreamerConfig):
     timestamps: str = "auto"
     retention: float = 0.0
     zone: tzinfo = UTC
+    columns: tuple[str, ...] = ()
+    hostname: str = ""
     shard: Shard = WHOLE
     follow: bool = False
     speed: float = 0.0
@@ -93,6 +95,8 @@ async def stream(config: StreamConfig, stop: asyncio.Event, report: Report | Non
         config.csv_path,
         needs_timestamp=config.timestamps != "now",
         zone=config.zone,
+        columns=config.columns,
+        hostname=config.hostname,
         shard=config.shard,
         follow=config.follow,
         parts=config.parts,
@@ -154,6 +158,8 @@ class FileStreamer:
             "streaming %(source)s to %(broker)s as %(instance_id)s",
             {"source": config.csv_path, "broker": config.broker, "instance_id": config.instance_id},
         )
+        for note in self._source.notes:
+            logger.info("%s", note)
         await self._begin()
         self._began, self._start_position = time.monotonic(), self._source.position
         self._report.refresh = self._refresh
@@ -234,6 +240,7 @@ class FileStreamer:
         if state is None:
             await self._choose_times()
         elif await asyncio.to_thread(self._source.resume, state, wish):
+            self._report.resumed = True
             self._stamper.choice = Choice("now" if wish == "now" else "shift", state.shift_ns)
             logger.info("resuming at line %d: all before it was answered", state.line)
         else:
@@ -304,6 +311,7 @@ class FileStreamer:
     def _read(self, max_rows: int | None) -> CaptureChunk:
         chunk = self._source.read(max_rows)
         if chunk.refused:
+            self._report.note_rows(chunk.refused)
             self._keep_refused(chunk)
         columns = self._stamper.stamp(chunk.columns)
         if not self._looked_at_age and columns.size:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ingest.samples import RefusedRow
 from ingest.watchdog import Watchdog
 from readings.checks import Kinds
+from readings.text import printable
 from readings.times import spell_duration
 
 
@@ -33,6 +35,7 @@ def progress_bar(total: int, title: str) -> Iterator[tqdm[Any]]:
 logger = logging.getLogger(__name__)
 
 REPORT_SECONDS = 60.0
+MOST_EXAMPLES, EXAMPLE_CHARACTERS = 50, 300
 
 
 class Backlog(NamedTuple):
@@ -67,6 +70,10 @@ class Report:
     spool_bytes: int | None = None
     connected: bool = False
     trouble: list[str] = field(default_factory=list)
+    examples: dict[str, str] = field(
+        default_factory=dict
+    )  # the first refused row or reading of each reason, for people
+    resumed: bool = False  # rows before this run were sent by an earlier one
     watch: Watchdog = field(default_factory=Watchdog)
     refresh: Callable[[], None] = lambda: None
 
@@ -84,6 +91,23 @@ class Report:
         if self.backlog is not None and self.backlog.bytes:
             parts.append(str(self.backlog))
         return "; ".join(parts)
+
+    def note(self, reason: str, text: str) -> None:
+        """Keep the first example of a reason, escaped and shortened."""
+        if reason not in self.examples and len(self.examples) < MOST_EXAMPLES:
+            self.examples[reason] = printable(
+                text if len(text) <= EXAMPLE_CHARACTERS else text[:EXAMPLE_CHARACTERS] + "…"
+            )
+
+    def note_rows(self, rows: Iterable[RefusedRow], source: str = "") -> None:
+        """Keep the first refused row of each reason."""
+        for row in rows:
+            if row.reason not in self.examples:
+                self.note(row.reason, f"{source}line {row.line}: {row.detail}: {row.raw}")
+
+    def shown_examples(self) -> list[str]:
+        """One line for each reason that has an example."""
+        return [f"  {printable(reason)}: {text}" for reason, text in sorted(self.examples.items())]
 
     @property
     def kinds(self) -> Kinds:

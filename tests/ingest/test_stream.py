@@ -130,9 +130,45 @@ def test_a_dry_run_tells_the_three_kinds_apart_and_of_exporters_without_gpus(
         )
         async with serving(saying(page)) as good, serving(saying("# HELP x y\n")) as empty:
             settings.STATE_DIR, settings.SOURCE, settings.TARGETS = tmp_path, "dcgm", [good, empty]
-            return await asyncio.to_thread(asyncio.run, stream._try())
+            return await asyncio.to_thread(lambda: asyncio.run(stream._try())[1])
 
     text = asyncio.run(asked())
     assert "1 readings\nrefused: non_finite 1\nremarked on: bad_label 1\npassed over: not_a_gpu 1\n" in text
     assert "2 of 2 exporters are up\n1 of them without one GPU, such as http://localhost" in text
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_found_nothing_is_no_success(settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "capture.csv"
+    path.write_text(
+        "timestamp,metric_name,uuid,value\n"
+        "yesterday,x,GPU-1-2,5\n"
+        f"2025-07-18T20:42:34Z,x,GPU-1-2,5O\x1b[31m{'9' * 5000}\n"
+        "2025-07-18T20:42:34Z,x,GPU-1-2,5P\n"
+    )
+    settings.STATE_DIR, settings.CSV_PATH = tmp_path, str(path)
+    out = StringIO()
+    with pytest.raises(CommandError, match="no reading was found"):
+        call_command("stream", "--dry-run", stdout=out)
+    text = out.getvalue()
+    assert text.startswith("0 readings\n")
+    assert "refused: bad_number 2, bad_timestamp 1" in text
+    assert re.search(r"  bad_number: '.*' line 3: value '5O", text)
+    assert re.search(r"  bad_timestamp: '.*' line 2: bad time 'yesterday'", text)
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) < 400
+    with path.open("a") as file:
+        file.write("2025-07-18T20:42:34Z,x,GPU-1-2,5\n")
+    call_command("stream", "--dry-run", stdout=out)
+
+
+@pytest.mark.acceptance
+def test_a_capture_without_one_reading_ends_with_its_reasons_and_status_1(fleet: Fleet, tmp_path: Path) -> None:
+    path = tmp_path / "capture.csv"
+    path.write_text("timestamp,metric_name,uuid,value\n2025-07-18T20:42:34Z,x,GPU-1-2,5O\n")
+    fleet.environ["CSV_PATH"] = str(path)
+    fleet.broker.start()
+    fleet.streamer.start()
+    assert fleet.streamer.wait() == 1
+    assert "none gave a reading" in fleet.streamer.log
+    assert "bad_number: line 2: value '5O'" in fleet.streamer.log

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
 from ingest.config import live_config, live_source, stream_config
-from ingest.errors import IngestError
+from ingest.errors import IngestError, SourceError
 from ingest.streamer.report import Report
 from telemetry_site.flags import ServiceCommand
 from telemetry_site.service import stop_signals
@@ -42,7 +42,10 @@ class Command(ServiceCommand):
         """Run until the end of the source or a stop signal."""
         try:
             if options["dry_run"]:
-                self.stdout.write(asyncio.run(_try()))
+                report, text = asyncio.run(_try())
+                self.stdout.write(text)
+                if not report.read:
+                    raise CommandError("no reading was found: nothing would be sent")
             elif settings.SOURCE == "csv":
                 asyncio.run(_stream())
             else:
@@ -59,6 +62,10 @@ async def _stream() -> None:
     with stop_signals(stop):
         async with _monitoring(report, {}):
             await stream_captures(stream_config(), stop, report)
+    if report.counts and not (report.sent or report.resumed or stop.is_set() or settings.LOOP or settings.FOLLOW):
+        raise SourceError(
+            "\n".join(["rows were read, and none gave a reading", *report.kinds.spelled(), *report.shown_examples()])
+        )
 
 
 async def _stream_live(*, once: bool) -> None:
@@ -85,14 +92,14 @@ async def _monitoring(report: Report, statuses: Mapping[str, TargetStatus]) -> A
         yield
 
 
-async def _try() -> str:
-    """Read the captures, or one sample of a live source; returns the summary."""
+async def _try() -> tuple[Report, str]:
+    """Read the captures, or one sample of a live source; returns what was found, and the summary."""
     report = Report()
     if settings.SOURCE == "csv":
         from ingest.capture.files import try_captures
 
         report = await asyncio.to_thread(try_captures, stream_config(keeps=False))
-        return summary(report, None)
+        return report, summary(report, None)
 
     from readings.blocks import BlockBuilder
     from readings.checks import check_block
@@ -100,6 +107,7 @@ async def _try() -> str:
     def count(portion: SourceBatch) -> None:
         report.read += len(portion.samples)
         report.counts.update(portion.counts)
+        report.note_rows(portion.refused)
         # Readings that a collector would refuse count as well.
         builder = BlockBuilder()
         for sample in portion.samples:
@@ -107,10 +115,13 @@ async def _try() -> str:
         for block in builder.blocks(settings.BATCH_SIZE):
             _, refusals = check_block(block, now_ns=time.time_ns(), oldest_ns=None)
             report.counts.update(refusals.counts)
+            report.read -= refusals.counts.total()
+            for refusal in refusals:
+                report.note(refusal.reason, refusal.detail)
 
     source = live_source(keeps=False)
     await source.run(count, asyncio.Event(), once=True)
-    return summary(report, source)
+    return report, summary(report, source)
 
 
 def exporters(source: object) -> Mapping[str, TargetStatus]:
@@ -122,7 +133,7 @@ def exporters(source: object) -> Mapping[str, TargetStatus]:
 def summary(report: Report, source: object) -> str:
     """The result of a dry run."""
     lines = [f"{report.read} readings"]
-    lines += report.kinds.spelled()
+    lines += [*report.kinds.spelled(), *report.shown_examples()]
     if statuses := exporters(source):
         down = Counter(status.reason for status in statuses.values() if not status.up)
         lines.append(f"{len(statuses) - down.total()} of {len(statuses)} exporters are up")
