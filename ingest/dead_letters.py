@@ -9,7 +9,9 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from io import RawIOBase
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,8 +66,16 @@ class DeadLetters:
             size = 0
         if size and size + len(lines) > self._max_bytes:
             self._rotate()
-        with open(self.path, "ab") as file:
-            file.write(lines)
+        with open(self.path, "a+b", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
+                lines = b"\n" + lines  # a crash tore the last line: it must not take the next one with it
+            try:
+                _write_all(file, lines)
+            except OSError:
+                with suppress(OSError):
+                    file.truncate(size)
+                raise
 
     def _rotate(self) -> None:
         numbers = range(1, self._files_kept + 1)
@@ -73,6 +83,12 @@ class DeadLetters:
         for newer, older in reversed(list(pairwise(files))):
             if newer.exists():
                 os.replace(newer, older)
+
+
+def _write_all(file: RawIOBase, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) or 0 :]
 
 
 def _encode(letter: dict[str, Any]) -> bytes:
@@ -108,15 +124,21 @@ def letter_files(state_dir: Path) -> list[Path]:
     return sorted(files, key=lambda path: (path.stat().st_mtime, path.name))
 
 
-def read_letters(files: Iterable[Path], reason: str = "") -> Iterator[Letter]:
-    """The letters in these files, only those with ``reason`` if one is given. Skips lines that are not letters."""
+def read_letters(
+    files: Iterable[Path], reason: str = "", torn: Callable[[Path], None] = lambda path: None
+) -> Iterator[Letter]:
+    """The letters in these files, only those with ``reason`` if one is given. Calls ``torn`` for each line that is no letter."""
     for path in files:
         with path.open("rb") as file:
             for line in file:
                 try:
                     fields = json.loads(line)
-                except ValueError:  # the line was cut off
+                except (ValueError, RecursionError):  # the line was cut off
+                    fields = None
+                if not isinstance(fields, dict):
+                    if line.strip():
+                        torn(path)
                     continue
-                letter = Letter(path, fields) if isinstance(fields, dict) else None
-                if letter is not None and (not reason or letter.reason == reason):
+                letter = Letter(path, fields)
+                if not reason or letter.reason == reason:
                     yield letter

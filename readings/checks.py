@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, cast
 
 from readings.catalogue import CATALOGUE, canonical_name, whole_of
@@ -128,19 +128,21 @@ class Refusal(NamedTuple):
     """One reading that is refused, or passed over. ``reason`` is a key of REASONS or PASSED_OVER, ``detail`` one line that says
     what is wrong.
 
-    ``block`` holds the reading itself, if it could be read at all.
+    ``block`` holds the reading itself, if it could be read at all; else ``original`` gives it as it came, as a batch of its own.
     """
 
     reason: str
     detail: str
     block: PointBlock | None = None
+    original: Callable[[], bytes] | None = None
 
 
 class Refused(ValueError):
-    """Raised where a single reading is checked."""
+    """Raised where a single reading is checked. ``original``: see Refusal."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: str, detail: str, original: Callable[[], bytes] | None = None) -> None:
         super().__init__(f"{reason}: {detail}")
+        self.original = original
         self.reason = reason
         self.detail = detail
 

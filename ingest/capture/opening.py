@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, tzinfo
 from typing import BinaryIO
 
 from ingest.capture.compression import STDIN, PeekableFile, open_capture
 from ingest.capture.form import fields_of, find_separator, is_header, recognise, separator_line
 from ingest.capture.header import CaptureHeader, Dialect
-from ingest.capture.rows import MAX_LINE_BYTES, CsvRecords
+from ingest.capture.rows import MAX_LINE_BYTES, CsvRecords, RowReader
+from ingest.capture.smi import SmiHeader, SmiRows
 from ingest.errors import SourceError
+from ingest.parts import Parts
 from ingest.samples import RefusedRow
 from readings.units import SourceUnits
 
@@ -96,6 +100,21 @@ def find_units(file: PeekableFile) -> SourceUnits:
         units.note_text(start[at : at + _UNITS_STEP + 256].decode("latin-1"))
     file.push(start)
     return units
+
+
+def rows_under(
+    header: CaptureHeader,
+    *,
+    needs_timestamp: bool,
+    units: SourceUnits | None = None,
+    zone: tzinfo = UTC,
+    hostname: str = "",
+    parts: Parts | None = None,
+) -> SmiRows | RowReader:
+    """The reader of rows for this header. ``hostname`` is that of captures that do not say it; empty: this machine's."""
+    if isinstance(header, SmiHeader):
+        return SmiRows(header, needs_timestamp=needs_timestamp, hostname=hostname or socket.gethostname(), zone=zone)
+    return RowReader(header, needs_timestamp=needs_timestamp, units=units, zone=zone, parts=parts)
 
 
 @contextmanager

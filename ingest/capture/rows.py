@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, tzinfo
 from itertools import repeat
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple
 
 from ingest.capture.compression import PeekableFile
 from ingest.capture.header import COMMAS, CaptureHeader, Dialect
@@ -166,16 +166,6 @@ class RowReadings(NamedTuple):
 
     samples: list[Sample]
     refused: Sequence[Refused] = ()
-
-
-class Rows(Protocol):
-    """Reads rows under one header, whatever a row of it holds."""
-
-    def read_all(self, fields: Sequence[str]) -> RowReadings:
-        """All readings in a row. Raises Refused, for a row that gives none."""
-
-    def take_remarks(self) -> Counter[str]:
-        """The rows by remark, since the last call."""
 
 
 class RowReader:

@@ -19,9 +19,9 @@ from ingest.capture.arrow import ColumnReader, Parsed
 from ingest.capture.compression import STDIN, PeekableFile, is_truncated, packed_share
 from ingest.capture.header import shown_names
 from ingest.capture.last_time import last_time
-from ingest.capture.opening import find_units, named_errors, open_checked, read_header
+from ingest.capture.opening import find_units, named_errors, open_checked, read_header, rows_under
 from ingest.capture.position import ResumeState, SourcePosition
-from ingest.capture.rows import CAREFUL_ROWS, MAX_RAW_CHARACTERS, SECOND_ROW, CsvRecord, CsvRecords, RowReader, Rows
+from ingest.capture.rows import CAREFUL_ROWS, MAX_RAW_CHARACTERS, SECOND_ROW, CsvRecord, CsvRecords, RowReader
 from ingest.capture.smi import SmiHeader, SmiRows
 from ingest.parts import Parts
 from ingest.samples import RefusedRow, Sample
@@ -103,24 +103,22 @@ class CsvSource:
             self._header, line = read_header(self._file, needs_timestamp=needs_timestamp, columns=self._names)
             self._records = self._records_at(line)
             self._units, self._needs_timestamp, self._looked_ahead = find_units(self._file), needs_timestamp, False
-            self._rows: Rows
-            self._columns: ColumnReader | None = None
-            self._long: RowReader | None = None
-            if isinstance(self._header, SmiHeader):
-                self._rows = SmiRows(
-                    self._header,
-                    needs_timestamp=needs_timestamp,
-                    hostname=self._hostname or socket.gethostname(),
-                    zone=self._zone,
-                )
-            else:
-                self._rows = self._long = self._row_reader(needs_timestamp=needs_timestamp)
-                self._columns = self._column_reader(self._long, needs_timestamp=needs_timestamp)
+            self._rows = self._row_reader(needs_timestamp=needs_timestamp)
+            self._columns = (
+                self._column_reader(self._rows, needs_timestamp=needs_timestamp)
+                if isinstance(self._rows, RowReader)
+                else None
+            )
             self._start = self._records.position, self._records.line
 
-    def _row_reader(self, *, needs_timestamp: bool) -> RowReader:
-        return RowReader(
-            self._header, needs_timestamp=needs_timestamp, units=self._units, zone=self._zone, parts=self._parts
+    def _row_reader(self, *, needs_timestamp: bool) -> SmiRows | RowReader:
+        return rows_under(
+            self._header,
+            needs_timestamp=needs_timestamp,
+            units=self._units,
+            zone=self._zone,
+            hostname=self._hostname,
+            parts=self._parts,
         )
 
     def _column_reader(self, rows: RowReader, *, needs_timestamp: bool) -> ColumnReader:
@@ -159,6 +157,16 @@ class CsvSource:
         line = io.StringIO()
         csv.writer(line, lineterminator="", delimiter=self._header.dialect.delimiter).writerow(self._header.names)
         return line.getvalue()
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What a row needs, beside itself, to be read again."""
+        origin = {"source": self.path, "header": self.header_line}
+        if self._zone is not UTC and str(self._zone) != "UTC":
+            origin["zone"] = str(self._zone).removeprefix("UTC")
+        if isinstance(self._header, SmiHeader):
+            origin["hostname"] = self._hostname or socket.gethostname()
+        return origin
 
     @property
     def position(self) -> int:
@@ -200,12 +208,12 @@ class CsvSource:
         ):
             return
         self._looked_ahead = True
-        rows, columns = self._long, self._columns
-        if rows is None or columns is None:
-            return
-        if not self._needs_timestamp:
+        rows, columns = self._rows, self._columns
+        if columns is not None and not self._needs_timestamp:
             rows = self._row_reader(needs_timestamp=True)
-            columns = self._column_reader(rows, needs_timestamp=True)
+            columns = self._column_reader(rows, needs_timestamp=True) if isinstance(rows, RowReader) else None
+        if columns is None or not isinstance(rows, RowReader):
+            return
         start = self._file.read(_LOOK_AHEAD_BYTES)
         self._file.push(start)
         view, at = memoryview(start), 0

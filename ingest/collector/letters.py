@@ -90,8 +90,10 @@ class Letters:
             letter = {**head, "reason": refusal.reason, "detail": refusal.detail}
             batch = b""
             if refusal.block is not None:
-                # A batch of its own: it can be repaired and sent again.
                 batch = encode_block(refusal.block, batch_id=decoded.batch_id, source=decoded.source, collected_at="")
+            elif refusal.original is not None:
+                batch = refusal.original()
+            if batch:  # of its own: it can be repaired and sent again
                 letter["batch"] = msgspec.Raw(batch)
             if size + len(batch) > BYTES_OF_MESSAGE:
                 break

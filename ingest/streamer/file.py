@@ -331,7 +331,7 @@ class FileStreamer:
 
     def _keep_refused(self, chunk: CaptureChunk) -> None:
         now = format_time(time.time_ns())
-        head = {"time": now, "source": self._source.path, "header": self._source.header_line}
+        head = {"time": now, **self._source.origin}
         self._dead_letters.write({**head, **row._asdict()} for row in chunk.refused)
         for row in chunk.refused:
             logger.debug("line %d refused: %s: %s", row.line, row.reason, row.detail)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from operator import attrgetter
 from typing import NamedTuple
 
+import msgspec
 from msgspec import UnsetType
 
 from readings.batch.message import PlainReading
@@ -94,8 +95,20 @@ def read_metrics(metrics: Iterable[PlainReading | Salvaged | Refused]) -> PlainR
             if described.remarks or left_out:
                 found.remarks.update(described.remarks.union(remark.reason for remark in left_out))
         except Refused as refused:
-            found.refusals.refuse(Refusal(refused.reason, f"metrics[{number}]: {refused.detail}"))
+            if found.refusals.full:
+                found.refusals.counts[refused.reason] += 1
+                continue
+            refusal = Refusal(refused.reason, f"metrics[{number}]: {refused.detail}", original=_original(metric))
+            found.refusals.refuse(refusal)
     return found
+
+
+def _original(metric: PlainReading | Salvaged | Refused) -> Callable[[], bytes] | None:
+    """Makes a batch of this reading alone, as it came."""
+    if isinstance(metric, Refused):
+        return metric.original
+    reading = metric.reading if isinstance(metric, Salvaged) else metric
+    return lambda: msgspec.json.encode({"metrics": [reading]})
 
 
 def _describe(metric: PlainReading, identities: dict[tuple[str, ...], int]) -> _PlainGpu:

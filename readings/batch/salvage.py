@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -80,7 +81,7 @@ def salvage_metrics(items: Sequence[Raw]) -> Iterator[PlainReading | Salvaged | 
                 yield _without_bad_fields(_decoded(_item, item, BAD_FIELD))
             except Refused as refused:
                 reason = next((reason for path, reason in _METRIC_REASONS if path in refused.detail), refused.reason)
-                yield Refused(reason, refused.detail)
+                yield Refused(reason, refused.detail, partial(_alone, item))
 
 
 def _without_bad_fields(item: _Item) -> Salvaged:
@@ -146,7 +147,8 @@ def salvage_points(gpus: Sequence[Raw], metric_names: list[str], points: Sequenc
             if not 0 <= time_ns <= INT64_MAX:
                 raise Refused(BAD_TIMESTAMP, "the time is before 1970 or beyond 64 bits")
         except Refused as refused:
-            refusal = Refusal(refused.reason, f"points[{number}]: {refused.detail}")
+            original = partial(_point_alone, gpus, metric_names, item)
+            refusal = Refusal(refused.reason, f"points[{number}]: {refused.detail}", original=original)
             refusals.refuse(refusal, max(1, sum(bytes(value) != b"null" for value in values)))
             continue
         good: list[float | None] = []
@@ -155,11 +157,43 @@ def salvage_points(gpus: Sequence[Raw], metric_names: list[str], points: Sequenc
                 good.append(_decoded(_value, value, BAD_NUMBER))
             except Refused as refused:
                 good.append(None)
-                refusals.refuse(Refusal(refused.reason, f"points[{number}] {name}: {refused.detail}"))
+                original = partial(_value_alone, gpus, name, parts, value)
+                detail = f"points[{number}] {name}: {refused.detail}"
+                refusals.refuse(Refusal(refused.reason, detail, original=original))
         if (readings := len(good) - good.count(None)) > 0:
             good_points.append((gpu.place, time_ns, good))
             remarks.update(dict.fromkeys(gpu.remarks, readings))
     return SalvagedPoints(PointBlock(good_gpus, metric_names, good_points), refusals, remarks)
+
+
+def _clean(item: Raw) -> Raw:
+    """The item on one line of UTF-8, as a line of dead letters must be. JSON has line breaks only between its parts."""
+    text = bytes(item).replace(b"\n", b" ").replace(b"\r", b" ")
+    return Raw(text.decode("utf-8", "replace").encode())
+
+
+def _alone(item: Raw) -> bytes:
+    """A batch of one plain reading as it came."""
+    return msgspec.json.encode({"metrics": [_clean(item)]})
+
+
+def _point_alone(gpus: Sequence[Raw], metric_names: list[str], item: Raw) -> bytes:
+    """A batch of one point as it came, with its GPU if it names one."""
+    point, described = _clean(item), []
+    try:
+        index, *rest = _list.decode(point)
+        number = _int.decode(index)
+        if 0 <= number < len(gpus):
+            described = [_clean(gpus[number])]
+            point = Raw(msgspec.json.encode([0, *rest]))
+    except (*DECODE_ERRORS, ValueError):
+        pass  # the point as a whole is what is wrong
+    return msgspec.json.encode({"gpus": described, "metric_names": metric_names, "points": [point]})
+
+
+def _value_alone(gpus: Sequence[Raw], name: str, parts: Sequence[Raw], value: Raw) -> bytes:
+    """A batch of one value as it came, with its time and GPU."""
+    return _point_alone(gpus, [name], Raw(msgspec.json.encode([parts[0], parts[1], [_clean(value)]])))
 
 
 def _gpu_or_refused(number: int, item: Raw, good: list[Gpu]) -> _DescribedGpu | Refused:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ingest.dead_letters import DeadLetters, shorten
+from ingest.dead_letters import DeadLetters, read_letters, shorten
 
 
 def lines(path: Path) -> list[Any]:
@@ -68,3 +70,33 @@ def test_text_that_is_not_unicode_is_kept_readable(tmp_path: Path) -> None:
 def test_very_long_texts_are_cut() -> None:
     assert shorten("short") == "short"
     assert len(shorten("x" * 1_000_000)) < 300_000
+
+
+def test_a_torn_line_does_not_take_the_next_letter_with_it(tmp_path: Path) -> None:
+    letters = DeadLetters(tmp_path, "x")
+    letters.write([{"number": 1}])
+    with letters.path.open("ab") as file:
+        file.write(b'{"number": 2, "pad')
+    letters.write([{"number": 3}])
+    torn: list[Path] = []
+    assert [letter.fields["number"] for letter in read_letters([letters.path], torn=torn.append)] == [1, 3]
+    assert torn == [letters.path]
+
+
+def test_a_write_that_failed_is_cut_back(tmp_path: Path) -> None:
+    """A limit on the size of files ends the second write in its middle, as a full disk does."""
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from ingest.dead_letters import DeadLetters\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))\n"
+        "letters = DeadLetters(Path(sys.argv[1]), 'x')\n"
+        "print(letters.write([{'n': 1}]), letters.write([{'n': 2, 'pad': 'p' * 400}]), letters.write([{'n': 3}]))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["True", "False", "True"]
+    assert [each["n"] for each in lines(tmp_path / "dead-letters" / "x.ndjson")] == [1, 3]
+
+
+def test_a_line_nested_too_deeply_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "x.ndjson"
+    path.write_text("[" * 200_000 + '\n{"reason":"blank"}\n')
+    assert [letter.reason for letter in read_letters([path])] == ["blank"]

@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta, timezone
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -21,7 +25,7 @@ from ingest.exporter.targets import Targets
 from ingest.management.commands.rejects import repaired_batches, send
 from ingest.streamer.file import stream
 from ingest.streamer.live import LiveConfig, LiveStreamer
-from readings.batch import encode_block
+from readings.batch import decode, encode_block
 from readings.model import Gpu, PointBlock
 from readings.times import parse_time
 from tests.broker.harness import running_broker
@@ -56,7 +60,8 @@ def test_they_are_listed_and_counted() -> None:
     assert [json.loads(line)["line"] for line in run("list", "--reason", "blank").splitlines()] == [0, 1, 2]
     assert len(run("list").splitlines()) == 4
     assert len(run("list", "--limit", "2").splitlines()) == 2
-    first, _, last = run("count").splitlines()
+    first, _, torn, last = run("count").splitlines()
+    assert torn.split()[:2] == ["1", "lines"]
     assert first.split()[:3] == ["3", "blank", "a.csv"]
     assert last.split()[:4] == ["4", "in", "2", "files"]
 
@@ -149,3 +154,87 @@ def test_a_letter_with_nothing_to_send_is_named(tmp_path: Path) -> None:
     path.write_text('{"reason":"no_identity","detail":"x"}\n')
     with pytest.raises(SourceError, match="line 1 is not a batch: a dead letter without payload, batch or raw"):
         list(repaired_batches(path))
+
+
+PLAIN = {"timestamp": "2025-07-18T20:42:34Z", "metric_name": "x", "uuid": "GPU-1-2", "value": 5}
+COMPACT = {
+    "gpus": [{"uuid": "GPU-1-2", "hostname": "a"}, {"uuid": "GPU-1-3"}],
+    "metric_names": ["x", "y"],
+    "points": [[1, T0, [5, 6]]],
+}
+
+
+@pytest.mark.parametrize(
+    ("payload", "repair"),
+    [
+        ({"metrics": [{**PLAIN, "value": "5O"}]}, lambda batch: batch["metrics"][0].update(value=5)),
+        ({"metrics": [{**PLAIN, "value": {}}]}, lambda batch: batch["metrics"][0].update(value=5)),
+        ({"metrics": [{**PLAIN, "timestamp": "now"}]}, lambda batch: batch["metrics"][0].update(timestamp=1752871354)),
+        ({"metrics": [{**PLAIN, "uuid": None}]}, lambda batch: batch["metrics"][0].update(uuid="GPU-1-2")),
+        ({"metrics": [{**PLAIN, "metric_name": []}]}, lambda batch: batch["metrics"][0].update(metric_name="x")),
+        ({**COMPACT, "points": [[1, T0, ["a", 6]]]}, lambda batch: batch["points"][0][2].__setitem__(0, 5)),
+        ({**COMPACT, "points": [[1, "t", [5, None]]]}, lambda batch: batch["points"][0].__setitem__(1, T0)),
+        ({**COMPACT, "points": [[1, T0, [5]]]}, lambda batch: batch["points"][0][2].append(6)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("indent", [None, 1])
+def test_readings_refused_while_decoding_are_repaired_and_sent_again(
+    tmp_path: Path, payload: dict[str, Any], repair: Callable[[Any], None], indent: int | None
+) -> None:
+    decoder = BatchDecoder(retention=0)
+    decoder.take(Message(7, 0, "m", json.dumps(payload, indent=indent).encode()))
+    DeadLetters(tmp_path, "collector-1").write(decoder.drain().letters)
+    letter, *_ = letters_of(tmp_path)
+    repair(letter["batch"])
+    path = tmp_path / "repaired.ndjson"
+    path.write_text(json.dumps(letter))
+    [batch] = repaired_batches(path)
+    block = decode(batch, now_ns=T0).block
+    assert block.points[0][1] == T0
+    assert block.points[0][2][0] == 5
+    assert block.metric_names[0] == "x"
+
+
+async def test_a_row_of_nvidia_smi_is_repaired_as_it_was_read(tmp_path: Path) -> None:
+    capture = tmp_path / "smi.csv"
+    capture.write_text("timestamp; uuid; power.draw [W]; pstate\n2025/07/18 22:42:34; GPU-1-2; 3o,5 W; P0\n")
+    async with running_broker(tmp_path / "log") as broker:
+        config = replace(
+            stream_config(capture, broker.port, tmp_path), zone=timezone(timedelta(hours=2)), hostname="lab-7"
+        )
+        await stream(config, asyncio.Event())
+    [letter] = letters_of(tmp_path)
+    assert letter["reason"] == "bad_number"
+    letter["raw"] = letter["raw"].replace("3o", "30")
+    path = tmp_path / "repaired.ndjson"
+    path.write_text(json.dumps(letter))
+    [batch] = repaired_batches(path)
+    block = decode(batch, now_ns=time.time_ns()).block
+    assert sorted((name, value) for _, name, time_ns, value in readings_of([block]) if time_ns == T0) == [
+        ("DCGM_FI_DEV_POWER_USAGE", 30.5),
+        ("DCGM_FI_DEV_PSTATE", 0.0),
+    ]
+    assert block.gpus[0].hostname == "lab-7"
+
+
+def test_a_reading_that_the_store_refused_is_sent_again(tmp_path: Path) -> None:
+    path = tmp_path / "repaired.ndjson"
+    letter = {"reason": "store_refused", "gpu": "GPU-1-2:3", "metric_name": "x", "time_ns": T0, "value": 5}
+    path.write_text(json.dumps(letter))
+    [batch] = repaired_batches(path)
+    assert decode(batch, now_ns=T0).block.gpus == [Gpu(uuid="GPU-1-2", mig_id="3")]
+
+
+def test_what_is_printed_cannot_move_a_cursor(tmp_path: Path, settings: Settings) -> None:
+    settings.STATE_DIR = tmp_path
+    evil = "a\x1b[31m\u202e\n\x9bb"
+    letters = DeadLetters(tmp_path, "x")
+    letters.write([{"reason": evil, "source": evil, "raw": evil}])
+    for action in ("count", "list"):
+        text = run(action)
+        assert all(line.isprintable() for line in text.splitlines())
+    assert json.loads(run("list"))["raw"] == evil
+    assert r"\x1b[31m\u202e" in run("count")
+    with letters.path.open("a") as file:
+        file.write('{"cut\n')
+    assert "1  lines that are no letters" in run("count")

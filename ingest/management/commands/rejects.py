@@ -16,8 +16,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from broker.errors import BrokerError
-from ingest.capture.header import parse_header
-from ingest.capture.rows import RowReader
+from ingest.capture.form import fields_of, find_separator, recognise
+from ingest.capture.opening import rows_under
 from ingest.config import broker_address
 from ingest.dead_letters import letter_files, read_letters
 from ingest.errors import IngestError, SourceError
@@ -27,8 +27,14 @@ from ingest.samples import Sample
 from readings.batch import BatchError, decode, encode_block
 from readings.blocks import BlockBuilder
 from readings.checks import REASONS, Refused
+from readings.model import Gpu, Point, PointBlock
+from readings.text import printable
 from readings.times import parse_time
 from readings.units import SourceUnits
+from telemetry_site.env import time_zone
+
+# More than a row has columns.
+MOST_READINGS = 10_000
 
 
 class Command(BaseCommand):
@@ -57,15 +63,21 @@ class Command(BaseCommand):
             return
         files = letter_files(settings.STATE_DIR)
         if options["action"] == "count":
-            counts = Counter((letter.reason, letter.source) for letter in read_letters(files))
+            torn: Counter[Path] = Counter()
+            letters = read_letters(files, torn=lambda path: torn.update([path]))
+            counts = Counter((letter.reason, letter.source) for letter in letters)
             for (reason, source), count in counts.most_common():
-                self.stdout.write(f"{count:8}  {reason:<14}  {source}  ({REASONS.get(reason, 'refused')})")
+                meaning = REASONS.get(reason, "refused")
+                self.stdout.write(f"{count:8}  {printable(reason):<14}  {printable(source)}  ({meaning})")
+            for path, count in torn.items():
+                self.stdout.write(f"{count:8}  lines that are no letters, as after a crash, in {printable(str(path))}")
             self.stdout.write(f"{counts.total():8}  in {len(files)} files under {settings.STATE_DIR / 'dead-letters'}")
             return
         for number, letter in enumerate(read_letters(files, options["reason"])):
             if number == options["limit"] > 0:
                 break
-            self.stdout.write(json.dumps(letter.fields, ensure_ascii=False))
+            text = json.dumps(letter.fields, ensure_ascii=False)
+            self.stdout.write(text if text.isprintable() else json.dumps(letter.fields))
 
     def _resend(self, path: Path) -> None:
         try:
@@ -94,7 +106,7 @@ def repaired_batches(path: Path) -> Iterator[bytes]:
             decoded = decode(payload, now_ns=time.time_ns())
         except Refused as error:
             raise SourceError(f"{str(path)!r} line {number}: {error}") from None
-        except (ValueError, KeyError, SourceError, BatchError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, SourceError, BatchError) as error:
             raise SourceError(f"{str(path)!r} line {number} is not a batch: {error}") from None
         for refusal in decoded.refusals:
             raise SourceError(f"{str(path)!r} line {number}: {refusal.reason}: {refusal.detail}")
@@ -110,22 +122,47 @@ def _payload_of(line: str) -> bytes:
         return json.dumps(fields["batch"]).encode()
     if "payload" in fields:
         return str(fields["payload"]).encode()
+    if "gpu" in fields and "metric_name" in fields:
+        return _stored(fields)
     if "raw" not in fields:
         raise ValueError("a dead letter without payload, batch or raw cannot be sent again")
     builder = BlockBuilder()
     for sample in _samples_of(str(fields["raw"]), fields):
         builder.add(*sample)
-    [block] = builder.blocks(1)
+    [block] = builder.blocks(MOST_READINGS)
+    return encode_block(block, batch_id="", source=str(fields.get("source", "")), collected_at="")
+
+
+def _stored(fields: dict[str, Any]) -> bytes:
+    """A reading that the store refused: its GPU by identity alone."""
+    uuid, _, mig_id = str(fields["gpu"]).partition(":")
+    point: Point = (0, int(fields["time_ns"]), [float(fields["value"])])
+    block = PointBlock([Gpu(uuid=uuid, mig_id=mig_id)], [str(fields["metric_name"])], [point])
     return encode_block(block, batch_id="", source=str(fields.get("source", "")), collected_at="")
 
 
 def _samples_of(raw: str, letter: dict[str, Any]) -> list[Sample]:
     """The reading in a raw capture row (the letter holds the capture's header) or in an exporter's line."""
     if "header" in letter:
-        [names], [row] = csv.reader([str(letter["header"])]), csv.reader([raw])
+        text = str(letter["header"])
+        separator = find_separator(text)
+        header = recognise(fields_of(text, separator), needs_timestamp=True, delimiter=separator)
         units = SourceUnits()
         units.note_text(raw)
-        return [RowReader(parse_header(names, needs_timestamp=True), needs_timestamp=True, units=units).read(row)]
+        rows = rows_under(
+            header,
+            needs_timestamp=True,
+            units=units,
+            zone=time_zone(str(letter.get("zone", "UTC"))),
+            hostname=str(letter.get("hostname", "")),
+        )
+        [row] = csv.reader(
+            raw.splitlines(keepends=True), delimiter=separator, skipinitialspace=header.dialect.blanks_after
+        )
+        samples, refused = rows.read_all(row)
+        for error in refused:
+            raise error
+        return samples
     host = urlsplit(str(letter.get("source", ""))).hostname or ""
     scraped = Exposition(host).read(raw, parse_time(str(letter["time"])))
     for row_of in scraped.refused:
