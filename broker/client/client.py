@@ -15,7 +15,7 @@ from broker.protocol import messages
 from broker.protocol.frames import PREFIX, FrameReader
 from broker.tls import client_context
 
-__all__ = ["BrokerClient", "Gap", "Message", "Published", "Welcome", "client_context", "fetch_stats"]
+__all__ = ["BrokerClient", "Gap", "LastMessage", "Message", "Published", "Welcome", "client_context", "fetch_stats"]
 
 
 class Welcome(NamedTuple):
@@ -25,6 +25,22 @@ class Welcome(NamedTuple):
     next: int
     max_frame: int
     fsync: str
+
+
+class LastMessage(NamedTuple):
+    """The last message that a subscriber had, and the log it came from. Offset -1: none yet."""
+
+    log: str = ""
+    offset: int = -1
+    c32: str = ""
+
+
+class Resumed(NamedTuple):
+    """Where delivery starts, and the message before. ``restored``: the log is not the one that the subscriber read before."""
+
+    offset: int
+    restored: bool
+    last: LastMessage
 
 
 class BrokerClient:
@@ -95,6 +111,23 @@ class BrokerClient:
         (earliest if there is none). Raises SubscriberInUse, OffsetOutOfRange, InvalidRequest, ConnectionLost."""
         frame = messages.request_frame("subscribe", subscriber_id=subscriber_id, offset=offset)
         return (await self._protocol.request(frame)).offset
+
+    async def resume(self, subscriber_id: str, offset: int | None, last: LastMessage) -> Resumed:
+        """Like ``subscribe``, and compare the log with the last message from it.
+
+        If the log is another one (restored from an older copy, or a new one), delivery continues after its own commit, or at
+        its start, and ``restored`` is set. A broker of an older version does not compare.
+        """
+        frame = messages.request_frame(
+            "subscribe",
+            subscriber_id=subscriber_id,
+            offset=offset,
+            log=last.log,
+            last_offset=last.offset if last.c32 else None,
+            last_c32=last.c32 or None,
+        )
+        reply = await self._protocol.request(frame)
+        return Resumed(reply.offset, reply.restored, LastMessage(reply.log, reply.last_offset, reply.last_c32))
 
     async def receive(self) -> list[Message | Gap]:
         """Returns everything that has arrived, at least one. Raises ConnectionLost once all of it was returned."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from broker.errors import BadFrame, BrokerError, ConnectionLost, CorruptRecord, TooLarge, for_code
-from broker.log.record import MESSAGE, Gap, decode_record, payload_checksum
+from broker.log.record import CRC_END, CRC_START, MESSAGE, Gap, decode_record, payload_checksum
 from broker.protocol import messages
 from broker.protocol.frames import PREFIX, FrameReader
 
@@ -22,12 +22,13 @@ DEAD_AFTER_S = 45.0
 
 
 class Message(NamedTuple):
-    """One message of the log. ``timestamp_ms`` is Unix milliseconds, ``payload`` raw JSON bytes."""
+    """One message of the log. ``timestamp_ms`` is Unix milliseconds, ``payload`` raw JSON bytes, ``c32`` its record's checksum."""
 
     offset: int
     timestamp_ms: int
     message_id: str
     payload: bytes
+    c32: str = ""
 
 
 class Published(NamedTuple):
@@ -59,6 +60,10 @@ class BrokerReply(msgspec.Struct, gc=False):
     next: int = 0
     max_frame: int = 0
     fsync: str = ""
+    log: str = ""
+    last_offset: int = -1
+    last_c32: str = ""
+    restored: bool = False
     from_: int = msgspec.field(name="from", default=0)
     to: int = 0
     reason: str = ""
@@ -104,7 +109,10 @@ class ClientProtocol(asyncio.Protocol):
             for frame in self._reader.feed(data):
                 if frame[PREFIX:head_end] == MESSAGE:
                     record = decode_record(frame)
-                    self._inbox.append(Message(record.offset, record.timestamp_ms, record.message_id, record.payload))
+                    c32 = frame[CRC_START:CRC_END].decode()
+                    self._inbox.append(
+                        Message(record.offset, record.timestamp_ms, record.message_id, record.payload, c32)
+                    )
                     self._unread += len(frame)
                 else:
                     self._take_reply(decode_reply(memoryview(frame)[PREFIX:]))

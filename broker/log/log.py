@@ -6,6 +6,7 @@
       00000000000000000000.log …    the segments (broker.log.segment) and their indexes
       checkpoint                    what is certainly on the disk (broker.log.recovery)
       commits                       committed offsets (broker.log.offsets)
+      identity                      tells a log from another (broker.log.identity)
       *.torn-*                      torn tails: unfinished writes, set aside at a start
 
 Appending takes three steps, so that an event loop never waits for the disk: ``prepare`` and ``finish`` run in the loop's
@@ -42,8 +43,9 @@ from broker.log.disk import (
     probe_write,
     save_side_file,
 )
+from broker.log.identity import IDENTITY_NAME, LogIdentity
 from broker.log.offsets import COMMITS_NAME, CommittedOffsets
-from broker.log.record import Gap, decode_record, payload_checksum
+from broker.log.record import CRC_END, CRC_START, Gap, decode_record, payload_checksum
 from broker.log.recovery import CHECKPOINT_NAME, Checkpoint, Recovered, recover
 from broker.log.segment import LogRead, Segment
 from broker.log.writer import SegmentWriter, write_error
@@ -165,6 +167,7 @@ class Log:
         self.config = config
         self.recovery = found.report
         self.next_offset = found.next_offset
+        self.identity = LogIdentity(directory, disk)
         self.commits = CommittedOffsets(directory, disk, clock, found.next_offset)
         self._disk = disk
         self._clock = clock
@@ -225,6 +228,7 @@ class Log:
             raise
         try:
             log._checkpoint(clean=False)
+            log._save_side_file(IDENTITY_NAME, log.identity.save)
         except BaseException:
             log._abandon()
             raise
@@ -272,6 +276,18 @@ class Log:
         """Like ``read``, from the cache alone. Returns None if the file must be read; never waits for the disk."""
         cached = self._recent.read(offset, self.next_offset, most)
         return None if cached is None else LogRead(*cached, None)
+
+    def checksum_at(self, offset: int) -> str | None:
+        """Returns the checksum of the record at ``offset`` (``c32``), or None if it is not there or cannot be read. Any thread may
+        call it; it may read the disk."""
+        if not self.oldest_offset <= offset < self.next_offset:
+            return None
+        try:
+            frame = bytes(self.read(offset, 1).data)
+            decode_record(frame)
+        except (CorruptRecord, OSError):
+            return None
+        return frame[CRC_START:CRC_END].decode()
 
     # Appending
 
@@ -378,6 +394,7 @@ class Log:
             self._failed = error
             raise
         self._save_side_file(COMMITS_NAME, self.commits.save)
+        self._save_side_file(IDENTITY_NAME, self.identity.save)
         return self._apply_retention()
 
     def probe(self) -> list[str]:

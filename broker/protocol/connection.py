@@ -9,6 +9,7 @@ earlier publish's answer waits for it. Times are seconds of any monotonic clock.
 from __future__ import annotations
 
 import hmac
+import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from broker.protocol import messages
 from broker.protocol.frames import PREFIX, FrameReader
 from broker.protocol.messages import Request
 
-MAX_SUBSCRIBER_ID = 128
+MAX_NAME = 128  # characters of a subscriber_id, a client's name and a log's identity
+_C32 = re.compile(r"[0-9a-f]{8}")
 # Publishes in one event: they are written, answered and refused together.
 MOST_IN_ROW = 512
 # Events and frames handled at a time. Refusing a request takes 10 us, finding a frame half a microsecond, and one read from
@@ -62,11 +64,18 @@ class Hello(NamedTuple):
 
 
 class Subscribe(NamedTuple):
-    """Deliver from ``offset``: -2 earliest, -1 latest, None after the committed offset."""
+    """Deliver from ``offset``: -2 earliest, -1 latest, None after the committed offset.
+
+    ``log`` is the identity of the log that the subscriber read before, empty if none; None: it does not compare. ``last_offset`` and
+    ``last_c32`` are of the last message it had, None if none.
+    """
 
     subscriber_id: str
     offset: int | None
     mark: bytes
+    log: str | None = None
+    last_offset: int = -1
+    last_c32: str | None = None
 
 
 class Ack(NamedTuple):
@@ -335,7 +344,7 @@ class ServerConnection:
             case "pong" if self.said_hello:
                 return None  # the answer to our ping
             case "subscribe":
-                return Subscribe(_subscriber_id(request.subscriber_id), _offset(request.offset, "subscribe", -2), mark)
+                return _subscribe(request, mark)
             case "unsubscribe":
                 return Unsubscribe(mark)
             case "get_stats":
@@ -375,23 +384,49 @@ class ServerConnection:
             if not hmac.compare_digest(token.encode("utf-8", "replace"), self.limits.token.encode()):
                 raise for_code("unauthorized", "the token is wrong" if token else "a token is needed")
             self.authorized = True
+        if request.client is not None and not _is_name(request.client):
+            text = f"hello: client must be at most {MAX_NAME} printable characters, not {_shown(request.client)}"
+            raise for_code("bad_request", text)
         self.said_hello = True
-        return Hello(request.client if isinstance(request.client, str) else "")
+        return Hello(request.client or "")
 
 
-def _offset(value: Any, kind: str, least: int) -> int | None:
+def _subscribe(request: Request, mark: bytes) -> Subscribe:
+    subscriber_id = _subscriber_id(request.subscriber_id)
+    offset = _offset(request.offset, "subscribe", -2)
+    if request.log is None:
+        return Subscribe(subscriber_id, offset, mark)
+    if not isinstance(request.log, str) or len(request.log) > MAX_NAME:
+        raise for_code(
+            "bad_request", f"subscribe: log must be text of at most {MAX_NAME} characters, not {_shown(request.log)}"
+        )
+    if request.last_offset is None and request.last_c32 is None:
+        return Subscribe(subscriber_id, offset, mark, request.log)
+    last_offset = _offset(request.last_offset, "subscribe", 0, "last_offset")
+    if last_offset is None or not isinstance(request.last_c32, str) or not _C32.fullmatch(request.last_c32):
+        text = f"subscribe: last_offset comes with last_c32, 8 lower-case hex digits, not {_shown(request.last_c32)}"
+        raise for_code("bad_request", text)
+    return Subscribe(subscriber_id, offset, mark, request.log, last_offset, request.last_c32)
+
+
+def _offset(value: Any, kind: str, least: int, name: str = "offset") -> int | None:
     if value is None:
         return None
     if type(value) is not int or not least <= value <= MAX_OFFSET:
-        raise for_code("bad_request", f"{kind}: offset must be a whole number from {least}, not {_shown(value)}")
+        raise for_code("bad_request", f"{kind}: {name} must be a whole number from {least}, not {_shown(value)}")
     return value
 
 
 def _subscriber_id(value: Any) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_SUBSCRIBER_ID or not value.isprintable():
-        text = f"subscribe: subscriber_id must be 1 to {MAX_SUBSCRIBER_ID} printable characters, not {_shown(value)}"
+    if value == "" or not _is_name(value):
+        text = f"subscribe: subscriber_id must be 1 to {MAX_NAME} printable characters, not {_shown(value)}"
         raise for_code("bad_request", text)
-    return value
+    return str(value)
+
+
+def _is_name(value: Any) -> bool:
+    """Whether it is text that can be shown: no control characters, nor any that change the direction of what follows."""
+    return isinstance(value, str) and len(value) <= MAX_NAME and value.isprintable()
 
 
 def _shown(value: Any) -> str:

@@ -86,6 +86,9 @@ class Request(msgspec.Struct, gc=False):
     offset: Any = None
     token: Any = None
     client: Any = None
+    log: Any = None
+    last_offset: Any = None
+    last_c32: Any = None
 
 
 _decode = msgspec.json.Decoder(Request).decode
@@ -164,11 +167,17 @@ def gap_frame(first: int, last: int, reason: str) -> bytes:
     return frame(_json.encode({"type": "gap", "from": first, "to": last, "reason": reason}))
 
 
-def welcome_frame(oldest: int, next_offset: int, max_frame: int, fsync: str) -> bytes:
+def welcome_frame(oldest: int, next_offset: int, max_frame: int, fsync: str, log: str = "") -> bytes:
     """Returns the frame that answers a hello."""
-    return frame(
-        _json.encode({"type": "welcome", "oldest": oldest, "next": next_offset, "max_frame": max_frame, "fsync": fsync})
-    )
+    welcome = {
+        "type": "welcome",
+        "oldest": oldest,
+        "next": next_offset,
+        "max_frame": max_frame,
+        "fsync": fsync,
+        "log": log,
+    }
+    return frame(_json.encode(welcome))
 
 
 def publish_frame(payload: bytes, producer: str, sequence: int) -> bytes:

@@ -13,8 +13,6 @@ import msgspec
 from broker.errors import BrokerError, for_code
 from broker.protocol import messages
 from broker.protocol.connection import (
-    EARLIEST,
-    LATEST,
     Ack,
     Event,
     GetStats,
@@ -29,6 +27,7 @@ from broker.protocol.connection import (
 )
 from broker.server.delivery import Subscription
 from broker.server.places import Guest
+from broker.server.start import Start, find_start
 from broker.server.state import BrokerState
 
 logger = logging.getLogger(__name__)
@@ -62,6 +61,8 @@ class Session(asyncio.Protocol):
             deque()
         )  # requests that wait for their turn, or for the client to take its answers
         self._scheduled = False
+        self._looking = False
+        self._start: Start | BaseException | None = None  # what was found for the subscribe request that waits
         self._written = 0  # bytes of answers and messages
         self._taken = 0  # of them, what the socket had taken at the last look,
         self._taken_at = 0.0  # and when that had grown
@@ -229,7 +230,7 @@ class Session(asyncio.Protocol):
             event = waiting[0]
             if type(event) is Publish:
                 self._publish(event)
-            elif self._must_take_first(event):
+            elif self._must_wait(event):
                 break
             else:
                 self._handle(event)
@@ -247,7 +248,7 @@ class Session(asyncio.Protocol):
         """Handle further requests after the other clients, unless the client has to take its answers first."""
         if self._scheduled or self._closing:
             return
-        if self._must_take_first(self._waiting[0]) if self._waiting else not self.connection.has_more:
+        if self._must_wait(self._waiting[0]) if self._waiting else not self.connection.has_more:
             return
         self._scheduled = True
         self.loop.call_soon(self._serve_more)
@@ -257,10 +258,15 @@ class Session(asyncio.Protocol):
         if not (self._stopped or self._closing):
             self._serve([] if self._waiting else self.connection.next_events())
 
-    def _must_take_first(self, event: Event) -> bool:
-        """Whether the client must take its answers before it gets another: memory holds few answers that nobody reads."""
+    def _must_wait(self, event: Event) -> bool:
+        """Whether a request has to wait: the client must take its answers before it gets another, since memory holds few answers that
+        nobody reads; or the log is being looked up."""
         if type(event) is Publish:
             return False
+        if type(event) is Subscribe and event.log is not None and self._start is None:
+            if not self._looking:
+                self._look_up(event)
+            return True
         if self.connection.unsent > UNREAD_ANSWERS:
             self._flush()
         unread = self.connection.unsent + (self.transport.get_write_buffer_size() if self._write_paused else 0)
@@ -313,7 +319,7 @@ class Session(asyncio.Protocol):
                     log, config = self.server.log, self.server.config
                     connection.respond(
                         messages.welcome_frame(
-                            log.oldest_offset, log.next_offset, config.limits.max_frame, config.fsync
+                            log.oldest_offset, log.next_offset, config.limits.max_frame, config.fsync, log.identity.id
                         )
                     )
                 case RefusedRequest():
@@ -336,30 +342,48 @@ class Session(asyncio.Protocol):
         if other is not None and other is not self.subscription:
             text = f"subscriber {event.subscriber_id} is connected already: each live subscriber needs an id of its own"
             raise for_code("subscriber_in_use", text)
-        position = self._start_position(event)
+        start, self._start = self._start, None
+        if isinstance(start, BaseException):
+            raise start
+        if start is None:
+            start = find_start(self.server.log, event)
+        position = start.position
+        if start.restored:
+            self._note_restored(event, position)
         self._unsubscribe()
         subscription = self.subscription = Subscription(event.subscriber_id, position, self)
         subscription.paused = self._write_paused
         delivery.add(subscription)
         self._hold_delivery(subscription)
-        self.connection.respond(messages.response(event.mark, offset=max(position, self.server.log.oldest_offset)))
+        fields: dict[str, object] = {"offset": max(position, self.server.log.oldest_offset)}
+        if event.log is not None:
+            fields["log"] = self.server.log.identity.id
+            if start.last_c32:
+                fields |= {"last_offset": position - 1, "last_c32": start.last_c32}
+            if start.restored:
+                fields["restored"] = True
+        self.connection.respond(messages.response(event.mark, **fields))
         self.server.lines.say(
             logging.INFO, "%s subscribed as %s from offset %d", self.peer, event.subscriber_id, position
         )
 
-    def _start_position(self, event: Subscribe) -> int:
-        log = self.server.log
-        if event.offset is None:
-            committed = log.commits.get(event.subscriber_id)
-            return log.oldest_offset if committed is None else min(committed + 1, log.next_offset)
-        if event.offset == EARLIEST:
-            return log.oldest_offset
-        if event.offset == LATEST:
-            return log.next_offset
-        if event.offset > log.next_offset:
-            text = f"offset {event.offset} is past the end: the next message gets {log.next_offset}"
-            raise for_code("offset_out_of_range", text)
-        return event.offset
+    def _note_restored(self, event: Subscribe, position: int) -> None:
+        server = self.server
+        server.counters.restores += 1
+        server.log.identity.renew()
+        text = "subscriber %s had offset %d of another log: this one was restored from a copy; it reads on from %d"
+        server.lines.say(logging.WARNING, text, event.subscriber_id, event.last_offset, position)
+
+    def _look_up(self, event: Subscribe) -> None:
+        """Find out on the reader's thread where the subscription starts; the request waits for that."""
+
+        def found(start: Start, error: BaseException | None) -> None:
+            self._start = start if error is None else error
+            self._looking = False
+            self._serve_later()
+
+        self._looking = True
+        self.server.reader.submit(lambda: find_start(self.server.log, event), found)
 
     def _ack(self, event: Ack) -> bytes:
         if event.offset is None:

@@ -61,6 +61,7 @@ class Counters:
     refused: int = 0  # publishes answered with an error of the log
     bad_requests: int = 0
     turned_away: int = 0  # connections over a limit
+    restores: int = 0  # subscribers that had read another log
     dead: int = 0  # peers dropped because nothing was heard from them
     errors: Counter[str] = field(default_factory=Counter)  # answers, by code
     # Messages that retention dropped before the subscriber had them, by its id.
@@ -72,6 +73,7 @@ class BrokerState(Generic[AnySession]):
 
     failed: asyncio.Future[BaseException]
     writer: Worker
+    reader: Worker
     places: ConnectionPlaces
     figures: CachedFigures[bytes]
     committer: Committer[Publish]

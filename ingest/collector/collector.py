@@ -19,7 +19,7 @@ from typing import TypeVar
 from django.db import connections
 
 from broker.backoff import backoff
-from broker.client.client import BrokerClient, Gap, Message
+from broker.client.client import BrokerClient, Gap, LastMessage, Message
 from broker.errors import BrokerError, OffsetOutOfRange, SubscriberInUse
 from ingest.collector.attempts import Attempts
 from ingest.collector.decode import BatchDecoder, Pending
@@ -69,6 +69,7 @@ class CollectTotals:
     flushes: int = 0
     flush_seconds: float = 0.0
     last_flush_seconds: float = 0.0
+    log_restores: int = 0
     committed_at: float = 0.0
 
     @property
@@ -102,6 +103,7 @@ class Collector:
         self._receiving: asyncio.Task[list[Message | Gap]] | None = None
         self._received: deque[Message | Gap] = deque()
         self._next: int | None = None
+        self._last = LastMessage()  # of the broker's log
         self._end: int | None = None
         self._written = -1
         self._last_commit = 0.0
@@ -253,20 +255,25 @@ class Collector:
 
     async def _subscribe(self, client: BrokerClient) -> int:
         config = self._config
-        if self._next is None:
-            try:
-                return await client.subscribe(config.collector_id, config.start_offset)
-            except OffsetOutOfRange as error:
-                raise BrokerRefusal(f"START_OFFSET (--start-offset): {one_line(error)}") from error
+        # START_OFFSET is for the first time only. Received messages are still in memory: go on after them.
+        offset = config.start_offset if self._next is None else self._next
         try:
-            # START_OFFSET is for the first time only. Received messages are still in memory: go on after them.
-            return await client.subscribe(config.collector_id, self._next)
-        except OffsetOutOfRange:
-            logger.warning("the broker's log ends before offset %d: it is another log, read from its start", self._next)
-        # The old log's offsets mean nothing in this one. Its readings are written all the same.
-        self._written = self.committed = -1
-        self._decoder.forget_offsets()
-        return await client.subscribe(config.collector_id, None)
+            resumed = await client.resume(config.collector_id, offset, self._last)
+        except OffsetOutOfRange as error:
+            if self._next is None:
+                raise BrokerRefusal(f"START_OFFSET (--start-offset): {one_line(error)}") from error
+            resumed = (await client.resume(config.collector_id, None, LastMessage()))._replace(restored=True)
+        self._last = resumed.last
+        if resumed.restored:
+            logger.warning(
+                "%(partner)s has another log than before (restored from a copy, or new): reading it from offset %(offset)d",
+                {"partner": config.broker.partner, "offset": resumed.offset},
+            )
+            self.totals.log_restores += 1
+            # The old log's offsets mean nothing in this one. Its readings are written all the same.
+            self._written = self.committed = resumed.offset - 1
+            self._decoder.forget_offsets()
+        return resumed.offset
 
     def _check_id_in_use(self, error: BrokerError) -> None:
         """Raise BrokerRefusal when the id stays in use: the broker drops a dead collector within a minute."""
@@ -311,6 +318,7 @@ class Collector:
             else:
                 self._decoder.take(item)
             self._next = item.offset + 1
+            self._last = LastMessage(self._last.log, item.offset, item.c32)
             messages += 1
         return messages
 

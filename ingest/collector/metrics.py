@@ -37,6 +37,9 @@ def _figures(collector: Collector, lag: int | None) -> Iterator[Metric]:
     yield CounterMetricFamily(_PREFIX + "messages", "Messages that were read.", value=totals.messages)
     yield CounterMetricFamily(_PREFIX + "readings_stored", "Readings that were written.", value=totals.stored)
     yield from counters_by_kind(_PREFIX, totals.refused_by)  # here or by streamers
+    yield CounterMetricFamily(
+        _PREFIX + "log_restores", "Times that the broker had another log than before.", value=totals.log_restores
+    )
     yield _gauge("broker_connected", "1 while there is a connection to the broker.", collector.connected)
     yield _gauge("readings_waiting", "Readings that wait for the next write.", collector.waiting_readings)
     yield _gauge("behind_seconds", "Age of the oldest message that was read and not committed.", collector.behind_s)

@@ -228,8 +228,8 @@ def test_publishes_in_a_row_are_answered_each_with_its_own_offset(first: int) ->
             b'{"type":"error","error":"no \\"x\\"","code":"bad_request","message_id":"m"}',
         ),
         (
-            messages.welcome_frame(2, 9, 1024, "always"),
-            b'{"type":"welcome","oldest":2,"next":9,"max_frame":1024,"fsync":"always"}',
+            messages.welcome_frame(2, 9, 1024, "always", "feed"),
+            b'{"type":"welcome","oldest":2,"next":9,"max_frame":1024,"fsync":"always","log":"feed"}',
         ),
         (messages.publish_frame(b"[1]", "", 0), b'{"type":"publish","payload":[1]}'),
         (

@@ -23,6 +23,7 @@ class Noted(asyncio.Protocol):
 
     def __init__(self, guest: Guest | None, made: list[Noted]) -> None:
         self.guest = guest
+        self.transport: asyncio.BaseTransport | None = None
         made.append(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -59,8 +60,10 @@ async def test_without_descriptors_it_waits_and_says_so_once(
     failing = False
     await wait_until(lambda: made)
     acceptor.close()
-    made[0].transport.close()
     await hang_up(writer)
+    await wait_until(lambda: made[0].transport)
+    assert made[0].transport is not None
+    made[0].transport.close()
 
 
 async def test_connections_without_a_place_are_told_so_but_not_all_at_once() -> None:
@@ -78,7 +81,8 @@ async def test_connections_without_a_place_are_told_so_but_not_all_at_once() -> 
     assert [one.guest for one in made[1:]] == [None] * MOST_REFUSED
     acceptor.close()
     for one in made:
-        one.transport.close()
+        if one.transport is not None:
+            one.transport.close()
     for _, writer in clients:
         await hang_up(writer)
 
@@ -96,5 +100,8 @@ async def test_a_handshake_that_nobody_finishes_makes_room(tmp_path: Path) -> No
     assert await silent[0][0].read() == b""
     acceptor.close()
     await hang_up(writer)
+    for protocol in made:
+        if protocol.transport is not None:
+            protocol.transport.close()
     for _, one in silent:
         await hang_up(one)

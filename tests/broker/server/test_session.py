@@ -525,7 +525,6 @@ async def test_all_clients_together_hold_a_bounded_number_of_bytes(tmp_path: Pat
             client.writer.write((4 << 20).to_bytes(4, "big") + b"x" * (3 << 20))
         await wait_until(lambda: broker.counters.errors["overloaded"])
         assert broker.partial_bytes <= 8 << 20
-        assert (await clients[0].receive())["code"] == "overloaded"  # silent for longest
         payload = b'"%b"' % (b"x" * (3 << 20))
         publisher = await BrokerClient.connect("127.0.0.1", broker.port)
         assert (await publisher.publish(payload)).offset == 0  # large frames still come through, and nobody waits

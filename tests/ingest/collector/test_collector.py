@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -316,7 +317,56 @@ async def test_a_log_that_was_replaced_is_read_from_its_start(
             await publish(capture, port, tmp_path, timestamps="now", batch_size=30)
             await until(lambda: collector.committed == broker.log.next_offset - 1)
     assert len(stored_readings(store)) == 240
-    assert "it is another log" in caplog.text
+    assert "has another log than before" in caplog.text
+    assert collector.totals.log_restores == 1
+
+
+async def publish_minutes(port: int, first: int, count: int) -> None:
+    """One message of one reading for each of the minutes."""
+    client = await BrokerClient.connect("127.0.0.1", port)
+    seconds = 1_750_000_000
+    for minute in range(first, first + count):
+        time_ns = (seconds + 60 * minute) * 10**9
+        block = PointBlock(
+            [Gpu(uuid="GPU-1", hostname="h1")], ["DCGM_FI_DEV_GPU_UTIL"], [(0, time_ns, [float(minute % 100)])]
+        )
+        await client.publish(encode_block(block, batch_id=f"{minute}", source="", collected_at="", refused={}))
+    await client.close()
+
+
+@pytest.mark.parametrize("is_new", [False, True], ids=["copied", "also a new identity"])
+@pytest.mark.parametrize("received", [20, 0], ids=["had messages", "had none in this run"])
+async def test_a_log_restored_from_a_copy_under_a_living_collector_loses_nothing(
+    tmp_path: Path, store: Shaky, caplog: pytest.LogCaptureFixture, is_new: bool, received: int
+) -> None:
+    port, log, copy = free_port(), tmp_path / "log", tmp_path / "copy"
+    async with running_broker(log) as broker:
+        await publish_minutes(broker.port, 0, 100)
+        await collect_once(broker, tmp_path, store)
+    shutil.copytree(log, copy)
+    async with running_broker(log) as broker:
+        await publish_minutes(broker.port, 100, 200 - received)
+        await collect_once(broker, tmp_path, store)
+    async with collecting(collect_config(port, tmp_path, flush_interval=0.3), store) as collector:
+        async with running_broker(log, port=port) as broker:
+            await publish_minutes(port, 300 - received, received)
+            await until(lambda: collector._next == broker.log.next_offset == 300)
+            before = broker.log.identity.id
+        shutil.rmtree(log)
+        shutil.move(copy, log)
+        if is_new:
+            (log / "identity").unlink()
+        async with running_broker(log) as broker:  # on another port: before the collector is back
+            await publish_minutes(broker.port, 1000, 300)
+        async with running_broker(log, port=port) as broker:
+            await until(lambda: collector.committed == broker.log.next_offset - 1)
+            assert broker.log.next_offset == 400
+            assert broker.log.identity.id != before
+            assert broker.counters.restores == 1
+    assert len(stored_readings(store)) == 600
+    assert "has another log than before" in caplog.text
+    assert "had offset 299 of another log" in caplog.text
+    assert collector.totals.log_restores == 1
 
 
 async def test_a_hole_in_the_log_is_said_counted_and_passed(
