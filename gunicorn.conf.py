@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ try:
     workers = 1 if options.STORAGE_TYPE.read() == "memory" else options.WEB_CONCURRENCY.read()
 except SettingError as error:
     sys.exit(f"error: {error}")
+
+# Started with nohup: it outlives its terminal.
+_NOHUP = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 wsgi_app = "telemetry_site.wsgi:application"
 proc_name = "gpu-telemetry"
@@ -43,7 +47,15 @@ control_socket_disable = True
 
 
 def when_ready(server: Any) -> None:
-    """Says who may read, if that is everyone."""
+    """Says who may read, if that is everyone. From here on SIGHUP stops the service like any other of ours; gunicorn would reload."""
+
+    def hang_up() -> None:
+        server.log.info("SIGHUP: stopping")
+        server.handle_term()
+
+    server.handle_hup = hang_up
+    if _NOHUP:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from api.auth.openness import warning
 
     if text := warning(options.auth_required(), server.LISTENERS):
@@ -52,6 +64,9 @@ def when_ready(server: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Connects the worker to the API, which can be imported only now that Django is set up."""
+    signal.signal(
+        signal.SIGHUP, signal.SIG_IGN
+    )  # a terminal that closes signals all; this process waits for its parent
     from api.auth import openness
     from api.exports.stream import serving
     from api.middleware import write_error

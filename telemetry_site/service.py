@@ -1,4 +1,6 @@
-"""How every long-running service stops: the first SIGTERM or SIGINT starts a clean stop, the second kills the process."""
+"""How every long-running service stops: the first SIGTERM, SIGINT or SIGHUP (a terminal that closes) starts a clean stop, the second
+kills the process.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from contextlib import contextmanager
 
 logger = logging.getLogger(__name__)
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextmanager
@@ -29,12 +31,14 @@ def stop_signals(stop: asyncio.Event) -> Iterator[None]:
     def on_signal(number: signal.Signals) -> None:
         logger.info("%s: stopping (a second one ends the process at once)", number.name)
         stop.set()
-        for each in STOP_SIGNALS:
+        for each in previous:
             loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_DFL)
 
     previous = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    for number in STOP_SIGNALS:
+    if previous[signal.SIGHUP] is signal.SIG_IGN:  # started with nohup
+        del previous[signal.SIGHUP]
+    for number in previous:
         loop.add_signal_handler(number, on_signal, number)
     try:
         yield

@@ -16,6 +16,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -114,8 +115,7 @@ class Supervisor:
 
     def say(self, line: str) -> None:
         """Prints a line without a prefix."""
-        self.output.write(f"{line}\n")
-        self.output.flush()
+        self._write(line)
 
     async def _wait_until_ready(self, child: _Child) -> None:
         while not await asyncio.to_thread(_answers, child.service.ready_url):
@@ -138,7 +138,11 @@ class Supervisor:
                 continue
             if not line:
                 return
-            self.output.write(prefix + printable(line.decode("utf-8", "replace").rstrip()) + "\n")
+            self._write(prefix + printable(line.decode("utf-8", "replace").rstrip()))
+
+    def _write(self, line: str) -> None:
+        with suppress(OSError):  # the terminal is closed: the services still have to be stopped
+            self.output.write(f"{line}\n")
             self.output.flush()
 
 

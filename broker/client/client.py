@@ -8,8 +8,18 @@ import ssl
 import time
 from typing import Any, NamedTuple, cast
 
-from broker.client.protocol import MAX_WELCOME, ClientProtocol, Message, Published, decode_reply, fail, reason_of
-from broker.errors import BrokerUnavailable, ConnectionLost, TooLarge, for_code
+from broker.client.other_end import not_this_broker
+from broker.client.protocol import (
+    MAX_WELCOME,
+    SEEN_BYTES,
+    ClientProtocol,
+    Message,
+    Published,
+    decode_reply,
+    fail,
+    reason_of,
+)
+from broker.errors import BY_CODE, BrokerUnavailable, ConnectionLost, TooLarge, UnknownType, for_code
 from broker.log.record import Gap
 from broker.protocol import messages
 from broker.protocol.frames import PREFIX, FrameReader
@@ -67,19 +77,32 @@ class BrokerClient:
         (Unauthorized, Overloaded, …) if it refuses the connection.
         """
         protocol: ClientProtocol | None = None
+        where = f"{host}:{port}"
         try:
             async with asyncio.timeout(timeout):
                 _, protocol = await asyncio.get_running_loop().create_connection(ClientProtocol, host, port, ssl=tls)
                 hello = protocol.request(messages.request_frame("hello", token=token or None, client=client or None))
                 reply = await hello
+                if reply.type == "error" and reply.code in BY_CODE and reply.code != UnknownType.code:
+                    raise for_code(reply.code, reply.error)
+                if reply.type != "welcome":
+                    raise BrokerUnavailable(not_this_broker(where, protocol.seen))
         except TimeoutError:
             if protocol is not None:
                 protocol.drop(ConnectionLost("gave up"))
-            raise BrokerUnavailable(f"no answer from a broker at {host}:{port} within {timeout:g} s") from None
+                if protocol.seen:
+                    raise BrokerUnavailable(not_this_broker(where, protocol.seen)) from None
+                text = f"what is at {where} is not this broker, or too old, or hangs: no answer to a hello within {timeout:g} s"
+                raise BrokerUnavailable(text) from None
+            raise BrokerUnavailable(f"no answer from {where} within {timeout:g} s") from None
         except OSError as error:
-            raise BrokerUnavailable(f"no broker at {host}:{port}: {reason_of(error)}") from None
+            raise BrokerUnavailable(f"no broker at {where}: {reason_of(error)}") from None
         except ConnectionLost as error:
-            raise BrokerUnavailable(f"what is at {host}:{port} hung up: {error}") from None
+            if protocol is not None and protocol.seen:
+                raise BrokerUnavailable(not_this_broker(where, protocol.seen)) from None
+            raise BrokerUnavailable(
+                f"what is at {where} hung up on a hello (not this broker, or too old?): {error}"
+            ) from None
         except BaseException:
             if protocol is not None:
                 protocol.drop(ConnectionLost("turned away"))
@@ -160,18 +183,22 @@ def fetch_stats(
             request = messages.request_frame("hello", token=token) if token else b""
             sock.sendall(request + messages.request_frame("get_stats"))
             reader = FrameReader(MAX_WELCOME)
+            seen = b""
             while True:
                 sock.settimeout(max(deadline - time.monotonic(), 0.001))
                 data = sock.recv(1 << 16)
                 if not data:
                     raise BrokerUnavailable(f"the broker at {host}:{port} hung up")
+                seen = (seen + data)[:SEEN_BYTES]
                 for body in reader.feed(data):
                     reply = decode_reply(body)
                     if reply.type == "error":
                         raise for_code(reply.code, reply.error)
                     if reply.type == "response" and isinstance(reply.payload, dict):
                         return reply.payload
-                if reader.fault is not None or time.monotonic() >= deadline:
+                if reader.fault is not None:
+                    raise BrokerUnavailable(not_this_broker(f"{host}:{port}", seen))
+                if time.monotonic() >= deadline:
                     raise TimeoutError
     except TimeoutError:
         raise BrokerUnavailable(f"no answer from a broker at {host}:{port} within {timeout:g} s") from None

@@ -16,6 +16,7 @@ from broker.protocol.frames import PREFIX, FrameReader
 
 MAX_WELCOME = 128 << 20  # the largest frame any broker allows; its own limit comes with the welcome
 UNREAD_BYTES = 8 << 20
+SEEN_BYTES = 400
 FLUSH_BYTES = 256 << 10
 PING_EVERY_S = 15.0
 DEAD_AFTER_S = 45.0
@@ -89,6 +90,8 @@ class ClientProtocol(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None
         self._paused = False
         self._heartbeat: asyncio.TimerHandle | None = None
+        self.seen = b""  # the first bytes, until the broker has said welcome
+        self._is_known = False
 
     # Called by asyncio
 
@@ -104,6 +107,8 @@ class ClientProtocol(asyncio.Protocol):
         self._heard = self._loop.time()
         if self._error is not None:
             return
+        if not self._is_known and len(self.seen) < SEEN_BYTES:
+            self.seen = (self.seen + data)[:SEEN_BYTES]
         head_end = PREFIX + len(MESSAGE)
         try:
             for frame in self._reader.feed(data):
@@ -218,11 +223,13 @@ class ClientProtocol(asyncio.Protocol):
         self._out_size = 0
 
     def _take_reply(self, reply: BrokerReply) -> None:
+        if reply.type == "welcome":
+            self._is_known = True
         if reply.type == "ping":
             self._send(messages.PONG)
         elif reply.type == "gap":
             self._inbox.append(Gap(reply.from_, reply.to, reply.reason))
-        elif reply.type in {"response", "welcome", "error"}:
+        elif reply.type in {"response", "welcome", "error"} or not self._is_known:
             self._answer(reply)
         # A goaway needs no action, since the broker closes next. Unknown frames of a newer broker are ignored.
 
@@ -242,7 +249,7 @@ class ClientProtocol(asyncio.Protocol):
         self._requests -= not is_publish
         if future.done():
             return  # the caller stopped waiting
-        if reply.type == "error":
+        if reply.type == "error" and self._is_known:
             fail(future, for_code(reply.code, reply.error))
         elif is_publish:
             future.set_result(Published(reply.offset, reply.duplicate, reply.payload_c32))

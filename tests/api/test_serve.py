@@ -69,7 +69,7 @@ def test_a_long_question_is_answered(service: Service) -> None:
     assert service.get(f"/api/v1/telemetry?{pods}").status == 200
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it_with_status_0(state_dir: Path, number: int, tmp_path: Path) -> None:
     with serving(state_dir, cwd=tmp_path) as running:  # started from another folder
         assert running.get("/health").status == 200

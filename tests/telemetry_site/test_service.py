@@ -15,7 +15,7 @@ from telemetry_site.service import stop_signals
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_the_first_signal_asks_to_stop(number: signal.Signals) -> None:
     stop = asyncio.Event()
     before = signal.getsignal(number)
@@ -24,6 +24,16 @@ async def test_the_first_signal_asks_to_stop(number: signal.Signals) -> None:
         await asyncio.wait_for(stop.wait(), 10)
         assert signal.getsignal(number) is signal.SIG_DFL  # so that a second one ends the process
     assert signal.getsignal(number) == before
+
+
+async def test_nohup_keeps_it_going() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals(asyncio.Event()):
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_off_the_main_thread_no_signal_is_taken() -> None:

@@ -26,7 +26,7 @@ EXIT_LOG_FAILED = 74
 
 
 class Command(ServiceCommand):
-    """Serves the log until SIGTERM or SIGINT."""
+    """Serves the log until SIGTERM, SIGINT or SIGHUP."""
 
     help = "Run the message broker: one durable log on disk, for any number of publishers and subscribers."
     command_name = "runbroker"

@@ -121,8 +121,38 @@ async def test_the_peer_is_no_broker(answer: bytes) -> None:
         await reader.read()
 
     async with peer(talk) as port:
-        with pytest.raises(BrokerUnavailable, match="sent an invalid frame"):
+        with pytest.raises(BrokerUnavailable, match="is not this broker, or too old: it "):
             await BrokerClient.connect("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(
+    ("answer", "seen"),
+    [
+        (
+            frame(b'{"type":"error","error":"unknown message type: hello"}'),
+            "it answers a hello with .*unknown message type",
+        ),
+        (
+            frame(b'{"type":"error","error":"unknown type","code":"unknown_type"}'),
+            "it answers a hello with .*unknown type",
+        ),
+        (frame(b'{"type":"response","success":true}'), 'it answers a hello with {"type":"response"'),
+        (frame(b'{"type":"banner","version":3}'), 'it answers a hello with {"type":"banner"'),
+        (b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", "it speaks HTTP: HTTP/1.1 400 Bad Request"),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "it speaks TLS"),
+        (b"-ERR unknown command\r\n", "it says -ERR unknown command"),
+        (b"\x00\x00\x00\x05\x1b[2J", r"it answers a hello with \\x1b\[2J"),
+    ],
+)
+async def test_another_server_is_told_from_the_broker(answer: bytes, seen: str) -> None:
+    async def another(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_frame(reader)
+        writer.write(answer)
+        await reader.read()
+
+    async with peer(another) as port:
+        with pytest.raises(BrokerUnavailable, match=f"127.0.0.1:{port} is not this broker, or too old: {seen}"):
+            await BrokerClient.connect("127.0.0.1", port, timeout=1.0)
 
 
 async def test_a_token_is_said_and_a_wrong_one_is_not_worth_a_retry(tmp_path: Path) -> None:
@@ -242,7 +272,11 @@ def test_figures_of_no_broker() -> None:
 
 @pytest.mark.parametrize(
     ("answer", "words"),
-    [(b"", "hung up"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no answer"), (frame(b"[]"), "is no broker")],
+    [
+        (b"", "hung up"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "it speaks HTTP: HTTP/1.1 400 Bad Request"),
+        (frame(b"[]"), "is no broker"),
+    ],
 )
 def test_figures_of_what_is_no_broker(answer: bytes, words: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
