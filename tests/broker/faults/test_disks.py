@@ -29,7 +29,7 @@ def health(http_port: int) -> tuple[int, str]:
 
 def in_tmpfs(state: Path, options: str, then: str = "") -> list[str]:
     """A command prefix that gives the state folder a file system of its own."""
-    script = f'mount -t tmpfs -o {options} none "{state}" {then} && exec "$@"'
+    script = f'mount -t tmpfs -o mode=700,{options} none "{state}" {then} && exec "$@"'
     return [*need_namespaces("--mount"), "sh", "-c", script, "sh"]
 
 
