@@ -105,7 +105,7 @@ def _load(path: Path | None) -> _Kept:
         return msgspec.json.decode(path.read_bytes(), type=_Kept)
     except FileNotFoundError:
         return _Kept()
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         logger.warning("cannot read %s, so parts are looked for anew: %s", path, error)
         return _Kept()
 
