@@ -206,7 +206,7 @@ READERS: dict[str, tuple[Callable[[str], None], tuple[str, ...]]] = {
 }
 # Modules that decode or match, and read nothing from outside, or only what this program wrote in a small file of its own.
 NO_READERS = {
-    "broker/protocol/connection.py": "reads the state of a socket, which the kernel gives",
+    "broker/protocol/connection.py": "matches eight characters of a checksum, whole",
     "broker/client/protocol.py": "decodes frames that FrameReader cut, with msgspec alone",
     "broker/log/disk.py": "side files of the log, with a checksum",
     "broker/log/segment.py": "the index of a segment, in entries of one size",
