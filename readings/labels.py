@@ -82,8 +82,30 @@ _RENAMED = {
     "DCGM_FI_DEV_BOARD_SERIAL": "DCGM_FI_DEV_SERIAL",
 }
 _NO_IDENTITY = frozenset(
-    {"", "-", "n/a", "na", "none", "null", "unknown", "undefined", "not supported", "not available", "gpu", "mig"}
+    {
+        *(
+            "",
+            "-",
+            "--",
+            "?",
+            "n/a",
+            "na",
+            "nan",
+            "nil",
+            "none",
+            "null",
+            "(null)",
+            "(none)",
+            "undefined",
+            "invalid",
+            "gpu",
+            "mig",
+        ),
+        *("unknown", "unknown error", "error", "not supported", "not_supported", "not available", "not_available"),
+    }
 )
+# The last digits of a uuid that may be blank.
+_UNIFORM = frozenset({"0" * 8, "f" * 8, "F" * 8})
 _SHOWN = 80
 
 
@@ -107,14 +129,14 @@ def is_blank_text(value: str) -> bool:
 
 
 def is_blank_identity(uuid: str) -> bool:
-    """Whether this names no GPU: empty, zeros, ``N/A``, a blank of DCGM."""
+    """Whether this names no GPU: empty, digits that are all 0 or all f, ``N/A``, a blank of DCGM."""
     text = uuid.strip()
-    if len(text) > 14 and "0000-000000000000" not in text and text[0] not in "<[0":
+    if len(text) > 14 and text[0] not in "<[0fF" and text[-8:] not in _UNIFORM:
         return False  # nearly all
     digits = text.lower().removeprefix("gpu-").removeprefix("mig-")
     return (
         digits in _NO_IDENTITY
-        or (len(digits) >= 8 and not digits.strip("0-"))
+        or (len(digits) >= 8 and not (digits.strip("0x-") and digits.strip("f-")))
         or is_blank_text(text)
         or (text.startswith("[") and text.endswith("]"))
     )

@@ -161,7 +161,7 @@ def test_an_address_without_its_port(address: str, host: str) -> None:
 
 @pytest.mark.parametrize(
     "uuid",
-    ["", " ", "-", "N/A", "[N/A]", "None", "unknown", "<<<NULL>>>", "GPU-", "GPU-00000000-0000-0000-0000-000000000000", "00000000-0000-0000-0000-000000000000", "00000000", "0000000000000000000000000000"],
+    ["", " ", "-", "N/A", "[N/A]", "None", "unknown", "<<<NULL>>>", "GPU-", "GPU-00000000-0000-0000-0000-000000000000", "00000000-0000-0000-0000-000000000000", "00000000", "0000000000000000000000000000", "GPU-00000000000000000000000000000000", "0x00000000", "GPU-FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF", "(null)", "nil", "NaN", "--", "?", "Unknown Error", "not_supported"],
 )  # fmt: skip
 def test_a_blank_identity_is_none(uuid: str) -> None:
     assert is_blank_identity(uuid)
@@ -170,7 +170,16 @@ def test_a_blank_identity_is_none(uuid: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "uuid", ["GPU-0", "0", "GPU-00000000-0000-0000-0000-000000000001", "MIG-1", "0000000000000001x"]
+    "uuid",
+    [
+        "GPU-0",
+        "0",
+        "GPU-00000000-0000-0000-0000-000000000001",
+        "MIG-1",
+        "0000000000000001x",
+        "GPU-f",
+        "GPU-12345678-0000-0000-0000-ffffffffffff",
+    ],
 )
 def test_an_identity_may_have_zeros(uuid: str) -> None:
     assert not is_blank_identity(uuid)
