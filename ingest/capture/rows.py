@@ -299,7 +299,8 @@ class RowReader:
         if any("\ufffd" in field for field in fields):
             reasons.add(NOT_UTF8)
         owned = not OWNER_LABELS.isdisjoint(labels)
-        described = Described((gpu.id, gpu.namespace, gpu.pod, gpu.container), labels, owned)
+        # Rows may differ in columns alone, such as the host's.
+        described = Described((gpu.id, gpu.namespace, gpu.pod, gpu.container), {**labels, **columns}, owned)
         return GpuDescription(gpu, frozenset(reasons), naming_labels(labels, self.parts.labels), described)
 
     def _find_host(self, fields: Sequence[str], labels: Mapping[str, str], columns: dict[str, str]) -> bool:

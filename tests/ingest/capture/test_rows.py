@@ -128,9 +128,9 @@ def test_two_host_names_that_differ_count_as_a_conflict() -> None:
     rows = reader(("timestamp", "metric_name", "uuid", "value", "Hostname", "hostname"))
     assert rows.read([START, METRICS[0], "GPU-1", "5", "a", "a"]).gpu.hostname == "a"
     assert not rows.take_remarks()
-    assert rows.read([START, METRICS[0], "GPU-1", "5", "old", "new"]).gpu.hostname == "new"
+    assert rows.read([START, METRICS[1], "GPU-1", "5", "old", "new"]).gpu.hostname == "new"
     assert rows.take_remarks() == {"label_conflict": 1}
-    assert rows.read([START, METRICS[0], "GPU-1", "5", "old", ""]).gpu.hostname == "old"
+    assert rows.read([START, METRICS[2], "GPU-1", "5", "old", ""]).gpu.hostname == "old"
 
 
 def test_the_workload_is_taken_from_the_exported_columns() -> None:

@@ -84,6 +84,17 @@ def test_of_rows_that_no_label_of_a_part_tells_apart_one_is_refused(tmp_path: Pa
     assert (counts, refused) == ({"duplicate_row": 1}, 1)
 
 
+@pytest.mark.parametrize("column", ["Hostname", "device", "gpu_id"])
+@pytest.mark.parametrize("pace", [None, 1])
+def test_of_rows_that_a_column_of_the_gpu_tells_apart_one_is_refused(
+    tmp_path: Path, column: str, pace: int | None
+) -> None:
+    rows = [labelled("m", value) for value in (1, 2)]
+    rows[1][COLUMNS.index(column)] = "7"
+    series, counts, refused = found(write(tmp_path / "capture.csv", *rows), pace)
+    assert (list(series.values()), counts, refused) == ([[1.0]], {"duplicate_row": 1}, 1)
+
+
 def test_a_row_that_is_there_twice_with_all_its_labels_is_one_reading(tmp_path: Path) -> None:
     rows = [labelled("m", value, rack="r") for value in (1, 2)]
     _, counts, refused = found(write(tmp_path / "capture.csv", *rows))
