@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from ingest.exporter.lines import Line, head_of, help_texts, split_rest, take_apart, tidy
+from ingest.exporter.lines import Line, head_of, help_texts, is_other_text, split_rest, take_apart, tidy
 from ingest.parts import Parts
 from ingest.samples import NamingLabels, PartNames, RefusedRow, Sample, make_gpu, metric_namer, naming_labels
 from ingest.unsupported import Unsupported
@@ -116,7 +116,7 @@ class Exposition:
 
     def read(self, body: str, now_ns: int) -> Scraped:
         """The readings of one answer. Those without a time get ``now_ns``. Raises NotMetrics."""
-        if body.lstrip()[:1] in {"<", "{"}:
+        if is_other_text(body):
             raise NotMetrics("the answer is HTML or JSON, not metrics text")
         lines = body.split("\n")
         scraped = self._values(lines, now_ns) if self._version == self._parts.version else None

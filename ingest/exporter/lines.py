@@ -13,6 +13,8 @@ _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:.\-]*+")
 # The labels with their braces, up to the first brace that is in no value. No quantifier gives back what it took.
 _LABELS = re.compile(r'\{(?:[^"{}]++|"(?:[^"\\]++|\\.)*+")*+\}', re.DOTALL)
 _BLANKS = " \t\r\f\v\ufeff"
+# A name of any characters stands quoted before the labels: {"name",label="value"}.
+_QUOTED_NAME = re.compile(r'\{\s*+"((?:[^"\\]++|\\.)++)"\s*+(?:,\s*+|(?=\}))')
 
 
 class Line(NamedTuple):
@@ -24,10 +26,23 @@ class Line(NamedTuple):
     rest: str
 
 
+def is_other_text(body: str) -> bool:
+    """Whether an answer begins as HTML or JSON does."""
+    start = len(body) - len(body.lstrip())
+    return body[start : start + 1] == "<" or (
+        body[start : start + 1] == "{" and not _QUOTED_NAME.match(body, start, start + MAX_LINE)
+    )
+
+
 def tidy(line: str) -> str:
-    """The line with one blank after its labels, and without blanks and an exemplar around the rest. A good line stays as it is."""
+    """The line with its name first, one blank after its labels, and without blanks and an exemplar around the rest.
+
+    A good line stays as it is.
+    """
     line = line.lstrip(_BLANKS)
     start = line.find("{")
+    if start == 0 and len(line) <= MAX_LINE and (named := _QUOTED_NAME.match(line)):
+        start, line = len(named[1]), f"{named[1]}{{{line[named.end() :]}"
     if start < 0 or len(line) > MAX_LINE:
         return line.rstrip(_BLANKS)
     labels = _LABELS.match(line, start)

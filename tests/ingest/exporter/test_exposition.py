@@ -38,6 +38,7 @@ def test_a_page_becomes_readings_of_the_gpus_it_tells_of() -> None:
         (f"{UTIL}{{{GPU},}}\t 87", 87.0, NOW),
         (f"{UTIL} {{{GPU}}} 8.7e1\r", 87.0, NOW),
         (f'{UTIL}{{{GPU},hpc="a # {{b}} c"}} 87', 87.0, NOW),
+        (f'{{"{UTIL}",{GPU}}} 87', 87.0, NOW),
     ],
 )
 def test_times_exemplars_and_blanks_are_understood(line: str, value: float, time_ns: int) -> None:

@@ -19,6 +19,8 @@ LABELS = '{gpu="0",UUID="GPU-1"}'
         f"\ufeffm{LABELS} 5\r",
         f'm{LABELS} 5 # {{trace="x}} y"}} 1.0',
         f'm{LABELS}5# {{trace="x"}} 1.0',
+        f'{{"m",{LABELS[1:]} 5',
+        f'\ufeff {{ "m" , {LABELS[1:]}\t5 # {{trace="x"}} 1.0',
     ],
 )
 def test_every_form_of_a_line_becomes_one(line: str) -> None:
