@@ -80,8 +80,8 @@ REMARKS = {
 }
 # What is by design no reading, and no fault.
 PASSED_OVER = {
-    NOT_SUPPORTED: "the GPU has no such sensor: the source says so, or writes 0 where the metric cannot be 0",
-    NOT_A_GPU: "a row of a CPU, a switch or a link that names no GPU",
+    NOT_SUPPORTED: "the GPU has no such sensor: the source says so, or writes 0 where the metric cannot be 0; or it is no number",
+    NOT_A_GPU: "a row of a CPU, a switch, a link or another device that names no GPU",
 }
 
 
@@ -191,6 +191,8 @@ _BLANKS = frozenset(first + code for first in (_INT32_BLANK, _FP64_BLANK) for co
 _INT64_BLANK = 9.2e18  # as doubles the four 64-bit blanks are all 2**63, and some exporters round them further
 
 _NOT_AVAILABLE = frozenset({"", "-", "n/a", "na", "none", "null", "not available", "unknown"})
+# Exporters write this at each scrape for a metric that is no number at all.
+_NO_NUMBER = ("ERROR - FAILED TO CONVERT",)
 _NOT_SUPPORTED = frozenset({"not supported", "[not supported]", "[n/a]", "<<<not_supported>>>"})
 
 _UNBOUNDED = (float("-inf"), float("inf"))
@@ -223,7 +225,7 @@ def parse_value(text: str) -> float:
 def _not_a_number(text: str) -> Refused:
     word = text.strip()
     shown = f"value {word[:80]!r}"
-    if word.lower() in _NOT_SUPPORTED:
+    if word.lower() in _NOT_SUPPORTED or word.startswith(_NO_NUMBER):
         return Refused(NOT_SUPPORTED, shown)
     if is_blank_text(word):
         return Refused(BLANK, shown)

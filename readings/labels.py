@@ -6,7 +6,7 @@ import re
 from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple
 
-from readings.catalogue import PART_LABELS
+from readings.catalogue import PART_LABELS, info
 from readings.model import DRIVER_LABEL
 
 # Added by Prometheus itself: the series and the scrape job. They say nothing about the GPU.
@@ -75,6 +75,10 @@ SOURCE_LABELS = (
 Labelled = Iterable[tuple[str, str]]
 # DCGM also tells of these. Their rows have no GPU.
 _OTHER_DEVICES = frozenset({"cpu", "cpucore", "nvswitch", "switch", "nvlink", "link"})
+_GPU_INDEX = (*UUID_LABELS, *_COLUMNS["gpu_id"])
+_GPU_LABELS = frozenset(
+    ("device", "modelName", "model_name", "modelname", "pci_bus_id", "DCGM_FI_DEV_SERIAL", *_INSTANCE_LABELS)
+)
 _NO_EXTRA = DROPPED.union(_OF_READINGS, {_HPC_JOB, "instance", "hostname", "Hostname"}, UUID_LABELS, *_COLUMNS.values())
 # Renamed by exporters: new name -> the name under which the label is stored.
 _RENAMED = {
@@ -274,10 +278,17 @@ def split_labels(labels: Mapping[str, str], of_readings: Container[str] = ()) ->
     return columns, extras
 
 
-def is_of_no_gpu(labels: Mapping[str, str]) -> bool:
-    """Whether a row without a uuid is one of a CPU, a switch or a link by design: it does not even have a GPU's index."""
-    gpu_labels = (*UUID_LABELS, *_COLUMNS["gpu_id"])
-    return not _OTHER_DEVICES.isdisjoint(labels) and not any(name in labels for name in gpu_labels)
+def is_of_no_gpu(labels: Mapping[str, str], metric_name: str = "") -> bool:
+    """Whether a row without a uuid is by design of no GPU: one of a CPU, a switch or a link, without even a GPU's index.
+
+    So are rows that name nothing of a GPU, of a metric that is in no catalogue of GPUs: DCGM also tells of network adapters, racks
+    and itself.
+    """
+    if any(name in labels for name in _GPU_INDEX):
+        return False
+    if not _OTHER_DEVICES.isdisjoint(labels):
+        return True
+    return metric_name != "" and info(metric_name) is None and _GPU_LABELS.isdisjoint(labels)
 
 
 def label_conflicts(columns: Mapping[str, str], labels: Mapping[str, str]) -> list[str]:

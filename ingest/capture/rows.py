@@ -284,9 +284,9 @@ class RowReader:
         conflict |= self._find_host(fields, labels, columns)
         identity = {**labelled, **columns}
         if "uuid" not in identity:
-            told = {**labels, **{name: "" for name in ("gpu",) if identity.get("gpu_id")}}
-            if is_of_no_gpu(told):
-                raise Refused(NOT_A_GPU, "a row of a CPU, a switch or a link")
+            told = {**labels, **{name: value for name, value in identity.items() if value}}
+            if is_of_no_gpu(told, fields[self._metric_column]):
+                raise Refused(NOT_A_GPU, "a row that names no GPU")
             raise Refused(NO_IDENTITY, "neither the uuid column nor the labels have a uuid, or it is blank")
         gpu, remarks = make_gpu(identity, extras, remarks)
         for remark in remarks:

@@ -289,7 +289,7 @@ class Exposition:
             if not any(name in labels for name in UUID_LABELS):
                 if not _OF_GPUS.match(line.name):
                     return None
-                if is_of_no_gpu(labels):
+                if is_of_no_gpu(labels, line.name):
                     raise Refused(NOT_A_GPU, line.name)
             raise Refused(NO_IDENTITY, f"{line.name}: the labels have no uuid, or a blank one")
         if columns.get("hostname", "localhost") in LOOPBACK and self._host:

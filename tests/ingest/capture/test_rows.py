@@ -240,3 +240,14 @@ def test_a_fleet_larger_than_the_cache_is_read_all_the_same() -> None:
     rows = reader(("timestamp", "metric_name", "uuid", "value"))
     for number in range(MAX_CACHED_GPUS + 2):
         assert rows.read([START, METRICS[0], f"GPU-{number}", "5"]).gpu.uuid == f"GPU-{number}"
+
+
+def test_rows_that_name_no_gpu_are_passed_over_unless_their_metric_is_of_gpus() -> None:
+    rows = reader(("timestamp", "metric_name", "uuid", "value", "device", "labels_raw"))
+    for metric, device, labels, reason in (
+        ("DCGM_FI_DEV_IB_X", "", 'ibdev="mlx5_0"', "not_a_gpu"),
+        ("DCGM_FI_DEV_IB_X", "nvidia0", 'ibdev="mlx5_0"', "no_identity"),
+        (METRICS[0], "", 'ibdev="mlx5_0"', "no_identity"),
+    ):
+        with pytest.raises(Refused, match=reason):
+            rows.read([START, metric, "", "5", device, labels])

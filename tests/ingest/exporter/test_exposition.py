@@ -50,7 +50,7 @@ def test_times_exemplars_and_blanks_are_understood(line: str, value: float, time
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ('DCGM_FI_DEV_VGPU_INSTANCE_IDS{gpu="0",UUID="GPU-1"} ERROR - FAILED TO CONVERT TO STRING', "not_available"),
+        (f"{UTIL}{{{GPU}}} N/A", "not_available"),
         (f"{UTIL}{{{GPU}}} NaN", "non_finite"),
         (f"{UTIL}{{{GPU}}} 9223372036854775794", "blank"),
         (f"{UTIL}{{{GPU}}}", "bad_field"),
@@ -202,6 +202,26 @@ def test_rows_of_cpus_and_switches_are_passed_over() -> None:
     rows = [f'DCGM_FI_DEV_CPU_UTIL_TOTAL{{cpu="0",cpucore="{n}",Hostname="h"}} 1' for n in range(70)]
     scraped = read("\n".join([*rows, 'DCGM_FI_DEV_NVSWITCH_X{nvswitch="1",nvlink="2"} 5', f"{UTIL}{{{GPU}}} 5"]))
     assert (len(scraped.samples), scraped.refused, scraped.counts) == (1, [], {"not_a_gpu": 71})
+
+
+def test_rows_of_anything_else_are_passed_over_and_those_of_gpus_need_an_identity() -> None:
+    others = [
+        'DCGM_FI_DEV_IB_X{ibdev="mlx5_0",Hostname="h"} 5',
+        'DCGM_FI_BUILD_INFO{version="4.9"} 1',
+        'dcgm_x{c="y"} 1',
+    ]
+    scraped = read("\n".join([*others, f"{UTIL}{{{GPU}}} 5"]))
+    assert (len(scraped.samples), scraped.counts) == (1, {"not_a_gpu": 3})
+    lost = [f'{UTIL}{{Hostname="h"}} 5', 'DCGM_FI_DEV_NEW{device="nvidia0"} 5', 'DCGM_FI_DEV_NEW{gpu="0"} 5']
+    assert read("\n".join(lost)).counts == {"no_identity": 3}
+
+
+def test_a_metric_that_is_no_number_is_not_supported_and_told_once() -> None:
+    exporter = Exposition()
+    page = f"DCGM_FI_DEV_VGPU_INSTANCE_IDS{{{GPU}}} ERROR - FAILED TO CONVERT TO STRING\n{UTIL}{{{GPU}}} 5\n"
+    first, second = exporter.read(page, NOW), exporter.read(page, NOW)
+    assert first.counts == second.counts == {"not_supported": 1}
+    assert (first.refused, len(first.unsupported), second.unsupported) == ([], 1, [])
 
 
 def peers(*numbers: int, **more: str) -> str:
