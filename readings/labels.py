@@ -35,7 +35,8 @@ UUID_LABELS = ("UUID", "uuid", "gpu_uuid")
 HOST_LABELS = ("hostname", "Hostname", "instance", "node", "kubernetes_node", "host")
 # A row that says this was read beside its exporter: any other name of the host is better.
 LOOPBACK = frozenset({"localhost", "localhost.localdomain", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104 - compared only
-_INSTANCE_LABELS = ("GPU_I_ID", "GPU_I_PROFILE", "dra_mig_profile")
+# These name a MIG instance: without them a reading would pass for the whole GPU's.
+INSTANCE_LABELS = ("GPU_I_ID", "GPU_I_PROFILE", "dra_mig_profile")
 
 # Column <- its labels, the preferred one first. With honorLabels=false Prometheus moves the workload's labels to
 # exported_*; the plain ones then name the exporter's own pod.
@@ -77,7 +78,7 @@ Labelled = Iterable[tuple[str, str]]
 _OTHER_DEVICES = frozenset({"cpu", "cpucore", "nvswitch", "switch", "nvlink", "link"})
 _GPU_INDEX = (*UUID_LABELS, *_COLUMNS["gpu_id"])
 _GPU_LABELS = frozenset(
-    ("device", "modelName", "model_name", "modelname", "pci_bus_id", "DCGM_FI_DEV_SERIAL", *_INSTANCE_LABELS)
+    ("device", "modelName", "model_name", "modelname", "pci_bus_id", "DCGM_FI_DEV_SERIAL", *INSTANCE_LABELS)
 )
 _NO_EXTRA = DROPPED.union(_OF_READINGS, {_HPC_JOB, "instance", "hostname", "Hostname"}, UUID_LABELS, *_COLUMNS.values())
 # Renamed by exporters: new name -> the name under which the label is stored.
@@ -191,7 +192,7 @@ def read_labels(text: str) -> Labels:
 
 def _leave_out(piece: str, position: int, remarks: list[Remark]) -> None:
     where = f'character {position + 1}: expected name="value", found {piece[:_SHOWN]!r}'
-    if any(name in piece for name in _INSTANCE_LABELS):
+    if any(name in piece for name in INSTANCE_LABELS):
         raise ValueError(f"the labels of the MIG instance cannot be read at {where}")
     if len(remarks) < 10:  # a text of nothing but commas has no more to say
         remarks.append(Remark(BAD_LABEL, f"labels at {where}"))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from operator import attrgetter
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import msgspec
 from msgspec import UnsetType
@@ -57,8 +57,15 @@ class _PlainGpu(NamedTuple):
 def read_metrics(metrics: Iterable[PlainReading | Salvaged | Refused]) -> PlainReadings:
     """Checks the readings and gathers them. Items refused before keep their number.
 
-    Of two readings of one GPU, metric and time that differ in a label, and not in the pod, the second is refused.
+    Of two readings of one GPU, metric and time that differ in a label or another field, and not in the pod, the second is refused.
     """
+    # Few batches describe a GPU twice, and only there readings need comparing. What is salvaged comes one by one, and only once.
+    found = _read(metrics, compares=False) if isinstance(metrics, Sequence) else None
+    return found or cast("PlainReadings", _read(metrics, compares=True))
+
+
+def _read(metrics: Iterable[PlainReading | Salvaged | Refused], *, compares: bool) -> PlainReadings | None:
+    """The readings; None if they have to be compared and are not."""
     found = PlainReadings(BlockBuilder(), Refusals(), Counter())
     told: dict[tuple[int, str, int], _PlainGpu] = {}
     identities: dict[tuple[str, ...], int] = {}
@@ -81,16 +88,17 @@ def read_metrics(metrics: Iterable[PlainReading | Salvaged | Refused]) -> PlainR
             described = gpus.get(key)
             if described is None:
                 described = gpus[key] = _describe(metric, identities)
+                if not compares and len(gpus) > len(identities):
+                    return None
             name = names.get(metric.metric_name)
             if name is None:
                 name = names[metric.metric_name] = check_metric_name(metric.metric_name)
             time_ns = _time_of(metric)
             number_read = parse_value(value) if isinstance(value, str) else value
-            if metric.labels:
-                if described.is_of_part:
-                    name = name_of_part(name, metric.labels)
-                if told.setdefault((described.identity, name, time_ns), described) is not described:
-                    raise Refused(DUPLICATE_ROW, f"{name} of {described.gpu.id}: no label tells it from an earlier one")
+            if described.is_of_part:
+                name = name_of_part(name, metric.labels or {})
+            if compares and told.setdefault((described.identity, name, time_ns), described) is not described:
+                raise Refused(DUPLICATE_ROW, f"{name} of {described.gpu.id}: no label tells it from an earlier one")
             found.builder.add(described.gpu, name, time_ns, number_read)
             if described.remarks or left_out:
                 found.remarks.update(described.remarks.union(remark.reason for remark in left_out))

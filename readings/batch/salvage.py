@@ -25,7 +25,7 @@ from readings.checks import (
     Refused,
 )
 from readings.description import describe_gpu
-from readings.labels import BAD_LABEL, Remark
+from readings.labels import BAD_LABEL, INSTANCE_LABELS, Remark
 from readings.model import Gpu, Point, PointBlock
 from readings.times import INT64_MAX
 
@@ -59,6 +59,7 @@ _int = msgspec.json.Decoder(int)
 _value = msgspec.json.Decoder(float | None)
 _index = msgspec.json.Decoder(int | str | None)
 _text = msgspec.json.Decoder(str | None)
+_label = msgspec.json.Decoder(str | int | None)
 _raws = msgspec.json.Decoder(dict[str, Raw] | None)
 _DESCRIBING = ("gpu_id", "device", "model_name", "hostname", "container", "pod", "namespace")
 
@@ -91,6 +92,8 @@ def _without_bad_fields(item: _Item) -> Salvaged:
         try:
             return _decoded(decoder, raw, BAD_LABEL)
         except Refused as refused:
+            if "label" in name and any(label in name or label.encode() in bytes(raw) for label in INSTANCE_LABELS):
+                raise Refused(BAD_FIELD, f"the labels of the MIG instance cannot be read: {refused.detail}") from None
             remarks.append(Remark(BAD_LABEL, f"{name} is left out: {refused.detail}"))
             return None
 
@@ -98,9 +101,9 @@ def _without_bad_fields(item: _Item) -> Salvaged:
         name: kept(_index if name == "gpu_id" else _text, getattr(item, name), name) for name in _DESCRIBING
     }
     labels = {
-        name: text
+        name: str(text)  # a number of a link or an instance may come without quotes
         for name, raw in (kept(_raws, item.labels, "labels") or {}).items()
-        if (text := kept(_text, raw, f"label {name[:40]!r}")) is not None
+        if (text := kept(_label, raw, f"label {name[:40]!r}")) is not None
     }
     reading = PlainReading(
         timestamp=item.timestamp,

@@ -86,7 +86,7 @@ def test_one_bad_reading_is_refused_by_itself(bad: Any, reason: str, detail: str
         ({"pod": "p\0"}, Gpu(uuid="GPU-1")),
         ({"hostname": ["h"], "device": "nvidia0"}, Gpu(uuid="GPU-1", device="nvidia0")),
         ({"labels": "text"}, Gpu(uuid="GPU-1")),
-        ({"labels": {"a": 5, "b": "c"}}, Gpu(uuid="GPU-1", labels={"b": "c"})),
+        ({"labels": {"a": [5], "b": "c"}}, Gpu(uuid="GPU-1", labels={"b": "c"})),
         ({"labels": {"a": "\0", "b": "c"}}, Gpu(uuid="GPU-1", labels={"b": "c"})),
         ({"labels": {"a": "x" * 5000, "Hostname": "h"}}, Gpu(uuid="GPU-1", hostname="h")),
     ],
@@ -210,3 +210,24 @@ def test_the_rows_of_a_shared_gpu_are_told_apart() -> None:
     )
     assert [(gpu.pod, gpu.share) for gpu in result.block.gpus] == [("", False), ("a", True), ("b", True)]
     assert [values for _, _, values in result.block.points] == [[60000.0], [40000.0], [20000.0]]
+
+
+@pytest.mark.parametrize("field", ["hostname", "device", "gpu_id", "labels"])
+def test_of_readings_that_differ_in_any_field_of_the_gpu_one_is_refused(field: str) -> None:
+    other = {"hostname": "b", "device": "nvidia1", "gpu_id": 1, "labels": {"lane": "1"}}[field]
+    result = decoded(metric(), metric(value=6, **{field: other}), metric(uuid="GPU-2", value=7))
+    assert [values for *_, values in result.block.points] == [[5.0], [7.0]]
+    assert result.refusals.counts == {"duplicate_row": 1}
+
+
+def test_numbers_of_links_and_instances_may_come_without_quotes() -> None:
+    result = decoded(*[metric(labels={"nvlink": link, "GPU_I_ID": 3}) for link in (1, 2)])
+    assert {gpu.mig_id for gpu in result.block.gpus} == {"3"}
+    assert result.block.metric_names == [f"{UTIL}:nvlink:1", f"{UTIL}:nvlink:2"]
+
+
+@pytest.mark.parametrize("labels", [{"GPU_I_ID": [3]}, ["GPU_I_ID", 3], {"GPU_I_PROFILE": {}, "a": "b"}])
+def test_a_reading_of_an_instance_that_cannot_be_read_does_not_pass_for_the_boards(labels: Any) -> None:
+    result = decoded(metric(labels=labels), metric(uuid="GPU-2"))
+    assert [gpu.uuid for gpu in result.block.gpus] == ["GPU-2"]
+    assert result.refusals.counts == {"bad_field": 1}
