@@ -24,6 +24,7 @@ from readings.batch.message import (
     parse_whole,
 )
 from readings.batch.plain import read_metrics
+from readings.batch.repeats import without_repeats
 from readings.batch.salvage import salvage_metrics, salvage_points
 from readings.blocks import BlockBuilder, most_cells
 from readings.checks import NOT_UTF8, Refusals, check_block
@@ -69,6 +70,8 @@ def decode(payload: bytes, *, now_ns: int | None = None, oldest_ns: int | None =
             remarks[NOT_UTF8] += 1
     if message.points is UNSET and message.metrics is UNSET:
         raise BatchError("bad batch: it has neither points nor metrics")
+    block, repeats = without_repeats(block)
+    refusals.merge(repeats)
     refusals.merge(plain.refusals)
     remarks.update(plain.remarks)
     if plain.builder:
