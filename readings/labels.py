@@ -31,8 +31,8 @@ _NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 
 UUID_LABELS = ("UUID", "uuid", "gpu_uuid")
 # The host that a row is of, in labels and in columns of captures alike. What the exporter says of itself comes first, then what a
-# Prometheus between us and it has added.
-HOST_LABELS = ("hostname", "Hostname", "instance", "node", "kubernetes_node", "host")
+# Prometheus between us and it has added: one that reads another (/federate) moves the first one's instance to exported_instance.
+HOST_LABELS = ("hostname", "Hostname", "exported_instance", "instance", "node", "kubernetes_node", "host")
 # A row that says this was read beside its exporter: any other name of the host is better.
 LOOPBACK = frozenset({"localhost", "localhost.localdomain", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104 - compared only
 # These name a MIG instance: without them a reading would pass for the whole GPU's.
@@ -68,7 +68,7 @@ SOURCE_LABELS = (
     DROPPED.union(
         UUID_LABELS,
         HOST_LABELS,
-        ("exported_job", "exported_instance", "endpoint", "service", "prometheus", "cluster", "pci_bus_id"),
+        ("exported_job", "endpoint", "service", "prometheus", "cluster", "pci_bus_id"),
         *_COLUMNS.values(),
     )
     - OWNER_LABELS
@@ -80,7 +80,9 @@ _GPU_INDEX = (*UUID_LABELS, *_COLUMNS["gpu_id"])
 _GPU_LABELS = frozenset(
     ("device", "modelName", "model_name", "modelname", "pci_bus_id", "DCGM_FI_DEV_SERIAL", *INSTANCE_LABELS)
 )
-_NO_EXTRA = DROPPED.union(_OF_READINGS, {_HPC_JOB, "instance", "hostname", "Hostname"}, UUID_LABELS, *_COLUMNS.values())
+_NO_EXTRA = DROPPED.union(
+    _OF_READINGS, {_HPC_JOB, "exported_instance", "instance", "hostname", "Hostname"}, UUID_LABELS, *_COLUMNS.values()
+)
 # Renamed by exporters: new name -> the name under which the label is stored.
 _RENAMED = {
     "DCGM_FI_SYSTEM_DRIVER_VERSION": DRIVER_LABEL,
@@ -226,6 +228,11 @@ def without_name(text: str) -> str:
     return rest if not rest or rest[0].isalnum() else text
 
 
+def is_loopback(host: str) -> bool:
+    """Whether this is a name or an address of the machine itself, whichever it is."""
+    return host.lower() in LOOPBACK or (host.startswith("127.") and not host.strip("0123456789."))
+
+
 def host_of(labels: Mapping[str, str]) -> str:
     """The host that a row says it is of, or an empty text. Of an ``instance`` it is the address without the port.
 
@@ -234,10 +241,10 @@ def host_of(labels: Mapping[str, str]) -> str:
     found = ""
     for name in HOST_LABELS:
         host = labels.get(name, "").strip()
-        if name == "instance":
+        if name.endswith("instance"):
             host = without_port(host)
         if host and not is_blank_text(host):
-            if host not in LOOPBACK:
+            if not is_loopback(host):
                 return host
             found = host
     return found

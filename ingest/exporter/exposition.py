@@ -31,7 +31,7 @@ from readings.checks import (
     has_no_zero,
     parse_value,
 )
-from readings.labels import LOOPBACK, OWNER_LABELS, UUID_LABELS, Remark, is_of_no_gpu, split_labels
+from readings.labels import OWNER_LABELS, UUID_LABELS, Remark, is_loopback, is_of_no_gpu, split_labels
 from readings.model import Gpu
 from readings.times import SECOND, parse_time
 from readings.units import Folded, SourceUnits
@@ -292,7 +292,7 @@ class Exposition:
                 if is_of_no_gpu(labels, line.name):
                     raise Refused(NOT_A_GPU, line.name)
             raise Refused(NO_IDENTITY, f"{line.name}: the labels have no uuid, or a blank one")
-        if columns.get("hostname", "localhost") in LOOPBACK and self._host:
+        if is_loopback(columns.get("hostname", "localhost")) and self._host:
             columns["hostname"] = self._host
         owner = tuple([f"{name}={value}" for name, value in labels.items() if name in OWNER_LABELS])
         key = (owner, *columns.items(), *extras.items(), *{remark.reason for remark in line.remarks})
