@@ -35,6 +35,7 @@ def broker_address() -> BrokerAddress:
 def collect_config() -> CollectConfig:
     """The collector's configuration from django.conf.settings."""
     from ingest.collector.collector import CollectConfig
+    from ingest.collector.limits import LimitsConfig
 
     return CollectConfig(
         collector_id=settings.COLLECTOR_ID,
@@ -43,6 +44,12 @@ def collect_config() -> CollectConfig:
         start_offset=settings.START_OFFSET,
         flush_interval=settings.FLUSH_INTERVAL,
         retention=settings.RETENTION_PERIOD,
+        limits=LimitsConfig(
+            gpus=settings.MAX_GPUS,
+            new_gpus=settings.MAX_NEW_GPUS,
+            metrics=settings.MAX_METRICS,
+            new_metrics=settings.MAX_NEW_METRICS,
+        ),
     )
 
 

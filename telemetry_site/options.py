@@ -344,6 +344,34 @@ FLUSH_INTERVAL = Option(
 RETENTION_PERIOD = Option(
     "RETENTION_PERIOD", "24h", duration(zero=True), "how long readings are kept; 0: for ever", (COLLECT, STREAM, STORE)
 )
+MAX_GPUS = Option(
+    "MAX_GPUS",
+    "500000",
+    whole_number(1, 100_000_000),
+    "most GPUs and MIG instances in the inventory, and most hosts; readings of further ones are refused",
+    (COLLECT,),
+)
+MAX_NEW_GPUS = Option(
+    "MAX_NEW_GPUS",
+    "250000",
+    whole_number(1, 100_000_000),
+    "most GPUs and MIG instances, and most hosts, that a collector takes up within an hour",
+    (COLLECT,),
+)
+MAX_METRICS = Option(
+    "MAX_METRICS",
+    "20000",
+    whole_number(1, 1_000_000),
+    "most metric names in the store; readings of further ones are refused",
+    (COLLECT,),
+)
+MAX_NEW_METRICS = Option(
+    "MAX_NEW_METRICS",
+    "10000",
+    whole_number(1, 1_000_000),
+    "most metric names that a collector takes up within an hour",
+    (COLLECT,),
+)
 
 STORAGE_TYPE = Option(
     "STORAGE_TYPE",

@@ -168,7 +168,7 @@ def try_captures(config: StreamConfig) -> Report:
                 for block in blocks([chunk.columns], config.batch_size):
                     _, refusals = check_block(block, now_ns=now_ns, oldest_ns=None)
                     report.counts.update(refusals.counts)
-                    report.read -= refusals.counts.total()
+                    report.read -= sum(refusals.counts.values())
                     for refusal in refusals:
                         report.note(refusal.reason, refusal.detail)
     return report

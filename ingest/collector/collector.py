@@ -23,15 +23,16 @@ from broker.client.client import BrokerClient, Gap, LastMessage, Message
 from broker.errors import BrokerError, OffsetOutOfRange, SubscriberInUse
 from ingest.collector.attempts import Attempts
 from ingest.collector.decode import BatchDecoder, Pending
-from ingest.collector.inventory_sync import RETRIABLE, InventoryWriter
+from ingest.collector.inventory_sync import RETRIABLE, InventoryWriter, load_known
 from ingest.collector.letters import StoreLetters
+from ingest.collector.limits import IntakeLimits, LimitsConfig
+from ingest.collector.retention import Retention
 from ingest.concurrency import drain_deadline, first_of, pause
 from ingest.dead_letters import DeadLetters
 from ingest.errors import BrokerRefusal, IngestError, StoreRefusal
 from ingest.reconnect import BrokerAddress, Outage, one_line
 from ingest.watchdog import Watchdog
 from readings.checks import COUNTER_RESET, STORE_REFUSED, Kinds
-from readings.times import SECOND
 from stores.base import Store, StoreError
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,6 @@ logger = logging.getLogger(__name__)
 COMMIT_SECONDS = 1.0
 DRAIN_SECONDS = 7.0
 ID_IN_USE_SECONDS = 60.0
-RETENTION_SECONDS = 60.0
 LAG_SECONDS = 2.0
 # A call to the store or database that has neither succeeded nor failed by then is stuck.
 STUCK_SECONDS = 300.0
@@ -57,6 +57,7 @@ class CollectConfig:
     start_offset: int | None = None
     flush_interval: float = 10.0
     retention: float = 0.0
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
 
 
 @dataclass(slots=True)
@@ -92,7 +93,10 @@ class Collector:
         self._store = store
         self._stop = stop or asyncio.Event()
         self._stopping: asyncio.Task[bool] | None = None
-        self._decoder = BatchDecoder(config.retention)
+        confirmation = config.state_dir / f"collector-{config.collector_id}.apply-retention"
+        self._retention = Retention(store, config.retention, confirmation)
+        self._limits = IntakeLimits(config.limits)
+        self._decoder = BatchDecoder(config.retention, self._limits)
         self._inventory = InventoryWriter(config.collector_id)
         self._attempts = Attempts(config.state_dir, config.collector_id)
         self._store_letters = StoreLetters()
@@ -127,6 +131,11 @@ class Collector:
         return [text for outage in outages for text in outage.trouble]
 
     @property
+    def retention_waits(self) -> bool:
+        """Whether nothing is dropped since this machine's clock and the readings disagree."""
+        return self._retention.waiting
+
+    @property
     def waiting_readings(self) -> int:
         """Readings that wait for the next flush."""
         return self._decoder.pending.readings
@@ -158,7 +167,7 @@ class Collector:
         logger.info("collecting from %s as %s", config.broker, config.collector_id)
         try:
             ended = await first_of(
-                self._work(once=once), self._apply_retention(), drain_deadline(self._stop, DRAIN_SECONDS)
+                self._work(once=once), self._retention.run(), drain_deadline(self._stop, DRAIN_SECONDS)
             )
             if ended == 0:
                 self._attempts.end_run()
@@ -178,7 +187,11 @@ class Collector:
 
     async def _work(self, *, once: bool) -> None:
         await self._wait_for_store()
+        await first_of(self._retention.looked.wait(), self._stop.wait())
         while not self._stop.is_set():
+            self._decoder.age_is_unsure = self._retention.waiting
+            if self._limits.is_due:
+                await self._load_limits()
             await self.poll_once()
             at_once = self._attempts.careful
             if self._flush_due() <= 0 or at_once:
@@ -193,6 +206,16 @@ class Collector:
     async def _wait_for_store(self) -> None:
         """Wait for a store that is away, before anything is read. Raises StoreRefusal for one that refuses readings for good."""
         await first_of(self._until_done(self._store.ping, self._store_outage), self._stop.wait())
+
+    async def _load_limits(self) -> None:
+        """Tell the limits what is known, waiting for store and database."""
+
+        async def load() -> None:
+            metrics = await self._until_done(self._store.metric_names, self._store_outage)
+            known = await self._until_done(lambda: load_known(metrics), self._database_outage)
+            self._limits.load(known)
+
+        await first_of(load(), self._stop.wait())
 
     async def close(self) -> None:
         """Disconnect, and close the threads' connections. The broker delivers uncommitted messages again."""
@@ -429,18 +452,3 @@ class Collector:
                 return result
             await asyncio.sleep(max(seconds, asked_for))
         raise AssertionError("backoff has no end")
-
-    async def _apply_retention(self) -> None:
-        """Drop readings older than RETENTION_PERIOD every RETENTION_SECONDS, until cancelled."""
-        outage = Outage("the store, asked to drop old readings")
-        while True:
-            if self._config.retention > 0 and not self._store.expires_by_itself:
-                try:
-                    oldest_ns = time.time_ns() - int(self._config.retention * SECOND)
-                    dropped = await asyncio.to_thread(self._store.apply_retention, oldest_ns)
-                    outage.end()
-                    if dropped:
-                        logger.info("retention: dropped %d readings", dropped)
-                except StoreError as error:
-                    outage.begin(error)
-            await asyncio.sleep(RETENTION_SECONDS)

@@ -10,6 +10,7 @@ from typing import Any
 
 from broker.client.client import Gap, Message
 from ingest.collector.letters import BYTES_OF_FLUSH, Letters
+from ingest.collector.limits import IntakeLimits
 from ingest.unsupported import Unsupported
 from readings.batch import BatchError, decode
 from readings.checks import BAD_MESSAGE, LOST_MESSAGE, NOT_SUPPORTED, UNFINISHED_MESSAGE, Refusals, known_reasons
@@ -40,12 +41,14 @@ class Pending:
 
 
 class BatchDecoder:
-    """Turns messages into checked blocks. ``retention`` in seconds; 0 refuses no reading for its age."""
+    """Turns messages into checked blocks. ``retention`` in seconds; 0, or ``age_is_unsure``, refuses no reading for its age."""
 
-    def __init__(self, retention: float) -> None:
+    def __init__(self, retention: float, limits: IntakeLimits | None = None) -> None:
         self.pending = Pending()
         self.letters = Letters()
         self._unsupported = Unsupported()
+        self.age_is_unsure = False
+        self._limits = limits
         self._retention_ns = int(retention * SECOND)
 
     @property
@@ -73,8 +76,12 @@ class BatchDecoder:
         pending.bytes += len(message.payload)
         now_ns = time.time_ns()
         try:
-            oldest_ns = now_ns - self._retention_ns if self._retention_ns else None
+            oldest_ns = now_ns - self._retention_ns if self._retention_ns and not self.age_is_unsure else None
             decoded = decode(message.payload, now_ns=now_ns, oldest_ns=oldest_ns)
+            if self._limits is not None:
+                decoded.block, beyond = self._limits.check(decoded.block)
+                if beyond is not None:
+                    decoded.refusals.merge(beyond)
         except BatchError as error:
             self._bury(message, BAD_MESSAGE, str(error), now_ns)
             return

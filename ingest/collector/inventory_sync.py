@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 
 from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections
 
+from ingest.collector.limits import Known
 from ingest.reconnect import one_line
+from inventory.models import GPU, Host
 from inventory.status import add_counts
 from inventory.sync.sightings import Sightings
 from inventory.sync.updater import save_sightings
@@ -21,6 +23,13 @@ logger = logging.getLogger(__name__)
 
 # The database is away, locked or not migrated yet: retrying may succeed.
 RETRIABLE = (OperationalError, InterfaceError)
+
+
+def load_known(metrics: Iterable[str]) -> Known:
+    """What the inventory knows, beside these metric names. Raises one of RETRIABLE."""
+    close_old_connections()
+    gpus = set(GPU.objects.values_list("uuid", "mig_id").iterator())
+    return Known(gpus, set(Host.objects.values_list("name", flat=True)), set(metrics))
 
 
 class InventoryWriter:

@@ -41,6 +41,11 @@ def _figures(collector: Collector, lag: int | None) -> Iterator[Metric]:
         _PREFIX + "log_restores", "Times that the broker had another log than before.", value=totals.log_restores
     )
     yield _gauge("broker_connected", "1 while there is a connection to the broker.", collector.connected)
+    yield _gauge(
+        "retention_waiting",
+        "1 while old readings are kept, since the clock and the readings disagree.",
+        collector.retention_waits,
+    )
     yield _gauge("readings_waiting", "Readings that wait for the next write.", collector.waiting_readings)
     yield _gauge("behind_seconds", "Age of the oldest message that was read and not committed.", collector.behind_s)
     if lag is not None:

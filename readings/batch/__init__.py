@@ -55,31 +55,33 @@ def decode(payload: bytes, *, now_ns: int | None = None, oldest_ns: int | None =
     stay, which a sender needs to split a batch.
     """
     message: BatchMessage | BatchItems
-    refusals = Refusals()
-    remarks: Counter[str] = Counter()
+    remarks: dict[str, int] = {}
     whole = parse_whole(payload)
     if whole is not None:
         message = whole
-        block = PointBlock(whole.gpus, canonical_names(whole.metric_names), whole.points or [])
-        plain = read_metrics(whole.metrics or ())
+        block, refusals = PointBlock(whole.gpus, canonical_names(whole.metric_names), whole.points or []), Refusals()
+        plain = read_metrics(whole.metrics) if whole.metrics else None
     else:
         message = items = parse_items(payload)
         block, refusals, remarks = salvage_points(items.gpus, canonical_names(items.metric_names), items.points or [])
         plain = read_metrics(salvage_metrics(items.metrics or ()))
         if not is_utf8(payload):
-            remarks[NOT_UTF8] += 1
+            remarks[NOT_UTF8] = 1
     if message.points is UNSET and message.metrics is UNSET:
         raise BatchError("bad batch: it has neither points nor metrics")
     block, repeats = without_repeats(block)
-    refusals.merge(repeats)
-    refusals.merge(plain.refusals)
-    remarks.update(plain.remarks)
-    if plain.builder:
-        block = _joined(block, plain.builder)
+    if repeats:
+        refusals.merge(repeats)
+    if plain is not None:
+        refusals.merge(plain.refusals)
+        remarks = dict(plain.remarks + Counter(remarks))
+        if plain.builder:
+            block = _joined(block, plain.builder)
     if now_ns is not None:
         block, impossible = check_block(block, now_ns=now_ns, oldest_ns=oldest_ns)
-        refusals.merge(impossible)
-    return DecodedBatch(block, refusals, message.source, message.batch_id, message.refused, dict(remarks))
+        if impossible:
+            refusals.merge(impossible)
+    return DecodedBatch(block, refusals, message.source, message.batch_id, message.refused, remarks)
 
 
 def _joined(block: PointBlock, builder: BlockBuilder) -> PointBlock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
@@ -77,6 +78,7 @@ class BatchItems(BatchHeader, kw_only=True):
     metrics: list[Raw] | UnsetType | None = UNSET
 
 
+_uuid = attrgetter("uuid")
 _encoder = msgspec.json.Encoder()
 _whole = msgspec.json.Decoder(BatchMessage)
 _items = msgspec.json.Decoder(BatchItems)
@@ -167,7 +169,7 @@ def parse_whole(payload: bytes) -> BatchMessage | None:
         message = _whole.decode(payload)
     except DECODE_ERRORS:
         return None
-    if any(is_blank_identity(gpu.uuid) for gpu in message.gpus):
+    if any(map(is_blank_identity, map(_uuid, message.gpus))):
         return None
     if _may_hide(payload):
         texts = (message.batch_id, message.source, *message.refused)

@@ -115,7 +115,7 @@ async def _try() -> tuple[Report, str]:
         for block in builder.blocks(settings.BATCH_SIZE):
             _, refusals = check_block(block, now_ns=time.time_ns(), oldest_ns=None)
             report.counts.update(refusals.counts)
-            report.read -= refusals.counts.total()
+            report.read -= sum(refusals.counts.values())
             for refusal in refusals:
                 report.note(refusal.reason, refusal.detail)
 

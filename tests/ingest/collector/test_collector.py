@@ -14,6 +14,7 @@ from broker.client.client import BrokerClient
 from broker.server.server import BrokerServer
 from ingest.collector import collector as collector_module
 from ingest.collector import decode as decode_module
+from ingest.collector import retention as retention_module
 from ingest.collector.attempts import Attempts
 from ingest.collector.collector import Collector
 from ingest.errors import BrokerRefusal, StoreRefusal
@@ -43,6 +44,11 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 def committed(broker: BrokerServer) -> int | None:
     return broker.log.commits.get("collector-1")
+
+
+def one_reading(gpu: str) -> bytes:
+    block = PointBlock([Gpu(uuid=gpu)], ["DCGM_FI_DEV_GPU_TEMP"], [(0, time.time_ns(), [40.0])])
+    return encode_block(block, batch_id="", source="", collected_at="")
 
 
 async def counts() -> CollectorStatus:
@@ -389,17 +395,25 @@ async def test_a_hole_in_the_log_is_said_counted_and_passed(
     assert (await counts()).refused == {"lost_message": 1}
 
 
-async def test_old_readings_are_refused_and_dropped_by_the_retention_period(
-    tmp_path: Path, capture: Path, store: Shaky
+async def test_old_readings_are_dropped_and_refused_by_the_retention_period_once_the_clock_is_confirmed(
+    tmp_path: Path, capture: Path, store: Shaky, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(retention_module, "EVERY_SECONDS", 0.05)
     async with running_broker(tmp_path / "log") as broker:
         await publish(capture, broker.port, tmp_path)
         await collect_once(broker, tmp_path, store)
-        assert len(stored_readings(store)) == 120
         await publish(capture, broker.port, tmp_path)
         async with collecting(collect_config(broker.port, tmp_path, retention=3600.0), store) as collector:
             await until(lambda: collector.committed == broker.log.next_offset - 1)
-            await until(lambda: stored_readings(store) == [])
+            assert collector.retention_waits  # all that is stored is older by this clock
+            assert len(stored_readings(store)) == 120
+            client = await BrokerClient.connect("127.0.0.1", broker.port)
+            await client.publish(one_reading("GPU-now"))
+            await until(lambda: len(stored_readings(store)) == 1)
+            await until(lambda: not collector.retention_waits)
+            await client.close()
+            await publish(capture, broker.port, tmp_path / "again")
+            await until(lambda: collector.committed == broker.log.next_offset - 1)
     assert (await counts()).refused == {"too_old": 120}
 
 
@@ -439,10 +453,6 @@ class Killed(BaseException):
 async def test_a_message_that_kills_each_run_goes_to_the_letters_and_the_rest_is_stored(
     tmp_path: Path, store: Shaky, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    def one(gpu: str) -> bytes:
-        block = PointBlock([Gpu(uuid=gpu)], ["DCGM_FI_DEV_GPU_TEMP"], [(0, time.time_ns(), [40.0])])
-        return encode_block(block, batch_id="", source="", collected_at="")
-
     begun = 0
     real_write = store.write
 
@@ -465,7 +475,7 @@ async def test_a_message_that_kills_each_run_goes_to_the_letters_and_the_rest_is
     async with running_broker(tmp_path / "log") as broker:
         client = await BrokerClient.connect("127.0.0.1", broker.port)
         for gpu in ("GPU-1", "GPU-2", "GPU-deadly", "GPU-3", "GPU-4"):
-            await client.publish(one(gpu))
+            await client.publish(one_reading(gpu))
         await client.close()
         for _ in range(3):
             with pytest.raises(Killed):
