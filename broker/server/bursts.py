@@ -22,7 +22,7 @@ class BurstLog:
         self._windows: dict[str, tuple[float, int, int]] = {}
 
     def say(self, level: int, text: str, *values: object, most: int = 10) -> None:
-        """Log ``text % values``, or count it."""
+        """Log ``text % values``, or count it. As in logging, one mapping holds named values."""
         now = self._clock()
         began, written, left_out = self._windows.get(text, (now, 0, 0))
         if now - began >= WINDOW_S:

@@ -364,7 +364,9 @@ class Session(asyncio.Protocol):
                 fields["restored"] = True
         self.connection.respond(messages.response(event.mark, **fields))
         self.server.lines.say(
-            logging.INFO, "%s subscribed as %s from offset %d", self.peer, event.subscriber_id, position
+            logging.INFO,
+            "%(peer)s subscribed as %(subscriber_id)s from offset %(offset)d",
+            {"peer": self.peer, "subscriber_id": event.subscriber_id, "offset": position},
         )
 
     def _note_restored(self, event: Subscribe, position: int) -> None:

