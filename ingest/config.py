@@ -44,6 +44,8 @@ def collect_config() -> CollectConfig:
         start_offset=settings.START_OFFSET,
         flush_interval=settings.FLUSH_INTERVAL,
         retention=settings.RETENTION_PERIOD,
+        placement_retention=settings.PLACEMENT_RETENTION,
+        gpu_retention=settings.GPU_RETENTION,
         limits=LimitsConfig(
             gpus=settings.MAX_GPUS,
             new_gpus=settings.MAX_NEW_GPUS,

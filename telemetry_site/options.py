@@ -344,6 +344,20 @@ FLUSH_INTERVAL = Option(
 RETENTION_PERIOD = Option(
     "RETENTION_PERIOD", "24h", duration(zero=True), "how long readings are kept; 0: for ever", (COLLECT, STREAM, STORE)
 )
+PLACEMENT_RETENTION = Option(
+    "PLACEMENT_RETENTION",
+    "400d",
+    duration(zero=True),
+    "how long the inventory remembers which pods a GPU had, after they were last seen; 0: for ever",
+    (COLLECT,),
+)
+GPU_RETENTION = Option(
+    "GPU_RETENTION",
+    "0",
+    duration(zero=True),
+    "a GPU is taken out of the inventory, with its history, when it was not seen for this long; 0: never",
+    (COLLECT,),
+)
 MAX_GPUS = Option(
     "MAX_GPUS",
     "500000",

@@ -78,6 +78,8 @@ FLUSH_INTERVAL = options.FLUSH_INTERVAL.read()
 RETENTION_PERIOD = options.RETENTION_PERIOD.read()
 # A default must not shorten the retention of a bucket that exists already.
 RETENTION_PERIOD_IS_GIVEN = options.RETENTION_PERIOD.is_given()
+PLACEMENT_RETENTION = options.PLACEMENT_RETENTION.read()
+GPU_RETENTION = options.GPU_RETENTION.read()
 MAX_GPUS, MAX_NEW_GPUS = options.MAX_GPUS.read(), options.MAX_NEW_GPUS.read()
 MAX_METRICS, MAX_NEW_METRICS = options.MAX_METRICS.read(), options.MAX_NEW_METRICS.read()
 

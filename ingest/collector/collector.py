@@ -21,6 +21,7 @@ from django.db import connections
 from broker.backoff import backoff
 from broker.client.client import BrokerClient, Gap, LastMessage, Message
 from broker.errors import BrokerError, OffsetOutOfRange, SubscriberInUse
+from ingest.collector import forgetting
 from ingest.collector.attempts import Attempts
 from ingest.collector.decode import BatchDecoder, Pending
 from ingest.collector.inventory_sync import RETRIABLE, InventoryWriter, load_known
@@ -49,7 +50,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectConfig:
-    """A collector's settings. Durations in seconds; ``retention`` 0 keeps for ever; ``start_offset`` as in subscribe."""
+    """A collector's settings. Durations in seconds; a retention of 0 keeps for ever; ``start_offset`` as in subscribe."""
 
     collector_id: str
     broker: BrokerAddress
@@ -57,6 +58,8 @@ class CollectConfig:
     start_offset: int | None = None
     flush_interval: float = 10.0
     retention: float = 0.0
+    placement_retention: float = 0.0
+    gpu_retention: float = 0.0
     limits: LimitsConfig = field(default_factory=LimitsConfig)
 
 
@@ -167,7 +170,10 @@ class Collector:
         logger.info("collecting from %s as %s", config.broker, config.collector_id)
         try:
             ended = await first_of(
-                self._work(once=once), self._retention.run(), drain_deadline(self._stop, DRAIN_SECONDS)
+                self._work(once=once),
+                self._retention.run(),
+                forgetting.run(config.placement_retention, config.gpu_retention),
+                drain_deadline(self._stop, DRAIN_SECONDS),
             )
             if ended == 0:
                 self._attempts.end_run()
@@ -189,7 +195,6 @@ class Collector:
         await self._wait_for_store()
         await first_of(self._retention.looked.wait(), self._stop.wait())
         while not self._stop.is_set():
-            self._decoder.age_is_unsure = self._retention.waiting
             if self._limits.is_due:
                 await self._load_limits()
             await self.poll_once()
@@ -339,6 +344,7 @@ class Collector:
             if self._attempts.is_hopeless(item):
                 self._decoder.give_up(item)
             else:
+                self._decoder.age_is_unsure = self._retention.waiting
                 self._decoder.take(item)
             self._next = item.offset + 1
             self._last = LastMessage(self._last.log, item.offset, item.c32)

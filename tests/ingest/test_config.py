@@ -15,6 +15,7 @@ def test_every_setting_of_a_collector_reaches_it(settings: Settings, tmp_path: P
     settings.MQ_HOST, settings.MQ_PORT, settings.BROKER_TOKEN = "mq", 9123, "secret"
     settings.STATE_DIR = tmp_path
     settings.START_OFFSET, settings.FLUSH_INTERVAL, settings.RETENTION_PERIOD = 5, 2.5, 60.0
+    settings.PLACEMENT_RETENTION, settings.GPU_RETENTION = 90.0, 80.0
     settings.MAX_GPUS, settings.MAX_NEW_GPUS, settings.MAX_METRICS, settings.MAX_NEW_METRICS = 40, 30, 20, 10
     assert collect_config() == CollectConfig(
         collector_id="c7",
@@ -23,5 +24,7 @@ def test_every_setting_of_a_collector_reaches_it(settings: Settings, tmp_path: P
         start_offset=5,
         flush_interval=2.5,
         retention=60.0,
+        placement_retention=90.0,
+        gpu_retention=80.0,
         limits=LimitsConfig(gpus=40, new_gpus=30, metrics=20, new_metrics=10),
     )

@@ -1,0 +1,39 @@
+"""Forgets what the inventory no longer needs: pods that have gone long ago, and GPUs that nobody has seen for long."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.db.models import Max, QuerySet
+
+from inventory.models import GPU, Placement
+
+# Deleted in one transaction: a writer waits for no more.
+_AT_ONCE = 1000
+
+
+def forget(*, placements: timedelta, gpus: timedelta, now: datetime | None = None) -> tuple[int, int]:
+    """Deletes placements and GPUs last seen longer ago than this (0: keeps them); returns how many of each.
+
+    A GPU takes its placements and residences along; its host stays. Ages count from the fleet's newest reading, or from
+    ``now`` where that is earlier: so neither a clock that is ahead nor a fleet that has stopped makes anything old. Raises
+    DatabaseError.
+    """
+    newest = GPU.objects.aggregate(newest=Max("last_seen"))["newest"]
+    if newest is None:
+        return 0, 0
+    newest = min(newest, now or datetime.now(UTC))
+    return (
+        _delete(Placement.objects.filter(last_seen__lt=newest - placements)) if placements else 0,
+        _delete(GPU.objects.filter(last_seen__lt=newest - gpus)) if gpus else 0,
+    )
+
+
+def _delete(rows: QuerySet[Any]) -> int:
+    deleted = 0
+    while keys := list(rows.order_by("pk").values_list("pk", flat=True)[:_AT_ONCE]):
+        # A GPU that has come back meanwhile no longer matches.
+        rows.filter(pk__in=keys).delete()
+        deleted += len(keys)
+    return deleted
