@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import select
 import signal
 import socket
 import subprocess
@@ -21,6 +21,7 @@ from pytest_django import Settings
 
 from api.auth import openness
 from tests.api.serving import ROOT, Answer, Service, environment, manage, migrated, serving
+from tests.ingest.processes import wait_until
 
 GPUS = "/api/v1/gpus"
 
@@ -221,15 +222,18 @@ def test_an_inherited_socket_counts_too(state_dir: Path, host: str, status: int)
         assert service.get(GPUS).status == status
 
 
+def booted(service: Service) -> list[int]:
+    """The process ids of all workers so far."""
+    return [int(found[1]) for line in service.lines if (found := re.search(r"Booting worker with pid: (\d+)", line))]
+
+
 def test_a_worker_that_starts_later_knows_it_too(state_dir: Path) -> None:
     with gunicorn(state_dir, "--bind", "127.0.0.1:0") as service:
         assert service.get(GPUS).status == 200
-        service.process.send_signal(signal.SIGHUP)
-        for _ in range(20):
-            assert service.get(GPUS).status == 200
-            if sum("Booting worker" in line for line in service.lines) == 2:
-                break
-            select.select([], [], [], 0.2)
+        wait_until(lambda: len(booted(service)) == 1, "the first worker")
+        os.kill(booted(service)[0], signal.SIGKILL)
+        wait_until(lambda: len(booted(service)) == 2, "another worker")
+        assert service.get(GPUS).status == 200
 
 
 @pytest.mark.parametrize("name", ["evil.example.com", "localhost"])
