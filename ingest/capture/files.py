@@ -20,7 +20,7 @@ from ingest.capture.following import follow
 from ingest.capture.source import CsvSource
 from ingest.concurrency import pause
 from ingest.errors import SourceError, StateError
-from ingest.streamer.file import CLOCK_SLACK_NS, StreamConfig, stream
+from ingest.streamer.file import CLOCK_SLACK_NS, StreamConfig, open_source, stream
 from ingest.streamer.report import Report
 from readings.blocks import blocks
 from readings.checks import check_block
@@ -145,17 +145,7 @@ def try_captures(config: StreamConfig) -> Report:
     report = Report()
     now_ns = time.time_ns()
     for path in find_captures(config.csv_path):
-        with closing(
-            CsvSource(
-                path,
-                needs_timestamp=config.timestamps != "now",
-                zone=config.zone,
-                shard=config.shard,
-                parts=config.parts,
-                columns=config.columns,
-                hostname=config.hostname,
-            )
-        ) as source:
+        with closing(open_source(config, path)) as source:
             for note in source.notes:
                 logger.info("%s", note)
             done = False

@@ -83,6 +83,20 @@ class StreamTotals:
     done: bool
 
 
+def open_source(config: StreamConfig, path: str, *, follow: bool = False) -> CsvSource:
+    """Opens one capture as the settings say. Raises SourceError."""
+    return CsvSource(
+        path,
+        needs_timestamp=config.timestamps != "now",
+        zone=config.zone,
+        columns=config.columns,
+        hostname=config.hostname,
+        shard=config.shard,
+        follow=follow,
+        parts=config.parts,
+    )
+
+
 async def stream(config: StreamConfig, stop: asyncio.Event, report: Report | None = None) -> StreamTotals:
     """Stream a capture until its end, or until ``stop``; then the rows already read are sent, for a few seconds at most.
 
@@ -90,17 +104,7 @@ async def stream(config: StreamConfig, stop: asyncio.Event, report: Report | Non
     """
     store = ResumeStore(config.state_dir, config.instance_id, config.csv_path)
     await asyncio.to_thread(store.prepare)
-    source = await asyncio.to_thread(
-        CsvSource,
-        config.csv_path,
-        needs_timestamp=config.timestamps != "now",
-        zone=config.zone,
-        columns=config.columns,
-        hostname=config.hostname,
-        shard=config.shard,
-        follow=config.follow,
-        parts=config.parts,
-    )
+    source = await asyncio.to_thread(open_source, config, config.csv_path, follow=config.follow)
     try:
         with progress_bar(source.size, source.name) as progress:
             return await FileStreamer(config, source, store, stop, progress, report or Report()).run()
