@@ -104,13 +104,24 @@ def migrated(folder: Path) -> Path:
 @contextmanager
 def serving(state_dir: Path, *flags: str, cwd: Path = ROOT, **environ: str) -> Iterator[Service]:
     """Run ``manage.py serve --port 0`` and wait until it listens."""
+    command = manage("serve", "--port", "0", "--web-concurrency", "1", *flags)
+    with listening(command, environment(state_dir, **environ), cwd=cwd) as service:
+        yield service
+
+
+@contextmanager
+def listening(
+    command: list[str], environ: dict[str, str], *, cwd: Path = ROOT, pass_fds: tuple[int, ...] = ()
+) -> Iterator[Service]:
+    """Run a web service and wait until it listens."""
     process = subprocess.Popen(
-        manage("serve", "--port", "0", "--web-concurrency", "1", *flags),
-        env=environment(state_dir, **environ),
+        command,
+        env=environ,
         cwd=cwd,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        pass_fds=pass_fds,
     )
     service = Service(process)
     try:

@@ -20,7 +20,7 @@ from django.test import RequestFactory
 from pytest_django import Settings
 
 from api.auth import openness
-from tests.api.serving import ROOT, Answer, Service, environment, manage, migrated, serving
+from tests.api.serving import ROOT, Answer, Service, environment, listening, manage, migrated, serving
 from tests.ingest.processes import wait_until
 
 GPUS = "/api/v1/gpus"
@@ -169,22 +169,10 @@ def test_the_service_is_open_or_closed_as_its_settings_say(
 
 @contextmanager
 def gunicorn(state_dir: Path, *flags: str, pass_fds: tuple[int, ...] = (), **environ: str) -> Iterator[Service]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", "telemetry_site.wsgi", "--workers", "1", *flags],
-        env=environment(state_dir, **environ),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        pass_fds=pass_fds,
-    )
-    service = Service(process)
-    try:
-        service.wait_until_listening()
+    command = [sys.executable, "-m", "gunicorn", "telemetry_site.wsgi", "--workers", "1", *flags]
+    with listening(command, environment(state_dir, **environ), pass_fds=pass_fds) as service:
         service.address = re.sub(r"0\.0\.0\.0|\[::\]", "127.0.0.1", service.address)
         yield service
-    finally:
-        service.close()
 
 
 @pytest.mark.parametrize(

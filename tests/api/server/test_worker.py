@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.api.serving import ROOT, START_SECONDS, Service, environment, migrated, serving
+from tests.api.serving import ROOT, START_SECONDS, Service, environment, listening, migrated, serving
 
 HOST = b"Host: localhost\r\n"
 LARGE = b"GET /static/drf_spectacular_sidecar/redoc/bundles/redoc.standalone.js HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -48,20 +48,10 @@ def gunicorn(state_dir: Path, *flags: str, wait_for: Path | None = None, **short
     """``gunicorn`` itself, with short times and one worker. It listens on a free port, unless the flags say where."""
     bind = () if "--bind" in flags else ("--bind", "127.0.0.1:0")
     times = {"SWEEP_SECONDS": 0.1, **short}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", "--config", str(Path(__file__).with_name("short_limits.py")), *bind, *flags],
-        env=environment(state_dir, SHORT_LIMITS=json.dumps(times), WAIT_FOR=str(wait_for), WEB_CONCURRENCY="1"),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    service = Service(process)
-    try:
-        service.wait_until_listening()
+    config = str(Path(__file__).with_name("short_limits.py"))
+    environ = environment(state_dir, SHORT_LIMITS=json.dumps(times), WAIT_FOR=str(wait_for), WEB_CONCURRENCY="1")
+    with listening([sys.executable, "-m", "gunicorn", "--config", config, *bind, *flags], environ) as service:
         yield service
-    finally:
-        service.close()
 
 
 @contextmanager
