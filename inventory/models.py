@@ -6,15 +6,52 @@ All times except CollectorStatus's are those of readings, cut to microseconds.
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, Value
 
 
-class Host(models.Model):
+class AssetState(models.TextChoices):
+    """What people decided about a host or GPU. It is about work on it, not about what it reports."""
+
+    ACTIVE = "active", "active"
+    MAINTENANCE = "maintenance", "in maintenance"
+    RETIRED = "retired", "retired"
+
+
+class Asset(models.Model):
+    """What people note about a host or GPU. Collectors never write these fields."""
+
+    # With defaults in the database, because a collector of the version before leaves them out.
+    asset_state = models.CharField(
+        "state",
+        max_length=16,
+        choices=AssetState.choices,
+        default=AssetState.ACTIVE,
+        db_default=AssetState.ACTIVE,
+        help_text="nothing is missed of what is in maintenance or retired",
+    )
+    owner = models.CharField(max_length=255, blank=True, default="", db_default="", help_text="a person or team")
+    notes = models.TextField(blank=True, default="", db_default="")
+    tags = models.JSONField(
+        default=dict, blank=True, db_default=Value({}, models.JSONField()), help_text="names and values, as rack: r12"
+    )
+
+    class Meta:
+        abstract = True
+
+
+# Collectors must leave these alone: they may have read them before a person changed them.
+ASSET_FIELDS = frozenset({"asset_state", "owner", "notes", "tags", "expected_gpus"})
+
+
+class Host(Asset):
     """A machine with GPUs, under the name that its exporter gives."""
 
     name = models.CharField(max_length=255, unique=True)
     first_seen = models.DateTimeField()
     last_seen = models.DateTimeField(db_index=True)
+    expected_gpus = models.PositiveSmallIntegerField(
+        "expected GPUs", null=True, blank=True, help_text="empty: learned from other hosts of the same model"
+    )
 
     class Meta:
         ordering = ("name",)
@@ -23,7 +60,7 @@ class Host(models.Model):
         return self.name
 
 
-class GPU(models.Model):
+class GPU(Asset):
     """A GPU or a MIG instance. Its identity never changes; host, index and attributes are the newest known.
 
     ``latest`` maps each metric name to its newest reading, [value, time in ns]. A GPU cut into instances has a row of

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from django.db import transaction
 
-from inventory.models import GPU, Host, Placement, Residence
+from inventory.models import ASSET_FIELDS, GPU, Host, Placement, Residence
 from inventory.sync.bulk import fetch, fetch_locked, make_missing, update_rows
 from inventory.sync.merging import counter_resets, merge_seen
 from inventory.sync.placements import RESUME_WITHIN, update_placements
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 # A row that is read, merged and written takes some kilobytes.
 MOST_AT_ONCE = 10_000
 
-_FIELDS = {field.name for field in GPU._meta.concrete_fields} - {"id", "uuid", "mig_id"}
+_FIELDS = {field.name for field in GPU._meta.concrete_fields} - {"id", "uuid", "mig_id"} - ASSET_FIELDS
 # These change with every reading. Most rows need nothing else written.
 _READING_FIELDS = {"last_seen", "latest"}
 

@@ -1,0 +1,63 @@
+"""The newest readings of the fleet, host by host."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inventory.models import GPU
+from readings.times import to_ns
+
+
+@dataclass(frozen=True, slots=True)
+class HostNewest:
+    """The newest readings of a host's GPUs and MIG instances: row ``i`` of each array is of ``gpu_ids[i]``.
+
+    ``values`` (float64, GPUs x metrics) has NaN and ``times_ns`` (int64, the same shape) 0 where there is no reading.
+    ``last_seen_ns`` (int64) is each GPU's newest reading of all. ``live`` (bool): its times are those of a live source,
+    not of a capture. ``sources`` names the streamer that gave the newest reading.
+    """
+
+    hostname: str
+    gpu_ids: tuple[str, ...]
+    last_seen_ns: NDArray[np.int64]
+    live: NDArray[np.bool_]
+    sources: tuple[str, ...]
+    metric_names: tuple[str, ...]
+    values: NDArray[np.float64]
+    times_ns: NDArray[np.int64]
+
+
+def newest_by_host(hostnames: Collection[str] | None = None) -> dict[str, HostNewest]:
+    """The newest readings by host name, of all hosts or of those named. GPUs without a host are under ``""``."""
+    gpus = GPU.objects.select_related("host").order_by("index", "id")
+    if hostnames is not None:
+        gpus = gpus.filter(host__name__in=hostnames)
+    by_host: dict[str, list[GPU]] = defaultdict(list)
+    for gpu in gpus:
+        by_host[gpu.host.name if gpu.host else ""].append(gpu)
+    return {name: _packed(name, rows) for name, rows in by_host.items()}
+
+
+def _packed(hostname: str, gpus: list[GPU]) -> HostNewest:
+    names = tuple(sorted({name for gpu in gpus for name in gpu.latest}))
+    columns = {name: column for column, name in enumerate(names)}
+    values = np.full((len(gpus), len(names)), np.nan)
+    times = np.zeros((len(gpus), len(names)), np.int64)
+    for row, gpu in enumerate(gpus):
+        for name, (value, time_ns) in gpu.latest.items():
+            values[row, columns[name]], times[row, columns[name]] = value, time_ns
+    return HostNewest(
+        hostname,
+        tuple(gpu.pk for gpu in gpus),
+        np.array([to_ns(gpu.last_seen) for gpu in gpus], np.int64),
+        np.zeros(len(gpus), np.bool_),
+        ("",) * len(gpus),
+        names,
+        values,
+        times,
+    )
