@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 MANAGE := $(BIN)/python manage.py
-ROOMS  := telemetry_site broker readings stores ingest inventory api
+ROOMS  := telemetry_site broker readings stores ingest inventory api dashboard
 COMMON := telemetry_site readings
 
 .DEFAULT_GOAL := help
@@ -79,7 +79,7 @@ build: setup ## compile and check all services
 	$(MANAGE) check
 
 build-api: setup ## compile and check the web service
-	$(BIN)/python -m compileall -q $(COMMON) stores inventory broker api && $(MANAGE) check && $(MANAGE) serve --help > /dev/null
+	$(BIN)/python -m compileall -q $(COMMON) stores inventory broker api dashboard && $(MANAGE) check && $(MANAGE) serve --help > /dev/null
 
 build-mq-server: setup ## compile and check the broker
 	$(BIN)/python -m compileall -q telemetry_site broker && $(MANAGE) runbroker --help > /dev/null

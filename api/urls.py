@@ -28,7 +28,6 @@ class KeyConverter(StringConverter):
 register_converter(KeyConverter, "key")
 
 urlpatterns = [
-    path("", RedirectView.as_view(pattern_name="swagger")),
     path("health", HealthView.as_view(), name="health"),
     path("ready", ReadyView.as_view(), name="ready"),
     path("metrics", prometheus, name="prometheus"),

@@ -17,7 +17,10 @@ from telemetry_site.state_dir import keep_file_private, keep_folder_private
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 # What the paths of telemetry_site.urls begin with.
-OWN_PATHS = frozenset({"admin", "api", "health", "login", "logout", "metrics", "ready", "redoc", "static", "swagger"})
+OWN_PATHS = frozenset(
+    {"admin", "api", "health", "login", "logout", "metrics", "ready", "redoc", "static", "swagger"}
+    | {"events", "explore", "gpus", "hosts", "hot", "pipeline", "power", "usage"}
+)
 STATE_DIR = Path(options.STATE_DIR.read()).expanduser().absolute()
 keep_folder_private(STATE_DIR)
 
@@ -130,6 +133,7 @@ INSTALLED_APPS = [
     "ingest",
     "inventory",
     "api",
+    "dashboard",
 ]
 
 MIDDLEWARE = [
@@ -155,7 +159,7 @@ CORS_EXPOSE_HEADERS = ("Retry-After", "X-Request-ID")
 CORS_URLS_REGEX = r"^/api/"
 
 LOGIN_URL = "login"
-LOGIN_REDIRECT_URL = "index"
+LOGIN_REDIRECT_URL = "dashboard:fleet"
 LOGOUT_REDIRECT_URL = "login"
 SESSION_ENGINE = "api.auth.sessions"
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
@@ -239,6 +243,10 @@ DATETIME_FORMAT = "Y-m-d H:i:s"  # UTC, like every time in the API
 USE_TZ = True
 
 STATIC_URL = f"{PUBLIC_PATH}/static/"
+STATICFILES_FINDERS = [
+    "django.contrib.staticfiles.finders.AppDirectoriesFinder",
+    "dashboard.finders.UplotFinder",
+]
 # Served straight from the packages that ship them, so there is no collectstatic step to forget.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False

@@ -15,6 +15,7 @@ urlpatterns = [
     path("favicon.ico", RedirectView.as_view(url=staticfiles_storage.url("api/icon.svg"))),
     path("admin/", admin.site.urls),
     path("", include("api.urls")),
+    path("", include("dashboard.urls")),
 ]
 
 handler400 = "api.errors.bad_request"

@@ -1,0 +1,49 @@
+"""The range of time that a page shows, as its URL says: a preset, or two times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import time_ns
+
+from readings.times import format_time, parse_duration, parse_time
+
+PRESETS = ("15m", "1h", "6h", "24h", "7d")
+DEFAULT_PRESET = "1h"
+
+
+@dataclass(frozen=True, slots=True)
+class TimeRange:
+    """A range in nanoseconds, [start, end). ``preset`` is empty for an absolute range, which does not move with the clock."""
+
+    start_ns: int
+    end_ns: int
+    preset: str = ""
+
+    @property
+    def start(self) -> str:
+        """Its start as text."""
+        return format_time(self.start_ns)
+
+    @property
+    def end(self) -> str:
+        """Its end as text."""
+        return format_time(self.end_ns)
+
+
+def range_of(query: Mapping[str, str], anchor_ns: int | None = None) -> TimeRange:
+    """The range of ``range=1h`` or ``start=…&end=…``. A preset ends at ``anchor_ns``, else now.
+
+    What cannot be read is as if it were not there: a page with a bad link shows the default.
+    """
+    end_ns = time_ns() if anchor_ns is None else anchor_ns
+    try:
+        start, end = parse_time(query["start"]), parse_time(query["end"])
+        if start < end:
+            return TimeRange(start, end)
+    except (KeyError, ValueError):
+        pass
+    preset = query.get("range", DEFAULT_PRESET)
+    if preset not in PRESETS:
+        preset = DEFAULT_PRESET
+    return TimeRange(end_ns - parse_duration(preset), end_ns, preset)

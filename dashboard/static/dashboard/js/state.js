@@ -1,0 +1,41 @@
+// What a page shows is in its URL: links lead to the same view, and Back undoes.
+
+/** @type {Set<() => void>} */
+const listeners = new Set();
+
+/** A parameter of the URL, or the fallback. */
+export function get(name, fallback = null) {
+  return new URLSearchParams(location.search).get(name) ?? fallback;
+}
+
+/** The page's URL with some parameters changed; null removes one. */
+export function urlWith(changes) {
+  const params = new URLSearchParams(location.search);
+  for (const [name, value] of Object.entries(changes)) {
+    if (value === null || value === undefined || value === "") params.delete(name);
+    else params.set(name, String(value));
+  }
+  // Colons and commas are allowed in a query, and are easier to read.
+  const query = params.toString().replaceAll("%3A", ":").replaceAll("%2C", ",");
+  return location.pathname + (query ? `?${query}` : "") + location.hash;
+}
+
+/** Changes parameters of the URL. Without `push`, Back does not come back to the state before. */
+export function set(changes, { push = true } = {}) {
+  const url = urlWith(changes);
+  if (url === location.pathname + location.search + location.hash) return;
+  history[push ? "pushState" : "replaceState"](null, "", url);
+  changed();
+}
+
+/** Calls `fn` after each change, also by Back and Forward. Returns a function that ends that. */
+export function onChange(fn) {
+  listeners.add(fn);
+  return () => listeners.delete(fn);
+}
+
+function changed() {
+  for (const fn of listeners) fn();
+}
+
+addEventListener("popstate", changed);

@@ -1,0 +1,91 @@
+"""What all pages have in common."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.db import DatabaseError
+from django.urls import reverse
+from django.views.generic import TemplateView
+
+from dashboard.menu import entries
+from dashboard.ranges import PRESETS, TimeRange, range_of
+from inventory.queries import newest_reading
+from readings.times import SECOND, to_ns
+from stores.base import StoreError
+
+logger = logging.getLogger(__name__)
+
+
+class Page(TemplateView):
+    """A page. Subclasses set ``title`` and ``menu`` (the menu's entry) and override ``page_context`` and ``data``.
+
+    A page answers also while the database or the store is away: it says so, without the numbers.
+    """
+
+    title: ClassVar[str]
+    menu: ClassVar[str] = ""
+    http_method_names = ["get", "head", "options"]  # noqa: RUF012 - declared so by Django
+
+    def page_context(self) -> dict[str, Any]:
+        """What the template needs beside what all have. May raise DatabaseError, StoreError or Http404."""
+        return {}
+
+    def data(self) -> dict[str, Any]:
+        """What the page's script needs beside what all have."""
+        return {}
+
+    def page_title(self) -> str:
+        """The title, which may depend on what is shown."""
+        return self.title
+
+    @property
+    def range(self) -> TimeRange:
+        """The range that the URL asks for."""
+        return range_of(self.request.GET.dict(), self.anchor_ns)
+
+    def setup(self, request: Any, *args: Any, **kwargs: Any) -> None:
+        super().setup(request, *args, **kwargs)
+        self.anchor_ns: int | None = None
+        self.newest_ns: int | None = None
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        context = super().get_context_data(**kwargs)
+        away = ""
+        try:
+            self._find_newest()
+            context |= self.page_context()
+            data = self.data()
+        except (DatabaseError, StoreError) as error:
+            logger.warning("a page without its numbers: %s", error)
+            away = "The inventory database" if isinstance(error, DatabaseError) else "The store of readings"
+            data = {}
+        shown = self.range
+        return {
+            **context,
+            "title": self.page_title(),
+            "menu": entries(self.menu),
+            "range": shown,
+            "presets": PRESETS,
+            "away": away,
+            "newest_ns": self.newest_ns,
+            "page_data": {
+                "prefix": reverse("dashboard:fleet").rstrip("/"),
+                "anchor": None if self.anchor_ns is None else self.anchor_ns // 1_000_000,
+                "newest": None if self.newest_ns is None else self.newest_ns // 1_000_000,
+                "stale_after": settings.STALE_AFTER * 1000,
+                **data,
+            },
+        }
+
+    def _find_newest(self) -> None:
+        """Ranges of a capture that was made long ago end with it: the last hour of the clock would be empty."""
+        newest = newest_reading()
+        if newest is None:
+            return
+        self.newest_ns = to_ns(newest)
+        if newest < datetime.now(UTC) - timedelta(seconds=settings.STALE_AFTER):
+            self.anchor_ns = self.newest_ns + SECOND
