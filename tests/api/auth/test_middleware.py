@@ -146,7 +146,7 @@ def test_a_login_leads_nowhere_else(person: Client) -> None:
     answer = Client().post(
         "/login", {"username": "ada", "password": "correct horse battery", "next": "https://evil.example/"}
     )
-    assert (answer.status_code, answer["Location"]) == (302, "/api/v1")
+    assert (answer.status_code, answer["Location"]) == (302, "/")
 
 
 def test_a_wrong_password_says_so_and_no_more(person: Client) -> None:

@@ -16,5 +16,5 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     if environ["PATH_INFO"] == "/wait":
         while not Path(os.environ["WAIT_FOR"]).exists():
             time.sleep(0.02)
-        environ["PATH_INFO"] = "/"
+        environ["PATH_INFO"] = "/api"
     return service(environ, start_response)

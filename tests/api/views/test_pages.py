@@ -20,7 +20,6 @@ def test_the_index_links_to_everything(api: Api, fleet: Store) -> None:
 @pytest.mark.parametrize(
     ("path", "target"),
     [
-        ("/", "/swagger/index.html"),
         ("/swagger", "/swagger/index.html"),
         ("/swagger/", "/swagger/index.html"),
         ("/api", "/api/v1"),
