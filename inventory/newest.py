@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from django.conf import settings
 from numpy.typing import NDArray
 
 from inventory.models import GPU
-from readings.times import to_ns
+from readings.times import SECOND, to_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,23 @@ def newest_by_host(hostnames: Collection[str] | None = None) -> dict[str, HostNe
     for gpu in gpus:
         by_host[gpu.host.name if gpu.host else ""].append(gpu)
     return {name: _packed(name, rows) for name, rows in by_host.items()}
+
+
+def stale_mask(
+    last_seen_ns: NDArray[np.int64], live: NDArray[np.bool_], sources: Sequence[str], now_ns: int
+) -> NDArray[np.bool_]:
+    """Which GPUs are stale: their newest reading is more than STALE_AFTER old. Row ``i`` of each argument is one GPU.
+
+    A live source's readings age by the clock, ``now_ns``. Those of a capture age by the newest reading of its source, so
+    that a replay is not all stale: give all GPUs of a source, or of the fleet, at once.
+    """
+    reference = np.full(len(last_seen_ns), now_ns, np.int64)
+    if not live.all():
+        of_source = np.unique(np.array(sources, np.str_), return_inverse=True)[1].reshape(-1)
+        newest = np.zeros(len(last_seen_ns), np.int64)
+        np.maximum.at(newest, of_source[~live], last_seen_ns[~live])
+        reference = np.where(live, reference, newest[of_source])
+    return np.asarray(reference - last_seen_ns > int(settings.STALE_AFTER * SECOND), np.bool_)
 
 
 def _packed(hostname: str, gpus: list[GPU]) -> HostNewest:
