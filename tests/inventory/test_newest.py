@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django import Settings
 
 from inventory.newest import newest_by_host, stale_mask
 from tests.inventory.building import POWER, SECOND, T0, UTIL, block, gpu, save
@@ -38,7 +38,7 @@ def stale_at(now_s: int, *gpus: tuple[int, bool, str]) -> list[bool]:
     return list(stale_mask(last_seen, np.array(live, np.bool_), sources, T0 + now_s * SECOND))
 
 
-def test_live_gpus_age_by_the_clock_and_captures_by_their_own_newest_reading(settings: SettingsWrapper) -> None:
+def test_live_gpus_age_by_the_clock_and_captures_by_their_own_newest_reading(settings: Settings) -> None:
     settings.STALE_AFTER = 300.0
     live = [(700, True, "a"), (699, True, "a"), (0, True, "b")]
     captures = [(0, False, "c"), (-300, False, "c"), (-301, False, "c"), (-9000, False, "d")]
@@ -46,7 +46,7 @@ def test_live_gpus_age_by_the_clock_and_captures_by_their_own_newest_reading(set
     assert stale_at(1000, *live) == [False, True, True]
 
 
-def test_a_clock_that_is_ahead_makes_nobody_else_stale(settings: SettingsWrapper) -> None:
+def test_a_clock_that_is_ahead_makes_nobody_else_stale(settings: Settings) -> None:
     settings.STALE_AFTER = 300.0
     assert stale_at(10, (100_000, True, "a"), (10, True, "a"), (10, True, "a")) == [False, False, False]
     assert stale_mask(np.zeros(0, np.int64), np.zeros(0, np.bool_), (), T0).tolist() == []
