@@ -40,7 +40,7 @@ function showLive() {
   const { dataTime } = times();
   const why = whyNot();
   const words = { paused: "Paused", off: "Not refreshing", absolute: "Fixed range", hidden: "Paused" };
-  const old = dataTime ? ` · data ${formatAge(Date.now() - dataTime)} old` : "";
+  const old = dataTime ? ` · ${formatAge(Date.now() - dataTime)} old` : "";
   button.setAttribute("aria-pressed", String(!isLive()));
   find("[data-live-text]").textContent = data.anchor ? `Data until ${formatTime(data.anchor)}` : (why ? words[why] : "Live") + old;
   find("[data-refresh]").value = period();
