@@ -157,6 +157,24 @@ def _runs(**conditions: Any) -> Q:
     return Q(**conditions) | Q(pk__in=running.values("gpu_id")) | Q(mig_id="", uuid__in=running.values("gpu__uuid"))
 
 
+MOST_CANDIDATES = 20
+
+
+def find_gpu(name: str) -> GPU | list[str]:
+    """The GPU of this id, or of the only id that begins with it; else the ids that do, at most 20. Two queries at most.
+
+    ``name`` may leave out the ``GPU-`` that ids begin with. MIG instances are found by their whole id only.
+    """
+    gpu = GPU.objects.select_related("host").filter(pk=name).first()
+    if gpu is not None:
+        return gpu
+    if len(name) < 4:
+        return []
+    begins = Q(id__istartswith=name) | Q(id__istartswith=f"GPU-{name}")
+    found = list(GPU.objects.select_related("host").filter(begins, mig_id="").order_by("id")[:MOST_CANDIDATES])
+    return found[0] if len(found) == 1 else [each.pk for each in found]
+
+
 class PodPeriod(NamedTuple):
     """A pod ran on a GPU in [start, end), in nanoseconds; None: it still runs. ``share``: together with others."""
 

@@ -45,6 +45,7 @@ class ErrorAnswer(Answer):
 class IndexAnswer(Answer):
     """The URLs of the API."""
 
+    fleet: Annotated[Url, eg(f"{BASE}/fleet")]
     gpus: Annotated[Url, eg(f"{BASE}/gpus")]
     hosts: Annotated[Url, eg(f"{BASE}/hosts")]
     telemetry: Annotated[Url, eg(f"{BASE}/telemetry")]
@@ -234,6 +235,105 @@ class HostDetailAnswer(HostAnswer):
     """A host with its GPUs."""
 
     gpus: list[GpuAnswer]
+
+
+class FleetMetricAnswer(Answer):
+    """The metric that was asked for."""
+
+    name: Annotated[str, eg(METRIC)]
+    unit: Annotated[str, eg("%")]
+    description: Annotated[str, eg("GPU utilisation")]
+
+
+class FleetCountsAnswer(Answer):
+    """How many there are. expected = reporting + stale + missing + maintenance."""
+
+    hosts: Annotated[int, eg(31)]
+    gpus: Annotated[int, eg(247, "GPUs that the inventory knows")]
+    expected: Annotated[int, eg(248, "slots that should have a GPU that reports")]
+    reporting: Annotated[int, eg(247)]
+    stale: Annotated[int, eg(0, "no GPU of their host reports")]
+    missing: Annotated[int, eg(1, "their host reports other GPUs, but not these")]
+    maintenance: Annotated[int, eg(0, "do not report, and need not")]
+    idle: Annotated[int, eg(128, "report a utilisation of 0 %")]
+    idle_held: Annotated[int, eg(21, "idle, with more than 1 GiB of memory in use")]
+    idle_hosts: Annotated[int, eg(14, "hosts whose GPUs are all idle")]
+    at_full: Annotated[int, eg(27, "report a utilisation of 100 %")]
+
+
+class FleetTotalsAnswer(Answer):
+    """Means and sums over the GPUs that report; null where none of them has the metric."""
+
+    utilisation_mean: Annotated[float | None, eg(43.781, "%")]
+    utilisation_p95: Annotated[float | None, eg(100.0, "%")]
+    memory_used_mib: Annotated[float | None, eg(6550002.0)]
+    memory_total_mib: Annotated[float | None, eg(20008729.0)]
+    power_watts: Annotated[float | None, eg(64997.681)]
+    idle_power_watts: Annotated[float | None, eg(10241.564, "of the GPUs that are idle")]
+
+
+class FleetHostAnswer(Answer):
+    """A host of the fleet."""
+
+    name: Annotated[str, eg(HOST_NAME)]
+    expected: Annotated[int, eg(8, "slots that should have a GPU that reports")]
+    state: Annotated[Literal["active", "maintenance"], eg("active", "as people set it")]
+    owner: Annotated[str, eg("research")]
+    tags: Annotated[dict[str, str], eg({"rack": "r12"})]
+    last_seen: Annotated[Time | None, eg(_TIME)]
+    utilisation_mean: Annotated[float | None, eg(71.25, "%")]
+    power_watts: Annotated[float | None, eg(2410.5)]
+
+
+class FleetGpusAnswer(Answer):
+    """The slots, column by column: each list has one item for each slot, by host and slot."""
+
+    host: Annotated[list[int], eg([0], "place in hosts")]
+    slot: Annotated[list[int], eg([3], "index on the host; -1: unknown")]
+    id: Annotated[list[str], eg(["GPU-5fd4f087"], "short where that is unique; empty: no GPU was ever seen there")]
+    state: Annotated[list[int], eg([0], "0 reporting, 1 stale, 2 missing, 3 in maintenance")]
+    model: Annotated[list[int], eg([0], "place in models; -1: unknown")]
+    namespace: Annotated[list[int], eg([0], "place in namespaces; -1: none")]
+    pod: Annotated[list[int], eg([0], "place in pods; -1: none")]
+    utilisation: Annotated[list[float | None], eg([98.0], "%; null: no reading, or an old one")]
+    temperature: Annotated[list[float | None], eg([64.0], "°C")]
+    power: Annotated[list[float | None], eg([574.2], "W")]
+    memory_used: Annotated[list[float | None], eg([61440.0], "MiB")]
+    memory_total: Annotated[list[float | None], eg([81007.0], "MiB")]
+    value: Annotated[list[float | None], eg([98.0], "of the metric asked for")]
+
+
+class FleetAnswer(Answer):
+    """The fleet now."""
+
+    newest: Annotated[Time | None, eg(_TIME, "the newest reading of all")]
+    live: Annotated[bool, eg(True, "whether a live source reports; a capture's times are those of its own day")]
+    metric: FleetMetricAnswer
+    metrics: Annotated[list[str], eg([METRIC], "what can be asked for: the metrics that any GPU has")]
+    prefix: Annotated[str, eg("mtv5-dgx1-", "what all host names begin with")]
+    counts: FleetCountsAnswer
+    totals: FleetTotalsAnswer
+    hosts: list[FleetHostAnswer]
+    models: Annotated[list[str], eg(["NVIDIA H100 80GB HBM3"])]
+    namespaces: Annotated[list[str], eg(["research"])]
+    pods: Annotated[list[str], eg(["train-7"])]
+    gpus: FleetGpusAnswer | None
+
+
+class FoundAnswer(Answer):
+    """Something with a page of its own."""
+
+    kind: Literal["host", "gpu", "pod", "namespace"]
+    name: Annotated[str, eg(HOST_NAME)]
+    detail: Annotated[str, eg("8 GPUs", "what it is or where it is, in a few words")]
+    url: Annotated[str, eg(f"/hosts/{HOST_NAME}", "path of its page, below the service's address")]
+
+
+class SearchAnswer(Answer):
+    """What a search found."""
+
+    data: list[FoundAnswer]
+    count: Annotated[int, eg(1, "rows in this answer")]
 
 
 class MetricAnswer(Answer):

@@ -14,6 +14,7 @@ from pytest_django import Settings
 
 from inventory.models import GPU, Host
 from inventory.queries import (
+    find_gpu,
     fleet_counts,
     gpus_for_list,
     hosts_between,
@@ -228,3 +229,14 @@ def test_the_text_of_this_database() -> None:
         Host.objects.create(name="h", first_seen=moment, last_seen=moment)
         (text,) = Host.objects.values_list(Cast("last_seen", TextField()), flat=True)
         assert parse_moment(text) == moment
+
+
+def test_a_gpu_is_found_by_the_beginning_of_its_id() -> None:
+    save(block(gpu("GPU-39bd9cd5-1"), 0, {UTIL: 1.0}), block(gpu("GPU-39ff0000-2", gpu_id=1), 0, {UTIL: 1.0}))
+    for name in ("GPU-39bd9cd5-1", "GPU-39bd", "39bd", "gpu-39BD9CD5"):
+        found = find_gpu(name)
+        assert isinstance(found, GPU)
+        assert found.pk == "GPU-39bd9cd5-1"
+    assert find_gpu("GPU-39") == ["GPU-39bd9cd5-1", "GPU-39ff0000-2"]
+    assert find_gpu("39") == []
+    assert find_gpu("nothing") == []

@@ -19,6 +19,8 @@ PATHS = {
     "/health",
     "/ready",
     "/api/v1",
+    "/api/v1/fleet",
+    "/api/v1/search",
     "/api/v1/gpus",
     "/api/v1/gpus/{uuid}",
     "/api/v1/gpus/{uuid}/telemetry",

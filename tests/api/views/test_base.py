@@ -32,7 +32,7 @@ def test_a_view_names_no_parameter_twice(view: type[ApiView]) -> None:
 
 
 def test_there_are_views() -> None:
-    assert len(views()) == 14
+    assert len(views()) > 14
 
 
 @pytest.mark.parametrize(

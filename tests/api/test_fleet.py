@@ -1,0 +1,129 @@
+"""api.fleet: counts, totals and columns of the fleet's snapshot."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from api.fleet import fleet_answer, percentile, select_slots, shared_prefix, short_ids
+from api.schema.answers import FleetAnswer
+from inventory.fleet import fleet_now
+from readings.model import Gpu, PointBlock
+from readings.times import parse_time
+from tests.inventory.building import POWER, TEMP, UTIL, block, fleet, gpu, save
+
+
+def answer() -> FleetAnswer:
+    now = fleet_now()
+    return fleet_answer(now, UTIL, select_slots(now))
+
+
+@pytest.mark.parametrize(
+    ("names", "prefix"),
+    [
+        (["mtv5-dgx1-hgpu-001", "mtv5-dgx1-hgpu-031"], "mtv5-dgx1-"),
+        (["synthetic-001", "synthetic-002"], ""),
+        (["only-one-host"], ""),
+        (["a.example.com", "b.example.com"], ""),
+        (["rack1.node-1.dc", "rack1.node-2.dc"], "rack1."),
+        ([], ""),
+    ],
+)
+def test_the_prefix_leaves_a_name_that_says_what_it_is(names: list[str], prefix: str) -> None:
+    assert shared_prefix(names) == prefix
+
+
+def test_ids_are_short_where_that_is_unique() -> None:
+    tail = "-1111-2222-3333-444455556666"
+    ids = [f"GPU-aaaaaaaa{tail}", f"GPU-bbbbbbbb{tail}", "GPU-bbbbbbbb-9999-2222-3333-444455556666", "card-7", ""]
+    assert short_ids(ids, ids) == ["GPU-aaaaaaaa", ids[1], ids[2], "card-7", ""]
+
+
+def test_a_percentile_is_a_value_that_was_read() -> None:
+    values = np.arange(1.0, 101.0)
+    assert [percentile(values, rank) for rank in (5, 50, 95)] == [5.0, 50.0, 95.0]
+    assert percentile(np.array([]), 50) is None
+
+
+@pytest.mark.django_db
+def test_counts_add_up() -> None:
+    whole = fleet(80)
+    save(PointBlock(whole.gpus, whole.metric_names, [point for point in whole.points if point[0] != 11]))
+    counts = answer().counts
+    assert (counts.hosts, counts.gpus, counts.expected, counts.reporting, counts.missing) == (10, 79, 80, 79, 1)
+    assert counts.expected == counts.reporting + counts.stale + counts.missing + counts.maintenance
+
+
+@pytest.mark.django_db
+def test_what_no_gpu_reports_is_null_and_not_0() -> None:
+    save(block(gpu(), 0, {TEMP: 40.0}))
+    totals = answer().totals
+    assert (totals.utilisation_mean, totals.utilisation_p95, totals.power_watts, totals.memory_used_mib) == (None,) * 4
+    assert answer().gpus is not None
+    assert answer().gpus.utilisation == [None]  # type: ignore[union-attr]
+
+
+@pytest.mark.django_db
+def test_a_filter_chooses_slots_and_all_figures_are_of_those() -> None:
+    save(
+        block(gpu("GPU-a", namespace="red", pod="p"), 0, {UTIL: 10.0, POWER: 100.0}),
+        block(gpu("GPU-b", gpu_id=1, model_name="A100"), 0, {UTIL: 30.0, POWER: 200.0}),
+        block(gpu("GPU-c", hostname="host-2"), 0, {UTIL: 50.0, POWER: 400.0}),
+    )
+    now = fleet_now()
+
+    def watts(**filters: list[str]) -> float | None:
+        return fleet_answer(now, UTIL, select_slots(now, **filters)).totals.power_watts
+
+    assert watts() == 700.0
+    assert watts(hostnames=["host-2"]) == 400.0
+    assert watts(models=["A100"]) == 200.0
+    assert watts(namespaces=["red"]) == 100.0
+    assert watts(pods=["p"], models=["A100"]) is None
+
+
+def capture_block(path: Path) -> PointBlock:
+    """The last value of each metric of each GPU of a capture, in one point for each GPU."""
+    gpus: dict[str, Gpu] = {}
+    values: dict[str, dict[str, float]] = defaultdict(dict)
+    newest: dict[str, int] = defaultdict(int)
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            uuid = row["uuid"]
+            gpus[uuid] = Gpu(
+                uuid=uuid,
+                hostname=row["Hostname"],
+                gpu_id=int(row["gpu_id"]),
+                device=row["device"],
+                model_name=row["modelName"],
+            )
+            values[uuid][row["metric_name"].strip()] = float(row["value"])
+            newest[uuid] = max(newest[uuid], parse_time(row["timestamp"]))
+    names = sorted({name for of_gpu in values.values() for name in of_gpu})
+    points = [(place, newest[uuid], [values[uuid].get(name) for name in names]) for place, uuid in enumerate(gpus)]
+    return PointBlock(list(gpus.values()), names, points)
+
+
+@pytest.mark.django_db
+def test_the_real_capture(real_capture: Path) -> None:
+    save(capture_block(real_capture))
+    found = answer()
+    counts, gpus = found.counts, found.gpus
+    assert gpus is not None
+    assert (counts.hosts, counts.gpus, counts.expected, counts.reporting) == (31, 247, 248, 247)
+    assert (counts.missing, counts.stale, counts.idle, counts.idle_held) == (1, 0, 128, 21)
+    assert (counts.idle_hosts, counts.at_full) == (14, 27)
+    missing = gpus.state.index(2)
+    assert (found.hosts[gpus.host[missing]].name, gpus.slot[missing], gpus.id[missing]) == ("mtv5-dgx1-hgpu-012", 6, "")
+    assert found.totals.power_watts == 64997.681
+    assert found.totals.idle_power_watts == 10241.564
+    assert found.totals.utilisation_mean == 43.781
+    assert (found.totals.memory_used_mib, found.totals.memory_total_mib) == (6550002.0, 247 * 81007.0)
+    hottest = max(range(len(gpus.temperature)), key=lambda place: gpus.temperature[place] or 0)
+    assert (found.hosts[gpus.host[hottest]].name, gpus.slot[hottest]) == ("mtv5-dgx1-hgpu-023", 5)
+    assert (gpus.temperature[hottest], gpus.id[hottest]) == (80, "GPU-39bd9cd5")
+    assert found.prefix == "mtv5-dgx1-"

@@ -1,0 +1,158 @@
+"""inventory.fleet: the slots of the fleet, their states and their newest values."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from pytest_django import DjangoAssertNumQueries
+
+from inventory.fleet import Fleet, SlotState, fleet_now, learned_counts
+from inventory.models import GPU, AssetState, Host
+from readings.model import PointBlock
+from tests.inventory.building import FREE, POWER, T0, TEMP, USED, UTIL, block, fleet, gpu, save
+
+pytestmark = pytest.mark.django_db
+
+
+class Row(NamedTuple):
+    """A GPU of this model."""
+
+    model: str
+
+
+OLD = -400.0  # seconds before the newest reading: more than STALE_AFTER
+
+
+def states(now: Fleet) -> dict[str, str]:
+    """host/slot: state."""
+    return {
+        f"{now.hosts[host].name}/{slot}": SlotState(state).name.lower()
+        for host, slot, state in zip(now.host.tolist(), now.slot.tolist(), now.state.tolist(), strict=True)
+    }
+
+
+def test_an_empty_fleet() -> None:
+    now = fleet_now()
+    assert (len(now), now.hosts, now.newest_ns, now.metric_names()) == (0, (), None, [])
+    assert len(now.metric(UTIL)) == 0
+
+
+def test_a_slot_that_the_hosts_of_a_model_have_is_missing_where_it_is_not() -> None:
+    whole = fleet(80)
+    points = [point for point in whole.points if point[0] != 11]  # host-001, slot 3
+    save(PointBlock(whole.gpus, whole.metric_names, points))
+    now = fleet_now()
+    missing = np.flatnonzero(now.rows_in(SlotState.MISSING)).tolist()
+    assert [(now.hosts[now.host[row]].name, int(now.slot[row]), now.ids[row]) for row in missing] == [
+        ("host-001", 3, "")
+    ]
+    assert [host.expected for host in now.hosts] == [8] * 10
+    assert np.isnan(now.metric(UTIL)[missing]).all()
+
+
+def test_hosts_that_disagree_teach_nothing() -> None:
+    whole = fleet(72)  # 8 of 9 hosts are fewer than 90 %
+    save(PointBlock(whole.gpus, whole.metric_names, [point for point in whole.points if point[0] != 11]))
+    assert len(fleet_now()) == 71
+    assert learned_counts([[Row("m")] * 8] * 4) == {}
+    assert learned_counts([[Row("m")] * 8] * 5) == {"m": 8}
+
+
+def test_a_person_says_how_many_a_host_has() -> None:
+    save(block(gpu(), 0, {UTIL: 1.0}))
+    Host.objects.update(expected_gpus=3)
+    assert states(fleet_now()) == {"host-1/0": "reporting", "host-1/1": "missing", "host-1/2": "missing"}
+
+
+def test_a_silent_gpu_is_missing_and_the_gpus_of_a_silent_host_are_stale() -> None:
+    save(
+        block(gpu("GPU-a"), 0, {UTIL: 1.0}),
+        block(gpu("GPU-b", gpu_id=1), OLD, {UTIL: 1.0}),
+        block(gpu("GPU-c", hostname="host-2"), OLD, {UTIL: 1.0}),
+        block(gpu("GPU-d", hostname="host-2", gpu_id=1), OLD, {UTIL: 1.0}),
+    )
+    now = fleet_now()
+    assert states(now) == {
+        "host-1/0": "reporting",
+        "host-1/1": "missing",
+        "host-2/0": "stale",
+        "host-2/1": "stale",
+    }
+    assert [value == value for value in now.metric(UTIL).tolist()] == [True, False, False, False]
+
+
+def test_nothing_is_missed_of_what_is_in_maintenance_and_the_retired_are_gone() -> None:
+    save(
+        block(gpu("GPU-a"), 0, {UTIL: 1.0}),
+        block(gpu("GPU-b", gpu_id=1), OLD, {UTIL: 1.0}),
+        block(gpu("GPU-c", gpu_id=2), 0, {UTIL: 1.0}),
+        block(gpu("GPU-d", hostname="host-2"), 0, {UTIL: 1.0}),
+    )
+    Host.objects.filter(name="host-1").update(asset_state=AssetState.MAINTENANCE, expected_gpus=4)
+    Host.objects.filter(name="host-2").update(asset_state=AssetState.RETIRED)
+    GPU.objects.filter(pk="GPU-c").update(asset_state=AssetState.RETIRED)
+    assert states(fleet_now()) == {
+        "host-1/0": "reporting",
+        "host-1/1": "maintenance",
+        "host-1/2": "maintenance",
+        "host-1/3": "maintenance",
+    }
+
+
+def test_a_gpu_that_was_replaced_in_its_slot_is_not_missed() -> None:
+    save(block(gpu("GPU-old"), OLD, {UTIL: 1.0}), block(gpu("GPU-new"), 0, {UTIL: 2.0}))
+    now = fleet_now()
+    assert now.ids == ("GPU-new",)
+    assert states(now) == {"host-1/0": "reporting"}
+
+
+def test_a_board_of_mig_instances_counts_as_a_whole() -> None:
+    save(
+        block(gpu("GPU-a", mig_id="1", mig_profile="1g.10gb"), 0, {USED: 1000.0, POWER: 300.0}),
+        block(gpu("GPU-a", mig_id="2", mig_profile="1g.10gb"), 0, {USED: 500.0, POWER: 300.0}),
+    )
+    now = fleet_now()
+    assert now.ids == ("GPU-a",)
+    assert now.metric(USED).tolist() == [1500.0]
+    assert now.metric(POWER).tolist() == [300.0]
+
+
+def test_a_single_value_that_is_old_is_unknown() -> None:
+    save(block(gpu(), OLD, {UTIL: 10.0, POWER: 100.0}), block(gpu(), 0, {UTIL: 20.0}))
+    now = fleet_now()
+    assert now.metric(UTIL).tolist() == [20.0]
+    assert np.isnan(now.metric(POWER)).all()
+
+
+def test_idle_and_held() -> None:
+    save(
+        block(gpu("GPU-a"), 0, {UTIL: 0.0, USED: 1024.5}),
+        block(gpu("GPU-b", gpu_id=1), 0, {UTIL: 0.0, USED: 1024.0}),
+        block(gpu("GPU-c", gpu_id=2), 0, {UTIL: 1.0, USED: 9999.0}),
+        block(gpu("GPU-d", gpu_id=3), 0, {USED: 9999.0}),
+    )
+    now = fleet_now()
+    assert now.is_idle().tolist() == [True, True, False, False]
+    assert now.is_held().tolist() == [True, False, False, False]
+
+
+def test_memory_is_what_the_gpu_says_else_its_parts() -> None:
+    save(
+        block(gpu("GPU-a"), 0, {USED: 7.0, FREE: 1.0, "DCGM_FI_DEV_FB_RESERVED": 2.0}),
+        block(gpu("GPU-b", gpu_id=1), 0, {USED: 7.0, FREE: 1.0, "DCGM_FI_DEV_FB_TOTAL": 16.0}),
+        block(gpu("GPU-c", gpu_id=2), 0, {USED: 7.0}),
+    )
+    first, second, third = fleet_now().memory_total().tolist()
+    assert (first, second) == (10.0, 16.0)
+    assert np.isnan(third)
+
+
+def test_it_is_asked_for_with_few_queries(django_assert_max_num_queries: DjangoAssertNumQueries) -> None:
+    save(fleet(200))
+    with django_assert_max_num_queries(5):
+        now = fleet_now()
+        assert np.nansum(now.metric(POWER)) == 200 * 300.5
+        assert now.metric(TEMP)[0] == 40.0
+    assert now.newest_ns == T0
