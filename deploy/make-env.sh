@@ -5,6 +5,6 @@ file=${1:-$(dirname "$0")/.env}
 umask 077
 touch "$file"
 chmod 600 "$file"
-for name in BROKER_TOKEN SECRET_KEY INFLUXDB_TOKEN INFLUXDB_PASSWORD POSTGRES_PASSWORD; do
+for name in BROKER_TOKEN SECRET_KEY INFLUXDB_TOKEN INFLUXDB_PASSWORD POSTGRES_PASSWORD GRAFANA_PASSWORD; do
     grep -q "^$name=." "$file" || printf '%s=%s\n' "$name" "$(od -An -v -N32 -tx1 /dev/urandom | tr -d ' \n')" >> "$file"
 done

@@ -179,7 +179,7 @@ def test_files_and_modules_of_the_repository_are_there(page: Path) -> None:
 # Said to make, to the tests or to a shell, not to a service.
 OTHERS = {
     "INFLUX", "ORG", "BUCKET", "PASSWORD", "DOCKER_REGISTRY", "PYTHON", "CAPTURE", "TOKEN", "VERSION", "NAME", "PATH",
-    "PYTEST_ARGS",
+    "PYTEST_ARGS", "GRAFANA_PASSWORD",
 }  # fmt: skip
 OTHER_KINDS = ("DCGM_", "GPU_I_", "REQUIRE_", "FAULT_")
 
@@ -216,7 +216,7 @@ def test_every_secret_is_named_where_it_says_that_secrets_come_from_files() -> N
 def test_ports_that_people_read_are_those_of_the_settings(page: Path) -> None:
     ports = set(re.findall(r"(?:127\.0\.0\.1|localhost):(\d{4,5})\b", page.read_text()))
     own = {BY_NAME["PORT"].default, *(BY_NAME[name].default.rpartition(":")[2] for name in ("TCP_ADDR", "HTTP_ADDR"))}
-    assert ports <= own | {"8086", "9090"}  # InfluxDB's and Prometheus'
+    assert ports <= own | {"8086", "9090", "3000"}  # of InfluxDB, Prometheus and Grafana
 
 
 def test_every_reason_for_a_refusal_is_explained() -> None:

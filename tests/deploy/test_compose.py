@@ -24,10 +24,13 @@ from tests.postgres import Postgres
 
 MAKE_ENV = ROOT / "deploy" / "make-env.sh"
 # What is said to compose itself: not a setting of ours.
-COMPOSE_ONLY = {"INFLUXDB_PASSWORD", "POSTGRES_PASSWORD", "VERSION", "CAPTURES", "CERTIFICATES", "API_ADDRESS"}
+COMPOSE_ONLY = {
+    "INFLUXDB_PASSWORD", "POSTGRES_PASSWORD", "GRAFANA_PASSWORD", "VERSION", "CAPTURES", "CERTIFICATES", "API_ADDRESS",
+}  # fmt: skip
 # Read by PostgreSQL's client library.
 OF_LIBRARIES = {"PGPASSWORD": "POSTGRES_PASSWORD"}
 OURS = {name: each for name, each in raw()["services"].items() if each["image"].startswith("gpu-telemetry-pipeline/")}
+OPENED = {"api": 8080, "prometheus": 9090, "grafana": 3000}
 SECRETS = {name for name, kinds in variables().items() if "?" in kinds}
 
 
@@ -140,7 +143,7 @@ def test_each_waits_for_what_it_needs_to_be_healthy_or_done() -> None:
 def test_only_the_loopback_of_this_machine_is_open_and_ports_are_those_of_the_images(env_file: Path) -> None:
     services = resolved(read_env(env_file))["services"]
     opened = {name: service["ports"] for name, service in services.items() if "ports" in service}
-    assert opened == {"api": ["127.0.0.1:8080:8080"], "prometheus": ["127.0.0.1:9090:9090"]}
+    assert opened == {name: [f"127.0.0.1:{port}:{port}"] for name, port in OPENED.items()}
     assert stages()["api"].ports == [8080]
     assert services["collector"]["environment"]["MQ_PORT"] == str(stages()["mq-server"].ports[0])
 
@@ -152,7 +155,7 @@ def test_every_file_that_is_mounted_is_there_and_every_volume_is_named() -> None
         for each in service.get("volumes", ()):
             source = each.split(":")[0]
             if source.startswith("."):
-                assert (COMPOSE.parent / source).is_file()
+                assert (COMPOSE.parent / source).exists()
             elif not source.startswith("$"):
                 used.add(source)
     assert used == set(loaded["volumes"])
