@@ -116,8 +116,9 @@ def live_source(*, keeps: bool = True) -> LiveSource:
             seed=settings.SIM_SEED,
             metrics=METRIC_SETS[settings.SIM_METRICS],
             faults=settings.SIM_FAULTS,
+            scenario=settings.SIM_SCENARIO,
         )
-        return SimulateSource(shape, settings.SCRAPE_INTERVAL, shard)
+        return SimulateSource(shape, settings.SCRAPE_INTERVAL, shard, history=settings.SIM_HISTORY)
     from ingest.exporter.scraper import ScrapeConfig, Scraper
     from ingest.exporter.targets import Targets
 

@@ -285,6 +285,23 @@ SIM_FAULTS = Option(
     flag_name="faults",
     many=True,
 )
+SIM_SCENARIO = Option(
+    "SIM_SCENARIO",
+    "random",
+    one_of("random", "demo"),
+    "what happens in the synthetic fleet: jobs come and go by chance (random), or every kind of job, an idle team, a hot host and"
+    " failing GPUs from the first minute on (demo); manage.py pipeline without a source runs the demo",
+    (STREAM,),
+    flag_name="scenario",
+)
+SIM_HISTORY = Option(
+    "SIM_HISTORY",
+    "0",
+    duration(zero=True),
+    "how much of its past the synthetic fleet reports first; 0: none",
+    (STREAM,),
+    flag_name="history",
+)
 SIM_SEED = Option(
     "SIM_SEED",
     "1",

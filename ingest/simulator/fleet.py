@@ -5,6 +5,7 @@ All names in it say "synthetic". The same seed and the same steps give the same 
 
 from __future__ import annotations
 
+import math
 import random
 import uuid
 from collections.abc import Callable, Iterator
@@ -132,13 +133,14 @@ _XIDS = (13, 31, 48, 63, 79, 94)
 
 @dataclass(frozen=True, slots=True)
 class FleetShape:
-    """The size of the fleet, its metrics and its faults."""
+    """The size of the fleet, its metrics, its faults and its scenario (a name in ingest.simulator.demo.SCENARIOS)."""
 
     hosts: int = 4
     gpus_per_host: int = 8
     seed: int = 1
     metrics: tuple[str, ...] = DEFAULT_METRICS
     faults: tuple[str, ...] = ()
+    scenario: str = "random"
 
 
 class Job(NamedTuple):
@@ -150,11 +152,12 @@ class Job(NamedTuple):
     swing: float
     memory_mib: float
     tensor: float
+    namespace: str
 
 
 @dataclass(slots=True)
 class SimGpu:
-    """One GPU: its identity and its state. ``faults`` maps each current fault to its end."""
+    """One GPU: its identity and its state. ``faults`` maps each current fault to its end. Its air is ``warmer`` by so many °C."""
 
     identity: Gpu
     rng: random.Random
@@ -172,6 +175,7 @@ class SimGpu:
     double_bit_errors: float = 0.0
     remapped_rows: float = 0.0
     replays: float = 0.0
+    warmer: float = 0.0
     faults: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -192,7 +196,14 @@ class SimGpu:
     def start_job(self, job: Job) -> None:
         """Run this job, in a pod of its own."""
         self.job = job
-        self.identity = replace(self.identity, namespace="synthetic", pod=job.name, container="main")
+        self.identity = replace(self.identity, namespace=job.namespace, pod=job.name, container="main")
+
+    def report_xid(self, xid: int) -> None:
+        """Have an XID error, and what comes of it. The job that ran here is the caller's to end."""
+        self.xid = float(xid)
+        self.xids += 1
+        self.double_bit_errors += xid == 48
+        self.remapped_rows += xid in {48, 63}
 
     def end_job(self) -> None:
         """Run nothing."""
@@ -215,7 +226,7 @@ class SimGpu:
         goal = _IDLE_W + share * (_FULL_W - _IDLE_W) * (0.75 + 0.25 * (job.tensor if job else 0))
         self.power_w += (goal - self.power_w) * min(1.0, seconds / 2) + rng.uniform(-1.5, 1.5)
         self.power_w = max(_IDLE_W - 6, self.power_w)
-        warm = _AMBIENT + self.power_w * _DEGREES_PER_W + (40.0 if "overheat" in self.faults else 0.0)
+        warm = _AMBIENT + self.warmer + self.power_w * _DEGREES_PER_W + (40.0 if "overheat" in self.faults else 0.0)
         self.temperature += (warm - self.temperature) * min(1.0, seconds / _WARM_UP_S)
         self.energy_mj += self.power_w * seconds * 1000
         if "throttle" in self.faults:
@@ -316,18 +327,21 @@ _VALUES: dict[str, Callable[[SimGpu], float]] = {
 class SimHost:
     """A machine and its GPUs. It reports nothing before ``silent_until``."""
 
+    number: int
     name: str
     gpus: list[SimGpu]
-    silent_until: float = 0.0
+    silent_until: float = -math.inf
     next_job: float = 0.0
 
 
 class SimFleet:
-    """The fleet at one moment; ``step`` moves it on. ``seconds`` is its own time, from 0."""
+    """The fleet at one moment; ``step`` moves it on. ``seconds`` is its own time; what comes before 0 is its history."""
 
-    def __init__(self, shape: FleetShape) -> None:
+    job_namespace = "synthetic"
+
+    def __init__(self, shape: FleetShape, seconds: float = 0.0) -> None:
         self.shape = shape
-        self.seconds = 0.0
+        self.seconds = seconds
         self._rng = random.Random(shape.seed)  # noqa: S311 - made-up load, nothing secret
         self._jobs = 0
         self.hosts = [self._make_host(number) for number in range(1, shape.hosts + 1)]
@@ -381,7 +395,7 @@ class SimFleet:
             )
             for index in range(self.shape.gpus_per_host)
         ]
-        return SimHost(name, gpus)
+        return SimHost(number, name, gpus)
 
     def _start_jobs(self, host: SimHost) -> None:
         """Start jobs on free GPUs of a host, or leave them idle for a while."""
@@ -397,6 +411,7 @@ class SimFleet:
                 swing=rng.choice((1.0, 3.0, 10.0)),
                 memory_mib=float(round(MEMORY_MIB * rng.uniform(0.25, 0.95))),
                 tensor=rng.uniform(0.1, 0.8),
+                namespace=self.job_namespace,
             )
             for gpu in free[:size]:
                 gpu.start_job(job)
@@ -411,10 +426,7 @@ class SimFleet:
         if fault == "silent":
             host.silent_until = self.seconds + _FAULT_S
         elif fault == "xid":
-            gpu.xid = float(rng.choice(_XIDS))
-            gpu.xids += 1
-            gpu.double_bit_errors += gpu.xid == 48
-            gpu.remapped_rows += gpu.xid in {48, 63}
+            gpu.report_xid(rng.choice(_XIDS))
             gpu.end_job()
         else:
             gpu.faults[fault] = self.seconds + (_HEAT_S if fault == "overheat" else _FAULT_S)

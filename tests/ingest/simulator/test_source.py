@@ -4,8 +4,8 @@ import asyncio
 import time
 
 from ingest.shard import Shard
-from ingest.simulator.fleet import DEFAULT_METRICS, FleetShape
-from ingest.simulator.source import SimulateSource
+from ingest.simulator.fleet import ALL_METRICS, DEFAULT_METRICS, FleetShape
+from ingest.simulator.source import HISTORY_STEP_S, SimulateSource
 from ingest.streamer.live import SourceBatch
 from tests.ingest.wiring import until
 
@@ -40,3 +40,39 @@ async def test_shards_tell_of_each_host_once() -> None:
         await source.run(given.append, asyncio.Event(), once=True)
         hosts += list({sample.gpu.hostname for sample in given[0].samples})
     assert len(hosts) == len(set(hosts)) == 20
+
+
+async def test_with_a_history_it_first_tells_of_the_past_in_order_and_ends_now() -> None:
+    before = time.time_ns()
+    source = SimulateSource(FleetShape(2, 3), 5.0, history=1800.0)
+    given: list[SourceBatch] = []
+    await source.run(given.append, asyncio.Event(), once=True)
+    times = [portion.samples[0].time_ns for portion in given]
+    assert len(times) == 1800 // HISTORY_STEP_S + 1
+    assert times == sorted(set(times))
+    assert before - 1801e9 < times[0] < before - 1700e9
+    assert times[-2] < before <= times[-1]
+    assert {sample.time_ns for sample in given[0].samples} == {times[0]}
+
+
+async def test_the_past_of_a_large_fleet_is_coarser() -> None:
+    shape = FleetShape(200, 8, metrics=ALL_METRICS)
+    source = SimulateSource(shape, 5.0, history=36_000.0)
+    given: list[SourceBatch] = []
+    await source.run(given.append, asyncio.Event(), once=True)
+    assert 1 < len(given) < 1200
+    assert sum(len(portion.samples) for portion in given[:-1]) <= 1_000_000
+    first, last = given[0].samples[0].time_ns, given[-1].samples[0].time_ns
+    assert 35_900e9 < last - first < 36_100e9
+
+
+async def test_a_stop_ends_the_past_too() -> None:
+    stop = asyncio.Event()
+    given: list[SourceBatch] = []
+
+    def give(batch: SourceBatch) -> None:
+        given.append(batch)
+        stop.set()
+
+    await SimulateSource(FleetShape(1, 1), 5.0, history=3600.0).run(give, stop, once=False)
+    assert len(given) == 1
