@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from ingest.simulator.capture import CaptureShape, write_capture
-from ingest.simulator.fleet import DEFAULT_METRICS
+from ingest.simulator.fleet import DEFAULT_METRICS, HEALTH_METRICS
 from readings.times import parse_time
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180)]
@@ -184,15 +184,49 @@ def test_an_old_capture_is_shifted_to_now_and_nothing_of_it_is_lost(capture: Pat
         } == {(row["uuid"], row["metric_name"], parse_time(row["timestamp"]), float(row["value"])) for row in expected}
 
 
-def test_without_a_capture_it_streams_a_synthetic_fleet_and_keeps_it_in_memory_where_asked(tmp_path: Path) -> None:
-    with pipeline(tmp_path / "state", STORAGE_TYPE="memory", SCRAPE_INTERVAL="200ms") as run:
-        base = run.until(r"(http://\S+)/api/v1/gpus")[1]
-        run.until("SYNTHETIC fleet of 4 hosts")
-        sample = 32 * len(DEFAULT_METRICS)
-        wait_for(lambda: stored(base) >= 3 * sample)
-        wait_for(lambda: get(f"{base}/api/v1/gpus")["count"] == 32)  # the inventory follows within a second
+def oldest_age(base: str) -> float:
+    """Seconds since the oldest reading in the store."""
+    return (time.time_ns() - parse_time(get(f"{base}/api/v1/stats")["store"]["oldest"])) / 1e9
+
+
+def test_without_a_source_it_runs_the_demo_with_its_last_hour(tmp_path: Path) -> None:
+    with pipeline(tmp_path / "state", STORAGE_TYPE="memory", SCRAPE_INTERVAL="1s") as run:
+        base = run.until(r"Dashboard +(http://\S+)/$")[1]  # no terminal: nothing is offered
+        run.until("SYNTHETIC fleet of 8 hosts")
+        assert next(line.split()[0] for line in run.lines if line.startswith("  ")) == "Dashboard"
+        wait_for(lambda: stored(base) >= 122 * 64 * len(HEALTH_METRICS))
+        wait_for(lambda: get(f"{base}/api/v1/gpus")["count"] == 64)  # the inventory follows within a second
+        assert 3500 < oldest_age(base) < 3700
         gpus = get(f"{base}/api/v1/gpus")
         assert all(gpu["hostname"].startswith("synthetic-") for gpu in gpus["gpus"])
+        run.process.send_signal(signal.SIGTERM)
+        assert run.process.wait(PATIENCE) == 0, run.rest()
+
+
+def readings_of_a_run(state: Path, least: int) -> int:
+    """How many readings a run of the demo on one host stores, which ends when it has stored ``least``."""
+    with pipeline(state, SIM_HOSTS="1", SIM_METRICS="default", SCRAPE_INTERVAL="1s") as run:
+        base = run.until(r"Dashboard +(http://\S+)/$")[1]
+        before = stored(base)
+        wait_for(lambda: stored(base) >= before + least)
+        run.process.send_signal(signal.SIGTERM)
+        assert run.process.wait(PATIENCE) == 0, run.rest()
+        return int(re.findall(r"(\d+) readings stored", run.rest())[-1])
+
+
+def test_a_second_run_of_the_demo_does_not_invent_the_past_again(tmp_path: Path) -> None:
+    sample = 8 * len(DEFAULT_METRICS)
+    first = readings_of_a_run(tmp_path / "state", 121 * sample)
+    assert readings_of_a_run(tmp_path / "state", 2 * sample) < first / 2
+
+
+def test_what_is_asked_for_is_not_the_demo(tmp_path: Path) -> None:
+    environ = {"SOURCE": "simulate", "SCRAPE_INTERVAL": "200ms"}
+    with pipeline(tmp_path / "state", **environ) as run:
+        base = run.until(r"(http://\S+)/api/v1/gpus")[1]
+        run.until("SYNTHETIC fleet of 4 hosts")
+        wait_for(lambda: stored(base) >= 3 * 32 * len(DEFAULT_METRICS))
+        assert oldest_age(base) < PATIENCE
         run.process.send_signal(signal.SIGTERM)
         assert run.process.wait(PATIENCE) == 0, run.rest()
 

@@ -6,23 +6,30 @@ import asyncio
 import os
 import secrets
 import socket
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.utils import timezone
 
+from inventory.queries import newest_reading
 from readings.text import hide_passwords
 from stores.base import StoreError
 from stores.open import describe_store, get_store, reset_store
+from telemetry_site.desktop import browser_on_enter, can_open_browser
 from telemetry_site.env import Address
 from telemetry_site.flags import ServiceCommand
-from telemetry_site.options import FLUSH_INTERVAL
+from telemetry_site.options import FLUSH_INTERVAL, SIM_GPUS_PER_HOST, SIM_HOSTS
 from telemetry_site.service import stop_signals
 from telemetry_site.supervisor import Service, ServiceFailed, Supervisor, python
 
 ADMIN_NAME = "admin"
+DEMO_HISTORY = timedelta(hours=1)
 
 
 class Command(ServiceCommand):
@@ -42,9 +49,11 @@ class Command(ServiceCommand):
         call_command("migrate", verbosity=0, interactive=False)
         password = _make_admin()
         source = settings.SOURCE
+        demo: dict[str, str] = {}
         if source == "csv" and not settings.CSV_PATH:
-            source = "simulate"
+            source, demo = "simulate", _demo_settings()
         environ = {
+            **demo,
             **os.environ,
             "PYTHONUNBUFFERED": "1",
             "TCP_ADDR": str(broker),
@@ -66,8 +75,10 @@ class Command(ServiceCommand):
         if settings.STORAGE_TYPE != "memory":  # with memory storage the web process collects for itself
             # The streamer takes METRICS_ADDR, which is one address. The web service's /metrics has the collector's figures.
             services.insert(1, Service("collector", python("collect", "--metrics-addr=")))
+        offers_browser = can_open_browser()
         lines = [
             "",
+            f"  Dashboard  {base}/{'        press Enter to open it' if offers_browser else ''}",
             f"  API        {base}/api/v1/gpus",
             f"  Swagger    {base}/swagger/index.html",
             f"  Admin      {base}/admin/",
@@ -82,13 +93,13 @@ class Command(ServiceCommand):
             lines.append("  Access     open to all who can reach it (API_AUTH_REQUIRED=true closes it)")
         lines += [
             f"  Broker     {broker_url}/stats",
-            f"  Source     {_described(source)}",
+            f"  Source     {_described(source, environ)}",
             f"  Store      {describe_store()}",
             "",
             "  Ctrl-C stops everything.",
             "",
         ]
-        if not asyncio.run(_run(services, environ, lines)):
+        if not asyncio.run(_run(services, environ, lines, f"{base}/" if offers_browser else "")):
             raise CommandError("a service did not end cleanly: see its lines above")
 
 
@@ -104,16 +115,37 @@ def _check_store() -> None:
         reset_store()
 
 
-async def _run(services: list[Service], environ: dict[str, str], banner: list[str]) -> bool:
+def _demo_settings() -> dict[str, str]:
+    """What the demo sets where the environment does not: a fleet that fills a page, with the past that the store lacks."""
+    past = DEMO_HISTORY
+    newest = newest_reading()
+    if newest is not None and settings.STORAGE_TYPE != "memory":
+        past = max(timedelta(0), min(past, timezone.now() - newest))
+    if settings.RETENTION_PERIOD:
+        past = min(past, timedelta(seconds=settings.RETENTION_PERIOD))
+    return {
+        "SIM_SCENARIO": "demo",
+        "SIM_HOSTS": "8",
+        "SIM_METRICS": "health",
+        "SIM_HISTORY": f"{past // timedelta(seconds=1)}s",
+        # A GPU that is gone shows within the first minute.
+        "STALE_AFTER": f"{max(30.0, 6 * settings.SCRAPE_INTERVAL):g}s",
+    }
+
+
+async def _run(services: list[Service], environ: dict[str, str], banner: list[str], offered_url: str) -> bool:
+    """Runs the services until a stop signal. Enter opens ``offered_url`` in a browser, unless it is empty."""
     supervisor = Supervisor(environ)
     stop = asyncio.Event()
     ok = True
-    with stop_signals(stop):
+    with stop_signals(stop), ExitStack() as offers:
         try:
             for service in services:
                 if service.may_end:  # the last one: all others are ready
                     for line in banner:
                         supervisor.say(line)
+                    if offered_url:
+                        offers.enter_context(browser_on_enter(offered_url))
                 if not stop.is_set():
                     await supervisor.start(service)
             await supervisor.wait(stop)
@@ -125,10 +157,10 @@ async def _run(services: list[Service], environ: dict[str, str], banner: list[st
     return ok and clean
 
 
-def _described(source: str) -> str:
+def _described(source: str, environ: Mapping[str, str]) -> str:
     """Describes the source for the banner, so that nobody takes synthetic readings for real ones."""
     if source == "simulate":
-        hosts, gpus = settings.SIM_HOSTS, settings.SIM_GPUS_PER_HOST
+        hosts, gpus = SIM_HOSTS.read(environ), SIM_GPUS_PER_HOST.read(environ)
         return f"a SYNTHETIC fleet of {hosts} hosts with {gpus} GPUs each; CSV_PATH=capture.csv streams your own"
     return settings.CSV_PATH if source == "csv" else f"exporters: {hide_passwords(', '.join(settings.TARGETS))}"
 
