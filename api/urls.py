@@ -10,10 +10,12 @@ from drf_spectacular.renderers import OpenApiJsonRenderer2
 from api.errors import unknown_path
 from api.views.access import LoginView, LogoutView, TokensView
 from api.views.fleet import FleetView, SearchView
+from api.views.gpu_series import GpuSeriesView
 from api.views.gpus import GpuListView, GpuView
 from api.views.hosts import HostListView, HostView
 from api.views.metrics import MetricsView
 from api.views.pages import IndexView, RedocView, SchemaView, SwaggerView, prometheus
+from api.views.placements import PlacementsView
 from api.views.probes import HealthView, ReadyView
 from api.views.query import QueryView
 from api.views.stats import StatsView
@@ -46,12 +48,14 @@ urlpatterns = [
     path("api/v1/search", SearchView.as_view(), name="search"),
     path("api/v1/gpus", GpuListView.as_view(), name="gpus"),
     path("api/v1/gpus/<key:uuid>/telemetry", GpuTelemetryView.as_view(), name="gpu-telemetry"),
+    path("api/v1/gpus/<key:uuid>/series", GpuSeriesView.as_view(), name="gpu-series"),
     path("api/v1/gpus/<key:uuid>/metrics", GpuMetricsView.as_view(), name="gpu-metrics"),
     path("api/v1/gpus/<key:uuid>", GpuView.as_view(), name="gpu"),
     path("api/v1/telemetry", TelemetryView.as_view(), name="telemetry"),
     path("api/v1/query", QueryView.as_view(), name="query"),
     path("api/v1/hosts", HostListView.as_view(), name="hosts"),
     path("api/v1/hosts/<key:name>", HostView.as_view(), name="host"),
+    path("api/v1/placements", PlacementsView.as_view(), name="placements"),
     path("api/v1/metrics", MetricsView.as_view(), name="metrics"),
     path("api/v1/stats", StatsView.as_view(), name="stats"),
     path("api/v1/tokens", TokensView.as_view(), name="tokens"),

@@ -121,11 +121,15 @@ def _of_series(title: str, series: Sequence[Mapping[str, Any]]) -> Table:
     """A table of windows, with a row for each time and a column for each group."""
     values: dict[str, list[Cell]] = {}
     for position, each in enumerate(series):
-        for time, value in each["points"]:
+        for time, value, *_ in each["points"]:
             row = values.setdefault(str(time), [Cell("")] * len(series))
             row[position] = _cell("value", value)
     heads = [
-        Cell(" ".join(str(part) for part in each.get("group", {}).values()) or "all", style="number") for each in series
+        Cell(
+            str(each.get("metric") or " ".join(str(part) for part in each.get("group", {}).values()) or "all"),
+            style="number",
+        )
+        for each in series
     ]
     rows = [[_short(Cell(time, style="short"), fraction=True), *row] for time, row in values.items()]
     return Table(title, [Cell("Time"), *heads], rows)

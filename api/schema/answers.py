@@ -5,7 +5,7 @@ Views build these, and the OpenAPI description and its examples are derived from
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -50,6 +50,7 @@ class IndexAnswer(Answer):
     hosts: Annotated[Url, eg(f"{BASE}/hosts")]
     telemetry: Annotated[Url, eg(f"{BASE}/telemetry")]
     query: Annotated[Url, eg(f"{BASE}/query?metric={METRIC}&by=host", "an example: mean GPU utilisation by host")]
+    placements: Annotated[Url, eg(f"{BASE}/placements")]
     metrics: Annotated[Url, eg(f"{BASE}/metrics")]
     stats: Annotated[Url, eg(f"{BASE}/stats")]
     schema: Annotated[Url, eg(f"{SITE}/api/schema")]
@@ -206,6 +207,63 @@ class SeriesAnswer(Answer):
     end_time: Annotated[Time, eg("2025-07-18T20:45:00Z", "readings before this time")]
     data: list[GroupSeriesAnswer]
     count: Annotated[int, eg(1, "groups in this answer")]
+
+
+class MetricSeriesAnswer(Answer):
+    """One metric of a GPU over time."""
+
+    metric: Annotated[str, eg(METRIC)]
+    unit: Annotated[str, eg("%")]
+    agg: Annotated[
+        Literal["mean", "increase", "last", "bits"],
+        Meta(
+            description="how the readings of a window become one value. increase: by how much a counter grew; bits: each bit of a"
+            " bitmask that was set in any reading"
+        ),
+    ]
+    points: Annotated[
+        list[tuple[Any, ...]],
+        eg(
+            [["2025-07-18T20:30:00Z", 71.25, 40.0, 98.0], ["2025-07-18T20:35:00Z", None, None, None]],
+            "[start of the window, value], and for means also the lowest and the highest reading; null where there is no reading",
+        ),
+    ]
+
+
+class GpuSeriesAnswer(Answer):
+    """Many metrics of one GPU over time."""
+
+    gpu: Annotated[str, eg(GPU_ID)]
+    every: Annotated[str, eg("5m", "length of a window")]
+    start_time: Annotated[Time, eg("2025-07-18T20:30:00Z", "readings at or after this time")]
+    end_time: Annotated[Time, eg("2025-07-18T20:40:00Z", "readings before this time")]
+    data: Annotated[list[MetricSeriesAnswer], Meta(description="in the order in which the metrics were asked for")]
+    count: Annotated[int, eg(1, "metrics in this answer")]
+
+
+class PlacementAnswer(Answer):
+    """A pod on a GPU."""
+
+    gpu: Annotated[str, eg(GPU_ID, "the uuid, or uuid:instance for a MIG instance")]
+    uuid: Annotated[str, eg(GPU_ID)]
+    hostname: Annotated[str, eg(HOST_NAME, "where the GPU is now")]
+    gpu_id: Annotated[int | None, eg(0, "index on its host")]
+    namespace: Annotated[str, eg("research")]
+    pod: Annotated[str, eg("train-7")]
+    container: Annotated[str, eg("main")]
+    share: Annotated[bool, eg(False, "whether it shares the GPU with other pods")]
+    started: Annotated[Time, eg("2025-07-18T20:40:00Z", "its first reading there")]
+    last_seen: Annotated[Time, eg(_TIME)]
+    ended: Annotated[Time | None, eg(None, "its last reading there; null: it still runs")]
+
+
+class PlacementPageAnswer(Answer):
+    """A page of placements."""
+
+    data: list[PlacementAnswer]
+    count: Annotated[int, eg(1, "placements, on all pages")]
+    next: NextUrl
+    previous: PreviousUrl
 
 
 class HostAnswer(Answer):

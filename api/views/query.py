@@ -56,6 +56,17 @@ def check_windows(buckets: Buckets) -> None:
         )
 
 
+def buckets_of(values: Mapping[str, Any]) -> Buckets:
+    """The windows that start_time, end_time and every ask for. Raises BadRequest."""
+    end = time.time_ns() if values["end_time"] is None else values["end_time"]
+    start = end - DEFAULT_RANGE_NS if values["start_time"] is None else values["start_time"]
+    if end <= start:
+        raise BadRequest("end_time must be later than start_time")
+    buckets = Buckets(start, end, values["every"] or choose_step(start, end))
+    check_windows(buckets)
+    return buckets
+
+
 def assignments_for(values: Mapping[str, Any], buckets: Buckets) -> tuple[PodAssignment, ...] | None:
     """The pods' assignments, if the query concerns pods or namespaces. Raises BadRequest if there are too many."""
     if values["by"] not in {"namespace", "pod"} and not values["namespace"] and not values["pod"]:
@@ -219,7 +230,9 @@ class QueryView(ExportView):
 
     def get(self, request: Request) -> HttpResponseBase:
         """One metric over time, in windows and by group."""
-        buckets = self._buckets()
+        if self.values["mig"] and self.values["by"] != "gpu":
+            raise BadRequest("mig=true separates MIG instances: use it with by=gpu")
+        buckets = buckets_of(self.values)
         with places.question() as heavy:
             query = series_query(self.values, buckets, heavy)
             found = get_store().series(query)
@@ -237,15 +250,3 @@ class QueryView(ExportView):
             f"The first {most} of {len(found)} groups are shown. top=N chooses the largest; JSON and CSV have all."
         )
         return found[:most]
-
-    def _buckets(self) -> Buckets:
-        values = self.values
-        end = time.time_ns() if values["end_time"] is None else values["end_time"]
-        start = end - DEFAULT_RANGE_NS if values["start_time"] is None else values["start_time"]
-        if end <= start:
-            raise BadRequest("end_time must be later than start_time")
-        if values["mig"] and values["by"] != "gpu":
-            raise BadRequest("mig=true separates MIG instances: use it with by=gpu")
-        buckets = Buckets(start, end, values["every"] or choose_step(start, end))
-        check_windows(buckets)
-        return buckets

@@ -31,6 +31,8 @@ from tests.api.views.test_stats import STARTED
         "/api/v1/gpus/GPU-a0/metrics",
         "/api/v1/telemetry?page=2&page_size=3",
         f"/api/v1/query?metric={UTIL}&by=pod&start_time=2025-07-18T20:00:00Z&end_time=2025-07-18T21:00:00Z",
+        f"/api/v1/gpus/GPU-a0/series?metric={UTIL}&start_time=2025-07-18T20:00:00Z&end_time=2025-07-18T21:00:00Z",
+        "/api/v1/placements",
         "/api/v1/hosts",
         "/api/v1/hosts/host-a",
         "/api/v1/metrics",
