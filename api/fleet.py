@@ -60,7 +60,7 @@ def fleet_answer(fleet: Fleet, metric: str, chosen: _Mask) -> FleetAnswer:
     return FleetAnswer(
         newest=None if fleet.newest_ns is None else format_time(fleet.newest_ns),
         live=fleet.live,
-        metric=FleetMetricAnswer(metric, unit_of(metric), "" if known is None else known.description),
+        metric=FleetMetricAnswer(metric, metric if known is None else known.title, unit_of(metric)),
         metrics=fleet.metric_names(),
         prefix=shared_prefix([host.name for host in hosts_of(fleet, at)]),
         counts=fleet_counts(fleet, chosen),

@@ -299,8 +299,8 @@ class FleetMetricAnswer(Answer):
     """The metric that was asked for."""
 
     name: Annotated[str, eg(METRIC)]
+    title: Annotated[str, eg("GPU utilisation", "its name for people; the name itself where nobody has described it")]
     unit: Annotated[str, eg("%")]
-    description: Annotated[str, eg("GPU utilisation")]
 
 
 class FleetCountsAnswer(Answer):

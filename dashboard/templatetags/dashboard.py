@@ -110,3 +110,12 @@ def age(moment: datetime | int | None) -> SafeString | str:
         if seconds >= 2 * size or (size == 86_400 and seconds >= size):
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
+
+
+@register.filter
+def scaled(amount: float | None, unit: str) -> tuple[str | SafeString, str]:
+    """The number as text and the unit that fits it, for a template that shows them apart."""
+    if amount is None or not is_known(amount):
+        return NOT_KNOWN, ""
+    shown, unit = scale(amount, unit)
+    return f"{shown:,.{digits_of(shown)}f}", unit
