@@ -32,7 +32,7 @@ SORTS = {"worst": "Worst first", "name": "By name", "high": "Highest first", "lo
 GROUPS = {"": "No groups", "model": "By model", "namespace": "By namespace", "owner": "By owner"}
 
 
-class Choice(NamedTuple):
+class PickOption(NamedTuple):
     """An option of a list: what the URL says, and what people read."""
 
     value: str
@@ -81,15 +81,15 @@ def _share(part: float | None, whole: float | None) -> float | None:
     return None if part is None or not whole else 100.0 * part / whole
 
 
-def _metrics(fleet: Fleet) -> list[Choice]:
+def _metrics(fleet: Fleet) -> list[PickOption]:
     """What the map can show of this fleet."""
     names = set(fleet.metric_names())
-    shares = [Choice("memory", "Memory used, %")] if MEMORY_USED in names else []
+    shares = [PickOption("memory", "Memory used, %")] if MEMORY_USED in names else []
     first = [name for name in _FIRST if name in names]
     rest = sorted(
         (name for name in names if name not in _FIRST), key=lambda name: (name not in CATALOGUE, _title(name))
     )
-    choices = [Choice(name, _title(name)) for name in (*first, *rest)]
+    choices = [PickOption(name, _title(name)) for name in (*first, *rest)]
     return [*choices[:1], *shares, *choices[1:]]
 
 
