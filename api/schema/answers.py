@@ -378,6 +378,28 @@ class FleetAnswer(Answer):
     gpus: FleetGpusAnswer | None
 
 
+class BandsAnswer(Answer):
+    """How one metric is spread over the GPUs, window by window. Each list has one item a window; null: no reading."""
+
+    metric: Annotated[str, eg(METRIC)]
+    unit: Annotated[str, eg("%")]
+    every: Annotated[str, eg("1m", "length of a window")]
+    start_time: Annotated[Time, eg("2025-07-18T20:42:00Z")]
+    end_time: Annotated[Time, eg("2025-07-18T20:43:00Z")]
+    source: Annotated[
+        Literal["store", "kept"],
+        eg("store", "store: from all readings; kept: from what collectors keep of each minute, for large fleets"),
+    ]
+    time: Annotated[list[Time], eg(["2025-07-18T20:42:00Z"], "start of the window")]
+    min: Annotated[list[float | None], eg([0.0], "the smallest of the GPUs' means in the window")]
+    p5: Annotated[list[float | None], eg([0.0])]
+    median: Annotated[list[float | None], eg([31.0])]
+    p95: Annotated[list[float | None], eg([100.0])]
+    max: Annotated[list[float | None], eg([100.0])]
+    sum: Annotated[list[float | None], eg([10814.0], "over GPUs of their means, as the power of a fleet")]
+    count: Annotated[list[int], eg([247], "GPUs that reported in the window")]
+
+
 class FoundAnswer(Answer):
     """Something with a page of its own."""
 

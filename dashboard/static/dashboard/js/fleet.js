@@ -403,11 +403,10 @@ const charts = new Map();
 
 async function showTrends(signal) {
   const shown = current();
-  const filters = { model: get("model"), namespace: get("namespace") };
   const element = find("#trend-utilisation");
   if (!element) return;
   const { step, every: length, start, end } = windows(element.clientWidth || 400, shown);
-  const asked = { every: length, start_time: iso(start), end_time: iso(end), ...filters };
+  const asked = { every: length, start_time: iso(start), end_time: iso(end), model: get("model") };
   const bandUrl = apiUrl("/api/v1/fleet/bands", { metric: UTILISATION, ...asked });
   const powerUrl = apiUrl("/api/v1/fleet/bands", { metric: POWER, ...asked });
   const [band, power] = await Promise.all([getJson(bandUrl, { signal }), getJson(powerUrl, { signal })]);

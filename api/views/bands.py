@@ -1,0 +1,96 @@
+"""How a metric is spread over the GPUs of the fleet, over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from api.errors import BadRequest
+from api.places import places
+from api.schema.answers import BandsAnswer
+from api.views.base import ApiView
+from api.views.query import END_TIME, EVERY, HOSTNAME, METRIC, MODEL, START_TIME, aggregate_of, buckets_of, series_query
+from readings.catalogue import combine_of, unit_of
+from readings.times import format_duration, format_time
+from stores.aggregate.buckets import Buckets
+from stores.base import GroupSeries
+from stores.open import get_store
+
+_Values = NDArray[np.float64]
+RANKS = {"p5": 5, "median": 50, "p95": 95}
+
+
+class BandsView(ApiView):
+    """How one metric is spread over the GPUs: smallest, 5th percentile, median, 95th percentile and largest, for each window.
+
+    Each GPU counts with its mean in the window. Windows are as in /api/v1/query.
+    """
+
+    name = "Bands"
+    tag = "fleet"
+    operation_id = "fleet_bands"
+    answer = BandsAnswer
+    parameters = (METRIC, EVERY, START_TIME, END_TIME, HOSTNAME, MODEL)
+
+    def get(self, request: Request) -> Response:
+        """One metric over the GPUs of the fleet, window by window."""
+        metric = self.values["metric"]
+        if combine_of(metric) == "never":
+            raise BadRequest(f"{metric} is a code, a state or a bitmask: it has no bands")
+        values = {
+            "agg": None,
+            "by": "gpu",
+            "top": None,
+            "uuid": (),
+            "namespace": (),
+            "pod": (),
+            "mig": False,
+        } | self.values
+        buckets = buckets_of(values)
+        with places.question() as heavy:
+            found = get_store().series(series_query(values | {"agg": aggregate_of(metric, None)}, buckets, heavy))
+        return Response(bands_answer(metric, buckets, of_series(found, buckets.count)))
+
+
+def of_series(series: Sequence[GroupSeries], windows: int) -> _Values:
+    """The series as an array, GPUs x windows, with NaN for gaps."""
+    if not series:
+        return np.full((0, windows), np.nan)
+    return np.array([[np.nan if value is None else value for value in each.values] for each in series])
+
+
+def bands_answer(metric: str, buckets: Buckets, values: _Values) -> BandsAnswer:
+    """The bands of an array, GPUs x windows. A percentile is the value of rank floor(n·rank/100 + 0.5), as in the stores."""
+    counts = np.count_nonzero(~np.isnan(values), axis=0)
+    ordered = np.sort(values, axis=0)  # NaN comes last
+    windows = np.arange(buckets.count)
+
+    def at(place: NDArray[np.intp]) -> list[float | None]:
+        if not len(ordered):
+            return [None] * buckets.count
+        found = ordered[np.clip(place, 0, len(ordered) - 1), windows]
+        return _listed(np.where(counts > 0, found, np.nan))
+
+    ranked = {name: at(np.maximum(0, (counts * rank / 100 + 0.5).astype(np.intp) - 1)) for name, rank in RANKS.items()}
+    return BandsAnswer(
+        metric=metric,
+        unit=unit_of(metric),
+        every=format_duration(buckets.every_ns),
+        start_time=format_time(buckets.start_ns),
+        end_time=format_time(buckets.end_ns),
+        source="store",
+        time=[format_time(time_ns) for time_ns in buckets.times()],
+        min=at(np.zeros(buckets.count, np.intp)),
+        max=at(counts - 1),
+        sum=_listed(np.where(counts > 0, np.nansum(values, axis=0), np.nan)),
+        count=counts.tolist(),
+        **ranked,
+    )
+
+
+def _listed(values: _Values) -> list[float | None]:
+    return [None if value != value else round(value, 6) for value in values.tolist()]
