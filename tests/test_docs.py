@@ -303,7 +303,7 @@ def test_the_commands_that_ask_the_api_get_answers(tmp_path: Path) -> None:
     assert len(curls(ROOT / "README.md")) >= 6
     with pipeline(tmp_path / "state", SCRAPE_INTERVAL="1s") as run:
         base = run.until(r"(http://\S+)/api/v1/gpus")[1]
-        wait_for(lambda: stored(base) > 0 and get(f"{base}/api/v1/gpus")["count"] == 32)
+        wait_for(lambda: stored(base) > 0 and get(f"{base}/api/v1/gpus")["count"] == 64)
         gpu = get(f"{base}/api/v1/gpus")["data"][0]
         for line in lines:
             command = line.replace(HOST, base).replace(GPU, gpu).replace("curl ", "curl --fail-with-body -sS ", 1)
