@@ -40,6 +40,7 @@ export { strip } from "./strip.js";
  * @property {number} [until] up to when there can be readings: a window that ends later is labelled as not over
  * @property {string} [note] how a window becomes a value, as "1 min mean"
  * @property {boolean} [fill] fill below the first line
+ * @property {boolean} [stack] pile the lines up, the first at the bottom; tips and tables keep each line's own values
  * @property {number} [level] of the heading, 3 unless given
  */
 
@@ -176,8 +177,9 @@ class Chart {
 
   /** Everything that needs another uPlot object. New numbers alone do not. */
   #shape() {
-    const { series, band, sync, height } = this.options;
-    return JSON.stringify([series.map((line) => [line.label, Boolean(line.min), line.color]), Object.keys(band ?? {}), sync, height]);
+    const { series, band, sync, height, stack } = this.options;
+    const lines = series.map((line) => [line.label, Boolean(line.min), line.color]);
+    return JSON.stringify([lines, Object.keys(band ?? {}), sync, height, stack && [...this.hidden]]);
   }
 
   #draw() {
@@ -210,11 +212,28 @@ class Chart {
     series.forEach((line, place) => {
       if (line.min && line.max) between(line.max, line.min, colorOf(line, place), 0.22);
     });
+    this.heights = this.options.stack ? this.#piled() : series.map((line) => line.values);
+    let below = 0;
     series.forEach((line, place) => {
-      data.push(line.values);
+      data.push(this.heights[place]);
       lines.push({ line, place });
+      if (!this.options.stack || this.hidden.has(line.label)) return;
+      if (below) bands.push({ series: [data.length - 1, below], fill: () => mixed(colorOf(line, place), 0.3) });
+      below = data.length - 1;
     });
     return { data, bands, lines };
+  }
+
+  /** The height of each line on those below it. Where a line has no value it adds nothing; where none has one, there is a gap. */
+  #piled() {
+    const { times, series } = this.options;
+    const shown = series.filter((line) => !this.hidden.has(line.label));
+    const sums = times.map((_, at) => (shown.some((line) => isNumber(line.values[at])) ? 0 : null));
+    return series.map((line) => {
+      if (this.hidden.has(line.label)) return times.map(() => null);
+      line.values.forEach((value, at) => isNumber(value) && (sums[at] += value));
+      return [...sums];
+    });
   }
 
   #settings(lines, bands) {
@@ -251,7 +270,9 @@ class Chart {
     const show = !line || !this.hidden.has(line.label);
     if (edge) return { stroke: "transparent", width: 0, points: { show: false }, show };
     const stroke = () => token(colorOf(line, place));
-    const fill = this.options.fill && place === 0 ? () => mixed(colorOf(line, place), 0.14) : undefined;
+    const { stack, series } = this.options;
+    const lowest = stack ? series.findIndex((each) => !this.hidden.has(each.label)) : this.options.fill ? 0 : -1;
+    const fill = place === lowest ? () => mixed(colorOf(line, place), stack ? 0.3 : 0.14) : undefined;
     return { label: line.label, stroke, width: 1.5, fill, show, points: { show: true, size: 4, stroke, fill: stroke, filter: (u, index) => lonely(u.data[index]) } };
   }
 
@@ -326,7 +347,7 @@ class Chart {
       if (!isNumber(line.values[at]) || this.hidden.has(line.label)) return;
       ctx.save();
       ctx.beginPath();
-      ctx.arc(u.valToPos(this.options.times[at], "x", true), u.valToPos(line.values[at], "y", true), 3 * devicePixelRatio, 0, 2 * Math.PI);
+      ctx.arc(u.valToPos(this.options.times[at], "x", true), u.valToPos(this.heights[place][at], "y", true), 3 * devicePixelRatio, 0, 2 * Math.PI);
       ctx.fillStyle = token("--panel");
       ctx.fill();
       ctx.lineWidth = 1.5 * devicePixelRatio;
@@ -373,6 +394,7 @@ class Chart {
   #toggleLine(label, button) {
     const show = this.hidden.delete(label) || !this.hidden.add(label);
     button.setAttribute("aria-pressed", String(show));
+    if (this.options.stack) return this.update({});
     const at = this.plot.series.findIndex((each) => each.label === label);
     this.plot.setSeries(at, { show });
   }

@@ -8,12 +8,14 @@ export function get(name, fallback = null) {
   return new URLSearchParams(location.search).get(name) ?? fallback;
 }
 
-/** The page's URL with some parameters changed; null removes one. */
+/** The page's URL with some parameters changed; null removes one, a list repeats its name. */
 export function urlWith(changes) {
   const params = new URLSearchParams(location.search);
   for (const [name, value] of Object.entries(changes)) {
-    if (value === null || value === undefined || value === "") params.delete(name);
-    else params.set(name, String(value));
+    params.delete(name);
+    for (const each of Array.isArray(value) ? value : [value]) {
+      if (each !== null && each !== undefined && each !== "") params.append(name, String(each));
+    }
   }
   // Colons and commas are allowed in a query, and are easier to read.
   const query = params.toString().replaceAll("%3A", ":").replaceAll("%2C", ",");

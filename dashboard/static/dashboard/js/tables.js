@@ -54,5 +54,7 @@ export function makeSortable(table) {
     });
   }
   sortTable(table);
-  onChange(() => sortTable(table));
 }
+
+// One listener for all tables: those that a refresh replaces leave nothing behind.
+onChange(() => document.querySelectorAll("table[data-sortable]").forEach(sortTable));
