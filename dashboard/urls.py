@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from django.urls import path
 
+from dashboard.views.explore import ExplorePage
 from dashboard.views.fleet import FleetPage
+from dashboard.views.hot import HotPage, HotTimesPart
+from dashboard.views.pipeline import PipelinePage
+from dashboard.views.power import EnergyPart, PowerPage
 
 app_name = "dashboard"
 
 urlpatterns = [
     path("", FleetPage.as_view(), name="fleet"),
+    path("explore", ExplorePage.as_view(), name="explore"),
+    path("hot", HotPage.as_view(), name="hot"),
+    path("hot/times", HotTimesPart.as_view(), name="hot-times"),
+    path("pipeline", PipelinePage.as_view(), name="pipeline"),
+    path("power", PowerPage.as_view(), name="power"),
+    path("power/energy", EnergyPart.as_view(), name="power-energy"),
 ]

@@ -15,6 +15,11 @@ class Signal(NamedTuple):
     finds: str
     needs: tuple[tuple[str, ...], ...]
 
+    @property
+    def metrics(self) -> tuple[tuple[str, ...], ...]:
+        """The same under the names of the catalogue."""
+        return tuple(tuple(canonical_name(name) for name in alternatives) for alternatives in self.needs)
+
     def missing(self, metric_names: Iterable[str]) -> tuple[str, ...]:
         """The metrics to add so that the rule has its data. ``metric_names`` are those that there are, parts included."""
         there = {whole_of(name) for name in metric_names}

@@ -1,0 +1,200 @@
+// Any metric over time: asks what the URL says, draws it, and keeps the links to the same answer as files.
+
+import { timeChart, windows } from "./charts.js";
+import { ABSENT, formatValue, gpuLabel, SCALES, shortHost } from "./format.js";
+import { every } from "./live.js";
+import { apiUrl, data, getJson, gpuUrl, hostUrl } from "./page.js";
+import { current, iso } from "./range.js";
+import { get, onChange, set } from "./state.js";
+import { makeSortable, sortTable } from "./tables.js";
+
+const FIELDS = ["metric", "agg", "every", "by", "top"];
+const SEVERAL = ["hostname", "model", "namespace", "pod", "uuid"];
+// More lines than this are not told apart: the table has the others.
+const MOST_LINES = 16;
+const SHORT_ID = "GPU-39bd9cd5".length;
+
+const form = document.querySelector("[data-explore]");
+const table = document.querySelector("[data-table]");
+const find = (selector) => document.querySelector(selector);
+
+function asked() {
+  const query = new URLSearchParams(location.search);
+  const several = SEVERAL.map((name) => [name, query.getAll(name).filter(Boolean)]);
+  return { ...Object.fromEntries(FIELDS.map((name) => [name, query.get(name) || null])), metric: query.get("metric") || data.asked[0][1], ...Object.fromEntries(several) };
+}
+
+/** A preset stays relative in links that somebody keeps; a capture's does not move. */
+function linkTimes() {
+  const { start, end, preset } = current();
+  return preset && data.anchor === null ? { start_time: `-${preset}` } : { start_time: iso(start), end_time: iso(end) };
+}
+
+function showLinks() {
+  const params = { ...asked(), ...linkTimes() };
+  for (const link of document.querySelectorAll("[data-file]")) {
+    link.href = apiUrl("/api/v1/query", { ...params, format: link.dataset.file || null });
+  }
+  const line = `curl '${new URL(apiUrl("/api/v1/query", params), location.href)}'`;
+  find(".curl code").textContent = line;
+  find(".curl [data-copy]").dataset.copy = line;
+}
+
+function showMetric() {
+  const name = form.elements.metric.value;
+  const metric = data.metrics[name];
+  find("[data-metric-name]").textContent = name;
+  find("[data-metric-about]").textContent = metric?.description ?? "Not in the catalogue.";
+  const agg = form.elements.agg;
+  const chosen = agg.value;
+  const [first, ...others] = metric?.aggregates ?? [];
+  const option = (value, text) => new Option(text ?? value, value, false, value === chosen);
+  agg.replaceChildren(option("", `${first ?? "mean"} (default)`), ...others.map((each) => option(each)));
+  if (!others.includes(chosen)) agg.value = "";
+}
+
+function sayErrors(errors) {
+  for (const place of document.querySelectorAll("[data-error]")) {
+    const text = errors[place.dataset.error] ?? "";
+    place.textContent = text;
+    place.hidden = !text;
+    const field = form.elements[place.dataset.error];
+    for (const each of field instanceof RadioNodeList ? field : field ? [field] : []) {
+      if (text) each.setAttribute("aria-invalid", "true");
+      else each.removeAttribute("aria-invalid");
+    }
+  }
+}
+
+/** An error of the API begins with the name of the parameter that is wrong. */
+function sayWrong(error) {
+  const message = error.message.replace(/\.?$/, ".");
+  const name = [...FIELDS, ...SEVERAL].find((each) => message.startsWith(`${each} `)) ?? "";
+  sayErrors({ [name]: message[0].toUpperCase() + message.slice(1) });
+}
+
+function nameOf(group, by) {
+  if (by === null) return "all";
+  if (by === "pod") return [group.namespace, group.pod].filter(Boolean).join("/") || "no pod";
+  if (!group[by]) return `no ${by}`;
+  if (by === "host") return shortHost(group[by], data.host_prefix);
+  const board = group[by].split(":")[0];
+  const place = by === "gpu" ? (places.get(board) ?? places.get(board.slice(0, SHORT_ID))) : null;
+  return place ? gpuLabel(place.host, place.slot, group[by], data.host_prefix) : group[by];
+}
+
+/** Where each GPU is, by the id that the fleet's answer gives it: the whole, or its first characters where these are enough. */
+const places = new Map();
+async function findPlaces(signal) {
+  if (places.size) return;
+  const fleet = await getJson(apiUrl("/api/v1/fleet"), { signal });
+  fleet.gpus.id.forEach((id, row) => places.set(id, { host: fleet.hosts[fleet.gpus.host[row]].name, slot: fleet.gpus.slot[row] }));
+}
+
+function cell(text, value) {
+  const made = document.createElement("td");
+  made.className = "num";
+  made.dataset.value = value ?? "";
+  made.textContent = text;
+  return made;
+}
+
+function rowOf(line, unit, by, count) {
+  const known = line.values.filter((value) => value !== null);
+  const row = document.createElement("tr");
+  const head = document.createElement("th");
+  head.scope = "row";
+  const url = by === "host" ? hostUrl : by === "gpu" ? gpuUrl : null;
+  if (url && line.key) {
+    const link = document.createElement("a");
+    link.href = url(line.key);
+    link.textContent = line.label;
+    head.append(link);
+  } else head.textContent = line.label;
+  const sum = known.reduce((all, value) => all + value, 0);
+  const figures = known.length ? [known.at(-1), Math.min(...known), sum / known.length, Math.max(...known)] : [null, null, null, null];
+  row.append(head, ...figures.map((value) => cell(value === null ? ABSENT : formatValue(value, unit), value)), cell(`${known.length} of ${count}`, known.length));
+  return row;
+}
+
+function showTable(lines, answer, by) {
+  table.hidden = !lines.length;
+  find("[data-table-note]").textContent = `${lines.length} ${lines.length === 1 ? "line" : "lines"}, ${answer.agg} of windows of ${answer.every}`;
+  const real = table.querySelector("table");
+  real.tBodies[0].replaceChildren(...lines.map((line) => rowOf(line, answer.unit, by, line.values.length)));
+  sortTable(real);
+}
+
+let chart = null;
+async function ask({ signal }) {
+  const element = find('[data-chart="explore"]');
+  showLinks();
+  const params = asked();
+  const { start, end } = current();
+  const auto = windows(element.clientWidth);
+  let answer;
+  try {
+    if (params.by === "gpu") await findPlaces(signal);
+    answer = await getJson(apiUrl("/api/v1/query", { ...params, every: params.every ?? auto.every, start_time: iso(start), end_time: iso(end) }), { signal });
+  } catch (error) {
+    if (error.name !== "AbortError" && "status" in error) sayWrong(error);
+    else throw error;
+    return;
+  }
+  sayErrors({});
+  const lines = answer.data.map((each) => ({ label: nameOf(each.group, params.by), key: each.group[params.by], values: each.points.map(([, value]) => value) }));
+  const times = (answer.data[0]?.points ?? []).map(([time]) => Date.parse(time));
+  const step = times.length > 1 ? times[1] - times[0] : auto.step;
+  const metric = data.metrics[answer.metric];
+  const shown = {
+    title: metric?.title ?? answer.metric,
+    unit: answer.unit,
+    note: `${answer.agg} of ${answer.every}${lines.length > MOST_LINES ? ` · first ${MOST_LINES} of ${lines.length} lines` : ""}`,
+    times,
+    series: lines.slice(0, MOST_LINES),
+    scale: ["mean", "max", "min", "last", "p50", "p95", "p99"].includes(answer.agg) ? SCALES[answer.metric] : { min: 0 },
+    height: 240,
+    range: { start, end },
+    step,
+    until: end,
+    level: 2,
+  };
+  if (chart) chart.update(shown);
+  else chart = timeChart(element, shown);
+  showTable(lines, answer, params.by);
+}
+
+function apply() {
+  const changes = Object.fromEntries([...FIELDS, ...SEVERAL].map((name) => [name, null]));
+  for (const name of FIELDS) changes[name] = form.elements[name].value.trim() || null;
+  for (const name of SEVERAL) {
+    const fields = form.elements[name];
+    changes[name] = [...(fields instanceof RadioNodeList ? fields : [fields])].map((each) => each.value.trim()).filter(Boolean);
+  }
+  if (changes.every === "auto") changes.every = null;
+  set(changes);
+}
+
+function showForm() {
+  const query = new URLSearchParams(location.search);
+  for (const name of FIELDS) form.elements[name].value = query.get(name) ?? (name === "metric" ? data.asked[0][1] : "");
+  for (const name of SEVERAL) {
+    const fields = form.elements[name];
+    [...(fields instanceof RadioNodeList ? fields : [fields])].forEach((each, place) => (each.value = query.getAll(name)[place] ?? ""));
+  }
+  showMetric();
+  form.elements.agg.value = get("agg", "");
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  apply();
+});
+form.addEventListener("change", (event) => {
+  if (event.target === form.elements.metric) showMetric();
+  apply();
+});
+addEventListener("popstate", showForm);
+onChange(showLinks);
+makeSortable(table.querySelector("table"));
+every(ask);

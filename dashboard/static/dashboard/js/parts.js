@@ -1,0 +1,136 @@
+// Parts of a page that the server renders again: numbers and tables stay fresh, and there is one place that makes them.
+//
+// An element with data-part="NAME" (and an id) is replaced by that of a new answer to the page's own URL. With
+// data-part-url="PATH" its contents come from there: a question that takes longer than the page itself.
+
+import { away, back } from "./banner.js";
+import { formatTime } from "./format.js";
+import { every, setDataTime } from "./live.js";
+import { ApiError } from "./page.js";
+import { get, set } from "./state.js";
+import { makeSortable } from "./tables.js";
+
+const SLOW_PERIOD = 60_000;
+const FOCUSABLE = "a[href], button, select, input, summary, [tabindex]";
+
+/** @type {WeakMap<Element, string>} what the server sent last for each part */
+const shown = new WeakMap();
+
+async function getPage(url, signal) {
+  let response;
+  try {
+    response = await fetch(url, { headers: { Accept: "text/html" }, signal, cache: "no-store", credentials: "same-origin" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    away("The web service");
+    throw new ApiError(0, "the web service does not answer");
+  }
+  if (!response.ok) {
+    if (response.status >= 500) away("The web service");
+    throw new ApiError(response.status, `status ${response.status}`);
+  }
+  return new DOMParser().parseFromString(await response.text(), "text/html");
+}
+
+/** What is focused and how far parts are scrolled, so that a refresh does not take it from under the reader's hands. */
+function remember(part) {
+  const focusable = [...part.querySelectorAll(FOCUSABLE)];
+  const at = focusable.indexOf(document.activeElement);
+  const label = at < 0 ? "" : document.activeElement.textContent;
+  const scrolled = [...part.querySelectorAll(".scroll-x, .scroll")].map((box) => [box.scrollLeft, box.scrollTop]);
+  const open = [...part.querySelectorAll("details")].map((each) => each.open);
+  return () => {
+    [...part.querySelectorAll(".scroll-x, .scroll")].forEach((box, place) => scrolled[place] && box.scrollTo(...scrolled[place]));
+    [...part.querySelectorAll("details")].forEach((each, place) => (each.open = open[place] ?? each.open));
+    if (at < 0) return;
+    const now = [...part.querySelectorAll(FOCUSABLE)];
+    (now.find((each) => label && each.textContent === label) ?? now[Math.min(at, now.length - 1)])?.focus({ preventScroll: true });
+  };
+}
+
+function fill(part, nodes) {
+  const restore = remember(part);
+  part.replaceChildren(...nodes);
+  for (const table of part.querySelectorAll("table[data-sortable]")) makeSortable(table);
+  for (const time of part.querySelectorAll("time[datetime]")) {
+    time.textContent = formatTime(Date.parse(time.dateTime), { seconds: true, date: "always" });
+  }
+  restore();
+}
+
+/** Keeps every `data-part` of the page fresh. `then` is called after each answer, with the new page's data. */
+export function refreshParts(then = () => {}) {
+  let first = true;
+  every(async ({ signal }) => {
+    if (first) {
+      first = false;
+      return;
+    }
+    const page = await getPage(location.href, signal);
+    const told = page.getElementById("banner");
+    if (told && !told.hidden && told.textContent) {
+      // What is shown stays: old numbers that say how old they are help more than none.
+      away(told.textContent.split(". ")[0]);
+      return;
+    }
+    for (const part of document.querySelectorAll("[data-part]")) {
+      const fresh = page.querySelector(`[data-part="${part.dataset.part}"]`);
+      if (fresh && fresh.innerHTML !== shown.get(part)) {
+        shown.set(part, fresh.innerHTML);
+        fill(part, [...document.importNode(fresh, true).childNodes]);
+      }
+    }
+    back();
+    const data = JSON.parse(page.getElementById("page-data").textContent);
+    setDataTime(data.newest);
+    then(data);
+  });
+}
+
+/** Fills each `data-part-url` when the range or a filter changes, and no more often than once a minute. */
+export function loadSlowParts() {
+  for (const part of document.querySelectorAll("[data-part-url]")) {
+    let answered = "";
+    let at = 0;
+    every(async ({ signal }) => {
+      const asked = part.dataset.partUrl + location.search;
+      if (asked === answered && Date.now() - at < SLOW_PERIOD) return;
+      part.setAttribute("aria-busy", "true");
+      try {
+        const page = await getPage(asked, signal);
+        fill(part, [...document.importNode(page.body, true).childNodes]);
+        answered = asked;
+        at = Date.now();
+      } finally {
+        part.removeAttribute("aria-busy");
+      }
+    });
+  }
+}
+
+/** Forms with data-filters: a choice changes the URL, and the page follows. Without scripts their button sends them. */
+export function followFilters() {
+  for (const form of document.querySelectorAll("form[data-filters]")) {
+    for (const button of form.querySelectorAll("[data-no-script]")) button.hidden = true;
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      apply(form);
+    });
+    form.addEventListener("change", () => apply(form));
+  }
+  addEventListener("popstate", () => {
+    for (const field of document.querySelectorAll("form[data-filters] [name]")) {
+      if (field.type === "checkbox") field.checked = get(field.name) === field.value;
+      else field.value = get(field.name, "");
+    }
+  });
+}
+
+function apply(form) {
+  const changes = { page: null };
+  for (const field of form.elements) {
+    if (field.name) changes[field.name] = field.type === "checkbox" && !field.checked ? null : field.value || null;
+  }
+  set(changes);
+}
+

@@ -1,0 +1,262 @@
+"""The pipeline: what arrives, how late, what was refused and why, and what the fleet does not send."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+import numpy as np
+from django.conf import settings
+from django.urls import reverse
+from numpy.typing import NDArray
+
+from api.fleet import shared_prefix
+from api.links import absolute
+from api.schema.answers import StoreAnswer
+from api.views.stats import read_collectors, store_answer
+from dashboard.broker_watch import watch
+from dashboard.views.page import Page
+from inventory.fleet import Fleet, SlotState, fleet_now
+from inventory.models import CollectorStatus
+from readings.catalogue import info, whole_of
+from readings.checks import PASSED_OVER, REASONS, REMARKS, Kinds
+from readings.signals import SIGNALS, Signal
+from readings.times import SECOND
+from stores.base import StoreError
+from stores.open import describe_store, get_store
+
+MOST_HOSTS = 40
+HOSTS_ON_A_PAGE = 40
+
+
+class Reason(NamedTuple):
+    """A reason with its meaning, and how many readings it concerns."""
+
+    name: str
+    readings: int
+    meaning: str
+
+
+class ReasonKind(NamedTuple):
+    """All reasons of one kind; ``text`` says what the kind is."""
+
+    title: str
+    text: str
+    reasons: list[Reason]
+    total: int
+
+
+def reason_kinds(collectors: Sequence[CollectorStatus]) -> list[ReasonKind]:
+    """Readings refused, remarked on and passed over, over all collectors, the most frequent reason first."""
+    counts: Counter[str] = Counter()
+    for collector in collectors:
+        counts.update(collector.refused)
+    told = (
+        ("Refused", "not stored: a value that is no measurement", REASONS),
+        ("Remarked on", "stored, without something that a reading does not need", REMARKS),
+        ("Passed over", "by design no reading, and no fault", PASSED_OVER),
+    )
+    return [
+        ReasonKind(
+            title,
+            text,
+            [Reason(name, count, meanings.get(name, REASONS["other"])) for name, count in kind.most_common()],
+            kind.total(),
+        )
+        for kind, (title, text, meanings) in zip(Kinds.of(counts), told, strict=True)
+    ]
+
+
+class HostAge(NamedTuple):
+    """A host, its newest reading, and how far that is behind the fleet's newest."""
+
+    name: str
+    last_seen_ns: int
+    behind_seconds: float
+    is_stale: bool
+    state: str
+
+
+def host_ages(fleet: Fleet) -> list[HostAge]:
+    """The hosts, the one whose data are oldest first."""
+    newest_ns = fleet.newest_ns or 0
+    up = fleet.rows_in(SlotState.REPORTING)
+    ages = [
+        HostAge(
+            host.name,
+            host.last_seen_ns,
+            max(0, newest_ns - host.last_seen_ns) / SECOND,
+            not up[host.rows].any(),
+            host.asset_state,
+        )
+        for host in fleet.hosts
+        if host.name
+    ]
+    return sorted(ages, key=lambda age: (age.last_seen_ns, age.name))
+
+
+def there(fleet: Fleet) -> dict[str, NDArray[np.bool_]]:
+    """For each metric, which rows of the fleet have a fresh reading of it. Parts (links …) count as their metric."""
+    found: dict[str, NDArray[np.bool_]] = {}
+    for name in fleet.metric_names():
+        known = ~np.isnan(fleet.metric(name))
+        whole = whole_of(name)
+        found[whole] = found[whole] | known if whole in found else known
+    return found
+
+
+class RuleData(NamedTuple):
+    """A rule, on how many GPUs it has its data, and what to add for the others."""
+
+    signal: Signal
+    gpus: int
+    lacks: tuple[str, ...]
+
+
+def rules_data(have: dict[str, NDArray[np.bool_]], known: NDArray[np.bool_]) -> list[RuleData]:
+    """Each rule; those that lack data first. ``known``: the rows of GPUs that report."""
+    found = []
+    for signal in SIGNALS:
+        complete = known.copy()
+        for alternatives in signal.metrics:
+            complete &= np.logical_or.reduce(
+                [have[name] for name in alternatives if name in have] or [np.zeros_like(known)]
+            )
+        found.append(RuleData(signal, int(np.count_nonzero(complete)), signal.missing(have)))
+    return sorted(found, key=lambda rule: rule.gpus)
+
+
+def lines_to_add(rules: Sequence[RuleData]) -> list[str]:
+    """The lines for dcgm-exporter's list of metrics that the rules lack."""
+    names = dict.fromkeys(name for rule in rules for name in rule.lacks)
+    return [f"{name}, {_exporter_kind(name)}, {_help(name)}" for name in names]
+
+
+def _exporter_kind(name: str) -> str:
+    metric = info(name)
+    return "counter" if metric is not None and metric.kind == "counter" else "gauge"
+
+
+def _help(name: str) -> str:
+    metric = info(name)
+    # A comma would begin another column.
+    return f"{metric.title.replace(',', '') if metric else name}."
+
+
+class MatrixRow(NamedTuple):
+    """A metric, on how many GPUs it is fresh in all, and on each host of the page."""
+
+    name: str
+    title: str
+    gpus: int
+    cells: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Hosts × metrics: how many GPUs have a fresh reading."""
+
+    hosts: list[str]
+    sizes: list[int]
+    rows: list[MatrixRow]
+    gpus: int
+    host_count: int
+    page: int
+    pages: int
+    hidden: int
+
+
+def matrix(fleet: Fleet, have: dict[str, NDArray[np.bool_]], known: NDArray[np.bool_], query: dict[str, str]) -> Matrix:
+    """The part of the matrix that a URL asks for: ``host`` (a part of the name), ``gaps`` and ``page``."""
+    count = len(fleet.hosts)
+    hosts = np.flatnonzero([query.get("host", "").lower() in host.name.lower() for host in fleet.hosts])
+    sizes = np.bincount(fleet.host[known], minlength=count)
+    pages = max(1, -(-len(hosts) // HOSTS_ON_A_PAGE))
+    page = min(pages, max(1, int(query["page"]))) if query.get("page", "").isdecimal() else 1
+    shown = hosts[(page - 1) * HOSTS_ON_A_PAGE : page * HOSTS_ON_A_PAGE]
+    total = int(np.count_nonzero(known))
+    rows, hidden = [], 0
+    for name in sorted(have) if len(shown) else ():
+        metric = info(name)
+        by_host = np.bincount(fleet.host[have[name] & known], minlength=count)
+        if query.get("gaps") and bool((by_host == sizes)[shown].all()):
+            hidden += 1
+            continue
+        rows.append(MatrixRow(name, metric.title if metric else name, int(by_host.sum()), by_host[shown].tolist()))
+    # What some lack is why people look here.
+    rows.sort(key=lambda row: (row.gpus == total, row.name))
+    names = [fleet.hosts[host].name for host in shown.tolist()]
+    return Matrix(names, sizes[shown].tolist(), rows, total, len(hosts), page, pages, hidden)
+
+
+class PipelinePage(Page):
+    """What the pipeline does."""
+
+    title = "Pipeline"
+    menu = "pipeline"
+    template_name = "dashboard/pipeline.html"
+
+    def page_context(self) -> dict[str, Any]:
+        fleet = fleet_now()
+        collectors = read_collectors()
+        ages = host_ages(fleet)
+        now = watch.now()
+        return {
+            "fleet": fleet,
+            "prefix": shared_prefix([host.name for host in fleet.hosts]),
+            "now": now,
+            "lag": sum(each.lag or 0 for each in now.subscribers),
+            "connected": sum(each.connected for each in now.subscribers),
+            "curl_url": absolute(self.request, reverse("stats")),
+            "broker_address": f"{settings.MQ_HOST}:{settings.MQ_PORT}",
+            "collectors": collectors,
+            "collector_updated": max((each.updated for each in collectors), default=None),
+            "kinds": reason_kinds(collectors),
+            "stored": sum(each.readings_stored for each in collectors),
+            "ages": ages[:MOST_HOSTS],
+            "stale_hosts": sum(age.is_stale for age in ages),
+            **self._store(),
+            **self._data(fleet),
+        }
+
+    def _store(self) -> dict[str, Any]:
+        """The store's figures, or why there are none: the rest of the page does without."""
+        answer: StoreAnswer | None = None
+        error = ""
+        try:
+            answer = store_answer(get_store().stats())
+        except StoreError as away:
+            error = str(away)
+        return {"store": answer, "store_error": error, "store_words": describe_store()}
+
+    def _data(self, fleet: Fleet) -> dict[str, Any]:
+        known = fleet.rows_in(SlotState.REPORTING)
+        have = there(fleet)
+        rules = rules_data(have, known)
+        total = int(np.count_nonzero(known))
+        return {
+            "rules": rules,
+            "gpu_count": total,
+            "rules_complete": sum(rule.gpus == total for rule in rules) if total else 0,
+            "rules_without": sum(rule.gpus == 0 for rule in rules),
+            "to_add": "\n".join(lines_to_add(rules)),
+            **self._matrix(fleet, have, known),
+        }
+
+    def _matrix(self, fleet: Fleet, have: dict[str, NDArray[np.bool_]], known: NDArray[np.bool_]) -> dict[str, Any]:
+        query = self.request.GET.dict()
+        found = matrix(fleet, have, known, query)
+
+        def page_url(page: int) -> str:
+            return f"?{urlencode(query | {'page': page})}"
+
+        return {
+            "matrix": found,
+            "last_host": found.hosts[-1] if found.hosts else "",
+            "page_before": page_url(found.page - 1),
+            "page_after": page_url(found.page + 1),
+            "query": {"host": "", "gaps": ""} | query,
+        }
