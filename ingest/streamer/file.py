@@ -149,6 +149,7 @@ class FileStreamer:
         self._dead_letters = DeadLetters(config.state_dir, f"streamer-{config.instance_id}")
         self._stamper = Stamper(Choice("source"))
         self._explained = False
+        self._said_live = False
         self._looked_at_age = False
         self._at_end = False
         self._counts: Counter[str] = Counter()
@@ -377,11 +378,31 @@ class FileStreamer:
     async def _put_all(self, parts: list[Columns], position: SourcePosition, counts: Counter[str]) -> None:
         blocks = await self._in_thread(lambda: list(blocks_of(parts, self._config.batch_size)))
         batch_ids = (f"{self._run}-{number}" for number in itertools.count(self._queue.end))
-        batches = encode_blocks(blocks, batch_ids, source=self._config.instance_id, refused=counts, encode=self._encode)
+        batches = encode_blocks(
+            blocks,
+            batch_ids,
+            source=self._config.instance_id,
+            refused=counts,
+            encode=self._encode,
+            live=self._is_live(parts),
+        )
         for payload, readings in batches:
             await self._queue.put(payload, readings)
             self._sender.wake()
         self._positions.add(self._queue.end - 1, position)
+
+    def _is_live(self, parts: list[Columns]) -> bool:
+        """Whether these readings are sent as they are made: what is piped or appended and has times of now.
+
+        Everything else is a capture, also with TIMESTAMPS=now: a replay ends, and its fleet is not lost then.
+        """
+        config = self._config
+        newest_ns = max((int(part.time_ns.max()) for part in parts if part.size), default=0)
+        live = (config.follow or config.csv_path == STDIN) and abs(time.time_ns() - newest_ns) < CLOCK_SLACK_NS
+        if live and not self._said_live:
+            self._said_live = True
+            logger.info("the readings are live: they come as they are made, with times of now (TIMESTAMPS)")
+        return live
 
     async def _in_thread(self, call: Callable[..., Result], *args: object) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)

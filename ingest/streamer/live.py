@@ -234,6 +234,7 @@ class LiveStreamer:
                 source=self._config.instance_id,
                 refused=counts,
                 encode=ENCODERS[self._config.batch_format],
+                live=True,
             )
         )
 

@@ -48,6 +48,7 @@ class Encode(Protocol):
         source: str,
         collected_at: str,
         refused: Mapping[str, int] | None = None,
+        live: bool = False,
     ) -> bytes:
         """The payload."""
 
@@ -314,7 +315,12 @@ class BatchSender:
         while blocks:
             block = blocks.pop()
             part = self._encode(
-                block, batch_id=decoded.batch_id, source=decoded.source, collected_at="", refused=refused
+                block,
+                batch_id=decoded.batch_id,
+                source=decoded.source,
+                collected_at="",
+                refused=refused,
+                live=decoded.live,
             )
             if len(part) <= limit:
                 yield part
@@ -336,13 +342,17 @@ def encode_blocks(
     source: str,
     refused: Mapping[str, int],
     encode: Encode = encode_block,
+    live: bool = False,
 ) -> Iterator[tuple[bytes, int]]:
-    """Each block as a payload, with its number of readings. The first one, empty if need be, also counts the refused readings."""
+    """Each block as a payload, with its number of readings. The first one, empty if need be, also counts the refused readings.
+
+    ``live``: the readings are sent as they are made.
+    """
     if not blocks and refused:
         blocks = [PointBlock([], [], [])]
     collected_at = format_time(time.time_ns())
     for block, batch_id in zip(blocks, batch_ids, strict=False):
-        payload = encode(block, batch_id=batch_id, source=source, collected_at=collected_at, refused=refused)
+        payload = encode(block, batch_id=batch_id, source=source, collected_at=collected_at, refused=refused, live=live)
         yield payload, block.count()
         refused = {}
 

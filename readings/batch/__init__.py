@@ -36,7 +36,8 @@ __all__ = ["BatchError", "DecodedBatch", "decode", "encode_block", "encode_plain
 class DecodedBatch(msgspec.Struct):
     """The good readings of a batch, the refusals of the bad ones, and the counts by reason that the sender reported.
 
-    ``remarks`` counts readings that were taken without something that they do not need.
+    ``remarks`` counts readings that were taken without something that they do not need. ``live``: the sender says that
+    they are sent as they are made, not from a capture.
     """
 
     block: PointBlock
@@ -45,6 +46,7 @@ class DecodedBatch(msgspec.Struct):
     batch_id: str
     reported: dict[str, int]
     remarks: dict[str, int] = {}
+    live: bool = False
 
 
 def decode(payload: bytes, *, now_ns: int | None = None, oldest_ns: int | None = None) -> DecodedBatch:
@@ -81,7 +83,9 @@ def decode(payload: bytes, *, now_ns: int | None = None, oldest_ns: int | None =
         block, impossible = check_block(block, now_ns=now_ns, oldest_ns=oldest_ns)
         if impossible:
             refusals.merge(impossible)
-    return DecodedBatch(block, refusals, message.source, message.batch_id, message.refused, remarks)
+    return DecodedBatch(
+        block, refusals, message.source, message.batch_id, message.refused, remarks, message.live is True
+    )
 
 
 def _joined(block: PointBlock, builder: BlockBuilder) -> PointBlock:

@@ -53,13 +53,17 @@ class PlainReading(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class BatchHeader(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The fields beside the readings. ``refused`` has the sender's counts since its last batch, by reason of any kind (see Kinds)."""
+    """The fields beside the readings. ``refused`` has the sender's counts since its last batch, by reason of any kind (see Kinds).
+
+    ``live``: the readings are sent as they are made, so their age is that by the clock. Anything but true is no.
+    """
 
     batch_id: _Text = ""
     source: _Text = ""
     collected_at: _Text = ""
     refused: Annotated[dict[_Reason, _Natural], Meta(max_length=64)] = {}
     metric_names: list[str] = []
+    live: Any = False
 
 
 class BatchMessage(BatchHeader, kw_only=True, omit_defaults=True):
@@ -85,7 +89,13 @@ _items = msgspec.json.Decoder(BatchItems)
 
 
 def encode_block(
-    block: PointBlock, *, batch_id: str, source: str, collected_at: str, refused: Mapping[str, int] | None = None
+    block: PointBlock,
+    *,
+    batch_id: str,
+    source: str,
+    collected_at: str,
+    refused: Mapping[str, int] | None = None,
+    live: bool = False,
 ) -> bytes:
     """The compact batch of ``block``. ``collected_at`` is RFC 3339. Values must be finite: JSON has no others."""
     return _encoder.encode(
@@ -94,6 +104,7 @@ def encode_block(
             source=source,
             collected_at=collected_at,
             refused=dict(refused or {}),
+            live=live,
             gpus=block.gpus,
             metric_names=block.metric_names,
             points=block.points,
@@ -102,7 +113,13 @@ def encode_block(
 
 
 def encode_plain(
-    block: PointBlock, *, batch_id: str, source: str, collected_at: str, refused: Mapping[str, int] | None = None
+    block: PointBlock,
+    *,
+    batch_id: str,
+    source: str,
+    collected_at: str,
+    refused: Mapping[str, int] | None = None,
+    live: bool = False,
 ) -> bytes:
     """The plain batch of ``block``, for a collector that knows no other. ``collected_at`` is RFC 3339.
 
@@ -125,7 +142,12 @@ def encode_plain(
             if value is not None
         ]
     message = BatchMessage(
-        batch_id=batch_id, source=source, collected_at=collected_at, refused=dict(refused or {}), metrics=metrics
+        batch_id=batch_id,
+        source=source,
+        collected_at=collected_at,
+        refused=dict(refused or {}),
+        live=live,
+        metrics=metrics,
     )
     if shares:
         message.gpus = [block.gpus[index] for index in shares]

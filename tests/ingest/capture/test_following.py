@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 from ingest.capture.files import stream_captures
 from ingest.errors import SourceError
 from ingest.streamer.report import Report
-from readings.times import parse_time
+from readings.times import SECOND, format_time, parse_time
 from tests.broker.harness import running_broker
-from tests.ingest.captures import COLUMNS, Reading, line, rows
+from tests.ingest.captures import COLUMNS, START, Reading, line, rows, write_capture
 from tests.ingest.wiring import read_batches, readings_of, stream_config
 
+DAY = 86_400 * SECOND
 HEADER = ",".join(COLUMNS) + "\n"
 LINES = [line(fields) for fields in rows(4, 30)]
 
@@ -75,6 +77,27 @@ class Follower:
 async def follower(tmp_path: Path) -> AsyncIterator[Follower]:
     async with running_broker(tmp_path / "log") as broker:
         yield Follower(tmp_path, broker.port)
+
+
+async def test_what_is_appended_with_times_of_now_is_live_and_what_is_old_is_a_capture(follower: Follower) -> None:
+    follower.write(LINES[:2])
+    async with follower.running():
+        await follower.until(2)
+        now = [line(fields) for fields in rows(1, 1, format_time(time.time_ns()))]
+        follower.append(now)
+        await follower.until(2 + len(now))
+    batches = await read_batches(follower.port)
+    assert {(batch.live, point[1] >= parse_time(START) + DAY) for batch in batches for point in batch.block.points} == {
+        (False, False),
+        (True, True),
+    }
+
+
+async def test_a_capture_is_not_live_whatever_its_times(tmp_path: Path) -> None:
+    path = write_capture(tmp_path / "now.csv", start=format_time(time.time_ns() - 60 * SECOND))
+    async with running_broker(tmp_path / "log") as broker:
+        await stream_captures(stream_config(path, broker.port, tmp_path), asyncio.Event())
+        assert not any(batch.live for batch in await read_batches(broker.port))
 
 
 async def test_a_file_that_grows_and_is_rotated_is_followed(tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ async def test_what_a_source_gives_comes_to_the_broker_once_and_in_order(tmp_pat
         streamer = LiveStreamer(config(broker.port, tmp_path), source, stop)
         report = await run_until(streamer, stop, lambda: streamer.report.sent >= 20)
         assert await values_in(broker.port) == [float(number) for number in range(source.given)]
+        assert all(batch.live for batch in await read_batches(broker.port))
     assert (report.read, report.sent, report.waiting) == (source.given, source.given, 0)
     assert report.behind_s == 0
 

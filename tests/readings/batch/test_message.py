@@ -370,3 +370,19 @@ def test_an_identity_that_could_forge_what_people_see_is_refused(bad: str) -> No
         PointBlock([Gpu(uuid=bad)], [UTIL], [(0, T, [1.0])]), batch_id="b", source="s", collected_at=""
     )
     assert [refusal.reason for refusal in decode(payload).refusals] == ["bad_field"]
+
+
+@pytest.mark.parametrize(
+    ("said", "live"),
+    [({}, False), ({"live": True}, True), ({"live": False}, False), ({"live": "true"}, False), ({"live": 1}, False)],
+)
+def test_only_true_means_live_and_nothing_there_spoils_a_batch(said: dict[str, Any], live: bool) -> None:
+    batch = decoded(**compact(**said))
+    assert (batch.live, len(batch.block.points)) == (live, 1)
+    assert decoded(metrics=[metric(**{"value": [1]})], **said).live is live  # taken apart
+
+
+def test_both_forms_tell_that_they_are_live_and_say_nothing_else_of_it() -> None:
+    for encode in (encode_block, encode_plain):
+        assert decode(encode(BLOCK, batch_id="b", source="s", collected_at="", live=True)).live
+        assert b"live" not in encode(BLOCK, batch_id="b", source="s", collected_at="")
