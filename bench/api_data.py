@@ -13,8 +13,8 @@ from bench.stores import batches, fleet
 
 def fill(gpus: int, readings: int) -> int:
     """The collector's own work on ready-made blocks: readings to the store, GPUs to the inventory. Returns how many readings."""
+    from inventory.sync.memory import save_sightings
     from inventory.sync.sightings import Sightings
-    from inventory.sync.updater import save_sightings
     from stores.open import get_store, reset_store
 
     seconds = max(1, readings // (gpus * 10))

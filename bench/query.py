@@ -91,8 +91,8 @@ def fill(gpus: int, hours: float, end_ns: int, metrics: int) -> None:
     django.setup()
     from django.core.management import call_command
 
+    from inventory.sync.memory import save_sightings
     from inventory.sync.sightings import Sightings
-    from inventory.sync.updater import save_sightings
     from stores.open import get_store
 
     call_command("migrate", verbosity=0)

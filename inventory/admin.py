@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from math import isnan
 from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import admin
 from django.contrib.admin.utils import quote
-from django.db.models import BooleanField, Count, ExpressionWrapper, Model, Q, QuerySet, Value
-from django.db.models.expressions import Combinable
+from django.db.models import BooleanField, Count, ExpressionWrapper, Model, Q, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.formats import localize
@@ -20,7 +20,8 @@ from django.utils.timezone import localtime
 
 from inventory.lookups import CheapLookups
 from inventory.models import GPU, CollectorStatus, Host, Placement, Residence
-from inventory.queries import in_state, latest_readings, stale_before
+from inventory.newest import newest_by_host
+from inventory.queries import Ages, ages_now, in_state, latest_readings
 from inventory.removal import gpus_of, remove_gpus, remove_hosts, with_instances
 from readings.catalogue import unit_of
 from readings.checks import Kinds
@@ -40,17 +41,36 @@ def shown_exactly(value: float) -> str:
     return f"{value:,}".removesuffix(".0")
 
 
+def attach_newest(gpus: Iterable[GPU]) -> None:
+    """Gives each row its newest values, which ``newest_value`` returns. Their hosts must be loaded."""
+    rows = list(gpus)
+    newest = newest_by_host({row.host.name if row.host else "" for row in rows})
+    values = {
+        gpu_id: dict(zip(host.metric_names, each, strict=True))
+        for host in newest.values()
+        for gpu_id, each in zip(host.gpu_ids, host.values.tolist(), strict=True)
+    }
+    for row in rows:
+        row.newest_values = values.get(row.pk, {})  # type: ignore[attr-defined]
+
+
+def newest_value(gpu: GPU, metric_name: str) -> float | None:
+    """The newest value of a metric, or None: unknown is never 0. See ``attach_newest``."""
+    value: float | None = gpu.newest_values.get(metric_name)  # type: ignore[attr-defined]
+    return None if value is None or isnan(value) else value
+
+
 def shown_metric(gpu: GPU, metric_name: str, digits: int = 0) -> str:
     """The newest value of a metric with its unit."""
-    return shown(gpu.value(metric_name), unit_of(metric_name), digits)
+    return shown(newest_value(gpu, metric_name), unit_of(metric_name), digits)
 
 
 def shown_memory(gpu: GPU) -> str:
     """``5,120 / 81,007 MiB``: used and total. A missing total is the sum of used, free and reserved."""
-    used, total = gpu.value(MEMORY_USED), gpu.value(MEMORY_TOTAL)
-    free = gpu.value(MEMORY_FREE)
+    used, total = newest_value(gpu, MEMORY_USED), newest_value(gpu, MEMORY_TOTAL)
+    free = newest_value(gpu, MEMORY_FREE)
     if total is None and used is not None and free is not None:
-        total = used + free + (gpu.value(MEMORY_RESERVED) or 0.0)
+        total = used + free + (newest_value(gpu, MEMORY_RESERVED) or 0.0)
     if used is None and total is None:
         return UNKNOWN
     return f"{shown(used, '')} / {shown(total, '')} {unit_of(MEMORY_USED)}"
@@ -125,7 +145,7 @@ class RemovableAdmin(ReadOnlyAdmin):
 
 
 class StateFilter(admin.SimpleListFilter):
-    """Reporting or stale, as ``stale_before`` decides."""
+    """Reporting or stale, as ``ages_now`` tells."""
 
     title = "state"
     parameter_name = "state"
@@ -188,12 +208,15 @@ class GPUAdmin(RemovableAdmin):
     readonly_fields = ("state", "boards", "residences", "slot", "readings", "placements", "label_table")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[GPU]:
-        cutoff = _cutoff(request)
-        stale: Combinable = Value(False)
-        if cutoff is not None:
-            stale = ExpressionWrapper(in_state("stale", cutoff), output_field=BooleanField())
+        stale = ExpressionWrapper(in_state("stale", _ages(request)), output_field=BooleanField())
         gpus: QuerySet[GPU] = super().get_queryset(request)
         return gpus.annotate(stale=stale).select_related("host")
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        changes: Any = super().get_changelist_instance(request)
+        changes.result_list = list(changes.result_list)
+        attach_newest(changes.result_list)
+        return changes
 
     @admin.display(description="GPU", ordering="id")
     def short_id(self, gpu: GPU) -> SafeString:
@@ -210,19 +233,19 @@ class GPUAdmin(RemovableAdmin):
     def state(self, gpu: GPU) -> str:
         return "stale" if gpu.stale else "reporting"  # type: ignore[attr-defined]  # annotated above
 
-    @admin.display(ordering=f"latest__{UTILISATION}__0")
+    @admin.display
     def utilisation(self, gpu: GPU) -> str:
         return shown_metric(gpu, UTILISATION)
 
-    @admin.display(description="memory used / total", ordering=f"latest__{MEMORY_USED}__0")
+    @admin.display(description="memory used / total")
     def memory(self, gpu: GPU) -> str:
         return shown_memory(gpu)
 
-    @admin.display(ordering=f"latest__{TEMPERATURE}__0")
+    @admin.display
     def temperature(self, gpu: GPU) -> str:
         return shown_metric(gpu, TEMPERATURE)
 
-    @admin.display(ordering=f"latest__{POWER}__0")
+    @admin.display
     def power(self, gpu: GPU) -> str:
         return shown_metric(gpu, POWER, digits=1)
 
@@ -296,9 +319,8 @@ class HostAdmin(RemovableAdmin):
     readonly_fields = ("gpu_count", "reporting", "stale")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Host]:
-        cutoff = _cutoff(request)
         physical = Q(gpus__mig_id="")
-        stale = Count("gpus", filter=physical & in_state("stale", cutoff, "gpus__"))
+        stale = Count("gpus", filter=physical & in_state("stale", _ages(request), "gpus__"))
         hosts: QuerySet[Host] = super().get_queryset(request)
         return hosts.annotate(counted=Count("gpus", filter=physical), counted_stale=stale)
 
@@ -370,12 +392,12 @@ class CollectorStatusAdmin(ReadOnlyAdmin):
         return table(("Kind", "Reason", "Readings"), rows)
 
 
-def _cutoff(request: HttpRequest) -> datetime | None:
-    """``stale_before``, once per request: Django builds the queryset of a list several times."""
-    if not hasattr(request, "stale_before"):
-        request.stale_before = stale_before()  # type: ignore[attr-defined]
-    cutoff: datetime | None = request.stale_before  # type: ignore[attr-defined]
-    return cutoff
+def _ages(request: HttpRequest) -> Ages:
+    """``ages_now``, once per request: Django builds the queryset of a list several times."""
+    if not hasattr(request, "ages"):
+        request.ages = ages_now()  # type: ignore[attr-defined]
+    ages: Ages = request.ages  # type: ignore[attr-defined]
+    return ages
 
 
 def _gpu_link(gpu: GPU) -> SafeString:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
+from django.db import transaction
 from django.db.models import Max, QuerySet
 
 from inventory.models import GPU, Placement
+from inventory.newest import forget_newest
+from inventory.sync.bulk import lock_inventory
 
 # Deleted in one transaction: a writer waits for no more.
 _AT_ONCE = 1000
@@ -25,15 +27,27 @@ def forget(*, placements: timedelta, gpus: timedelta, now: datetime | None = Non
         return 0, 0
     newest = min(newest, now or datetime.now(UTC))
     return (
-        _delete(Placement.objects.filter(last_seen__lt=newest - placements)) if placements else 0,
-        _delete(GPU.objects.filter(last_seen__lt=newest - gpus)) if gpus else 0,
+        _delete_placements(Placement.objects.filter(last_seen__lt=newest - placements)) if placements else 0,
+        _delete_gpus(GPU.objects.filter(last_seen__lt=newest - gpus)) if gpus else 0,
     )
 
 
-def _delete(rows: QuerySet[Any]) -> int:
+def _delete_placements(rows: QuerySet[Placement]) -> int:
     deleted = 0
     while keys := list(rows.order_by("pk").values_list("pk", flat=True)[:_AT_ONCE]):
-        # A GPU that has come back meanwhile no longer matches.
         rows.filter(pk__in=keys).delete()
         deleted += len(keys)
     return deleted
+
+
+def _delete_gpus(rows: QuerySet[GPU]) -> int:
+    deleted = 0
+    while True:
+        with transaction.atomic():
+            lock_inventory()
+            keys = set(rows.order_by("pk").values_list("pk", flat=True)[:_AT_ONCE])
+            rows.filter(pk__in=keys).delete()
+            forget_newest(keys)
+        if not keys:
+            return deleted
+        deleted += len(keys)

@@ -63,8 +63,8 @@ class Host(Asset):
 class GPU(Asset):
     """A GPU or a MIG instance. Its identity never changes; host, index and attributes are the newest known.
 
-    ``latest`` maps each metric name to its newest reading, [value, time in ns]. A GPU cut into instances has a row of
-    its own: it is seen whenever one of them is, and holds the readings of the whole board (power, temperature).
+    A GPU cut into instances has a row of its own: it is seen whenever one of them is, and has the readings of the whole
+    board (power, temperature). Newest readings are in NewestRow, and ``last_seen`` is up to a minute behind them.
     """
 
     id = models.CharField(max_length=200, primary_key=True, help_text="uuid, and :instance for a MIG instance")
@@ -81,7 +81,8 @@ class GPU(Asset):
     namespace = models.CharField(max_length=255, blank=True, default="", db_index=True)
     first_seen = models.DateTimeField()
     last_seen = models.DateTimeField(db_index=True)
-    latest = models.JSONField(default=dict, blank=True)
+    # Read by nobody. A collector of the version before still writes it while an upgrade rolls; the next release drops it.
+    latest = models.JSONField(default=dict, blank=True, editable=False, db_default=Value({}, models.JSONField()))
     labels = models.JSONField(default=dict, blank=True)
 
     class Meta:
@@ -90,11 +91,6 @@ class GPU(Asset):
 
     def __str__(self) -> str:
         return self.id
-
-    def value(self, metric_name: str) -> float | None:
-        """The newest value of a metric, or None: unknown is never 0."""
-        reading = self.latest.get(metric_name)
-        return None if reading is None else float(reading[0])
 
 
 class Residence(models.Model):
@@ -148,6 +144,25 @@ class Placement(models.Model):
 
 
 STORE_LENGTH = 512
+
+
+class NewestRow(models.Model):
+    """The newest readings that one collector saw of a host's GPUs, packed (see inventory.packing).
+
+    Its writer loads it once and then only writes it; readers merge the rows of all writers. ``version`` rises with each
+    write.
+    """
+
+    host = models.CharField(max_length=255, help_text="the host's name; empty for GPUs without a host")
+    writer = models.CharField(max_length=128, help_text="COLLECTOR_ID")
+    version = models.BigIntegerField()
+    data = models.BinaryField()  # last, so that a database reads the others without it
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("host", "writer"), name="one_newest_row_per_writer"),)
+
+    def __str__(self) -> str:
+        return f"{self.host} by {self.writer}"
 
 
 class CollectorStatus(models.Model):

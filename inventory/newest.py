@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from django.conf import settings
+from django.db.models import Q
 from numpy.typing import NDArray
 
-from inventory.models import GPU
+from inventory.models import GPU, NewestRow
+from inventory.packing import HostReadings, HostTable, Ints, pack, unpack, without
 from readings.times import SECOND, to_ns
+
+# Databases limit the parameters of a statement.
+_MOST_KEYS = 10_000
+_MOST_HOSTS_NAMED = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,48 +43,149 @@ class HostNewest:
 
 
 def newest_by_host(hostnames: Collection[str] | None = None) -> dict[str, HostNewest]:
-    """The newest readings by host name, of all hosts or of those named. GPUs without a host are under ``""``."""
-    gpus = GPU.objects.select_related("host").order_by("index", "id")
-    if hostnames is not None:
-        gpus = gpus.filter(host__name__in=hostnames)
-    by_host: dict[str, list[GPU]] = defaultdict(list)
-    for gpu in gpus:
-        by_host[gpu.host.name if gpu.host else ""].append(gpu)
-    return {name: _packed(name, rows) for name, rows in by_host.items()}
+    """The newest readings by host name, of all hosts or of those named. GPUs without a host are under ``""``.
+
+    GPUs are in the order of their slots and ids. Those without any reading are there too. Two queries, and one more for
+    what has changed since the last call.
+    """
+    by_host = _gpus_by_host(hostnames)
+    rows = _rows(by_host if hostnames is not None else None)
+    return {name: _host_newest(name, tuple(gpu_ids), rows.get(name, ())) for name, gpu_ids in by_host.items()}
 
 
-def stale_mask(
-    last_seen_ns: NDArray[np.int64], live: NDArray[np.bool_], sources: Sequence[str], now_ns: int
-) -> NDArray[np.bool_]:
+def forget_newest(gpu_ids: Set[str]) -> None:
+    """Takes removed GPUs out of all rows. Call it in the transaction that removes them, after ``lock_inventory``."""
+    for row in NewestRow.objects.all():
+        readings = unpack(bytes(row.data))
+        if gpu_ids.isdisjoint(readings.gpu_ids):
+            continue
+        left = without(readings, gpu_ids)
+        if left.gpu_ids:
+            row.data, row.version = pack(left), max(time.time_ns(), row.version + 1)
+            row.save(update_fields=["data", "version"])
+        else:
+            row.delete()
+
+
+def stale_mask(last_seen_ns: Ints, live: NDArray[np.bool_], sources: Sequence[str], now_ns: int) -> NDArray[np.bool_]:
     """Which GPUs are stale: their newest reading is more than STALE_AFTER old. Row ``i`` of each argument is one GPU.
 
     A live source's readings age by the clock, ``now_ns``. Those of a capture age by the newest reading of its source, so
     that a replay is not all stale: give all GPUs of a source, or of the fleet, at once.
     """
+    return np.asarray(last_seen_ns < fresh_since(last_seen_ns, live, sources, now_ns), np.bool_)
+
+
+def fresh_since(last_seen_ns: Ints, live: NDArray[np.bool_], sources: Sequence[str], now_ns: int) -> Ints:
+    """The time from which on a reading of each GPU is fresh, in ns: as ``stale_mask`` judges it."""
     reference = np.full(len(last_seen_ns), now_ns, np.int64)
     if not live.all():
         of_source = np.unique(np.array(sources, np.str_), return_inverse=True)[1].reshape(-1)
         newest = np.zeros(len(last_seen_ns), np.int64)
         np.maximum.at(newest, of_source[~live], last_seen_ns[~live])
         reference = np.where(live, reference, newest[of_source])
-    return np.asarray(reference - last_seen_ns > int(settings.STALE_AFTER * SECOND), np.bool_)
+    return np.asarray(reference - int(settings.STALE_AFTER * SECOND), np.int64)
 
 
-def _packed(hostname: str, gpus: list[GPU]) -> HostNewest:
-    names = tuple(sorted({name for gpu in gpus for name in gpu.latest}))
-    columns = {name: column for column, name in enumerate(names)}
-    values = np.full((len(gpus), len(names)), np.nan)
-    times = np.zeros((len(gpus), len(names)), np.int64)
-    for row, gpu in enumerate(gpus):
-        for name, (value, time_ns) in gpu.latest.items():
-            values[row, columns[name]], times[row, columns[name]] = value, time_ns
+def _gpus_by_host(hostnames: Collection[str] | None) -> dict[str, list[str]]:
+    gpus = GPU.objects.order_by("index", "id")
+    found = gpus.values_list("host__name", "id")
+    if hostnames is not None:
+        named = Q(host__name__in=hostnames)
+        found = found.filter(named | Q(host=None) if "" in hostnames else named)
+    by_host: dict[str, list[str]] = defaultdict(list)
+    for name, gpu_id in found:
+        by_host[name or ""].append(gpu_id)
+    return by_host
+
+
+class _UnpackedRow(NamedTuple):
+    """A row of the database, unpacked."""
+
+    version: int
+    readings: HostReadings
+
+
+_Key = tuple[str, str]
+# By host and writer. Unpacking is the work: rows that have not changed are kept from call to call.
+_unpacked: dict[_Key, _UnpackedRow] = {}
+_merged: dict[str, tuple[tuple[str, ...], tuple[int, ...], HostNewest]] = {}
+_lock = threading.Lock()
+
+
+def _rows(hostnames: Collection[str] | None) -> dict[str, list[_UnpackedRow]]:
+    """The rows of each host, the one written last at the end."""
+    rows = NewestRow.objects.all()
+    if hostnames is not None:
+        rows = rows.filter(host__in=hostnames)
+    versions = {(host, writer): version for host, writer, version in rows.values_list("host", "writer", "version")}
+    with _lock:
+        known = {key: row for key in versions if (row := _unpacked.get(key)) is not None}
+    changed = {host for (host, writer), version in versions.items() if _version(known, (host, writer)) != version}
+    if changed:
+        if len(changed) <= _MOST_HOSTS_NAMED:
+            rows = rows.filter(host__in=changed)
+        for host, writer, version, data in rows.values_list("host", "writer", "version", "data"):
+            if _version(known, (host, writer)) != version:
+                known[host, writer] = _UnpackedRow(version, unpack(bytes(data)))
+        with _lock:
+            if hostnames is None:
+                _unpacked.clear()
+                for gone in _merged.keys() - {host for host, _ in known}:
+                    del _merged[gone]
+            _unpacked.update(known)
+    by_host: dict[str, list[_UnpackedRow]] = defaultdict(list)
+    for (host, _), row in sorted(known.items(), key=lambda item: item[1].version):
+        by_host[host].append(row)
+    return by_host
+
+
+def _version(rows: Mapping[_Key, _UnpackedRow], key: _Key) -> int | None:
+    row = rows.get(key)
+    return None if row is None else row.version
+
+
+def _host_newest(hostname: str, gpu_ids: tuple[str, ...], rows: Sequence[_UnpackedRow]) -> HostNewest:
+    versions = tuple(row.version for row in rows)
+    with _lock:
+        known = _merged.get(hostname)
+    if known is not None and known[:2] == (gpu_ids, versions):
+        return known[2]
+    tables = [row.readings for row in rows]
+    if len(tables) == 1 and tables[0].gpu_ids == gpu_ids:
+        only = tables[0]
+        newest = HostNewest(
+            hostname, gpu_ids, only.last_seen_ns, only.live, only.sources, only.metric_names, only.values, only.times_ns
+        )
+    else:
+        newest = _merge(hostname, gpu_ids, tables)
+    if newest.last_seen_ns.all():
+        with _lock:
+            _merged[hostname] = gpu_ids, versions, newest
+    return newest
+
+
+def _merge(hostname: str, gpu_ids: tuple[str, ...], tables: Sequence[HostReadings]) -> HostNewest:
+    """The newest by GPU and metric. At equal times the row written last wins."""
+    merged = HostTable()
+    merged.add(gpu_ids)
+    places = {gpu_id: row for row, gpu_id in enumerate(gpu_ids)}
+    for table in tables:
+        for row, gpu_id in enumerate(table.gpu_ids):
+            if gpu_id in places:  # else it has been removed, or has moved to another host
+                merged.copy(places[gpu_id], table, row)
+    missing = [gpu_id for gpu_id in gpu_ids if not merged.last_seen_ns[places[gpu_id]]]
+    for start in range(0, len(missing), _MOST_KEYS):
+        of_rows = GPU.objects.filter(pk__in=missing[start : start + _MOST_KEYS]).values_list("pk", "last_seen")
+        for gpu_id, last_seen in of_rows:
+            merged.last_seen_ns[places[gpu_id]] = to_ns(last_seen)
     return HostNewest(
         hostname,
-        tuple(gpu.pk for gpu in gpus),
-        np.array([to_ns(gpu.last_seen) for gpu in gpus], np.int64),
-        np.zeros(len(gpus), np.bool_),
-        ("",) * len(gpus),
-        names,
-        values,
-        times,
+        gpu_ids,
+        merged.last_seen_ns,
+        merged.live,
+        tuple(merged.sources),
+        merged.metric_names,
+        merged.values,
+        merged.times_ns,
     )

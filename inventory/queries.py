@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+import json
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import chain
+from time import time_ns
 from typing import Any, Literal, NamedTuple
 
-from django.conf import settings
-from django.db.models import Count, Max, Q, QuerySet, TextField, Value
+import numpy as np
+from django.db import connections, router
+from django.db.models import Q, QuerySet, TextField, Value
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast, Coalesce
 
 from inventory.models import GPU, Host, Placement, Residence
+from inventory.newest import fresh_since, newest_by_host
 from readings.catalogue import unit_of
 from readings.times import to_datetime, to_ns
 
@@ -28,33 +35,58 @@ _TICK = timedelta(microseconds=1)
 STATES: tuple[State, ...] = ("reporting", "stale")
 
 
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """When each GPU was last seen, and from when on its readings are fresh, in ns by id; and which are stale now."""
+
+    last_seen_ns: Mapping[str, int]
+    fresh_since_ns: Mapping[str, int]
+    stale: Set[str]
+
+    @property
+    def newest_ns(self) -> int | None:
+        """The time of the fleet's newest reading; None without GPUs."""
+        return max(self.last_seen_ns.values(), default=None)
+
+    def state_of(self, gpu_id: str) -> State:
+        """Whether a GPU reports or is stale."""
+        return "stale" if gpu_id in self.stale else "reporting"
+
+
+def ages_now() -> Ages:
+    """The ages of the whole fleet, as ``stale_mask`` judges them. A few queries."""
+    hosts = newest_by_host().values()
+    if not hosts:
+        return Ages({}, {}, frozenset())
+    ids = list(chain.from_iterable(host.gpu_ids for host in hosts))
+    last_seen = np.concatenate([host.last_seen_ns for host in hosts])
+    live = np.concatenate([host.live for host in hosts])
+    sources = list(chain.from_iterable(host.sources for host in hosts))
+    since = fresh_since(last_seen, live, sources, time_ns())
+    return Ages(
+        dict(zip(ids, last_seen.tolist(), strict=True)),
+        dict(zip(ids, since.tolist(), strict=True)),
+        frozenset(ids[row] for row in np.flatnonzero(last_seen < since).tolist()),
+    )
+
+
 def newest_reading() -> datetime | None:
-    """The time of the fleet's newest reading, or None without GPUs. One query."""
-    newest: datetime | None = GPU.objects.aggregate(newest=Max("last_seen"))["newest"]
-    return newest
+    """The time of the fleet's newest reading, or None without GPUs."""
+    newest_ns = ages_now().newest_ns
+    return None if newest_ns is None else to_datetime(newest_ns)
 
 
-def stale_before() -> datetime | None:
-    """STALE_AFTER before the fleet's newest reading, or None without GPUs. One query.
-
-    A GPU whose last reading is older is stale. The fleet counts, not the clock, so a replayed capture is not all stale.
-    """
-    newest = newest_reading()
-    return None if newest is None else newest - timedelta(seconds=settings.STALE_AFTER)
-
-
-def state_of(gpu: GPU, cutoff: datetime | None) -> State:
-    """Whether a GPU reports or is stale; ``cutoff`` comes from ``stale_before``."""
-    return "stale" if cutoff is not None and gpu.last_seen < cutoff else "reporting"
-
-
-def in_state(state: State, cutoff: datetime | None, prefix: str = "") -> Q:
+def in_state(state: State, ages: Ages, prefix: str = "") -> Q:
     """The condition for GPUs in this state. ``prefix`` is the path to the GPU, as ``gpus__``. Raises ValueError."""
     if state not in STATES:
         raise ValueError(f"{state!r} is not a state: use {' or '.join(STATES)}")
-    if cutoff is None:  # no GPUs, so none is stale
-        return Q(pk__in=[]) if state == "stale" else Q()
-    return Q((f"{prefix}last_seen__{'gte' if state == 'reporting' else 'lt'}", cutoff))
+    # One parameter for all ids: databases limit the number of parameters.
+    vendor = connections[router.db_for_read(GPU)].vendor
+    elements = (
+        "SELECT json_array_elements_text(%s::json)" if vendor == "postgresql" else "SELECT value FROM json_each(%s)"
+    )
+    stale = Q((f"{prefix}pk__in", RawSQL(elements, [json.dumps(sorted(ages.stale))])))  # noqa: S611 - no text of others
+    return stale if state == "stale" else ~stale
 
 
 def gpus_for_list(
@@ -66,7 +98,7 @@ def gpus_for_list(
     state: State | None = None,
     search: str = "",
     mig: bool = False,
-    cutoff: datetime | None = None,
+    ages: Ages | None = None,
     after: ListPosition | None = None,
 ) -> QuerySet[GPU]:
     """Physical GPUs, and with ``mig`` their MIG instances, ordered by host, index and id, with their hosts loaded.
@@ -74,7 +106,7 @@ def gpus_for_list(
     GPUs without a host or index come first. ``after`` skips everything up to and including that position. Values of
     one filter are alternatives; all filters, and all words of ``search``, must match. A word matches in id, host name,
     model and pod, in any case. Namespace and pod are the current ones, including those that share the GPU or run on one
-    of its instances. Passing ``cutoff`` (from ``stale_before``) saves a query. Raises ValueError for an unknown state.
+    of its instances. Passing ``ages`` saves queries. Raises ValueError for an unknown state.
     """
     gpus = GPU.objects.select_related("host").alias(**_POSITION).order_by(*_POSITION, "id")
     if after is not None:
@@ -89,7 +121,7 @@ def gpus_for_list(
     if namespaces or pods:
         gpus = gpus.filter(_runs(**_given(namespace__in=namespaces, pod__in=pods)))
     if state is not None:
-        gpus = gpus.filter(in_state(state, cutoff or stale_before()))
+        gpus = gpus.filter(in_state(state, ages or ages_now()))
     for word in search.split():
         gpus = gpus.filter(
             Q(id__icontains=word)
@@ -249,13 +281,13 @@ class FleetCounts(NamedTuple):
 
 
 def fleet_counts() -> FleetCounts:
-    """The size of the fleet. Three queries."""
-    newest = newest_reading()
-    cutoff = None if newest is None else newest - timedelta(seconds=settings.STALE_AFTER)
-    counts = GPU.objects.filter(mig_id="").aggregate(
-        gpus=Count("pk"), stale=Count("pk", filter=in_state("stale", cutoff))
-    )
-    return FleetCounts(Host.objects.count(), counts["gpus"], counts["gpus"] - counts["stale"], counts["stale"], newest)
+    """The size of the fleet. A few queries."""
+    ages = ages_now()
+    physical = set(GPU.objects.filter(mig_id="").values_list("pk", flat=True))
+    stale = len(physical & ages.stale)
+    newest_ns = ages.newest_ns
+    newest = None if newest_ns is None else to_datetime(newest_ns)
+    return FleetCounts(Host.objects.count(), len(physical), len(physical) - stale, stale, newest)
 
 
 class LatestReading(NamedTuple):
@@ -268,8 +300,11 @@ class LatestReading(NamedTuple):
 
 
 def latest_readings(gpu: GPU) -> list[LatestReading]:
-    """The newest reading of each metric, sorted by name. No query."""
-    return [
-        LatestReading(name, float(value), unit_of(name), time_ns)
-        for name, (value, time_ns) in sorted(gpu.latest.items())
-    ]
+    """The newest reading of each metric, sorted by name. Three queries."""
+    hostname = gpu.host.name if gpu.host else ""
+    newest = newest_by_host([hostname]).get(hostname)
+    if newest is None or gpu.pk not in newest.gpu_ids:
+        return []
+    row = newest.gpu_ids.index(gpu.pk)
+    readings = zip(newest.metric_names, newest.values[row].tolist(), newest.times_ns[row].tolist(), strict=True)
+    return [LatestReading(name, value, unit_of(name), time_ns) for name, value, time_ns in sorted(readings) if time_ns]

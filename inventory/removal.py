@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from django.db import transaction
 
 from inventory.models import GPU, Host, Residence
+from inventory.newest import forget_newest
+from inventory.sync.bulk import lock_inventory
 
 
 def with_instances(gpus: Iterable[GPU]) -> list[GPU]:
@@ -28,8 +30,10 @@ def gpus_of(hosts: Iterable[Host]) -> list[GPU]:
 @transaction.atomic
 def remove_gpus(gpus: Iterable[GPU]) -> int:
     """Removes GPUs with their instances and history. Returns how many GPU rows that were. Raises django.db.Error."""
-    going = [gpu.pk for gpu in with_instances(gpus)]
+    lock_inventory()
+    going = {gpu.pk for gpu in with_instances(gpus)}
     GPU.objects.filter(pk__in=going).delete()
+    forget_newest(going)
     return len(going)
 
 
@@ -39,6 +43,7 @@ def remove_hosts(hosts: Iterable[Host]) -> int:
 
     Raises django.db.Error and then removes nothing: ProtectedError if a GPU arrived at that very moment.
     """
+    lock_inventory()
     going = list(hosts)
     remove_gpus(gpus_of(going))
     Residence.objects.filter(host__in=going).delete()

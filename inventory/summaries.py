@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import fsum
 from statistics import fmean
 
-import msgspec
-from django.db.models import TextField
-from django.db.models.functions import Cast
-
 from inventory.models import GPU, Host
-from inventory.queries import parse_moment, stale_before
+from inventory.newest import HostNewest, newest_by_host
+from inventory.queries import Ages, ages_now
 from readings.mig import MEMORY_USED, POWER, UTILISATION, board_value
-from readings.times import to_ns
+from readings.times import to_datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +30,15 @@ class HostSummary:
     last_seen: datetime
 
 
+_SHOWN = (UTILISATION, POWER, MEMORY_USED)
+
+
 @dataclass(slots=True)
 class _Board:
     """The newest readings of a physical GPU (``own``; None before its row was read) and of its instances."""
 
-    last_seen: datetime
+    last_seen_ns: int
+    stale: bool
     own: dict[str, float] | None = None
     instances: list[dict[str, float]] = field(default_factory=list)
 
@@ -49,59 +50,50 @@ class _Board:
         return board_value(metric_name, values) if values else None
 
 
-def host_summaries(names: Sequence[str] | None = None, *, cutoff: datetime | None = None) -> list[HostSummary]:
-    """A summary of each host, or of those named, sorted by name. Three queries, however many hosts and GPUs there are.
+def host_summaries(names: Sequence[str] | None = None, *, ages: Ages | None = None) -> list[HostSummary]:
+    """A summary of each host, or of those named, sorted by name. A few queries, however many hosts and GPUs there are.
 
     A board counts once: with its own reading, else with the value of its MIG instances (see readings.mig). Stale GPUs,
-    and single values as old as theirs, count in no mean or sum. Passing ``cutoff`` (from ``stale_before``) saves a
-    query.
+    and single values as old as theirs, count in no mean or sum. Passing ``ages`` saves queries.
     """
-    cutoff = cutoff or stale_before()
+    ages = ages or ages_now()
     hosts = Host.objects.order_by("name")
-    gpus = GPU.objects.filter(host__isnull=False)
+    gpus = GPU.objects.exclude(host=None)
     if names is not None:
         hosts = hosts.filter(name__in=names)
         gpus = gpus.filter(host__name__in=names)
-    # As text: Django would build a dict of all values of each GPU, and a datetime of each time.
-    text = [Cast(name, TextField()) for name in ("last_seen", "latest")]
-    boards = _boards(gpus.values_list("host_id", "uuid", "mig_id", *text), cutoff)
+    newest = newest_by_host(names)
+    boards = _boards(gpus.values_list("host__name", "pk", "uuid", "mig_id"), newest, ages)
     # An instance that was left behind when its board moved is no GPU of the host.
-    return [
-        _summary(host, [board for board in boards[host.pk].values() if board.own is not None], cutoff) for host in hosts
-    ]
+    return [_summary(host, [board for board in boards[host.name].values() if board.own is not None]) for host in hosts]
 
 
-class _Latest(msgspec.Struct):
-    """The newest readings, [value, time in ns], of the metrics in a summary."""
-
-    utilisation: tuple[float, int] | None = msgspec.field(name=UTILISATION, default=None)
-    power: tuple[float, int] | None = msgspec.field(name=POWER, default=None)
-    memory_used: tuple[float, int] | None = msgspec.field(name=MEMORY_USED, default=None)
-
-
-_decode_latest = msgspec.json.Decoder(_Latest).decode
+def _fresh_values(newest: Iterable[HostNewest], ages: Ages) -> dict[str, dict[str, float]]:
+    """The values that summaries show and that are not old, by GPU id and metric name."""
+    fresh: dict[str, dict[str, float]] = defaultdict(dict)
+    for host in newest:
+        for name in _SHOWN:
+            if name not in host.metric_names:
+                continue
+            column = host.metric_names.index(name)
+            rows = zip(host.gpu_ids, host.values[:, column].tolist(), host.times_ns[:, column].tolist(), strict=True)
+            for gpu_id, value, time_ns in rows:
+                if time_ns and time_ns >= ages.fresh_since_ns.get(gpu_id, 0):
+                    fresh[gpu_id][name] = value
+    return fresh
 
 
 def _boards(
-    rows: Iterable[tuple[int | None, str, str, str, str]], cutoff: datetime | None
-) -> dict[int | None, dict[str, _Board]]:
-    by_host: dict[int | None, dict[str, _Board]] = defaultdict(dict)
-    # Readings' times are cut to microseconds before they are compared.
-    oldest_ns = None if cutoff is None else to_ns(cutoff)
-    for host_id, uuid, mig_id, seen, latest_text in rows:
-        last_seen = parse_moment(seen)
-        board = by_host[host_id].setdefault(uuid, _Board(last_seen))
-        board.last_seen = max(board.last_seen, last_seen)
-        latest = _decode_latest(latest_text)
-        values = {
-            name: reading[0]
-            for name, reading in (
-                (UTILISATION, latest.utilisation),
-                (POWER, latest.power),
-                (MEMORY_USED, latest.memory_used),
-            )
-            if reading is not None and (oldest_ns is None or reading[1] >= oldest_ns)
-        }
+    rows: Iterable[tuple[str, str, str, str]], newest: Mapping[str, HostNewest], ages: Ages
+) -> dict[str, dict[str, _Board]]:
+    by_host: dict[str, dict[str, _Board]] = defaultdict(dict)
+    fresh = _fresh_values(newest.values(), ages)
+    for hostname, gpu_id, uuid, mig_id in rows:
+        last_seen_ns, stale = ages.last_seen_ns.get(gpu_id, 0), gpu_id in ages.stale
+        board = by_host[hostname].setdefault(uuid, _Board(last_seen_ns, stale))
+        board.last_seen_ns = max(board.last_seen_ns, last_seen_ns)
+        board.stale = board.stale and stale
+        values = fresh.get(gpu_id, {})
         if mig_id:
             board.instances.append(values)
         else:
@@ -109,8 +101,8 @@ def _boards(
     return by_host
 
 
-def _summary(host: Host, boards: list[_Board], cutoff: datetime | None) -> HostSummary:
-    reporting = [board for board in boards if cutoff is None or board.last_seen >= cutoff]
+def _summary(host: Host, boards: list[_Board]) -> HostSummary:
+    reporting = [board for board in boards if not board.stale]
 
     def values(metric_name: str) -> list[float]:
         return [value for board in reporting if (value := board.value(metric_name)) is not None]
@@ -124,5 +116,5 @@ def _summary(host: Host, boards: list[_Board], cutoff: datetime | None) -> HostS
         mean_utilisation=fmean(utilisation) if utilisation else None,
         power_watts=fsum(power) if power else None,
         memory_used_mib=fsum(memory) if memory else None,
-        last_seen=host.last_seen,
+        last_seen=max([host.last_seen, *(to_datetime(board.last_seen_ns) for board in boards)]),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from functools import lru_cache, partial
 from time import time_ns
 from typing import Any
@@ -23,32 +22,32 @@ from api.views.base import ApiView
 from inventory.models import GPU
 from inventory.queries import (
     STATES,
+    Ages,
     GpuRow,
+    ages_now,
     gpu_rows,
     gpus_for_list,
     latest_readings,
     parse_moment,
-    stale_before,
-    state_of,
 )
-from readings.times import SECOND, format_time
+from readings.times import SECOND, format_time, to_datetime, to_ns
 from stores.open import get_store
 
 GPU_IN_PATH = {"uuid": "the GPU's id: its uuid, or uuid:instance for a MIG instance"}
 _MAX_ID_LENGTH = 200
 
 
-def gpu_list(rows: Sequence[GpuRow], cutoff: datetime | None, gpus_url: str) -> Any:
+def gpu_list(rows: Sequence[GpuRow], ages: Ages, gpus_url: str) -> Any:
     """A list of GpuAnswer, already encoded as JSON. ``gpus_url`` comes from ``list_url``."""
     base = msgspec.json.encode(gpus_url).decode()[:-1]
     parts = []
     for row in rows:
         described, gpu_id = _described(row[:-2])
-        seen = parse_moment(row.last_seen)
-        state = "stale" if cutoff is not None and seen < cutoff else "reporting"
+        seen_ns = ages.last_seen_ns.get(row.id)
+        seen = _seen_text(row.last_seen) if seen_ns is None else format_datetime(to_datetime(seen_ns))
         parts.append(
-            f'{described},"state":"{state}","first_seen":"{_seen_text(row.first_seen)}",'
-            f'"last_seen":"{_seen_text(row.last_seen)}","url":{base}/{gpu_id}"}}'
+            f'{described},"state":"{ages.state_of(row.id)}","first_seen":"{_seen_text(row.first_seen)}",'
+            f'"last_seen":"{seen}","url":{base}/{gpu_id}"}}'
         )
     return msgspec.Raw(f"[{','.join(parts)}]".encode())
 
@@ -65,7 +64,7 @@ def _seen_text(text: str) -> str:
     return format_datetime(parse_moment(text))
 
 
-def gpu_detail_answer(gpu: GPU, cutoff: datetime | None, request: Request) -> GpuDetailAnswer:
+def gpu_detail_answer(gpu: GPU, ages: Ages, request: Request) -> GpuDetailAnswer:
     """One GPU with its newest readings. Its host must be loaded already."""
     url = item_url(list_url("gpus", request), gpu.id)
     now_ns = time_ns()
@@ -91,9 +90,9 @@ def gpu_detail_answer(gpu: GPU, cutoff: datetime | None, request: Request) -> Gp
         namespace=gpu.namespace,
         pod=gpu.pod,
         container=gpu.container,
-        state=state_of(gpu, cutoff),
+        state=ages.state_of(gpu.id),
         first_seen=format_datetime(gpu.first_seen),
-        last_seen=format_datetime(gpu.last_seen),
+        last_seen=format_datetime(to_datetime(ages.last_seen_ns.get(gpu.id, to_ns(gpu.last_seen)))),
         url=url,
         latest=latest,
         labels=gpu.labels,
@@ -128,7 +127,7 @@ PAGING = paging_of("the maximum")
 CURSOR = cursor_of("gpus", parse_place)
 STATE = choice(
     "state",
-    "reporting: only GPUs that report; stale: only those whose last reading is more than STALE_AFTER older than the fleet's newest",
+    "reporting: only GPUs that report; stale: only those whose last reading is more than STALE_AFTER old: by the clock, and in a capture by its newest reading",
     *STATES,
 )
 SEARCH = Parameter(name="search", help="words that must all occur in the id, host name, model or pod", parse=str)
@@ -147,7 +146,7 @@ class GpuListView(ApiView):
     def get(self, request: Request) -> Response:
         """The GPUs of the fleet, by host and index."""
         values = self.values
-        cutoff = stale_before()
+        ages = ages_now()
         cursor, paging = values["cursor"], read_paging(values, settings.MAX_PAGE_SIZE)
         find = partial(
             gpus_for_list,
@@ -158,7 +157,7 @@ class GpuListView(ApiView):
             state=values["state"],
             search=values["search"] or "",
             mig=values["mig"],
-            cutoff=cutoff,
+            ages=ages,
         )
         found = find()
         start, size = paging.offset, paging.size
@@ -172,7 +171,7 @@ class GpuListView(ApiView):
             GpuPageAnswer(
                 data=[row.id for row in rows],
                 count=count,
-                gpus=gpu_list(rows, cutoff, list_url("gpus", request)),
+                gpus=gpu_list(rows, ages, list_url("gpus", request)),
                 **list_links(request, paging, more=more, following=following)._asdict(),
             )
         )
@@ -194,4 +193,4 @@ class GpuView(ApiView):
         gpu = GPU.objects.select_related("host").filter(pk=uuid).first()
         if gpu is None:
             raise no_such_gpu(uuid)
-        return Response(gpu_detail_answer(gpu, stale_before(), request))
+        return Response(gpu_detail_answer(gpu, ages_now(), request))

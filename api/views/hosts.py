@@ -17,7 +17,7 @@ from api.schema.answers import HostAnswer, HostDetailAnswer, HostPageAnswer
 from api.views.base import ApiView
 from api.views.gpus import gpu_list
 from inventory.models import Host
-from inventory.queries import gpu_rows, gpus_for_list, stale_before
+from inventory.queries import ages_now, gpu_rows, gpus_for_list
 from inventory.summaries import HostSummary, host_summaries
 
 CURSOR = cursor_of("hosts", parse_name)
@@ -67,13 +67,13 @@ class HostView(ApiView):
     def get(self, request: Request, name: str) -> Response:
         """A host with totals over its GPUs, and each of them."""
         usable = len(name) <= _MAX_NAME_LENGTH and is_storable(name)
-        cutoff = stale_before() if usable else None
-        summaries = host_summaries([name], cutoff=cutoff) if usable else []
+        ages = ages_now()
+        summaries = host_summaries([name], ages=ages) if usable else []
         if not summaries:
             raise no_such("host", name)
         gpus = gpu_rows(gpus_for_list(hostnames=[name]))
         fields = _host_fields(summaries[0], list_url("hosts", request))
-        return Response(HostDetailAnswer(**fields, gpus=gpu_list(gpus, cutoff, list_url("gpus", request))))
+        return Response(HostDetailAnswer(**fields, gpus=gpu_list(gpus, ages, list_url("gpus", request))))
 
 
 def _host_fields(summary: HostSummary, hosts_url: str) -> dict[str, Any]:

@@ -23,9 +23,10 @@ from api.views.base import ApiView
 from broker.client.client import client_context, fetch_stats
 from broker.errors import BrokerError
 from inventory.models import CollectorStatus, Host
+from inventory.newest import newest_by_host
 from inventory.queries import newest_reading
 from readings.checks import Kinds
-from readings.times import format_time, to_ns
+from readings.times import format_time, to_datetime, to_ns
 from stores.base import StoreStats
 from stores.open import get_store
 from telemetry_site.env import Address
@@ -105,10 +106,10 @@ def store_answer(stats: StoreStats) -> StoreAnswer:
 
 def host_answers() -> list[HostAgeAnswer]:
     """The age of each host's newest reading, the oldest first."""
-    return [
-        HostAgeAnswer(name, format_datetime(last_seen), age_seconds(to_ns(last_seen)))
-        for name, last_seen in Host.objects.order_by("last_seen", "name").values_list("name", "last_seen")
-    ]
+    newest = {name: int(host.last_seen_ns.max()) for name, host in newest_by_host().items()}
+    rows = Host.objects.values_list("name", "last_seen")
+    ages = sorted((max(to_ns(last_seen), newest.get(name, 0)), name) for name, last_seen in rows)
+    return [HostAgeAnswer(name, format_datetime(to_datetime(seen_ns)), age_seconds(seen_ns)) for seen_ns, name in ages]
 
 
 class StatsView(ApiView):

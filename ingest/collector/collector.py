@@ -207,6 +207,7 @@ class Collector:
                 break
         await self.flush()
         await self.commit()
+        await self._until_done(self._inventory.save_last_seen, self._database_outage)
 
     async def _wait_for_store(self) -> None:
         """Wait for a store that is away, before anything is read. Raises StoreRefusal for one that refuses readings for good."""
@@ -403,7 +404,7 @@ class Collector:
             pending.refused[STORE_REFUSED] += len(result.refused)
             pending.letters += self._store_letters.refuse_stored(result.refused, time.time_ns())
         self._dead_letters.write(pending.letters)
-        self._inventory.see(pending.blocks)
+        self._inventory.see(pending.blocks, pending.origins)
         self._inventory.count(messages=pending.messages, stored=result.written, refused=pending.refused)
         return result.written, seconds
 

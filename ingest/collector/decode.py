@@ -12,6 +12,7 @@ from broker.client.client import Gap, Message
 from ingest.collector.letters import BYTES_OF_FLUSH, Letters
 from ingest.collector.limits import IntakeLimits
 from ingest.unsupported import Unsupported
+from inventory.sync.sightings import Origin
 from readings.batch import BatchError, decode
 from readings.checks import BAD_MESSAGE, LOST_MESSAGE, NOT_SUPPORTED, UNFINISHED_MESSAGE, Refusals, known_reasons
 from readings.model import PointBlock
@@ -28,6 +29,7 @@ class Pending:
     """Everything received since the last flush. ``last_offset`` is the newest message, received or lost; -1: nothing to commit."""
 
     blocks: list[PointBlock] = field(default_factory=list)
+    origins: list[Origin] = field(default_factory=list)  # of each block
     letters: list[dict[str, Any]] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
     messages: int = 0
@@ -91,6 +93,7 @@ class BatchDecoder:
             return
         if decoded.block.points:
             pending.blocks.append(decoded.block)
+            pending.origins.append(Origin(decoded.source, decoded.live))
             pending.readings += decoded.block.count()
         if decoded.reported:
             pending.refused.update(known_reasons(decoded.reported))

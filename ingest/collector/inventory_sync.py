@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import chain, repeat
 
 from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections
 
@@ -13,8 +14,8 @@ from ingest.collector.limits import Known
 from ingest.reconnect import one_line
 from inventory.models import GPU, Host
 from inventory.status import add_counts
-from inventory.sync.sightings import Sightings
-from inventory.sync.updater import save_sightings
+from inventory.sync.memory import InventoryMemory
+from inventory.sync.sightings import UNKNOWN_ORIGIN, Origin, Sightings
 from readings.checks import COUNTER_RESET
 from readings.model import PointBlock
 from stores.open import describe_store, store_key
@@ -38,6 +39,7 @@ class InventoryWriter:
     def __init__(self, collector_id: str) -> None:
         self._collector_id = collector_id
         self._started = datetime.now(UTC)
+        self._memory = InventoryMemory(collector_id)
         self._sightings = Sightings()
         self._messages = 0
         self._stored = 0
@@ -51,10 +53,10 @@ class InventoryWriter:
         """Whether there are counters to save."""
         return bool(self._messages or self._stored or self._refused)
 
-    def see(self, blocks: Iterable[PointBlock]) -> None:
-        """Note the GPUs of blocks that the store has written."""
-        for block in blocks:
-            self._sightings.add(block)
+    def see(self, blocks: Iterable[PointBlock], origins: Iterable[Origin] = ()) -> None:
+        """Note the GPUs of blocks that the store has written; ``origins`` tells where each came from."""
+        for block, origin in zip(blocks, chain(origins, repeat(UNKNOWN_ORIGIN)), strict=False):
+            self._sightings.add(block, origin)
 
     def count(self, *, messages: int, stored: int, refused: Counter[str]) -> None:
         """Add to the counters."""
@@ -72,7 +74,7 @@ class InventoryWriter:
         close_old_connections()
         resets = 0
         try:
-            resets = save_sightings(self._sightings)
+            resets = self._memory.save(self._sightings)
         except RETRIABLE:
             raise
         except DatabaseError as error:
@@ -81,6 +83,16 @@ class InventoryWriter:
         if resets:
             self._refused[COUNTER_RESET] += resets
         return resets
+
+    def save_last_seen(self) -> None:
+        """Write when hosts, GPUs and placements were last seen into their rows. Raises one of RETRIABLE."""
+        close_old_connections()
+        try:
+            self._memory.refresh()
+        except RETRIABLE:
+            raise
+        except DatabaseError as error:
+            logger.error("the database refuses when GPUs were last seen: %s", one_line(error))
 
     def save_counts(self, committed_offset: int) -> None:
         """Add the counters to the collector's status row. Raises one of RETRIABLE and then keeps them."""

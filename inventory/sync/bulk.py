@@ -21,7 +21,7 @@ def fetch(queryset: models.QuerySet[M], field: str, keys: Sequence[object]) -> I
         yield from queryset.filter(**{f"{field}__in": keys[start : start + _MOST_KEYS]})
 
 
-def fetch_locked(manager: models.Manager[M], field: str, keys: Collection[str]) -> dict[str, M]:
+def fetch_locked(manager: models.Manager[M] | models.QuerySet[M], field: str, keys: Collection[str]) -> dict[str, M]:
     """The rows by that text field, locked in its order, so that two writers never deadlock.
 
     The order is that of the bytes, here and in the database, whatever the database's own collation.
@@ -42,6 +42,21 @@ def make_missing(
     missing = sorted(set(keys) - {getattr(row, field) for row in fetch(manager.only(field), field, list(keys))})
     manager.bulk_create([make(key) for key in missing], ignore_conflicts=True)
     return missing
+
+
+# Any number that no other program on the database takes.
+_LOCK = 0x6770_7569_6E76
+
+
+def lock_inventory() -> None:
+    """Waits until no other writer is in a transaction that has called this, until the end of ours.
+
+    SQLite needs nothing: a transaction there is the only writer from its start.
+    """
+    connection = connections[router.db_for_write(models.Model)]
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
 
 
 def update_rows(rows: Sequence[M], fields: Collection[str]) -> None:

@@ -7,7 +7,6 @@ from datetime import datetime
 
 from inventory.models import GPU, Host
 from inventory.sync.seen import NOTHING, Observation, Seen
-from readings.catalogue import is_counter
 
 _NONE: frozenset[str] = frozenset()
 
@@ -26,19 +25,7 @@ def merge_seen(row: GPU, seen: Seen, hosts: Mapping[str, Host]) -> Set[str]:
             changed |= _set(row, name, text)
     if seen.labels and (newer or not row.labels):
         changed |= _set(row, "labels", seen.labels)
-    changed |= _merge_pod(row, seen.observations, last_seen)
-    return changed | _merge_latest(row, seen)
-
-
-def counter_resets(row: GPU, seen: Seen) -> int:
-    """How many counters restarted: they are lower now than in the row."""
-    latest = row.latest
-    count = 0
-    for name, (value, time_ns) in seen.latest.items():
-        if is_counter(name):
-            previous = latest.get(name)
-            count += previous is not None and time_ns > previous[1] and value < previous[0]
-    return count
+    return changed | _merge_pod(row, seen.observations, last_seen)
 
 
 def _merge_slot(row: GPU, observations: list[Observation], hosts: Mapping[str, Host], *, newer: bool) -> Set[str]:
@@ -62,18 +49,6 @@ def _merge_pod(row: GPU, observations: list[Observation], last_seen: datetime) -
         namespace, pod, container = each.pod
         return _set(row, "namespace", namespace) | _set(row, "pod", pod) | _set(row, "container", container)
     return _NONE
-
-
-def _merge_latest(row: GPU, seen: Seen) -> Set[str]:
-    changed: Set[str] = _NONE
-    latest = row.latest
-    for name, (value, time_ns) in seen.latest.items():
-        previous = latest.get(name)
-        # At equal times the new value replaces the old one, as in the stores.
-        if previous is None or time_ns > previous[1] or (time_ns == previous[1] and value != previous[0]):
-            latest[name] = [value, time_ns]
-            changed = {"latest"}
-    return changed
 
 
 def _set(row: GPU, name: str, value: object) -> Set[str]:

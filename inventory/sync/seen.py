@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from inventory.sync.sightings import Latest, Sightings, Span
-from readings.catalogue import is_of_board
+from inventory.sync.sightings import Sightings, Span
 from readings.times import to_datetime
 
 
@@ -43,7 +42,6 @@ class Seen:
     observations: list[Observation] = field(default_factory=list)
     described: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
-    latest: Latest = field(default_factory=dict)
     shares: list[Observation] = field(default_factory=list)
 
     @property
@@ -58,15 +56,14 @@ class Seen:
 def gather(sightings: Sightings) -> dict[str, Seen]:
     """The changes to each row, by GPU id, in the order of ids.
 
-    A MIG instance is part of its board. The board's row is seen with it, gets its host and slot, and takes its board
-    metrics: the newest value of all instances, at equal times the largest. The board's own readings win over theirs.
+    A MIG instance is part of its board: the board's row is seen with it, and gets its host and slot.
     """
     rows: dict[str, Seen] = {}
     boards: dict[str, Seen] = {}
     for gpu_id, sighting in sightings.gpus():
         spans = sighting.spans()
         gpu = spans[-1].gpu
-        seen = rows[gpu_id] = Seen(gpu_id, gpu.uuid, gpu.mig_id, latest=sighting.latest())
+        seen = rows[gpu_id] = Seen(gpu_id, gpu.uuid, gpu.mig_id)
         _describe(seen, spans)
         if gpu.mig_id:
             _add_to_board(boards.setdefault(gpu.uuid, Seen(gpu.uuid, gpu.uuid)), seen)
@@ -115,18 +112,8 @@ def _add_to_board(board: Seen, instance: Seen) -> None:
     for name, text in instance.described.items():
         if name != "mig_profile":
             board.described.setdefault(name, text)
-    for name, (value, time_ns) in instance.latest.items():
-        if not is_of_board(name):
-            continue
-        previous = board.latest.get(name)
-        if previous is None or (time_ns, value) > (previous[1], previous[0]):
-            board.latest[name] = (value, time_ns)
 
 
 def _join(own: Seen, board: Seen) -> None:
     own.observations.extend(board.observations)
     own.described = {**board.described, **own.described}
-    for name, (value, time_ns) in board.latest.items():
-        previous = own.latest.get(name)
-        if previous is None or time_ns > previous[1]:
-            own.latest[name] = (value, time_ns)

@@ -6,7 +6,8 @@ sightings are saved. Of a GPU that reports whole points, only the newest point i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Set
+from typing import NamedTuple
 
 from msgspec import structs
 
@@ -21,13 +22,27 @@ _MOST_SPANS = 64
 _NEVER = -(1 << 63)
 
 
-class Span:
-    """Successive readings that describe a GPU in the same words: from ``first_ns`` to ``last_ns``, both included."""
+class Origin(NamedTuple):
+    """The streamer of a batch, and whether it sends readings as they are made: not those of a capture."""
 
-    __slots__ = ("first_ns", "gpu", "last_ns")
+    source: str = ""
+    live: bool = False
+
+
+UNKNOWN_ORIGIN = Origin()
+
+
+class Span:
+    """Successive readings that describe a GPU in the same words: from ``first_ns`` to ``last_ns``, both included.
+
+    ``origin`` gave the last of them.
+    """
+
+    __slots__ = ("first_ns", "gpu", "last_ns", "origin")
 
     def __init__(self, gpu: Gpu) -> None:
         self.gpu = gpu
+        self.origin = UNKNOWN_ORIGIN
         self.first_ns = -_NEVER
         self.last_ns = _NEVER
 
@@ -98,9 +113,24 @@ class Sighting:
         """The board's identity."""
         return self._spans[0].gpu.uuid
 
+    @property
+    def only_span(self) -> Span | None:
+        """Its description, if it had only one."""
+        return self._spans[0] if len(self._spans) == 1 else None
+
+    @property
+    def newest_span(self) -> Span:
+        """The description that its last reading had."""
+        spans = self._spans
+        return spans[0] if len(spans) == 1 else self.spans()[-1]
+
     def spans(self) -> list[Span]:
         """The descriptions over time, ordered by their last reading; never empty."""
         return sorted(self._spans, key=lambda span: span.last_ns)
+
+    def values(self) -> Collection[NewestValues]:
+        """The newest values, for each list of metric names."""
+        return self._values.values()
 
     def latest(self) -> Latest:
         """The newest finite value of each metric, with its time in ns. At equal times the one added last wins."""
@@ -174,7 +204,14 @@ class Sightings:
             part._shares.update((key, self._shares[key]) for key in keys)
         yield part
 
-    def add(self, block: PointBlock) -> None:
+    def of_boards(self, uuids: Set[str]) -> Sightings:
+        """Those of these boards, with their instances and shares."""
+        part = Sightings()
+        part._gpus = {gpu_id: each for gpu_id, each in self._gpus.items() if each.uuid in uuids}
+        part._shares = {key: span for key, span in self._shares.items() if span.gpu.uuid in uuids}
+        return part
+
+    def add(self, block: PointBlock, origin: Origin = UNKNOWN_ORIGIN) -> None:
         """Adds a block. Points without any value are ignored, except of shares: a pod may have no part of its own."""
         names = tuple(block.metric_names)
         gpus = block.gpus
@@ -189,6 +226,7 @@ class Sightings:
             span, newest = entry
             if time_ns > span.last_ns:
                 span.last_ns = time_ns
+                span.origin = origin
             if time_ns < span.first_ns:
                 span.first_ns = time_ns
             if newest is None:
@@ -225,5 +263,6 @@ def _merged(spans: Iterable[Span]) -> list[Span]:
             labels={**older.labels, **newer.labels},
         )
         same.first_ns = min(same.first_ns, span.first_ns)
-        same.last_ns = max(same.last_ns, span.last_ns)
+        if span.last_ns > same.last_ns:
+            same.last_ns, same.origin = span.last_ns, span.origin
     return list(merged.values())

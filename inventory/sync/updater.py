@@ -1,4 +1,4 @@
-"""Updates hosts, GPUs and placements in the database from the readings of one flush."""
+"""Updates hosts, GPUs, residences and placements in the database: what is new about them in one flush."""
 
 from __future__ import annotations
 
@@ -9,24 +9,18 @@ from datetime import datetime
 from itertools import chain
 from typing import NamedTuple
 
-from django.db import transaction
-
 from inventory.models import ASSET_FIELDS, GPU, Host, Placement, Residence
 from inventory.sync.bulk import fetch, fetch_locked, make_missing, update_rows
-from inventory.sync.merging import counter_resets, merge_seen
-from inventory.sync.placements import RESUME_WITHIN, update_placements
+from inventory.sync.merging import merge_seen
+from inventory.sync.placements import RESUME_WITHIN, pod_of, update_placements
 from inventory.sync.residences import HostAssignment, host_assignments, slot_of, update_residences
-from inventory.sync.seen import NOTHING, Seen, gather
-from inventory.sync.sightings import Sightings
+from inventory.sync.seen import NOTHING, Pod, Seen
 
 logger = logging.getLogger(__name__)
 
-# A row that is read, merged and written takes some kilobytes.
-MOST_AT_ONCE = 10_000
-
-_FIELDS = {field.name for field in GPU._meta.concrete_fields} - {"id", "uuid", "mig_id"} - ASSET_FIELDS
-# These change with every reading. Most rows need nothing else written.
-_READING_FIELDS = {"last_seen", "latest"}
+_FIELDS = {field.name for field in GPU._meta.concrete_fields} - {"id", "uuid", "mig_id", "latest"} - ASSET_FIELDS
+# Often nothing else has changed.
+_TIME_FIELDS = {"first_seen", "last_seen"}
 
 
 class _Move(NamedTuple):
@@ -36,55 +30,49 @@ class _Move(NamedTuple):
     last_seen: datetime
 
 
-def save_sightings(sightings: Sightings) -> int:
-    """Updates the inventory, in one transaction for some thousand GPUs; the number of its statements does not grow with theirs.
+class TrulySeen(NamedTuple):
+    """When a GPU was last seen, and when it was last told whether a pod runs there (None: never)."""
 
-    The newest reading wins, by its own time: an older one never replaces a newer one, whichever collector saves it and
-    however often. Shares make placements. They change the GPU's row only by creating it if it is missing.
-    ``sightings`` is not changed. Returns how many counters restarted. Raises django.db.Error if the database cannot be
-    written; the part in hand is not saved then, and the restarts of those before it are not counted again.
-    """
-    return sum(_save_part(part) for part in sightings.parts(MOST_AT_ONCE)) if sightings else 0
+    gpu: datetime
+    pod: datetime | None
 
 
-def _save_part(sightings: Sightings) -> int:
-    seen = gather(sightings)
-    with transaction.atomic():
-        resets = _save(seen)
-    if resets is None:
-        with transaction.atomic():
-            resets = _save(seen, make=True)
-    return resets or 0
+class Saved(NamedTuple):
+    """The rows after a save: all of the GPUs seen, those that are new, and those with pods that share them."""
+
+    rows: Mapping[str, GPU]
+    new: Set[str]
+    shared: Set[str]
 
 
-def _save(seen: Mapping[str, Seen], *, make: bool = False) -> int | None:
-    """Saves and returns how many counters restarted, or None if a host or GPU is missing. ``make`` creates those first.
+def save_seen(seen: Mapping[str, Seen], known: Mapping[str, TrulySeen]) -> Saved:
+    """Saves what was seen of each GPU, by id, with few statements. Call it in a transaction that holds ``lock_inventory``.
 
-    Rows are created before any is locked, and both in one order. Otherwise two collectors could deadlock, each waiting
-    for a row that the other is creating.
+    The newest reading wins, by its own time: an older one never replaces a newer one. Shares make placements. They change
+    the GPU's row only by creating it if it is missing. The rows' ``last_seen`` is behind: ``known`` has the true ones of
+    those GPUs that have one. Raises django.db.Error.
     """
     times = _host_times(seen.values())
-    new_hosts = make_missing(Host.objects, "name", times, lambda name: _host(name, times)) if make else []
+    new_hosts = make_missing(Host.objects, "name", times, lambda name: _host(name, times))
     hosts = fetch_locked(Host.objects, "name", times)
-    if len(hosts) < len(times):
-        return None
 
     def bare(gpu_id: str) -> GPU:
         each = seen[gpu_id]
         return GPU(id=gpu_id, uuid=each.uuid, mig_id=each.mig_id, first_seen=each.first, last_seen=each.first)
 
-    new = make_missing(GPU.objects, "id", seen, bare) if make else []
-    rows = fetch_locked(GPU.objects, "id", seen)
-    if len(rows) < len(seen):
-        return None
+    new = frozenset(make_missing(GPU.objects, "id", seen, bare))
+    rows = fetch_locked(GPU.objects.defer("latest"), "id", seen)
     if new_hosts:
         logger.info("new hosts: %s", ", ".join(new_hosts) if len(new_hosts) <= 10 else len(new_hosts))
     if new:
         logger.info("new GPUs: %d", len(new))
+    known = {gpu_id: each for gpu_id, each in known.items() if gpu_id not in new}
+    for gpu_id, last in known.items():
+        rows[gpu_id].last_seen = max(rows[gpu_id].last_seen, last.gpu)
+    pods = {gpu_id: pod_of(row) for gpu_id, row in rows.items()}
     _save_hosts(hosts, times)
-    resets = _save_gpus(seen, rows, set(new), hosts)
-    _save_placements(seen, rows)
-    return resets
+    _save_gpus(seen, rows, new, hosts)
+    return Saved(rows, new, _save_placements(seen, rows, pods, known))
 
 
 _Times = Mapping[str, tuple[datetime, datetime]]
@@ -115,11 +103,10 @@ def _save_hosts(hosts: Mapping[str, Host], times: _Times) -> None:
     update_rows(changed, ("first_seen", "last_seen"))
 
 
-def _save_gpus(seen: Mapping[str, Seen], rows: Mapping[str, GPU], new: Set[str], hosts: Mapping[str, Host]) -> int:
+def _save_gpus(seen: Mapping[str, Seen], rows: Mapping[str, GPU], new: Set[str], hosts: Mapping[str, Host]) -> None:
     read: list[GPU] = []
     described: list[GPU] = []
     moves: dict[str, _Move] = {}
-    resets = 0
     for gpu_id, each in seen.items():
         row = rows[gpu_id]
         if not each.observations and gpu_id not in new:
@@ -129,14 +116,12 @@ def _save_gpus(seen: Mapping[str, Seen], rows: Mapping[str, GPU], new: Set[str],
         is_covered = gpu_id not in new and row.first_seen <= each.first
         if not is_covered or any(assignment.slot != slot for assignment in assignments):
             moves[gpu_id] = _Move(assignments, row.last_seen)
-        resets += counter_resets(row, each)
         changed = merge_seen(row, each, hosts)
         if changed:
-            (read if changed <= _READING_FIELDS else described).append(row)
-    update_rows(read, _READING_FIELDS)
+            (read if changed <= _TIME_FIELDS else described).append(row)
+    update_rows(read, _TIME_FIELDS)
     update_rows(described, _FIELDS)
     _save_residences(moves, rows)
-    return resets
 
 
 def _save_residences(moves: Mapping[str, _Move], rows: Mapping[str, GPU]) -> None:
@@ -151,7 +136,10 @@ def _save_residences(moves: Mapping[str, _Move], rows: Mapping[str, GPU]) -> Non
     update_rows([each for each in changed if each.pk is not None], ("since", "until"))
 
 
-def _save_placements(seen: Mapping[str, Seen], rows: Mapping[str, GPU]) -> None:
+def _save_placements(
+    seen: Mapping[str, Seen], rows: Mapping[str, GPU], pods: Mapping[str, Pod], known: Mapping[str, TrulySeen]
+) -> Set[str]:
+    """Saves the placements; returns the GPUs with open shares. ``pods`` is what ran on each GPU before."""
     existing: dict[str, dict[int, Placement]] = defaultdict(dict)
     for placement in chain(
         fetch(Placement.objects.filter(ended=None), "gpu_id", list(seen)),
@@ -159,11 +147,27 @@ def _save_placements(seen: Mapping[str, Seen], rows: Mapping[str, GPU]) -> None:
     ):
         existing[placement.gpu_id].setdefault(placement.pk, placement)
     changed: list[Placement] = []
+    shared: set[str] = set()
     for gpu_id, each in seen.items():
-        if existing[gpu_id] or _names_pods(each):
-            changed += update_placements(rows[gpu_id], list(existing[gpu_id].values()), each.observations, each.shares)
+        of_gpu = list(existing[gpu_id].values())
+        if not of_gpu and not _names_pods(each):
+            continue
+        if gpu_id in known:
+            _extend_to(of_gpu, pods[gpu_id], known[gpu_id])
+        saved = update_placements(rows[gpu_id], of_gpu, each.observations, each.shares)
+        changed += saved
+        if any(placement.share and placement.ended is None for placement in (*of_gpu, *saved)):
+            shared.add(gpu_id)
     Placement.objects.bulk_create([each for each in changed if each.pk is None])
     update_rows([each for each in changed if each.pk is not None], ("share", "started", "last_seen", "ended"))
+    return shared
+
+
+def _extend_to(placements: Iterable[Placement], pod: Pod, last: TrulySeen) -> None:
+    """The pod that runs on the GPU has run until it was last told: its row is behind, as the GPU's is."""
+    for each in placements:
+        if each.ended is None and not each.share and last.pod is not None and pod_of(each) == pod:
+            each.last_seen = max(each.last_seen, last.pod)
 
 
 def _placements_near(seen: list[Seen]) -> Iterator[Placement]:

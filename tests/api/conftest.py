@@ -11,8 +11,8 @@ from django.test import Client
 from pytest_django import Settings
 
 from api.auth.tokens import forget
+from inventory.sync.memory import save_sightings
 from inventory.sync.sightings import Sightings
-from inventory.sync.updater import save_sightings
 from readings.model import Gpu, PointBlock
 from readings.times import SECOND
 from stores.base import Store

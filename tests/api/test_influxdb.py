@@ -19,8 +19,8 @@ from pytest_django import Settings
 import inventory.models
 from ingest.collector.collector import Collector
 from ingest.streamer.file import stream
+from inventory.sync.memory import save_sightings
 from inventory.sync.sightings import Sightings
-from inventory.sync.updater import save_sightings
 from readings.model import Gpu, Point, PointBlock
 from readings.times import SECOND
 from stores.influxdb.client import InfluxConfig

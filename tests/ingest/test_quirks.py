@@ -21,8 +21,8 @@ from ingest.errors import SourceError
 from ingest.exporter.exposition import Exposition, NotMetrics
 from inventory.models import GPU, Placement, Residence
 from inventory.summaries import host_summaries
+from inventory.sync.memory import save_sightings
 from inventory.sync.sightings import Sightings
-from inventory.sync.updater import save_sightings
 from readings.batch import decode, encode_block
 from readings.blocks import BlockBuilder, blocks
 from readings.checks import COUNTER_RESET, check_block
@@ -34,6 +34,7 @@ from stores.memory import MemoryStore
 from stores.open import get_store, reset_store
 from tests.ingest.captures import COLUMNS, read_capture, read_rest
 from tests.ingest.exporter.test_scraper import Handler, saying, scrape_once, serving
+from tests.inventory.building import latest, values
 from tests.stores.making import Row, rows
 
 pytestmark = pytest.mark.django_db
@@ -147,7 +148,7 @@ def refused_alone(pipeline: Pipeline, metric: str, value: str, reason: str) -> N
     rows = pipeline.scrape(text(good, "2619") + text(metric, value))
     assert {each.metric_name for each in rows} == {good}
     assert pipeline.refused == {reason: 2}
-    assert GPU.objects.get().value(metric) is None  # unknown is never 0
+    assert metric not in values(GPU.objects.get().pk)  # unknown is never 0
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ def test_08_a_spike_of_another_field(pipeline: Pipeline, metric: str, value: str
     pipeline.capture(row(metric, value, time="2025-07-18T20:42:44Z"))
     assert pipeline.refused == {"out_of_range": 1}
     assert pipeline.values()[UUID, UTIL] == 40.0
-    assert GPU.objects.get(pk=UUID).value(metric) == {UTIL: 40.0, TEMP: 50.0}[metric]
+    assert values(UUID)[metric] == {UTIL: 40.0, TEMP: 50.0}[metric]
     assert host_summaries()[0].mean_utilisation == before == 50.0
 
 
@@ -392,7 +393,7 @@ def test_23_order_repetitions_and_clocks(pipeline: Pipeline) -> None:
     pipeline.capture(row(UTIL, "7", time="2025-07-18T20:42:37Z"))
     late = row(UTIL, "4", time="2025-07-18T20:42:34Z")
     assert [each.value for each in pipeline.capture(late, late)] == [4.0, 7.0]
-    assert GPU.objects.get().value(UTIL) == 7.0
+    assert values(GPU.objects.get().pk)[UTIL] == 7.0
     pipeline.capture(row(UTIL, "1", time="2025-07-18T22:45:00Z"), row(UTIL, "1", time="1970-01-01T00:00:10Z"))
     assert pipeline.refused == {"future": 1, "too_old": 1}
     assert [each.value for each in pipeline.rows()] == [4.0, 7.0]
@@ -427,7 +428,7 @@ def test_25_a_counter_that_starts_again_and_an_xid_that_is_told_no_more(pipeline
     assert [each.value for each in pipeline.rows() if each.metric_name == energy] == [9.1e11, 4.0e5]
     assert pipeline.refused == {"counter_reset": 1}  # counted, and kept
     # Absence is no recovery: the last value stays, with its time.
-    assert GPU.objects.get().latest[xid] == [79.0, NOW - 10 * SECOND]
+    assert latest(GPU.objects.get().pk)[xid] == (79.0, NOW - 10 * SECOND)
 
 
 def test_25_what_a_counter_grew_by_is_never_negative(pipeline: Pipeline, web: Client) -> None:
@@ -454,7 +455,7 @@ def test_26_negative_values_and_one_type_for_all(pipeline: Pipeline) -> None:
 
 
 def test_27_a_gpu_that_moves_and_one_that_takes_its_place(pipeline: Pipeline) -> None:
-    later, latest = "2025-07-18T20:43:34Z", "2025-07-18T20:44:34Z"
+    later, last = "2025-07-18T20:43:34Z", "2025-07-18T20:44:34Z"
     pipeline.capture(row(UTIL, "1", host="a"))
     pipeline.capture(row(UTIL, "2", host="b", gpu="3", time=later))
     gpu = GPU.objects.get()
@@ -463,7 +464,7 @@ def test_27_a_gpu_that_moves_and_one_that_takes_its_place(pipeline: Pipeline) ->
         ("a", 0, False),
         ("b", 3, True),
     }
-    pipeline.capture(row(UTIL, "3", uuid="GPU-new", host="b", gpu="3", time=latest))
+    pipeline.capture(row(UTIL, "3", uuid="GPU-new", host="b", gpu="3", time=last))
     slot = Residence.objects.filter(host__name="b", index=3).order_by("since")
     assert [each.gpu_id for each in slot] == [UUID, "GPU-new"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inventory.newest import newest_by_host
+from inventory.sync.memory import save_sightings
 from inventory.sync.sightings import Sightings
-from inventory.sync.updater import save_sightings
 from readings.model import DRIVER_LABEL, Gpu, PointBlock
 
 SECOND = 1_000_000_000
@@ -47,6 +48,21 @@ def seen(*blocks: PointBlock) -> Sightings:
 def save(*blocks: PointBlock) -> None:
     """Save sightings of these blocks, as one flush."""
     save_sightings(seen(*blocks))
+
+
+def latest(gpu_id: str = "GPU-a") -> dict[str, tuple[float, int]]:
+    """The newest reading of each metric of a GPU: value and time in ns."""
+    for host in newest_by_host().values():
+        if gpu_id in host.gpu_ids:
+            row = host.gpu_ids.index(gpu_id)
+            readings = zip(host.metric_names, host.values[row].tolist(), host.times_ns[row].tolist(), strict=True)
+            return {name: (value, time_ns) for name, value, time_ns in readings if time_ns}
+    raise LookupError(gpu_id)
+
+
+def values(gpu_id: str = "GPU-a") -> dict[str, float]:
+    """The newest value of each metric of a GPU."""
+    return {name: value for name, (value, _) in latest(gpu_id).items()}
 
 
 def fleet(count: int, seconds: float = 0.0, **fields: Any) -> PointBlock:

@@ -19,9 +19,10 @@ TICK = 0.5  # seconds
 def main(number: int, of: int, rounds: int) -> None:
     """The rounds, and nothing on stdout."""
     django.setup()
-    from inventory.sync.updater import save_sightings
+    from inventory.sync.memory import InventoryMemory
     from tests.inventory.building import UTIL, block, gpu, seen
 
+    memory = InventoryMemory(f"collector-{number}")
     order = random.Random(number)
     mine = [step for step in range(rounds * of) if step % of == number]
     for step in mine:
@@ -30,10 +31,10 @@ def main(number: int, of: int, rounds: int) -> None:
         # All begin a round at the same moment, else they would hardly ever meet.
         time.sleep(TICK - time.time() % TICK)
         # Rows that are known already, and hosts, would make all wait for each other in good order: so first without.
-        save_sightings(seen(*(block(gpu(each, hostname=""), step * 60, {UTIL: step}) for each in told)))
+        memory.save(seen(*(block(gpu(each, hostname=""), step * 60, {UTIL: step}) for each in told)))
         told += [f"GPU-{n}" for n in range(KNOWN)]
         order.shuffle(told)
-        save_sightings(
+        memory.save(
             seen(
                 *(
                     block(
@@ -45,6 +46,7 @@ def main(number: int, of: int, rounds: int) -> None:
                 )
             )
         )
+    memory.refresh()
 
 
 if __name__ == "__main__":

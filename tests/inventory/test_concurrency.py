@@ -16,8 +16,8 @@ from django.db import connection, connections
 
 from inventory.models import GPU, CollectorStatus, Host, Placement, Residence
 from inventory.status import add_counts
-from inventory.sync.updater import save_sightings
-from tests.inventory.building import POWER, SECOND, T0, UTIL, block, gpu, seen
+from inventory.sync.memory import save_sightings
+from tests.inventory.building import POWER, SECOND, T0, UTIL, block, gpu, latest, seen, values
 
 COLLECTORS = 4
 ROUNDS = 12
@@ -94,8 +94,8 @@ def test_collectors_that_save_the_same_gpus_at_once_never_lose_a_newer_value(fil
     rows = list(GPU.objects.all())
     assert len(rows) == 8
     for row in rows:
-        assert row.latest[UTIL] == [float(last), T0 + last * 60 * SECOND]
-        assert {f"M{step}" for step in steps} <= row.latest.keys()
+        assert latest(row.pk)[UTIL] == (float(last), T0 + last * 60 * SECOND)
+        assert {f"M{step}" for step in steps} <= latest(row.pk).keys()
         assert row.pod == f"pod-{last // 16}"
         assert (row.last_seen - row.first_seen).total_seconds() == last * 60
     assert Host.objects.count() == 1
@@ -125,7 +125,7 @@ def test_collectors_that_find_the_same_new_gpus_at_once_never_wait_in_a_circle(f
 
     at_once(*(collector(number) for number in range(COLLECTORS)))
     assert GPU.objects.count() == ROUNDS * 20
-    assert {row.latest[UTIL][0] for row in GPU.objects.filter(id__in=[f"GPU-{n}" for n in range(10)])} == {ROUNDS - 1.0}
+    assert {values(f"GPU-{n}")[UTIL] for n in range(10)} == {ROUNDS - 1.0}
 
 
 @pytest.mark.django_db(transaction=True)
@@ -143,7 +143,7 @@ def test_two_collectors_that_replay_the_same_log_end_with_the_same_rows(file_dat
 
     at_once(work, work)
     assert set(GPU.objects.values_list("pod", flat=True)) == {"pod-3"}
-    assert {row.value(UTIL) for row in GPU.objects.all()} == {19.0}
+    assert {values(f"GPU-{n}")[UTIL] for n in range(8)} == {19.0}
     found = (
         Placement.objects.filter(gpu="GPU-0").order_by("started").values_list("pod", "started", "last_seen", "ended")
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from inventory.packing import unpack
 from tests.api.serving import ROOT, START_SECONDS, environment, manage
 from tests.inventory.building import UTIL
 from tests.inventory.hammer import KNOWN, NEW
@@ -45,20 +46,28 @@ def test_processes_that_save_the_same_gpus_never_deadlock_and_never_lose_a_newer
 
     last = rounds * PROCESSES - 1
     with psycopg.connect(url) as connection:
-        known = connection.execute(
-            "SELECT latest, last_seen - first_seen FROM inventory_gpu WHERE id = ANY(%s)",
-            [[f"GPU-{n}" for n in range(KNOWN)]],
+        spans = connection.execute(
+            "SELECT last_seen - first_seen FROM inventory_gpu WHERE id = ANY(%s)", [[f"GPU-{n}" for n in range(KNOWN)]]
         ).fetchall()
-        assert len(known) == KNOWN
-        for latest, span in known:
-            assert latest[UTIL][0] == last
+        assert [span.total_seconds() for (span,) in spans] == [last * 60] * KNOWN
+        tables = [unpack(data) for (data,) in connection.execute("SELECT data FROM inventory_newestrow").fetchall()]
+        newest: dict[tuple[str, str], tuple[int, float]] = {}
+        for table in tables:
+            for gpu_id, values, times in zip(table.gpu_ids, table.values, table.times_ns, strict=True):
+                for name, value, time_ns in zip(table.metric_names, values.tolist(), times.tolist(), strict=True):
+                    if time_ns:
+                        newest[gpu_id, name] = max(newest.get((gpu_id, name), (0, 0.0)), (time_ns, value))
+        for number in range(KNOWN):
+            assert newest[f"GPU-{number}", UTIL][1] == last
             # Each metric was told at every seventh step: its newest is kept, whoever saved it when.
-            assert {name: value for name, (value, _) in latest.items() if name != UTIL} == {
-                f"M{n}": max(step for step in range(last + 1) if step % 7 == n) for n in range(7)
-            }
-            assert span.total_seconds() == last * 60
-        found = connection.execute("SELECT id, latest -> %s -> 0 FROM inventory_gpu", [UTIL]).fetchall()
-        new = {gpu_id: value for gpu_id, value in found if gpu_id.count("-") == 2}
+            assert {
+                name: value
+                for (gpu_id, name), (_, value) in newest.items()
+                if gpu_id == f"GPU-{number}" and name != UTIL
+            } == {f"M{n}": max(step for step in range(last + 1) if step % 7 == n) for n in range(7)}
+        new = {
+            gpu_id: value for (gpu_id, name), (_, value) in newest.items() if gpu_id.count("-") == 2 and name == UTIL
+        }
         assert new == {
             f"GPU-{step}-{n}": step * PROCESSES + PROCESSES - 1 for step in range(rounds) for n in range(NEW)
         }

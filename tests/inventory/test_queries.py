@@ -14,6 +14,7 @@ from pytest_django import Settings
 
 from inventory.models import GPU, Host
 from inventory.queries import (
+    ages_now,
     find_gpu,
     fleet_counts,
     gpus_for_list,
@@ -23,8 +24,6 @@ from inventory.queries import (
     newest_reading,
     parse_moment,
     pods_between,
-    stale_before,
-    state_of,
 )
 from readings.times import to_datetime
 from tests.inventory.building import POWER, SECOND, T0, UTIL, block, fleet, gpu, save
@@ -55,7 +54,7 @@ def ids(**filters: Any) -> list[str]:
 
 def test_an_empty_inventory_has_no_newest_reading_and_nothing_stale() -> None:
     assert newest_reading() is None
-    assert stale_before() is None
+    assert not ages_now().stale
     assert ids(state="stale") == ids(state="reporting") == ids() == []
     assert fleet_counts() == (0, 0, 0, 0, None)
 
@@ -63,11 +62,9 @@ def test_an_empty_inventory_has_no_newest_reading_and_nothing_stale() -> None:
 @pytest.mark.usefixtures("small_fleet")
 def test_stale_is_measured_against_the_fleets_newest_reading() -> None:
     assert newest_reading() == to_datetime(T0)
-    cutoff = stale_before()
-    assert cutoff == to_datetime(T0 - 5 * MINUTE)
-    states = {row.id: state_of(row, cutoff) for row in GPU.objects.filter(mig_id="")}
+    ages = ages_now()
+    states = {row.id: ages.state_of(row.id) for row in GPU.objects.filter(mig_id="")}
     assert states == {"GPU-a": "reporting", "GPU-b": "reporting", "GPU-c": "stale", "GPU-d": "reporting"}
-    assert state_of(GPU.objects.get(pk="GPU-c"), None) == "reporting"
 
 
 @pytest.mark.usefixtures("small_fleet")
@@ -112,7 +109,7 @@ def test_an_unknown_state_is_refused_with_what_is_allowed() -> None:
     with pytest.raises(ValueError, match="'broken' is not a state: use reporting or stale"):
         gpus_for_list(state="broken")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="use reporting or stale"):
-        in_state("", None)  # type: ignore[arg-type]
+        in_state("", ages_now())  # type: ignore[arg-type]
 
 
 def test_a_pod_that_has_gone_finds_nothing() -> None:
@@ -125,10 +122,11 @@ def test_a_pod_that_has_gone_finds_nothing() -> None:
 def test_a_list_is_one_query_with_one_gpu_and_with_fifty() -> None:
     for count in (1, 50):
         save(fleet(count, pod="train", namespace="ml"))
+        ages = ages_now()
         with CaptureQueriesContext(connection) as queries:
             rows = [
                 (row.id, row.host.name if row.host else "")
-                for row in gpus_for_list(pods=["train"], state="reporting", search="gpu", cutoff=to_datetime(T0))
+                for row in gpus_for_list(pods=["train"], state="reporting", search="gpu", ages=ages)
             ]
         assert len(rows) == count
         assert len(queries) == 1

@@ -4,7 +4,7 @@ import pytest
 
 from inventory.models import GPU, Host, Placement, Residence
 from inventory.removal import gpus_of, remove_gpus, remove_hosts, with_instances
-from tests.inventory.building import UTIL, block, gpu, save
+from tests.inventory.building import UTIL, block, gpu, save, values
 
 pytestmark = pytest.mark.django_db
 
@@ -49,6 +49,6 @@ def test_what_reports_again_is_there_again() -> None:
     assert ids() == []
     save(block(gpu(), 60, {UTIL: 2.0}))
     found = GPU.objects.get()
-    assert (found.pk, str(found.host), found.value(UTIL)) == ("GPU-a", "host-1", 2.0)
+    assert (found.pk, str(found.host), values()[UTIL]) == ("GPU-a", "host-1", 2.0)
     assert found.first_seen == found.last_seen
     assert Residence.objects.count() == 1

@@ -83,10 +83,10 @@ def test_a_host_that_lost_its_gpus_is_still_there() -> None:
     ]
 
 
-def test_summaries_cost_three_queries_with_one_gpu_and_with_fifty() -> None:
+def test_summaries_cost_as_many_queries_with_one_gpu_and_with_fifty() -> None:
     for count in (1, 50):
         save(fleet(count))
         with CaptureQueriesContext(connection) as queries:
             summaries = host_summaries()
         assert sum(each.gpu_count for each in summaries) == count
-        assert len(queries) == 3
+        assert len(queries) == 7

@@ -9,6 +9,7 @@ from django.db import DataError, OperationalError
 from ingest.collector import inventory_sync as books_module
 from ingest.collector.inventory_sync import RETRIABLE, InventoryWriter
 from inventory.models import GPU, CollectorStatus
+from inventory.sync.memory import InventoryMemory
 from readings.model import Gpu, PointBlock
 
 BLOCK = PointBlock([Gpu(uuid="GPU-1", hostname="h")], ["DCGM_FI_DEV_GPU_UTIL"], [(0, 1752871354_000000000, [50.0])])
@@ -52,7 +53,7 @@ def test_a_database_that_is_away_loses_nothing(monkeypatch: pytest.MonkeyPatch) 
     writer.see([BLOCK])
     writer.count(messages=1, stored=1, refused=Counter())
     with monkeypatch.context() as patch:
-        patch.setattr(books_module, "save_sightings", failing(OperationalError("locked")))
+        patch.setattr(InventoryMemory, "save", failing(OperationalError("locked")))
         patch.setattr(books_module, "add_counts", failing(OperationalError("locked")))
         for save in (writer.save_inventory, lambda: writer.save_counts(1)):
             with pytest.raises(RETRIABLE):
@@ -69,7 +70,7 @@ def test_what_the_database_never_takes_is_said_and_dropped(
     writer.see([BLOCK])
     writer.count(messages=1, stored=1, refused=Counter())
     with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
-        patch.setattr(books_module, "save_sightings", failing(DataError("value too long")))
+        patch.setattr(InventoryMemory, "save", failing(DataError("value too long")))
         patch.setattr(books_module, "add_counts", failing(DataError("out of range")))
         writer.save_inventory()
         writer.save_counts(1)

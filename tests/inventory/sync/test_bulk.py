@@ -27,25 +27,25 @@ def gpus() -> list[GPU]:
 def test_update_writes_the_named_fields_of_the_given_rows_and_no_others(gpus: list[GPU]) -> None:
     host = Host.objects.create(name="host-1", first_seen=START, last_seen=START)
     for number, gpu in enumerate(gpus):
-        gpu.latest = {"ünit 'x'": [float(number), 1]}
+        gpu.labels = {"ünit 'x'": str(number)}
         gpu.last_seen = START + timedelta(microseconds=number)
         gpu.host = host
         gpu.index = None if number == 2 else number
         gpu.pod = "not written"
     with CaptureQueriesContext(connection) as queries:
-        bulk.update_rows(gpus[1:], ["latest", "last_seen", "host", "index"])
+        bulk.update_rows(gpus[1:], ["labels", "last_seen", "host", "index"])
     assert len(queries) == 1
-    assert GPU.objects.get(pk="GPU-0").latest == {}
+    assert GPU.objects.get(pk="GPU-0").labels == {}
     for number in range(1, 5):
         gpu = GPU.objects.get(pk=f"GPU-{number}")
-        assert gpu.latest == {"ünit 'x'": [float(number), 1]}
+        assert gpu.labels == {"ünit 'x'": str(number)}
         assert gpu.last_seen == START + timedelta(microseconds=number)
         assert (gpu.host, gpu.index, gpu.pod) == (host, None if number == 2 else number, "")
 
 
 def test_no_rows_no_statement() -> None:
     with CaptureQueriesContext(connection) as queries:
-        bulk.update_rows([], ["latest"])
+        bulk.update_rows([], ["labels"])
         assert list(bulk.fetch(GPU.objects.all(), "id", [])) == []
     assert len(queries) == 0
 

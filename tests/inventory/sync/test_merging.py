@@ -32,7 +32,6 @@ def test_a_bare_row_takes_all_that_is_said() -> None:
         "driver_version",
         "labels",
         "pod",
-        "latest",
     }
     assert merged(row, gpu(pod="train"), 0) == set()
 
@@ -40,7 +39,7 @@ def test_a_bare_row_takes_all_that_is_said() -> None:
 def test_the_next_reading_changes_only_what_readings_change() -> None:
     row = bare()
     merged(row, gpu(), 0)
-    assert merged(row, gpu(), 1) == {"last_seen", "latest"}
+    assert merged(row, gpu(), 1) == {"last_seen"}
 
 
 def test_an_older_reading_changes_no_more_than_when_it_was_first_seen() -> None:
@@ -54,4 +53,4 @@ def test_an_older_reading_changes_no_more_than_when_it_was_first_seen() -> None:
 def test_a_bare_description_takes_nothing_away_but_the_pod() -> None:
     row = bare()
     merged(row, gpu(pod="train"), 0)
-    assert merged(row, Gpu(uuid="GPU-a"), 1) == {"last_seen", "latest", "pod"}
+    assert merged(row, Gpu(uuid="GPU-a"), 1) == {"last_seen", "pod"}

@@ -29,7 +29,7 @@ def test_rows_come_in_the_order_of_ids_so_that_writers_lock_in_one_order() -> No
     assert list(found) == ["GPU-a", "GPU-b", "GPU-c"]
 
 
-def test_an_instance_brings_its_board_with_the_boards_metrics_only() -> None:
+def test_an_instance_brings_its_board_in_its_place() -> None:
     found = gather(
         seen(
             block(gpu(mig_id="1", mig_profile="1g", pod="a"), 0, {POWER: 300.0, USED: 1.0}),
@@ -39,7 +39,6 @@ def test_an_instance_brings_its_board_with_the_boards_metrics_only() -> None:
     )
     board = found["GPU-a"]
     assert list(found) == ["GPU-a", "GPU-a:1", "GPU-a:2", "GPU-a:3"]
-    assert board.latest == {POWER: (301.0, T0 + 1_000_000_000)}
     assert {each.pod for each in board.observations} == {None}
     assert "mig_profile" not in board.described
     assert (board.first, board.last) == (to_datetime(T0), to_datetime(T0 + 1_000_000_000))
@@ -64,6 +63,6 @@ def test_of_observations_that_end_together_the_one_with_a_pod_is_last() -> None:
 
 def test_a_share_alone_describes_its_gpu() -> None:
     found = gather(seen(block(gpu(pod="a", share=True), 5, {UTIL: 1.0})))["GPU-a"]
-    assert (found.observations, found.latest) == ([], {})
+    assert found.observations == []
     assert found.described["driver_version"] == "535.129.03"
     assert found.first == found.last == to_datetime(T0 + 5_000_000_000)
