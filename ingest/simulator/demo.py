@@ -60,7 +60,7 @@ class _Part(NamedTuple):
 
 
 _PRETRAIN = _Part(8, "research", "pretrain-llm", steady(97.0), 0.93, 0.75)
-_VISION = _Part(8, "vision", "train-vision", sawtooth(93.0, 300.0, 40.0, 75.0), 0.8, 0.5, swing=3.0)
+_VISION = _Part(8, "vision", "train-vision", sawtooth(93.0, 600.0, 30.0, 330.0), 0.8, 0.5, swing=3.0)
 _NOTEBOOKS = _Part(5, "notebooks", "notebook", steady(0.0), 0.35, 0.0, swing=0.0, each=True)
 _FINETUNE = _Part(4, "research", "finetune-llm", steady(86.0), 0.7, 0.6, swing=4.0)
 _RANKING = _Part(4, "serving", "ranking", bursts(30.0, 15.0, 900.0), 0.5, 0.2, swing=8.0, each=True)
