@@ -36,6 +36,10 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 run: setup ## run the whole pipeline on this machine: make run, or CSV_PATH=capture.csv make run
 	@exec $(MANAGE) pipeline
 
+.PHONY: top
+top: setup ## show the fleet in this terminal: make top, or API_URL=https://gpus.example.com make top
+	@API_URL="$${API_URL:-http://127.0.0.1:$${PORT:-8080}}" exec $(MANAGE) top
+
 test: setup-dev ## run all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 

@@ -37,7 +37,7 @@ from telemetry_site.env import (
 MIB = 1 << 20
 
 SITE, BROKER, CLIENT, STREAM, COLLECT, STORE, WEB = "site", "broker", "client", "stream", "collect", "store", "web"
-MONITOR = "monitor"
+MONITOR, TOP = "monitor", "top"
 
 # The groups of settings that a command takes as flags. SITE holds everything that Django itself needs.
 COMMAND_GROUPS: dict[str, tuple[str, ...]] = {
@@ -45,6 +45,7 @@ COMMAND_GROUPS: dict[str, tuple[str, ...]] = {
     "stream": (SITE, CLIENT, STREAM, MONITOR),
     "collect": (SITE, CLIENT, COLLECT, STORE, MONITOR),
     "serve": (SITE, CLIENT, COLLECT, STORE, WEB),
+    "top": (SITE, CLIENT, TOP),
     "pipeline": (SITE, BROKER, CLIENT, STREAM, COLLECT, STORE, WEB),
 }
 
@@ -467,7 +468,7 @@ STALE_AFTER = Option(
     "5m",
     duration(1.0),
     "a GPU is stale when its last reading is this much older than the fleet's newest",
-    (WEB,),
+    (WEB, TOP),
 )
 
 API_AUTH_REQUIRED = Option(
@@ -515,6 +516,24 @@ CORS_ALLOWED_ORIGINS = Option(
     "origins of other web pages that may call the API from a browser, as https://grafana.example.com; with a token, never with a login",
     (WEB,),
     many=True,
+)
+
+API_URL = Option(
+    "API_URL",
+    "",
+    no_public_url_or,
+    "the web service that manage.py top asks, as https://gpus.example.com; unset: Django's database and the broker themselves",
+    (TOP,),
+    flag_name="url",
+)
+API_TOKEN = Option("API_TOKEN", "", text, "API token for API_URL, of scope read", (TOP,), secret=True)
+API_TLS_CA = Option(
+    "API_TLS_CA",
+    "",
+    text,
+    "CA certificates (PEM file) for an API_URL with https; unset: the system's",
+    (TOP,),
+    flag_name="tls-ca",
 )
 
 OPTIONS: tuple[Option[Any], ...] = tuple(value for value in list(globals().values()) if isinstance(value, Option))

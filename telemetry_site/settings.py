@@ -114,6 +114,9 @@ TRUSTED_PROXIES = options.TRUSTED_PROXIES.read()
 # None: open to who asks from this machine (api.auth.openness).
 API_AUTH_REQUIRED = options.auth_required()
 CORS_ALLOWED_ORIGINS = options.CORS_ALLOWED_ORIGINS.read()
+API_URL = options.API_URL.read()
+API_TOKEN = options.API_TOKEN.read()
+API_TLS_CA = options.API_TLS_CA.read()
 
 # --- Django -----------------------------------------------------------------------------------------------------
 DEBUG = options.DEBUG.read()
