@@ -395,6 +395,9 @@ function showTable(shown) {
       );
     }),
   );
+  // While the table is only for screen readers, nobody sees where the focus is.
+  for (const link of wrap.querySelectorAll("a")) link.tabIndex = open ? 0 : -1;
+  wrap.tabIndex = open ? 0 : -1;
   fill("[data-rows-left]", slots.length > cut.length ? `${slots.length - cut.length} more GPUs: choose a filter, or use the API's list.` : "");
 }
 
