@@ -58,6 +58,16 @@ test-postgres: setup-dev ## run the tests of inventory and API again, with Djang
 # These tests start services of their own, with another database.
 OWN_DATABASE := api/test_serve api/test_influxdb api/test_serve_exports inventory/test_postgres
 
+.PHONY: chromium screenshots bench-pages
+chromium: setup-dev ## get Chromium for the tests of the pages (installs it, unless it is on PATH)
+	@ci/chromium.sh
+
+screenshots: setup-dev chromium ## write the pictures of docs/images from the synthetic fleet
+	$(BIN)/python -m tests.dashboard.browser.screenshots
+
+bench-pages: setup-dev chromium ## measure the pages: bytes, first paint, server time and the heat map, at 247 and 10,000 GPUs
+	$(BIN)/python -m bench.pages
+
 influxd: ## get a real InfluxDB for the tests (builds it once, in some minutes, unless it is on PATH)
 	@ci/influxd.sh
 

@@ -1,0 +1,158 @@
+"""Fills a state folder with a synthetic fleet in which everything is to be seen, and adds to it when it is told to.
+
+    STATE_DIR=… python -m tests.dashboard.browser.filling [--hosts 4] [--gpus-per-host 8] [--minutes 60] [--metrics health]
+
+A line on its input is a JSON object, ``{"slot": "host/number", "values": {metric: value}}``: these values are put into the
+newest readings, which are written as of now. It answers ``ok``. The end of its input ends it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import django
+from msgspec.structs import replace
+
+from ingest.simulator.fleet import HEALTH_METRICS, METRIC_SETS, FleetShape, SimFleet, SimGpu
+from readings.model import Gpu, Point, PointBlock
+from readings.times import SECOND
+
+STEP_S = 15
+QUIET_S = 10 * 60  # what has gone, went so long ago
+HOST = "synthetic-001"
+STALE_HOST = "synthetic-004"
+ODD_HOST = "rack 7/β#1"  # a host name may be anything
+UTIL, TEMP, POWER, USED = (f"DCGM_FI_DEV_{name}" for name in ("GPU_UTIL", "GPU_TEMP", "POWER_USAGE", "FB_USED"))
+# Slots by what they are made to show.
+BUSY, MISSING, HELD, HOT, THROTTLED = f"{HOST}/0", f"{HOST}/3", "synthetic-002/2", "synthetic-003/5", "synthetic-003/1"
+HELD_MIB, HOT_C = 30_000.0, 91.0
+
+
+@dataclass
+class Story:
+    """A fleet and its time. ``values`` are put into the readings of a slot from now on."""
+
+    fleet: SimFleet
+    now_s: int
+    metrics: tuple[str, ...] = HEALTH_METRICS
+    values: dict[str, dict[str, float]] = field(default_factory=dict)
+    throttled_ns: float = 0.0
+
+    def block(self, at_s: int, *, quiet: bool) -> PointBlock:
+        """The fleet's readings at a time; without those that have stopped where ``quiet``."""
+        gpus: list[Gpu] = []
+        points: list[Point] = []
+        self.throttled_ns += STEP_S * SECOND / 2
+        for host in self.fleet.hosts:
+            for slot, sim in enumerate(host.gpus):
+                name = f"{host.name}/{slot}"
+                if quiet and (host.name == STALE_HOST or name == MISSING):
+                    continue
+                values: dict[str, float | None] = {metric: sim.value(metric) for metric in self.metrics}
+                values |= self._made_up(name) | self.values.get(name, {})
+                points.append((len(gpus), at_s * SECOND, list(values.values())))
+                gpus.append(self._identity(name, sim))
+        return PointBlock(gpus, list(self.metrics), points)
+
+    def _made_up(self, name: str) -> dict[str, float]:
+        made: dict[str, dict[str, float]] = {
+            HELD: {UTIL: 0.0, POWER: 71.0, USED: HELD_MIB},
+            HOT: {
+                UTIL: 88.0,
+                TEMP: HOT_C,
+                "DCGM_FI_DEV_THERMAL_VIOLATION": self.throttled_ns,
+                "DCGM_FI_DEV_CLOCKS_EVENT_REASONS": 72.0,
+            },
+            THROTTLED: {
+                UTIL: 97.0,
+                "DCGM_FI_DEV_POWER_VIOLATION": self.throttled_ns,
+                "DCGM_FI_DEV_CLOCKS_EVENT_REASONS": 4.0,
+            },
+        }
+        return {metric: value for metric, value in made.get(name, {}).items() if metric in self.metrics}
+
+    def _identity(self, name: str, sim: SimGpu) -> Gpu:
+        gpu = sim.identity
+        return replace(gpu, namespace="notebooks", pod="notebook-anna-0", container="main") if name == HELD else gpu
+
+    def history(self, minutes: int) -> Iterator[PointBlock]:
+        """The readings up to now."""
+        steps = minutes * 60 // STEP_S
+        for step in range(steps):
+            at_s = self.now_s - (steps - 1 - step) * STEP_S
+            yield self.block(at_s, quiet=at_s > self.now_s - QUIET_S)
+            self.fleet.step(STEP_S)
+
+
+def story(hosts: int, gpus_per_host: int, metrics: tuple[str, ...]) -> Story:
+    """The fleet, and the host with an odd name beside it."""
+    fleet = SimFleet(FleetShape(hosts=hosts, gpus_per_host=gpus_per_host, metrics=HEALTH_METRICS))
+    odd = SimFleet(FleetShape(hosts=1, gpus_per_host=2, seed=7)).hosts[0]
+    odd.name = ODD_HOST
+    for number, sim in enumerate(odd.gpus):
+        uuid = f"GPU-0dd0000{number}-0000-4000-8000-00000000000{number}"
+        sim.identity = replace(sim.identity, hostname=ODD_HOST, uuid=uuid)
+    fleet.hosts.append(odd)
+    return Story(fleet, int(time.time()), metrics)
+
+
+def write(blocks: list[PointBlock]) -> None:
+    """What the collector does with them."""
+    from stores.open import get_store
+    from tests.inventory.building import save
+
+    get_store().write(blocks)
+    save(*blocks)
+
+
+def parts(blocks: Iterable[PointBlock]) -> Iterator[list[PointBlock]]:
+    """Some hundred thousand readings at a time."""
+    pending: list[PointBlock] = []
+    for block in blocks:
+        pending.append(block)
+        if sum(each.count() for each in pending) > 1_000_000:
+            yield pending
+            pending = []
+    yield pending
+
+
+def say_ok() -> None:
+    """Tell whoever waits that it is done."""
+    sys.stdout.write("ok\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Migrate and fill; then do as told."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--hosts", type=int, default=4)
+    parser.add_argument("--gpus-per-host", type=int, default=8)
+    parser.add_argument("--minutes", type=int, default=60)
+    parser.add_argument("--metrics", choices=METRIC_SETS, default="health")
+    options = parser.parse_args()
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "telemetry_site.settings")
+    django.setup()
+    from django.core.management import call_command
+
+    call_command("migrate", verbosity=0)
+    told = story(options.hosts, options.gpus_per_host, METRIC_SETS[options.metrics])
+    for blocks in parts(told.history(options.minutes)):
+        write(blocks)
+    say_ok()
+    for line in sys.stdin:
+        order = json.loads(line)
+        if order:
+            told.values.setdefault(order["slot"], {}).update(order["values"])
+        told.fleet.step(1.0)
+        write([told.block(int(time.time()), quiet=True)])
+        say_ok()
+
+
+if __name__ == "__main__":
+    main()
