@@ -18,7 +18,7 @@ from api.schema.answers import (
     FleetMetricAnswer,
     FleetTotalsAnswer,
 )
-from inventory.fleet import Fleet, SlotState
+from inventory.fleet import Coded, Fleet, SlotState
 from readings.catalogue import info, unit_of
 from readings.mig import MEMORY_USED, POWER, TEMPERATURE, UTILISATION
 from readings.times import format_time, to_datetime
@@ -41,9 +41,9 @@ def select_slots(
     if hostnames:
         wanted = [number for number, host in enumerate(fleet.hosts) if host.name in hostnames]
         chosen &= np.isin(fleet.host, wanted)
-    for names, wanted_names in ((fleet.models, models), (fleet.namespaces, namespaces), (fleet.pods, pods)):
-        if wanted_names:
-            chosen &= np.array([name in wanted_names for name in names], np.bool_)
+    for coded, names in zip(fleet.slots.coded, (models, namespaces, pods), strict=True):
+        if names:
+            chosen &= np.isin(coded.places, [place for place, name in enumerate(coded.names) if name in names])
     return chosen
 
 
@@ -53,9 +53,9 @@ def fleet_answer(fleet: Fleet, metric: str, chosen: _Mask) -> FleetAnswer:
     used, total, power = fleet.metric(MEMORY_USED), fleet.memory_total(), fleet.metric(POWER)
     utilisation = fleet.metric(UTILISATION)
     hosts, host_place = _hosts(fleet, at, utilisation, power)
-    models, model_place = _names([fleet.models[row] for row in at])
-    namespaces, namespace_place = _names([fleet.namespaces[row] for row in at])
-    pods, pod_place = _names([fleet.pods[row] for row in at])
+    (models, model_place), (namespaces, namespace_place), (pods, pod_place) = (
+        _names(coded, at) for coded in fleet.slots.coded
+    )
     known = info(metric)
     return FleetAnswer(
         newest=None if fleet.newest_ns is None else format_time(fleet.newest_ns),
@@ -95,7 +95,7 @@ def fleet_counts(fleet: Fleet, chosen: _Mask) -> FleetCountsAnswer:
     idle_hosts = np.setdiff1d(np.unique(fleet.host[idle]), busy_hosts)
     return FleetCountsAnswer(
         hosts=len(np.unique(fleet.host[chosen])),
-        gpus=int(np.count_nonzero(np.array([bool(gpu_id) for gpu_id in fleet.ids], np.bool_) & chosen)),
+        gpus=int(np.count_nonzero(fleet.slots.has_gpu & chosen)),
         expected=int(np.count_nonzero(chosen)),
         reporting=states[SlotState.REPORTING],
         stale=states[SlotState.STALE],
@@ -195,11 +195,12 @@ def _by_host(values: _Values, place: NDArray[np.intp], count: int, *, mean: bool
         return np.where(numbers == 0, np.nan, sums / numbers if mean else sums)
 
 
-def _names(names: Sequence[str]) -> tuple[list[str], list[int]]:
-    """The different names, sorted, and the place of each given one among them; -1 for the empty name."""
-    known = sorted({*names} - {""})
-    places = {name: place for place, name in enumerate(known)} | {"": -1}
-    return known, [places[name] for name in names]
+def _names(coded: Coded, at: NDArray[np.intp]) -> tuple[list[str], list[int]]:
+    """The names that these slots have, and the place of each slot's name among them; -1 for none."""
+    places = coded.places[at]
+    used, renumbered = np.unique(places, return_inverse=True)
+    nones = int(len(used) > 0 and used[0] == -1)
+    return [coded.names[place] for place in used[nones:].tolist()], (renumbered - nones).tolist()
 
 
 def _numbers(values: _Values, digits: int = 3) -> list[float | int | None]:

@@ -14,18 +14,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from django.conf import settings
 from numpy.typing import NDArray
 
 from inventory.models import GPU, AssetState, Host
-from inventory.newest import HostNewest, newest_by_host, stale_mask
+from inventory.newest import newest_tables, stale_mask
+from inventory.packing import HostReadings
 from readings.mig import MEMORY_FREE, MEMORY_RESERVED, MEMORY_TOTAL, MEMORY_USED, UTILISATION, how_parts_combine
 from readings.times import SECOND, to_ns
 
@@ -33,8 +35,12 @@ from readings.times import SECOND, to_ns
 HELD_MIB = 1024.0
 # How many hosts of a model must agree, and how far, before their number of GPUs is expected of the others.
 FEWEST_HOSTS, AGREEMENT = 5, 0.9
+_MOST_KEYS = 10_000
 
 _Values = NDArray[np.float64]
+_Times = NDArray[np.int64]
+_Mask = NDArray[np.bool_]
+_Places = NDArray[np.int32]
 
 
 class SlotState(IntEnum):
@@ -64,38 +70,120 @@ class HostNow:
 
 
 @dataclass(frozen=True)
-class Fleet:
-    """The physical GPUs and the slots without one. Row ``i`` of each array is one slot, by host name and slot number.
+class Coded:
+    """Names that repeat: ``names``, sorted and different, and for each slot its place among them, -1 for the empty name."""
 
-    ``ids`` has the GPU's id, empty for a slot where none was seen; ``host`` its host's place in ``hosts``; ``slot`` is -1
-    where unknown. ``state`` holds SlotState. ``newest_ns`` is the newest reading of all.
+    names: tuple[str, ...]
+    places: _Places
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Which slots there are, by host and slot number: what does not change with the readings.
+
+    ``ids`` has each GPU's id, empty for a slot where none was seen; ``host`` its host's place among the fleet's hosts;
+    ``slot`` is -1 where unknown.
     """
 
-    hosts: tuple[HostNow, ...]
     ids: tuple[str, ...]
-    host: NDArray[np.int32]
-    slot: NDArray[np.int32]
-    state: NDArray[np.uint8]
+    host: _Places
+    slot: _Places
     models: tuple[str, ...]
     namespaces: tuple[str, ...]
     pods: tuple[str, ...]
-    last_seen_ns: NDArray[np.int64]
+    excused: _Mask  # in maintenance, itself or its host
+    first: _Places  # the row where each host begins, and the end
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """The row of each GPU."""
+        return {gpu_id: row for row, gpu_id in enumerate(self.ids) if gpu_id}
+
+    @cached_property
+    def has_gpu(self) -> _Mask:
+        """Where a GPU was ever seen."""
+        return np.array([bool(gpu_id) for gpu_id in self.ids], np.bool_)
+
+    @cached_property
+    def coded(self) -> tuple[Coded, Coded, Coded]:
+        """Models, namespaces and pods."""
+        return _coded(self.models), _coded(self.namespaces), _coded(self.pods)
+
+
+def _coded(names: Sequence[str]) -> Coded:
+    known = tuple(sorted({*names} - {""}))
+    places = {name: place for place, name in enumerate(known)} | {"": -1}
+    return Coded(known, np.array([places[name] for name in names], np.int32))
+
+
+class Stack(NamedTuple):
+    """The readings of GPUs that have the same metrics, one row each: ``rows`` are those of the fleet, -1 for none."""
+
+    metric_names: tuple[str, ...]
+    rows: _Places
+    is_part: _Mask
+    last_seen_ns: _Times
+    values: _Values
+    times_ns: _Times
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The physical GPUs and the slots without one. Row ``i`` of each array is one slot of ``slots``.
+
+    ``state`` holds SlotState. ``live`` says whether a live source reports. ``newest_ns`` is the newest reading of all.
+    """
+
+    hosts: tuple[HostNow, ...]
+    slots: Slots
+    state: NDArray[np.uint8]
+    last_seen_ns: _Times
     live: bool
     newest_ns: int | None
-    _newest: Sequence[tuple[HostNewest, NDArray[np.int32], NDArray[np.bool_]]]
+    stacks: Sequence[Stack]
     _metrics: dict[str, _Values] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.slots.ids)
 
-    def rows_in(self, state: SlotState) -> NDArray[np.bool_]:
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The GPU in each slot."""
+        return self.slots.ids
+
+    @property
+    def host(self) -> _Places:
+        """The host of each slot."""
+        return self.slots.host
+
+    @property
+    def slot(self) -> _Places:
+        """The number of each slot in its host."""
+        return self.slots.slot
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The model of each GPU."""
+        return self.slots.models
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """The namespace that uses each GPU now."""
+        return self.slots.namespaces
+
+    @property
+    def pods(self) -> tuple[str, ...]:
+        """The pod that uses each GPU now."""
+        return self.slots.pods
+
+    def rows_in(self, state: SlotState) -> _Mask:
         """Which slots are in this state."""
-        found: NDArray[np.bool_] = self.state == state
+        found: _Mask = self.state == state
         return found
 
     def metric_names(self) -> list[str]:
         """The metrics that any GPU has, sorted."""
-        return sorted({name for newest, _, _ in self._newest for name in newest.metric_names})
+        return sorted({name for stack in self.stacks for name in stack.metric_names})
 
     def metric(self, name: str) -> _Values:
         """The newest value of each slot; NaN without one, or where it is old. Boards of MIG instances count as a whole."""
@@ -111,38 +199,54 @@ class Fleet:
         said = self.metric(MEMORY_TOTAL)
         return np.where(np.isnan(said), summed, said)
 
-    def is_idle(self) -> NDArray[np.bool_]:
+    def is_idle(self) -> _Mask:
         """Which GPUs report and do nothing."""
-        idle: NDArray[np.bool_] = self.metric(UTILISATION) == 0.0
+        idle: _Mask = self.metric(UTILISATION) == 0.0
         return idle
 
-    def is_held(self) -> NDArray[np.bool_]:
+    def is_held(self) -> _Mask:
         """Which GPUs are idle and yet hold memory."""
         return self.is_idle() & (self.metric(MEMORY_USED) > HELD_MIB)
 
     def _read(self, name: str) -> _Values:
         own = np.full(len(self), np.nan)
-        parts: list[tuple[NDArray[np.int32], _Values]] = []
-        old_ns = int(settings.STALE_AFTER * SECOND)
-        for newest, rows, is_part in self._newest:
-            try:
-                column = newest.metric_names.index(name)
-            except ValueError:
-                continue
-            fresh = (newest.times_ns[:, column] >= newest.last_seen_ns - old_ns) & (rows >= 0)
-            values = np.where(fresh, newest.values[:, column], np.nan)
-            boards = fresh & ~is_part
-            own[rows[boards]] = values[boards]
-            if is_part.any():
-                of_parts = fresh & is_part & ~np.isnan(values)
-                parts.append((rows[of_parts], values[of_parts]))
-        if parts:
-            _add_parts(own, name, np.concatenate([rows for rows, _ in parts]), np.concatenate([v for _, v in parts]))
+        of_own, of_parts = _gathered(self.stacks, name)
+        # Of a GPU that several collectors see, the newest reading is assigned last.
+        order = np.argsort(of_own.times_ns, kind="stable")
+        own[of_own.rows[order]] = of_own.values[order]
+        if len(of_parts.rows):
+            _add_parts(own, name, of_parts.rows, of_parts.values)
         own[self.state != SlotState.REPORTING] = np.nan
         return own
 
 
-def _add_parts(own: _Values, name: str, rows: NDArray[np.int32], values: _Values) -> None:
+class _FreshReadings(NamedTuple):
+    rows: _Places
+    values: _Values
+    times_ns: _Times
+
+
+def _gathered(stacks: Sequence[Stack], name: str) -> tuple[_FreshReadings, _FreshReadings]:
+    """The fresh readings of a metric: those of whole boards, and those of MIG instances."""
+    old_ns = int(settings.STALE_AFTER * SECOND)
+    columns: tuple[list[_FreshReadings], list[_FreshReadings]] = [], []
+    for stack in stacks:
+        if name not in stack.metric_names:
+            continue
+        column = stack.metric_names.index(name)
+        times, values = stack.times_ns[:, column], stack.values[:, column]
+        fresh = (times >= stack.last_seen_ns - old_ns) & (stack.rows >= 0) & ~np.isnan(values)
+        for kind, chosen in zip(columns, (fresh & ~stack.is_part, fresh & stack.is_part), strict=True):
+            kind.append(_FreshReadings(stack.rows[chosen], values[chosen], times[chosen]))
+    nothing = _FreshReadings(np.zeros(0, np.int32), np.zeros(0), np.zeros(0, np.int64))
+    own, parts = (
+        _FreshReadings(*(np.concatenate(each) for each in zip(*kind, strict=True))) if kind else nothing
+        for kind in columns
+    )
+    return own, parts
+
+
+def _add_parts(own: _Values, name: str, rows: _Places, values: _Values) -> None:
     """Sets the boards that have no value of their own to what their MIG instances make."""
     combination = how_parts_combine(name)
     boards = np.unique(rows)
@@ -151,124 +255,268 @@ def _add_parts(own: _Values, name: str, rows: NDArray[np.int32], values: _Values
         made = np.full(len(own), -np.inf)
         np.maximum.at(made, rows, values)
     else:
-        made = np.zeros(len(own))
-        np.add.at(made, rows, values)
+        made = np.bincount(rows, weights=values, minlength=len(own)).astype(np.float64)
         if combination == "average":
             made /= np.maximum(np.bincount(rows, minlength=len(own)), 1)
     own[boards] = made[boards]
 
 
-class _Row(NamedTuple):
-    id: str
-    hostname: str
+class _PlacedGpu(NamedTuple):
+    """A GPU, in the order of the fleet. ``host`` counts from 1; 0 is none."""
+
+    host: int
     slot: int
+    id: str
     model: str
     namespace: str
     pod: str
     asset_state: str
 
 
-class _Slot(NamedTuple):
-    row: _Row
-    state: SlotState
-    last_seen_ns: int
+class _Inventory(NamedTuple):
+    """Hosts by name, and GPUs by host, slot and id: what the database has, without the retired."""
+
+    hosts: tuple[HostNow, ...]  # without rows
+    expected: tuple[int | None, ...]
+    slots: Slots
+    doubles: tuple[tuple[int, ...], ...]  # rows of GPUs with the same slot
 
 
 _lock = threading.Lock()
 _cached: tuple[float, Fleet] | None = None
+_inventory: tuple[float, _Inventory] | None = None
+_placed: tuple[_Inventory, bytes, Slots] | None = None
 
 
 def fleet_now() -> Fleet:
-    """The fleet, as of at most FLEET_SECONDS ago. Three queries, however large it is. Raises DatabaseError."""
+    """The fleet, as of at most FLEET_SECONDS ago, with hosts and pods as of at most INVENTORY_SECONDS ago.
+
+    Five queries at most, however large it is. Raises DatabaseError.
+    """
     global _cached
     with _lock:  # those who ask at the same time wait for one answer
         now = time.monotonic()
         if _cached is not None and now - _cached[0] < settings.FLEET_SECONDS:
             return _cached[1]
-        fleet = _read_fleet(time.time_ns())
+        fleet = _read_fleet(_inventory_now(now), time.time_ns())
         _cached = now, fleet
         return fleet
 
 
-def _read_fleet(now_ns: int) -> Fleet:
-    hosts = {
-        name: (expected, state, owner, tags, seen)
-        for name, expected, state, owner, tags, seen in Host.objects.exclude(
-            asset_state=AssetState.RETIRED
-        ).values_list("name", "expected_gpus", "asset_state", "owner", "tags", "last_seen")
-    }
+def _inventory_now(now: float) -> _Inventory:
+    global _inventory
+    if _inventory is None or now - _inventory[0] >= settings.INVENTORY_SECONDS:
+        _inventory = now, _read_inventory()
+    return _inventory[1]
+
+
+def _read_inventory() -> _Inventory:
+    hosts = list(
+        Host.objects.exclude(asset_state=AssetState.RETIRED)
+        .order_by("name")
+        .values_list("pk", "name", "expected_gpus", "asset_state", "owner", "tags", "last_seen")
+    )
+    hosts.sort(key=lambda host: host[1])  # databases disagree on the order of names
+    place = {pk: number for number, (pk, *_) in enumerate(hosts, 1)}
     rows = [
-        _Row(gpu_id, hostname or "", -1 if slot is None else slot, *rest)
-        for gpu_id, hostname, slot, *rest in GPU.objects.filter(mig_id="")
+        _PlacedGpu(place.get(host, 0), -1 if slot is None else slot, *rest)
+        for host, slot, *rest in GPU.objects.filter(mig_id="")
         .exclude(asset_state=AssetState.RETIRED)
-        .values_list("id", "host__name", "index", "model_name", "namespace", "pod", "asset_state")
-        if hostname is None or hostname in hosts
+        .values_list("host_id", "index", "pk", "model_name", "namespace", "pod", "asset_state")
+        if host is None or host in place
     ]
-    newest = list(newest_by_host().values())
-    seen = _last_seen(newest, now_ns)
-    by_host: dict[str, list[_Row]] = defaultdict(list)
-    for row in rows:
-        by_host[row.hostname].append(row)
-    current = {name: _current(of_host, seen) for name, of_host in by_host.items()}
-    learned = learned_counts(current.values())
-    slots: list[_Slot] = []
-    found: list[HostNow] = []
-    for name in sorted({*hosts, *current}):
-        expected, state, owner, tags, last_seen = hosts.get(name, (None, AssetState.ACTIVE, "", {}, None))
-        of_host = _slots(name, current.get(name, []), expected, learned, seen, state)
-        start = len(slots)
-        slots += of_host
-        last_ns = max((each.last_seen_ns for each in of_host), default=0) or (to_ns(last_seen) if last_seen else 0)
-        found.append(HostNow(name, slice(start, len(slots)), state, owner, tags, last_ns))
-    return _packed(found, slots, newest)
+    rows.sort()
+    # GPUs without a host are under one without a name, if there are any.
+    nameless = bool(rows) and rows[0].host == 0
+    found = [HostNow("", slice(0, 0), AssetState.ACTIVE, "", {}, 0)] if nameless else []
+    found += [
+        HostNow(name, slice(0, 0), state, owner, tags, to_ns(seen)) for _, name, _, state, owner, tags, seen in hosts
+    ]
+    expected = [None] * nameless + [host[2] for host in hosts]
+    of_host = np.array([row.host for row in rows], np.int32) - int(not nameless)
+    excused_host = np.array([host.asset_state == AssetState.MAINTENANCE for host in found], np.bool_)
+    excused = np.array([row.asset_state == AssetState.MAINTENANCE for row in rows], np.bool_)
+    if len(rows):
+        excused |= excused_host[of_host]
+    slots = Slots(
+        ids=tuple(row.id for row in rows),
+        host=of_host,
+        slot=np.array([row.slot for row in rows], np.int32),
+        models=tuple(row.model for row in rows),
+        namespaces=tuple(row.namespace for row in rows),
+        pods=tuple(row.pod for row in rows),
+        excused=excused,
+        first=np.searchsorted(of_host, np.arange(len(found) + 1)).astype(np.int32),
+    )
+    return _Inventory(tuple(found), tuple(expected), slots, _doubles(slots))
 
 
-class _LastSeen(NamedTuple):
-    last_ns: int
-    stale: bool
+def _doubles(slots: Slots) -> tuple[tuple[int, ...], ...]:
+    """Rows of GPUs that are, or were, in the same slot."""
+    rows = np.flatnonzero(slots.slot >= 0)
+    same = (np.diff(slots.host[rows]) == 0) & (np.diff(slots.slot[rows]) == 0)
+    found: list[list[int]] = []
+    for at in np.flatnonzero(same).tolist():
+        first, second = int(rows[at]), int(rows[at + 1])
+        if found and found[-1][-1] == first:
+            found[-1].append(second)
+        else:
+            found.append([first, second])
+    return tuple(map(tuple, found))
 
 
-def _last_seen(newest: Iterable[HostNewest], now_ns: int) -> dict[str, _LastSeen]:
-    """When each board was last seen, itself or by one of its instances, and whether that is too long ago."""
-    newest = [each for each in newest if each.gpu_ids]
-    if not newest:
-        return {}
-    last = np.concatenate([each.last_seen_ns for each in newest])
-    live = np.concatenate([each.live for each in newest])
-    sources = [source for each in newest for source in each.sources]
-    stale = stale_mask(last, live, sources, now_ns)
-    seen: dict[str, _LastSeen] = {}
-    ids = (gpu_id for each in newest for gpu_id in each.gpu_ids)
-    for gpu_id, last_ns, is_stale in zip(ids, last.tolist(), stale.tolist(), strict=True):
-        board = gpu_id.partition(":")[0]
-        known = seen.get(board)
-        if known is None or last_ns > known.last_ns:
-            seen[board] = _LastSeen(last_ns, is_stale)
-    return seen
+def _read_fleet(inventory: _Inventory, now_ns: int) -> Fleet:
+    tables = newest_tables()
+    rows, is_part = _rows_of(inventory.slots, [gpu_id for table in tables for gpu_id in table.gpu_ids])
+    last_ns, stale, live = _last_seen(inventory.slots, tables, rows, now_ns)
+    kept = np.ones(len(stale), np.bool_)
+    for same in inventory.doubles:
+        newest = max(int(last_ns[row]) for row in same)
+        for row in same:
+            kept[row] = not stale[row] or last_ns[row] == newest
+    slots = _place(inventory, kept)
+    # Slots where no GPU was seen have come in between, and -1 stays -1.
+    moved = np.full(len(kept) + 1, -1, np.int32)
+    moved[:-1][kept] = np.flatnonzero(slots.has_gpu)
+    last_seen, is_stale = np.zeros(len(slots.ids), np.int64), np.ones(len(slots.ids), np.bool_)
+    last_seen[slots.has_gpu], is_stale[slots.has_gpu] = last_ns[kept], stale[kept]
+    reports = np.zeros(len(inventory.hosts) + 1, np.bool_)
+    reports[slots.host[~is_stale]] = True
+    absent = np.where(reports[slots.host] | ~slots.has_gpu, SlotState.MISSING, SlotState.STALE)
+    state = np.where(is_stale, np.where(slots.excused, SlotState.MAINTENANCE, absent), SlotState.REPORTING)
+    return Fleet(
+        hosts=_hosts(inventory.hosts, slots, last_seen),
+        slots=slots,
+        state=state.astype(np.uint8),
+        last_seen_ns=last_seen,
+        live=live,
+        newest_ns=int(last_seen.max()) if last_seen.any() else None,
+        stacks=_stacks(tables, moved[rows], is_part),
+    )
 
 
-_NEVER = _LastSeen(0, True)
+def _last_seen(slots: Slots, tables: Sequence[HostReadings], rows: _Places, now_ns: int) -> tuple[_Times, _Mask, bool]:
+    """When each GPU was last seen, itself or by one of its instances; whether that is too long ago; whether any source is live."""
+    last_ns, stale = np.zeros(len(slots.ids), np.int64), np.ones(len(slots.ids), np.bool_)
+    is_live = False
+    if tables:
+        seen = np.concatenate([table.last_seen_ns for table in tables])
+        live = np.concatenate([table.live for table in tables])
+        old = stale_mask(seen, live, [source for table in tables for source in table.sources], now_ns)
+        order = np.argsort(seen, kind="stable")
+        order = order[rows[order] >= 0]
+        last_ns[rows[order]], stale[rows[order]] = seen[order], old[order]
+        is_live = bool(live.any())
+    _add_unread(slots, last_ns)
+    return last_ns, stale, is_live
 
 
-def _current(rows: list[_Row], seen: Mapping[str, _LastSeen]) -> list[_Row]:
-    """The GPUs of a host, without those that another has replaced in their slot."""
-    newest: dict[int, int] = {}
-    for row in rows:
-        newest[row.slot] = max(newest.get(row.slot, 0), seen.get(row.id, _NEVER).last_ns)
-
-    def is_current(row: _Row) -> bool:
-        last_ns, stale = seen.get(row.id, _NEVER)
-        return row.slot < 0 or not stale or last_ns == newest[row.slot]
-
-    return [row for row in rows if is_current(row)]
+def _add_unread(slots: Slots, last_ns: _Times) -> None:
+    """When the GPUs without a reading were last seen, as the inventory says."""
+    ids = [slots.ids[row] for row in np.flatnonzero(last_ns == 0).tolist()]
+    for start in range(0, len(ids), _MOST_KEYS):
+        rows = GPU.objects.filter(pk__in=ids[start : start + _MOST_KEYS]).values_list("pk", "last_seen")
+        for gpu_id, last_seen in rows:
+            last_ns[slots.row_of[gpu_id]] = to_ns(last_seen)
 
 
-def learned_counts(hosts: Iterable[Sequence[Any]]) -> dict[str, int]:
-    """How many GPUs a host of each model has, where enough hosts agree. A host is of the model that most of its GPUs are."""
-    counts: dict[str, Counter[int]] = defaultdict(Counter)
-    for rows in hosts:
-        if rows:
-            counts[_model_of(rows)][len(rows)] += 1
+def _rows_of(slots: Slots, gpu_ids: Sequence[str]) -> tuple[_Places, _Mask]:
+    """The row of each GPU, and whether it is a MIG instance, whose row is its board's; -1 for what is not in the fleet."""
+    row_of = slots.row_of
+    rows = np.array([row_of.get(gpu_id, -1) for gpu_id in gpu_ids], np.int32)
+    is_part = np.zeros(len(rows), np.bool_)
+    for at in np.flatnonzero(rows < 0).tolist():
+        board, colon, _ = gpu_ids[at].rpartition(":")
+        if colon:
+            rows[at], is_part[at] = row_of.get(board, -1), True
+    return rows, is_part
+
+
+def _stacks(tables: Sequence[HostReadings], rows: _Places, is_part: _Mask) -> list[Stack]:
+    by_names: dict[tuple[str, ...], list[tuple[HostReadings, int]]] = {}
+    start = 0
+    for table in tables:
+        by_names.setdefault(table.metric_names, []).append((table, start))
+        start += len(table.gpu_ids)
+    stacks = []
+    for names, alike in by_names.items():
+        at = np.concatenate([np.arange(first, first + len(table.gpu_ids)) for table, first in alike])
+        stacks.append(
+            Stack(
+                names,
+                rows[at],
+                is_part[at],
+                np.concatenate([table.last_seen_ns for table, _ in alike]),
+                np.concatenate([table.values for table, _ in alike]),
+                np.concatenate([table.times_ns for table, _ in alike]),
+            )
+        )
+    return stacks
+
+
+def _place(inventory: _Inventory, kept: _Mask) -> Slots:
+    """The slots: GPUs without those that another has replaced, and the slots that should have one."""
+    global _placed
+    key = np.packbits(kept).tobytes()
+    if _placed is None or _placed[0] is not inventory or _placed[1] != key:
+        _placed = inventory, key, _placed_slots(inventory, kept)
+    return _placed[2]
+
+
+def _placed_slots(inventory: _Inventory, kept: _Mask) -> Slots:
+    slots, hosts = inventory.slots, inventory.hosts
+    rows = np.flatnonzero(kept).tolist()
+    counts = np.bincount(slots.host[kept], minlength=len(hosts)).tolist()
+    models = _host_models(slots, kept, len(hosts))
+    learned = learned_counts(list(zip(models, counts, strict=True)))
+    # (host, slot, row); row -1 where no GPU was seen.
+    placed = [(int(slots.host[row]), int(slots.slot[row]), row) for row in rows]
+    for number, given in enumerate(inventory.expected):
+        expected = given if given is not None else learned.get(models[number], 0) if hosts[number].name else 0
+        if expected > counts[number]:
+            start, end = int(slots.first[number]), int(slots.first[number + 1])
+            taken = {int(slots.slot[row]) for row in range(start, end) if kept[row]}
+            free = [slot for slot in range(expected) if slot not in taken]
+            placed += [(number, slot, -1) for slot in free[: expected - counts[number]]]
+    if len(placed) > len(rows):
+        placed.sort(key=lambda each: each[:2])
+    of_host = np.array([number for number, _, _ in placed], np.int32)
+    excused = np.array(
+        [
+            slots.excused[row] if row >= 0 else hosts[number].asset_state == AssetState.MAINTENANCE
+            for number, _, row in placed
+        ],
+        np.bool_,
+    )
+    return Slots(
+        ids=tuple(slots.ids[row] if row >= 0 else "" for _, _, row in placed),
+        host=of_host,
+        slot=np.array([slot for _, slot, _ in placed], np.int32),
+        models=tuple(slots.models[row] if row >= 0 else models[number] for number, _, row in placed),
+        namespaces=tuple(slots.namespaces[row] if row >= 0 else "" for _, _, row in placed),
+        pods=tuple(slots.pods[row] if row >= 0 else "" for _, _, row in placed),
+        excused=excused,
+        first=np.searchsorted(of_host, np.arange(len(hosts) + 1)).astype(np.int32),
+    )
+
+
+def _host_models(slots: Slots, kept: _Mask, hosts: int) -> list[str]:
+    """The model that most GPUs of each host are of."""
+    models = []
+    for number in range(hosts):
+        names = [
+            slots.models[row] for row in range(int(slots.first[number]), int(slots.first[number + 1])) if kept[row]
+        ]
+        models.append(names[0] if len(set(names)) == 1 else Counter(names).most_common(1)[0][0] if names else "")
+    return models
+
+
+def learned_counts(hosts: Sequence[tuple[str, int]]) -> dict[str, int]:
+    """How many GPUs a host of each model has, where enough hosts agree. ``hosts`` are their models and numbers of GPUs."""
+    counts: dict[str, Counter[int]] = {}
+    for model, count in hosts:
+        if count:
+            counts.setdefault(model, Counter())[count] += 1
     learned = {}
     for model, sizes in counts.items():
         size, agreeing = sizes.most_common(1)[0]
@@ -277,61 +525,11 @@ def learned_counts(hosts: Iterable[Sequence[Any]]) -> dict[str, int]:
     return learned
 
 
-def _model_of(rows: Sequence[Any]) -> str:
-    model: str = Counter(row.model for row in rows).most_common(1)[0][0]
-    return model
-
-
-def _slots(
-    name: str,
-    rows: list[_Row],
-    given: int | None,
-    learned: Mapping[str, int],
-    seen: Mapping[str, _LastSeen],
-    host_state: str,
-) -> list[_Slot]:
-    """The slots of a host in their order: those of its GPUs, and those that should have one."""
-    model = _model_of(rows) if rows else ""
-    expected = given if given is not None else learned.get(model, 0) if name else 0
-    is_reporting = {row.id: not seen.get(row.id, _NEVER).stale for row in rows}
-    reports = any(is_reporting.values())
-    slots = []
-    for row in rows:
-        state = SlotState.REPORTING
-        if not is_reporting[row.id]:
-            excused = AssetState.MAINTENANCE in (row.asset_state, host_state)
-            state = SlotState.MAINTENANCE if excused else SlotState.MISSING if reports else SlotState.STALE
-        slots.append(_Slot(row, state, seen.get(row.id, _NEVER).last_ns))
-    taken = {row.slot for row in rows}
-    free = (slot for slot in range(expected) if slot not in taken)
-    state = SlotState.MAINTENANCE if host_state == AssetState.MAINTENANCE else SlotState.MISSING
-    for slot, _ in zip(free, range(expected - len(rows)), strict=False):
-        slots.append(_Slot(_Row("", name, slot, model, "", "", host_state), state, 0))
-    return sorted(slots, key=lambda each: (each.row.slot, each.row.id))
-
-
-def _packed(hosts: list[HostNow], slots: list[_Slot], newest: list[HostNewest]) -> Fleet:
-    place = {slot.row.id: row for row, slot in enumerate(slots) if slot.row.id}
-    mapped = []
-    for each in newest:
-        boards = [gpu_id.partition(":") for gpu_id in each.gpu_ids]
-        rows = np.array([place.get(board, -1) for board, _, _ in boards], np.int32)
-        mapped.append((each, rows, np.array([bool(colon) for _, colon, _ in boards], np.bool_)))
-    host = np.zeros(len(slots), np.int32)
-    for number, each_host in enumerate(hosts):
-        host[each_host.rows] = number
-    last_seen = np.array([slot.last_seen_ns for slot in slots], np.int64)
-    return Fleet(
-        hosts=tuple(hosts),
-        ids=tuple(slot.row.id for slot in slots),
-        host=host,
-        slot=np.array([slot.row.slot for slot in slots], np.int32),
-        state=np.array([slot.state for slot in slots], np.uint8),
-        models=tuple(slot.row.model for slot in slots),
-        namespaces=tuple(slot.row.namespace for slot in slots),
-        pods=tuple(slot.row.pod for slot in slots),
-        last_seen_ns=last_seen,
-        live=any(bool(each.live.any()) for each in newest),
-        newest_ns=int(last_seen.max()) if len(last_seen) and last_seen.max() else None,
-        _newest=mapped,
+def _hosts(hosts: Sequence[HostNow], slots: Slots, last_seen: _Times) -> tuple[HostNow, ...]:
+    first = slots.first.tolist()
+    newest = np.zeros(len(hosts), np.int64)
+    np.maximum.at(newest, slots.host, last_seen)
+    return tuple(
+        HostNow(host.name, slice(start, end), host.asset_state, host.owner, host.tags, max(host.last_seen_ns, last))
+        for host, start, end, last in zip(hosts, first, first[1:], newest.tolist(), strict=False)
     )

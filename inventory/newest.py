@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from django.db.models import Q
 from numpy.typing import NDArray
 
 from inventory.models import GPU, NewestRow
-from inventory.packing import HostReadings, HostTable, Ints, pack, unpack, without
+from inventory.packing import HostReadings, HostTable, Ints, pack, rows_of, unpack, without
 from readings.times import SECOND, to_ns
 
 # Databases limit the parameters of a statement.
@@ -45,12 +46,24 @@ class HostNewest:
 def newest_by_host(hostnames: Collection[str] | None = None) -> dict[str, HostNewest]:
     """The newest readings by host name, of all hosts or of those named. GPUs without a host are under ``""``.
 
-    GPUs are in the order of their slots and ids. Those without any reading are there too. Two queries, and one more for
-    what has changed since the last call.
+    GPUs are in the order of their slots and ids. Those without any reading are there too, last seen when the inventory
+    says. Two queries, one more for what has changed since the last call, and one more if a GPU has no reading.
     """
     by_host = _gpus_by_host(hostnames)
     rows = _rows(by_host if hostnames is not None else None)
-    return {name: _host_newest(name, tuple(gpu_ids), rows.get(name, ())) for name, gpu_ids in by_host.items()}
+    found = {name: _host_newest(name, tuple(gpu_ids), rows.get(name, ())) for name, gpu_ids in by_host.items()}
+    _add_unread(found)
+    return found
+
+
+def newest_tables() -> list[HostReadings]:
+    """What each collector saw last of each host, in the order in which they wrote that.
+
+    A GPU may be in several: then its newest reading counts, and of equally new ones that of the later table. GPUs that the
+    inventory no longer has in that host may be in them too. Two queries.
+    """
+    rows = [row for of_host in _rows(None).values() for row in of_host]
+    return [row.readings for row in sorted(rows, key=attrgetter("version"))]
 
 
 def forget_newest(gpu_ids: Set[str]) -> None:
@@ -151,14 +164,7 @@ def _host_newest(hostname: str, gpu_ids: tuple[str, ...], rows: Sequence[_Unpack
         known = _merged.get(hostname)
     if known is not None and known[:2] == (gpu_ids, versions):
         return known[2]
-    tables = [row.readings for row in rows]
-    if len(tables) == 1 and tables[0].gpu_ids == gpu_ids:
-        only = tables[0]
-        newest = HostNewest(
-            hostname, gpu_ids, only.last_seen_ns, only.live, only.sources, only.metric_names, only.values, only.times_ns
-        )
-    else:
-        newest = _merge(hostname, gpu_ids, tables)
+    newest = _merge(hostname, gpu_ids, [row.readings for row in rows])
     if newest.last_seen_ns.all():
         with _lock:
             _merged[hostname] = gpu_ids, versions, newest
@@ -167,6 +173,9 @@ def _host_newest(hostname: str, gpu_ids: tuple[str, ...], rows: Sequence[_Unpack
 
 def _merge(hostname: str, gpu_ids: tuple[str, ...], tables: Sequence[HostReadings]) -> HostNewest:
     """The newest by GPU and metric. At equal times the row written last wins."""
+    if len(tables) == 1 and set(gpu_ids) <= set(tables[0].gpu_ids):
+        places = {gpu_id: row for row, gpu_id in enumerate(tables[0].gpu_ids)}
+        return _of_table(hostname, rows_of(tables[0], [places[gpu_id] for gpu_id in gpu_ids]))
     merged = HostTable()
     merged.add(gpu_ids)
     places = {gpu_id: row for row, gpu_id in enumerate(gpu_ids)}
@@ -174,18 +183,33 @@ def _merge(hostname: str, gpu_ids: tuple[str, ...], tables: Sequence[HostReading
         for row, gpu_id in enumerate(table.gpu_ids):
             if gpu_id in places:  # else it has been removed, or has moved to another host
                 merged.copy(places[gpu_id], table, row)
-    missing = [gpu_id for gpu_id in gpu_ids if not merged.last_seen_ns[places[gpu_id]]]
-    for start in range(0, len(missing), _MOST_KEYS):
-        of_rows = GPU.objects.filter(pk__in=missing[start : start + _MOST_KEYS]).values_list("pk", "last_seen")
-        for gpu_id, last_seen in of_rows:
-            merged.last_seen_ns[places[gpu_id]] = to_ns(last_seen)
+    return _of_table(hostname, merged.readings())
+
+
+def _of_table(hostname: str, table: HostReadings) -> HostNewest:
     return HostNewest(
         hostname,
-        gpu_ids,
-        merged.last_seen_ns,
-        merged.live,
-        tuple(merged.sources),
-        merged.metric_names,
-        merged.values,
-        merged.times_ns,
+        table.gpu_ids,
+        table.last_seen_ns,
+        table.live,
+        table.sources,
+        table.metric_names,
+        table.values,
+        table.times_ns,
     )
+
+
+def _add_unread(hosts: Mapping[str, HostNewest]) -> None:
+    """When the GPUs without a reading were last seen, from the inventory."""
+    places = {
+        newest.gpu_ids[row]: (newest, row)
+        for newest in hosts.values()
+        if not newest.last_seen_ns.all()
+        for row in np.flatnonzero(newest.last_seen_ns == 0).tolist()
+    }
+    ids = list(places)
+    for start in range(0, len(ids), _MOST_KEYS):
+        of_rows = GPU.objects.filter(pk__in=ids[start : start + _MOST_KEYS]).values_list("pk", "last_seen")
+        for gpu_id, last_seen in of_rows:
+            newest, row = places[gpu_id]
+            newest.last_seen_ns[row] = to_ns(last_seen)

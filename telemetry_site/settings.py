@@ -105,6 +105,8 @@ QUERY_MEMORY = options.QUERY_MEMORY.read()
 STALE_AFTER = options.STALE_AFTER.read()
 # How old the state of the fleet that pages show may be: those who look at the same time share one.
 FLEET_SECONDS = 1.0
+# The same for hosts, places and pods, which seldom change.
+INVENTORY_SECONDS = 5.0
 
 API_RATE_PER_TOKEN = options.API_RATE_PER_TOKEN.read()
 API_RATE_PER_ADDRESS = options.API_RATE_PER_ADDRESS.read()

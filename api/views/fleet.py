@@ -30,7 +30,7 @@ MODEL = several("model", "only GPUs of this model, by its full name")
 NAMESPACE = several("namespace", "only GPUs that this namespace uses now")
 POD = several("pod", "only GPUs that this pod uses now")
 # A higher level takes more time than the network saves.
-_GZIP_LEVEL = 5
+_GZIP_LEVEL = 2
 _SMALL = 1024
 
 

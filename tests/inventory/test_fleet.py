@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 from pytest_django import DjangoAssertNumQueries
@@ -14,12 +12,6 @@ from readings.model import PointBlock
 from tests.inventory.building import FREE, POWER, T0, TEMP, USED, UTIL, block, fleet, gpu, save
 
 pytestmark = pytest.mark.django_db
-
-
-class Row(NamedTuple):
-    """A GPU of this model."""
-
-    model: str
 
 
 OLD = -400.0  # seconds before the newest reading: more than STALE_AFTER
@@ -56,8 +48,8 @@ def test_hosts_that_disagree_teach_nothing() -> None:
     whole = fleet(72)  # 8 of 9 hosts are fewer than 90 %
     save(PointBlock(whole.gpus, whole.metric_names, [point for point in whole.points if point[0] != 11]))
     assert len(fleet_now()) == 71
-    assert learned_counts([[Row("m")] * 8] * 4) == {}
-    assert learned_counts([[Row("m")] * 8] * 5) == {"m": 8}
+    assert learned_counts([("m", 8)] * 4) == {}
+    assert learned_counts([("m", 8)] * 5) == {"m": 8}
 
 
 def test_a_person_says_how_many_a_host_has() -> None:
