@@ -222,6 +222,11 @@ class PipelinePage(Page):
             **self._data(fleet),
         }
 
+    def data(self) -> dict[str, Any]:
+        now = watch.now()
+        good = None if now.good_ns is None else now.good_ns // 1_000_000
+        return {"broker": {"away": not now.available, "good": good}}
+
     def _store(self) -> dict[str, Any]:
         """The store's figures, or why there are none: the rest of the page does without."""
         answer: StoreAnswer | None = None
