@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime, timedelta
+from time import time_ns
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -13,8 +13,8 @@ from django.views.generic import TemplateView
 
 from dashboard.menu import entries
 from dashboard.ranges import PRESETS, TimeRange, range_of
-from inventory.queries import newest_reading
-from readings.times import SECOND, to_ns
+from inventory.fleet import fleet_now
+from readings.times import SECOND
 from stores.base import StoreError
 
 logger = logging.getLogger(__name__)
@@ -82,10 +82,8 @@ class Page(TemplateView):
         }
 
     def _find_newest(self) -> None:
-        """Ranges of a capture that was made long ago end with it: the last hour of the clock would be empty."""
-        newest = newest_reading()
-        if newest is None:
-            return
-        self.newest_ns = to_ns(newest)
-        if newest < datetime.now(UTC) - timedelta(seconds=settings.STALE_AFTER):
-            self.anchor_ns = self.newest_ns + SECOND
+        """Ranges of a capture that has ended end with it: the last hour of the clock would be empty."""
+        fleet = fleet_now()
+        self.newest_ns = newest = fleet.newest_ns
+        if newest is not None and not fleet.live and newest < time_ns() - settings.STALE_AFTER * SECOND:
+            self.anchor_ns = newest + SECOND

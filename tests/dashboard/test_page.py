@@ -11,6 +11,8 @@ from django.db import OperationalError
 from django.test import Client
 
 from dashboard.views import page
+from inventory.sync.memory import save_sightings
+from inventory.sync.sightings import Origin, Sightings
 from readings.times import SECOND
 from tests.inventory.building import T0, UTIL, block, gpu, save
 
@@ -58,7 +60,7 @@ def test_a_page_answers_while_the_database_is_away(client: Client, monkeypatch: 
     def away() -> None:
         raise OperationalError("no such host")
 
-    monkeypatch.setattr(page, "newest_reading", away)
+    monkeypatch.setattr(page, "fleet_now", away)
     response = client.get("/")
     assert response.status_code == 200
     assert "The inventory database does not answer" in response.content.decode()
@@ -66,3 +68,10 @@ def test_a_page_answers_while_the_database_is_away(client: Client, monkeypatch: 
 
 def test_only_reading_is_allowed(client: Client) -> None:
     assert client.post("/").status_code == 405
+
+
+def test_a_live_fleet_that_fell_silent_does_not_move_the_range(client: Client) -> None:
+    sightings = Sightings()
+    sightings.add(block(gpu(), 0, {UTIL: 10.0}), Origin("streamer-1", live=True))
+    save_sightings(sightings)
+    assert page_data(client.get("/").content.decode())["anchor"] is None
