@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,21 @@ from api.errors import BadRequest
 from api.places import places
 from api.schema.answers import BandsAnswer
 from api.views.base import ApiView
-from api.views.query import END_TIME, EVERY, HOSTNAME, METRIC, MODEL, START_TIME, aggregate_of, buckets_of, series_query
+from api.views.query import (
+    CHOSEN_WINDOWS,
+    END_TIME,
+    EVERY,
+    HOSTNAME,
+    METRIC,
+    MODEL,
+    MOST_POINTS,
+    NAMESPACE,
+    START_TIME,
+    aggregate_of,
+    buckets_of,
+    series_query,
+)
+from inventory.models import GPU
 from readings.catalogue import combine_of, unit_of
 from readings.times import format_duration, format_time
 from stores.aggregate.buckets import Buckets
@@ -27,14 +42,15 @@ RANKS = {"p5": 5, "median": 50, "p95": 95}
 class BandsView(ApiView):
     """How one metric is spread over the GPUs: smallest, 5th percentile, median, 95th percentile and largest, for each window.
 
-    Each GPU counts with its mean in the window. Windows are as in /api/v1/query.
+    Each GPU counts with its mean in the window. Windows are as in /api/v1/query; of a large fleet they are longer unless
+    `every` is given.
     """
 
     name = "Bands"
     tag = "fleet"
     operation_id = "fleet_bands"
     answer = BandsAnswer
-    parameters = (METRIC, EVERY, START_TIME, END_TIME, HOSTNAME, MODEL)
+    parameters = (METRIC, EVERY, START_TIME, END_TIME, HOSTNAME, MODEL, NAMESPACE)
 
     def get(self, request: Request) -> Response:
         """One metric over the GPUs of the fleet, window by window."""
@@ -50,9 +66,12 @@ class BandsView(ApiView):
             "pod": (),
             "mig": False,
         } | self.values
-        buckets = buckets_of(values)
+        gpus = GPU.objects.filter(mig_id="").count()
+        buckets = buckets_of(values, min(CHOSEN_WINDOWS, max(1, MOST_POINTS // max(1, gpus))))
         with places.question() as heavy:
-            found = get_store().series(series_query(values | {"agg": aggregate_of(metric, None)}, buckets, heavy))
+            query = series_query(values | {"agg": aggregate_of(metric, None)}, buckets, heavy)
+            # The answer has no series of a GPU, so only their points are limited.
+            found = get_store().series(replace(query, most_groups=max(1, MOST_POINTS // buckets.count)))
         return Response(bands_answer(metric, buckets, of_series(found, buckets.count)))
 
 
@@ -60,7 +79,7 @@ def of_series(series: Sequence[GroupSeries], windows: int) -> _Values:
     """The series as an array, GPUs x windows, with NaN for gaps."""
     if not series:
         return np.full((0, windows), np.nan)
-    return np.array([[np.nan if value is None else value for value in each.values] for each in series])
+    return np.array([each.values for each in series], np.float64)
 
 
 def bands_answer(metric: str, buckets: Buckets, values: _Values) -> BandsAnswer:

@@ -42,9 +42,10 @@ _STEPS = (
 )  # fmt: skip
 
 
-def choose_step(start_ns: int, end_ns: int) -> int:
-    """The shortest round step, from 10 s, with which a series has at most CHOSEN_WINDOWS points."""
-    return next(step for step in _STEPS if Buckets(start_ns, end_ns, step).count <= CHOSEN_WINDOWS)
+def choose_step(start_ns: int, end_ns: int, most: int = CHOSEN_WINDOWS) -> int:
+    """The shortest round step, from 10 s, with which a series has at most ``most`` points; else the longest."""
+    fitting = (step for step in _STEPS if Buckets(start_ns, end_ns, step).count <= most)
+    return next(fitting, _STEPS[-1])
 
 
 def check_windows(buckets: Buckets) -> None:
@@ -56,13 +57,13 @@ def check_windows(buckets: Buckets) -> None:
         )
 
 
-def buckets_of(values: Mapping[str, Any]) -> Buckets:
-    """The windows that start_time, end_time and every ask for. Raises BadRequest."""
+def buckets_of(values: Mapping[str, Any], most: int = CHOSEN_WINDOWS) -> Buckets:
+    """The windows that start_time, end_time and every ask for; without every, at most ``most``. Raises BadRequest."""
     end = time.time_ns() if values["end_time"] is None else values["end_time"]
     start = end - DEFAULT_RANGE_NS if values["start_time"] is None else values["start_time"]
     if end <= start:
         raise BadRequest("end_time must be later than start_time")
-    buckets = Buckets(start, end, values["every"] or choose_step(start, end))
+    buckets = Buckets(start, end, values["every"] or choose_step(start, end, most))
     check_windows(buckets)
     return buckets
 

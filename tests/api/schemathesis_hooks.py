@@ -20,6 +20,7 @@ NO_SCHEMA_SAYS = re.compile(
     r"|cursor comes from an answer in the other order: keep order unchanged"
     r"|mig=true separates MIG instances: use it with by=gpu"
     r"|agg increase is for counters, and \w+ is not one: use mean, max or another"
+    r"|\w+ is a code, a state or a bitmask: it has no bands"
     r"|every \S+ would make [0-9,]+ points in a series: [0-9,]+ are allowed; leave it out or use \S+"
     r"|every '[^']+' is out of range: use \S+ to \S+"
     r"|(start_time|end_time|end_before) '[^']+' is out of range: the years 1678 to 2262 can be asked for"

@@ -46,3 +46,18 @@ def test_each_gpu_counts_with_its_mean(api: Api, store: Store, db: None) -> None
 def test_what_has_no_bands_is_refused(api: Api, db: None) -> None:
     assert "bitmask" in api.refused("/api/v1/fleet/bands?metric=DCGM_FI_DEV_XID_ERRORS", 400)
     assert "metric is missing" in api.refused("/api/v1/fleet/bands", 400)
+
+
+def test_a_namespace_chooses_the_gpus_while_it_used_them(api: Api, fleet: Store) -> None:
+    body = api.get(f"{BANDS}&namespace=research")
+    assert (body["count"], body["max"][0]) == ([1, 0, 0], 50.0)
+    assert api.get(f"{BANDS}&namespace=nobody")["count"] == [0, 0, 0]
+
+
+def test_more_gpus_than_a_series_answer_may_have(api: Api, store: Store, db: None) -> None:
+    gpus = [Gpu(uuid=f"GPU-{n}", hostname=f"h{n // 8}", gpu_id=n % 8) for n in range(1100)]
+    save(store, block_of(gpus, [(n, T0, [float(n % 100), 1.0, 1.0]) for n in range(len(gpus))]))
+    body = api.get(BANDS)
+    assert (body["count"], body["median"][0], body["p95"][0]) == ([1100, 0, 0], 49.0, 94.0)
+    hours = BANDS.replace("&every=10s", "").replace("T20:42:30Z", "T12:00:00Z")
+    assert (api.get(hours)["every"], api.get(hours)["count"][-1]) == ("1m", 1100)
