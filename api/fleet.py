@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from api.params import format_datetime
 from api.schema.answers import (
+    AvailabilityAnswer,
     FleetAnswer,
     FleetCountsAnswer,
     FleetGpusAnswer,
     FleetHostAnswer,
     FleetMetricAnswer,
     FleetTotalsAnswer,
+    HostAvailabilityAnswer,
 )
 from inventory.fleet import Coded, Fleet, SlotState
 from readings.catalogue import info, unit_of
@@ -121,6 +123,22 @@ def fleet_totals(fleet: Fleet, chosen: _Mask) -> FleetTotalsAnswer:
         memory_total_mib=_sum(total[both]),
         power_watts=_sum(power[chosen]),
         idle_power_watts=_sum(power[chosen & fleet.is_idle()]),
+    )
+
+
+def availability_answer(fleet: Fleet, chosen: _Mask) -> AvailabilityAnswer:
+    """Which share of each host's slots chosen has a fresh reading, for each metric that any GPU has."""
+    at = np.flatnonzero(chosen)
+    numbers, place = np.unique(fleet.host[at], return_inverse=True)
+    names = fleet.metric_names()
+    have = np.zeros((len(numbers), len(names)))
+    for column, name in enumerate(names):
+        has_reading = ~np.isnan(fleet.metric(name)[at])
+        have[:, column] = np.bincount(place[has_reading], minlength=len(numbers))
+    shares = np.round(have / np.bincount(place, minlength=len(numbers)).reshape(-1, 1), 4)
+    hosts = (fleet.hosts[number].name for number in numbers.tolist())
+    return AvailabilityAnswer(
+        names, [HostAvailabilityAnswer(name, row) for name, row in zip(hosts, shares.tolist(), strict=True)]
     )
 
 

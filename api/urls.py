@@ -10,7 +10,7 @@ from drf_spectacular.renderers import OpenApiJsonRenderer2
 from api.errors import unknown_path
 from api.views.access import LoginView, LogoutView, TokensView
 from api.views.bands import BandsView
-from api.views.fleet import FleetView, SearchView
+from api.views.fleet import AvailabilityView, FleetView, SearchView
 from api.views.gpu_series import GpuSeriesView
 from api.views.gpus import GpuListView, GpuView
 from api.views.hosts import HostListView, HostView
@@ -46,6 +46,7 @@ urlpatterns = [
     path("api/schema", SchemaView.as_view(), name="schema"),
     path("api/v1", IndexView.as_view(), name="index"),
     path("api/v1/fleet", FleetView.as_view(), name="fleet"),
+    path("api/v1/fleet/availability", AvailabilityView.as_view(), name="fleet-availability"),
     path("api/v1/fleet/bands", BandsView.as_view(), name="fleet-bands"),
     path("api/v1/search", SearchView.as_view(), name="search"),
     path("api/v1/gpus", GpuListView.as_view(), name="gpus"),

@@ -9,7 +9,7 @@ from datetime import datetime
 from math import fsum
 from statistics import fmean
 
-from inventory.models import GPU, Host
+from inventory.models import GPU, AssetState, Host
 from inventory.newest import HostNewest, newest_by_host
 from inventory.queries import Ages, ages_now
 from readings.mig import MEMORY_USED, POWER, UTILISATION, board_value
@@ -28,6 +28,9 @@ class HostSummary:
     power_watts: float | None
     memory_used_mib: float | None
     last_seen: datetime
+    asset_state: str = AssetState.ACTIVE
+    owner: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 _SHOWN = (UTILISATION, POWER, MEMORY_USED)
@@ -117,4 +120,7 @@ def _summary(host: Host, boards: list[_Board]) -> HostSummary:
         power_watts=fsum(power) if power else None,
         memory_used_mib=fsum(memory) if memory else None,
         last_seen=max([host.last_seen, *(to_datetime(board.last_seen_ns) for board in boards)]),
+        asset_state=host.asset_state,
+        owner=host.owner,
+        tags=host.tags,
     )

@@ -302,6 +302,8 @@ SPECTACULAR_SETTINGS = {
     },
     # Two fields have the name state.
     "ENUM_NAME_OVERRIDES": {
+        "AssetStateEnum": ["active", "maintenance", "retired"],
+        "FleetHostStateEnum": ["active", "maintenance"],
         "GpuStateEnum": ["reporting", "stale"],
         "TokenStateEnum": ["active", "expired", "revoked"],
     },

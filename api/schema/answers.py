@@ -277,6 +277,14 @@ class HostAnswer(Answer):
     power_watts: Annotated[float | None, eg(4210.7)]
     memory_used_mib: Annotated[float | None, eg(512300.0)]
     last_seen: Annotated[Time, eg(_TIME)]
+    expected: Annotated[int, eg(8, "slots that should have a GPU that reports; 0 for a retired host")]
+    missing: Annotated[
+        int,
+        eg(0, "of these, the slots where none was ever seen, or whose GPU is silent while others on the host report"),
+    ]
+    state: Annotated[Literal["active", "maintenance", "retired"], eg("active", "as people set it")]
+    owner: Annotated[str, eg("research", "a person or team, as people set it")]
+    tags: Annotated[dict[str, str], eg({"rack": "r12"}, "as people set them")]
     url: Annotated[Url, eg(f"{BASE}/hosts/{HOST_NAME}")]
 
 
@@ -376,6 +384,22 @@ class FleetAnswer(Answer):
     namespaces: Annotated[list[str], eg(["research"])]
     pods: Annotated[list[str], eg(["train-7"])]
     gpus: FleetGpusAnswer | None
+
+
+class HostAvailabilityAnswer(Answer):
+    """Which metrics a host has."""
+
+    name: Annotated[str, eg(HOST_NAME)]
+    have: Annotated[
+        list[float], eg([1.0, 0.875], "for each metric, the share (0 to 1) of its slots whose GPU has a fresh reading")
+    ]
+
+
+class AvailabilityAnswer(Answer):
+    """Which metrics there are, host by host. Hosts without a slot are left out."""
+
+    metrics: Annotated[list[str], eg([METRIC, "DCGM_FI_DEV_GPU_TEMP"], "the metrics that any GPU has, sorted by name")]
+    hosts: list[HostAvailabilityAnswer]
 
 
 class BandsAnswer(Answer):

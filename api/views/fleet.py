@@ -10,9 +10,9 @@ from django.http import HttpResponse, HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api.fleet import fleet_answer, select_slots
+from api.fleet import availability_answer, fleet_answer, select_slots
 from api.params import Parameter, number, several
-from api.schema.answers import FleetAnswer, SearchAnswer
+from api.schema.answers import AvailabilityAnswer, FleetAnswer, SearchAnswer
 from api.search import find
 from api.views.base import ApiView
 from inventory.fleet import fleet_now
@@ -78,6 +78,31 @@ def _compact(request: Request, body: bytes) -> HttpResponse:
     response["Vary"] = "Accept, Accept-Encoding, Cookie, Authorization"
     response["Cache-Control"] = "private, no-cache"
     return response
+
+
+class AvailabilityView(ApiView):
+    """Which metrics the GPUs of each host report now. Slots without a GPU that reports count as having none."""
+
+    name = "Availability"
+    tag = "fleet"
+    operation_id = "fleet_availability"
+    answer = AvailabilityAnswer
+    parameters = (HOSTNAME, MODEL, NAMESPACE, POD)
+
+    def get(self, request: Request) -> HttpResponseBase:
+        """Which metrics the GPUs of each host report now."""
+        fleet, values = fleet_now(), self.values
+        chosen = select_slots(
+            fleet,
+            hostnames=values["hostname"],
+            models=values["model"],
+            namespaces=values["namespace"],
+            pods=values["pod"],
+        )
+        answer = availability_answer(fleet, chosen)
+        if request.accepted_renderer.format != "json":
+            return Response(answer)
+        return _compact(request, msgspec.json.encode(answer))
 
 
 class SearchView(ApiView):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -16,6 +18,7 @@ from api.params import cursor_of, format_datetime, is_storable, paging_of
 from api.schema.answers import HostAnswer, HostDetailAnswer, HostPageAnswer
 from api.views.base import ApiView
 from api.views.gpus import gpu_list
+from inventory.fleet import Fleet, HostNow, SlotState, fleet_now
 from inventory.models import Host
 from inventory.queries import ages_now, gpu_rows, gpus_for_list
 from inventory.summaries import HostSummary, host_summaries
@@ -45,9 +48,10 @@ class HostListView(ApiView):
         more = end < len(remaining)
         summaries = host_summaries(None if len(on_page) == len(names) else on_page) if on_page else []
         base = list_url("hosts", request)
+        fleet = fleet_now()
         return Response(
             HostPageAnswer(
-                data=[HostAnswer(**_host_fields(summary, base)) for summary in summaries],
+                data=[HostAnswer(**_host_fields(summary, fleet, base)) for summary in summaries],
                 count=len(names),
                 **list_links(request, paging, more=more, following=encode_name(on_page[-1]) if more else "")._asdict(),
             )
@@ -72,12 +76,24 @@ class HostView(ApiView):
         if not summaries:
             raise no_such("host", name)
         gpus = gpu_rows(gpus_for_list(hostnames=[name]))
-        fields = _host_fields(summaries[0], list_url("hosts", request))
+        fields = _host_fields(summaries[0], fleet_now(), list_url("hosts", request))
         return Response(HostDetailAnswer(**fields, gpus=gpu_list(gpus, ages, list_url("gpus", request))))
 
 
-def _host_fields(summary: HostSummary, hosts_url: str) -> dict[str, Any]:
-    return asdict(summary) | {
+def host_named(fleet: Fleet, name: str) -> HostNow | None:
+    """The host of this name; None for one that is retired or unknown."""
+    at = bisect_left(fleet.hosts, name, key=lambda host: host.name)
+    return fleet.hosts[at] if at < len(fleet.hosts) and fleet.hosts[at].name == name else None
+
+
+def _host_fields(summary: HostSummary, fleet: Fleet, hosts_url: str) -> dict[str, Any]:
+    fields = asdict(summary)
+    host = host_named(fleet, summary.name)
+    missing = 0 if host is None else int(np.count_nonzero(fleet.state[host.rows] == SlotState.MISSING))
+    return fields | {
+        "expected": 0 if host is None else host.expected,
+        "missing": missing,
+        "state": fields.pop("asset_state"),
         "last_seen": format_datetime(summary.last_seen),
         "url": item_url(hosts_url, summary.name),
     }

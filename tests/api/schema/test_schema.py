@@ -20,6 +20,7 @@ PATHS = {
     "/ready",
     "/api/v1",
     "/api/v1/fleet",
+    "/api/v1/fleet/availability",
     "/api/v1/fleet/bands",
     "/api/v1/search",
     "/api/v1/gpus",

@@ -55,3 +55,21 @@ def test_filters_and_their_errors(api: Api, fleet: Store) -> None:
 
 def test_a_browser_gets_a_page(api: Api, fleet: Store) -> None:
     assert api.ask(FLEET, Accept="text/html").status_code == 200
+
+
+def test_availability_is_the_share_of_slots_with_a_fresh_reading(api: Api, fleet: Store) -> None:
+    body = api.get(f"{FLEET}/availability")
+    assert body["metrics"] == sorted(body["metrics"])
+    have = {host["name"]: dict(zip(body["metrics"], host["have"], strict=True)) for host in body["hosts"]}
+    # GPU-a1 is silent. The board of host-b has a reading of its own.
+    assert have == {"host-a": dict.fromkeys(body["metrics"], 0.5), "host-b": dict.fromkeys(body["metrics"], 1.0)}
+    assert [host["name"] for host in api.get(f"{FLEET}/availability?hostname=host-b")["hosts"]] == ["host-b"]
+    assert api.get(f"{FLEET}/availability?hostname=nowhere")["hosts"] == []
+    assert "not a known parameter" in api.refused(f"{FLEET}/availability?metric=a", 400)
+    assert api.ask(f"{FLEET}/availability", accept="text/html").status_code == 200
+    tag = api.ask(f"{FLEET}/availability")["ETag"]
+    assert api.ask(f"{FLEET}/availability", **{"If-None-Match": tag}).status_code == 304
+
+
+def test_availability_of_an_empty_fleet(api: Api, store: Store, db: None) -> None:
+    assert api.get(f"{FLEET}/availability") == {"metrics": [], "hosts": []}

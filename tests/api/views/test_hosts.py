@@ -7,6 +7,7 @@ import re
 import pytest
 from pytest_django import DjangoAssertNumQueries
 
+from inventory.models import AssetState, Host
 from readings.model import Gpu
 from stores.base import Store
 from tests.api.conftest import H100, T0, Api, block_of, save
@@ -26,6 +27,11 @@ def test_a_host_sums_up_the_gpus_that_report(api: Api, fleet: Store) -> None:
         "power_watts": 410.0,
         "memory_used_mib": 4000.0,
         "last_seen": "2025-07-18T20:42:35Z",
+        "expected": 2,
+        "missing": 1,
+        "state": "active",
+        "owner": "",
+        "tags": {},
         "url": "http://testserver/api/v1/hosts/host-a",
     }
 
@@ -61,6 +67,19 @@ def test_one_host_has_its_gpus(api: Api, fleet: Store) -> None:
     assert [gpu["state"] for gpu in body["gpus"]] == ["reporting", "stale"]
 
 
+def test_what_people_set_is_there(api: Api, fleet: Store) -> None:
+    Host.objects.filter(name="host-a").update(asset_state=AssetState.RETIRED)
+    Host.objects.filter(name="host-b").update(
+        asset_state=AssetState.MAINTENANCE, expected_gpus=3, owner="research", tags={"rack": "r12"}
+    )
+    retired, in_maintenance = api.get(HOSTS)["data"]
+    assert (retired["state"], retired["expected"], retired["missing"]) == ("retired", 0, 0)
+    assert (in_maintenance["state"], in_maintenance["expected"], in_maintenance["missing"]) == ("maintenance", 3, 0)
+    assert (in_maintenance["owner"], in_maintenance["tags"]) == ("research", {"rack": "r12"})
+    assert api.get(f"{HOSTS}/host-b")["tags"] == {"rack": "r12"}
+    assert "rack: r12" in api.ask(HOSTS, accept="text/html").content.decode()
+
+
 @pytest.mark.parametrize("name", ["nowhere", "a%00b", "x" * 300, "%ff", "HOST-A"])
 def test_an_unknown_host_is_a_404(api: Api, fleet: Store, name: str) -> None:
     assert "no host" in api.refused(f"{HOSTS}/{name}", 404)
@@ -71,7 +90,7 @@ def test_a_bad_question_is_a_400(api: Api, fleet: Store, path: str) -> None:
     api.refused(path, 400)
 
 
-@pytest.mark.parametrize(("path", "queries"), [(HOSTS, 9), (f"{HOSTS}?page_size=1", 9), (f"{HOSTS}/host-a", 9)])
+@pytest.mark.parametrize(("path", "queries"), [(HOSTS, 13), (f"{HOSTS}?page_size=1", 13), (f"{HOSTS}/host-a", 13)])
 def test_the_cost_is_the_same_however_many_there_are(
     api: Api, fleet: Store, django_assert_max_num_queries: DjangoAssertNumQueries, path: str, queries: int
 ) -> None:
