@@ -35,7 +35,7 @@ SLOWDOWN = "DCGM_FI_DEV_GPU_TEMP_SLOWDOWN_CELSIUS"
 SM_CLOCK = "DCGM_FI_DEV_SM_CLOCK"
 HOT_CELSIUS = 85.0
 
-MOST_GPUS = 100
+MOST_GPUS = 50
 MOST_HOSTS = 20
 MOST_GPUS_FOR_TIMES = 1000
 # A line through fewer points, or through points of nearly one power, says nothing about airflow.

@@ -244,6 +244,8 @@ class PipelinePage(Page):
         total = int(np.count_nonzero(known))
         return {
             "rules": rules,
+            "rules_lacking": [rule for rule in rules if rule.gpus < total],
+            "rules_with_all": [rule for rule in rules if rule.gpus == total],
             "gpu_count": total,
             "rules_complete": sum(rule.gpus == total for rule in rules) if total else 0,
             "rules_without": sum(rule.gpus == 0 for rule in rules),

@@ -24,7 +24,7 @@ ENERGY = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
 
 GROUPS = ("model", "host", "namespace", "owner")
 MOST_GROUPS = 30
-MOST_GPUS = 50
+MOST_GPUS = 30
 MOST_GPUS_FOR_ENERGY = 1000
 # A counter that grew by more than this many times what the GPU can have drawn did not count: it was set.
 DOUBT = 1.5

@@ -89,7 +89,7 @@ def test_the_host_with_the_oldest_data_comes_first(client: Client) -> None:
 def test_rules_say_which_data_they_lack(client: Client) -> None:
     save(
         block(gpu("GPU-a"), 0, {UTIL: 1.0, POWER: 70.0, TEMP: 30.0}),
-        block(gpu("GPU-b", gpu_id=1), 0, {UTIL: 1.0, "DCGM_FI_DEV_NVLINK_GET_STATE:nvlink:0": 1.0}),
+        block(gpu("GPU-b", gpu_id=1), 0, {UTIL: 1.0, TEMP: 30.0, "DCGM_FI_DEV_NVLINK_GET_STATE:nvlink:0": 1.0}),
     )
     body = html(client, "/pipeline")
     rows = {
@@ -100,7 +100,9 @@ def test_rules_say_which_data_they_lack(client: Client) -> None:
     assert rows["busy_but_cold"][1:] == ["1 of 2", "on the other GPUs"]
     assert rows["nvlink_inactive"][1] == "1 of 2"
     assert rows["xid"][1:] == ["none", "DCGM_FI_DEV_XID_ERRORS"]
-    assert len(rows) == len(SIGNALS) + 1
+    complete = text_of(body.split("all data</summary>")[1].split("</details>")[0])
+    assert all((signal.rule in rows) != (f"{signal.rule} {signal.finds}" in complete) for signal in SIGNALS)
+    assert "temp_high" in complete
     assert "DCGM_FI_DEV_XID_ERRORS, gauge, XID error." in body or "DCGM_FI_DEV_XID_ERRORS, gauge, " in body
 
 

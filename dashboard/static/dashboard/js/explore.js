@@ -142,6 +142,10 @@ async function ask({ signal }) {
     return;
   }
   sayErrors({});
+  if (document.querySelector("[data-empty]") && answer.data.length) {
+    location.reload();
+    return;
+  }
   const lines = answer.data.map((each) => ({ label: nameOf(each.group, params.by), key: each.group[params.by], values: each.points.map(([, value]) => value) }));
   const times = (answer.data[0]?.points ?? []).map(([time]) => Date.parse(time));
   const step = times.length > 1 ? times[1] - times[0] : auto.step;

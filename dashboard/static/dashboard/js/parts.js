@@ -58,8 +58,10 @@ function fill(part, nodes) {
   restore();
 }
 
-/** Keeps every `data-part` of the page fresh. `then` is called after each answer, with the new page's data. */
-export function refreshParts(then = () => {}) {
+const isEmpty = (page) => page.querySelector("[data-empty]") !== null;
+
+/** Keeps every `data-part` of the page fresh. */
+export function refreshParts() {
   let first = true;
   every(async ({ signal }) => {
     if (first) {
@@ -73,6 +75,11 @@ export function refreshParts(then = () => {}) {
       away(told.textContent.split(". ")[0]);
       return;
     }
+    if (isEmpty(page) !== isEmpty(document)) {
+      // The first GPU was seen: there is another page to show.
+      location.reload();
+      return;
+    }
     for (const part of document.querySelectorAll("[data-part]")) {
       const fresh = page.querySelector(`[data-part="${part.dataset.part}"]`);
       if (fresh && fresh.innerHTML !== shown.get(part)) {
@@ -81,9 +88,7 @@ export function refreshParts(then = () => {}) {
       }
     }
     back();
-    const data = JSON.parse(page.getElementById("page-data").textContent);
-    setDataTime(data.newest);
-    then(data);
+    setDataTime(JSON.parse(page.getElementById("page-data").textContent).newest);
   });
 }
 
