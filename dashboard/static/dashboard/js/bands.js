@@ -1,6 +1,6 @@
 // A chart of a metric of the whole fleet: lowest to highest, p5 to p95, and the median.
 
-import { timeChart, windows } from "./charts.js";
+import { learnInterval, timeChart, windows } from "./charts.js";
 import { SCALES } from "./format.js";
 import { every } from "./live.js";
 import { apiUrl, getJson } from "./page.js";
@@ -35,7 +35,7 @@ export function bandChart(element, { metric, title, ...options }) {
   let chart = null;
   const place = document.createElement("div");
   element.append(place);
-  every(async ({ signal }) => {
+  every(async function ask({ signal }) {
     const { every: step, step: stepMs } = windows(element.clientWidth);
     let answer;
     try {
@@ -45,11 +45,13 @@ export function bandChart(element, { metric, title, ...options }) {
       return;
     }
     clearWhyNot(element);
+    const times = answer.time.map((time) => Date.parse(time));
+    if (learnInterval(times, answer.median)) return ask({ signal });
     const { start, end } = current();
     const shown = {
       title,
       unit: answer.unit,
-      times: answer.time.map((time) => Date.parse(time)),
+      times,
       series: [{ label: "median", values: answer.median }],
       band: { min: answer.min, p5: answer.p5, p95: answer.p95, max: answer.max },
       scale: SCALES[metric],

@@ -51,6 +51,8 @@ const PALETTE = 8;
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400].map((s) => s * 1000);
 const PIXELS_PER_WINDOW = 3;
 const SHORTEST_STEP = 10_000;
+const FEWEST_TO_LEARN = 4;
+let shortest = SHORTEST_STEP;
 const MOST_TABLE_ROWS = 500;
 const GLYPHS = { critical: "⬣", warning: "▲", info: "●" };
 const GLYPH_TOKENS = { critical: "--crit", warning: "--warn", info: "--info" };
@@ -65,8 +67,26 @@ const followers = new Map();
 /** The windows that suit a width in pixels: {step (ms), every (for the API), start, end (ms, whole windows)}. */
 export function windows(width, { start, end } = range.current()) {
   const wanted = ((end - start) / Math.max(60, width - AXIS_WIDTH - RIGHT)) * PIXELS_PER_WINDOW;
-  const step = STEPS.find((each) => each >= Math.max(wanted, SHORTEST_STEP)) ?? STEPS.at(-1);
+  const step = STEPS.find((each) => each >= Math.max(wanted, shortest)) ?? STEPS.at(-1);
   return { step, every: `${step / 1000}s`, start: Math.floor(start / step) * step, end };
+}
+
+/**
+ * Learns from an answer how far readings are apart: in shorter windows a line would be dots with gaps between.
+ * True: `windows` chooses longer ones from now on, so ask again.
+ */
+export function learnInterval(times, ...lines) {
+  const line = lines.find((values) => values.filter(isNumber).length >= FEWEST_TO_LEARN);
+  if (!line) return false;
+  const known = times.filter((_, at) => isNumber(line[at]));
+  const gaps = known.slice(1).map((time, at) => time - known[at]).sort((a, b) => a - b);
+  const usual = gaps[Math.floor(gaps.length / 2)];
+  if (usual <= times[1] - times[0]) return false;
+  // Half as long again, because readings are never quite on time.
+  const longer = STEPS.find((each) => each >= usual * 1.5) ?? STEPS.at(-1);
+  if (longer <= shortest) return false;
+  shortest = longer;
+  return true;
 }
 
 /** `1 min`, `10 s`, `2 h`: the length of a window in words. */

@@ -1,6 +1,6 @@
 // Any metric over time: asks what the URL says, draws it, and keeps the links to the same answer as files.
 
-import { timeChart, windows } from "./charts.js";
+import { learnInterval, timeChart, windows } from "./charts.js";
 import { ABSENT, formatValue, gpuLabel, SCALES, shortHost } from "./format.js";
 import { every } from "./live.js";
 import { apiUrl, data, getJson, gpuUrl, hostUrl } from "./page.js";
@@ -148,6 +148,7 @@ async function ask({ signal }) {
   }
   const lines = answer.data.map((each) => ({ label: nameOf(each.group, params.by), key: each.group[params.by], values: each.points.map(([, value]) => value) }));
   const times = (answer.data[0]?.points ?? []).map(([time]) => Date.parse(time));
+  if (!params.every && learnInterval(times, ...lines.map((line) => line.values))) return ask({ signal });
   const step = times.length > 1 ? times[1] - times[0] : auto.step;
   const metric = data.metrics[answer.metric];
   const shown = {

@@ -1,6 +1,6 @@
 // The fleet's page: tiles, heat map with its table, what needs attention, and trends.
 
-import { timeChart, windows } from "./charts.js";
+import { learnInterval, timeChart, windows } from "./charts.js";
 import { cividis, onTheme } from "./colors.js";
 import { formatNumber, formatTime, formatValue, gpuLabel, SCALES, scaled, shortHost } from "./format.js";
 import { HeatMap, MAINTENANCE, MISSING, REPORTING, STALE } from "./heatmap.js";
@@ -414,6 +414,7 @@ async function showTrends(signal) {
   const powerUrl = apiUrl("/api/v1/fleet/bands", { metric: POWER, ...asked });
   const [band, power] = await Promise.all([getJson(bandUrl, { signal }), getJson(powerUrl, { signal })]);
   const times = band.time.map((time) => Date.parse(time));
+  if (learnInterval(times, band.median)) return showTrends(signal);
   draw("trend-utilisation", {
     title: "Utilisation of the fleet",
     unit: "%",
