@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 from django.db.models import QuerySet
@@ -77,7 +78,15 @@ class ApiTokenAdmin(CheapLookups):
 
 
 class CheapUserAdmin(CheapLookups, UserAdmin):  # type: ignore[type-arg]  # it cannot be subscripted
-    """Django's users."""
+    """Django's users. Who has changed something stays, so that the history can name them."""
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """What a confirmation page lists. It refuses to delete users whom the history names."""
+        going, counts, lacking, protected = super().get_deleted_objects(objs, request)
+        named = LogEntry.objects.filter(user__in=objs).order_by("user__username")
+        why = "the history of what {} changed (clear “Active” on the user’s page instead)"
+        names = named.values_list("user__username", flat=True).distinct()
+        return going, counts, lacking - {LogEntry._meta.verbose_name}, [*protected, *(why.format(name) for name in names)]
 
 
 class CheapGroupAdmin(CheapLookups, GroupAdmin):

@@ -1,4 +1,4 @@
-"""The inventory in Django's admin: rows can be searched, and old GPUs and hosts removed. Nothing can be edited."""
+"""The inventory in Django's admin: rows can be searched, what people note can be edited, old GPUs and hosts removed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
 from django.contrib.admin.utils import quote
 from django.db.models import BooleanField, Count, ExpressionWrapper, Model, Q, QuerySet
 from django.http import HttpRequest
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils.formats import localize
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 
+from inventory.asset_admin import AssetEditing, AssetForm, HostForm, OwnerFilter, TagFilter
 from inventory.lookups import CheapLookups
 from inventory.models import GPU, CollectorStatus, Host, Placement, Residence
 from inventory.newest import newest_by_host
@@ -91,6 +93,9 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> SafeStri
 # How many rows of history a GPU's page shows; the rest is behind a link.
 MOST_HISTORY = 20
 MOST_REMOVED_SHOWN = 200
+# The GPUs on a host's page, and the hosts in a filter; more than that is found by search.
+MOST_GPUS_SHOWN = 64
+MOST_HOSTS_LISTED = 100
 
 
 class ReadOnlyAdmin(CheapLookups):
@@ -112,7 +117,7 @@ class ReadOnlyAdmin(CheapLookups):
 class RemovableAdmin(ReadOnlyAdmin):
     """Pages from which rows can be removed, once a page has shown everything that goes with them."""
 
-    actions = ()
+    actions: Sequence[str] | None = ()
     goes_with: Callable[[Iterable[Any]], list[GPU]]  # all GPUs that removing these rows removes
     remove: Callable[[Iterable[Any]], int]
 
@@ -147,7 +152,7 @@ class RemovableAdmin(ReadOnlyAdmin):
 class StateFilter(admin.SimpleListFilter):
     """Reporting or stale, as ``ages_now`` tells."""
 
-    title = "state"
+    title = "readings"
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, str]]:
@@ -172,10 +177,32 @@ class KindFilter(admin.SimpleListFilter):
         return queryset.exclude(mig_id="") if self.value() else queryset
 
 
+class HostFilter(admin.SimpleListFilter):
+    """By host, while there are few. Else a host is searched for, or its GPUs reached from its own page."""
+
+    title = "host"
+    parameter_name = "host__id__exact"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, str]]:
+        hosts = list(Host.objects.values_list("pk", "name")[: MOST_HOSTS_LISTED + 1])
+        if len(hosts) > MOST_HOSTS_LISTED:
+            chosen = self.value() or ""
+            hosts = list(Host.objects.filter(pk=chosen).values_list("pk", "name")) if chosen.isdecimal() else []
+        return [(str(pk), name) for pk, name in hosts]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[GPU]) -> QuerySet[GPU]:
+        value = self.value()
+        if value is None:
+            return queryset
+        return queryset.filter(host=int(value)) if value.isdecimal() else queryset.none()
+
+
 @admin.register(GPU)
-class GPUAdmin(RemovableAdmin):
+class GPUAdmin(AssetEditing, RemovableAdmin):
     """GPUs and MIG instances with their newest readings."""
 
+    form = AssetForm
+    key_field = "id"
     goes_with = staticmethod(with_instances)
     remove = staticmethod(remove_gpus)
 
@@ -188,24 +215,44 @@ class GPUAdmin(RemovableAdmin):
         "memory",
         "temperature",
         "power",
-        "model_name",
-        "driver_version",
+        "short_model",
         "pod",
+        "shown_asset_state",
+        "owner",
         "last_seen",
     )
     list_display_links = ("short_id",)
-    list_filter = (StateFilter, KindFilter, "model_name", "driver_version", "host")
+    list_filter = (
+        StateFilter,
+        "asset_state",
+        OwnerFilter,
+        TagFilter,
+        KindFilter,
+        "model_name",
+        "driver_version",
+        HostFilter,
+    )
     list_select_related = ("host",)
-    search_fields = ("id", "host__name", "model_name", "pod")
-    search_help_text = "uuid, host, model or pod"
+    search_fields = ("id", "host__name", "model_name", "pod", "owner", "tag_text")
+    search_help_text = "uuid, host, model, pod, owner or tag"
     fieldsets = (
-        (None, {"fields": ("id", "uuid", "mig_id", "mig_profile", "model_name", "driver_version", "device")}),
+        (
+            None,
+            {
+                "fields": ("asset_state", "owner", "tags", "notes"),
+                "description": "What people note. Nothing is missed of a GPU that is in maintenance or retired, or whose host is.",
+            },
+        ),
+        ("GPU", {"fields": ("id", "uuid", "mig_id", "mig_profile", "model_name", "driver_version", "device")}),
         ("Where", {"fields": ("host", "index", "first_seen", "last_seen", "state", "boards", "residences", "slot")}),
         ("Readings", {"fields": ("readings",)}),
         ("What runs", {"fields": ("namespace", "pod", "container", "placements")}),
         ("Labels", {"fields": ("label_table",), "classes": ("collapse",)}),
     )
     readonly_fields = ("state", "boards", "residences", "slot", "readings", "placements", "label_table")
+
+    def view_on_site(self, gpu: GPU) -> str | None:
+        return _dashboard_url("gpu", gpu.pk)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[GPU]:
         stale = ExpressionWrapper(in_state("stale", _ages(request)), output_field=BooleanField())
@@ -229,7 +276,12 @@ class GPUAdmin(RemovableAdmin):
             f"{short}:{gpu.mig_id}" if gpu.mig_id else short,
         )
 
-    @admin.display(ordering="last_seen")
+    @admin.display(description="model", ordering="model_name")
+    def short_model(self, gpu: GPU) -> str:
+        """Without the vendor, who is the same for all."""
+        return gpu.model_name.removeprefix("NVIDIA ")
+
+    @admin.display(description="readings", ordering="last_seen")
     def state(self, gpu: GPU) -> str:
         return "stale" if gpu.stale else "reporting"  # type: ignore[attr-defined]  # annotated above
 
@@ -274,7 +326,12 @@ class GPUAdmin(RemovableAdmin):
     @admin.display(description="has sat in")
     def residences(self, gpu: GPU) -> SafeString | str:
         rows = [
-            (each.host, UNKNOWN if each.index is None else each.index, _shown_time(each.since), _shown_time(each.until))
+            (
+                _host_link(each.host),
+                UNKNOWN if each.index is None else each.index,
+                _shown_time(each.since),
+                _shown_time(each.until),
+            )
             for each in gpu.residences.select_related("host")[:MOST_HISTORY]
         ]
         return table(("Host", "Index", "Since", "Until"), rows)
@@ -306,17 +363,60 @@ class GPUAdmin(RemovableAdmin):
         )
 
 
+class HostModelFilter(admin.SimpleListFilter):
+    """By the model of the GPUs in a host."""
+
+    title = "GPU model"
+    parameter_name = "model"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, str]]:
+        names = GPU.objects.exclude(model_name="").order_by("model_name").values_list("model_name", flat=True)
+        return [(name, name) for name in names.distinct()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Host]) -> QuerySet[Host]:
+        if self.value() is None:
+            return queryset
+        return queryset.filter(pk__in=GPU.objects.filter(model_name=self.value()).values("host"))
+
+
 @admin.register(Host)
-class HostAdmin(RemovableAdmin):
+class HostAdmin(AssetEditing, RemovableAdmin):
     """Hosts with the number of their physical GPUs."""
 
+    form = HostForm
+    key_field = "name"
     goes_with = staticmethod(gpus_of)
     remove = staticmethod(remove_hosts)
 
-    list_display = ("name", "gpu_count", "reporting", "stale", "first_seen", "last_seen")
-    search_fields = ("name",)
-    fields = ("name", "gpu_count", "reporting", "stale", "first_seen", "last_seen")
-    readonly_fields = ("gpu_count", "reporting", "stale")
+    list_display = (
+        "name",
+        "gpu_count",
+        "expected_gpus",
+        "reporting",
+        "stale",
+        "shown_asset_state",
+        "owner",
+        "shown_tags",
+        "last_seen",
+    )
+    list_filter = ("asset_state", OwnerFilter, TagFilter, HostModelFilter)
+    search_fields = ("name", "owner", "tag_text")
+    search_help_text = "name, owner or tag"
+    fieldsets = (
+        (
+            None,
+            {
+                "fields": ("asset_state", "owner", "expected_gpus", "tags", "notes"),
+                "description": "What people note. A host’s state counts for the GPUs in it; their own states do not change.",
+            },
+        ),
+        ("Host", {"fields": ("name", "first_seen", "last_seen", "gpu_count", "reporting", "stale")}),
+        ("GPUs", {"fields": ("gpus", "former", "placements")}),
+    )
+    readonly_fields = ("gpu_count", "reporting", "stale", "gpus", "former", "placements")
+
+    def view_on_site(self, host: Host) -> str | None:
+        return _dashboard_url("host", host.name)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Host]:
         physical = Q(gpus__mig_id="")
@@ -337,23 +437,62 @@ class HostAdmin(RemovableAdmin):
     def stale(self, host: Any) -> int:
         return int(host.counted_stale)
 
+    @admin.display(description="in it now")
+    def gpus(self, host: Host) -> SafeString | str:
+        rows = [
+            (
+                UNKNOWN if each.index is None else each.index,
+                _gpu_link(each),
+                each.model_name,
+                each.get_asset_state_display(),
+                _shown_time(each.last_seen),
+            )
+            for each in host.gpus.filter(mig_id="").order_by("index", "id")[:MOST_GPUS_SHOWN]
+        ]
+        return table(("Index", "GPU", "Model", "State", "Last seen"), rows)
+
+    @admin.display(description="have left")
+    def former(self, host: Host) -> SafeString | str:
+        left = host.residences.exclude(until=None).filter(gpu__mig_id="").select_related("gpu")
+        rows = [
+            (
+                UNKNOWN if each.index is None else each.index,
+                _gpu_link(each.gpu),
+                _shown_time(each.since),
+                _shown_time(each.until),
+            )
+            for each in left[:MOST_HISTORY]
+        ]
+        return table(("Index", "GPU", "Since", "Until"), rows)
+
+    @admin.display(description="what runs")
+    def placements(self, host: Host) -> SafeString:
+        url = reverse("admin:inventory_placement_changelist")
+        return format_html(
+            '<a href="{}?{}">Placements on its GPUs</a>', url, urlencode({"gpu__host__id__exact": host.pk})
+        )
+
 
 @admin.register(Placement)
 class PlacementAdmin(ReadOnlyAdmin):
     """Which pods ran where, newest first."""
 
-    list_display = ("pod", "namespace", "container", "gpu", "host", "share", "started", "last_seen", "ended")
+    list_display = ("pod", "namespace", "container", "gpu_page", "host", "share", "started", "last_seen", "ended")
     list_filter = (("ended", admin.EmptyFieldListFilter), "share", "namespace")
     list_select_related = ("gpu__host",)
     search_fields = ("pod", "namespace", "gpu__id", "gpu__host__name")
     search_help_text = "pod, namespace, uuid or host"
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        return lookup == "gpu__id__exact" or super().lookup_allowed(lookup, value, request)
+        return lookup in {"gpu__id__exact", "gpu__host__id__exact"} or super().lookup_allowed(lookup, value, request)
+
+    @admin.display(description="GPU", ordering="gpu")
+    def gpu_page(self, placement: Placement) -> SafeString:
+        return _gpu_link(placement.gpu)
 
     @admin.display(ordering="gpu__host__name")
-    def host(self, placement: Placement) -> str:
-        return placement.gpu.host.name if placement.gpu.host else UNKNOWN
+    def host(self, placement: Placement) -> SafeString | str:
+        return _host_link(placement.gpu.host)
 
 
 @admin.register(CollectorStatus)
@@ -392,6 +531,30 @@ class CollectorStatusAdmin(ReadOnlyAdmin):
         return table(("Kind", "Reason", "Readings"), rows)
 
 
+@admin.register(LogEntry)
+class HistoryAdmin(ReadOnlyAdmin):
+    """Who changed or removed which host or GPU, newest first; also of those that are gone."""
+
+    list_display = ("action_time", "user", "content_type", "what", "change")
+    list_display_links = None
+    list_filter = ("action_flag", ("content_type", admin.RelatedOnlyFieldListFilter), "user")
+    list_select_related = ("user", "content_type")
+    search_fields = ("object_repr", "change_message", "user__username")
+    search_help_text = "host, GPU, what was changed or who did it"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[LogEntry]:
+        entries: QuerySet[LogEntry] = super().get_queryset(request)
+        return entries.filter(content_type__app_label="inventory")
+
+    @admin.display(description="host or GPU", ordering="object_repr")
+    def what(self, entry: LogEntry) -> SafeString | str:
+        return entry.object_repr
+
+    @admin.display
+    def change(self, entry: LogEntry) -> str:
+        return "Removed." if entry.is_deletion() else entry.get_change_message()
+
+
 def _ages(request: HttpRequest) -> Ages:
     """``ages_now``, once per request: Django builds the queryset of a list several times."""
     if not hasattr(request, "ages"):
@@ -402,6 +565,20 @@ def _ages(request: HttpRequest) -> Ages:
 
 def _gpu_link(gpu: GPU) -> SafeString:
     return format_html('<a href="{}">{}</a>', reverse("admin:inventory_gpu_change", args=(quote(gpu.pk),)), gpu.pk)
+
+
+def _host_link(host: Host | None) -> SafeString | str:
+    if host is None:
+        return UNKNOWN
+    return format_html('<a href="{}">{}</a>', reverse("admin:inventory_host_change", args=(host.pk,)), host.name)
+
+
+def _dashboard_url(page: str, name: str) -> str | None:
+    """The page of a host or GPU in the dashboard, or None if it has none for such a name."""
+    try:
+        return reverse(f"dashboard:{page}", args=(name,))
+    except NoReverseMatch:
+        return None
 
 
 def _shown_time(time: datetime | None) -> str:

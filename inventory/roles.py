@@ -1,0 +1,24 @@
+"""Two groups for people who use the admin: those who only look, and those who also note things about hosts and GPUs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.models import Group, Permission
+from django.db.models import Q
+
+VIEWERS = "Viewers"
+OPERATORS = "Operators"
+
+
+def make_roles(using: str, **_: Any) -> None:
+    """Creates the groups after a migration, and gives them what they lack. Permissions that a person added stay."""
+    may_view = Q(content_type__app_label="inventory", codename__startswith="view_")
+    may_see_history = Q(content_type__app_label="admin", codename="view_logentry")
+    may_edit = Q(content_type__app_label="inventory", codename__in=("change_host", "change_gpu"))
+    for name, allowed in (
+        (VIEWERS, may_view | may_see_history),
+        (OPERATORS, may_view | may_see_history | may_edit),
+    ):
+        group, _created = Group.objects.using(using).get_or_create(name=name)
+        group.permissions.add(*Permission.objects.using(using).filter(allowed))
