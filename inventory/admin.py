@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from math import isnan
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.admin.utils import quote
 from django.db.models import BooleanField, Count, ExpressionWrapper, Model, Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import NoReverseMatch, reverse
 from django.utils.formats import localize
 from django.utils.html import format_html, format_html_join
@@ -21,7 +21,7 @@ from django.utils.timezone import localtime
 
 from inventory.asset_admin import AssetEditing, AssetForm, HostForm, OwnerFilter, TagFilter
 from inventory.lookups import CheapLookups
-from inventory.models import GPU, CollectorStatus, Host, Placement, Residence
+from inventory.models import GPU, AssetState, CollectorStatus, Host, Placement, Residence
 from inventory.newest import newest_by_host
 from inventory.queries import Ages, ages_now, in_state, latest_readings
 from inventory.removal import gpus_of, remove_gpus, remove_hosts, with_instances
@@ -103,6 +103,9 @@ class ReadOnlyAdmin(CheapLookups):
 
     actions: Sequence[str] | None = None
     list_per_page = 100
+
+    class Media:
+        css: ClassVar[dict[str, tuple[str, ...]]] = {"all": ("inventory/admin.css",)}
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -217,9 +220,7 @@ class GPUAdmin(AssetEditing, RemovableAdmin):
         "power",
         "short_model",
         "pod",
-        "shown_asset_state",
         "owner",
-        "last_seen",
     )
     list_display_links = ("short_id",)
     list_filter = (
@@ -281,19 +282,24 @@ class GPUAdmin(AssetEditing, RemovableAdmin):
         """Without the vendor, who is the same for all."""
         return gpu.model_name.removeprefix("NVIDIA ")
 
-    @admin.display(description="readings", ordering="last_seen")
-    def state(self, gpu: GPU) -> str:
-        return "stale" if gpu.stale else "reporting"  # type: ignore[attr-defined]  # annotated above
+    @admin.display(ordering="last_seen")
+    def state(self, gpu: GPU) -> SafeString:
+        """Whether it reports, and what people say of it unless it is active."""
+        state = "stale" if gpu.stale else "reporting"  # type: ignore[attr-defined]  # annotated above
+        cell = format_html('<span title="last seen {}">{}</span>', _shown_time(gpu.last_seen), state)
+        if gpu.asset_state == AssetState.ACTIVE:
+            return cell
+        return format_html("{}<br>{}", cell, self.shown_asset_state(gpu))
 
-    @admin.display
+    @admin.display(description="util")
     def utilisation(self, gpu: GPU) -> str:
         return shown_metric(gpu, UTILISATION)
 
-    @admin.display(description="memory used / total")
+    @admin.display(description="memory")
     def memory(self, gpu: GPU) -> str:
         return shown_memory(gpu)
 
-    @admin.display
+    @admin.display(description="temp")
     def temperature(self, gpu: GPU) -> str:
         return shown_metric(gpu, TEMPERATURE)
 
@@ -535,9 +541,9 @@ class CollectorStatusAdmin(ReadOnlyAdmin):
 class HistoryAdmin(ReadOnlyAdmin):
     """Who changed or removed which host or GPU, newest first; also of those that are gone."""
 
-    list_display = ("action_time", "user", "content_type", "what", "change")
+    list_display = ("action_time", "user", "kind", "what", "change")
     list_display_links = None
-    list_filter = ("action_flag", ("content_type", admin.RelatedOnlyFieldListFilter), "user")
+    list_filter = (("user", admin.RelatedOnlyFieldListFilter),)
     list_select_related = ("user", "content_type")
     search_fields = ("object_repr", "change_message", "user__username")
     search_help_text = "host, GPU, what was changed or who did it"
@@ -546,8 +552,15 @@ class HistoryAdmin(ReadOnlyAdmin):
         entries: QuerySet[LogEntry] = super().get_queryset(request)
         return entries.filter(content_type__app_label="inventory")
 
-    @admin.display(description="host or GPU", ordering="object_repr")
-    def what(self, entry: LogEntry) -> SafeString | str:
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        return super().changelist_view(request, {"title": "Who changed what", **(extra_context or {})})
+
+    @admin.display(ordering="content_type")
+    def kind(self, entry: LogEntry) -> str:
+        return entry.content_type.name if entry.content_type else UNKNOWN
+
+    @admin.display(description="name", ordering="object_repr")
+    def what(self, entry: LogEntry) -> str:
         return entry.object_repr
 
     @admin.display

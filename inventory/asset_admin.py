@@ -151,9 +151,6 @@ class AssetEditing(admin.ModelAdmin[Any]):
     )
     key_field: ClassVar[str]  # what change_assets takes
 
-    class Media:
-        css: ClassVar[dict[str, tuple[str, ...]]] = {"all": ("inventory/admin.css",)}
-
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return admin.ModelAdmin.has_change_permission(self, request, obj)
 

@@ -248,7 +248,7 @@ AUTH_PASSWORD_VALIDATORS = [
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_I18N = False
-DATETIME_FORMAT = "Y-m-d H:i:s"  # UTC, like every time in the API
+FORMAT_MODULE_PATH = "telemetry_site.formats"  # UTC and RFC 3339's order, like every time in the API
 USE_TZ = True
 
 STATIC_URL = f"{PUBLIC_PATH}/static/"

@@ -1,0 +1,1 @@
+"""How Django shows times and dates, by language."""
