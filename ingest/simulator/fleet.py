@@ -24,7 +24,7 @@ RESERVED_MIB = 552.0
 FAULTS = {
     "xid": "an XID error of a GPU whose job then dies",
     "overheat": "a GPU whose cooling fails",
-    "throttle": "a GPU that is held at a low clock",
+    "throttle": "a GPU that the power brake holds at a low clock",
     "missing": "a GPU that falls off the bus",
     "blank": "DCGM's blank numbers in place of values",
     "spike": "values of other fields in place of the utilisation",
@@ -251,9 +251,10 @@ def _unless_blank(gpu: SimGpu, value: float) -> float:
 
 
 def _clocks_event_reasons(gpu: SimGpu) -> float:
-    """Bits: idle 1, power cap 4, slowdown by the hardware 8, because of heat 64."""
+    """Bits: idle 1, slowdown by the hardware 8, because of heat 64, because the power brake is on 128."""
     hot = gpu.temperature > _TOO_HOT
-    return float((gpu.utilisation == 0) * 1 + ("throttle" in gpu.faults) * 4 + hot * (8 + 64))
+    braked = "throttle" in gpu.faults
+    return float((gpu.utilisation == 0) * 1 + (hot or braked) * 8 + hot * 64 + braked * 128)
 
 
 _VALUES: dict[str, Callable[[SimGpu], float]] = {
@@ -299,7 +300,7 @@ _VALUES: dict[str, Callable[[SimGpu], float]] = {
     "DCGM_FI_DEV_BANKS_REMAP_ROWS_AVAIL_MAX": lambda gpu: _BANKS - gpu.remapped_rows,
     "DCGM_FI_DEV_BANKS_REMAP_ROWS_AVAIL_HIGH": lambda gpu: gpu.remapped_rows,
     "DCGM_FI_DEV_CLOCKS_EVENT_REASONS": _clocks_event_reasons,
-    "DCGM_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP_NS": lambda gpu: float(round(gpu.power_throttled_ns)),
+    "DCGM_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN_NS": lambda gpu: float(round(gpu.power_throttled_ns)),
     "DCGM_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN_NS": lambda gpu: float(round(gpu.heat_throttled_ns)),
     "DCGM_FI_DEV_PSTATE": lambda gpu: 0.0 if gpu.utilisation else 8.0,
     "DCGM_FI_DEV_GPU_TEMP_MARGIN_CELSIUS": lambda gpu: float(round(_TOO_HOT - gpu.temperature)),

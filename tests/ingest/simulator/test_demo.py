@@ -51,7 +51,7 @@ def test_within_a_minute_there_is_one_of_everything() -> None:
     assert sum(gpu.job is None for gpu in idle) >= 4
     throttled = [gpu for gpu in now.values() if gpu["GPU_UTIL"] > 90 and gpu["SM_CLOCK"] < 1000]
     assert len(throttled) == 1
-    assert int(throttled[0]["CLOCKS_EVENT_REASONS"]) & 4
+    assert int(throttled[0]["CLOCKS_EVENT_REASONS"]) & 128
     assert throttled[0]["POWER_VIOLATION"] > 50e9
     assert {gpu["XID_ERRORS"] for sample in minute for gpu in sample.values()} == {0.0, 48.0, 79.0}
 

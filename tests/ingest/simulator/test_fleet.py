@@ -168,8 +168,8 @@ def test_what_health_sees_of_a_fault() -> None:
     dev = "DCGM_FI_DEV_"
     gpu.faults["throttle"] = 1e9
     fleet.step(1.0)
-    assert int(gpu.value(dev + "CLOCKS_EVENT_REASONS")) & 4
-    assert gpu.value(dev + "CLOCKS_EVENT_REASON_SW_POWER_CAP_NS") == 1e9
+    assert int(gpu.value(dev + "CLOCKS_EVENT_REASONS")) & 128
+    assert gpu.value(dev + "CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN_NS") == 1e9
     gpu.temperature = 95.0
     assert int(gpu.value(dev + "CLOCKS_EVENT_REASONS")) & 64
     assert gpu.value(dev + "GPU_TEMP_MARGIN_CELSIUS") == -7.0
