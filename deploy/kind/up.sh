@@ -68,6 +68,7 @@ helm test "$RELEASE" --timeout 5m
 cat <<TEXT
 --- ready
 API        http://127.0.0.1:8080/api/v1/gpus
+Dashboard  http://127.0.0.1:8080/
 Swagger    http://127.0.0.1:8080/swagger/index.html
 InfluxDB   http://127.0.0.1:8086   user admin, password: kubectl --context kind-$CLUSTER --namespace $NAMESPACE get secret influxdb --output jsonpath='{.data.password}' | base64 --decode
 Admin      kubectl --context kind-$CLUSTER --namespace $NAMESPACE exec -it deployment/$RELEASE-api -c api -- python manage.py createsuperuser
