@@ -76,6 +76,10 @@ def fleet_answer(fleet: Fleet, metric: str, chosen: _Mask) -> FleetAnswer:
             slot=fleet.slot[at].tolist(),
             id=short_ids([fleet.ids[row] for row in at], fleet.ids),
             state=fleet.state[at].tolist(),
+            last_seen=[
+                None if state == SlotState.REPORTING or not seen_ns else format_time(seen_ns)
+                for state, seen_ns in zip(fleet.state[at].tolist(), fleet.last_seen_ns[at].tolist(), strict=True)
+            ],
             model=model_place,
             namespace=namespace_place,
             pod=pod_place,

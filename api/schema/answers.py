@@ -358,6 +358,9 @@ class FleetGpusAnswer(Answer):
     slot: Annotated[list[int], eg([3], "index on the host; -1: unknown")]
     id: Annotated[list[str], eg(["GPU-5fd4f087"], "short where that is unique; empty: no GPU was ever seen there")]
     state: Annotated[list[int], eg([0], "0 reporting, 1 stale, 2 missing, 3 in maintenance")]
+    last_seen: Annotated[
+        list[Time | None], eg([None], "of a GPU that does not report; null: it reports, or was never seen")
+    ]
     model: Annotated[list[int], eg([0], "place in models; -1: unknown")]
     namespace: Annotated[list[int], eg([0], "place in namespaces; -1: none")]
     pod: Annotated[list[int], eg([0], "place in pods; -1: none")]

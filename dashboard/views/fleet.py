@@ -6,15 +6,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from api.fleet import fleet_answer, select_slots
-from api.schema.answers import FleetAnswer
+from api.fleet import fleet_answer, fleet_counts, fleet_totals, select_slots
+from dashboard.templatetags.dashboard import scale
 from dashboard.views.page import Page
 from inventory.fleet import Fleet, fleet_now
 from readings.catalogue import CATALOGUE, canonical_name, info
 from readings.mig import MEMORY_USED, TEMPERATURE, UTILISATION
 
-# The first answer of the API comes with the page, if it is small: then the map is there with the first paint.
+# The API's first answer comes with the page, if it is small: then the map is there with the first paint.
 _MOST_INLINE = 1000
+# Not a metric of the API: the page makes it of two.
+_MEMORY_SHARE = "memory"
 # The metrics that people look at most; the others follow by name.
 _FIRST = (
     UTILISATION,
@@ -46,7 +48,7 @@ class FleetPage(Page):
     menu = "fleet"
     template_name = "dashboard/fleet.html"
 
-    _answer: FleetAnswer | None = None
+    _data: dict[str, Any]
 
     def page_context(self) -> dict[str, Any]:
         fleet = fleet_now()
@@ -55,13 +57,20 @@ class FleetPage(Page):
             fleet, models=asked.getlist("model"), namespaces=asked.getlist("namespace"), pods=asked.getlist("pod")
         )
         metric = canonical_name(asked.get("metric", UTILISATION))
-        self._answer = answer = fleet_answer(fleet, UTILISATION if metric == "memory" else metric, chosen)
+        counts, totals = fleet_counts(fleet, chosen), fleet_totals(fleet, chosen)
+        is_inline = len(fleet) <= _MOST_INLINE
+        self._data = {}
+        if is_inline:
+            answer = fleet_answer(fleet, UTILISATION if metric == _MEMORY_SHARE else metric, chosen)
+            self._data["fleet"] = msgspec.to_builtins(answer)
         return {
-            "fleet": answer,
+            "fleet": {"counts": counts, "totals": totals},
             "is_empty": not len(fleet),
-            "attention": answer.counts.missing + answer.counts.stale,
-            "idle_share": _share(answer.counts.idle, answer.counts.reporting),
-            "memory_share": _share(answer.totals.memory_used_mib, answer.totals.memory_total_mib),
+            "is_inline": is_inline,
+            "attention": counts.missing + counts.stale,
+            "idle_share": _share(counts.idle, counts.reporting),
+            "memory_note": _memory_note(totals.memory_used_mib, totals.memory_total_mib),
+            "memory_share": _share(totals.memory_used_mib, totals.memory_total_mib),
             "metrics": _metrics(fleet),
             "models": sorted({*fleet.models} - {""}),
             "namespaces": sorted({*fleet.namespaces} - {""}),
@@ -70,10 +79,7 @@ class FleetPage(Page):
         }
 
     def data(self) -> dict[str, Any]:
-        answer = self._answer
-        if answer is None or answer.gpus is None or len(answer.gpus.id) > _MOST_INLINE:
-            return {}
-        return {"fleet": msgspec.to_builtins(answer)}
+        return self._data
 
 
 def _share(part: float | None, whole: float | None) -> float | None:
@@ -81,10 +87,18 @@ def _share(part: float | None, whole: float | None) -> float | None:
     return None if part is None or not whole else 100.0 * part / whole
 
 
+def _memory_note(used: float | None, total: float | None) -> str:
+    """``6.2 of 19.1 TiB``: both in the unit that fits the larger."""
+    if used is None or not total:
+        return "not reported"
+    scaled, unit = scale(total, "MiB")
+    return f"{used / total * scaled:,.1f} of {scaled:,.1f} {unit}"
+
+
 def _metrics(fleet: Fleet) -> list[PickOption]:
     """What the map can show of this fleet."""
     names = set(fleet.metric_names())
-    shares = [PickOption("memory", "Memory used, %")] if MEMORY_USED in names else []
+    shares = [PickOption(_MEMORY_SHARE, "Memory used, %")] if MEMORY_USED in names else []
     first = [name for name in _FIRST if name in names]
     rest = sorted(
         (name for name in names if name not in _FIRST), key=lambda name: (name not in CATALOGUE, _title(name))

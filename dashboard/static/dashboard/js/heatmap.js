@@ -9,24 +9,31 @@ export const MISSING = 2;
 export const MAINTENANCE = 3;
 
 const SHADES = 64;
-// Colours beside the ramp's: what is not a magnitude.
-const PLAIN = { [STALE]: SHADES, [MISSING]: SHADES + 1, [MAINTENANCE]: SHADES + 2, none: SHADES + 3 };
+// Looks beside the ramp's: what is not a magnitude.
+const LOOKS = { [STALE]: SHADES, [MISSING]: SHADES + 1, [MAINTENANCE]: SHADES + 2, none: SHADES + 3 };
 const KINDS = SHADES + 4;
-const MARK = { critical: 1, warning: 2, info: 3 };
+const WARNING = 2;
+const FADED = 0.15;
 
-/** How large things are, in CSS pixels. `lines`: a host a line; `dense`: all GPUs, small; `hosts`: a cell a host. */
+/**
+ * How large things are, in CSS pixels. `line`: a host with its name and its GPUs; `dense`: its GPUs, small; `host`: the host is one cell.
+ * Cells of lines grow up to `widest`, so that a small fleet fills its panel.
+ */
 const SIZES = {
-  lines: { cell: 20, height: 19, gap: 2, row: 25, value: 48, between: 20 },
-  dense: { cell: 8, height: 8, gap: 1, row: 11, value: 0, between: 9 },
-  hosts: { cell: 17, height: 17, gap: 2, row: 19, value: 0, between: 2 },
+  line: { cell: 15, widest: 34, height: 19, gap: 2, row: 25, value: 44, between: 22, top: 2, corner: 3 },
+  dense: { cell: 8, widest: 8, height: 8, gap: 1, row: 11, value: 0, between: 9, top: 0, corner: 0 },
+  host: { cell: 17, widest: 17, height: 17, gap: 2, row: 19, value: 0, between: 2, top: 0, corner: 0 },
 };
+const NARROWEST = 4;
 const TITLE = 22;
 const PADDING = 8;
+const NARROW = 480;
 
 /**
  * @typedef {object} Line A host of the map: `first` and `count` name its cells.
  * @property {string} name
  * @property {string} group
+ * @property {"line"|"dense"|"host"} kind lines of one kind and group must follow each other
  * @property {number} first
  * @property {number} count
  * @property {string} text shown behind the cells
@@ -39,44 +46,65 @@ const PADDING = 8;
  */
 
 export class HeatMap {
-  /** `tell(cell)` gives the tooltip's text, `open(cell)` is called for a click or Enter; a cell's line is `lineOf(cell)`. */
+  /** `tell(cell)` gives the tooltip's text; `open(cell, event)` is called for a click or Enter, `openLine(line, event)` for a host's name. */
   constructor(canvas, { tell, open, openLine }) {
     this.canvas = canvas;
     this.tell = tell;
     this.open = open;
     this.openLine = openLine;
+    /** @type {Line[]} */
     this.lines = [];
+    /** @type {Cells} */
     this.cells = { values: new Float32Array(), states: new Uint8Array(), marks: new Uint8Array(), faded: new Uint8Array() };
-    this.mode = "lines";
     this.prefix = "";
     this.focused = -1;
+    this.pointer = null;
     this.x = new Float32Array();
     this.y = new Float32Array();
-    this.lineAt = new Int32Array();
+    this.lineOf = new Int32Array();
     this.ring = make("div", "heat-ring");
     this.tooltip = make("div", "tooltip heat-tooltip");
-    this.live = make("p", "visually-hidden");
-    this.live.setAttribute("aria-live", "polite");
+    this.tooltip.setAttribute("aria-hidden", "true");
+    this.spoken = make("p", "visually-hidden");
+    this.spoken.setAttribute("aria-live", "polite");
     this.ring.hidden = this.tooltip.hidden = true;
-    canvas.parentElement.append(this.ring, this.live);
+    canvas.parentElement.append(this.ring, this.spoken);
     document.body.append(this.tooltip);
-    canvas.addEventListener("pointermove", (event) => this.#hover(event));
-    canvas.addEventListener("pointerleave", () => this.#leave());
-    canvas.addEventListener("click", (event) => this.#click(event));
-    canvas.addEventListener("keydown", (event) => this.#key(event));
-    canvas.addEventListener("focus", () => this.#focus(this.focused < 0 ? 0 : this.focused));
-    canvas.addEventListener("blur", () => this.#leave());
+    this.#listen();
     onTheme(() => this.draw());
     new ResizeObserver(() => {
-      if (canvas.parentElement.clientWidth !== this.width) this.draw();
+      if (this.#room() !== this.width) this.draw();
     }).observe(canvas.parentElement);
   }
 
-  /** Shows these. Nothing is drawn if nothing changed. */
-  show({ lines, cells, mode, prefix }) {
-    Object.assign(this, { lines, cells, mode, prefix });
-    if (this.focused >= cells.values.length) this.focused = -1;
+  #listen() {
+    const { canvas } = this;
+    canvas.addEventListener("pointermove", (event) => this.#hover(event));
+    canvas.addEventListener("pointerleave", () => this.#leave());
+    canvas.addEventListener("pointerdown", (event) => {
+      // The focus that follows is on the cell that was pressed, not on the first.
+      const { cell } = this.#at(event);
+      if (cell >= 0) this.focused = cell;
+    });
+    canvas.addEventListener("click", (event) => this.#click(event));
+    canvas.addEventListener("keydown", (event) => this.#key(event));
+    canvas.addEventListener("focus", () => {
+      if (canvas.matches(":focus-visible")) this.#focus(Math.max(0, this.focused));
+    });
+    canvas.addEventListener("blur", () => {
+      this.ring.hidden = true;
+      this.#leave();
+    });
+    addEventListener("scroll", () => this.#leave(), { passive: true });
+  }
+
+  /** Shows these. `focused` is the cell that has the focus from now on, -1: none. */
+  show({ lines, cells, prefix, focused = -1 }) {
+    Object.assign(this, { lines, cells, prefix, focused });
     this.draw();
+    if (this.pointer) this.#hover(this.pointer);
+    else if (this.#hasFocus() && focused >= 0) this.#say(focused, false);
+    else this.tooltip.hidden = true;
   }
 
   draw() {
@@ -98,147 +126,151 @@ export class HeatMap {
     this.#drawMarks(context);
     this.#drawTexts(context);
     performance.measure("heatmap-draw", { start: began, end: performance.now() });
-    if (!this.ring.hidden) this.#ringAt(this.focused);
+    this.#ringAt(this.focused);
   }
 
-  /** Where every cell is. Hosts follow each other line by line, so that the first are on top. */
+  #room() {
+    return Math.max(200, this.canvas.parentElement.clientWidth);
+  }
+
+  /** Where every cell is. Hosts follow each other row by row, so that the first are on top. */
   #arrange() {
-    const size = SIZES[this.mode];
     const total = this.cells.values.length;
-    this.width = Math.max(200, this.canvas.parentElement.clientWidth);
+    this.width = this.#room();
     if (this.x.length !== total) {
       this.x = new Float32Array(total);
       this.y = new Float32Array(total);
-      this.lineAt = new Int32Array(total);
+      this.lineOf = new Int32Array(total);
     }
-    const longest = this.lines.reduce((most, line) => Math.max(most, line.count), 1);
-    const label = this.mode === "lines" ? this.#labelWidth() : 0;
-    const unit = label + longest * (size.cell + size.gap) - size.gap + size.value;
-    const columns = Math.max(1, Math.floor((this.width - 2 + size.between) / (unit + size.between)));
-    // Lines are as wide as the panel allows: the eye follows a column down.
-    const pitch = this.mode === "lines" ? (this.width + size.between) / columns : unit + size.between;
-    this.label = label;
-    this.pitch = pitch;
-    this.columns = columns;
     this.titles = [];
+    const layouts = this.#layouts();
     let y = 0;
     let column = 0;
-    let group = null;
+    let before = null;
     for (const [number, line] of this.lines.entries()) {
-      if (line.group !== group) {
-        if (group !== null && column > 0) y += size.row;
-        if (line.group) {
-          y += number ? PADDING : 0;
-          this.titles.push({ text: line.group, y });
-          y += TITLE;
-        }
-        group = line.group;
+      const layout = layouts[line.kind];
+      if (before && (before.kind !== line.kind || before.group !== line.group)) {
+        if (column > 0) y += layouts[before.kind].row;
+        y += PADDING;
         column = 0;
       }
-      line.x = column * pitch;
-      line.y = y;
-      for (let place = 0; place < line.count; place++) {
-        const cell = line.first + place;
-        this.x[cell] = line.x + label + place * (size.cell + size.gap);
-        this.y[cell] = y + (this.mode === "lines" ? 2 : 0);
-        this.lineAt[cell] = number;
+      if (line.group && line.group !== before?.group) {
+        this.titles.push({ text: line.group, y });
+        y += TITLE;
       }
+      this.#place(line, number, layout, column, y);
+      before = line;
       column++;
-      if (column === columns) {
+      if (column === layout.columns) {
         column = 0;
-        y += size.row;
+        y += layout.row;
       }
     }
-    this.height = Math.max(1, y + (column > 0 ? size.row : 0) + 2);
+    this.height = Math.max(1, y + (column > 0 ? layouts[before.kind].row : 0));
   }
 
-  #labelWidth() {
+  #place(line, number, layout, column, y) {
+    line.layout = layout;
+    line.x = Math.round(column * layout.pitch);
+    line.y = y;
+    for (let place = 0; place < line.count; place++) {
+      const cell = line.first + place;
+      this.x[cell] = line.x + layout.label + place * (layout.cell + layout.gap);
+      this.y[cell] = y + layout.top;
+      this.lineOf[cell] = number;
+    }
+  }
+
+  /** Of each kind of line: its columns, and the width of its cells. */
+  #layouts() {
+    const layouts = {};
+    for (const kind of Object.keys(SIZES)) {
+      const lines = this.lines.filter((line) => line.kind === kind);
+      if (!lines.length) continue;
+      const size = SIZES[kind];
+      const longest = lines.reduce((most, line) => Math.max(most, line.count), 1);
+      const label = kind === "line" ? this.#labelWidth(lines) : 0;
+      const width = (cell) => label + longest * (cell + size.gap) - size.gap + size.value + size.between;
+      const fitting = Math.floor((this.width + size.between) / width(size.cell));
+      const columns = Math.max(1, Math.min(fitting, lines.length));
+      const room = (this.width + size.between) / columns - size.between - label - size.value;
+      const cell = Math.max(NARROWEST, Math.min(size.widest, Math.floor((room + size.gap) / longest) - size.gap));
+      // What is left between columns of lines keeps them apart; small cells stand close.
+      const pitch = kind === "line" ? Math.min((this.width + size.between) / columns, width(cell) + 40) : width(cell);
+      layouts[kind] = { ...size, label, columns, cell, pitch };
+    }
+    return layouts;
+  }
+
+  #labelWidth(lines) {
     const context = this.canvas.getContext("2d");
-    context.font = FONT();
-    const most = this.lines.reduce((most, line) => Math.max(most, context.measureText(shortHost(line.name, this.prefix)).width), 40);
-    return Math.ceil(Math.min(most, this.width < 480 ? 90 : 150)) + 10;
+    context.font = textFont();
+    const most = lines.reduce((most, line) => Math.max(most, context.measureText(shortHost(line.name, this.prefix)).width), 40);
+    return Math.ceil(Math.min(most, this.width < NARROW ? 90 : 150)) + 10;
   }
 
-  /** One pass sorts the cells by colour, so that the canvas changes its colour 64 times and not 10,000 times. */
-  #drawCells(context) {
-    const { values, states, faded } = this.cells;
+  /** The cells in the order of their looks, so that the canvas changes its colour 64 times and not 10,000 times. */
+  #sorted() {
+    const { values, states } = this.cells;
     const total = values.length;
-    const size = SIZES[this.mode];
     const kinds = new Uint8Array(total);
-    const counts = new Uint32Array(KINDS + 1);
+    const starts = new Uint32Array(KINDS + 1);
     for (let cell = 0; cell < total; cell++) {
       const value = values[cell];
-      const kind = states[cell] !== REPORTING ? PLAIN[states[cell]] : value !== value ? PLAIN.none : Math.max(0, Math.min(SHADES - 1, Math.round(value * (SHADES - 1))));
+      let kind = LOOKS.none;
+      if (states[cell] !== REPORTING) kind = LOOKS[states[cell]];
+      else if (value === value) kind = Math.max(0, Math.min(SHADES - 1, Math.round(value * (SHADES - 1))));
       kinds[cell] = kind;
-      counts[kind + 1]++;
+      starts[kind + 1]++;
     }
-    for (let kind = 0; kind < KINDS; kind++) counts[kind + 1] += counts[kind];
+    for (let kind = 0; kind < KINDS; kind++) starts[kind + 1] += starts[kind];
     const order = new Uint32Array(total);
-    const next = counts.slice();
+    const next = starts.slice();
     for (let cell = 0; cell < total; cell++) order[next[kinds[cell]]++] = cell;
-    const styles = this.#styles(context, size);
+    return { order, starts };
+  }
+
+  #drawCells(context) {
+    const { order, starts } = this.#sorted();
+    const { faded } = this.cells;
+    const paint = painters(context);
     for (let kind = 0; kind < KINDS; kind++) {
-      const [from, to] = [counts[kind], counts[kind + 1]];
-      if (from === to) continue;
-      for (const dim of [0, 1]) {
+      const [from, to] = [starts[kind], starts[kind + 1]];
+      for (let dim = 0; dim <= 1 && from < to; dim++) {
+        context.globalAlpha = dim ? FADED : 1;
         context.beginPath();
-        let any = false;
+        if (kind < SHADES) context.fillStyle = cividis(kind / (SHADES - 1));
         for (let at = from; at < to; at++) {
           const cell = order[at];
-          if (faded[cell] !== dim) continue;
-          any = true;
-          if (this.mode === "lines") context.roundRect(this.x[cell], this.y[cell], size.cell, size.height, 3);
-          else context.rect(this.x[cell], this.y[cell], size.cell, size.height);
+          if (faded[cell] === dim) this.#addCell(context, cell, kind < SHADES);
         }
-        if (!any) continue;
-        context.globalAlpha = dim ? 0.15 : 1;
-        styles[kind](context);
+        if (kind < SHADES) context.fill();
+        else paint[kind](context);
       }
     }
     context.globalAlpha = 1;
   }
 
-  #styles(context, size) {
-    const [stale, hatch, line] = [token("--stale"), token("--hatch"), token("--field-line")];
-    const fill = (style) => (on) => {
-      on.fillStyle = style;
-      on.fill();
-    };
-    const styles = Array.from({ length: SHADES }, (_, shade) => fill(cividis(shade / (SHADES - 1))));
-    styles[PLAIN[STALE]] = fill(stale);
-    const pattern = context.createPattern(hatched(hatch, size.cell > 10 ? 5 : 3), "repeat");
-    styles[PLAIN[MISSING]] = (on) => {
-      on.fillStyle = pattern;
-      on.fill();
-      on.strokeStyle = hatch;
-      on.lineWidth = 1;
-      on.setLineDash([2, 2]);
-      on.stroke();
-      on.setLineDash([]);
-    };
-    styles[PLAIN[MAINTENANCE]] = (on) => {
-      on.strokeStyle = stale;
-      on.lineWidth = 2;
-      on.stroke();
-    };
-    styles[PLAIN.none] = (on) => {
-      on.strokeStyle = line;
-      on.lineWidth = 1;
-      on.stroke();
-    };
-    return styles;
+  /** Square cells are painted at once, which is faster than a path of thousands. */
+  #addCell(context, cell, filled) {
+    const { corner, cell: width, height } = this.lines[this.lineOf[cell]].layout;
+    const [x, y] = [this.x[cell], this.y[cell]];
+    if (corner) context.roundRect(x, y, width, height, corner);
+    else if (filled) context.fillRect(x, y, width, height);
+    else context.rect(x + 0.5, y + 0.5, width - 1, height - 1);
   }
 
   #drawMarks(context) {
     const { marks, faded } = this.cells;
-    const size = SIZES[this.mode];
-    const radius = this.mode === "dense" ? 2 : 3.2;
-    const [panel, colours] = [token("--panel"), [null, token("--crit"), token("--warn"), token("--info")]];
+    const panel = token("--panel");
+    const colours = [null, token("--crit"), token("--warn"), token("--info")];
     for (let cell = 0; cell < marks.length; cell++) {
       if (!marks[cell] || faded[cell]) continue;
-      const [x, y] = [this.x[cell] + size.cell - radius - 0.5, this.y[cell] + radius + 0.5];
+      const { cell: width } = this.lines[this.lineOf[cell]].layout;
+      const radius = width < 10 ? 2 : 3.2;
+      const [x, y] = [this.x[cell] + width - radius - 0.5, this.y[cell] + radius + 0.5];
       context.beginPath();
-      if (marks[cell] === MARK.warning) {
+      if (marks[cell] === WARNING) {
         context.moveTo(x, y - radius);
         context.lineTo(x + radius, y + radius);
         context.lineTo(x - radius, y + radius);
@@ -254,43 +286,43 @@ export class HeatMap {
 
   #drawTexts(context) {
     context.textBaseline = "middle";
-    context.font = `650 11.5px ${FAMILY()}`;
-    context.fillStyle = token("--ink-2");
+    context.font = `650 11.5px ${family()}`;
     context.textAlign = "left";
-    for (const { text, y } of this.titles) context.fillText(text, 0, y + TITLE / 2);
-    if (this.mode !== "lines") return;
-    const size = SIZES.lines;
     const [ink, soft] = [token("--ink"), token("--ink-2")];
+    context.fillStyle = soft;
+    for (const { text, y } of this.titles) context.fillText(text, 0, y + TITLE / 2);
+    context.font = textFont();
     for (const line of this.lines) {
-      const middle = line.y + 2 + size.height / 2;
-      context.font = FONT();
+      if (line.kind !== "line") continue;
+      const { layout } = line;
+      const middle = line.y + layout.top + layout.height / 2;
       context.textAlign = "left";
       context.fillStyle = ink;
-      context.fillText(fitting(context, shortHost(line.name, this.prefix), this.label - 8), line.x, middle);
+      context.fillText(fitting(context, shortHost(line.name, this.prefix), layout.label - 8), line.x, middle);
       context.fillStyle = soft;
       context.textAlign = "right";
-      context.fillText(line.text, line.x + this.label + line.count * (size.cell + size.gap) - size.gap + size.value, middle);
+      context.fillText(line.text, line.x + layout.label + line.count * (layout.cell + layout.gap) - layout.gap + layout.value, middle);
     }
   }
 
-  /** The cell at a point of the canvas, or -1; and the line whose name is there. */
-  #at(event) {
+  /** The cell at a point of the screen, or -1; and the line whose name is there. */
+  #at({ clientX, clientY }) {
     const box = this.canvas.getBoundingClientRect();
-    const [x, y] = [event.clientX - box.left, event.clientY - box.top];
-    const size = SIZES[this.mode];
-    const line = this.lines.find((each) => y >= each.y && y < each.y + size.row && x >= each.x && x < each.x + this.pitch);
+    const [x, y] = [clientX - box.left, clientY - box.top];
+    const line = this.lines.find((each) => y >= each.y && y < each.y + each.layout.row && x >= each.x && x < each.x + each.layout.pitch);
     if (!line) return { cell: -1, line: null };
-    const inside = x - line.x - this.label;
-    const place = Math.floor(inside / (size.cell + size.gap));
+    const inside = x - line.x - line.layout.label;
+    const place = Math.floor(inside / (line.layout.cell + line.layout.gap));
     if (inside < 0) return { cell: -1, line };
-    return place < line.count ? { cell: line.first + place, line } : { cell: -1, line: null };
+    return { cell: place < line.count ? line.first + place : -1, line: null };
   }
 
   #hover(event) {
+    this.pointer = { clientX: event.clientX, clientY: event.clientY };
     const { cell, line } = this.#at(event);
     this.canvas.style.cursor = cell >= 0 || line ? "pointer" : "default";
     if (cell >= 0) this.#tellAt(this.tell(cell), event.clientX, event.clientY);
-    else if (line && this.mode === "lines") this.#tellAt(line.name, event.clientX, event.clientY);
+    else if (line) this.#tellAt(line.name, event.clientX, event.clientY);
     else this.tooltip.hidden = true;
   }
 
@@ -303,8 +335,8 @@ export class HeatMap {
   }
 
   #leave() {
+    this.pointer = null;
     this.tooltip.hidden = true;
-    if (document.activeElement !== this.canvas) this.ring.hidden = true;
   }
 
   #click(event) {
@@ -314,68 +346,123 @@ export class HeatMap {
   }
 
   #key(event) {
-    const { lines, lineAt } = this;
-    if (!lines.length || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!this.lines.length || event.altKey) return;
     const cell = Math.max(0, this.focused);
-    const number = lineAt[cell];
-    const place = cell - lines[number].first;
-    const to = (line, at) => lines[line].first + Math.min(at, lines[line].count - 1);
-    const moves = {
-      ArrowRight: () => (place + 1 < lines[number].count ? cell + 1 : number + 1 < lines.length ? to(number + 1, 0) : cell),
-      ArrowLeft: () => (place > 0 ? cell - 1 : number > 0 ? to(number - 1, Infinity) : cell),
-      ArrowDown: () => to(this.#vertical(number, 1), place),
-      ArrowUp: () => to(this.#vertical(number, -1), place),
-      Home: () => (event.shiftKey ? to(0, 0) : to(number, 0)),
-      End: () => (event.shiftKey ? to(lines.length - 1, Infinity) : to(number, Infinity)),
-      PageDown: () => to(lines.length - 1, place),
-      PageUp: () => to(0, place),
-    };
-    if (event.key in moves) {
-      event.preventDefault();
-      this.#focus(moves[event.key]());
-    } else if (event.key === "Enter" || event.key === " ") {
+    if (event.key === "Enter" || event.key === " ") {
       event.preventDefault();
       this.open(cell, event);
-    } else if (event.key === "h") {
+      return;
+    }
+    if (event.key === "h" && !event.ctrlKey && !event.metaKey) {
       event.preventDefault();
-      this.openLine(lines[number], event);
+      this.openLine(this.lines[this.lineOf[cell]], event);
+      return;
+    }
+    const target = this.#moved(event, cell);
+    if (target === null) return;
+    event.preventDefault();
+    this.#focus(target);
+  }
+
+  /** The cell that a key leads to, or null. */
+  #moved({ key, ctrlKey, metaKey }, cell) {
+    const { lines, lineOf } = this;
+    const number = lineOf[cell];
+    const place = cell - lines[number].first;
+    const last = this.cells.values.length - 1;
+    const end = (line) => line.first + line.count - 1;
+    if (ctrlKey || metaKey) return key === "Home" ? 0 : key === "End" ? last : null;
+    switch (key) {
+      // The cells are numbered in reading order.
+      case "ArrowRight": return Math.min(cell + 1, last);
+      case "ArrowLeft": return Math.max(cell - 1, 0);
+      case "ArrowDown": return this.#vertical(number, place, 1) ?? cell;
+      case "ArrowUp": return this.#vertical(number, place, -1) ?? cell;
+      case "Home": return lines[number].kind === "host" ? 0 : lines[number].first;
+      case "End": return lines[number].kind === "host" ? last : end(lines[number]);
+      default: return null;
     }
   }
 
-  /** The nearest line above or below in the same column. */
-  #vertical(number, direction) {
+  /** The cell above or below: on the nearest line there that covers this cell's middle, else on the line closest to it. */
+  #vertical(number, place, direction) {
     const from = this.lines[number];
+    const x = from.x + from.layout.label + place * (from.layout.cell + from.layout.gap) + from.layout.cell / 2;
+    let best = null;
+    let row = null;
     for (let at = number + direction; at >= 0 && at < this.lines.length; at += direction) {
       const line = this.lines[at];
-      if (line.y !== from.y && Math.abs(line.x - from.x) < this.pitch / 2) return at;
+      if (line.y === from.y || !line.count) continue;
+      if (row !== null && line.y !== row) break;
+      row = line.y;
+      const { label, cell, gap } = line.layout;
+      const near = Math.max(0, Math.min(line.count - 1, Math.floor((x - line.x - label) / (cell + gap))));
+      const away = Math.abs(line.x + label + near * (cell + gap) + cell / 2 - x);
+      if (best === null || away < best.away) best = { cell: line.first + near, away };
     }
-    return number;
+    return best?.cell ?? null;
   }
 
   #focus(cell) {
-    if (!this.cells.values.length) return;
+    if (cell >= this.cells.values.length) return;
     this.focused = cell;
     this.#ringAt(cell);
+    this.#say(cell, true);
+  }
+
+  /** The text of a cell, beside it and for screen readers. */
+  #say(cell, scroll) {
     const text = this.tell(cell);
-    this.live.textContent = text;
+    if (this.spoken.textContent !== text) this.spoken.textContent = text;
+    const top = this.canvas.getBoundingClientRect().top + this.y[cell];
+    if (scroll && (top < 60 || top > innerHeight - 60)) scrollBy({ top: top - innerHeight / 2 });
     const box = this.canvas.getBoundingClientRect();
-    const top = box.top + this.y[cell];
-    if (top < 60 || top > innerHeight - 40) scrollBy({ top: top - innerHeight / 2 });
-    const now = this.canvas.getBoundingClientRect();
-    this.#tellAt(text, now.left + this.x[cell], now.top + this.y[cell] + 6);
+    this.pointer = null;
+    // After the scroll's own event, which hides the tooltip.
+    requestAnimationFrame(() => this.#tellAt(text, box.left + this.x[cell], box.top + this.y[cell] + 6));
+  }
+
+  #hasFocus() {
+    return document.activeElement === this.canvas && this.canvas.matches(":focus-visible");
   }
 
   #ringAt(cell) {
-    const size = SIZES[this.mode];
-    this.ring.hidden = document.activeElement !== this.canvas;
-    this.ring.style.width = `${size.cell + 4}px`;
-    this.ring.style.height = `${size.height + 4}px`;
+    this.ring.hidden = cell < 0 || !this.#hasFocus();
+    if (this.ring.hidden) return;
+    const { cell: width, height } = this.lines[this.lineOf[cell]].layout;
+    this.ring.style.width = `${width + 4}px`;
+    this.ring.style.height = `${height + 4}px`;
     this.ring.style.transform = `translate(${this.x[cell] - 2}px, ${this.y[cell] - 2}px)`;
   }
 }
 
-const FAMILY = () => token("--num") || "system-ui, sans-serif";
-const FONT = () => `12px ${FAMILY()}`;
+/** How the looks that are not of the ramp paint the context's path. */
+function painters(context) {
+  const [stale, hatch, edge] = [token("--stale"), token("--hatch"), token("--field-line")];
+  const outlined = (colour, width) => (on) => {
+    on.strokeStyle = colour;
+    on.lineWidth = width;
+    on.stroke();
+  };
+  return {
+    [LOOKS[STALE]]: (on) => {
+      on.fillStyle = stale;
+      on.fill();
+    },
+    [LOOKS[MISSING]]: (on) => {
+      on.fillStyle = context.createPattern(hatched(hatch), "repeat");
+      on.fill();
+      on.setLineDash([2, 2]);
+      outlined(hatch, 1)(on);
+      on.setLineDash([]);
+    },
+    [LOOKS[MAINTENANCE]]: outlined(stale, 2),
+    [LOOKS.none]: outlined(edge, 1),
+  };
+}
+
+const family = () => token("--num") || "system-ui, sans-serif";
+const textFont = () => `12px ${family()}`;
 
 function make(name, classes) {
   const element = document.createElement(name);
@@ -383,6 +470,7 @@ function make(name, classes) {
   return element;
 }
 
+/** A text cut at its beginning to the width: host names differ at their end. */
 function fitting(context, text, width) {
   if (context.measureText(text).width <= width) return text;
   let [low, high] = [0, text.length];
@@ -394,19 +482,18 @@ function fitting(context, text, width) {
   return `…${text.slice(text.length - low)}`;
 }
 
-function hatched(colour, size) {
+function hatched(colour) {
+  const size = 5;
   const tile = document.createElement("canvas");
   tile.width = tile.height = size;
   const context = tile.getContext("2d");
   context.strokeStyle = colour;
   context.lineWidth = 1.3;
   context.beginPath();
-  context.moveTo(-1, size + 1);
-  context.lineTo(size + 1, -1);
-  context.moveTo(-1, 1);
-  context.lineTo(1, -1);
-  context.moveTo(size - 1, size + 1);
-  context.lineTo(size + 1, size - 1);
+  for (const shift of [-size, 0, size]) {
+    context.moveTo(shift - 1, size + 1);
+    context.lineTo(shift + size + 1, -1);
+  }
   context.stroke();
   return tile;
 }
