@@ -6,6 +6,7 @@ import pytest
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
+from inventory.fleet import SlotState
 from readings.model import PointBlock
 from tests.dashboard.test_page import page_data
 from tests.inventory.building import UTIL, block, fleet, gpu, save
@@ -35,6 +36,20 @@ def test_tiles_are_in_the_first_answer(client: Client) -> None:
     assert '<span data-tile="missing" class="critical-text">1 missing</span>' in body
     assert 'data-tile="power">23.7<' in body
     assert "No GPU has reported yet" not in body
+
+
+def test_a_missing_gpu_says_when_it_was_seen(client: Client) -> None:
+    save(fleet(16))
+    whole = fleet(16, 3600.0)
+    save(PointBlock(whole.gpus, whole.metric_names, [point for point in whole.points if point[0] != 11]))
+    gpus = page_data(client.get("/").content.decode())["fleet"]["gpus"]
+    assert gpus["state"][11] == SlotState.MISSING
+    assert gpus["last_seen"] == [None] * 11 + ["2025-07-18T20:42:34Z"] + [None] * 4
+
+
+def test_memory_is_in_one_unit(client: Client) -> None:
+    save(fleet(240))
+    assert 'data-tile="memory-note">1.2 of 18.5 TiB<' in client.get("/").content.decode()
 
 
 def test_a_small_fleet_comes_with_the_page_and_a_large_one_does_not(client: Client) -> None:

@@ -234,7 +234,7 @@ const FILTERS = ["model", "namespace", "pod", "show", "q", "open"];
 function chosenWords(name) {
   if (name === "show") return `GPUs ${showOf(get("show"))?.words ?? "of any state"}`;
   if (name === "q") return `host names with “${get("q")}”`;
-  if (name === "open") return `${plural(openedHosts().size, "host")} opened`;
+  if (name === "open") return `${plural(view.hosts.filter((of) => openedHosts().has(of.name)).length, "host")} opened`;
   return `${name} ${get(name)}`;
 }
 

@@ -20,7 +20,7 @@ const FADED = 0.15;
  * Cells of lines grow up to `widest`, so that a small fleet fills its panel.
  */
 const SIZES = {
-  line: { cell: 15, widest: 34, height: 19, gap: 2, row: 25, value: 44, between: 22, top: 2, corner: 3 },
+  line: { cell: 15, widest: 34, height: 19, gap: 2, row: 25, value: 50, between: 18, top: 2, corner: 3 },
   dense: { cell: 8, widest: 8, height: 8, gap: 1, row: 11, value: 0, between: 9, top: 0, corner: 0 },
   host: { cell: 17, widest: 17, height: 17, gap: 2, row: 19, value: 0, between: 2, top: 0, corner: 0 },
 };

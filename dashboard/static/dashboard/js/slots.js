@@ -76,8 +76,8 @@ function shownMetric({ gpus, metric }, name) {
 
 function scaleOf({ name }, { value, memory_total: total }) {
   if (SCALES[name]) return SCALES[name];
-  const most = largest(MEMORY.test(name) ? total : value);
-  return { min: Math.min(0, -roundUp(-smallest(value))), max: roundUp(most) || 1 };
+  if (MEMORY.test(name)) return { min: 0, max: largest(total) || 1 };
+  return { min: 0 - roundUp(-smallest(value)), max: roundUp(largest(value)) || 1 };
 }
 
 const largest = (values) => values.reduce((most, value) => (value > most ? value : most), 0);

@@ -57,7 +57,7 @@ async function showUtilisation(fleet, signal) {
     series: [{ label: "median", values: answer.median }],
     band: { min: answer.min, p5: answer.p5, p95: answer.p95, max: answer.max },
     scale: { min: 0, max: 100 },
-    note: `${stepText(question.step)} means`,
+    note: stepText(question.step),
     ...common(question, fleet),
   };
 }
@@ -74,7 +74,7 @@ async function showPower(fleet, signal) {
     stack: true,
     fill: true,
     scale: { min: 0 },
-    note: `${stepText(question.step)} means`,
+    note: stepText(question.step),
     ...common(question, fleet),
   };
 }
