@@ -1,6 +1,6 @@
 // The fleet over time: how utilisation is spread over its GPUs, and the power of each model. Never a line for each GPU.
 
-import { stepText, timeChart, windows } from "./charts.js";
+import { learnInterval, stepText, timeChart, windows } from "./charts.js";
 import { apiUrl, getJson } from "./page.js";
 import { current, iso } from "./range.js";
 import { POWER, UTILISATION } from "./slots.js";
@@ -50,10 +50,12 @@ const common = ({ step, shown }, fleet) => ({ range: { start: shown.start, end: 
 async function showUtilisation(fleet, signal) {
   const question = asked("utilisation");
   const answer = await getJson(apiUrl("/api/v1/fleet/bands", { metric: UTILISATION, ...question.params, ...filters() }), { signal });
+  const times = answer.time.map((time) => Date.parse(time));
+  if (learnInterval(times, answer.median)) return showUtilisation(fleet, signal);
   return {
     title: "Utilisation",
     unit: answer.unit,
-    times: answer.time.map((time) => Date.parse(time)),
+    times,
     series: [{ label: "median", values: answer.median }],
     band: { min: answer.min, p5: answer.p5, p95: answer.p95, max: answer.max },
     scale: { min: 0, max: 100 },
