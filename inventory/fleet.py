@@ -26,10 +26,10 @@ from django.conf import settings
 from numpy.typing import NDArray
 
 from inventory.models import GPU, AssetState, Host
-from inventory.newest import newest_tables, stale_mask
+from inventory.newest import fresh_since, newest_tables
 from inventory.packing import HostReadings
 from readings.mig import MEMORY_FREE, MEMORY_RESERVED, MEMORY_TOTAL, MEMORY_USED, UTILISATION, how_parts_combine
-from readings.times import SECOND, to_ns
+from readings.times import to_ns
 
 # An idle GPU with more than this in use is held: somebody's process has it, and does nothing with it.
 HELD_MIB = 1024.0
@@ -117,12 +117,16 @@ def _coded(names: Sequence[str]) -> Coded:
 
 
 class Stack(NamedTuple):
-    """The readings of GPUs that have the same metrics, one row each: ``rows`` are those of the fleet, -1 for none."""
+    """The readings of GPUs that have the same metrics, one row each: ``rows`` are those of the fleet, -1 for none.
+
+    ``instances`` has a number for each MIG instance, whose row is its board's, and -1 for boards. Readings are fresh from
+    ``fresh_since_ns`` on. Several rows may be of one GPU: of those that several collectors see.
+    """
 
     metric_names: tuple[str, ...]
     rows: _Places
-    is_part: _Mask
-    last_seen_ns: _Times
+    instances: _Places
+    fresh_since_ns: _Times
     values: _Values
     times_ns: _Times
 
@@ -210,40 +214,42 @@ class Fleet:
 
     def _read(self, name: str) -> _Values:
         own = np.full(len(self), np.nan)
-        of_own, of_parts = _gathered(self.stacks, name)
-        # Of a GPU that several collectors see, the newest reading is assigned last.
-        order = np.argsort(of_own.times_ns, kind="stable")
-        own[of_own.rows[order]] = of_own.values[order]
-        if len(of_parts.rows):
-            _add_parts(own, name, of_parts.rows, of_parts.values)
+        found = _gathered(self.stacks, name)
+        is_part = found.instances >= 0
+        own[found.rows[~is_part]] = found.values[~is_part]
+        if is_part.any():
+            # Of an instance that several collectors see, only the newest reading counts.
+            _, last = np.unique(found.instances[::-1], return_index=True)
+            newest = len(is_part) - 1 - last
+            newest = newest[is_part[newest]]
+            _add_parts(own, name, found.rows[newest], found.values[newest])
         own[self.state != SlotState.REPORTING] = np.nan
         return own
 
 
 class _FreshReadings(NamedTuple):
     rows: _Places
+    instances: _Places
     values: _Values
     times_ns: _Times
 
 
-def _gathered(stacks: Sequence[Stack], name: str) -> tuple[_FreshReadings, _FreshReadings]:
-    """The fresh readings of a metric: those of whole boards, and those of MIG instances."""
-    old_ns = int(settings.STALE_AFTER * SECOND)
-    columns: tuple[list[_FreshReadings], list[_FreshReadings]] = [], []
+def _gathered(stacks: Sequence[Stack], name: str) -> _FreshReadings:
+    """The fresh readings of a metric, the newest last."""
+    found: list[_FreshReadings] = []
     for stack in stacks:
         if name not in stack.metric_names:
             continue
         column = stack.metric_names.index(name)
         times, values = stack.times_ns[:, column], stack.values[:, column]
-        fresh = (times >= stack.last_seen_ns - old_ns) & (stack.rows >= 0) & ~np.isnan(values)
-        for kind, chosen in zip(columns, (fresh & ~stack.is_part, fresh & stack.is_part), strict=True):
-            kind.append(_FreshReadings(stack.rows[chosen], values[chosen], times[chosen]))
-    nothing = _FreshReadings(np.zeros(0, np.int32), np.zeros(0), np.zeros(0, np.int64))
-    own, parts = (
-        _FreshReadings(*(np.concatenate(each) for each in zip(*kind, strict=True))) if kind else nothing
-        for kind in columns
-    )
-    return own, parts
+        fresh = (times >= stack.fresh_since_ns) & (stack.rows >= 0) & ~np.isnan(values)
+        found.append(_FreshReadings(stack.rows[fresh], stack.instances[fresh], values[fresh], times[fresh]))
+    if not found:
+        nothing = np.zeros(0, np.int32)
+        return _FreshReadings(nothing, nothing, np.zeros(0), np.zeros(0, np.int64))
+    rows, instances, values, times = (np.concatenate(each) for each in zip(*found, strict=True))
+    order = np.argsort(times, kind="stable")
+    return _FreshReadings(rows[order], instances[order], values[order], times[order])
 
 
 def _add_parts(own: _Values, name: str, rows: _Places, values: _Values) -> None:
@@ -348,12 +354,12 @@ def _read_inventory() -> _Inventory:
         excused=excused,
         first=np.searchsorted(of_host, np.arange(len(found) + 1)).astype(np.int32),
     )
-    return _Inventory(tuple(found), tuple(expected), slots, _doubles(slots))
+    return _Inventory(tuple(found), tuple(expected), slots, _doubles(slots, int(nameless)))
 
 
-def _doubles(slots: Slots) -> tuple[tuple[int, ...], ...]:
-    """Rows of GPUs that are, or were, in the same slot."""
-    rows = np.flatnonzero(slots.slot >= 0)
+def _doubles(slots: Slots, first_host: int) -> tuple[tuple[int, ...], ...]:
+    """Rows of GPUs that are, or were, in the same slot of a host."""
+    rows = np.flatnonzero((slots.slot >= 0) & (slots.host >= first_host))
     same = (np.diff(slots.host[rows]) == 0) & (np.diff(slots.slot[rows]) == 0)
     found: list[list[int]] = []
     for at in np.flatnonzero(same).tolist():
@@ -367,8 +373,8 @@ def _doubles(slots: Slots) -> tuple[tuple[int, ...], ...]:
 
 def _read_fleet(inventory: _Inventory, now_ns: int) -> Fleet:
     tables = newest_tables()
-    rows, is_part = _rows_of(inventory.slots, [gpu_id for table in tables for gpu_id in table.gpu_ids])
-    last_ns, stale, live = _last_seen(inventory.slots, tables, rows, now_ns)
+    rows, instances = _rows_of(inventory.slots, [gpu_id for table in tables for gpu_id in table.gpu_ids])
+    last_ns, stale, since = _last_seen(inventory.slots, tables, rows, now_ns)
     kept = np.ones(len(stale), np.bool_)
     for same in inventory.doubles:
         newest = max(int(last_ns[row]) for row in same)
@@ -382,6 +388,8 @@ def _read_fleet(inventory: _Inventory, now_ns: int) -> Fleet:
     last_seen[slots.has_gpu], is_stale[slots.has_gpu] = last_ns[kept], stale[kept]
     reports = np.zeros(len(inventory.hosts) + 1, np.bool_)
     reports[slots.host[~is_stale]] = True
+    if inventory.hosts and not inventory.hosts[0].name:
+        reports[0] = False  # GPUs without a host say nothing of each other
     absent = np.where(reports[slots.host] | ~slots.has_gpu, SlotState.MISSING, SlotState.STALE)
     state = np.where(is_stale, np.where(slots.excused, SlotState.MAINTENANCE, absent), SlotState.REPORTING)
     return Fleet(
@@ -389,26 +397,30 @@ def _read_fleet(inventory: _Inventory, now_ns: int) -> Fleet:
         slots=slots,
         state=state.astype(np.uint8),
         last_seen_ns=last_seen,
-        live=live,
+        live=any(bool(table.live.any()) for table in tables),
         newest_ns=int(last_seen.max()) if last_seen.any() else None,
-        stacks=_stacks(tables, moved[rows], is_part),
+        stacks=_stacks(tables, moved[rows], instances, since),
     )
 
 
-def _last_seen(slots: Slots, tables: Sequence[HostReadings], rows: _Places, now_ns: int) -> tuple[_Times, _Mask, bool]:
-    """When each GPU was last seen, itself or by one of its instances; whether that is too long ago; whether any source is live."""
+def _last_seen(
+    slots: Slots, tables: Sequence[HostReadings], rows: _Places, now_ns: int
+) -> tuple[_Times, _Mask, _Times]:
+    """When each GPU was last seen, itself or by one of its instances; whether that is too long ago.
+
+    And for each row of the tables, since when a reading is fresh.
+    """
     last_ns, stale = np.zeros(len(slots.ids), np.int64), np.ones(len(slots.ids), np.bool_)
-    is_live = False
+    since = np.zeros(0, np.int64)
     if tables:
         seen = np.concatenate([table.last_seen_ns for table in tables])
         live = np.concatenate([table.live for table in tables])
-        old = stale_mask(seen, live, [source for table in tables for source in table.sources], now_ns)
+        since = fresh_since(seen, live, [source for table in tables for source in table.sources], now_ns)
         order = np.argsort(seen, kind="stable")
         order = order[rows[order] >= 0]
-        last_ns[rows[order]], stale[rows[order]] = seen[order], old[order]
-        is_live = bool(live.any())
+        last_ns[rows[order]], stale[rows[order]] = seen[order], (seen < since)[order]
     _add_unread(slots, last_ns)
-    return last_ns, stale, is_live
+    return last_ns, stale, since
 
 
 def _add_unread(slots: Slots, last_ns: _Times) -> None:
@@ -420,19 +432,20 @@ def _add_unread(slots: Slots, last_ns: _Times) -> None:
             last_ns[slots.row_of[gpu_id]] = to_ns(last_seen)
 
 
-def _rows_of(slots: Slots, gpu_ids: Sequence[str]) -> tuple[_Places, _Mask]:
-    """The row of each GPU, and whether it is a MIG instance, whose row is its board's; -1 for what is not in the fleet."""
+def _rows_of(slots: Slots, gpu_ids: Sequence[str]) -> tuple[_Places, _Places]:
+    """The row of each GPU, -1 for what is not in the fleet; and a number for each MIG instance, whose row is its board's."""
     row_of = slots.row_of
     rows = np.array([row_of.get(gpu_id, -1) for gpu_id in gpu_ids], np.int32)
-    is_part = np.zeros(len(rows), np.bool_)
+    instances = np.full(len(rows), -1, np.int32)
+    numbers: dict[str, int] = {}
     for at in np.flatnonzero(rows < 0).tolist():
         board, colon, _ = gpu_ids[at].rpartition(":")
         if colon:
-            rows[at], is_part[at] = row_of.get(board, -1), True
-    return rows, is_part
+            rows[at], instances[at] = row_of.get(board, -1), numbers.setdefault(gpu_ids[at], len(numbers))
+    return rows, instances
 
 
-def _stacks(tables: Sequence[HostReadings], rows: _Places, is_part: _Mask) -> list[Stack]:
+def _stacks(tables: Sequence[HostReadings], rows: _Places, instances: _Places, since: _Times) -> list[Stack]:
     by_names: dict[tuple[str, ...], list[tuple[HostReadings, int]]] = {}
     start = 0
     for table in tables:
@@ -445,8 +458,8 @@ def _stacks(tables: Sequence[HostReadings], rows: _Places, is_part: _Mask) -> li
             Stack(
                 names,
                 rows[at],
-                is_part[at],
-                np.concatenate([table.last_seen_ns for table, _ in alike]),
+                instances[at],
+                since[at],
                 np.concatenate([table.values for table, _ in alike]),
                 np.concatenate([table.times_ns for table, _ in alike]),
             )

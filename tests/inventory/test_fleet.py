@@ -8,8 +8,9 @@ from pytest_django import DjangoAssertNumQueries
 
 from inventory.fleet import Fleet, SlotState, fleet_now, learned_counts
 from inventory.models import GPU, AssetState, Host
+from inventory.sync.memory import save_sightings
 from readings.model import PointBlock
-from tests.inventory.building import FREE, POWER, T0, TEMP, USED, UTIL, block, fleet, gpu, save
+from tests.inventory.building import FREE, POWER, T0, TEMP, USED, UTIL, block, fleet, gpu, save, seen
 
 pytestmark = pytest.mark.django_db
 
@@ -98,6 +99,72 @@ def test_a_gpu_that_was_replaced_in_its_slot_is_not_missed() -> None:
     now = fleet_now()
     assert now.ids == ("GPU-new",)
     assert states(now) == {"host-1/0": "reporting"}
+
+
+def test_gpus_without_a_host_come_first_and_miss_nobody() -> None:
+    save(
+        block(gpu("GPU-a", hostname=""), 0, {UTIL: 1.0}),
+        block(gpu("GPU-b", hostname=""), OLD, {UTIL: 1.0}),
+        block(gpu("GPU-c"), 0, {UTIL: 3.0}),
+    )
+    now = fleet_now()
+    assert [host.name for host in now.hosts] == ["", "host-1"]
+    assert dict(zip(now.ids, now.state.tolist(), strict=True)) == {
+        "GPU-a": SlotState.REPORTING,
+        "GPU-b": SlotState.STALE,
+        "GPU-c": SlotState.REPORTING,
+    }
+    assert now.metric(UTIL)[now.ids.index("GPU-c")] == 3.0
+
+
+def test_a_slot_without_a_gpu_is_missing_though_its_host_is_away() -> None:
+    save(block(gpu("GPU-a"), OLD, {UTIL: 1.0}), block(gpu("GPU-b", hostname="host-2"), 0, {UTIL: 1.0}))
+    Host.objects.filter(name="host-1").update(expected_gpus=2, tags={"rack": "r12"}, owner="research")
+    now = fleet_now()
+    assert states(now) == {"host-1/0": "stale", "host-1/1": "missing", "host-2/0": "reporting"}
+    assert (now.hosts[0].tags, now.hosts[0].owner, now.hosts[0].expected) == ({"rack": "r12"}, "research", 2)
+
+
+def test_a_host_without_gpus_is_there() -> None:
+    save(block(gpu(), 0, {UTIL: 1.0}))
+    save(block(gpu(hostname="host-2"), 10, {UTIL: 1.0}))
+    now = fleet_now()
+    assert [(host.name, host.expected) for host in now.hosts] == [("host-1", 0), ("host-2", 1)]
+    assert now.hosts[0].last_seen_ns == T0
+
+
+def test_each_host_may_have_metrics_of_its_own() -> None:
+    save(block(gpu("GPU-a"), 0, {UTIL: 1.0}), block(gpu("GPU-b", hostname="host-2"), 0, {TEMP: 40.0, UTIL: 2.0}))
+    now = fleet_now()
+    assert now.metric(UTIL).tolist() == [1.0, 2.0]
+    assert np.isnan(now.metric(TEMP)[0])
+    assert now.metric_names() == sorted([UTIL, TEMP])
+
+
+def test_a_value_that_is_old_by_the_newest_reading_of_all_is_unknown() -> None:
+    save(
+        block(gpu("GPU-a"), -310.0, {UTIL: 1.0, POWER: 5.0}),
+        block(gpu("GPU-a"), -200.0, {UTIL: 2.0}),
+        block(gpu("GPU-b", gpu_id=1), 0, {UTIL: 1.0}),
+    )
+    now = fleet_now()
+    assert now.metric(UTIL).tolist() == [2.0, 1.0]
+    assert np.isnan(now.metric(POWER)).all()
+
+
+def test_what_two_collectors_saw_counts_once() -> None:
+    first, second = "collector-1", "collector-2"
+    old = [
+        block(gpu("GPU-a"), OLD, {UTIL: 1.0, TEMP: 40.0}),
+        block(gpu("GPU-b", gpu_id=1, mig_id="1"), -9, {USED: 7.0}),
+    ]
+    new = [block(gpu("GPU-a"), 0, {UTIL: 2.0}), block(gpu("GPU-b", gpu_id=1, mig_id="1"), 0, {USED: 1000.0})]
+    for writer, blocks in ((first, old), (second, new)):
+        save_sightings(seen(*blocks), writer)
+    now = fleet_now()
+    assert now.metric(UTIL).tolist()[0] == 2.0
+    assert np.isnan(now.metric(TEMP)).all()  # collector-1 has it, from long ago
+    assert now.metric(USED).tolist()[1] == 1000.0
 
 
 def test_a_board_of_mig_instances_counts_as_a_whole() -> None:
