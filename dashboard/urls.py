@@ -6,6 +6,9 @@ from django.urls import path
 
 from dashboard.views.explore import ExplorePage
 from dashboard.views.fleet import FleetPage
+from dashboard.views.gpu import GpuPage
+from dashboard.views.host import HostPage
+from dashboard.views.hosts import HostsPage
 from dashboard.views.hot import HotPage, HotTimesPart
 from dashboard.views.pipeline import PipelinePage
 from dashboard.views.power import EnergyPart, PowerPage
@@ -20,4 +23,7 @@ urlpatterns = [
     path("pipeline", PipelinePage.as_view(), name="pipeline"),
     path("power", PowerPage.as_view(), name="power"),
     path("power/energy", EnergyPart.as_view(), name="power-energy"),
+    path("hosts", HostsPage.as_view(), name="hosts"),
+    path("hosts/<key:name>", HostPage.as_view(), name="host"),
+    path("gpus/<key:uuid>", GpuPage.as_view(), name="gpu"),
 ]

@@ -1,0 +1,45 @@
+// Keeps the parts of a page that the server writes up to date: the server stays the only place that writes them.
+
+import { away, back } from "./banner.js";
+import { formatTime } from "./format.js";
+import { setDataTime } from "./live.js";
+
+/** Gets this page anew and replaces the elements with `data-fragment`, by their ids. The focus stays where it was. */
+export async function refreshFragments({ signal } = {}) {
+  let response;
+  try {
+    response = await fetch(location.href, { headers: { Accept: "text/html" }, signal, cache: "no-store", credentials: "same-origin" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    away("The web service");
+    return;
+  }
+  if (!response.ok) return;
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  if (page.querySelector("#banner:not([hidden])")) {
+    away(page.querySelector("#banner").textContent);
+    return;
+  }
+  back();
+  for (const old of document.querySelectorAll("[data-fragment]")) replace(old, page.getElementById(old.id));
+  const { newest } = JSON.parse(page.getElementById("page-data").textContent);
+  if (newest) setDataTime(newest);
+}
+
+function replace(old, fresh) {
+  if (!fresh) return;
+  for (const time of fresh.querySelectorAll("time[datetime]")) {
+    time.textContent = formatTime(Date.parse(time.dateTime), { seconds: true, date: "always" });
+  }
+  // What scripts drew into cells stays until it is drawn again.
+  for (const cell of fresh.querySelectorAll("[data-spark]")) {
+    const same = [...old.querySelectorAll("[data-spark]")].find((each) => sparkKey(each) === sparkKey(cell));
+    if (same) cell.append(...same.childNodes);
+  }
+  const focused = old.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  const kept = [...fresh.childNodes].map((node) => document.importNode(node, true));
+  old.replaceChildren(...kept);
+  if (focused !== null) [...old.querySelectorAll("a[href]")].find((link) => link.getAttribute("href") === focused)?.focus();
+}
+
+const sparkKey = ({ dataset }) => `${dataset.spark} ${dataset.gpu ?? dataset.host}`;

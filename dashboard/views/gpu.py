@@ -1,0 +1,235 @@
+"""One GPU, or one MIG instance."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+from django.urls import reverse
+
+from api.links import item_url
+from api.params import is_storable
+from dashboard.families import title_of
+from dashboard.latest import SHOWN_IN, Newest, is_old, latest_table, newest_of
+from dashboard.templatetags.dashboard import gpu_url, short_id
+from dashboard.views.item import ItemPage, Moved, Unknown
+from inventory.fleet import Fleet, SlotState, fleet_now
+from inventory.models import GPU, AssetState
+from inventory.newest import newest_by_host
+from inventory.queries import find_gpu
+from readings.catalogue import info, unit_of
+from readings.clock_events import CLOCK_EVENT_BITS, CLOCK_EVENTS, clock_events
+from readings.mig import MEMORY_FREE, MEMORY_RESERVED, MEMORY_TOTAL, MEMORY_USED, POWER, TEMPERATURE, UTILISATION
+from readings.times import to_ns
+
+_MAX_ID_LENGTH = 200
+SLOWDOWN = "DCGM_FI_DEV_GPU_TEMP_SLOWDOWN_CELSIUS"
+POWER_LIMITS = ("DCGM_FI_DEV_ENFORCED_POWER_LIMIT", "DCGM_FI_DEV_POWER_MGMT_LIMIT")
+MEMORY_TEMPERATURE = "DCGM_FI_DEV_MEMORY_TEMP"
+SM_ACTIVE = "DCGM_FI_PROF_SM_ACTIVE"
+XID = "DCGM_FI_DEV_XID_ERRORS"
+
+STATE_WORDS = {
+    SlotState.REPORTING: "reporting",
+    SlotState.STALE: "stale",
+    SlotState.MISSING: "missing",
+    SlotState.MAINTENANCE: "in maintenance",
+}
+
+
+class Instance(NamedTuple):
+    """A MIG instance of a board."""
+
+    id: str
+    mig_id: str
+    profile: str
+    pod: str
+    utilisation: float | None
+    memory_used: float | None
+
+
+class GpuPage(ItemPage):
+    """One GPU, or one MIG instance: what it is, does and did."""
+
+    title = "GPU"
+    menu = "hosts"
+    template_name = "dashboard/gpu.html"
+    gpu: GPU
+    values: dict[str, Newest]
+
+    def page_title(self) -> str:
+        gpu = getattr(self, "gpu", None)
+        return gpu_label(gpu) if gpu else short_id(self.kwargs["uuid"])
+
+    def page_context(self) -> dict[str, Any]:
+        self.gpu = gpu = _found(self.kwargs["uuid"])
+        hostname = gpu.host.name if gpu.host else ""
+        hosts = newest_by_host([hostname] if hostname else None)
+        self.values = newest_of(hosts, gpu.pk)
+        fleet = fleet_now()
+        instances = self._instances(hosts) if not gpu.mig_id else []
+        values = self._board_values(fleet) if instances else self.values
+        elsewhere = [] if gpu.mig_id else fleet.metric_names()
+        return {
+            "gpu": gpu,
+            "label": gpu_label(gpu),
+            "hostname": hostname,
+            "state": state_of(gpu, fleet),
+            "last_seen_ns": to_ns(gpu.last_seen),
+            "tiles": tiles(values, to_ns(gpu.last_seen)),
+            "families": latest_table(self.values, to_ns(gpu.last_seen), elsewhere),
+            "residences": list(gpu.residences.select_related("host")),
+            "instances": instances,
+            "tags": sorted(gpu.tags.items()),
+            "labels": sorted(gpu.labels.items()),
+            "api": self._api(),
+        }
+
+    def data(self) -> dict[str, Any]:
+        limits = {
+            "temperature": self._fresh(SLOWDOWN),
+            "power": next((limit for name in POWER_LIMITS if (limit := self._fresh(name)) is not None), None),
+            "memory": memory_total(self.values),
+        }
+        return {
+            "id": self.gpu.pk,
+            "uuid": self.gpu.uuid,
+            "label": gpu_label(self.gpu),
+            "limits": limits,
+            "has": [_described(name) for name in sorted(self.values)],
+            "reasons": [
+                {"bit": each.bit, "name": each.name, "meaning": each.meaning, "text": each.text}
+                for each in CLOCK_EVENT_BITS
+            ],
+            "is_board": GPU.objects.filter(uuid=self.gpu.uuid).exclude(mig_id="").exists() and not self.gpu.mig_id,
+        }
+
+    def _fresh(self, name: str) -> float | None:
+        newest = self.values.get(name)
+        return None if newest is None or is_old(newest, to_ns(self.gpu.last_seen)) else newest.value
+
+    def _instances(self, hosts: Any) -> list[Instance]:
+        rows = GPU.objects.filter(uuid=self.gpu.uuid).exclude(mig_id="").order_by("mig_id")
+        found = []
+        for row in rows:
+            values = newest_of(hosts, row.pk)
+            used, utilisation = values.get(MEMORY_USED), values.get(UTILISATION)
+            found.append(
+                Instance(
+                    row.pk,
+                    row.mig_id,
+                    row.mig_profile,
+                    f"{row.namespace}/{row.pod}".strip("/"),
+                    utilisation.value if utilisation else None,
+                    used.value if used else None,
+                )
+            )
+        return found
+
+    def _board_values(self, fleet: Fleet) -> dict[str, Newest]:
+        """The board's newest values, with what its instances make of those that it has not itself."""
+        values = dict(self.values)
+        if self.gpu.pk in fleet.ids:
+            row = fleet.ids.index(self.gpu.pk)
+            for name in (UTILISATION, MEMORY_USED, MEMORY_FREE, MEMORY_TOTAL, POWER, TEMPERATURE):
+                value = float(fleet.metric(name)[row])
+                if name not in values and not math.isnan(value):
+                    values[name] = Newest(value, to_ns(self.gpu.last_seen))
+        return values
+
+    def _api(self) -> dict[str, str]:
+        """The calls for what is shown."""
+        gpu = item_url(reverse("gpus"), self.gpu.pk)
+        times = {"start_time": self.range.start, "end_time": self.range.end}
+        shown = [("metric", name) for name in (UTILISATION, POWER, TEMPERATURE, MEMORY_USED)]
+        return {
+            "series": self.api_url(f"{gpu}/series?{urlencode([*shown, *times.items()], safe=':')}"),
+            "readings": self.api_url(f"{gpu}/telemetry?{urlencode(times, safe=':')}"),
+            "gpu": self.api_url(gpu),
+        }
+
+
+def _found(name: str) -> GPU:
+    """The GPU of an id. Raises Unknown, or Moved where the id is short for another."""
+    if len(name) > _MAX_ID_LENGTH or not is_storable(name):
+        raise Unknown("GPU", name)
+    found = find_gpu(name)
+    if isinstance(found, list):
+        raise Unknown("GPU", name, found)
+    if found.pk != name:
+        raise Moved(gpu_url(found.pk))
+    return found
+
+
+def gpu_label(gpu: GPU) -> str:
+    """``host · gpu n · short uuid``."""
+    host = gpu.host.name if gpu.host else "no host"
+    return f"{host} · gpu {'?' if gpu.index is None else gpu.index} · {short_id(gpu.pk)}"
+
+
+def state_of(gpu: GPU, fleet: Fleet) -> str:
+    """The state in one word or two."""
+    if gpu.asset_state == AssetState.RETIRED or (gpu.host and gpu.host.asset_state == AssetState.RETIRED):
+        return "retired"
+    if gpu.uuid not in fleet.ids:
+        return "replaced"
+    return STATE_WORDS[SlotState(int(fleet.state[fleet.ids.index(gpu.uuid)]))]
+
+
+def memory_total(values: dict[str, Newest]) -> float | None:
+    """The memory in MiB: as the GPU says, else what is used, free and reserved together."""
+    if MEMORY_TOTAL in values:
+        return values[MEMORY_TOTAL].value
+    if MEMORY_USED not in values or MEMORY_FREE not in values:
+        return None
+    return sum(values[name].value for name in (MEMORY_USED, MEMORY_FREE, MEMORY_RESERVED) if name in values)
+
+
+class Tile(NamedTuple):
+    """One figure. ``newest`` is None where the GPU never gave it."""
+
+    name: str
+    unit: str
+    newest: Newest | None
+    is_old: bool
+    note: str = ""
+    words: str = ""
+
+
+def tiles(values: dict[str, Newest], last_seen_ns: int) -> list[Tile]:
+    """The figures at the top of the page."""
+
+    def tile(name: str, title: str, note: str = "", words: str = "") -> Tile:
+        unit, factor = SHOWN_IN.get(unit_of(name), (unit_of(name), 1.0))
+        newest = values.get(name)
+        old = newest is not None and is_old(newest, last_seen_ns)
+        return Tile(title, unit, newest._replace(value=newest.value * factor) if newest else None, old, note, words)
+
+    limit = next((values[name].value for name in POWER_LIMITS if name in values), None)
+    slowdown = values.get(SLOWDOWN)
+    total = memory_total(values)
+    reasons, xid = values.get(CLOCK_EVENTS), values.get(XID)
+    held = ", ".join(each.name for each in clock_events(reasons.value)) if reasons else ""
+    return [
+        tile(UTILISATION, "Utilisation", f"SM active {values[SM_ACTIVE].value:.0%}" if SM_ACTIVE in values else ""),
+        tile(MEMORY_USED, "Memory used", f"of {total / 1024:.1f} GiB" if total else ""),
+        tile(TEMPERATURE, "Temperature", f"slows down at {slowdown.value:.0f} °C" if slowdown else ""),
+        tile(POWER, "Power", f"limit {limit:,.0f} W" if limit else ""),
+        tile("DCGM_FI_DEV_SM_CLOCK", "SM clock", f"memory {values['DCGM_FI_DEV_MEM_CLOCK'].value:,.0f} MHz" if "DCGM_FI_DEV_MEM_CLOCK" in values else ""),
+        tile(CLOCK_EVENTS, "Clocks held down by", words=held or "nothing"),
+        tile(XID, "Last XID", words="none" if not xid or not xid.value else f"{xid.value:.0f}"),
+    ]  # fmt: skip
+
+
+def _described(name: str) -> dict[str, Any]:
+    metric = info(name)
+    unit, factor = SHOWN_IN.get(unit_of(name), (unit_of(name), 1.0))
+    return {
+        "name": name,
+        "title": title_of(name),
+        "unit": unit,
+        "factor": factor,
+        "kind": metric.kind if metric else "gauge",
+        "description": metric.description if metric else "",
+    }
