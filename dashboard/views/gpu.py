@@ -21,6 +21,7 @@ from inventory.queries import find_gpu
 from readings.catalogue import info, unit_of
 from readings.clock_events import CLOCK_EVENT_BITS, CLOCK_EVENTS, clock_events
 from readings.mig import MEMORY_FREE, MEMORY_RESERVED, MEMORY_TOTAL, MEMORY_USED, POWER, TEMPERATURE, UTILISATION
+from readings.model import DRIVER_LABEL
 from readings.times import to_ns
 
 _MAX_ID_LENGTH = 200
@@ -82,7 +83,7 @@ class GpuPage(ItemPage):
             "residences": list(gpu.residences.select_related("host")),
             "instances": instances,
             "tags": sorted(gpu.tags.items()),
-            "labels": sorted(gpu.labels.items()),
+            "labels": [(name, text) for name, text in sorted(gpu.labels.items()) if name != DRIVER_LABEL],
             "api": self._api(),
         }
 

@@ -2,7 +2,8 @@
 // numbers as a table, and the keyboard.
 
 import { onTheme, token } from "./colors.js";
-import { formatTime, formatValue, isUtc, timeParts } from "./format.js";
+import { formatNumber, formatTime, formatValue, isUtc, scaled, timeParts } from "./format.js";
+import { bridged } from "./gaps.js";
 import { explain } from "./keys.js";
 import * as range from "./range.js";
 import { get, onChange } from "./state.js";
@@ -54,6 +55,9 @@ const SHORTEST_STEP = 10_000;
 const FEWEST_TO_LEARN = 4;
 let shortest = SHORTEST_STEP;
 const MOST_TABLE_ROWS = 500;
+const BINARY = Array.from({ length: 31 }, (_, power) => 2 ** power);
+// Room for the label of a limit above it.
+const ABOVE_LIMIT = 1.2;
 const GLYPHS = { critical: "⬣", warning: "▲", info: "●" };
 const GLYPH_TOKENS = { critical: "--crit", warning: "--warn", info: "--info" };
 
@@ -149,6 +153,7 @@ class Chart {
     this.button.setAttribute("aria-expanded", "false");
     this.button.addEventListener("click", () => this.#toggleTable());
     const head = make("div", "chart-head");
+    this.head = head;
     head.append(this.title, this.note, make("span", "grow"), this.legend, this.button);
     this.place = make("div", "chart-plot");
     this.place.tabIndex = 0;
@@ -222,7 +227,7 @@ class Chart {
     const bands = [];
     const lines = [];
     const edge = (values) => {
-      data.push(values ?? times.map(() => null));
+      data.push(values ? bridged(values) : times.map(() => null));
       lines.push({ edge: true });
       return data.length - 1;
     };
@@ -235,7 +240,7 @@ class Chart {
     this.heights = this.options.stack ? this.#piled() : series.map((line) => line.values);
     let below = 0;
     series.forEach((line, place) => {
-      data.push(this.heights[place]);
+      data.push(bridged(this.heights[place]));
       lines.push({ line, place });
       if (!this.options.stack || this.hidden.has(line.label)) return;
       if (below) bands.push({ series: [data.length - 1, below], fill: () => mixed(colorOf(line, place), 0.3) });
@@ -269,7 +274,7 @@ class Chart {
       series: [{}, ...lines.map((each) => this.#lineSettings(each))],
       bands,
       scales: { x: { time: true, range: () => chart.#xRange() }, y: { range: (_, low, high) => chart.#yRange(low, high) } },
-      axes: [axis({ size: 24, space: 70, values: timeLabels }), axis({ size: AXIS_WIDTH, space: 28, values: (_, splits) => splits.map((v) => formatValue(v, options.unit)) })],
+      axes: [axis({ size: 24, space: 70, values: timeLabels }), axis({ size: AXIS_WIDTH, space: 28, values: (_, splits) => axisLabels(splits, options.unit), ...(options.unit === "MiB" ? { incrs: BINARY } : {}) })],
       cursor: {
         y: false,
         points: { size: 6 },
@@ -304,12 +309,13 @@ class Chart {
 
   #yRange(low, high) {
     const { scale = {}, limits = [] } = this.options;
-    const values = [low, high, scale.min, scale.max, ...limits.map((limit) => limit.value)].filter(isNumber);
+    const values = [low, high, scale.min, scale.max, ...limits.map((limit) => limit.value * ABOVE_LIMIT)].filter(isNumber);
     if (!values.length) return [0, 1];
     const [least, most] = [Math.min(...values), Math.max(...values)];
     // A fixed scale ends where it says, unless a value is beyond it.
     const [down, up] = uPlot.rangeNum(least, most, 0.1, true);
-    return [scale.min === least ? least : down, scale.max === most ? most : up];
+    const ends = scale.max === most || (limits.length > 0 && most > (high ?? -Infinity));
+    return [scale.min === least ? least : down, ends ? most : up];
   }
 
   #drawMarks(u) {
@@ -387,6 +393,7 @@ class Chart {
     const names = JSON.stringify([series.map((line) => line.label), Object.keys(band ?? {})]);
     if (this.legendFor === names) return;
     this.legendFor = names;
+    this.head.classList.toggle("many", series.length > 1);
     this.values = [];
     const items = series.map((line, place) => {
       const item = make("li");
@@ -437,11 +444,17 @@ class Chart {
     return left >= 0 && isNumber(idx) ? idx : null;
   }
 
+  /** The window of a line that the crosshair shows: the nearest, where windows are narrower than readings are apart. */
+  #nearest(place, index) {
+    const column = this.plot.series.length - this.options.series.length + place;
+    return this.plot.cursor.idxs?.[column] ?? index;
+  }
+
   #readout() {
     const { series, unit, times, sync } = this.options;
     const index = this.#index();
     series.forEach((line, place) => {
-      const shown = index === null ? line.values.findLast(isNumber) : line.values[index];
+      const shown = index === null ? line.values.findLast(isNumber) : line.values[this.#nearest(place, index)];
       if (this.values[place]) this.values[place].textContent = formatValue(shown, unit);
     });
     const here = this.pointed || document.activeElement === this.place;
@@ -460,11 +473,10 @@ class Chart {
     const from = formatTime(times[index], { seconds: step < 60_000 });
     const lines = [this.#isOpen(index) ? `${from} · window not over` : from];
     if (band?.max) lines.push(`${formatValue(band.min[index], unit)} to ${formatValue(band.max[index], unit)}`);
-    for (const line of this.options.series) {
-      if (line.min && line.max && isNumber(line.min[index]) && line.min[index] !== line.max[index]) {
-        lines.push(`${line.label}: ${formatValue(line.min[index], unit)} to ${formatValue(line.max[index], unit)}`);
-      }
-    }
+    this.options.series.forEach(({ label, min, max }, place) => {
+      const at = this.#nearest(place, index);
+      if (min && max && isNumber(min[at]) && min[at] !== max[at]) lines.push(`${label}: ${formatValue(min[at], unit)} to ${formatValue(max[at], unit)}`);
+    });
     return [...lines, ...this.#marksAt(index)];
   }
 
@@ -566,6 +578,16 @@ const hasBand = (band) => Boolean(band && [band.max, band.p95].some((values) => 
 const bandWords = (band) => band.label ?? [band.max && "min–max", band.p95 && "p5–p95"].filter(Boolean).join(" · ");
 const colorOf = (line, place) => line.color ?? `--series-${(place % PALETTE) + 1}`;
 
+/** The ticks of the vertical axis, all in the one unit that suits the largest. */
+function axisLabels(splits, unit) {
+  const most = Math.max(...splits.map(Math.abs));
+  // Ten times as much, because `scaled` keeps four digits, and an axis has room for three.
+  const shown = most > 0 ? scaled(most * 10, unit) : { value: 0, unit };
+  const factor = most > 0 ? shown.value / (most * 10) : 1;
+  const digits = Math.max(0, Math.min(4, -Math.floor(Math.log10(((splits[1] ?? 1) - (splits[0] ?? 0)) * factor || 1) + 1e-9)));
+  return splits.map((value) => `${formatNumber(value * factor, digits)} ${shown.unit}`.trim());
+}
+
 /** A token's colour, mostly transparent. */
 function mixed(name, strength) {
   return `color-mix(in srgb, ${token(name)} ${Math.round(strength * 100)}%, transparent)`;
@@ -580,11 +602,11 @@ function make(tag, className = "", text = "") {
 
 /** The values between two gaps: no line leads to them, so they need a dot. */
 function lonely(values) {
-  const found = [];
-  for (let at = 0; at < values.length; at++) {
-    if (isNumber(values[at]) && !isNumber(values[at - 1]) && !isNumber(values[at + 1])) found.push(at);
-  }
-  return found;
+  const ends = (at, step) => {
+    while (values[at] === undefined && at >= 0 && at < values.length) at += step;
+    return !isNumber(values[at]);
+  };
+  return values.flatMap((value, at) => (isNumber(value) && ends(at - 1, -1) && ends(at + 1, 1) ? [at] : []));
 }
 
 function axis(more) {

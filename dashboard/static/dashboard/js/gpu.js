@@ -2,7 +2,7 @@
 
 import { follow, stepText, strip, timeChart, windows } from "./charts.js";
 import { setCurl } from "./curl.js";
-import { SCALES, formatNumber, formatTime } from "./format.js";
+import { SCALES, formatNumber, formatTime, formatValue } from "./format.js";
 import { refreshFragments } from "./fragments.js";
 import { every } from "./live.js";
 import { REASONS, XID, joined, throttling, violations, xidCounts, xids } from "./marks.js";
@@ -17,8 +17,8 @@ const RATIO = { min: 0, max: 100 };
 /** The charts, in order: each shows the metrics of `of` that the GPU has, or of the first list of `first` that has any. */
 const CHARTS = [
   { title: "Utilisation", unit: "%", of: ["DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_PROF_SM_ACTIVE", "DCGM_FI_PROF_GR_ENGINE_ACTIVE"], scale: RATIO, marks: true, fill: true },
-  { title: "Memory used", unit: "MiB", of: ["DCGM_FI_DEV_FB_USED"], scale: { min: 0 }, limit: "memory", limitName: "all of it", fill: true },
-  { title: "Temperature", unit: "°C", of: ["DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_MEMORY_TEMP"], scale: SCALES.DCGM_FI_DEV_GPU_TEMP, limit: "temperature", limitName: "slows down" },
+  { title: "Memory used", unit: "MiB", of: ["DCGM_FI_DEV_FB_USED"], scale: { min: 0 }, limit: "memory", limitName: "total", fill: true },
+  { title: "Temperature", unit: "°C", of: ["DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_MEMORY_TEMP"], scale: SCALES.DCGM_FI_DEV_GPU_TEMP, limit: "temperature", limitName: "slows down at" },
   { title: "Power", unit: "W", of: ["DCGM_FI_DEV_POWER_USAGE"], scale: { min: 0 }, limit: "power", limitName: "limit", fill: true },
   { title: "Clocks", unit: "MHz", of: ["DCGM_FI_DEV_SM_CLOCK", "DCGM_FI_DEV_MEM_CLOCK"], scale: { min: 0 }, spans: true },
   { title: "PCIe", of: ["DCGM_FI_PROF_PCIE_TX_BYTES", "DCGM_FI_PROF_PCIE_RX_BYTES"], or: ["DCGM_FI_DEV_PCIE_TX_THROUGHPUT", "DCGM_FI_DEV_PCIE_RX_THROUGHPUT"], scale: { min: 0 } },
@@ -103,16 +103,17 @@ function draw(charts, byName, times, { step, view, found }) {
     const key = chart.key ?? chart.title;
     wanted.add(key);
     const counts = byName.get(lines[0]).agg === "increase";
-    const edges = lines.length <= 2;
+    // More than two envelopes hide each other: then only the first line has one.
+    const edges = (at) => lines.length <= 2 || at === 0;
     const options = {
       title: chart.title,
       unit: chart.unit ?? described(lines[0]).unit,
       times,
-      series: lines.map((name) => ({ label: lines.length > 1 || !chart.extra ? described(name).title : chart.title, ...withoutEdges(byName.get(name), edges) })),
+      series: lines.map((name, at) => ({ label: lines.length > 1 ? described(name).title : chart.title, ...withoutEdges(byName.get(name), edges(at)) })),
       scale: chart.scale,
-      limits: chart.limit && data.limits[chart.limit] ? [{ value: data.limits[chart.limit], label: `${chart.limitName} ${formatNumber(data.limits[chart.limit])}` }] : [],
+      limits: chart.limit && data.limits[chart.limit] ? [{ value: data.limits[chart.limit], label: `${chart.limitName} ${formatValue(data.limits[chart.limit], chart.unit)}` }] : [],
       events: [...(chart.marks ? found.events : []), ...(chart.spans ? found.spans : [])],
-      note: counts ? `growth in ${stepText(step.step)}` : byName.get(lines[0]).agg === "mean" ? `${stepText(step.step)} mean${edges && byName.get(lines[0]).min ? ", lowest to highest" : ""}` : `${stepText(step.step)}, last`,
+      note: counts ? `growth in ${stepText(step.step)}` : byName.get(lines[0]).agg === "mean" ? `${stepText(step.step)} mean${byName.get(lines[0]).min ? ", lowest to highest" : ""}` : `${stepText(step.step)}, last`,
       range: { start: view.start, end: view.end },
       step: step.step,
       until,

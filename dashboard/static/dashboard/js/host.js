@@ -2,7 +2,7 @@
 
 import { follow, sparkline, stepText, strip, timeChart, windows } from "./charts.js";
 import { setCurl } from "./curl.js";
-import { SCALES, formatNumber } from "./format.js";
+import { SCALES, formatValue } from "./format.js";
 import { refreshFragments } from "./fragments.js";
 import { every } from "./live.js";
 import { REASONS, XID, joined, throttling, xids } from "./marks.js";
@@ -13,7 +13,7 @@ const SYNC = "host";
 const MOST_LINES = 10;
 const METRICS = {
   utilisation: { metric: "DCGM_FI_DEV_GPU_UTIL", title: "Utilisation", unit: "%", scale: { min: 0, max: 100 } },
-  temperature: { metric: "DCGM_FI_DEV_GPU_TEMP", title: "Temperature", unit: "°C", scale: SCALES.DCGM_FI_DEV_GPU_TEMP, limit: "temperature", limitName: "slows down" },
+  temperature: { metric: "DCGM_FI_DEV_GPU_TEMP", title: "Temperature", unit: "°C", scale: SCALES.DCGM_FI_DEV_GPU_TEMP, limit: "temperature", limitName: "slows down at" },
   power: { metric: "DCGM_FI_DEV_POWER_USAGE", title: "Power", unit: "W", scale: { min: 0 } },
   memory: { metric: "DCGM_FI_DEV_FB_USED", title: "Memory used", unit: "MiB", scale: { min: 0 } },
 };
@@ -88,7 +88,7 @@ function drawChart(name, { starts, lines }, { view, step, events }, band) {
     series,
     band: spread ?? fleetBand(band, starts),
     scale,
-    limits: limit && data.limits[limit] ? [{ value: data.limits[limit], label: `${limitName} ${formatNumber(data.limits[limit])}` }] : [],
+    limits: limit && data.limits[limit] ? [{ value: data.limits[limit], label: `${limitName} ${formatValue(data.limits[limit], unit)}` }] : [],
     events: name === "utilisation" ? events.events : name === "temperature" ? joinedFaults(events.spans) : [],
     note: `${stepText(step.step)} mean`,
     range: { start: view.start, end: view.end },

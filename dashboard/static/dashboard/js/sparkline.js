@@ -1,6 +1,7 @@
 // Small lines without axes, for rows of tables. They are SVG, so they follow the theme by themselves.
 
 import { formatValue } from "./format.js";
+import { bridged } from "./gaps.js";
 
 const NS = "http://www.w3.org/2000/svg";
 const WIDTH = 100;
@@ -29,7 +30,7 @@ export function sparkline(element, { times, values, unit, scale = {}, range, lab
   svg.setAttribute("role", "img");
   const text = `${formatValue(Math.min(...known), unit)} to ${formatValue(Math.max(...known), unit)}, last ${formatValue(known.at(-1), unit)}`;
   svg.setAttribute("aria-label", label ? `${label}: ${text}` : text);
-  const { line, area } = paths(times, values, x, y);
+  const { line, area } = paths(times, bridged(values), x, y);
   svg.append(path("sparkline-area", area), path("sparkline-line", line));
   element.replaceChildren(svg);
   element.title = text;
@@ -49,13 +50,17 @@ function paths(times, values, x, y) {
       at += 1;
       continue;
     }
-    const from = at;
-    while (at < values.length && typeof values[at] === "number") at += 1;
     const points = [];
-    for (let place = from; place < at; place++) points.push(`${x(times[place]).toFixed(2)},${y(values[place]).toFixed(2)}`);
+    const from = at;
+    let last = at;
+    for (; at < values.length && values[at] !== null; at++) {
+      if (values[at] === undefined) continue;
+      points.push(`${x(times[at]).toFixed(2)},${y(values[at]).toFixed(2)}`);
+      last = at;
+    }
     // A line of no length is drawn as a dot: its ends are round.
     line += `M${points.join("L")}${points.length === 1 ? "h0.01" : ""}`;
-    if (points.length > 1) area += `M${x(times[from]).toFixed(2)},${HEIGHT}L${points.join("L")}L${x(times[at - 1]).toFixed(2)},${HEIGHT}Z`;
+    if (points.length > 1) area += `M${x(times[from]).toFixed(2)},${HEIGHT}L${points.join("L")}L${x(times[last]).toFixed(2)},${HEIGHT}Z`;
   }
   return { line, area };
 }
