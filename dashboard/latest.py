@@ -54,27 +54,27 @@ def newest_of(hosts: Mapping[str, HostNewest], gpu_id: str) -> dict[str, Newest]
     return {}
 
 
-def is_old(newest: Newest, last_seen_ns: int) -> bool:
-    """Whether the GPU sends other metrics, but has stopped sending this one."""
-    return last_seen_ns - newest.time_ns > int(settings.STALE_AFTER * SECOND)
+def is_old(newest: Newest, now_ns: int) -> bool:
+    """Whether a value is too old to be that of now. For a GPU that reports, now is its newest reading."""
+    return now_ns - newest.time_ns > int(settings.STALE_AFTER * SECOND)
 
 
 def latest_table(
-    values: Mapping[str, Newest], last_seen_ns: int, elsewhere: Collection[str] = ()
+    values: Mapping[str, Newest], now_ns: int, elsewhere: Collection[str] = ()
 ) -> dict[str, list[LatestRow]]:
-    """The lines by family. ``elsewhere`` names metrics that other GPUs have."""
+    """The lines by family. ``elsewhere`` names metrics that other GPUs have; ``now_ns`` is as in ``is_old``."""
     return {
-        family: [_row(name, values.get(name), last_seen_ns) for name in names]
+        family: [_row(name, values.get(name), now_ns) for name in names]
         for family, names in by_family({*values, *elsewhere}).items()
     }
 
 
-def _row(name: str, newest: Newest | None, last_seen_ns: int) -> LatestRow:
+def _row(name: str, newest: Newest | None, now_ns: int) -> LatestRow:
     unit, factor = SHOWN_IN.get(unit_of(name), (unit_of(name), 1.0))
     if newest is None:
         return LatestRow(name, title_of(name), unit, None)
     shown = newest._replace(value=newest.value * factor)
-    return LatestRow(name, title_of(name), unit, shown, is_old(newest, last_seen_ns), words_of(name, newest.value))
+    return LatestRow(name, title_of(name), unit, shown, is_old(newest, now_ns), words_of(name, newest.value))
 
 
 # Units that people read more easily, and what to multiply by. charts of the same metrics use them too.

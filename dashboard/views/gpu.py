@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -22,9 +23,10 @@ from readings.catalogue import info, unit_of
 from readings.clock_events import CLOCK_EVENT_BITS, CLOCK_EVENTS, clock_events
 from readings.mig import MEMORY_FREE, MEMORY_RESERVED, MEMORY_TOTAL, MEMORY_USED, POWER, TEMPERATURE, UTILISATION
 from readings.model import DRIVER_LABEL
-from readings.times import to_ns
+from readings.times import INT64_MAX, SECOND, format_time, to_ns
 
 _MAX_ID_LENGTH = 200
+NEVER_NS = INT64_MAX
 SLOWDOWN = "DCGM_FI_DEV_GPU_TEMP_SLOWDOWN_CELSIUS"
 POWER_LIMITS = ("DCGM_FI_DEV_ENFORCED_POWER_LIMIT", "DCGM_FI_DEV_POWER_MGMT_LIMIT")
 MEMORY_TEMPERATURE = "DCGM_FI_DEV_MEMORY_TEMP"
@@ -58,6 +60,7 @@ class GpuPage(ItemPage):
     template_name = "dashboard/gpu.html"
     gpu: GPU
     values: dict[str, Newest]
+    now_ns: int
 
     def page_title(self) -> str:
         gpu = getattr(self, "gpu", None)
@@ -69,19 +72,24 @@ class GpuPage(ItemPage):
         hosts = newest_by_host([hostname] if hostname else None)
         self.values = newest_of(hosts, gpu.pk)
         fleet = fleet_now()
-        instances = self._instances(hosts) if not gpu.mig_id else []
-        values = self._board_values(fleet) if instances else self.values
+        rows = [] if gpu.mig_id else list(GPU.objects.filter(uuid=gpu.uuid).exclude(mig_id="").order_by("mig_id"))
+        parts = [newest_of(hosts, row.pk) for row in rows]
+        self.values |= board_values(gpu, fleet, {name for part in parts for name in part} - self.values.keys())
         elsewhere = [] if gpu.mig_id else fleet.metric_names()
+        state, last_seen_ns = state_of(gpu, fleet), to_ns(gpu.last_seen)
+        # Nothing that a silent GPU said last is a value of now.
+        self.now_ns = last_seen_ns if state == STATE_WORDS[SlotState.REPORTING] else NEVER_NS
         return {
             "gpu": gpu,
             "label": gpu_label(gpu),
             "hostname": hostname,
-            "state": state_of(gpu, fleet),
-            "last_seen_ns": to_ns(gpu.last_seen),
-            "tiles": tiles(values, to_ns(gpu.last_seen)),
-            "families": latest_table(self.values, to_ns(gpu.last_seen), elsewhere),
+            "state": state,
+            "last_seen_ns": last_seen_ns,
+            "last_hour": self._last_hour(last_seen_ns),
+            "tiles": tiles(self.values, self.now_ns),
+            "families": latest_table(self.values, self.now_ns, elsewhere),
             "residences": list(gpu.residences.select_related("host")),
-            "instances": instances,
+            "instances": [instance(row, part) for row, part in zip(rows, parts, strict=True)],
             "tags": sorted(gpu.tags.items()),
             "labels": [(name, text) for name, text in sorted(gpu.labels.items()) if name != DRIVER_LABEL],
             "api": self._api(),
@@ -89,8 +97,8 @@ class GpuPage(ItemPage):
 
     def data(self) -> dict[str, Any]:
         limits = {
-            "temperature": self._fresh(SLOWDOWN),
-            "power": next((limit for name in POWER_LIMITS if (limit := self._fresh(name)) is not None), None),
+            "temperature": self._limit(SLOWDOWN),
+            "power": next((limit for name in POWER_LIMITS if (limit := self._limit(name)) is not None), None),
             "memory": memory_total(self.values),
         }
         return {
@@ -103,41 +111,18 @@ class GpuPage(ItemPage):
                 {"bit": each.bit, "name": each.name, "meaning": each.meaning, "text": each.text}
                 for each in CLOCK_EVENT_BITS
             ],
-            "is_board": GPU.objects.filter(uuid=self.gpu.uuid).exclude(mig_id="").exists() and not self.gpu.mig_id,
         }
 
-    def _fresh(self, name: str) -> float | None:
+    def _limit(self, name: str) -> float | None:
         newest = self.values.get(name)
-        return None if newest is None or is_old(newest, to_ns(self.gpu.last_seen)) else newest.value
+        return None if newest is None else newest.value
 
-    def _instances(self, hosts: Any) -> list[Instance]:
-        rows = GPU.objects.filter(uuid=self.gpu.uuid).exclude(mig_id="").order_by("mig_id")
-        found = []
-        for row in rows:
-            values = newest_of(hosts, row.pk)
-            used, utilisation = values.get(MEMORY_USED), values.get(UTILISATION)
-            found.append(
-                Instance(
-                    row.pk,
-                    row.mig_id,
-                    row.mig_profile,
-                    f"{row.namespace}/{row.pod}".strip("/"),
-                    utilisation.value if utilisation else None,
-                    used.value if used else None,
-                )
-            )
-        return found
-
-    def _board_values(self, fleet: Fleet) -> dict[str, Newest]:
-        """The board's newest values, with what its instances make of those that it has not itself."""
-        values = dict(self.values)
-        if self.gpu.pk in fleet.ids:
-            row = fleet.ids.index(self.gpu.pk)
-            for name in (UTILISATION, MEMORY_USED, MEMORY_FREE, MEMORY_TOTAL, POWER, TEMPERATURE):
-                value = float(fleet.metric(name)[row])
-                if name not in values and not math.isnan(value):
-                    values[name] = Newest(value, to_ns(self.gpu.last_seen))
-        return values
+    def _last_hour(self, last_seen_ns: int) -> str:
+        """The URL of its last hour, if the range has nothing of it; else empty."""
+        if last_seen_ns >= self.range.start_ns:
+            return ""
+        start, end = last_seen_ns - 3600 * SECOND, last_seen_ns + SECOND
+        return f"?{urlencode({'start': format_time(start // SECOND * SECOND), 'end': format_time(end // SECOND * SECOND)}, safe=':')}"
 
     def _api(self) -> dict[str, str]:
         """The calls for what is shown."""
@@ -149,6 +134,28 @@ class GpuPage(ItemPage):
             "readings": self.api_url(f"{gpu}/telemetry?{urlencode(times, safe=':')}"),
             "gpu": self.api_url(gpu),
         }
+
+
+def instance(row: GPU, values: dict[str, Newest]) -> Instance:
+    """A MIG instance with its newest values."""
+    used, utilisation = values.get(MEMORY_USED), values.get(UTILISATION)
+    return Instance(
+        row.pk,
+        row.mig_id,
+        row.mig_profile,
+        f"{row.namespace}/{row.pod}".strip("/"),
+        utilisation.value if utilisation else None,
+        used.value if used else None,
+    )
+
+
+def board_values(gpu: GPU, fleet: Fleet, names: Iterable[str]) -> dict[str, Newest]:
+    """What the MIG instances of a board make of the metrics that it does not give itself."""
+    if gpu.pk not in fleet.ids:
+        return {}
+    row = fleet.ids.index(gpu.pk)
+    made = {name: float(fleet.metric(name)[row]) for name in names}
+    return {name: Newest(value, to_ns(gpu.last_seen)) for name, value in made.items() if not math.isnan(value)}
 
 
 def _found(name: str) -> GPU:
@@ -198,13 +205,13 @@ class Tile(NamedTuple):
     words: str = ""
 
 
-def tiles(values: dict[str, Newest], last_seen_ns: int) -> list[Tile]:
-    """The figures at the top of the page."""
+def tiles(values: dict[str, Newest], now_ns: int) -> list[Tile]:
+    """The figures at the top of the page. ``now_ns`` is as in ``is_old``."""
 
     def tile(name: str, title: str, note: str = "", words: str = "") -> Tile:
         unit, factor = SHOWN_IN.get(unit_of(name), (unit_of(name), 1.0))
         newest = values.get(name)
-        old = newest is not None and is_old(newest, last_seen_ns)
+        old = newest is not None and is_old(newest, now_ns)
         return Tile(title, unit, newest._replace(value=newest.value * factor) if newest else None, old, note, words)
 
     limit = next((values[name].value for name in POWER_LIMITS if name in values), None)

@@ -58,6 +58,7 @@ class HostPage(ItemPage):
     template_name = "dashboard/host.html"
     slots: list[SlotRow]
     host: Host
+    fleet: Fleet
 
     def page_title(self) -> str:
         return str(self.kwargs["name"])
@@ -69,7 +70,8 @@ class HostPage(ItemPage):
         host = Host.objects.filter(name=name).first()
         if host is None:
             raise Unknown("host", name)
-        self.host, fleet = host, fleet_now()
+        self.host, self.fleet = host, fleet_now()
+        fleet = self.fleet
         now = next((each for each in fleet.hosts if each.name == name), None)
         self.slots = slot_rows(fleet, now.rows) if now else []
         drivers = GPU.objects.filter(host=host, mig_id="").exclude(driver_version="")
@@ -89,7 +91,7 @@ class HostPage(ItemPage):
         }
 
     def data(self) -> dict[str, Any]:
-        fleet = fleet_now()
+        fleet = self.fleet
         row = next((each.rows for each in fleet.hosts if each.name == self.host.name), slice(0, 0))
         return {
             "host": self.host.name,

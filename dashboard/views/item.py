@@ -9,6 +9,7 @@ from django.shortcuts import redirect
 
 from api.links import absolute
 from dashboard.views.page import Page
+from inventory.models import GPU
 
 
 class Unknown(Exception):
@@ -40,7 +41,8 @@ class UnknownPage(Page):
         return f"No {self.error.what} {self.error.name}"
 
     def page_context(self) -> dict[str, Any]:
-        return {"what": self.error.what, "name": self.error.name, "candidates": self.error.candidates}
+        candidates = GPU.objects.filter(pk__in=self.error.candidates).select_related("host")
+        return {"what": self.error.what, "name": self.error.name, "candidates": list(candidates)}
 
 
 class ItemPage(Page):

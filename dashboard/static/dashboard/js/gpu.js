@@ -29,8 +29,7 @@ const VIOLATIONS = /_VIOLATION$/;
 const XID_COUNT = /^DCGM_EXP_XID_ERRORS_(?:COUNT|TOTAL):xid:(\d+)/;
 
 const known = new Map(data.has.map((each) => [each.name, each]));
-// A board of MIG instances has metrics through them alone.
-const offered = (names) => (data.is_board ? names : names.filter((name) => known.has(name)));
+const offered = (names) => names.filter((name) => known.has(name));
 const described = (name) => known.get(name) ?? { name, title: name, unit: "", factor: 1, kind: "gauge" };
 const find = (selector) => document.querySelector(selector);
 

@@ -17,7 +17,8 @@ export function sparkline(element, { times, values, unit, scale = {}, range, lab
   const known = values.filter((value) => typeof value === "number");
   element.classList.add("sparkline");
   if (!known.length) {
-    element.replaceChildren(words("absent na", "n/a"));
+    // The figure beside it says that there is none.
+    element.replaceChildren(words("visually-hidden", `${label}: no readings in this range`));
     return;
   }
   const [low, high] = bounds(known, scale);
