@@ -171,7 +171,9 @@ function drawStrip(placements, spans, view) {
 function fillChoices() {
   const main = new Set(CHARTS.flatMap((chart) => [...chart.of, ...(chart.or ?? [])]));
   const option = ({ name, title }) => new Option(title, name);
-  find("[data-more]").append(...data.has.filter(({ name }) => !main.has(name)).map(option));
+  const more = data.has.filter(({ name }) => !main.has(name)).map(option);
+  find("[data-more]").append(...more);
+  find("[data-more-section]").hidden = !more.length;
   find("[data-more]").addEventListener("change", (event) => {
     const name = event.target.value;
     event.target.value = "";
