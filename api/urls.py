@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from django.urls import path, re_path, register_converter
-from django.urls.converters import StringConverter
+from django.urls import path, re_path
 from django.views.generic import RedirectView
 from drf_spectacular.renderers import OpenApiJsonRenderer2
 
+import api.converters  # noqa: F401 - registers the converter "key"
 from api.errors import unknown_path
 from api.views.access import LoginView, LogoutView, TokensView
 from api.views.bands import BandsView
@@ -21,15 +21,6 @@ from api.views.probes import HealthView, ReadyView
 from api.views.query import QueryView
 from api.views.stats import StatsView
 from api.views.telemetry import GpuMetricsView, GpuTelemetryView, TelemetryView
-
-
-class KeyConverter(StringConverter):
-    """The name of a host or a GPU. It may contain any character; a "/" arrives decoded."""
-
-    regex = "(?s:.+)"
-
-
-register_converter(KeyConverter, "key")
 
 urlpatterns = [
     path("health", HealthView.as_view(), name="health"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
+import api.converters  # noqa: F401 - registers the converter "key"
 from dashboard.views.explore import ExplorePage
 from dashboard.views.fleet import FleetPage
 from dashboard.views.gpu import GpuPage

@@ -253,7 +253,7 @@ def test_enter_in_the_search_opens_a_host_of_any_name(page: Page) -> None:
     expect(page.locator("#search-results [role=option]").first).to_contain_text(ODD_HOST)
     page.keyboard.press("Enter")
     expect(page.locator("h1")).to_contain_text(ODD_HOST)
-    expect(page.locator("main")).to_contain_text("GPU-0dd00000")
+    expect(page.locator("main")).to_contain_text("gpu 0 · 0dd00000")
 
 
 def test_the_keys_explain_themselves(page: Page) -> None:
