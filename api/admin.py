@@ -86,7 +86,12 @@ class CheapUserAdmin(CheapLookups, UserAdmin):  # type: ignore[type-arg]  # it c
         named = LogEntry.objects.filter(user__in=objs).order_by("user__username")
         why = "the history of what {} changed (clear “Active” on the user’s page instead)"
         names = named.values_list("user__username", flat=True).distinct()
-        return going, counts, lacking - {LogEntry._meta.verbose_name}, [*protected, *(why.format(name) for name in names)]
+        return (
+            going,
+            counts,
+            lacking - {LogEntry._meta.verbose_name},
+            [*protected, *(why.format(name) for name in names)],
+        )
 
 
 class CheapGroupAdmin(CheapLookups, GroupAdmin):

@@ -21,7 +21,7 @@ STATES = ("reporting", "missing", "stale", "maintenance")
 
 
 @dataclass(frozen=True, slots=True)
-class HostRow:
+class ListedHost:
     """A host with totals over its slots that report; None where none of them has the metric."""
 
     name: str
@@ -42,26 +42,26 @@ class HostRow:
     models: tuple[str, ...]
 
 
-class Column(NamedTuple):
+class HostColumn(NamedTuple):
     """A column of the table. ``key`` orders rows; None comes last either way."""
 
     name: str
     title: str
-    key: Callable[[HostRow], Any]
+    key: Callable[[ListedHost], Any]
     descending_first: bool = False
     is_number: bool = True
 
 
 COLUMNS = (
-    Column("name", "Host", lambda row: row.name, is_number=False),
-    Column("state", "State", lambda row: (row.missing, row.stale, row.expected - row.reporting, row.hottest or 0.0), True, is_number=False),
-    Column("gpus", "GPUs", lambda row: row.expected, True),
-    Column("utilisation", "Utilisation", lambda row: row.utilisation, True),
-    Column("power", "Power", lambda row: row.power, True),
-    Column("memory", "Memory used", lambda row: row.memory_used, True),
-    Column("hottest", "Hottest", lambda row: row.hottest, True),
-    Column("seen", "Data age", lambda row: -row.last_seen_ns, True),
-    Column("owner", "Owner and tags", lambda row: row.owner or None, is_number=False),
+    HostColumn("name", "Host", lambda row: row.name, is_number=False),
+    HostColumn("state", "State", lambda row: (row.missing, row.stale, row.expected - row.reporting, row.hottest or 0.0), True, is_number=False),
+    HostColumn("gpus", "GPUs", lambda row: row.expected, True),
+    HostColumn("utilisation", "Utilisation", lambda row: row.utilisation, True),
+    HostColumn("power", "Power", lambda row: row.power, True),
+    HostColumn("memory", "Memory used", lambda row: row.memory_used, True),
+    HostColumn("hottest", "Hottest", lambda row: row.hottest, True),
+    HostColumn("seen", "Data age", lambda row: -row.last_seen_ns, True),
+    HostColumn("owner", "Owner and tags", lambda row: row.owner or None, is_number=False),
 )  # fmt: skip
 WORST = "-state"
 
@@ -81,7 +81,7 @@ class HostsPage(Page):
     title = "Hosts"
     menu = "hosts"
     template_name = "dashboard/hosts.html"
-    rows: list[HostRow]
+    rows: list[ListedHost]
 
     def page_context(self) -> dict[str, Any]:
         asked = self.request.GET
@@ -117,7 +117,7 @@ class HostsPage(Page):
     def data(self) -> dict[str, Any]:
         return {"hosts": [row.name for row in self.rows]}
 
-    def _head(self, column: Column, order: str) -> Head:
+    def _head(self, column: HostColumn, order: str) -> Head:
         name, is_descending = order.removeprefix("-"), order.startswith("-")
         is_sorted = name == column.name
         turned = not is_descending if is_sorted else column.descending_first
@@ -135,7 +135,7 @@ class HostsPage(Page):
         return f"{self.request.path}?{urlencode(kept, safe=':')}" if kept else self.request.path
 
 
-def host_rows(fleet: Fleet) -> list[HostRow]:
+def host_rows(fleet: Fleet) -> list[ListedHost]:
     """A row of each host, in the order of their names."""
     if not fleet.hosts:
         return []
@@ -154,7 +154,7 @@ def host_rows(fleet: Fleet) -> list[HostRow]:
         hottest = host.rows.start + int(temperature[host.rows].argmax()) if host.expected else -1
         known = hottest >= 0 and np.isfinite(temperature[hottest])
         rows.append(
-            HostRow(
+            ListedHost(
                 name=host.name,
                 owner=host.owner,
                 tags=tuple(sorted(host.tags.items())),
@@ -199,7 +199,7 @@ def _means(fleet: Fleet, name: str) -> list[float | None]:
     ]
 
 
-def matches(row: HostRow, query: str) -> bool:
+def matches(row: ListedHost, query: str) -> bool:
     """Whether every word occurs in the host's name, owner, tags or models."""
     text = " ".join(
         (row.name, row.owner, *row.models, *(f"{name}:{value} {name}={value}" for name, value in row.tags))
@@ -207,7 +207,7 @@ def matches(row: HostRow, query: str) -> bool:
     return all(word in text for word in query.casefold().split())
 
 
-def in_state(row: HostRow, state: str) -> bool:
+def in_state(row: ListedHost, state: str) -> bool:
     """Whether the host has GPUs that are missing or stale, or is in that state. An unknown state is no condition."""
     match state:
         case "reporting":
@@ -221,7 +221,7 @@ def in_state(row: HostRow, state: str) -> bool:
     return True
 
 
-def ordered(rows: Sequence[HostRow], order: str) -> list[HostRow]:
+def ordered(rows: Sequence[ListedHost], order: str) -> list[ListedHost]:
     """The rows by a column's name, with ``-`` in front from the largest down. What is unknown comes last."""
     column = next((each for each in COLUMNS if each.name == order.removeprefix("-")), COLUMNS[1])
     known = [row for row in rows if column.key(row) is not None]
