@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 from django.db import transaction
 from django.db.models import Max, QuerySet
 
-from inventory.models import GPU, Placement
+from inventory.models import GPU, MinuteBands, Placement
 from inventory.newest import forget_newest
 from inventory.sync.bulk import lock_inventory
 
+BAND_DAYS = 7
 # Deleted in one transaction: a writer waits for no more.
 _AT_ONCE = 1000
 
@@ -30,6 +31,19 @@ def forget(*, placements: timedelta, gpus: timedelta, now: datetime | None = Non
         _delete_placements(Placement.objects.filter(last_seen__lt=newest - placements)) if placements else 0,
         _delete_gpus(GPU.objects.filter(last_seen__lt=newest - gpus)) if gpus else 0,
     )
+
+
+def forget_bands(now: datetime | None = None) -> int:
+    """Deletes the minutes of the fleet's bands that are more than BAND_DAYS old; returns how many. Raises DatabaseError.
+
+    Ages count as in ``forget``.
+    """
+    newest = MinuteBands.objects.aggregate(newest=Max("minute"))["newest"]
+    if newest is None:
+        return 0
+    newest = min(newest, int((now or datetime.now(UTC)).timestamp()) // 60)
+    deleted, _ = MinuteBands.objects.filter(minute__lt=newest - BAND_DAYS * 24 * 60).delete()
+    return deleted
 
 
 def _delete_placements(rows: QuerySet[Placement]) -> int:

@@ -165,6 +165,21 @@ class NewestRow(models.Model):
         return f"{self.host} by {self.writer}"
 
 
+class MinuteBands(models.Model):
+    """How some metrics spread over the fleet in one minute, packed (see inventory.bands), as one collector saw it."""
+
+    minute = models.BigIntegerField(help_text="minutes since 1970 UTC, of the readings' own times")
+    writer = models.CharField(max_length=128, help_text="COLLECTOR_ID")
+    readings = models.PositiveIntegerField(help_text="how many are in it")
+    data = models.BinaryField()
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("minute", "writer"), name="one_minute_per_writer"),)
+
+    def __str__(self) -> str:
+        return f"minute {self.minute} by {self.writer}"
+
+
 class CollectorStatus(models.Model):
     """The counters of one collector since the row was created, stored where the web service can read them."""
 

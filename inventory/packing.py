@@ -122,6 +122,7 @@ class HostTable:
 
     def __init__(self, readings: HostReadings | None = None) -> None:
         self.changed = False
+        self.fresh: Bools = np.zeros(0, np.bool_)  # seen since somebody cleared it
         self.gpu_ids: list[str] = []
         self.last_seen_ns: Ints = np.zeros(0, np.int64)
         self.pod_seen_ns: Ints = np.zeros(0, np.int64)
@@ -135,6 +136,7 @@ class HostTable:
             self.last_seen_ns, self.pod_seen_ns = readings.last_seen_ns.copy(), readings.pod_seen_ns.copy()
             self.live, self.metric_names = readings.live.copy(), readings.metric_names
             self.values, self.times_ns = readings.values.copy(), readings.times_ns.copy()
+            self.fresh = np.zeros(len(self.gpu_ids), np.bool_)
 
     def readings(self) -> HostReadings:
         """The table as it is now. It shares the arrays."""
@@ -159,11 +161,13 @@ class HostTable:
         self.last_seen_ns = np.concatenate((self.last_seen_ns, none))
         self.pod_seen_ns = np.concatenate((self.pod_seen_ns, none))
         self.live = np.concatenate((self.live, np.zeros(more, np.bool_)))
+        self.fresh = np.concatenate((self.fresh, np.zeros(more, np.bool_)))
         self.values = np.vstack((self.values, np.full((more, metrics), np.nan)))
         self.times_ns = np.vstack((self.times_ns, np.zeros((more, metrics), np.int64)))
 
     def remove(self, gpu_ids: Set[str]) -> None:
         """Takes these GPUs out. The rows after them move up."""
+        self.fresh = self.fresh[[gpu_id not in gpu_ids for gpu_id in self.gpu_ids]]
         left = without(self.readings(), gpu_ids)
         self.changed = True
         self.gpu_ids, self.sources = list(left.gpu_ids), list(left.sources)
@@ -193,7 +197,7 @@ class HostTable:
             self.last_seen_ns[row] = last_ns
             self.live[row] = live
             self.sources[row] = source
-            self.changed = True
+            self.changed = self.fresh[row] = True
         if pod_ns > self.pod_seen_ns[row]:
             self.pod_seen_ns[row] = pod_ns
             self.changed = True

@@ -11,7 +11,8 @@ import numpy as np
 from django.db import connections, router, transaction
 from django.db.models import Max
 
-from inventory.models import GPU, Host, NewestRow
+from inventory.bands import BandKeeper
+from inventory.models import GPU, Host, MinuteBands, NewestRow
 from inventory.packing import HostReadings, HostTable, pack, unpack
 from inventory.sync.bulk import fetch, lock_inventory
 from inventory.sync.placements import RESUME_WITHIN, pod_of
@@ -63,6 +64,8 @@ class InventoryMemory:
         self._tables: dict[str, HostTable] = {}
         self._places: dict[str, _Place] = {}
         self._known: dict[str, _Familiar] = {}
+        self._models: dict[str, str] = {}  # of physical GPUs
+        self._bands = BandKeeper()
         self._behind: dict[str, tuple[int, int]] = {}  # last seen, and with a pod: what the rows do not say yet
 
     def save(self, sightings: Sightings) -> int:
@@ -158,6 +161,7 @@ class InventoryMemory:
         self._place({gpu_id: saved.rows[gpu_id] for gpu_id, each in seen.items() if each.observations})
         for gpu_id in seen:
             self._known.pop(gpu_id, None)
+        self._models.update((gpu_id, row.model_name) for gpu_id, row in saved.rows.items() if not row.mig_id)
         for gpu_id, sighting in sightings.gpus():
             self._remember(gpu_id, sighting, saved)
 
@@ -285,6 +289,7 @@ class InventoryMemory:
         changed = {host: table for host, table in self._tables.items() if table.changed}
         if not changed:
             return
+        self._write_bands(changed)
         version = max(time.time_ns(), (self._version or 0) + 1)
         rows = [
             (host, self._writer, version, pack(table.readings())) for host, table in changed.items() if table.gpu_ids
@@ -307,6 +312,18 @@ class InventoryMemory:
             self._version = version
         elif not self._tables:
             self._version = None
+
+    def _write_bands(self, changed: Mapping[str, HostTable]) -> None:
+        """Writes the minutes that have changed. After a restart one is known in part: what was written with more values stays."""
+        self._bands.take(changed, self._models)
+        rows = [(each.minute, self._writer, each.readings, each.data) for each in self._bands.packed() if each.readings]
+        with connections[router.db_for_write(MinuteBands)].cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO inventory_minutebands (minute, writer, readings, data) VALUES (%s, %s, %s, %s) "
+                "ON CONFLICT (minute, writer) DO UPDATE SET readings = excluded.readings, data = excluded.data "
+                "WHERE excluded.readings >= inventory_minutebands.readings",
+                rows,
+            )
 
     def _write_times(self, behind: Mapping[str, tuple[int, int]]) -> None:
         """Writes what the rows do not say yet, never an older time over a newer one."""

@@ -353,7 +353,7 @@ def test_the_latest_values_do_not_depend_on_the_order_of_flushes() -> None:
     assert all(outcome == outcomes[0] for outcome in outcomes)
 
 
-@pytest.mark.parametrize(("pod", "most"), [("", 15), ("train", 17)])
+@pytest.mark.parametrize(("pod", "most"), [("", 16), ("train", 18)])
 def test_a_flush_costs_the_same_number_of_queries_with_one_gpu_and_with_fifty(pod: str, most: int) -> None:
     counts = []
     for count in (1, 50):

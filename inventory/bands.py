@@ -1,0 +1,206 @@
+"""How the values of a metric spread over the fleet, minute by minute, as collectors keep it.
+
+A store takes seconds to answer that for 10,000 GPUs. A collector has the newest values of all GPUs in memory and writes, for each
+minute, a histogram of the last value that each physical GPU had in it. Histograms are of fixed steps: what is between the
+exact lowest and highest value is right to half a step. A minute of which the collector read only a part, as when it catches up
+with a long log, counts the GPUs that it saw. MIG instances count with what their board measures itself: power, temperature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from inventory.models import MinuteBands
+from inventory.packing import Floats, HostTable, Ints
+from readings.mig import MEMORY_USED, POWER, TEMPERATURE, UTILISATION
+from readings.times import SECOND
+
+MINUTE_NS = 60 * SECOND
+
+
+class _Scale(NamedTuple):
+    """Values up to ``step * bins`` are counted apart; larger ones with the last."""
+
+    step: float
+    bins: int
+
+
+_SCALES = {
+    UTILISATION: _Scale(1.0, 101),
+    TEMPERATURE: _Scale(1.0, 151),
+    POWER: _Scale(4.0, 1024),
+    MEMORY_USED: _Scale(512.0, 1024),
+}
+BAND_METRICS = tuple(_SCALES)
+# Minutes that may still change. More than two, since the clocks of hosts differ.
+_MOST_MINUTES = 16
+_QUANTILES = (0.05, 0.5, 0.95)
+_PLACE, _COUNT = np.dtype("<u2"), np.dtype("<u4")
+
+
+class _Spread(msgspec.Struct, array_like=True, frozen=True):
+    """One metric over the GPUs of one model. ``places`` and ``counts`` are the bins that are not empty."""
+
+    metric: str
+    model: str
+    low: float
+    high: float
+    sum: float
+    count: int
+    places: bytes
+    counts: bytes
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[_Spread]).decode
+
+
+class PackedMinute(NamedTuple):
+    """What a writer has of a minute. ``readings`` is how many are in it."""
+
+    minute: int
+    readings: int
+    data: bytes
+
+
+class BandKeeper:
+    """The last value of each GPU in each of the last minutes, of the four metrics, from the tables of one writer."""
+
+    def __init__(self) -> None:
+        self._minutes: dict[int, dict[str, Floats]] = {}  # by minute and host: GPUs x metrics
+        self._models: dict[str, tuple[str, ...]] = {}  # by host; "-" for what is no physical GPU
+        self._changed: set[int] = set()
+
+    def take(self, hosts: Mapping[str, HostTable], models: Mapping[str, str]) -> None:
+        """Takes over what is new in the tables. ``models`` has the model of each physical GPU."""
+        for host, table in hosts.items():
+            rows = np.flatnonzero(table.fresh)
+            if len(rows):
+                self._models[host] = tuple(models.get(gpu_id, _NO_GPU) for gpu_id in table.gpu_ids)
+                self._take(host, table, rows)
+                table.fresh[:] = False
+
+    def _take(self, host: str, table: HostTable, rows: NDArray[np.intp]) -> None:
+        names = table.metric_names
+        present = [number for number, name in enumerate(BAND_METRICS) if name in names]
+        if not present:
+            return
+        at = np.ix_(rows, np.array([names.index(BAND_METRICS[number]) for number in present]))
+        values, minutes = table.values[at], table.times_ns[at] // MINUTE_NS
+        into = np.ix_(rows, np.array(present))
+        for minute in np.unique(minutes).tolist():
+            if minute:
+                kept = self._kept(minute, host, len(table.gpu_ids))
+                kept[into] = np.where(minutes == minute, values, kept[into])
+
+    def _kept(self, minute: int, host: str, gpus: int) -> Floats:
+        hosts = self._minutes.pop(minute, {})
+        self._minutes[minute] = hosts  # as the one used last
+        if len(self._minutes) > _MOST_MINUTES:
+            oldest = next(iter(self._minutes))
+            del self._minutes[oldest]
+            self._changed.discard(oldest)
+        self._changed.add(minute)
+        kept = hosts.get(host)
+        if (
+            kept is None or len(kept) != gpus
+        ):  # a GPU has come or gone: a minute with fewer values than before is not written
+            kept = hosts[host] = np.full((gpus, len(BAND_METRICS)), np.nan)
+        return kept
+
+    def packed(self) -> Iterator[PackedMinute]:
+        """The minutes that have changed since the last call."""
+        changed, self._changed = self._changed, set()
+        for minute in sorted(changed):
+            hosts = self._minutes[minute]
+            values = np.concatenate(list(hosts.values()))
+            models = np.array([model for host in hosts for model in self._models[host]], np.str_)
+            spreads = list(_spreads(values, models))
+            yield PackedMinute(minute, sum(each.count for each in spreads), _encode(spreads))
+
+
+_NO_GPU = "-"
+
+
+def _spreads(values: Floats, models: NDArray[np.str_]) -> Iterator[_Spread]:
+    names, of_model = np.unique(models, return_inverse=True)
+    for model_number, model in enumerate(names.tolist()):
+        if model == _NO_GPU:
+            continue
+        for column, (metric, scale) in enumerate(_SCALES.items()):
+            of_metric = values[of_model == model_number, column]
+            of_metric = of_metric[~np.isnan(of_metric)]
+            if not len(of_metric):
+                continue
+            bins = np.clip(np.rint(of_metric / scale.step), 0, scale.bins - 1).astype(np.int64)
+            places, counts = np.unique(bins, return_counts=True)
+            yield _Spread(
+                metric,
+                model,
+                float(of_metric.min()),
+                float(of_metric.max()),
+                float(of_metric.sum()),
+                len(of_metric),
+                places.astype(_PLACE).tobytes(),
+                counts.astype(_COUNT).tobytes(),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Bands:
+    """A metric over the fleet, minute by minute: row ``i`` of each array is the minute that begins at ``time_ns[i]``.
+
+    ``count`` is how many GPUs had a value. Minutes without any are left out.
+    """
+
+    time_ns: Ints
+    min: Floats
+    p5: Floats
+    median: Floats
+    p95: Floats
+    max: Floats
+    sum: Floats
+    count: Ints
+
+
+def bands_between(metric: str, start_ns: int, end_ns: int, models: Collection[str] | None = None) -> Bands:
+    """The bands of the minutes that begin in [start, end), over all GPUs or those of some models. One query.
+
+    Every collector reads the whole log. So where several kept a minute, the one counts that saw most GPUs in it. Raises
+    ValueError for a metric that is not one of BAND_METRICS.
+    """
+    if metric not in _SCALES:
+        raise ValueError(f"no bands are kept of {metric}: use one of {', '.join(BAND_METRICS)}")
+    first, end = -(-start_ns // MINUTE_NS), -(-end_ns // MINUTE_NS)
+    rows = MinuteBands.objects.filter(minute__gte=first, minute__lt=end).order_by("minute", "readings", "writer")
+    fullest: dict[int, bytes | memoryview[int]] = dict(rows.values_list("minute", "data"))
+    found: list[tuple[int, float, float, float, float, float, float, int]] = []
+    for minute, data in fullest.items():
+        spreads = [
+            each for each in _decode(bytes(data)) if each.metric == metric and (models is None or each.model in models)
+        ]
+        if spreads:
+            found.append((minute * MINUTE_NS, *_merged(spreads, _SCALES[metric])))
+    low, p5, median, p95, high, total = np.array([each[1:7] for each in found], np.float64).reshape(-1, 6).T
+    times, counts = (np.array([each[column] for each in found], np.int64) for column in (0, 7))
+    return Bands(times, low, p5, median, p95, high, total, counts)
+
+
+def _merged(spreads: Iterable[_Spread], scale: _Scale) -> tuple[float, float, float, float, float, float, int]:
+    """Lowest, 5th percentile, median, 95th percentile, highest, sum and count."""
+    bins = np.zeros(scale.bins, np.int64)
+    low, high, total, count = np.inf, -np.inf, 0.0, 0
+    for each in spreads:
+        bins[np.frombuffer(each.places, _PLACE)] += np.frombuffer(each.counts, _COUNT)
+        low, high = min(low, each.low), max(high, each.high)
+        total, count = total + each.sum, count + each.count
+    # The smallest value that has the share of all at or below it, as a store's quantile of whole values.
+    ranks = np.ceil(np.array(_QUANTILES) * count)
+    p5, median, p95 = np.clip(np.searchsorted(np.cumsum(bins), ranks) * scale.step, low, high).tolist()
+    return low, p5, median, p95, high, total, count
