@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from api.views.query import (
     buckets_of,
     series_query,
 )
+from inventory.bands import BAND_METRICS, MINUTE_NS, Bands, bands_between
 from inventory.models import GPU
 from readings.catalogue import combine_of, unit_of
 from readings.times import format_duration, format_time
@@ -36,14 +38,18 @@ from stores.base import GroupSeries
 from stores.open import get_store
 
 _Values = NDArray[np.float64]
+# Up to this many GPUs the store answers in time.
+SMALL_FLEET = 1_000
 RANKS = {"p5": 5, "median": 50, "p95": 95}
 
 
 class BandsView(ApiView):
     """How one metric is spread over the GPUs: smallest, 5th percentile, median, 95th percentile and largest, for each window.
 
-    Each GPU counts with its mean in the window. Windows are as in /api/v1/query; of a large fleet they are longer unless
-    `every` is given.
+    Each GPU counts with its mean in the window. Windows are as in /api/v1/query. Of more than 1,000 GPUs, utilisation, temperature, power and memory used come
+    from what collectors keep of each minute (`source` is kept), unless a filter or windows of other lengths than whole minutes need the store. Then
+    each GPU counts with its last value in the minute, and what is between min and max is right to half a step of its histogram. Other windows of a large
+    fleet are longer, unless `every` is given.
     """
 
     name = "Bands"
@@ -67,12 +73,61 @@ class BandsView(ApiView):
             "mig": False,
         } | self.values
         gpus = GPU.objects.filter(mig_id="").count()
+        kept = kept_answer(values) if gpus > SMALL_FLEET else None
+        if kept is not None:
+            return Response(kept)
         buckets = buckets_of(values, min(CHOSEN_WINDOWS, max(1, MOST_POINTS // max(1, gpus))))
         with places.question() as heavy:
             query = series_query(values | {"agg": aggregate_of(metric, None)}, buckets, heavy)
             # The answer has no series of a GPU, so only their points are limited.
             found = get_store().series(replace(query, most_groups=max(1, MOST_POINTS // buckets.count)))
         return Response(bands_answer(metric, buckets, of_series(found, buckets.count)))
+
+
+def kept_answer(values: Mapping[str, Any]) -> BandsAnswer | None:
+    """The bands from what collectors keep; None if they keep nothing that answers the question. One query. Raises BadRequest."""
+    metric, every_ns = values["metric"], values["every"]
+    if metric not in BAND_METRICS or values["hostname"] or values["namespace"]:
+        return None
+    if every_ns is not None and every_ns % MINUTE_NS:
+        return None
+    buckets = buckets_of(values)
+    if buckets.every_ns < MINUTE_NS:
+        buckets = replace(buckets, every_ns=MINUTE_NS)
+    bands = bands_between(metric, buckets.origin_ns, buckets.end_ns, values["model"] or None)
+    return of_minutes(metric, buckets, bands) if len(bands.time_ns) else None
+
+
+def of_minutes(metric: str, buckets: Buckets, bands: Bands) -> BandsAnswer:
+    """The bands of windows from those of their minutes: the smallest min, the largest max and count, the mean of the others."""
+    window = (bands.time_ns - buckets.origin_ns) // buckets.every_ns
+    minutes = np.bincount(window, minlength=buckets.count)
+    count = np.zeros(buckets.count, np.int64)
+    np.maximum.at(count, window, bands.count)
+    low, high = np.full(buckets.count, np.inf), np.full(buckets.count, -np.inf)
+    np.minimum.at(low, window, bands.min)
+    np.maximum.at(high, window, bands.max)
+
+    def mean(of_minute: _Values) -> list[float | None]:
+        sums = np.bincount(window, weights=of_minute, minlength=buckets.count)
+        return _listed(np.where(minutes > 0, sums / np.maximum(minutes, 1), np.nan))
+
+    return BandsAnswer(
+        metric=metric,
+        unit=unit_of(metric),
+        every=format_duration(buckets.every_ns),
+        start_time=format_time(buckets.start_ns),
+        end_time=format_time(buckets.end_ns),
+        source="kept",
+        time=[format_time(time_ns) for time_ns in buckets.times()],
+        min=_listed(np.where(minutes > 0, low, np.nan)),
+        p5=mean(bands.p5),
+        median=mean(bands.median),
+        p95=mean(bands.p95),
+        max=_listed(np.where(minutes > 0, high, np.nan)),
+        sum=mean(bands.sum),
+        count=count.tolist(),
+    )
 
 
 def of_series(series: Sequence[GroupSeries], windows: int) -> _Values:
