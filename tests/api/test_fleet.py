@@ -12,9 +12,9 @@ import pytest
 from api.fleet import fleet_answer, percentile, select_slots, shared_prefix, short_ids
 from api.schema.answers import FleetAnswer
 from inventory.fleet import fleet_now
-from readings.model import Gpu, PointBlock
+from readings.model import Gpu, Point, PointBlock
 from readings.times import parse_time
-from tests.inventory.building import POWER, TEMP, UTIL, block, fleet, gpu, save
+from tests.inventory.building import FREE, POWER, T0, TEMP, USED, UTIL, block, fleet, gpu, save
 
 
 def answer() -> FleetAnswer:
@@ -106,6 +106,31 @@ def capture_block(path: Path) -> PointBlock:
     names = sorted({name for of_gpu in values.values() for name in of_gpu})
     points = [(place, newest[uuid], [values[uuid].get(name) for name in names]) for place, uuid in enumerate(gpus)]
     return PointBlock(list(gpus.values()), names, points)
+
+
+@pytest.mark.django_db
+def test_a_fleet_of_the_shape_of_the_capture() -> None:
+    """31 hosts with 8 GPUs but for one slot; the first 128 GPUs idle, 21 of them with memory in use."""
+    names = [UTIL, POWER, TEMP, USED, FREE]
+    whole = [Gpu(uuid=f"GPU-{n}", hostname=f"node-{n // 8:02d}", gpu_id=n % 8, model_name="H100") for n in range(248)]
+    gpus = [each for each in whole if (each.hostname, each.gpu_id) != ("node-20", 6)]
+    points: list[Point] = []
+    for place in range(len(gpus)):
+        used = 2000.0 if place < 21 else 4.0 if place < 128 else 70_000.0
+        busy = place >= 128
+        heat = 80.0 if place == 200 else 40.0
+        points.append((place, T0, [50.0 if busy else 0.0, 500.25 if busy else 80.5, heat, used, 81_007.0 - used]))
+    save(PointBlock(gpus, names, points))
+    found = answer()
+    counts, columns = found.counts, found.gpus
+    assert columns is not None
+    assert (counts.hosts, counts.gpus, counts.expected, counts.reporting, counts.missing) == (31, 247, 248, 247, 1)
+    assert (counts.idle, counts.idle_held, counts.idle_hosts) == (128, 21, 16)
+    missing = columns.state.index(2)
+    assert (found.hosts[columns.host[missing]].name, columns.slot[missing]) == ("node-20", 6)
+    assert (found.totals.power_watts, found.totals.idle_power_watts) == (119 * 500.25 + 128 * 80.5, 128 * 80.5)
+    hottest = max(range(248), key=lambda row: columns.temperature[row] or 0)
+    assert (found.hosts[columns.host[hottest]].name, columns.slot[hottest]) == (gpus[200].hostname, gpus[200].gpu_id)
 
 
 @pytest.mark.django_db
