@@ -7,9 +7,10 @@ import { POWER, UTILISATION } from "./slots.js";
 import { get } from "./state.js";
 
 // A sum over shorter windows would fall whenever a GPU has no reading in one.
-const SHORTEST_SUM_MS = 60_000;
+const SUM_STEP_MS = 60_000;
+const KEPT_STEP_MS = 60_000;
 const MOST_MODELS = 7;
-// Of more GPUs only the sum is asked for: it is kept, so that the store need not read every reading.
+// Of more GPUs the bands of each minute are kept; for anything else the store would have to read every reading.
 const MOST_GPUS = 1000;
 
 /** @type {Map<string, {update: (options: object) => void}>} */
@@ -48,7 +49,7 @@ function asked(name, shortest = 0) {
 const common = ({ step, shown }, fleet) => ({ range: { start: shown.start, end: shown.end }, step, until: fleet.newest ? Date.parse(fleet.newest) : shown.end, sync: "fleet", level: 2 });
 
 async function showUtilisation(fleet, signal) {
-  const question = asked("utilisation");
+  const question = asked("utilisation", fleet.counts.gpus > MOST_GPUS ? KEPT_STEP_MS : 0);
   const answer = await getJson(apiUrl("/api/v1/fleet/bands", { metric: UTILISATION, ...question.params, ...filters() }), { signal });
   const times = answer.time.map((time) => Date.parse(time));
   if (learnInterval(times, answer.median)) return showUtilisation(fleet, signal);
@@ -65,7 +66,7 @@ async function showUtilisation(fleet, signal) {
 }
 
 async function showPower(fleet, signal) {
-  const question = asked("power", SHORTEST_SUM_MS);
+  const question = asked("power", SUM_STEP_MS);
   const byModel = fleet.models.length > 1 && fleet.counts.gpus <= MOST_GPUS;
   const { times, series } = byModel ? await powerByModel(question, signal) : await powerOfAll(question, signal);
   return {
