@@ -4,6 +4,7 @@ import { learnInterval, timeChart, windows } from "./charts.js";
 import { ABSENT, formatValue, gpuLabel, SCALES, shortHost } from "./format.js";
 import { every } from "./live.js";
 import { apiUrl, data, getJson, gpuUrl, hostUrl } from "./page.js";
+import { dataOf, getPage } from "./parts.js";
 import { current, iso } from "./range.js";
 import { get, onChange, set } from "./state.js";
 import { makeSortable, sortTable } from "./tables.js";
@@ -67,10 +68,20 @@ function sayErrors(errors) {
 }
 
 /** An error of the API begins with the name of the parameter that is wrong. */
-function sayWrong(error) {
-  const message = error.message.replace(/\.?$/, ".");
+function sayWrong({ message }) {
   const name = [...FIELDS, ...SEVERAL].find((each) => message.startsWith(`${each} `)) ?? "";
-  sayErrors({ [name]: message[0].toUpperCase() + message.slice(1) });
+  sayErrors({ [name]: message });
+}
+
+/** What the server says of the fields that the URL holds now; it knows of the page that it sent. */
+let checked = { search: location.search, errors: data.errors };
+async function wrongFields(signal) {
+  if (checked.search !== location.search) {
+    const { search } = location;
+    const page = await getPage(location.href, signal);
+    checked = { search, errors: dataOf(page).errors ?? {} };
+  }
+  return checked.errors;
 }
 
 function nameOf(group, by) {
@@ -129,6 +140,14 @@ let chart = null;
 async function ask({ signal }) {
   const element = find('[data-chart="explore"]');
   showLinks();
+  const errors = await wrongFields(signal);
+  const result = find("[data-result]");
+  sayErrors(errors);
+  result.hidden = Object.keys(errors).length > 0;
+  if (result.hidden) {
+    table.hidden = true;
+    return;
+  }
   const params = asked();
   const { start, end } = current();
   const auto = windows(element.clientWidth);
@@ -141,7 +160,6 @@ async function ask({ signal }) {
     else throw error;
     return;
   }
-  sayErrors({});
   if (document.querySelector("[data-empty]") && answer.data.length) {
     location.reload();
     return;

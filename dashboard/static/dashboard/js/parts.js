@@ -16,7 +16,8 @@ const FOCUSABLE = "a[href], button, select, input, summary, [tabindex]";
 /** @type {WeakMap<Element, string>} what the server sent last for each part */
 const shown = new WeakMap();
 
-async function getPage(url, signal) {
+/** A page of this service, as a document. Throws ApiError; an abort passes through. */
+export async function getPage(url, signal) {
   let response;
   try {
     response = await fetch(url, { headers: { Accept: "text/html" }, signal, cache: "no-store", credentials: "same-origin" });
@@ -58,6 +59,9 @@ function fill(part, nodes) {
   restore();
 }
 
+/** What the server gave the script of a page. */
+export const dataOf = (page) => JSON.parse(page.getElementById("page-data").textContent);
+
 const isEmpty = (page) => page.querySelector("[data-empty]") !== null;
 
 /** Keeps every `data-part` of the page fresh. */
@@ -88,7 +92,7 @@ export function refreshParts() {
       }
     }
     back();
-    setDataTime(JSON.parse(page.getElementById("page-data").textContent).newest);
+    setDataTime(dataOf(page).newest);
   });
 }
 
