@@ -90,7 +90,7 @@ def test_empty_fields_of_the_form_are_as_if_left_out(client: Client) -> None:
 def test_files_and_the_curl_line_ask_the_same(client: Client, store: Store) -> None:
     save(block(gpu(), 0, {UTIL: 1.0}))
     body = html(client, f"/explore?metric={UTIL}&by=host&start=2025-07-18T20:00:00Z&end=2025-07-18T21:00:00Z")
-    curl = unescape(re.findall(r"<code>curl '(.*?)'</code>", body)[0])
+    curl = unescape(re.findall(r"<code[^>]*>curl '(.*?)'</code>", body)[0])
     path = "/api/v1/query?metric=DCGM_FI_DEV_GPU_UTIL&by=host&start_time=2025-07-18T20:00:00Z&end_time=2025-07-18T21:00:00Z"
     assert curl == f"http://testserver{path}"
     files = {name: unescape(url) for url, name in re.findall(r'href="([^"]*)" data-file="(\w+)"', body)}
@@ -103,7 +103,7 @@ def test_files_and_the_curl_line_ask_the_same(client: Client, store: Store) -> N
 
 def test_a_name_cannot_break_out_of_the_curl_line(client: Client) -> None:
     body = html(client, "/explore?hostname=a%27%3B+rm+-rf+~%3B%27")
-    (line,) = re.findall(r"<code>(curl .*?)</code>", body)
+    (line,) = re.findall(r"<code[^>]*>(curl .*?)</code>", body)
     assert unescape(line).count("'") == 2
 
 
