@@ -153,7 +153,9 @@ function drawStrip(placements, spans, view) {
     faults.get(gpu).push({ start: time, end, text: name, kind });
   }
   for (const [gpu, of] of faults) rows.push({ label: `${labelOf(gpu)} ▲`, spans: of });
-  runs = strip(find("[data-strip]"), { rows, range: { start: view.start, end: view.end }, empty: "No pod is known to have run on it in this range" });
+  // Where nothing is known of any GPU, one line says it for all.
+  const shown = rows.some((row) => row.spans.length) ? rows : [{ label: "all GPUs", spans: [] }];
+  runs = strip(find("[data-strip]"), { rows: shown, range: { start: view.start, end: view.end }, empty: "No pod is known to have run on it in this range" });
 }
 
 every(load);

@@ -31,8 +31,8 @@ export function sparkline(element, { times, values, unit, scale = {}, range, lab
   svg.setAttribute("role", "img");
   const text = `${formatValue(Math.min(...known), unit)} to ${formatValue(Math.max(...known), unit)}, last ${formatValue(known.at(-1), unit)}`;
   svg.setAttribute("aria-label", label ? `${label}: ${text}` : text);
-  const { line, area } = paths(times, bridged(values), x, y);
-  svg.append(path("sparkline-area", area), path("sparkline-line", line));
+  const { line, area, dots } = paths(times, bridged(values), x, y);
+  svg.append(path("sparkline-area", area), path("sparkline-line", line), path("sparkline-dots", dots));
   element.replaceChildren(svg);
   element.title = text;
 }
@@ -46,6 +46,7 @@ function bounds(known, scale) {
 function paths(times, values, x, y) {
   let line = "";
   let area = "";
+  let dots = "";
   for (let at = 0; at < values.length; ) {
     if (typeof values[at] !== "number") {
       at += 1;
@@ -60,10 +61,11 @@ function paths(times, values, x, y) {
       last = at;
     }
     // A line of no length is drawn as a dot: its ends are round.
-    line += `M${points.join("L")}${points.length === 1 ? "h0.01" : ""}`;
+    if (points.length === 1) dots += `M${points[0]}h0.01`;
+    else line += `M${points.join("L")}`;
     if (points.length > 1) area += `M${x(times[from]).toFixed(2)},${HEIGHT}L${points.join("L")}L${x(times[last]).toFixed(2)},${HEIGHT}Z`;
   }
-  return { line, area };
+  return { line, area, dots };
 }
 
 function path(className, d) {
