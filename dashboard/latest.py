@@ -77,13 +77,13 @@ def _row(name: str, newest: Newest | None, now_ns: int) -> LatestRow:
     return LatestRow(name, title_of(name), unit, shown, is_old(newest, now_ns), words_of(name, newest.value))
 
 
-# Units that people read more easily, and what to multiply by. charts of the same metrics use them too.
+# Units that people read more easily, and what to multiply by. Charts of the same metrics use them too.
 SHOWN_IN = {
     "ratio": ("%", 100.0),
     "ns": ("s", 1e-9),
     "mJ": ("kWh", 1 / 3.6e9),
     "KB/s": ("kB/s", 1.0),
-    "count": ("", 1.0),
+    **dict.fromkeys(("count", "state", "code", "bool", "bitmask"), ("", 1.0)),
 }
 
 

@@ -3,6 +3,7 @@
 import { away, back } from "./banner.js";
 import { formatTime } from "./format.js";
 import { setDataTime } from "./live.js";
+import { keepRange } from "./state.js";
 
 /** Gets this page anew and replaces the elements with `data-fragment`, by their ids. The focus stays where it was. */
 export async function refreshFragments({ signal } = {}) {
@@ -36,10 +37,10 @@ function replace(old, fresh) {
     const same = [...old.querySelectorAll("[data-spark]")].find((each) => sparkKey(each) === sparkKey(cell));
     if (same) cell.append(...same.childNodes);
   }
-  const focused = old.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
-  const kept = [...fresh.childNodes].map((node) => document.importNode(node, true));
-  old.replaceChildren(...kept);
-  if (focused !== null) [...old.querySelectorAll("a[href]")].find((link) => link.getAttribute("href") === focused)?.focus();
+  const focused = old.contains(document.activeElement) ? document.activeElement.href : undefined;
+  old.replaceChildren(...[...fresh.childNodes].map((node) => document.importNode(node, true)));
+  keepRange(old);
+  if (focused) [...old.querySelectorAll("a[href]")].find((link) => link.href === focused)?.focus();
 }
 
 const sparkKey = ({ dataset }) => `${dataset.spark} ${dataset.gpu ?? dataset.host}`;

@@ -7,7 +7,7 @@ import { isLive, onLive, period, refresh, setPeriod, times, togglePaused, whyNot
 import { data } from "./page.js";
 import { current, setAbsolute, setPreset } from "./range.js";
 import { startSearch } from "./search.js";
-import { onChange, set, urlWith } from "./state.js";
+import { keepRange, onChange, set, urlWith } from "./state.js";
 import { makeSortable } from "./tables.js";
 
 const find = (selector) => document.querySelector(selector);
@@ -23,16 +23,7 @@ function showRange() {
   if (preset) button.removeAttribute("aria-current");
   else button.setAttribute("aria-current", "true");
   button.textContent = preset ? "Range…" : `${formatTime(start)} – ${formatTime(end)}`;
-  // Pages keep the range and the zone from one to the next.
-  const kept = new URLSearchParams(location.search);
-  for (const link of document.querySelectorAll("[data-keep-range]")) {
-    const url = new URL(link.href);
-    for (const name of ["range", "start", "end", "tz", "refresh"]) {
-      if (kept.has(name)) url.searchParams.set(name, kept.get(name));
-      else url.searchParams.delete(name);
-    }
-    link.href = url.href;
-  }
+  keepRange(document);
 }
 
 function showLive() {

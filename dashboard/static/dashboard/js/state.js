@@ -30,6 +30,19 @@ export function set(changes, { push = true } = {}) {
   changed();
 }
 
+/** Lets the links with `data-keep-range` in an element keep the range, the zone and the refresh of this page. */
+export function keepRange(root) {
+  const here = new URLSearchParams(location.search);
+  for (const link of root.querySelectorAll("[data-keep-range]")) {
+    const url = new URL(link.href);
+    for (const name of ["range", "start", "end", "tz", "refresh"]) {
+      if (here.has(name)) url.searchParams.set(name, here.get(name));
+      else url.searchParams.delete(name);
+    }
+    link.href = url.href;
+  }
+}
+
 /** Calls `fn` after each change, also by Back and Forward. Returns a function that ends that. */
 export function onChange(fn) {
   listeners.add(fn);
