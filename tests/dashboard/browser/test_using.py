@@ -311,8 +311,9 @@ def test_a_gpu_shows_a_new_value_and_why_it_is_slow(page: Page, site: Site) -> N
 def test_a_table_is_sorted_by_a_click_and_the_url_says_so(page: Page) -> None:
     page.goto(path_of("hosts"))
     page.wait_for_load_state("networkidle")
-    header = page.locator("table[data-sortable] thead th").nth(1)
-    header.get_by_role("button").click()
+    # Sorted by the server, because a page has only some of the hosts: the heads are links.
+    header = page.locator("#hosts thead th").nth(1)
+    header.get_by_role("link").click()
     assert "sort" in parameters(page)
     expect(header).to_have_attribute("aria-sort", re.compile("ascending|descending"))
     page.go_back()
