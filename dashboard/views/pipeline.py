@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,6 +21,8 @@ from dashboard.broker_watch import watch
 from dashboard.views.page import Page
 from inventory.fleet import Fleet, SlotState, fleet_now
 from inventory.models import CollectorStatus
+from inventory.newest import newest_tables
+from inventory.packing import HostReadings
 from readings.catalogue import info, whole_of
 from readings.checks import PASSED_OVER, REASONS, REMARKS, Kinds
 from readings.signals import SIGNALS, Signal
@@ -96,6 +98,25 @@ def host_ages(fleet: Fleet) -> list[HostAge]:
         if host.name
     ]
     return sorted(ages, key=lambda age: (age.last_seen_ns, age.name))
+
+
+class Streamer(NamedTuple):
+    """A streamer, how many GPUs its readings are the newest of, and when the last was taken. Its name may be unknown: empty."""
+
+    name: str
+    gpus: int
+    last_seen_ns: int
+
+
+def streamers(tables: Sequence[HostReadings]) -> list[Streamer]:
+    """The streamers, the one that was silent longest first."""
+    gpus: dict[str, set[str]] = defaultdict(set)
+    last: dict[str, int] = defaultdict(int)
+    for table in tables:
+        for gpu_id, name, seen_ns in zip(table.gpu_ids, table.sources, table.last_seen_ns.tolist(), strict=True):
+            gpus[name].add(gpu_id.partition(":")[0])
+            last[name] = max(last[name], seen_ns)
+    return sorted((Streamer(name, len(gpus[name]), last[name]) for name in gpus), key=lambda each: each.last_seen_ns)
 
 
 def there(fleet: Fleet) -> dict[str, NDArray[np.bool_]]:
@@ -215,6 +236,7 @@ class PipelinePage(Page):
             "collectors": collectors,
             "collector_updated": max((each.updated for each in collectors), default=None),
             "kinds": reason_kinds(collectors),
+            "sources": streamers(newest_tables()),
             "stored": sum(each.readings_stored for each in collectors),
             "ages": ages[:MOST_HOSTS],
             "stale_hosts": sum(age.is_stale for age in ages),

@@ -13,13 +13,16 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from dashboard.broker_watch import BrokerWatch
 from dashboard.views import pipeline
-from dashboard.views.pipeline import HOSTS_ON_A_PAGE
+from dashboard.views.pipeline import HOSTS_ON_A_PAGE, streamers
+from inventory.newest import newest_tables
 from inventory.status import add_counts
+from inventory.sync.memory import save_sightings
+from inventory.sync.sightings import Origin, Sightings
 from readings.signals import SIGNALS
 from stores.base import Store, StoreUnavailable
 from tests.api.broker_thread import broker_in_thread
 from tests.dashboard.reading import html, part, text_of
-from tests.inventory.building import POWER, TEMP, UTIL, block, gpu, save
+from tests.inventory.building import POWER, SECOND, T0, TEMP, UTIL, block, gpu, save
 
 pytestmark = pytest.mark.django_db
 STARTED = datetime(2025, 7, 18, 20, 0, tzinfo=UTC)
@@ -84,6 +87,17 @@ def test_the_host_with_the_oldest_data_comes_first(client: Client) -> None:
     assert text.index("old") < text.index("fresh")
     assert "1 h 2025-07-18 19:42:34 ▲ stale" in text
     assert "0 s 2025-07-18 20:42:34 reporting" in text
+
+
+def test_streamers_and_when_they_last_sent(client: Client) -> None:
+    for source, seconds, names in (("dc1", 60, "ab"), ("dc2", 0, "c")):
+        sightings = Sightings()
+        for slot, name in enumerate(names):
+            of = gpu(f"GPU-{name}", hostname=f"host-{source}", gpu_id=slot)
+            sightings.add(block(of, seconds, {UTIL: 1.0}), Origin(source))
+        save_sightings(sightings)
+    assert streamers(newest_tables()) == [("dc2", 1, T0), ("dc1", 2, T0 + 60 * SECOND)]
+    assert re.search(r"dc2 .+ ago 1 dc1 .+ ago 2", part(html(client, "/pipeline"), "collectors"))
 
 
 def test_rules_say_which_data_they_lack(client: Client) -> None:
