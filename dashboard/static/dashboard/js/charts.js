@@ -5,6 +5,7 @@ import { onTheme, token } from "./colors.js";
 import { formatNumber, formatTime, formatValue, isUtc, scaled, timeParts } from "./format.js";
 import { bridged } from "./gaps.js";
 import { explain } from "./keys.js";
+import { data as pageData } from "./page.js";
 import * as range from "./range.js";
 import { get, onChange } from "./state.js";
 
@@ -450,11 +451,19 @@ class Chart {
     return this.plot.cursor.idxs?.[column] ?? index;
   }
 
+  /** The newest value of a line, unless it has ended: then it has none now. */
+  #newest(values) {
+    const { times, until, step = 0 } = this.options;
+    const at = values.findLastIndex(isNumber);
+    const isOver = at >= 0 && until !== undefined && until - times[at] > Math.max(pageData.stale_after ?? 0, 3 * step);
+    return at < 0 || isOver ? null : values[at];
+  }
+
   #readout() {
     const { series, unit, times, sync } = this.options;
     const index = this.#index();
     series.forEach((line, place) => {
-      const shown = index === null ? line.values.findLast(isNumber) : line.values[this.#nearest(place, index)];
+      const shown = index === null ? this.#newest(line.values) : line.values[this.#nearest(place, index)];
       if (this.values[place]) this.values[place].textContent = formatValue(shown, unit);
     });
     const here = this.pointed || document.activeElement === this.place;

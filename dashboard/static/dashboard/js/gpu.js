@@ -163,8 +163,11 @@ function drawStrip(placements, spans, view) {
   }
   if (!pods.size) pods.set("pod", []);
   const rows = [...pods].sort().map(([label, of]) => ({ label, spans: of.sort((a, b) => a.start - b.start) }));
-  const faults = spans.map(({ time, end, kind, name }) => ({ start: time, end, text: name, kind }));
-  if (faults.length) rows.push({ label: "clocks", spans: faults });
+  // A row for each reason: several may hold the clocks down at once.
+  for (const name of new Set(spans.map((span) => span.name))) {
+    const of = spans.filter((span) => span.name === name);
+    rows.push({ label: "clocks", spans: of.map(({ time, end, kind }) => ({ start: time, end, text: name, kind })) });
+  }
   runs = strip(find("[data-strip]"), { rows, range: { start: view.start, end: view.end }, empty: "No pod is known to have run on it in this range" });
 }
 

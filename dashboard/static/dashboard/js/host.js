@@ -152,7 +152,9 @@ function drawStrip(placements, spans, view) {
     if (!faults.has(gpu)) faults.set(gpu, []);
     faults.get(gpu).push({ start: time, end, text: name, kind });
   }
-  for (const [gpu, of] of faults) rows.push({ label: `${labelOf(gpu)} ▲`, spans: of });
+  for (const [gpu, of] of faults) {
+    for (const name of new Set(of.map((span) => span.text))) rows.push({ label: `${labelOf(gpu)} ▲`, spans: of.filter((span) => span.text === name) });
+  }
   // Where nothing is known of any GPU, one line says it for all.
   const shown = rows.some((row) => row.spans.length) ? rows : [{ label: "all GPUs", spans: [] }];
   runs = strip(find("[data-strip]"), { rows: shown, range: { start: view.start, end: view.end }, empty: "No pod is known to have run on it in this range" });
