@@ -160,7 +160,7 @@ def hosts_of(fleet: Fleet, at: NDArray[np.intp]) -> list[Any]:
 
 
 def shared_prefix(names: Sequence[str]) -> str:
-    """What all host names begin with, up to the last separator: what is left names a host shortly."""
+    """What all host names begin with, up to the last separator: the rest names a host shortly."""
     if len(names) < 2:
         return ""
     pairs = zip(min(names), max(names), strict=False)

@@ -47,7 +47,7 @@ def by_family(metric_names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def title_of(metric_name: str) -> str:
-    """The title that people see, with the part that it tells of: ``NVLink bandwidth, nvlink 3``."""
+    """The title that people see, with the part that it is about: ``NVLink bandwidth, nvlink 3``."""
     whole = whole_of(metric_name)
     part = metric_name.removeprefix(whole).removeprefix(":").replace(":", " ")
     title = CATALOGUE[whole].title if whole in CATALOGUE else whole

@@ -153,7 +153,7 @@ class RemovableAdmin(ReadOnlyAdmin):
 
 
 class StateFilter(admin.SimpleListFilter):
-    """Reporting or stale, as ``ages_now`` tells."""
+    """Reporting or stale, as ``ages_now`` says."""
 
     title = "readings"
     parameter_name = "state"

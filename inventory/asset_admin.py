@@ -39,7 +39,7 @@ class TagsField(forms.CharField):
     widget = forms.Textarea
 
     def prepare_value(self, value: Any) -> Any:
-        """The text of the tags that are stored; what a person typed as it is."""
+        """The stored tags as text; what a person typed stays as typed."""
         return format_tags(value) if isinstance(value, dict) else value
 
     def to_python(self, value: Any) -> Any:

@@ -78,7 +78,7 @@ class BandKeeper:
         self._changed: set[int] = set()
 
     def take(self, hosts: Mapping[str, HostTable], models: Mapping[str, str]) -> None:
-        """Takes over what is new in the tables. ``models`` has the model of each physical GPU."""
+        """Takes over the new readings of the tables. ``models`` has the model of each physical GPU."""
         for host, table in hosts.items():
             rows = np.flatnonzero(table.fresh)
             if len(rows):

@@ -197,7 +197,7 @@ class Fleet:
         return values
 
     def memory_total(self) -> _Values:
-        """The memory of each GPU in MiB: as it says, else what is used, free and reserved together."""
+        """The memory of each GPU in MiB: as it says, else used, free and reserved together."""
         reserved = np.nan_to_num(self.metric(MEMORY_RESERVED))
         summed = self.metric(MEMORY_USED) + self.metric(MEMORY_FREE) + reserved
         said = self.metric(MEMORY_TOTAL)

@@ -25,7 +25,7 @@ class HostReadings:
     """What one writer saw last of a host: row ``i`` of each array is of ``gpu_ids[i]``.
 
     ``values`` and ``times_ns`` are GPUs x metrics: NaN and 0 where there is no reading. ``last_seen_ns`` is each GPU's
-    newest reading of all, ``pod_seen_ns`` the newest that told whether a pod runs (0: none did).
+    newest reading of all, ``pod_seen_ns`` the newest that named a pod, or said that none runs (0: none did).
     """
 
     gpu_ids: tuple[str, ...]
@@ -139,7 +139,7 @@ class HostTable:
             self.fresh = np.zeros(len(self.gpu_ids), np.bool_)
 
     def readings(self) -> HostReadings:
-        """The table as it is now. It shares the arrays."""
+        """A view of the table now. It shares the arrays."""
         return HostReadings(
             tuple(self.gpu_ids),
             self.metric_names,
@@ -192,7 +192,7 @@ class HostTable:
         )
 
     def note(self, row: int, last_ns: int, pod_ns: int, *, live: bool, source: str) -> None:
-        """A GPU was seen. ``pod_ns``: when it was last told whether a pod runs, 0 if that was not told."""
+        """A GPU was seen. ``pod_ns``: when a reading last said whether a pod runs, 0 if none did."""
         if last_ns >= self.last_seen_ns[row]:
             self.last_seen_ns[row] = last_ns
             self.live[row] = live

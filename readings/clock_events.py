@@ -9,7 +9,7 @@ CLOCK_EVENTS = "DCGM_FI_DEV_CLOCKS_EVENT_REASONS"
 
 
 class Meaning(StrEnum):
-    """What a reason tells. Only a ``FAULT`` is one: heat, or power that does not suffice."""
+    """What a reason means. Only a ``FAULT`` is one: heat, or power that does not suffice."""
 
     FAULT = "fault"
     LIMIT = "limit"

@@ -106,7 +106,7 @@ class HotHost(NamedTuple):
 
 
 class Held(NamedTuple):
-    """How many GPUs tell one reason now."""
+    """How many GPUs give one reason now."""
 
     event: ClockEvent
     gpus: int
@@ -170,7 +170,7 @@ def hot_hosts(fleet: Fleet, heat: Heat, kept: NDArray[np.bool_]) -> list[HotHost
 
 
 def held(heat: Heat, kept: NDArray[np.bool_]) -> list[Held]:
-    """Every reason with the number of GPUs that tell it; faults first."""
+    """Every reason with the number of GPUs that give it; faults first."""
     masks = heat.mask[kept & ~np.isnan(heat.mask)].astype(np.int64)
     counts = [Held(event, int(np.count_nonzero(masks & event.bit))) for event in CLOCK_EVENT_BITS]
     return sorted(counts, key=lambda each: (not each.event.bit & FAULT_BITS, -each.gpus))

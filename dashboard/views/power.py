@@ -52,7 +52,7 @@ class Draw:
 
 
 class Sums(NamedTuple):
-    """Sums over some GPUs, in W. ``limit`` and ``headroom`` are over those that tell both power and limit; None: none does."""
+    """Sums over some GPUs, in W. ``limit`` and ``headroom`` are over those that send both power and limit; None: none does."""
 
     gpus: int
     watts: float | None

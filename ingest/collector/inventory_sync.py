@@ -54,7 +54,7 @@ class InventoryWriter:
         return bool(self._messages or self._stored or self._refused)
 
     def see(self, blocks: Iterable[PointBlock], origins: Iterable[Origin] = ()) -> None:
-        """Note the GPUs of blocks that the store has written; ``origins`` tells where each came from."""
+        """Note the GPUs of blocks that the store has written; ``origins`` names where each came from."""
         for block, origin in zip(blocks, chain(origins, repeat(UNKNOWN_ORIGIN)), strict=False):
             self._sightings.add(block, origin)
 

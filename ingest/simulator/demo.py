@@ -111,7 +111,7 @@ class _Script:
 
 class DemoFleet(SimFleet):
     """A fleet of jobs of different shapes, a team that holds idle GPUs, a hot host and a throttled GPU. From second 15 on one GPU
-    fails with XID 79 and is missing, and another has XID 48, of which its job dies."""
+    fails with XID 79 and is missing, and another has XID 48, which ends its job."""
 
     job_namespace = "synthetic-batch"
 
@@ -183,7 +183,7 @@ class DemoFleet(SimFleet):
         ]
 
     def _fail(self, gpu: SimGpu, xid: int) -> None:
-        """An XID error of a GPU, of which the whole job that runs there dies."""
+        """An XID error of a GPU. It ends the whole job that runs there."""
         gpu.report_xid(xid)
         for work in self._works:
             if gpu in work.gpus:

@@ -31,7 +31,7 @@ class _Move(NamedTuple):
 
 
 class TrulySeen(NamedTuple):
-    """When a GPU was last seen, and when it was last told whether a pod runs there (None: never)."""
+    """When a GPU was last seen, and when a reading last said whether a pod runs there (None: never)."""
 
     gpu: datetime
     pod: datetime | None
@@ -164,7 +164,7 @@ def _save_placements(
 
 
 def _extend_to(placements: Iterable[Placement], pod: Pod, last: TrulySeen) -> None:
-    """The pod that runs on the GPU has run until it was last told: its row is behind, as the GPU's is."""
+    """The pod that runs on the GPU has run until a reading last said so: its row is behind, as the GPU's is."""
     for each in placements:
         if each.ended is None and not each.share and last.pod is not None and pod_of(each) == pod:
             each.last_seen = max(each.last_seen, last.pod)

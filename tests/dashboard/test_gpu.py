@@ -42,7 +42,7 @@ def test_it_says_what_and_where_the_gpu_is_and_its_values(client: Client) -> Non
         "Temperature": "64 °C",
         "Power": "689.5 W",
         "SM clock": "n/a",
-        "Clocks held down by": "n/a",
+        "Clock event reasons": "n/a",
         "Last XID": "n/a",
     }
     data = page_data(body)

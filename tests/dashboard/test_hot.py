@@ -64,7 +64,7 @@ def test_throttling_is_named_and_what_is_no_fault_is_none(client: Client) -> Non
     assert "▲ thermal, hardware" in body
     assert "▲ idle" not in body
     assert "Nothing runs, so the clocks are low. No fault." in body
-    assert "2 of 2 GPUs say why" in body
+    assert "2 of 2 GPUs report them" in body
     only = html(client, "/hot?only=throttled")
     assert "/gpus/GPU-a" in only
     assert "/gpus/GPU-b" not in only[only.index('id="gpus"') : only.index('data-part="held"')]
@@ -74,7 +74,7 @@ def test_a_fleet_that_gives_no_reasons_is_told_what_to_add(client: Client) -> No
     rack(40.0)
     body = html(client, "/hot?only=throttled")
     assert "dcgm-exporter -f health.csv" in body
-    assert "it is not known whether one is throttled" in body
+    assert "throttling cannot be seen" in body
 
 
 @pytest.mark.parametrize(

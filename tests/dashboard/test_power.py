@@ -26,10 +26,10 @@ def test_the_newest_readings_are_added_up_and_never_over_time(client: Client) ->
             block(gpu("GPU-b", gpu_id=1), seconds, {POWER: 100.0, UTIL: 0.0}),
         )
     text = text_of(html(client, "/power"))
-    assert "Power now 400 W 2 of 2 GPUs tell it" in text
+    assert "Power now 400 W 2 of 2 GPUs report it" in text
     assert "On idle GPUs 100 W 1 GPU at 0 %" in text
-    assert "Limits that hold n/a no GPU sends it" in text
-    assert "Left to the limits n/a" in text
+    assert "Power limits n/a no GPU sends it" in text
+    assert "Headroom n/a" in text
 
 
 def test_what_is_left_to_the_limits_counts_gpus_that_tell_both(client: Client) -> None:
@@ -39,8 +39,8 @@ def test_what_is_left_to_the_limits_counts_gpus_that_tell_both(client: Client) -
         block(gpu("GPU-c", gpu_id=2), 0, {LIMIT: 700.0}),
     )
     text = text_of(html(client, "/power"))
-    assert "Limits that hold 700 W 1 of 2 GPUs tell it" in text
-    assert "Left to the limits 400 W of 1 GPU" in text
+    assert "Power limits 700 W 1 of 2 GPUs report it" in text
+    assert "Headroom 400 W of 1 GPU" in text
 
 
 def test_groups_add_up_to_the_whole(client: Client) -> None:
@@ -71,8 +71,8 @@ def test_without_gpus_and_without_power(client: Client) -> None:
     assert "make run" in text_of(html(client, "/power"))
     save(block(gpu(), 0, {UTIL: 5.0}))
     text = text_of(html(client, "/power"))
-    assert "Power now n/a 0 of 1 GPUs tell it" in text
-    assert "No GPU of these filters tells its power now." in text
+    assert "Power now n/a 0 of 1 GPUs report it" in text
+    assert "No GPU of these filters reports its power now." in text
 
 
 def test_queries_do_not_grow_with_the_fleet(
