@@ -74,15 +74,20 @@ class BandKeeper:
 
     def __init__(self) -> None:
         self._minutes: dict[int, dict[str, Floats]] = {}  # by minute and host: GPUs x metrics
-        self._models: dict[str, tuple[str, ...]] = {}  # by host; "-" for what is no physical GPU
+        self._models: dict[str, NDArray[np.int64]] = {}  # of each host's GPUs; -1: no physical GPU
+        self._numbers: dict[str, int] = {}  # of the models
         self._changed: set[int] = set()
 
-    def take(self, hosts: Mapping[str, HostTable], models: Mapping[str, str]) -> None:
+    def take(self, tables: Mapping[str, HostTable], models: Mapping[str, str]) -> None:
         """Takes over the new readings of the tables. ``models`` has the model of each physical GPU."""
-        for host, table in hosts.items():
+        for host, table in tables.items():
             rows = np.flatnonzero(table.fresh)
             if len(rows):
-                self._models[host] = tuple(models.get(gpu_id, _NO_GPU) for gpu_id in table.gpu_ids)
+                if len(self._models.get(host, table.gpu_ids)) != len(table.gpu_ids):
+                    # GPUs have come or gone. A minute that has fewer values now than before is not written.
+                    for hosts in self._minutes.values():
+                        hosts.pop(host, None)
+                self._models[host] = np.array([self._number(models.get(gpu_id)) for gpu_id in table.gpu_ids])
                 self._take(host, table, rows)
                 table.fresh[:] = False
 
@@ -99,6 +104,9 @@ class BandKeeper:
                 kept = self._kept(minute, host, len(table.gpu_ids))
                 kept[into] = np.where(minutes == minute, values, kept[into])
 
+    def _number(self, model: str | None) -> int:
+        return -1 if model is None else self._numbers.setdefault(model, len(self._numbers))
+
     def _kept(self, minute: int, host: str, gpus: int) -> Floats:
         hosts = self._minutes.pop(minute, {})
         self._minutes[minute] = hosts  # as the one used last
@@ -108,9 +116,7 @@ class BandKeeper:
             self._changed.discard(oldest)
         self._changed.add(minute)
         kept = hosts.get(host)
-        if (
-            kept is None or len(kept) != gpus
-        ):  # a GPU has come or gone: a minute with fewer values than before is not written
+        if kept is None:
             kept = hosts[host] = np.full((gpus, len(BAND_METRICS)), np.nan)
         return kept
 
@@ -119,37 +125,37 @@ class BandKeeper:
         changed, self._changed = self._changed, set()
         for minute in sorted(changed):
             hosts = self._minutes[minute]
+            if not hosts:
+                continue
             values = np.concatenate(list(hosts.values()))
-            models = np.array([model for host in hosts for model in self._models[host]], np.str_)
-            spreads = list(_spreads(values, models))
+            models = np.concatenate([self._models[host] for host in hosts])
+            spreads = [
+                spread
+                for model, number in self._numbers.items()
+                for spread in _spreads(values[models == number], model)
+            ]
             yield PackedMinute(minute, sum(each.count for each in spreads), _encode(spreads))
 
 
-_NO_GPU = "-"
-
-
-def _spreads(values: Floats, models: NDArray[np.str_]) -> Iterator[_Spread]:
-    names, of_model = np.unique(models, return_inverse=True)
-    for model_number, model in enumerate(names.tolist()):
-        if model == _NO_GPU:
+def _spreads(values: Floats, model: str) -> Iterator[_Spread]:
+    for column, (metric, scale) in enumerate(_SCALES.items()):
+        of_metric = values[:, column]
+        of_metric = of_metric[~np.isnan(of_metric)]
+        if not len(of_metric):
             continue
-        for column, (metric, scale) in enumerate(_SCALES.items()):
-            of_metric = values[of_model == model_number, column]
-            of_metric = of_metric[~np.isnan(of_metric)]
-            if not len(of_metric):
-                continue
-            bins = np.clip(np.rint(of_metric / scale.step), 0, scale.bins - 1).astype(np.int64)
-            places, counts = np.unique(bins, return_counts=True)
-            yield _Spread(
-                metric,
-                model,
-                float(of_metric.min()),
-                float(of_metric.max()),
-                float(of_metric.sum()),
-                len(of_metric),
-                places.astype(_PLACE).tobytes(),
-                counts.astype(_COUNT).tobytes(),
-            )
+        bins = np.clip(np.rint(of_metric / scale.step), 0, scale.bins - 1).astype(np.int64)
+        counts = np.bincount(bins)
+        places = np.flatnonzero(counts)
+        yield _Spread(
+            metric,
+            model,
+            float(of_metric.min()),
+            float(of_metric.max()),
+            float(of_metric.sum()),
+            len(of_metric),
+            places.astype(_PLACE).tobytes(),
+            counts[places].astype(_COUNT).tobytes(),
+        )
 
 
 @dataclass(frozen=True, slots=True)

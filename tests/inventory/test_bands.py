@@ -11,7 +11,8 @@ from django.test.utils import CaptureQueriesContext
 
 from inventory.bands import MINUTE_NS, Bands, bands_between
 from inventory.expiry import forget_bands
-from inventory.models import MinuteBands
+from inventory.models import GPU, MinuteBands
+from inventory.removal import remove_gpus
 from inventory.sync.memory import InventoryMemory
 from readings.model import Point, PointBlock
 from tests.inventory.building import POWER, SECOND, T0, TEMP, USED, UTIL, block, fleet, gpu, seen
@@ -76,6 +77,16 @@ def test_the_same_again_changes_nothing_and_a_restart_loses_nothing(memory: Inve
     assert (bands().count.tolist(), bands().max.tolist()) == ([16], [10.0])
     InventoryMemory("c1").save(seen(utilisations([50.0] * 16, 20)))
     assert (bands().count.tolist(), bands().max.tolist()) == ([16], [50.0])
+
+
+def test_gpus_that_come_and_go_within_a_minute_take_nothing_from_it(memory: InventoryMemory) -> None:
+    memory.save(seen(utilisations([10.0] * 15, -20)))
+    memory.save(seen(utilisations([10.0] * 15, 0)))
+    remove_gpus(GPU.objects.filter(pk="GPU-0008"))
+    memory.save(seen(utilisations([20.0] * 8, 5)))
+    assert bands().count.tolist() == [15]
+    memory.save(seen(utilisations([30.0] * 17, 10)))
+    assert (bands().count.tolist(), bands().min.tolist()) == ([17], [30.0])
 
 
 def test_two_collectors_that_see_the_same_fleet_count_it_once(memory: InventoryMemory) -> None:
