@@ -307,14 +307,18 @@ def test_a_gpu_shows_a_new_value_and_why_it_is_slow(page: Page, site: Site) -> N
     expect(page.locator("main")).to_contain_text("612", timeout=15_000)
 
 
-@needs("hosts")
-def test_a_table_is_sorted_by_a_click_and_the_url_says_so(page: Page) -> None:
-    page.goto(path_of("hosts"))
+@needs("hosts", "hot")
+@pytest.mark.parametrize(("name", "column"), [("hosts", "Power"), ("hot", "Power")])
+def test_a_table_is_sorted_by_a_click_and_the_url_says_so(name: str, column: str, page: Page) -> None:
+    page.goto(path_of(name))
     page.wait_for_load_state("networkidle")
-    # Sorted by the server, because a page has only some of the hosts: the heads are links.
-    header = page.locator("#hosts thead th").nth(1)
-    header.get_by_role("link").click()
-    assert "sort" in parameters(page)
-    expect(header).to_have_attribute("aria-sort", re.compile("ascending|descending"))
+    header = page.locator("main table thead th", has_text=column).first
+    header.locator("a, button").click()
+    expect(header).to_have_attribute("aria-sort", "descending")
+    assert "power" in parameters(page)["sort"]
+    values = page.locator("main table").first.locator("tbody tr").all_inner_texts()
+    watts = [float(found[1].replace(",", "")) for text in values if (found := re.search(r"([\d,.]+)\sW\b", text))]
+    assert len(watts) > 3
+    assert watts == sorted(watts, reverse=True)
     page.go_back()
     assert "sort" not in parameters(page)
