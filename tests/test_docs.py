@@ -219,6 +219,15 @@ def test_ports_that_people_read_are_those_of_the_settings(page: Path) -> None:
     assert ports <= own | {"8086", "9090", "3000"}  # of InfluxDB, Prometheus and Grafana
 
 
+def test_pictures_are_small_and_each_is_shown() -> None:
+    pictures = sorted((ROOT / "docs" / "images").glob("*.png"))
+    shown = "".join(page.read_text() for page in PAGES)
+    assert pictures
+    for path in pictures:
+        assert path.stat().st_size <= 200_000, path.name
+        assert f"images/{path.name})" in shown
+
+
 def test_every_reason_for_a_refusal_is_explained() -> None:
     explained = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "sources.md").read_text(), re.MULTILINE)
     assert {*REASONS, *REMARKS, *PASSED_OVER} <= set(explained)

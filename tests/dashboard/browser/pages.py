@@ -11,7 +11,7 @@ from tests.dashboard.browser.filling import HOST, HOT
 PATHS = {
     "fleet": "/",
     "hosts": "/hosts",
-    "host": f"/hosts/{HOST}",
+    "host": "/hosts/{host}",
     "gpu": "/gpus/{gpu}",
     "hot": "/hot",
     "power": "/power",
@@ -25,9 +25,9 @@ _URLS = Path(__file__).resolve().parents[3] / "dashboard" / "urls.py"
 NAMES = [name for name in re.findall(r'name="(\w+)"', _URLS.read_text()) if name in PATHS]
 
 
-def path_of(name: str, gpu: str = "") -> str:
-    """The path of a page; a GPU's page needs its id."""
-    return PATHS[name].format(gpu=quote(gpu, safe=":"))
+def path_of(name: str, gpu: str = "", host: str = HOST) -> str:
+    """The path of a page. A GPU's page needs its id."""
+    return PATHS[name].format(gpu=quote(gpu, safe=":"), host=quote(host))
 
 
 SHOWN_GPU = HOT

@@ -21,32 +21,35 @@ from tests.dashboard.browser.pages import NAMES, path_of
 from tests.telemetry_site.test_pipeline import Run, pipeline
 
 LARGEST = 200_000
-HOSTS = 24
-# From the demo's story: the host with bad airflow.
-HOST = "synthetic-002"
+HOSTS = 31
+# From the demo's story: the host with a missing GPU, and a GPU that is throttled.
+HOST, GPU_HOST, GPU_SLOT = "synthetic-004", "synthetic-001", 5
 # Its faults have happened by then.
 STORY_S = 60.0
 PATIENCE_S = 180.0
 
 
 class Picture(NamedTuple):
-    """A file's name, the page that it shows, and how."""
+    """A file's name, the page that it shows, what the page is asked for, and how it looks."""
 
     name: str
     page: str
+    query: str = ""
     theme: str = "dark"
     viewport: dict[str, int] = DESKTOP
 
 
+# For pages full of text, which compresses badly.
+LOW = {"width": 1366, "height": 600}
 PICTURES = (
     Picture("fleet-dark", "fleet"),
-    Picture("fleet-light", "fleet", "light"),
+    Picture("fleet-light", "fleet", theme="light"),
     Picture("host", "host"),
     Picture("gpu", "gpu"),
-    Picture("hot", "hot"),
-    Picture("power", "power", "light"),
+    Picture("hot", "hot", viewport=LOW),
+    Picture("power", "power", "?by=namespace", theme="light", viewport=LOW),
     Picture("pipeline", "pipeline"),
-    Picture("explore", "explore", "light"),
+    Picture("explore", "explore", "?by=namespace", theme="light"),
     Picture("fleet-phone", "fleet", viewport=PHONE),
 )
 
@@ -90,10 +93,10 @@ def get(url: str) -> Any:
 
 def take(browser: Browser, base: str, picture: Picture, folder: Path) -> None:
     """Write one picture."""
-    gpus = get(f"{base}/api/v1/gpus?hostname={HOST}&page_size=100")["gpus"]
-    gpu = next(each["id"] for each in gpus if each["gpu_id"] == 2)
+    gpus = get(f"{base}/api/v1/gpus?hostname={GPU_HOST}&page_size=100")["gpus"]
+    gpu = next(each["id"] for each in gpus if each["gpu_id"] == GPU_SLOT)
     with watched_page(browser, base, color_scheme=picture.theme, viewport=picture.viewport) as (page, _):
-        page.goto(path_of(picture.page, gpu).replace("synthetic-001", HOST))
+        page.goto(path_of(picture.page, gpu, host=HOST) + picture.query)
         page.wait_for_load_state("networkidle")
         page.evaluate("document.activeElement?.blur()")
         page.screenshot(path=folder / f"{picture.name}.png")
