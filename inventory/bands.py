@@ -40,6 +40,7 @@ _SCALES = {
 BAND_METRICS = tuple(_SCALES)
 # Minutes that may still change. More than two, since the clocks of hosts differ.
 _MOST_MINUTES = 16
+_MOST_WAITING = 2
 _QUANTILES = (0.05, 0.5, 0.95)
 _PLACE, _COUNT = np.dtype("<u2"), np.dtype("<u4")
 
@@ -90,6 +91,11 @@ class BandKeeper:
                 self._models[host] = np.array([self._number(models.get(gpu_id)) for gpu_id in table.gpu_ids])
                 self._take(host, table, rows)
                 table.fresh[:] = False
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether several minutes wait to be packed, as while a capture is read: soon they would be forgotten."""
+        return len(self._changed) > _MOST_WAITING
 
     def _take(self, host: str, table: HostTable, rows: NDArray[np.intp]) -> None:
         names = table.metric_names

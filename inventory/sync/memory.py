@@ -27,6 +27,8 @@ from readings.times import to_datetime
 MOST_AT_ONCE = 10_000
 # How far the times in the rows of GPUs, hosts and open placements may be behind.
 REFRESH_SECONDS = 60.0
+# How seldom a minute's bands are written while it lasts: packing them costs as much as the readings do.
+BAND_SECONDS = 5.0
 # A GPU that was away for longer is looked up again: it may have been forgotten, and its pod is another one even if it has the same name.
 _AWAY_NS = int(RESUME_WITHIN.total_seconds()) * 1_000_000_000
 
@@ -66,6 +68,7 @@ class InventoryMemory:
         self._known: dict[str, _Familiar] = {}
         self._models: dict[str, str] = {}  # of physical GPUs
         self._bands = BandKeeper()
+        self._bands_due = 0.0
         self._behind: dict[str, tuple[int, int]] = {}  # last seen, and with a pod: what the rows do not say yet
 
     def save(self, sightings: Sightings) -> int:
@@ -101,6 +104,7 @@ class InventoryMemory:
             self._drop([gpu_id for gpu_id in self._places if gpu_id not in there])
             self._write_times({gpu_id: each for gpu_id, each in self._behind.items() if gpu_id in there})
             self._write_tables()
+            self._write_bands()
         self._behind = {}
 
     def _save(self, sightings: Sightings) -> int:
@@ -289,7 +293,9 @@ class InventoryMemory:
         changed = {host: table for host, table in self._tables.items() if table.changed}
         if not changed:
             return
-        self._write_bands(changed)
+        self._bands.take(changed, self._models)
+        if self._bands.is_behind or time.monotonic() >= self._bands_due:
+            self._write_bands()
         version = max(time.time_ns(), (self._version or 0) + 1)
         rows = [
             (host, self._writer, version, pack(table.readings())) for host, table in changed.items() if table.gpu_ids
@@ -313,9 +319,9 @@ class InventoryMemory:
         elif not self._tables:
             self._version = None
 
-    def _write_bands(self, changed: Mapping[str, HostTable]) -> None:
+    def _write_bands(self) -> None:
         """Writes the minutes that have changed. After a restart one is known in part: what was written with more values stays."""
-        self._bands.take(changed, self._models)
+        self._bands_due = time.monotonic() + BAND_SECONDS
         rows = [(each.minute, self._writer, each.readings, each.data) for each in self._bands.packed() if each.readings]
         with connections[router.db_for_write(MinuteBands)].cursor() as cursor:
             cursor.executemany(

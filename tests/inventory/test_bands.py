@@ -23,7 +23,9 @@ MINUTE = T0 // MINUTE_NS * MINUTE_NS  # T0 is 34 s into it
 
 
 @pytest.fixture
-def memory() -> InventoryMemory:
+def memory(monkeypatch: pytest.MonkeyPatch) -> InventoryMemory:
+    """A collector's, which writes bands with every save."""
+    monkeypatch.setattr("inventory.sync.memory.BAND_SECONDS", 0.0)
     return InventoryMemory("c1")
 
 
@@ -43,6 +45,18 @@ def test_a_minute_has_the_last_value_of_each_gpu(memory: InventoryMemory) -> Non
     assert found.time_ns.tolist() == [MINUTE]
     assert (found.min[0], found.p5[0], found.median[0], found.p95[0], found.max[0]) == (0, 5, 50, 95, 100)
     assert (found.sum[0], found.count[0]) == (5050, 101)
+
+
+def test_a_minute_that_lasts_is_written_seldom_and_in_the_end() -> None:
+    memory = InventoryMemory("c1")
+    for seconds in range(3):
+        memory.save(seen(utilisations([10.0 * seconds], seconds)))
+    assert bands().max.tolist() == [0.0]  # the first alone
+    memory.refresh()
+    assert bands().max.tolist() == [20.0]
+    for minute in range(1, 5):
+        memory.save(seen(utilisations([float(minute)], 60 * minute)))
+    assert len(bands().time_ns) >= 3  # several minutes do not wait
 
 
 def test_quantiles_are_those_of_the_values_to_half_a_step(memory: InventoryMemory) -> None:
