@@ -56,7 +56,9 @@ class GpuWindows:
         """Add rows. None may be older than those before."""
         rows = np.array([self._rows[origin.metric_name] for origin in batch.origins], np.int64)[batch.places]
         times, values = np.array(batch.times, np.int64), np.array(batch.values)
-        keys = rows * self._buckets.count + (times - self._buckets.origin_ns) // self._buckets.every_ns
+        # Of windows since 1970, because the first may begin before the earliest time that 64 bits hold.
+        windows = times // self._buckets.every_ns - self._buckets.origin_ns // self._buckets.every_ns
+        keys = rows * self._buckets.count + windows
         hows = self._hows[rows]
         means, bits, counters = (np.flatnonzero(hows == how) for how in ("mean", "bits", "increase"))
         self._count(keys[means], values[means])

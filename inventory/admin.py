@@ -180,6 +180,11 @@ class KindFilter(admin.SimpleListFilter):
         return queryset.exclude(mig_id="") if self.value() else queryset
 
 
+def _is_key(text: str) -> bool:
+    """Whether it can be the number of a row."""
+    return text.isdecimal() and len(text) < 19
+
+
 class HostFilter(admin.SimpleListFilter):
     """By host, while there are few. Else a host is searched for, or its GPUs reached from its own page."""
 
@@ -190,14 +195,14 @@ class HostFilter(admin.SimpleListFilter):
         hosts = list(Host.objects.values_list("pk", "name")[: MOST_HOSTS_LISTED + 1])
         if len(hosts) > MOST_HOSTS_LISTED:
             chosen = self.value() or ""
-            hosts = list(Host.objects.filter(pk=chosen).values_list("pk", "name")) if chosen.isdecimal() else []
+            hosts = list(Host.objects.filter(pk=chosen).values_list("pk", "name")) if _is_key(chosen) else []
         return [(str(pk), name) for pk, name in hosts]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[GPU]) -> QuerySet[GPU]:
         value = self.value()
         if value is None:
             return queryset
-        return queryset.filter(host=int(value)) if value.isdecimal() else queryset.none()
+        return queryset.filter(host=int(value)) if _is_key(value) else queryset.none()
 
 
 @admin.register(GPU)

@@ -100,7 +100,8 @@ def kept_answer(values: Mapping[str, Any]) -> BandsAnswer | None:
 
 def of_minutes(metric: str, buckets: Buckets, bands: Bands) -> BandsAnswer:
     """The bands of windows from those of their minutes: the smallest min, the largest max and count, the mean of the others."""
-    window = (bands.time_ns - buckets.origin_ns) // buckets.every_ns
+    # Of windows since 1970, because the first may begin before the earliest time that 64 bits hold.
+    window = bands.time_ns // buckets.every_ns - buckets.origin_ns // buckets.every_ns
     minutes = np.bincount(window, minlength=buckets.count)
     count = np.zeros(buckets.count, np.int64)
     np.maximum.at(count, window, bands.count)

@@ -11,7 +11,7 @@ import numpy as np
 from django.urls import reverse
 
 from api.links import absolute
-from dashboard.views.page import Page
+from dashboard.views.page import Page, page_number
 from inventory.fleet import Fleet, HostNow, SlotState, fleet_now
 from inventory.models import AssetState
 from readings.mig import MEMORY_USED, POWER, TEMPERATURE, UTILISATION
@@ -91,7 +91,7 @@ class HostsPage(Page):
         order = asked.get("sort", WORST)
         found = ordered(found, order)
         pages = max(1, -(-len(found) // PAGE_SIZE))
-        page = min(pages, max(1, int(asked["page"]) if asked.get("page", "").isdecimal() else 1))
+        page = page_number(asked.get("page", ""), pages)
         self.rows = found[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
         return {
             "rows": self.rows,

@@ -20,6 +20,12 @@ from stores.base import StoreError
 logger = logging.getLogger(__name__)
 
 
+def page_number(text: str, pages: int) -> int:
+    """The page that a URL asks for, from 1 to ``pages``; the first where it is no number."""
+    # Python reads no number of thousands of digits.
+    return min(pages, max(1, int(text[:9]))) if text.isdecimal() else 1
+
+
 class Page(TemplateView):
     """A page. Subclasses set ``title`` and ``menu`` (the menu's entry) and override ``page_context`` and ``data``.
 

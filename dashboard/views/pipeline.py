@@ -18,7 +18,7 @@ from api.links import absolute
 from api.schema.answers import StoreAnswer
 from api.views.stats import read_collectors, store_answer
 from dashboard.broker_watch import watch
-from dashboard.views.page import Page
+from dashboard.views.page import Page, page_number
 from inventory.fleet import Fleet, SlotState, fleet_now
 from inventory.models import CollectorStatus
 from inventory.newest import newest_tables
@@ -196,7 +196,7 @@ def matrix(fleet: Fleet, have: dict[str, NDArray[np.bool_]], known: NDArray[np.b
     hosts = np.flatnonzero([query.get("host", "").lower() in host.name.lower() for host in fleet.hosts])
     sizes = np.bincount(fleet.host[known], minlength=count)
     pages = max(1, -(-len(hosts) // HOSTS_ON_A_PAGE))
-    page = min(pages, max(1, int(query["page"]))) if query.get("page", "").isdecimal() else 1
+    page = page_number(query.get("page", ""), pages)
     shown = hosts[(page - 1) * HOSTS_ON_A_PAGE : page * HOSTS_ON_A_PAGE]
     total = int(np.count_nonzero(known))
     rows, hidden = [], 0

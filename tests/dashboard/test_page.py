@@ -75,3 +75,15 @@ def test_a_live_fleet_that_fell_silent_does_not_move_the_range(client: Client) -
     sightings.add(block(gpu(), 0, {UTIL: 10.0}), Origin("streamer-1", live=True))
     save_sightings(sightings)
     assert page_data(client.get("/").content.decode())["anchor"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("", 1), ("0", 1), ("2", 2), ("3", 2), ("-1", 1), ("2.0", 1), ("9" * 5000, 2), ("x", 1)]
+)
+def test_any_page_number_leads_to_a_page(text: str, number: int) -> None:
+    assert page.page_number(text, 2) == number
+
+
+@pytest.mark.parametrize("path", ["/hosts", "/pipeline"])
+def test_a_page_number_of_any_length_is_answered(client: Client, path: str) -> None:
+    assert client.get(path, {"page": "9" * 5000}).status_code == 200

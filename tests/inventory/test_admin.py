@@ -118,6 +118,7 @@ def test_search_and_filters(admin_pages: Client) -> None:
     assert listed(admin_pages, "driver_version=550") == ["GPU-b"]
     host = Host.objects.get(name="host-2")
     assert listed(admin_pages, f"host__id__exact={host.pk}") == ["GPU-b"]
+    assert listed(admin_pages, f"host__id__exact={'9' * 5000}") == []
     assert "By state" in page(admin_pages, GPUS)
 
 

@@ -83,6 +83,8 @@ def test_of_a_large_fleet_what_collectors_kept_is_the_answer(api: Api, large: St
     )
     for other in ("&hostname=h3", "&namespace=nobody"):
         assert api.get(f"{minutes}{other}")["source"] == "store"
+    ever = f"{BANDS.split('&')[0]}&start_time=1678-01-01T00:00:00Z&end_time=2262-01-01T00:00:00Z"
+    assert (api.get(ever)["source"], max(api.get(ever)["count"])) == ("kept", 1100)
     nothing_kept = minutes.replace("2025", "2024")
     assert (api.get(nothing_kept)["source"], api.get(nothing_kept)["count"]) == ("store", [0])
     assert "end_time must be later" in api.refused(f"{minutes.split('&end')[0]}&end_time=2025-07-18T20:00:00Z", 400)

@@ -51,6 +51,13 @@ def test_instances_alone_make_the_boards_value(api: Api, store: Store, db: None)
     assert [each["points"][0][1:] for each in body["data"]] == [[40.0], [300.0, 300.0, 300.0], [300.0]]
 
 
+def test_a_range_may_begin_with_the_earliest_time_there_is(api: Api, fleet: Store) -> None:
+    body = api.get(
+        f"/api/v1/gpus/GPU-a0/series?metric={UTIL}&start_time=1678-01-01T00:00:00Z&end_time=2262-01-01T00:00:00Z"
+    )
+    assert [point[1:] for point in body["data"][0]["points"] if point[1] is not None] != []
+
+
 def test_an_unknown_gpu_is_not_found(api: Api, fleet: Store) -> None:
     assert "GPU-none" in api.refused(f"/api/v1/gpus/GPU-none/series?metric={UTIL}", 404)
 
