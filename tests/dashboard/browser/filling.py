@@ -102,13 +102,21 @@ def story(hosts: int, gpus_per_host: int, metrics: tuple[str, ...]) -> Story:
     return Story(fleet, int(time.time()), metrics)
 
 
-def write(blocks: list[PointBlock]) -> None:
-    """What the collector does with them."""
-    from stores.open import get_store
-    from tests.inventory.building import save
+class Writer:
+    """Does with blocks what a collector does. To be made after Django's set-up."""
 
-    get_store().write(blocks)
-    save(*blocks)
+    def __init__(self) -> None:
+        from inventory.sync.memory import InventoryMemory
+
+        self._memory = InventoryMemory("collector-1")
+
+    def write(self, blocks: list[PointBlock]) -> None:
+        """Store them, and update the inventory."""
+        from stores.open import get_store
+        from tests.inventory.building import seen
+
+        get_store().write(blocks)
+        self._memory.save(seen(*blocks))
 
 
 def parts(blocks: Iterable[PointBlock]) -> Iterator[list[PointBlock]]:
@@ -142,15 +150,16 @@ def main() -> None:
 
     call_command("migrate", verbosity=0)
     told = story(options.hosts, options.gpus_per_host, METRIC_SETS[options.metrics])
+    writer = Writer()
     for blocks in parts(told.history(options.minutes)):
-        write(blocks)
+        writer.write(blocks)
     say_ok()
     for line in sys.stdin:
         order = json.loads(line)
         if order:
             told.values.setdefault(order["slot"], {}).update(order["values"])
         told.fleet.step(1.0)
-        write([told.block(int(time.time()), quiet=True)])
+        writer.write([told.block(int(time.time()), quiet=True)])
         say_ok()
 
 
