@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from api.links import item_url
 from api.params import is_storable
+from api.views.bands import SMALL_FLEET
 from dashboard.views.gpu import POWER_LIMITS, SLOWDOWN, STATE_WORDS
 from dashboard.views.item import ItemPage, Unknown
 from inventory.fleet import Fleet, SlotState, fleet_now
@@ -105,6 +106,7 @@ class HostPage(ItemPage):
                 for each in CLOCK_EVENT_BITS
             ],
             "bands": _has("fleet-bands"),
+            "large": len(fleet) > SMALL_FLEET,
         }
 
     def _api(self) -> dict[str, str]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from api.fleet import shared_prefix
+from api.views.bands import SMALL_FLEET
 from api.views.query import choose_step
 from dashboard.fleet_rows import (
     Place,
@@ -198,6 +199,7 @@ class HotPage(Page):
         shown = kept & heat.throttled if query.get("only") == "throttled" else kept
         return {
             "fleet": fleet,
+            "is_large": len(fleet) > SMALL_FLEET,
             "prefix": shared_prefix([host.name for host in fleet.hosts]),
             "choices": choices(fleet, query),
             "only_throttled": query.get("only") == "throttled",

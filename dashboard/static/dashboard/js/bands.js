@@ -7,6 +7,8 @@ import { apiUrl, getJson } from "./page.js";
 import { current, queryParams } from "./range.js";
 import { get } from "./state.js";
 
+// Of a large fleet the bands of each minute are kept: for shorter windows the store would have to read every reading.
+const KEPT_STEP_MS = 60_000;
 export const FILTERS = ["model", "namespace", "hostname"];
 
 /** The filters of the page's URL, for the API. */
@@ -36,10 +38,10 @@ export function bandChart(element, { metric, title, ...options }) {
   const place = document.createElement("div");
   element.append(place);
   every(async function ask({ signal }) {
-    const { every: step, step: stepMs } = windows(element.clientWidth);
+    const stepMs = Math.max(windows(element.clientWidth).step, "large" in element.dataset ? KEPT_STEP_MS : 0);
     let answer;
     try {
-      answer = await getJson(apiUrl("/api/v1/fleet/bands", { metric, every: step, ...queryParams(), ...filters() }), { signal });
+      answer = await getJson(apiUrl("/api/v1/fleet/bands", { metric, every: `${stepMs / 1000}s`, ...queryParams(), ...filters() }), { signal });
     } catch (error) {
       sayWhyNot(element, error);
       return;

@@ -37,7 +37,9 @@ async function load({ signal }) {
   const step = windows(innerWidth > 1000 ? place.clientWidth / 2 : place.clientWidth, view);
   const times = { start_time: range.iso(step.start), end_time: range.iso(view.end) };
   const names = Object.keys(METRICS);
-  const bands = data.bands ? getJson(apiUrl("/api/v1/fleet/bands", { metric: METRICS.utilisation.metric, every: step.every, ...times }), { signal }) : null;
+  // Of a large fleet only the bands of whole minutes are kept.
+  const hasBands = data.bands && (!data.large || step.step % 60_000 === 0);
+  const bands = hasBands ? getJson(apiUrl("/api/v1/fleet/bands", { metric: METRICS.utilisation.metric, every: step.every, ...times }), { signal }) : null;
   const [placements, masks, codes, band, , ...found] = await Promise.all([
     getJson(apiUrl("/api/v1/placements", { hostname: data.host, ...times }), { signal }),
     ask(REASONS, "last", step, times, signal),
