@@ -33,6 +33,19 @@ TAG_HELP = (
 )
 
 
+class OwnerField(forms.CharField):
+    """A person or team. As in a tag's value, every character can be seen: owners are shown on pages and on terminals."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(required=False, max_length=255, **options)
+
+    def validate(self, value: str) -> None:
+        """Raises ValidationError for a line break, a control character or a mark that turns the writing direction."""
+        super().validate(value)
+        if not value.isprintable():
+            raise ValidationError("An owner has printable characters only.")
+
+
 class TagsField(forms.CharField):
     """Tags as lines of text."""
 
@@ -60,12 +73,7 @@ class TagsField(forms.CharField):
 class AssetForm(forms.ModelForm):  # type: ignore[type-arg]  # of hosts and of GPUs
     """The fields that people may change."""
 
-    owner = forms.CharField(
-        required=False,
-        max_length=255,
-        help_text="a person or team",
-        widget=forms.TextInput(attrs={"class": "vTextField"}),
-    )
+    owner = OwnerField(help_text="a person or team", widget=forms.TextInput(attrs={"class": "vTextField"}))
     tags = TagsField(required=False, help_text=TAG_HELP, widget=forms.Textarea(attrs={"rows": 4, "cols": 60}))
     notes = forms.CharField(required=False, max_length=MOST_NOTES, widget=forms.Textarea(attrs={"rows": 4, "cols": 60}))
 
@@ -89,7 +97,7 @@ class NoInput(forms.Form):
 class OwnerForm(forms.Form):
     """Asks for an owner."""
 
-    value = forms.CharField(label="Owner", required=False, max_length=255, help_text="empty: nobody")
+    value = OwnerField(label="Owner", help_text="empty: nobody")
 
 
 class TagForm(forms.Form):

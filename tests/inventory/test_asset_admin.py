@@ -140,6 +140,8 @@ def test_collectors_leave_notes_alone_and_make_no_history() -> None:
         ({"expected_gpus": "-1"}, "greater than or equal to 0"),
         ({"expected_gpus": "2000"}, "less than or equal to 1024"),
         ({"owner": "o" * 256}, "at most 255"),
+        ({"owner": "ml\x1b[31m"}, "printable characters only"),
+        ({"owner": "ml\u202e"}, "printable characters only"),
         ({"notes": "n" * 4001}, "at most 4000"),
         ({"asset_state": "broken"}, "not one of the available choices"),
     ],
@@ -187,6 +189,7 @@ def test_owner_and_tags_of_many(staff: Client) -> None:
     keys = [first.pk, second.pk]
     assert "Owner now" in act(staff, HOSTS, "set_owner", keys)
     assert "Changed 2 of 2 hosts" in act(staff, HOSTS, "set_owner", keys, "ml")
+    assert "printable characters only" in act(staff, HOSTS, "set_owner", keys, "two\nlines")
     assert "Changed 1 of 1 host" in act(staff, HOSTS, "set_owner", keys[:1], "")
     assert "None of the selected have tags" in act(staff, HOSTS, "remove_tag", keys)
     assert "colon is missing" in act(staff, HOSTS, "add_tag", keys, "rack")
