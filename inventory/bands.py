@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
@@ -41,6 +43,7 @@ BAND_METRICS = tuple(_SCALES)
 # Minutes that may still change. More than two, since the clocks of hosts differ.
 _MOST_MINUTES = 16
 _MOST_WAITING = 2
+_ROWS_AT_ONCE = 100
 _QUANTILES = (0.05, 0.5, 0.95)
 _PLACE, _COUNT = np.dtype("<u2"), np.dtype("<u4")
 
@@ -190,10 +193,8 @@ def bands_between(metric: str, start_ns: int, end_ns: int, models: Collection[st
     if metric not in _SCALES:
         raise ValueError(f"no bands are kept of {metric}: use one of {', '.join(BAND_METRICS)}")
     first, end = -(-start_ns // MINUTE_NS), -(-end_ns // MINUTE_NS)
-    rows = MinuteBands.objects.filter(minute__gte=first, minute__lt=end).order_by("minute", "readings", "writer")
-    fullest: dict[int, bytes | memoryview[int]] = dict(rows.values_list("minute", "data"))
     found: list[tuple[int, float, float, float, float, float, float, int]] = []
-    for minute, data in fullest.items():
+    for minute, data in _fullest(first, end):
         spreads = [
             each for each in _decode(bytes(data)) if each.metric == metric and (models is None or each.model in models)
         ]
@@ -202,6 +203,14 @@ def bands_between(metric: str, start_ns: int, end_ns: int, models: Collection[st
     low, p5, median, p95, high, total = np.array([each[1:7] for each in found], np.float64).reshape(-1, 6).T
     times, counts = (np.array([each[column] for each in found], np.int64) for column in (0, 7))
     return Bands(times, low, p5, median, p95, high, total, counts)
+
+
+def _fullest(first: int, end: int) -> Iterator[tuple[int, bytes | memoryview[int]]]:
+    """Each minute in [first, end) and the fullest that was kept of it. A week of a large fleet is too much to hold at once."""
+    rows = MinuteBands.objects.filter(minute__gte=first, minute__lt=end).order_by("minute", "readings", "writer")
+    for _, alike in groupby(rows.values_list("minute", "data").iterator(chunk_size=_ROWS_AT_ONCE), itemgetter(0)):
+        *_, fullest = alike
+        yield fullest
 
 
 def _merged(spreads: Iterable[_Spread], scale: _Scale) -> tuple[float, float, float, float, float, float, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,6 +40,8 @@ from stores.open import get_store
 _Values = NDArray[np.float64]
 # Up to this many GPUs the store answers in time.
 SMALL_FLEET = 1_000
+# Minutes of a longer range take a good part of a second to read.
+LIGHT_NS = 2 * 1440 * MINUTE_NS
 RANKS = {"p5": 5, "median": 50, "p95": 95}
 
 
@@ -73,19 +75,22 @@ class BandsView(ApiView):
             "mig": False,
         } | self.values
         gpus = GPU.objects.filter(mig_id="").count()
-        kept = kept_answer(values) if gpus > SMALL_FLEET else None
-        if kept is not None:
-            return Response(kept)
-        buckets = buckets_of(values, min(CHOSEN_WINDOWS, max(1, MOST_POINTS // max(1, gpus))))
         with places.question() as heavy:
+            kept = kept_answer(values, heavy) if gpus > SMALL_FLEET else None
+            if kept is not None:
+                return Response(kept)
+            buckets = buckets_of(values, min(CHOSEN_WINDOWS, max(1, MOST_POINTS // max(1, gpus))))
             query = series_query(values | {"agg": aggregate_of(metric, None)}, buckets, heavy)
             # The answer has no series of a GPU, so only their points are limited.
             found = get_store().series(replace(query, most_groups=max(1, MOST_POINTS // buckets.count)))
         return Response(bands_answer(metric, buckets, of_series(found, buckets.count)))
 
 
-def kept_answer(values: Mapping[str, Any]) -> BandsAnswer | None:
-    """The bands from what collectors keep; None if they keep nothing that answers the question. One query. Raises BadRequest."""
+def kept_answer(values: Mapping[str, Any], heavy: Callable[[], None]) -> BandsAnswer | None:
+    """The bands from what collectors keep; None if they keep nothing that answers the question. One query.
+
+    Calls ``heavy`` for a range that takes long. Raises BadRequest, and what ``heavy`` raises.
+    """
     metric, every_ns = values["metric"], values["every"]
     if metric not in BAND_METRICS or values["hostname"] or values["namespace"]:
         return None
@@ -94,6 +99,8 @@ def kept_answer(values: Mapping[str, Any]) -> BandsAnswer | None:
     buckets = buckets_of(values)
     if buckets.every_ns < MINUTE_NS:
         buckets = replace(buckets, every_ns=MINUTE_NS)
+    if buckets.end_ns - buckets.start_ns > LIGHT_NS:
+        heavy()
     bands = bands_between(metric, buckets.origin_ns, buckets.end_ns, values["model"] or None)
     return of_minutes(metric, buckets, bands) if len(bands.time_ns) else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from datetime import UTC, datetime
 
 import numpy as np
@@ -136,6 +137,21 @@ def test_a_range_is_one_query_and_has_its_start_and_not_its_end(memory: Inventor
     assert ((found.time_ns - MINUTE) // MINUTE_NS).tolist() == [1, 2]
     with pytest.raises(ValueError, match="no bands are kept of XYZ: use one of DCGM_FI_DEV_GPU_UTIL"):
         bands_between("XYZ", 0, 1)
+
+
+def test_a_week_is_not_held_at_once(memory: InventoryMemory) -> None:
+    gpus = [gpu(f"GPU-{n:04d}", hostname=f"host-{n // 8}", gpu_id=n % 8) for n in range(1000)]
+    memory.save(seen(PointBlock(gpus, [POWER], [(n, T0, [4.0 * n]) for n in range(1000)])))
+    row = MinuteBands.objects.get()
+    MinuteBands.objects.bulk_create(
+        [MinuteBands(minute=row.minute + n, writer="c1", readings=1000, data=row.data) for n in range(1, 2000)]
+    )
+    tracemalloc.start()
+    try:
+        assert len(bands_between(POWER, 0, 2 * MINUTE_NS * row.minute).time_ns) == 2000
+        assert tracemalloc.get_traced_memory()[1] < 2000 * len(row.data) / 2
+    finally:
+        tracemalloc.stop()
 
 
 def test_minutes_are_kept_for_a_week(memory: InventoryMemory) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pytest_django import Settings
 
+from api.places import places
 from api.views.bands import bands_answer, of_minutes
 from inventory.bands import Bands
 from readings.model import Gpu
@@ -88,6 +90,15 @@ def test_of_a_large_fleet_what_collectors_kept_is_the_answer(api: Api, large: St
     nothing_kept = minutes.replace("2025", "2024")
     assert (api.get(nothing_kept)["source"], api.get(nothing_kept)["count"]) == ("store", [0])
     assert "end_time must be later" in api.refused(f"{minutes.split('&end')[0]}&end_time=2025-07-18T20:00:00Z", 400)
+
+
+def test_a_long_range_of_kept_minutes_is_a_heavy_question(api: Api, large: Store, settings: Settings) -> None:
+    settings.QUERIES_AT_ONCE = 1
+    days = BANDS.replace("&every=10s", "")
+    with places.question() as heavy:
+        heavy()
+        assert "QUERIES_AT_ONCE" in api.refused(days.replace("07-18T20:42:30Z", "07-12T00:00:00Z"), 503)
+        assert api.get(days.replace("07-18T20:42:30Z", "07-18T00:00:00Z"))["source"] == "kept"
 
 
 def test_a_longer_window_has_the_extremes_and_the_means_of_its_minutes() -> None:
