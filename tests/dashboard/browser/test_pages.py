@@ -56,6 +56,15 @@ def test_a_page_loads_without_a_fault_and_axe_finds_nothing_in_either_theme(name
 
 
 @EACH
+def test_words_in_the_url_that_a_page_does_not_know_change_nothing(name: str, page: Page, site: Site) -> None:
+    path = path_of(name, site.gpu(SHOWN_GPU) if name == "gpu" else "")
+    known = ("sort", "group", "range", "show", "open", "more", "metric", "tz", "refresh")
+    page.goto(f"{path}?{'&'.join(f'{each}=__proto__' for each in known)}")
+    page.wait_for_load_state("networkidle")
+    expect(page.locator("[data-preset='1h']")).to_have_attribute("aria-current", "true")
+
+
+@EACH
 def test_a_phone_shows_it_without_scrolling_sideways(name: str, site: Site, open_page: OpenPage) -> None:
     page = open_page(site.address, viewport=PHONE)
     show(page, site, name)

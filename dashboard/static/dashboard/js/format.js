@@ -7,6 +7,7 @@ const LARGER = { W: [1000, "kW"], kW: [1000, "MW"], MiB: [1024, "GiB"], GiB: [10
 
 /** One scale per metric, so that two screens can be compared. A metric without one scales to its values. */
 export const SCALES = {
+  __proto__: null, // a metric may have any name
   DCGM_FI_DEV_GPU_UTIL: { min: 0, max: 100 },
   DCGM_FI_DEV_MEM_COPY_UTIL: { min: 0, max: 100 },
   DCGM_FI_DEV_ENC_UTIL: { min: 0, max: 100 },

@@ -3,7 +3,8 @@
 import { data } from "./page.js";
 import { get, set } from "./state.js";
 
-export const PRESETS = { "15m": 900e3, "1h": 3600e3, "6h": 6 * 3600e3, "24h": 86400e3, "7d": 7 * 86400e3 };
+// Without a prototype: the name that is looked up comes from the URL.
+export const PRESETS = { __proto__: null, "15m": 900e3, "1h": 3600e3, "6h": 6 * 3600e3, "24h": 86400e3, "7d": 7 * 86400e3 };
 export const DEFAULT_PRESET = "1h";
 const SHORTEST = 10e3;
 

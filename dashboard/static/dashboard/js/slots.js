@@ -40,7 +40,9 @@ const compareNames = (a, b) => byName.compare(a.name, b.name);
 /** Ascending, or descending with a sign of -1. What has no value comes last in either. */
 const compareValues = (a, b, sign) => (a === null || b === null ? (a === null) - (b === null) : sign * (a - b));
 
+// Without a prototype: the name that is looked up comes from the URL.
 const SORTS = {
+  __proto__: null,
   worst: (a, b) => b.trouble - a.trouble || b.hottest - a.hottest || compareNames(a, b),
   name: compareNames,
   high: (a, b) => compareValues(a.mean, b.mean, -1) || compareNames(a, b),
