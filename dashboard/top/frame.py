@@ -92,12 +92,12 @@ def _figures(summary: Summary) -> RenderableType:
     grid.add_row("Load", f"{load}, {counts.idle:,} idle, {counts.idle_held:,} of these hold memory")
     memory = f"{_tib(totals.memory_used_mib)} of {_tib(totals.memory_total_mib)} TiB"
     grid.add_row("Use", f"{memory}; {_kw(totals.power_watts)} kW, {_kw(totals.idle_power_watts)} kW of it idle")
-    grid.add_row("Data", _data(summary))
+    grid.add_row("Data", Text(_data(summary)))
     return grid
 
 
 def _data(summary: Summary) -> str:
-    newest = _NONE if summary.newest is None else summary.newest[:19].replace("T", " ") + " UTC"
+    newest = _NONE if summary.newest is None else printable(summary.newest[:19].replace("T", " ")) + " UTC"
     age = summary.newest_age_seconds
     if age is not None and (summary.live or age < _RECENT_SECONDS):
         newest = f"{_age(age)} old"
@@ -137,7 +137,7 @@ def _held_title(summary: Summary, width: int) -> str:
 def _table(title: str, gpus: Sequence[TopGpu], names: int, *, is_narrow: bool) -> RenderableType:
     """A list of GPUs. Their names have a column of that width; a narrow table leaves the namespaces out."""
     table = Table(
-        title=title,
+        title=Text(title),  # a name in it may look like markup
         title_justify="left",
         title_style="bold",
         box=None,

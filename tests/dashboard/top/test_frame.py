@@ -79,6 +79,15 @@ def test_names_from_readings_cannot_move_the_cursor() -> None:
     assert r"pod\nnext" in text
 
 
+def test_texts_from_a_service_are_no_markup() -> None:
+    shown = snapshot(4, 8)
+    shown.fleet.namespaces = ["[/blue]", "[red]"]
+    shown.fleet.newest, shown.fleet.live, shown.pipeline = "[/x]\x1b[2J", False, None
+    text = "\n".join(lines(shown, 160))
+    assert "Idle, holding memory: [/blue] 4" in text
+    assert r"newest [/x]\x1b[2J UTC" in text
+
+
 def test_unknown_values_are_a_dash_and_no_zero() -> None:
     shown = snapshot(1, 1, utilisation=[5], temperature=[None], power=[None], memory_used=[None], slot=[-1])
     row = next(line for line in lines(shown, 80) if "host-000" in line)
