@@ -75,7 +75,7 @@ class PageRenderer(BrowsableAPIRenderer):
 # The position in an answer. The form drops these, because a changed filter starts again.
 _PLACES = frozenset({"page", "offset", "cursor"})
 # Who follows the link of a page opens the file in a spreadsheet.
-_FOR_PEOPLE = {"csv": {"csv_safe": "true"}}
+FOR_PEOPLE = {"csv": {"csv_safe": "true"}}
 # A file has all rows, whatever page links to it.
 _PAGING = (*_PLACES, "page_size", "limit")
 
@@ -105,7 +105,7 @@ def _formats(view: APIView, request: Request) -> list[dict[str, str]]:
     """Links to the other formats of the answer."""
     names: tuple[str, ...] = getattr(view, "formats", tuple)()
     exports = {
-        name: same_with(request, format=name, **dict.fromkeys(_PAGING), **_FOR_PEOPLE.get(name, {}))
+        name: same_with(request, format=name, **dict.fromkeys(_PAGING), **FOR_PEOPLE.get(name, {}))
         for name in names
         if name in EXPORT_FORMATS
     }

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from django.http import QueryDict
 from django.urls import reverse
 
+from api.browse.renderers import FOR_PEOPLE
 from api.errors import BadRequest
 from api.fleet import shared_prefix
 from api.links import absolute
@@ -186,7 +187,13 @@ class ExplorePage(Page):
             times = [("start_time", shown.start), ("end_time", shown.end)]
         query = urlencode([*asked, *times], safe=":")
         path = f"{reverse('query')}?{query}"
-        files = [(name.upper() if name != "parquet" else "Parquet", f"{path}&format={name}") for name in EXPORT_FORMATS]
+        files = [
+            (
+                name.upper() if name != "parquet" else "Parquet",
+                f"{path}&{urlencode({'format': name} | FOR_PEOPLE.get(name, {}))}",
+            )
+            for name in EXPORT_FORMATS
+        ]
         return {"answer_url": path, "files": files, "curl_url": absolute(self.request, path)}
 
     @staticmethod

@@ -130,3 +130,13 @@ def test_the_calls_to_copy_are_those_of_the_api(client: Client) -> None:
     body = body_of(client, f"/gpus/{ID}")
     assert f"http://testserver/api/v1/gpus/{ID}/series?metric={UTIL}" in body
     assert " style=" not in body
+
+
+def test_what_it_links_to_is_this_gpu_whatever_its_id(client: Client, admin_client: Client) -> None:
+    save(block(gpu("GPU_2Fa/b"), 0, {UTIL: 1.0}))
+    body = body_of(client, "/gpus/GPU_2Fa%2Fb")
+    (edit,) = re.findall(r'href="(/admin/inventory/gpu/[^"]*)"', body)
+    assert "GPU_2Fa/b" in body_of(admin_client, edit)
+    (readings,) = re.findall(r'data-raw-csv href="([^"]*)"', body)
+    # Whoever follows the link opens the file in a spreadsheet, which takes some names for formulas.
+    assert readings.endswith("&amp;format=csv&amp;csv_safe=true")

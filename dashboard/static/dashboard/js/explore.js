@@ -34,7 +34,8 @@ function linkTimes() {
 function showLinks() {
   const params = { ...asked(), ...linkTimes() };
   for (const link of document.querySelectorAll("[data-file]")) {
-    link.href = apiUrl("/api/v1/query", { ...params, format: link.dataset.file || null });
+    const format = link.dataset.file || null;
+    link.href = apiUrl("/api/v1/query", { ...params, format, csv_safe: format === "csv" ? "true" : null });
   }
   const line = `curl '${new URL(apiUrl("/api/v1/query", params), location.href)}'`;
   find(".curl code").textContent = line;

@@ -31,6 +31,8 @@ const XID_COUNT = /^DCGM_EXP_XID_ERRORS_(?:COUNT|TOTAL):xid:(\d+)/;
 const known = new Map(data.has.map((each) => [each.name, each]));
 const offered = (names) => names.filter((name) => known.has(name));
 const described = (name) => known.get(name) ?? { name, title: name, unit: "", factor: 1, kind: "gauge" };
+// Who follows the link opens the file in a spreadsheet.
+const FILE = { format: "csv", csv_safe: "true" };
 const find = (selector) => document.querySelector(selector);
 
 /** @type {Map<string, ReturnType<typeof timeChart>>} */
@@ -228,7 +230,7 @@ async function showReadings(offset) {
 function startReadings() {
   const details = find("[data-raw]");
   const again = () => {
-    find("[data-raw-csv]").href = readingsUrl({ format: "csv" });
+    find("[data-raw-csv]").href = readingsUrl(FILE);
     if (details.open) showReadings(0);
   };
   details.addEventListener("toggle", again);
@@ -236,7 +238,7 @@ function startReadings() {
   find("[data-raw-newer]").addEventListener("click", () => showReadings(Math.max(0, raw.offset - ROWS)));
   find("[data-raw-older]").addEventListener("click", () => showReadings(raw.offset + ROWS));
   onChange(again);
-  find("[data-raw-csv]").href = readingsUrl({ format: "csv" });
+  find("[data-raw-csv]").href = readingsUrl(FILE);
 }
 
 fillChoices();
