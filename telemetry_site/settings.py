@@ -107,6 +107,8 @@ STALE_AFTER = options.STALE_AFTER.read()
 FLEET_SECONDS = 1.0
 # The same for hosts, places and pods, which seldom change.
 INVENTORY_SECONDS = 5.0
+# The same for the size of the store.
+STORE_SECONDS = 15.0
 
 API_RATE_PER_TOKEN = options.API_RATE_PER_TOKEN.read()
 API_RATE_PER_ADDRESS = options.API_RATE_PER_ADDRESS.read()

@@ -37,7 +37,7 @@ from telemetry_site.settings import *  # noqa: E402, F403
 # Django's test client is a server that says nothing of its listeners, so reading would be closed.
 API_AUTH_REQUIRED = False
 # A test sees what it has just saved.
-FLEET_SECONDS = INVENTORY_SECONDS = 0.0
+FLEET_SECONDS = INVENTORY_SECONDS = STORE_SECONDS = 0.0
 # The settings close what a service writes. Tests also write for services that run as another user.
 os.umask(0o022)
 os.environ.pop("DATABASE_URL", None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +29,7 @@ from readings.catalogue import info, whole_of
 from readings.checks import PASSED_OVER, REASONS, REMARKS, Kinds
 from readings.signals import SIGNALS, Signal
 from readings.times import SECOND
-from stores.base import StoreError
+from stores.base import Store, StoreError, StoreStats
 from stores.open import describe_store, get_store
 
 MOST_HOSTS = 40
@@ -213,6 +215,25 @@ def matrix(fleet: Fleet, have: dict[str, NDArray[np.bool_]], known: NDArray[np.b
     return Matrix(names, sizes[shown].tolist(), rows, total, len(hosts), page, pages, hidden)
 
 
+class StoreFigures:
+    """The figures of the store, asked for again after some seconds: InfluxDB takes long over them while it writes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: tuple[Store, float, StoreStats] | None = None
+
+    def of(self, store: Store) -> StoreStats:
+        """Its figures, at most STORE_SECONDS old. Raises StoreError."""
+        with self._lock:
+            now = time.monotonic()
+            if self._known is None or self._known[0] is not store or now - self._known[1] >= settings.STORE_SECONDS:
+                self._known = store, now, store.stats()
+            return self._known[2]
+
+
+_figures = StoreFigures()
+
+
 class PipelinePage(Page):
     """What the pipeline does."""
 
@@ -254,7 +275,7 @@ class PipelinePage(Page):
         answer: StoreAnswer | None = None
         error = ""
         try:
-            answer = store_answer(get_store().stats())
+            answer = store_answer(_figures.of(get_store()))
         except StoreError as away:
             error = str(away)
         return {"store": answer, "store_error": error, "store_words": describe_store()}

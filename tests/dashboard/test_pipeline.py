@@ -13,13 +13,13 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from dashboard.broker_watch import BrokerWatch
 from dashboard.views import pipeline
-from dashboard.views.pipeline import HOSTS_ON_A_PAGE, streamers
+from dashboard.views.pipeline import HOSTS_ON_A_PAGE, StoreFigures, streamers
 from inventory.newest import newest_tables
 from inventory.status import add_counts
 from inventory.sync.memory import save_sightings
 from inventory.sync.sightings import Origin, Sightings
 from readings.signals import SIGNALS
-from stores.base import Store, StoreUnavailable
+from stores.base import Store, StoreStats, StoreUnavailable
 from tests.api.broker_thread import broker_in_thread
 from tests.dashboard.reading import html, part, text_of
 from tests.inventory.building import POWER, SECOND, T0, TEMP, UTIL, block, gpu, save
@@ -174,3 +174,23 @@ def test_queries_do_not_grow_with_the_fleet(
     save(*(block(gpu(f"GPU-{n}", hostname=f"n-{n:03d}"), 0, {UTIL: 1.0}) for n in range(50)))
     with django_assert_max_num_queries(10):
         html(client, "/pipeline")
+
+
+def test_the_store_is_asked_again_when_its_figures_are_old(
+    store: Store, monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    asked: list[StoreStats] = []
+    stats = store.stats
+
+    def counted() -> StoreStats:
+        asked.append(stats())
+        return asked[-1]
+
+    monkeypatch.setattr(store, "stats", counted)
+    figures = StoreFigures()
+    settings.STORE_SECONDS = 60.0
+    assert figures.of(store) == figures.of(store)
+    assert len(asked) == 1
+    settings.STORE_SECONDS = 0.0
+    figures.of(store)
+    assert len(asked) == 2
