@@ -27,6 +27,7 @@ from readings.times import format_time, to_datetime
 
 _Values = NDArray[np.float64]
 _Mask = NDArray[np.bool_]
+_HAS_NO_FRACTION = 1e15
 _SHORT_UUID = len("GPU-39bd9cd5")
 
 
@@ -226,9 +227,13 @@ def _names(coded: Coded, at: NDArray[np.intp]) -> tuple[list[str], list[int]]:
 
 
 def _numbers(values: _Values, digits: int = 3) -> list[float | int | None]:
+    # Rounding multiplies first, and the largest numbers would become infinite.
+    small = np.abs(values) < _HAS_NO_FRACTION
+    rounded = values.copy()
+    rounded[small] = np.round(values[small], digits)
     return [
-        None if value != value else int(value) if value.is_integer() else value
-        for value in np.round(values, digits).tolist()
+        None if value != value else int(value) if is_small and value.is_integer() else value
+        for value, is_small in zip(rounded.tolist(), small.tolist(), strict=True)
     ]
 
 

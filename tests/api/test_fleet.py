@@ -68,6 +68,16 @@ def test_what_no_gpu_reports_is_null_and_not_0() -> None:
 
 
 @pytest.mark.django_db
+def test_a_value_of_any_size_stays_what_it_is() -> None:
+    values = [-1.7e308, 2.0**60, 1e15 - 0.25, 0.12345, 5e-324]
+    save(*(block(gpu(f"GPU-{n}", gpu_id=n), 0, {"of_nobody": value}) for n, value in enumerate(values)))
+    now = fleet_now()
+    answer = fleet_answer(now, "of_nobody", np.ones(len(now), np.bool_))
+    assert answer.gpus is not None
+    assert answer.gpus.value == [-1.7e308, 2.0**60, 1e15 - 0.25, 0.123, 0]
+
+
+@pytest.mark.django_db
 def test_a_filter_chooses_slots_and_all_figures_are_of_those() -> None:
     save(
         block(gpu("GPU-a", namespace="red", pod="p"), 0, {UTIL: 10.0, POWER: 100.0}),
