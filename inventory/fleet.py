@@ -36,6 +36,8 @@ HELD_MIB = 1024.0
 # How many hosts of a model must agree, and how far, before their number of GPUs is expected of the others.
 FEWEST_HOSTS, AGREEMENT = 5, 0.9
 _MOST_KEYS = 10_000
+# Of the metrics that were asked for, those that a fleet keeps: a URL may name any.
+_MOST_KEPT = 64
 
 _Values = NDArray[np.float64]
 _Times = NDArray[np.int64]
@@ -193,7 +195,9 @@ class Fleet:
         """The newest value of each slot; NaN without one, or where it is old. Boards of MIG instances count as a whole."""
         values = self._metrics.get(name)
         if values is None:
-            values = self._metrics[name] = self._read(name)
+            values = self._read(name)
+            if len(self._metrics) < _MOST_KEPT:
+                self._metrics[name] = values
         return values
 
     def memory_total(self) -> _Values:

@@ -25,7 +25,7 @@ from inventory.fleet import Fleet, SlotState, fleet_now
 from inventory.models import CollectorStatus
 from inventory.newest import newest_tables
 from inventory.packing import HostReadings
-from readings.catalogue import info, whole_of
+from readings.catalogue import CATALOGUE, info, whole_of
 from readings.checks import PASSED_OVER, REASONS, REMARKS, Kinds
 from readings.signals import SIGNALS, Signal
 from readings.times import SECOND
@@ -34,6 +34,8 @@ from stores.open import describe_store, get_store
 
 MOST_HOSTS = 40
 HOSTS_ON_A_PAGE = 40
+# A source may send thousands of names that nobody has described.
+MOST_METRICS = 300
 
 
 class Reason(NamedTuple):
@@ -180,7 +182,7 @@ class MatrixRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """Hosts × metrics: how many GPUs have a fresh reading."""
+    """Hosts × metrics: how many GPUs have a fresh reading. ``hidden`` have no gaps, ``more`` have no place."""
 
     hosts: list[str]
     sizes: list[int]
@@ -190,6 +192,7 @@ class Matrix:
     page: int
     pages: int
     hidden: int
+    more: int
 
 
 def matrix(fleet: Fleet, have: dict[str, NDArray[np.bool_]], known: NDArray[np.bool_], query: dict[str, str]) -> Matrix:
@@ -209,10 +212,12 @@ def matrix(fleet: Fleet, have: dict[str, NDArray[np.bool_]], known: NDArray[np.b
             hidden += 1
             continue
         rows.append(MatrixRow(name, metric.title if metric else name, int(by_host.sum()), by_host[shown].tolist()))
+    rows.sort(key=lambda row: (row.name not in CATALOGUE, row.gpus == total, row.name))
+    rows, more = rows[:MOST_METRICS], max(0, len(rows) - MOST_METRICS)
     # What some lack is why people look here.
     rows.sort(key=lambda row: (row.gpus == total, row.name))
     names = [fleet.hosts[host].name for host in shown.tolist()]
-    return Matrix(names, sizes[shown].tolist(), rows, total, len(hosts), page, pages, hidden)
+    return Matrix(names, sizes[shown].tolist(), rows, total, len(hosts), page, pages, hidden, more)
 
 
 class StoreFigures:

@@ -13,7 +13,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from dashboard.broker_watch import BrokerWatch
 from dashboard.views import pipeline
-from dashboard.views.pipeline import HOSTS_ON_A_PAGE, StoreFigures, streamers
+from dashboard.views.pipeline import HOSTS_ON_A_PAGE, MOST_METRICS, StoreFigures, streamers
 from inventory.newest import newest_tables
 from inventory.status import add_counts
 from inventory.sync.memory import save_sightings
@@ -149,6 +149,15 @@ def test_the_matrix_of_hosts_and_metrics(client: Client) -> None:
     assert list(matrix(html(client, "/pipeline?gaps=1"))) == [TEMP]
     assert matrix(html(client, "/pipeline?host=N2")) == {TEMP: [("none", "0")], UTIL: [("full", "1")]}
     assert "No host has “zz” in its name." in html(client, "/pipeline?host=zz")
+
+
+def test_a_flood_of_metrics_leaves_room_for_those_that_people_know(client: Client) -> None:
+    flood = {f"A_METRIC_OF_NOBODY_{number}": 1.0 for number in range(MOST_METRICS + 50)}
+    save(block(gpu(), 0, {UTIL: 1.0} | flood), block(gpu("GPU-b", gpu_id=1), 0, {UTIL: 1.0}))
+    body = html(client, "/pipeline")
+    found = matrix(body)
+    assert (len(found), UTIL in found) == (MOST_METRICS, True)
+    assert "51 more metrics are not shown." in part(body, "availability")
 
 
 def test_many_hosts_are_paged(client: Client) -> None:

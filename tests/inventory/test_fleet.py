@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from pytest_django import DjangoAssertNumQueries
@@ -206,6 +208,19 @@ def test_memory_is_what_the_gpu_says_else_its_parts() -> None:
     first, second, third = fleet_now().memory_total().tolist()
     assert (first, second) == (10.0, 16.0)
     assert np.isnan(third)
+
+
+def test_it_keeps_no_column_for_each_name_that_somebody_asks_for() -> None:
+    save(fleet(8))
+    now = fleet_now()
+    tracemalloc.start()
+    try:
+        for number in range(2000):
+            assert np.isnan(now.metric(f"of_nobody_{number}")).all()
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+    finally:
+        tracemalloc.stop()
+    assert now.metric(UTIL).tolist() == [float(n) for n in range(8)]
 
 
 def test_it_is_asked_for_with_few_queries(django_assert_max_num_queries: DjangoAssertNumQueries) -> None:
