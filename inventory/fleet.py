@@ -119,13 +119,13 @@ def _coded(names: Sequence[str]) -> Coded:
 
 
 class Stack(NamedTuple):
-    """The readings of GPUs that have the same metrics, one row each: ``rows`` are those of the fleet, -1 for none.
+    """The readings of GPUs that have the same metrics, one row each: ``rows`` are those of the fleet, -1 for none. ``columns`` are by metric.
 
     ``instances`` has a number for each MIG instance, whose row is its board's, and -1 for boards. Readings are fresh from
     ``fresh_since_ns`` on. Several rows may be of one GPU: of those that several collectors see.
     """
 
-    metric_names: tuple[str, ...]
+    columns: Mapping[str, int]
     rows: _Places
     instances: _Places
     fresh_since_ns: _Times
@@ -189,7 +189,7 @@ class Fleet:
 
     def metric_names(self) -> list[str]:
         """The metrics that any GPU has, sorted."""
-        return sorted({name for stack in self.stacks for name in stack.metric_names})
+        return sorted({name for stack in self.stacks for name in stack.columns})
 
     def metric(self, name: str) -> _Values:
         """The newest value of each slot; NaN without one, or where it is old. Boards of MIG instances count as a whole."""
@@ -242,9 +242,9 @@ def _gathered(stacks: Sequence[Stack], name: str) -> _FreshReadings:
     """The fresh readings of a metric, the newest last."""
     found: list[_FreshReadings] = []
     for stack in stacks:
-        if name not in stack.metric_names:
+        column = stack.columns.get(name)
+        if column is None:
             continue
-        column = stack.metric_names.index(name)
         times, values = stack.times_ns[:, column], stack.values[:, column]
         fresh = (times >= stack.fresh_since_ns) & (stack.rows >= 0) & ~np.isnan(values)
         found.append(_FreshReadings(stack.rows[fresh], stack.instances[fresh], values[fresh], times[fresh]))
@@ -460,7 +460,7 @@ def _stacks(tables: Sequence[HostReadings], rows: _Places, instances: _Places, s
         at = np.concatenate([np.arange(first, first + len(table.gpu_ids)) for table, first in alike])
         stacks.append(
             Stack(
-                names,
+                {name: column for column, name in enumerate(names)},
                 rows[at],
                 instances[at],
                 since[at],
