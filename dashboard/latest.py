@@ -90,7 +90,7 @@ SHOWN_IN = {
 def words_of(metric_name: str, value: float) -> str:
     """The words for a code, a state or a bitmask; empty for a plain number."""
     if unit_of(metric_name) == "bitmask":
-        return ", ".join(event.name for event in clock_events(value)) or "nothing"
+        return ", ".join(event.name for event in clock_events(value)) or "none"
     if unit_of(metric_name) == "bool":
         return "yes" if value else "no"
     if metric_name == "DCGM_FI_DEV_PSTATE":

@@ -158,8 +158,10 @@ def _cell(name: str, value: object) -> Cell:
 
 
 def _number(value: float) -> str:
-    """The number as in JSON, but whole numbers without a fraction."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
+    """The number as in JSON, but whole numbers without a fraction, and sums without the noise of binary fractions."""
+    if not isinstance(value, float) or abs(value) >= 1e15:
+        return str(value)
+    return str(int(value)) if value.is_integer() else str(round(value, 6) if abs(value) > 1 else value)
 
 
 def _is_list(value: object) -> bool:

@@ -27,6 +27,9 @@ _LARGER = {
     "MHz": (1000.0, "GHz"),
 }
 
+# Nobody says 1,024 of these.
+_AT_ONCE = {"GiB"}
+
 
 def is_known(value: object) -> bool:
     """Whether there is a value: neither None nor NaN."""
@@ -49,8 +52,8 @@ def value(amount: float | None, unit: str) -> str | SafeString:
 
 
 def scale(amount: float, unit: str) -> tuple[float, str]:
-    """The amount in the unit in which it has at most four digits before the point."""
-    while unit in _LARGER and abs(amount) >= 10 * _LARGER[unit][0]:
+    """The amount in the unit in which it has at most four digits before the point; from 1 TiB on in TiB."""
+    while unit in _LARGER and abs(amount) >= _LARGER[unit][0] * (1 if unit in _AT_ONCE else 10):
         factor, unit = _LARGER[unit]
         amount /= factor
     return amount, unit
@@ -107,7 +110,7 @@ def age(moment: datetime | int | None) -> SafeString | str:
     ns = moment if isinstance(moment, int) else to_ns(moment)
     seconds = max(0, (time.time_ns() - ns) // 1_000_000_000)
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= 2 * size or (size == 86_400 and seconds >= size):
+        if seconds >= 2 * size:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
 

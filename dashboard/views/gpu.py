@@ -225,7 +225,7 @@ def tiles(values: dict[str, Newest], now_ns: int) -> list[Tile]:
         tile(TEMPERATURE, "Temperature", f"slows down at {slowdown.value:.0f} °C" if slowdown else ""),
         tile(POWER, "Power", f"limit {limit:,.0f} W" if limit else ""),
         tile("DCGM_FI_DEV_SM_CLOCK", "SM clock", f"memory {values['DCGM_FI_DEV_MEM_CLOCK'].value:,.0f} MHz" if "DCGM_FI_DEV_MEM_CLOCK" in values else ""),
-        tile(CLOCK_EVENTS, "Clock event reasons", words=held or "nothing"),
+        tile(CLOCK_EVENTS, "Clock event reasons", words=held or "none"),
         tile(XID, "Last XID", words="none" if not xid or not xid.value else f"{xid.value:.0f}"),
     ]  # fmt: skip
 

@@ -26,7 +26,7 @@ from dashboard.views.page import Page
 from inventory.fleet import Fleet, fleet_now
 from readings.clock_events import CLOCK_EVENT_BITS, CLOCK_EVENTS, FAULT_BITS, ClockEvent, clock_events
 from readings.mig import POWER, TEMPERATURE, UTILISATION
-from readings.times import SECOND, format_duration
+from readings.times import SECOND
 from stores.aggregate.buckets import Buckets
 from stores.base import GroupSeries, TooBusy, TooMuch
 
@@ -266,7 +266,7 @@ class HotTimesPart(Page):
         return {
             **context,
             "asked": len(found),
-            "every": format_duration(step_ns),
+            "every": step_ns / SECOND,
             "times": times[:MOST_HOSTS],
             "more": max(0, len(times) - MOST_HOSTS),
         }

@@ -39,7 +39,7 @@ def test_units_are_those_that_people_read() -> None:
     ("name", "value", "words"),
     [
         ("DCGM_FI_DEV_CLOCKS_EVENT_REASONS", 0x44, "power cap, thermal, hardware"),
-        ("DCGM_FI_DEV_CLOCKS_EVENT_REASONS", 0.0, "nothing"),
+        ("DCGM_FI_DEV_CLOCKS_EVENT_REASONS", 0.0, "none"),
         ("DCGM_FI_DEV_PSTATE", 2.0, "P2"),
         ("DCGM_FI_DEV_XID_ERRORS", 79.0, "XID 79"),
         ("DCGM_FI_DEV_XID_ERRORS", 0.0, "none"),

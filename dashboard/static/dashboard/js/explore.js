@@ -1,6 +1,6 @@
 // Any metric over time: asks what the URL says, draws it, and keeps the links to the same answer as files.
 
-import { learnInterval, timeChart, windows } from "./charts.js";
+import { learnInterval, stepText, timeChart, windows } from "./charts.js";
 import { ABSENT, formatValue, gpuLabel, SCALES, shortHost } from "./format.js";
 import { every } from "./live.js";
 import { apiUrl, data, getJson, gpuUrl, hostUrl } from "./page.js";
@@ -71,7 +71,8 @@ function sayErrors(errors) {
 /** An error of the API begins with the name of the parameter that is wrong. */
 function sayWrong({ message }) {
   const name = [...FIELDS, ...SEVERAL].find((each) => message.startsWith(`${each} `)) ?? "";
-  sayErrors({ [name]: message });
+  sayErrors({ [name]: name ? message : `${message[0].toUpperCase()}${message.slice(1)}.` });
+  find("[data-result]").hidden = !chart;
 }
 
 /** What the server says of the fields that the URL holds now; it knows of the page that it sent. */
@@ -129,9 +130,9 @@ function rowOf(line, unit, by, count) {
   return row;
 }
 
-function showTable(lines, answer, by) {
+function showTable(lines, answer, by, step) {
   table.hidden = !lines.length;
-  find("[data-table-note]").textContent = `${lines.length} ${lines.length === 1 ? "line" : "lines"}, ${answer.agg} of windows of ${answer.every}`;
+  find("[data-table-note]").textContent = `${lines.length} ${lines.length === 1 ? "line" : "lines"}, ${answer.agg} of windows of ${stepText(step)}`;
   const real = table.querySelector("table");
   real.tBodies[0].replaceChildren(...lines.map((line) => rowOf(line, answer.unit, by, line.values.length)));
   sortTable(real);
@@ -173,7 +174,7 @@ async function ask({ signal }) {
   const shown = {
     title: metric?.title ?? answer.metric,
     unit: answer.unit,
-    note: `${answer.agg} of ${answer.every}${lines.length > MOST_LINES ? ` · first ${MOST_LINES} of ${lines.length} lines` : ""}`,
+    note: `${answer.agg} of ${stepText(step)}${lines.length > MOST_LINES ? ` · first ${MOST_LINES} of ${lines.length} lines` : ""}`,
     times,
     series: lines.slice(0, MOST_LINES),
     scale: ["mean", "max", "min", "last", "p50", "p95", "p99"].includes(answer.agg) ? SCALES[answer.metric] : { min: 0 },
@@ -185,7 +186,7 @@ async function ask({ signal }) {
   };
   if (chart) chart.update(shown);
   else chart = timeChart(element, shown);
-  showTable(lines, answer, params.by);
+  showTable(lines, answer, params.by, step);
 }
 
 function apply() {

@@ -5,6 +5,9 @@ import { get } from "./state.js";
 export const ABSENT = "n/a";
 const LARGER = { W: [1000, "kW"], kW: [1000, "MW"], MiB: [1024, "GiB"], GiB: [1024, "TiB"], MHz: [1000, "GHz"], "B/s": [1e3, "kB/s"], "kB/s": [1e3, "MB/s"], "MB/s": [1e3, "GB/s"], J: [1000, "kJ"], kJ: [1000, "MJ"] };
 
+// Nobody says 1,024 of these.
+const AT_ONCE = new Set(["GiB"]);
+
 /** One scale per metric, so that two screens can be compared. A metric without one scales to its values. */
 export const SCALES = {
   __proto__: null, // a metric may have any name
@@ -47,7 +50,7 @@ export function formatNumber(value, digits) {
 
 /** The value in the unit in which it has at most four digits before the point. */
 export function scaled(value, unit) {
-  while (unit in LARGER && Math.abs(value) >= 10 * LARGER[unit][0]) {
+  while (unit in LARGER && Math.abs(value) >= LARGER[unit][0] * (AT_ONCE.has(unit) ? 1 : 10)) {
     value /= LARGER[unit][0];
     unit = LARGER[unit][1];
   }

@@ -18,7 +18,7 @@ const RATIO = { min: 0, max: 100 };
 const CHARTS = [
   { title: "Utilisation", unit: "%", of: ["DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_PROF_SM_ACTIVE", "DCGM_FI_PROF_GR_ENGINE_ACTIVE"], scale: RATIO, marks: true, fill: true },
   { title: "Memory used", unit: "MiB", of: ["DCGM_FI_DEV_FB_USED"], scale: { min: 0 }, limit: "memory", limitName: "total", fill: true },
-  { title: "Temperature", unit: "°C", of: ["DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_MEMORY_TEMP"], scale: SCALES.DCGM_FI_DEV_GPU_TEMP, limit: "temperature", limitName: "slows down at" },
+  { title: "Temperature", unit: "°C", of: ["DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_MEMORY_TEMP"], scale: SCALES.DCGM_FI_DEV_GPU_TEMP, limit: "temperature", limitName: "GPU slows down at" },
   { title: "Power", unit: "W", of: ["DCGM_FI_DEV_POWER_USAGE"], scale: { min: 0 }, limit: "power", limitName: "limit", fill: true },
   { title: "Clocks", unit: "MHz", of: ["DCGM_FI_DEV_SM_CLOCK", "DCGM_FI_DEV_MEM_CLOCK"], scale: { min: 0 }, spans: true },
   { title: "PCIe", of: ["DCGM_FI_PROF_PCIE_TX_BYTES", "DCGM_FI_PROF_PCIE_RX_BYTES"], or: ["DCGM_FI_DEV_PCIE_TX_THROUGHPUT", "DCGM_FI_DEV_PCIE_RX_THROUGHPUT"], scale: { min: 0 } },
@@ -243,4 +243,12 @@ function startReadings() {
 
 fillChoices();
 startReadings();
-every(load);
+every(async (asked) => {
+  try {
+    await load(asked);
+  } catch (error) {
+    const place = find("[data-strip]");
+    if ("status" in error && !place.childElementCount) place.textContent = `Not drawn: ${error.message}.`;
+    throw error;
+  }
+});

@@ -13,7 +13,7 @@ const SYNC = "host";
 const MOST_LINES = 10;
 const METRICS = {
   utilisation: { metric: "DCGM_FI_DEV_GPU_UTIL", title: "Utilisation", unit: "%", scale: { min: 0, max: 100 } },
-  temperature: { metric: "DCGM_FI_DEV_GPU_TEMP", title: "Temperature", unit: "°C", scale: SCALES.DCGM_FI_DEV_GPU_TEMP, limit: "temperature", limitName: "slows down at" },
+  temperature: { metric: "DCGM_FI_DEV_GPU_TEMP", title: "Temperature", unit: "°C", scale: SCALES.DCGM_FI_DEV_GPU_TEMP, limit: "temperature", limitName: "GPU slows down at" },
   power: { metric: "DCGM_FI_DEV_POWER_USAGE", title: "Power", unit: "W", scale: { min: 0 } },
   memory: { metric: "DCGM_FI_DEV_FB_USED", title: "Memory used", unit: "MiB", scale: { min: 0 } },
 };
@@ -162,4 +162,12 @@ function drawStrip(placements, spans, view) {
   runs = strip(find("[data-strip]"), { rows: shown, range: { start: view.start, end: view.end }, empty: "No pod is known to have run on it in this range" });
 }
 
-every(load);
+every(async (asked) => {
+  try {
+    await load(asked);
+  } catch (error) {
+    const place = find("[data-strip]");
+    if ("status" in error && !place.childElementCount) place.textContent = `Not drawn: ${error.message}.`;
+    throw error;
+  }
+});

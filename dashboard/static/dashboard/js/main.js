@@ -33,7 +33,8 @@ function showLive() {
   const words = { paused: "Paused", off: "Not refreshing", absolute: "Fixed range", hidden: "Paused" };
   const old = dataTime ? ` · ${formatAge(Date.now() - dataTime)} old` : "";
   button.setAttribute("aria-pressed", String(!isLive()));
-  find("[data-live-text]").textContent = data.anchor ? `Data until ${formatTime(data.anchor)}` : (why ? words[why] : "Live") + old;
+  button.dataset.age = data.anchor || !dataTime ? "ended" : Date.now() - dataTime > data.stale_after ? "late" : "fresh";
+  find("[data-live-text]").textContent = data.anchor ? `Data until ${formatTime(data.anchor)}` : (why ? words[why] : dataTime ? "Live" : "No data yet") + old;
   find("[data-refresh]").value = period();
 }
 

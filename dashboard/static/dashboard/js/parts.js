@@ -16,6 +16,9 @@ const FOCUSABLE = "a[href], button, select, input, summary, [tabindex]";
 /** @type {WeakMap<Element, string>} what the server sent last for each part */
 const shown = new WeakMap();
 
+/** What a page of an error says. */
+const saidBy = (text) => new DOMParser().parseFromString(text, "text/html").querySelector("#banner, .hint")?.textContent.trim();
+
 /** A page of this service, as a document. Throws ApiError; an abort passes through. */
 export async function getPage(url, signal) {
   let response;
@@ -27,7 +30,7 @@ export async function getPage(url, signal) {
     throw new ApiError(0, "the web service does not answer");
   }
   if (!response.ok) {
-    if (response.status >= 500) away("The web service");
+    if (response.status >= 500) away(saidBy(await response.text()) || "The web service");
     throw new ApiError(response.status, `status ${response.status}`);
   }
   return new DOMParser().parseFromString(await response.text(), "text/html");
@@ -110,6 +113,10 @@ export function loadSlowParts() {
         fill(part, [...document.importNode(page.body, true).childNodes]);
         answered = asked;
         at = Date.now();
+      } catch (error) {
+        const hint = part.querySelector(".hint");
+        if (error.name !== "AbortError" && !answered && hint) hint.textContent = "No answer yet. The page tries again by itself.";
+        throw error;
       } finally {
         part.removeAttribute("aria-busy");
       }

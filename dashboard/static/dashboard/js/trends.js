@@ -12,6 +12,7 @@ const KEPT_STEP_MS = 60_000;
 const MOST_MODELS = 7;
 // Of more GPUs the bands of each minute are kept; for anything else the store would have to read every reading.
 const MOST_GPUS = 1000;
+const HEIGHT = 180;
 
 /** @type {Map<string, {update: (options: object) => void}>} */
 const charts = new Map();
@@ -46,7 +47,7 @@ function asked(name, shortest = 0) {
   return { step, shown, params: { every: `${step / 1000}s`, start_time: iso(Math.floor(shown.start / step) * step), end_time: iso(suited.end) } };
 }
 
-const common = ({ step, shown }, fleet) => ({ range: { start: shown.start, end: shown.end }, step, until: fleet.newest ? Date.parse(fleet.newest) : shown.end, sync: "fleet", level: 2 });
+const common = ({ step, shown }, fleet) => ({ range: { start: shown.start, end: shown.end }, step, until: fleet.newest ? Date.parse(fleet.newest) : shown.end, sync: "fleet", level: 2, height: HEIGHT });
 
 async function showUtilisation(fleet, signal) {
   const question = asked("utilisation", fleet.counts.gpus > MOST_GPUS ? KEPT_STEP_MS : 0);
