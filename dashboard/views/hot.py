@@ -245,12 +245,13 @@ class HotTimesPart(Page):
     title = "Time above"
     menu = "hot"
     template_name = "dashboard/hot_times.html"
+    extra_context = {"hot_celsius": HOT_CELSIUS}  # noqa: RUF012 - declared so by Django; known also while the store is away
 
     def page_context(self) -> dict[str, Any]:
         fleet = fleet_now()
         query = self.request.GET.dict()
         rows = np.flatnonzero(chosen(fleet, query))
-        context = {"hot_celsius": HOT_CELSIUS, "prefix": shared_prefix([host.name for host in fleet.hosts])}
+        context = {"prefix": shared_prefix([host.name for host in fleet.hosts])}
         if len(rows) > MOST_GPUS_FOR_TIMES:
             return {
                 **context,

@@ -15,7 +15,7 @@ from dashboard.questions import ask_series
 from dashboard.views.page import Page
 from inventory.fleet import Fleet, SlotState, fleet_now
 from readings.mig import POWER, UTILISATION
-from readings.times import SECOND, format_duration
+from readings.times import SECOND
 from stores.aggregate.buckets import Buckets
 from stores.base import GroupSeries, TooBusy, TooMuch
 
@@ -239,4 +239,4 @@ class EnergyPart(Page):
         except (TooBusy, TooMuch) as error:
             return {"why_not": f"The store does not answer it: {error}."}
         found = energy(counters, power, step_ns, shown.end_ns - shown.start_ns)
-        return {"energy": found, "every": format_duration(step_ns)}
+        return {"energy": found, "every": step_ns / SECOND}

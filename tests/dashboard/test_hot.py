@@ -9,12 +9,13 @@ import pytest
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
+from dashboard.views import hot
 from dashboard.views.hot import HOT_CELSIUS, LEAST_FOR_FIT, MARGIN, SLOWDOWN, hot_times, unexplained
 from inventory.fleet import fleet_now
 from readings.clock_events import CLOCK_EVENTS
 from readings.model import Gpu, PointBlock
 from readings.times import SECOND, format_time
-from stores.base import GroupSeries, Store
+from stores.base import GroupSeries, Store, StoreUnavailable
 from tests.api.conftest import save as save_all
 from tests.dashboard.reading import html
 from tests.inventory.building import POWER, T0, TEMP, UTIL, block, fleet, gpu, save
@@ -175,3 +176,14 @@ def test_the_longest_comes_first() -> None:
         ("GPU-1", 120.0, hot + 4),
         ("GPU-0", 60.0, hot),
     ]
+
+
+def test_while_the_store_is_away_the_part_says_so(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise StoreUnavailable("no such host")
+
+    rack(40.0)
+    monkeypatch.setattr(hot, "ask_series", away)
+    text = html(client, "/hot/times")
+    assert "The store of readings does not answer" in text
+    assert "Time above 85 °C" in text

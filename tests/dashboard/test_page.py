@@ -87,3 +87,13 @@ def test_any_page_number_leads_to_a_page(text: str, number: int) -> None:
 @pytest.mark.parametrize("path", ["/hosts", "/pipeline"])
 def test_a_page_number_of_any_length_is_answered(client: Client, path: str) -> None:
     assert client.get(path, {"page": "9" * 5000}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/hosts/"])
+def test_an_unknown_path_is_not_found_in_the_looks_of_the_pages(client: Client, path: str) -> None:
+    response = client.get(path, headers={"Accept": "text/html"})
+    body = response.content.decode()
+    assert response.status_code == 404
+    assert "There is no such page" in body
+    assert "dashboard/css/dashboard" in body
+    assert "unsafe" not in response["Content-Security-Policy"]

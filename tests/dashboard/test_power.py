@@ -71,7 +71,7 @@ def test_without_gpus_and_without_power(client: Client) -> None:
     assert "make run" in text_of(html(client, "/power"))
     save(block(gpu(), 0, {UTIL: 5.0}))
     text = text_of(html(client, "/power"))
-    assert "Power now n/a 0 of 1 GPUs report it" in text
+    assert "Power now n/a 0 of 1 GPU reports it" in text
     assert "No GPU of these filters reports its power now." in text
 
 

@@ -590,10 +590,12 @@ const colorOf = (line, place) => line.color ?? `--series-${(place % PALETTE) + 1
 /** The ticks of the vertical axis, all in the one unit that suits the largest. */
 function axisLabels(splits, unit) {
   const most = Math.max(...splits.map(Math.abs));
-  // Ten times as much, because `scaled` keeps four digits, and an axis has room for three.
-  const shown = most > 0 ? scaled(most * 10, unit) : { value: 0, unit };
-  const factor = most > 0 ? shown.value / (most * 10) : 1;
-  const digits = Math.max(0, Math.min(4, -Math.floor(Math.log10(((splits[1] ?? 1) - (splits[0] ?? 0)) * factor || 1) + 1e-9)));
+  // An axis has room for three digits.
+  const shown = most > 0 ? scaled(most, unit, 1) : { value: 0, unit };
+  const factor = most > 0 ? shown.value / most : 1;
+  const step = ((splits[1] ?? 1) - (splits[0] ?? 0)) * factor;
+  let digits = 0;
+  while (digits < 4 && Math.abs(step * 10 ** digits - Math.round(step * 10 ** digits)) > 1e-6) digits++;
   return splits.map((value) => `${formatNumber(value * factor, digits)} ${shown.unit}`.trim());
 }
 

@@ -189,6 +189,8 @@ function showTable() {
   const open = isTableOpen();
   find("#twin").classList.toggle("visually-hidden", !open);
   find("#twin").tabIndex = open ? 0 : -1;
+  // What cannot be seen takes no focus.
+  for (const button of document.querySelectorAll("#twin th button")) button.tabIndex = open ? 0 : -1;
   find("[data-as-table]").setAttribute("aria-pressed", String(open));
   fill("#twin caption", `${shown.title} and the newest values of each GPU${filter ? `: ${filter.words} only` : ""}`);
   // What has a column of its own needs no second one.

@@ -48,9 +48,9 @@ export function formatNumber(value, digits) {
   return isKnown(value) ? formatter(digits ?? digitsOf(value)).format(value) : ABSENT;
 }
 
-/** The value in the unit in which it has at most four digits before the point. */
-export function scaled(value, unit) {
-  while (unit in LARGER && Math.abs(value) >= LARGER[unit][0] * (AT_ONCE.has(unit) ? 1 : 10)) {
+/** The value in the unit that suits it: a larger one from `least` of that on (from 1 TiB on in TiB). */
+export function scaled(value, unit, least = 10) {
+  while (unit in LARGER && Math.abs(value) >= LARGER[unit][0] * (AT_ONCE.has(unit) ? 1 : least)) {
     value /= LARGER[unit][0];
     unit = LARGER[unit][1];
   }

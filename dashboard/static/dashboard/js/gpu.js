@@ -248,7 +248,10 @@ every(async (asked) => {
     await load(asked);
   } catch (error) {
     const place = find("[data-strip]");
-    if ("status" in error && !place.childElementCount) place.textContent = `Not drawn: ${error.message}.`;
+    if ("status" in error && !place.childElementCount) {
+      place.textContent = `Not drawn: ${error.message}.`;
+      find("[data-charts]").style.minHeight = "0";
+    }
     throw error;
   }
 });
