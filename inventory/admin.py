@@ -246,7 +246,7 @@ class GPUAdmin(AssetEditing, RemovableAdmin):
             None,
             {
                 "fields": ("asset_state", "owner", "tags", "notes"),
-                "description": "What people note. Nothing is missed of a GPU that is in maintenance or retired, or whose host is.",
+                "description": "Set by people. A GPU that is in maintenance or retired, or whose host is, is never missing or stale.",
             },
         ),
         ("GPU", {"fields": ("id", "uuid", "mig_id", "mig_profile", "model_name", "driver_version", "device")}),
@@ -418,7 +418,7 @@ class HostAdmin(AssetEditing, RemovableAdmin):
             None,
             {
                 "fields": ("asset_state", "owner", "expected_gpus", "tags", "notes"),
-                "description": "What people note. A host’s state counts for the GPUs in it; their own states do not change.",
+                "description": "Set by people. A host’s state counts for the GPUs in it; their own states do not change.",
             },
         ),
         ("Host", {"fields": ("name", "first_seen", "last_seen", "gpu_count", "reporting", "stale")}),

@@ -27,7 +27,7 @@ class Asset(models.Model):
         choices=AssetState.choices,
         default=AssetState.ACTIVE,
         db_default=AssetState.ACTIVE,
-        help_text="nothing is missed of what is in maintenance or retired",
+        help_text="what is in maintenance or retired is not expected to report",
     )
     owner = models.CharField(max_length=255, blank=True, default="", db_default="", help_text="a person or team")
     notes = models.TextField(blank=True, default="", db_default="")

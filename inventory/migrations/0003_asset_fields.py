@@ -13,7 +13,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='gpu',
             name='asset_state',
-            field=models.CharField(choices=[('active', 'active'), ('maintenance', 'in maintenance'), ('retired', 'retired')], db_default='active', default='active', help_text='nothing is missed of what is in maintenance or retired', max_length=16, verbose_name='state'),
+            field=models.CharField(choices=[('active', 'active'), ('maintenance', 'in maintenance'), ('retired', 'retired')], db_default='active', default='active', help_text='what is in maintenance or retired is not expected to report', max_length=16, verbose_name='state'),
         ),
         migrations.AddField(
             model_name='gpu',
@@ -33,7 +33,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='host',
             name='asset_state',
-            field=models.CharField(choices=[('active', 'active'), ('maintenance', 'in maintenance'), ('retired', 'retired')], db_default='active', default='active', help_text='nothing is missed of what is in maintenance or retired', max_length=16, verbose_name='state'),
+            field=models.CharField(choices=[('active', 'active'), ('maintenance', 'in maintenance'), ('retired', 'retired')], db_default='active', default='active', help_text='what is in maintenance or retired is not expected to report', max_length=16, verbose_name='state'),
         ),
         migrations.AddField(
             model_name='host',

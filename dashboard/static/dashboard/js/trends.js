@@ -12,7 +12,8 @@ const KEPT_STEP_MS = 60_000;
 const MOST_MODELS = 7;
 // Of more GPUs the bands of each minute are kept; for anything else the store would have to read every reading.
 const MOST_GPUS = 1000;
-const HEIGHT = 180;
+// Beside the map of a few hosts there is room.
+const HEIGHT = document.querySelector("[data-trend].tall") && matchMedia("(min-width: 1001px)").matches ? 280 : 180;
 
 /** @type {Map<string, {update: (options: object) => void}>} */
 const charts = new Map();
