@@ -39,7 +39,7 @@ async function load({ signal }) {
   const names = Object.keys(METRICS);
   // Of a large fleet only the bands of whole minutes are kept.
   const hasBands = data.bands && (!data.large || step.step % 60_000 === 0);
-  const bands = hasBands ? getJson(apiUrl("/api/v1/fleet/bands", { metric: METRICS.utilisation.metric, every: step.every, ...times }), { signal }) : null;
+  const bands = hasBands ? getJson(apiUrl("/api/v1/fleet/bands", { metric: METRICS.utilisation.metric, every: step.every, ...times }), { signal }).catch(noBand) : null;
   const [placements, masks, codes, band, , ...found] = await Promise.all([
     getJson(apiUrl("/api/v1/placements", { hostname: data.host, ...times }), { signal }),
     ask(REASONS, "last", step, times, signal),
@@ -56,6 +56,12 @@ async function load({ signal }) {
   });
   drawStrip(placements.data, context.events.spans, view);
   setCurl("series", found[0].url);
+}
+
+/** The host's own lines need no fleet: an answer that is an error leaves the band out. */
+function noBand(error) {
+  if (error.name === "AbortError" || !("status" in error)) throw error;
+  return null;
 }
 
 function marks(masks, codes, step) {
