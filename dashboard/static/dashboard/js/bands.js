@@ -25,7 +25,7 @@ export function sayWhyNot(element, error) {
     note.setAttribute("role", "status");
     element.append(note);
   }
-  note.textContent = `Not drawn anew: ${error.message}.`;
+  note.textContent = `Not updated: ${error.message}.`;
 }
 
 /** The question was answered. */

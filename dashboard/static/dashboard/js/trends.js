@@ -34,7 +34,7 @@ async function tried(name, draw) {
     note.textContent = "";
   } catch (error) {
     if (error.name === "AbortError" || !("status" in error)) throw error;
-    note.textContent = `Not drawn anew: ${error.message}.`;
+    note.textContent = `Not updated: ${error.message}.`;
   }
 }
 
