@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,22 @@ from playwright.sync_api import Browser, expect
 from tests.api.serving import environment, listening, manage, serving
 from tests.dashboard.browser.chromium import watched_page
 from tests.dashboard.browser.filling import HOST
-from tests.dashboard.browser.pages import NAMES, path_of
+from tests.dashboard.browser.pages import NAMES, SHOWN_GPU, path_of
 from tests.dashboard.browser.site import Site
 from tests.ports import free_port
 
 # The browser itself reports requests that fail.
+PASSWORD = "rack-12-is-warm"
 OF_FAILING = r"Failed to load resource|^failed: |^status 50\d"
+
+
+def add_person(state: Path) -> None:
+    """Anna may log in. A second call changes nothing."""
+    code = (
+        "from django.contrib.auth.models import User;"
+        f"User.objects.filter(username='anna').exists() or User.objects.create_user('anna', password={PASSWORD!r})"
+    )
+    subprocess.run(manage("shell", "--command", code), env=environment(state), check=True, capture_output=True)
 
 
 def test_while_the_web_service_is_away_a_banner_has_the_last_good_time(browser: Browser, site: Site) -> None:
@@ -57,6 +68,26 @@ def test_while_the_store_is_away_the_page_says_so_and_shows_the_inventory(
         expect(page.locator("h1")).to_have_count(1)
         if name == "fleet":
             expect(page.locator("[data-tile=expected]")).to_have_text("of 34")
+
+
+# They ask the API, for their fragments, and for their parts.
+@pytest.mark.parametrize("name", [name for name in NAMES if name in {"fleet", "host", "pipeline"}])
+def test_after_a_login_has_ended_the_page_says_so(name: str, browser: Browser, site: Site) -> None:
+    add_person(site.state)
+    with (
+        serving(site.state, API_AUTH_REQUIRED="true", LOGIN_RATE="0") as service,
+        watched_page(browser, service.address) as (page, watch),
+    ):
+        watch.expect("status (of )?401")
+        page.goto(path_of(name, site.gpu(SHOWN_GPU)))
+        page.get_by_label("User name").fill("anna")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+        expect(page.locator("h1")).to_have_count(1)
+        page.wait_for_load_state("networkidle")
+        page.context.clear_cookies()
+        page.keyboard.press("r")
+        expect(page.locator("#banner")).to_contain_text("Your login has ended", timeout=15_000)
 
 
 def test_while_the_broker_is_away_the_pipelines_page_says_so(browser: Browser, site: Site, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import { away, back } from "./banner.js";
 import { formatTime } from "./format.js";
 import { setDataTime } from "./live.js";
+import { asksForLogin } from "./page.js";
 import { keepRange } from "./state.js";
 
 /** Gets this page anew and replaces the elements with `data-fragment`, by their ids. The focus stays where it was. */
@@ -15,7 +16,7 @@ export async function refreshFragments({ signal } = {}) {
     away("The web service");
     return;
   }
-  if (!response.ok) return;
+  if (asksForLogin(response) || !response.ok) return;
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   if (page.querySelector("#banner:not([hidden])")) {
     away(page.querySelector("#banner").textContent);

@@ -31,6 +31,14 @@ export const hostUrl = (name) => `${data.prefix}/hosts/${encodeURIComponent(name
 /** The page of a GPU, by its id or short id. */
 export const gpuUrl = (id) => `${data.prefix}/gpus/${encodeURIComponent(id).replaceAll("%3A", ":")}`;
 
+/** Whether an answer asks for a login, as after it has ended: then the banner says so. */
+export function asksForLogin(response) {
+  // The API answers 401; a page leads to the login.
+  const asks = response.status === 401 || (response.redirected && new URL(response.url).pathname === `${data.prefix}/login`);
+  if (asks) away("Your login has ended: reload this page to log in again");
+  return asks;
+}
+
 /** @type {Map<string, {etag: string, body: any}>} */
 const seen = new Map();
 const MOST_SEEN = 40;
@@ -47,6 +55,7 @@ export async function getJson(url, { signal } = {}) {
     away("The web service");
     throw new ApiError(0, "the web service does not answer");
   }
+  if (asksForLogin(response)) throw new ApiError(401, "your login has ended");
   if (response.status === 304 && known) {
     back();
     return known.body;

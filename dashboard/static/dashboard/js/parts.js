@@ -6,7 +6,7 @@
 import { away, back } from "./banner.js";
 import { formatTime } from "./format.js";
 import { every, setDataTime } from "./live.js";
-import { ApiError } from "./page.js";
+import { ApiError, asksForLogin } from "./page.js";
 import { get, set } from "./state.js";
 import { makeSortable } from "./tables.js";
 
@@ -29,6 +29,7 @@ export async function getPage(url, signal) {
     away("The web service");
     throw new ApiError(0, "the web service does not answer");
   }
+  if (asksForLogin(response)) throw new ApiError(401, "your login has ended");
   if (!response.ok) {
     if (response.status >= 500) away(saidBy(await response.text()) || "The web service");
     throw new ApiError(response.status, `status ${response.status}`);
