@@ -23,6 +23,8 @@ except SystemExit as end:
     print(json.dumps([end.code, sorted(sys.modules)]), file=sys.stderr)
 """
 LIBRARIES = {"numpy", "pyarrow", "aiohttp", "urllib3"}
+# The inventory, which these have, keeps newest readings in arrays.
+WITH_INVENTORY = LIBRARIES - {"numpy"}
 WEB = {"rest_framework", "drf_spectacular", "django.contrib.admin", "django.urls", "django.db.models"}
 
 
@@ -39,7 +41,7 @@ def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     ("command", "unwanted"),
-    [("collect", LIBRARIES), ("serve", LIBRARIES), *((command, LIBRARIES | WEB) for command in WITHOUT_APPS)],
+    [("collect", WITH_INVENTORY), ("serve", WITH_INVENTORY), *((command, LIBRARIES | WEB) for command in WITHOUT_APPS)],
 )
 def test_a_service_starts_without_what_it_does_not_need(command: str, unwanted: set[str], tmp_path: Path) -> None:
     done = run(

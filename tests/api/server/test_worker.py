@@ -223,7 +223,7 @@ def test_pipelined_requests_are_answered_in_turn(state_dir: Path) -> None:
     with serving(state_dir) as service, client(service, sends) as sock:
         sock.sendall(b"HEAD /health HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n")
         bodies = [part.partition(b"\r\n\r\n")[2] for part in read_all(sock).split(b"HTTP/1.1 200 OK\r\n")[1:]]
-    assert [body[:9] for body in bodies] == [b'{"status"', b'{"data":[', b'{"status"', b'{"gpus":"', b""]
+    assert [body[:9] for body in bodies] == [b'{"status"', b'{"data":[', b'{"status"', b'{"fleet":', b""]
     assert not any("body" in line for line in service.lines)  # gunicorn warns of one that is dropped
 
 
