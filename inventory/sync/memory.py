@@ -9,7 +9,7 @@ from itertools import chain
 
 import numpy as np
 from django.db import connections, router, transaction
-from django.db.models import Max
+from django.db.models import Count, Max
 
 from inventory.bands import BandKeeper
 from inventory.models import GPU, Host, MinuteBands, NewestRow
@@ -122,8 +122,10 @@ class InventoryMemory:
     def _agree(self) -> None:
         """Load the tables if somebody else has written them since: who removes a GPU takes it out of all rows."""
         mine = NewestRow.objects.filter(writer=self._writer)
-        version = mine.aggregate(newest=Max("version"))["newest"]
-        if version == self._version:
+        state = mine.aggregate(newest=Max("version"), rows=Count("pk"))
+        version = state["newest"]
+        # A row that is gone need not have been the newest.
+        if version == self._version and state["rows"] == len(self._tables):
             return
         self._version = version
         self._tables = {row.host: HostTable(unpack(bytes(row.data))) for row in mine}
@@ -134,7 +136,10 @@ class InventoryMemory:
                 if table.last_seen_ns[row] >= newest.get(gpu_id, -1):
                     newest[gpu_id] = int(table.last_seen_ns[row])
                     self._places[gpu_id] = table, row
-        self._known = {gpu_id: each for gpu_id, each in self._known.items() if gpu_id in self._places}
+        # Another process with our id may have seen more of a GPU, and written other words into its rows.
+        self._known = {
+            gpu_id: each for gpu_id, each in self._known.items() if gpu_id in newest and newest[gpu_id] <= each.last_ns
+        }
         self._behind = {gpu_id: each for gpu_id, each in self._behind.items() if gpu_id in self._places}
 
     def _strange_boards(self, sightings: Sightings) -> set[str]:

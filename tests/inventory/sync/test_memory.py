@@ -135,6 +135,22 @@ def test_a_removed_gpu_that_reports_again_comes_back_as_new(memory: InventoryMem
     assert GPU.objects.get(pk="GPU-b").first_seen == (at(50) if remove == "host" else at(0))
 
 
+def test_a_host_removed_while_others_report_comes_back_as_new(memory: InventoryMemory) -> None:
+    memory.save(seen(block(gpu(), 0, {UTIL: 1.0}), block(gpu("GPU-b", hostname="host-2"), 0, {UTIL: 3.0})))
+    memory.save(seen(block(gpu("GPU-b", hostname="host-2"), 5, {UTIL: 3.0})))
+    remove_hosts(Host.objects.filter(name="host-1"))
+    memory.save(seen(block(gpu(), 10, {UTIL: 9.0})))
+    assert GPU.objects.get(pk="GPU-a").first_seen == at(10)
+
+
+def test_what_another_process_with_the_same_id_wrote_is_looked_up_again(memory: InventoryMemory) -> None:
+    memory.save(seen(block(gpu(pod="train"), 0, {UTIL: 1.0})))
+    InventoryMemory("c1").save(seen(block(gpu(pod="serve"), 10, {UTIL: 2.0})))
+    memory.save(seen(block(gpu(pod="train"), 20, {UTIL: 3.0})))
+    assert GPU.objects.get().pod == "train"
+    assert Placement.objects.get(pod="serve").ended == at(10)
+
+
 def test_when_rows_were_last_seen_is_written_now_and_then(
     memory: InventoryMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
