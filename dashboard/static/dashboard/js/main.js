@@ -7,7 +7,7 @@ import { isLive, onLive, period, refresh, setPeriod, times, togglePaused, whyNot
 import { data } from "./page.js";
 import { current, setAbsolute, setPreset } from "./range.js";
 import { startSearch } from "./search.js";
-import { keepRange, onChange, set, urlWith } from "./state.js";
+import { keepRange, onChange, set, urlWith, withRange } from "./state.js";
 import { makeSortable } from "./tables.js";
 
 const find = (selector) => document.querySelector(selector);
@@ -103,7 +103,7 @@ for (const link of document.querySelectorAll("[data-preset]")) {
 const toggleTheme = () => document.dispatchEvent(new CustomEvent("toggletheme"));
 const goUp = () => {
   const up = find("link[rel=up]");
-  if (up) location.assign(up.href);
+  if (up) location.assign(withRange(up.href));
 };
 find("[data-pause]").addEventListener("click", togglePaused);
 find("[data-refresh]").addEventListener("change", (event) => setPeriod(event.target.value));

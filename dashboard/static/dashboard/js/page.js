@@ -1,6 +1,7 @@
 // The page's data, and requests to the API.
 
 import { away, back } from "./banner.js";
+import { withRange } from "./state.js";
 
 const element = document.getElementById("page-data");
 /** What the server gave this page: {prefix, anchor, newest, stale_after, …}. */
@@ -26,10 +27,10 @@ export function apiUrl(path, params = {}) {
   return data.prefix + path + (text ? `?${text}` : "");
 }
 
-/** The page of a host. */
-export const hostUrl = (name) => `${data.prefix}/hosts/${encodeURIComponent(name)}`;
+/** The page of a host, in the range of this page. */
+export const hostUrl = (name) => withRange(`${data.prefix}/hosts/${encodeURIComponent(name)}`);
 /** The page of a GPU, by its id or short id. */
-export const gpuUrl = (id) => `${data.prefix}/gpus/${encodeURIComponent(id).replaceAll("%3A", ":")}`;
+export const gpuUrl = (id) => withRange(`${data.prefix}/gpus/${encodeURIComponent(id).replaceAll("%3A", ":")}`);
 
 /** Whether an answer asks for a login, as after it has ended: then the banner says so. */
 export function asksForLogin(response) {

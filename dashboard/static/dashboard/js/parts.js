@@ -7,7 +7,7 @@ import { away, back } from "./banner.js";
 import { formatTime } from "./format.js";
 import { every, setDataTime } from "./live.js";
 import { ApiError, asksForLogin } from "./page.js";
-import { get, set } from "./state.js";
+import { get, keepRange, set } from "./state.js";
 import { makeSortable } from "./tables.js";
 
 const SLOW_PERIOD = 60_000;
@@ -60,6 +60,7 @@ function fill(part, nodes) {
   for (const time of part.querySelectorAll("time[datetime]")) {
     time.textContent = formatTime(Date.parse(time.dateTime), { seconds: true, date: "always" });
   }
+  keepRange(part);
   restore();
 }
 

@@ -1,6 +1,7 @@
 // The search box: a combobox over hosts, GPUs and pods.
 
 import { apiUrl, data, getJson } from "./page.js";
+import { withRange } from "./state.js";
 
 const WAIT_MS = 120;
 
@@ -31,7 +32,7 @@ export function startSearch(root) {
 
   function go(place) {
     const target = found[place];
-    if (target) location.assign(data.prefix + target.url);
+    if (target) location.assign(withRange(data.prefix + target.url));
   }
 
   function show(answer) {

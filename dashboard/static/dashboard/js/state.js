@@ -30,17 +30,20 @@ export function set(changes, { push = true } = {}) {
   changed();
 }
 
-/** Lets the links with `data-keep-range` in an element keep the range, the zone and the refresh of this page. */
-export function keepRange(root) {
+/** The URL of another page, with the range, the zone and the refresh of this one. */
+export function withRange(href) {
   const here = new URLSearchParams(location.search);
-  for (const link of root.querySelectorAll("[data-keep-range]")) {
-    const url = new URL(link.href);
-    for (const name of ["range", "start", "end", "tz", "refresh"]) {
-      if (here.has(name)) url.searchParams.set(name, here.get(name));
-      else url.searchParams.delete(name);
-    }
-    link.href = url.href;
+  const url = new URL(href, location.href);
+  for (const name of ["range", "start", "end", "tz", "refresh"]) {
+    if (here.has(name)) url.searchParams.set(name, here.get(name));
+    else url.searchParams.delete(name);
   }
+  return url.pathname + url.search.replaceAll("%3A", ":") + url.hash;
+}
+
+/** Lets the links with `data-keep-range` in an element keep the range of this page. */
+export function keepRange(root) {
+  for (const link of root.querySelectorAll("[data-keep-range]")) link.href = withRange(link.href);
 }
 
 /** Calls `fn` after each change, also by Back and Forward. Returns a function that ends that. */
