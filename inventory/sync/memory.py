@@ -102,8 +102,8 @@ class InventoryMemory:
             self._agree()
             there = set(GPU.objects.values_list("pk", flat=True))
             self._drop([gpu_id for gpu_id in self._places if gpu_id not in there])
+            self._write_tables()  # first, since it leaves out hosts without GPUs
             self._write_times({gpu_id: each for gpu_id, each in self._behind.items() if gpu_id in there})
-            self._write_tables()
             self._write_bands()
         self._behind = {}
 

@@ -143,6 +143,16 @@ def test_a_host_removed_while_others_report_comes_back_as_new(memory: InventoryM
     assert GPU.objects.get(pk="GPU-a").first_seen == at(10)
 
 
+def test_a_host_whose_last_gpu_another_program_deleted_is_left_out(memory: InventoryMemory) -> None:
+    """As collectors and web services of the version before do: they know nothing of newest rows."""
+    memory.save(seen(block(gpu(), 0, {UTIL: 1.0}), block(gpu("GPU-b", hostname="host-2"), 0, {UTIL: 3.0})))
+    GPU.objects.filter(pk="GPU-a").delete()
+    memory.refresh()
+    assert list(NewestRow.objects.values_list("host", flat=True)) == ["host-2"]
+    memory.save(seen(block(gpu(), 10, {UTIL: 9.0})))
+    assert GPU.objects.get(pk="GPU-a").first_seen == at(10)
+
+
 def test_what_another_process_with_the_same_id_wrote_is_looked_up_again(memory: InventoryMemory) -> None:
     memory.save(seen(block(gpu(pod="train"), 0, {UTIL: 1.0})))
     InventoryMemory("c1").save(seen(block(gpu(pod="serve"), 10, {UTIL: 2.0})))
