@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 from django.db import transaction
-from django.db.models import Max, QuerySet
+from django.db.models import Max
 
-from inventory.models import GPU, MinuteBands, Placement
+from inventory.models import GPU, MinuteBands, NewestRow, Placement
 from inventory.newest import forget_newest
+from inventory.packing import unpack
 from inventory.sync.bulk import lock_inventory
+from readings.times import to_ns
 
 BAND_DAYS = 7
 # Deleted in one transaction: a writer waits for no more.
@@ -28,8 +32,8 @@ def forget(*, placements: timedelta, gpus: timedelta, now: datetime | None = Non
         return 0, 0
     newest = min(newest, now or datetime.now(UTC))
     return (
-        _delete_placements(Placement.objects.filter(last_seen__lt=newest - placements)) if placements else 0,
-        _delete_gpus(GPU.objects.filter(last_seen__lt=newest - gpus)) if gpus else 0,
+        _delete_placements(newest - placements) if placements else 0,
+        _delete_gpus(newest - gpus) if gpus else 0,
     )
 
 
@@ -46,22 +50,41 @@ def forget_bands(now: datetime | None = None) -> int:
     return deleted
 
 
-def _delete_placements(rows: QuerySet[Placement]) -> int:
-    deleted = 0
-    while keys := list(rows.order_by("pk").values_list("pk", flat=True)[:_AT_ONCE]):
-        rows.filter(pk__in=keys).delete()
+def _delete_placements(before: datetime) -> int:
+    old = Placement.objects.filter(last_seen__lt=before)
+    running = _seen_since(before, set(old.filter(ended=None).values_list("gpu_id", flat=True)))
+    deleted, after = 0, 0
+    while page := list(old.filter(pk__gt=after).order_by("pk").values_list("pk", "gpu_id", "ended")[:_AT_ONCE]):
+        after = page[-1][0]
+        keys = [pk for pk, gpu_id, ended in page if ended is not None or gpu_id not in running]
+        old.filter(pk__in=keys).delete()
         deleted += len(keys)
     return deleted
 
 
-def _delete_gpus(rows: QuerySet[GPU]) -> int:
-    deleted = 0
+def _delete_gpus(before: datetime) -> int:
+    old = GPU.objects.filter(last_seen__lt=before)
+    deleted, after = 0, ""
     while True:
         with transaction.atomic():
             lock_inventory()
-            keys = set(rows.order_by("pk").values_list("pk", flat=True)[:_AT_ONCE])
-            rows.filter(pk__in=keys).delete()
+            page = list(old.filter(pk__gt=after).order_by("pk").values_list("pk", flat=True)[:_AT_ONCE])
+            if not page:
+                return deleted
+            after = page[-1]
+            keys = set(page) - _seen_since(before, set(page))
+            old.filter(pk__in=keys).delete()
             forget_newest(keys)
-        if not keys:
-            return deleted
         deleted += len(keys)
+
+
+def _seen_since(time: datetime, gpu_ids: Set[str]) -> Set[str]:
+    """Those that were seen since then: the times in the rows of GPUs and placements are behind, far so in a fast replay."""
+    if not gpu_ids:
+        return gpu_ids
+    seen: set[str] = set()
+    for data in NewestRow.objects.values_list("data", flat=True).iterator():
+        readings = unpack(bytes(data))
+        rows = np.flatnonzero(readings.last_seen_ns >= to_ns(time)).tolist()
+        seen.update(readings.gpu_ids[row] for row in rows)
+    return seen & gpu_ids

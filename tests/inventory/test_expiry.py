@@ -6,7 +6,8 @@ import pytest
 
 from inventory.expiry import forget
 from inventory.models import GPU, Host, Placement, Residence
-from tests.inventory.building import T0, UTIL, block, gpu, save
+from inventory.sync.memory import InventoryMemory
+from tests.inventory.building import T0, UTIL, block, gpu, save, seen
 
 DAY = 86_400
 NOTHING = timedelta(0)
@@ -70,3 +71,16 @@ def test_many_go_in_several_transactions() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(expiry, "_AT_ONCE", 4)
         assert forget(placements=timedelta(days=2), gpus=NOTHING) == (22, 0)
+
+
+@pytest.mark.django_db
+def test_what_runs_stays_however_fast_a_capture_is_read() -> None:
+    """A collector writes when rows were last seen by the clock; readings of an hour may come in a second."""
+    memory = InventoryMemory("c1")
+    for minutes in range(0, 61, 5):
+        memory.save(seen(block(gpu("GPU-a", pod="train", namespace="n"), minutes * 60, {UTIL: 1.0})))
+    memory.save(seen(block(gpu("GPU-b", gpu_id=1), 3600, {UTIL: 1.0})))
+    assert forget(placements=timedelta(minutes=30), gpus=timedelta(minutes=30)) == (0, 0)
+    assert forget(placements=timedelta(minutes=30), gpus=timedelta(minutes=30), now=START) == (0, 0)
+    memory.save(seen(block(gpu("GPU-b", gpu_id=1), 7200, {UTIL: 1.0})))
+    assert forget(placements=timedelta(minutes=30), gpus=timedelta(minutes=30)) == (1, 1)
