@@ -34,7 +34,7 @@ from inventory.models import GPU
 from readings.catalogue import combine_of, unit_of
 from readings.times import format_duration, format_time
 from stores.aggregate.buckets import Buckets
-from stores.base import GroupSeries
+from stores.base import GroupSeries, TooMuch
 from stores.open import get_store
 
 _Values = NDArray[np.float64]
@@ -82,7 +82,13 @@ class BandsView(ApiView):
             buckets = buckets_of(values, min(CHOSEN_WINDOWS, max(1, MOST_POINTS // max(1, gpus))))
             query = series_query(values | {"agg": aggregate_of(metric, None)}, buckets, heavy)
             # The answer has no series of a GPU, so only their points are limited.
-            found = get_store().series(replace(query, most_groups=max(1, MOST_POINTS // buckets.count)))
+            try:
+                found = get_store().series(replace(query, most_groups=max(1, MOST_POINTS // buckets.count)))
+            except TooMuch:
+                raise BadRequest(
+                    f"{gpus:,} GPUs in {buckets.count:,} windows are too much at once: ask for longer windows, a shorter range"
+                    " or fewer GPUs"
+                ) from None
         return Response(bands_answer(metric, buckets, of_series(found, buckets.count)))
 
 

@@ -117,5 +117,7 @@ def test_a_longer_window_has_the_extremes_and_the_means_of_its_minutes() -> None
 def test_more_gpus_than_a_series_answer_may_have(api: Api, large: Store) -> None:
     body = api.get(BANDS)
     assert (body["count"], body["median"][0], body["p95"][0]) == ([1100, 0, 0], 49.0, 94.0)
+    hours = BANDS.replace("T20:42:30Z", "T17:40:00Z")
+    assert "1,100 GPUs in 1,098 windows are too much at once" in api.refused(hours, 400)
     hours = BANDS.replace("&every=10s", "&hostname=h3").replace("T20:42:30Z", "T12:00:00Z")
     assert (api.get(hours)["every"], api.get(hours)["count"][-1]) == ("1m", 8)
