@@ -5,22 +5,28 @@ rolls. The next release drops it.
 """
 
 from collections import defaultdict
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.apps.registry import Apps
 from django.db import migrations, models
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.models import Max
 
 from inventory.packing import HostTable, pack
 from readings.times import to_ns
 
 _AT_ONCE = 500
+# A fleet that had readings this shortly before is live: batches of the version before do not say.
+_LIVE_WITHIN = timedelta(hours=1)
 
 
 def move_readings(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
-    """The readings so far become rows of a writer without a name, as those of a capture."""
+    """The readings so far become rows of a writer without a name: of a live source if the newest is of now, else of a capture."""
     gpu_model, row_model = apps.get_model("inventory", "GPU"), apps.get_model("inventory", "NewestRow")
     gpus = gpu_model.objects.exclude(latest={})
+    newest = gpus.aggregate(newest=Max("last_seen"))["newest"]
+    live = newest is not None and abs(datetime.now(UTC) - newest) < _LIVE_WITHIN
     hosts: dict[str, list[Any]] = defaultdict(list)
     for pk, hostname in gpus.order_by("index", "id").values_list("pk", "host__name"):
         hosts[hostname or ""].append(pk)
@@ -31,7 +37,7 @@ def move_readings(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
                 table.add([gpu.pk])
                 row = len(table.gpu_ids) - 1
                 seen_ns = to_ns(gpu.last_seen)
-                table.note(row, seen_ns, seen_ns if gpu.pod else 0, live=False, source="")
+                table.note(row, seen_ns, seen_ns if gpu.pod else 0, live=live, source="")
                 for name, (value, time_ns) in gpu.latest.items():
                     table.merge((name,), [row], [time_ns], [[value]])
         row_model.objects.create(host=hostname, writer="", version=1, data=pack(table.readings()))
