@@ -240,7 +240,7 @@ class HostTable:
             self.values = np.hstack((self.values, np.full(empty, np.nan)))
             self.times_ns = np.hstack((self.times_ns, np.zeros(empty, np.int64)))
         places = {name: column for column, name in enumerate(self.metric_names)}
-        return np.array([places[name] for name in names])
+        return np.array([places[name] for name in names], np.int64)  # also of no names
 
 
 @lru_cache(maxsize=1024)

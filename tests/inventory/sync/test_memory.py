@@ -109,6 +109,13 @@ def test_a_move_takes_the_readings_along_and_leaves_none_behind(memory: Inventor
     assert values("GPU-b") == {UTIL: 5.0}
 
 
+def test_a_board_without_readings_of_its_own_moves(memory: InventoryMemory) -> None:
+    memory.save(seen(block(gpu("GPU-b", hostname="host-2"), 0, {USED: 2.0})))
+    for seconds, hostname in ((0, "host-1"), (10, "host-2"), (20, "host-1")):
+        memory.save(seen(block(gpu(hostname=hostname, mig_id="1", mig_profile="1g"), seconds, {USED: 1.0})))
+        assert {"GPU-a", "GPU-a:1"} <= set(newest_by_host()[hostname].gpu_ids)
+
+
 def test_a_gpu_that_another_collector_saw_move_is_listed_once(memory: InventoryMemory) -> None:
     memory.save(seen(block(gpu(), 0, {UTIL: 1.0})))
     InventoryMemory("c2").save(seen(block(gpu(hostname="host-2"), 10, {UTIL: 4.0})))
