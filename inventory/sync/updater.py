@@ -174,7 +174,8 @@ def _placements_near(seen: list[Seen]) -> Iterator[Placement]:
     """Placements that the pods seen may extend, open or not."""
     if not seen:
         return
-    oldest, newest = min(each.first for each in seen), max(each.last for each in seen)
+    observed = [each for row in seen for each in (*row.observations, *row.shares)]
+    oldest, newest = min(each.first for each in observed), max(each.last for each in observed)
     near = Placement.objects.filter(last_seen__gte=oldest - RESUME_WITHIN, started__lte=newest + RESUME_WITHIN)
     yield from fetch(near, "gpu_id", [each.id for each in seen])
 

@@ -193,6 +193,13 @@ def test_a_share_ends_although_its_gpu_stays_the_same(memory: InventoryMemory) -
     assert Placement.objects.get().ended == at(0)
 
 
+def test_a_share_long_before_its_gpus_readings_is_saved_twice_without_harm(memory: InventoryMemory) -> None:
+    flush = seen(block(gpu(pod="a", share=True), 0, {USED: 1.0}), block(gpu(), 800, {USED: 2.0}))
+    for writer in (memory, InventoryMemory("c2")):
+        writer.save(flush)
+    assert Placement.objects.get().ended == at(0)
+
+
 def test_boards_of_instances_are_remembered_too(memory: InventoryMemory) -> None:
     def instances(seconds: float) -> Sightings:
         each = (gpu(mig_id=str(n), mig_profile="1g", pod=f"p{n}") for n in (1, 2))
