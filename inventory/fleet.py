@@ -290,6 +290,7 @@ class _Inventory(NamedTuple):
     expected: tuple[int | None, ...]
     slots: Slots
     doubles: tuple[tuple[int, ...], ...]  # rows of GPUs with the same slot
+    retired: Mapping[int, frozenset[int]]  # slots of retired GPUs, by host
 
 
 _lock = threading.Lock()
@@ -358,7 +359,18 @@ def _read_inventory() -> _Inventory:
         excused=excused,
         first=np.searchsorted(of_host, np.arange(len(found) + 1)).astype(np.int32),
     )
-    return _Inventory(tuple(found), tuple(expected), slots, _doubles(slots, int(nameless)))
+    retired = _retired({pk: number - int(not nameless) for pk, number in place.items()})
+    return _Inventory(tuple(found), tuple(expected), slots, _doubles(slots, int(nameless)), retired)
+
+
+def _retired(place: Mapping[int, int]) -> dict[int, frozenset[int]]:
+    """The slots from which GPUs were retired, by the hosts' numbers."""
+    found: dict[int, set[int]] = {}
+    retired = GPU.objects.filter(mig_id="", asset_state=AssetState.RETIRED, index__isnull=False)
+    for host, slot in retired.values_list("host_id", "index"):
+        if host in place and slot is not None:
+            found.setdefault(place[host], set()).add(slot)
+    return {number: frozenset(slots) for number, slots in found.items()}
 
 
 def _doubles(slots: Slots, first_host: int) -> tuple[tuple[int, ...], ...]:
@@ -485,16 +497,20 @@ def _placed_slots(inventory: _Inventory, kept: _Mask) -> Slots:
     rows = np.flatnonzero(kept).tolist()
     counts = np.bincount(slots.host[kept], minlength=len(hosts)).tolist()
     models = _host_models(slots, kept, len(hosts))
-    learned = learned_counts(list(zip(models, counts, strict=True)))
+    gone = {number: slots_of - _taken(slots, kept, number) for number, slots_of in inventory.retired.items()}
+    whole = [count + len(gone.get(number, ())) for number, count in enumerate(counts)]
+    learned = learned_counts(list(zip(models, whole, strict=True)))
     # (host, slot, row); row -1 where no GPU was seen.
     placed = [(int(slots.host[row]), int(slots.slot[row]), row) for row in rows]
     for number, given in enumerate(inventory.expected):
         expected = given if given is not None else learned.get(models[number], 0) if hosts[number].name else 0
-        if expected > counts[number]:
-            start, end = int(slots.first[number]), int(slots.first[number + 1])
-            taken = {int(slots.slot[row]) for row in range(start, end) if kept[row]}
+        # A retired GPU is missed only where a person still expects it.
+        excluded = gone.get(number, frozenset()) if given is None else frozenset()
+        lacking = expected - counts[number] - len(excluded)
+        if lacking > 0:
+            taken = _taken(slots, kept, number) | excluded
             free = [slot for slot in range(expected) if slot not in taken]
-            placed += [(number, slot, -1) for slot in free[: expected - counts[number]]]
+            placed += [(number, slot, -1) for slot in free[:lacking]]
     if len(placed) > len(rows):
         placed.sort(key=lambda each: each[:2])
     of_host = np.array([number for number, _, _ in placed], np.int32)
@@ -515,6 +531,12 @@ def _placed_slots(inventory: _Inventory, kept: _Mask) -> Slots:
         excused=excused,
         first=np.searchsorted(of_host, np.arange(len(hosts) + 1)).astype(np.int32),
     )
+
+
+def _taken(slots: Slots, kept: _Mask, host: int) -> set[int]:
+    """The slots of a host that have a GPU."""
+    rows = range(int(slots.first[host]), int(slots.first[host + 1]))
+    return {int(slots.slot[row]) for row in rows if kept[row]}
 
 
 def _host_models(slots: Slots, kept: _Mask, hosts: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Heat: which GPUs and hosts are hot, and whose clocks are held down."""
+"""Heat: which GPUs and hosts are hot, and which GPUs are throttled."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def _best(values: NDArray[np.float64], kept: NDArray[np.bool_], *, lowest: bool 
 
 
 class HotPage(Page):
-    """Temperature, and clocks that are held down."""
+    """Temperature and throttling."""
 
     title = "Hot"
     menu = "hot"

@@ -1,4 +1,4 @@
-"""dashboard.views.hot: temperature, and clocks that are held down."""
+"""dashboard.views.hot: temperature and throttling."""
 
 from __future__ import annotations
 

@@ -230,3 +230,21 @@ def test_it_is_asked_for_with_few_queries(django_assert_max_num_queries: DjangoA
         assert np.nansum(now.metric(POWER)) == 200 * 300.5
         assert now.metric(TEMP)[0] == 40.0
     assert now.newest_ns == T0
+
+
+def test_a_retired_gpu_is_not_missed_where_the_number_is_learned() -> None:
+    save(fleet(80))
+    GPU.objects.filter(pk="GPU-0011").update(asset_state=AssetState.RETIRED)
+    now = fleet_now()
+    assert (len(now), int(now.rows_in(SlotState.MISSING).sum())) == (79, 0)
+    assert now.hosts[1].expected == 7
+    Host.objects.filter(name="host-001").update(expected_gpus=8)
+    assert states(fleet_now())["host-001/3"] == "missing"
+
+
+def test_a_retired_gpu_that_was_replaced_changes_nothing() -> None:
+    save(fleet(80))
+    GPU.objects.filter(pk="GPU-0011").update(asset_state=AssetState.RETIRED)
+    save(block(gpu("GPU-new", hostname="host-001", gpu_id=3), 0, {UTIL: 5.0}))
+    now = fleet_now()
+    assert (len(now), int(now.rows_in(SlotState.MISSING).sum())) == (80, 0)

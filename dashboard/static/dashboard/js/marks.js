@@ -1,29 +1,33 @@
-// What readings tell of throttling and errors, as marks on the time axis.
+// What readings say about throttling and errors, as marks on the time axis.
 
 import { stepText } from "./charts.js";
 import { formatValue } from "./format.js";
+import { bridged } from "./gaps.js";
 
 export const REASONS = "DCGM_FI_DEV_CLOCKS_EVENT_REASONS";
 export const XID = "DCGM_FI_DEV_XID_ERRORS";
 const KINDS = { fault: "warning", limit: "info", normal: null };
 
 /**
- * The spans in which a reason held the clocks down. A reason that is normal, as idling, makes none.
+ * The spans in which a clock event reason was set. A reason that is normal, as idling, makes none.
  * @param {number[]} times @param {(number|null)[]} masks bitmasks @param {number} step in ms
  * @param {{bit: number, name: string, meaning: string, text: string}[]} reasons
  * @returns {{time: number, end: number, kind: string, name: string, text: string}[]}
  */
 export function throttling(times, masks, step, reasons, where = "") {
   const spans = [];
+  const known = bridged(masks);
   for (const { bit, name, meaning } of reasons) {
     const kind = KINDS[meaning];
     if (!kind) continue;
     let from = null;
     for (let at = 0; at <= times.length; at++) {
-      const held = at < times.length && masks[at] !== null && (masks[at] & bit) !== 0;
+      // A window between two readings changes nothing.
+      if (at < times.length && known[at] === undefined) continue;
+      const held = at < times.length && known[at] !== null && (known[at] & bit) !== 0;
       if (held && from === null) from = times[at];
       if (!held && from !== null) {
-        spans.push({ time: from, end: times[at - 1] + step, kind, name, text: `${where}Clocks held down: ${name}` });
+        spans.push({ time: from, end: times[at - 1] + step, kind, name, text: `${where}Clock event: ${name}` });
         from = null;
       }
     }
