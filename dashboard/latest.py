@@ -25,7 +25,10 @@ class Newest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LatestRow:
-    """One line of the table. ``newest`` is None for a metric that other GPUs have and this one never gave."""
+    """One line of the table. ``newest`` is None for a metric that other GPUs have and this one never gave.
+
+    ``is_supported`` is False if no GPU of its model gives the metric.
+    """
 
     metric_name: str
     title: str
@@ -33,6 +36,7 @@ class LatestRow:
     newest: Newest | None
     is_old: bool = False
     words: str = ""
+    is_supported: bool = True
 
     @property
     def description(self) -> str:
@@ -60,19 +64,25 @@ def is_old(newest: Newest, now_ns: int) -> bool:
 
 
 def latest_table(
-    values: Mapping[str, Newest], now_ns: int, elsewhere: Collection[str] = ()
+    values: Mapping[str, Newest],
+    now_ns: int,
+    elsewhere: Collection[str] = (),
+    of_model: Collection[str] | None = None,
 ) -> dict[str, list[LatestRow]]:
-    """The lines by family. ``elsewhere`` names metrics that other GPUs have; ``now_ns`` is as in ``is_old``."""
+    """The lines by family. ``now_ns`` is as in ``is_old``.
+
+    ``elsewhere`` names metrics that other GPUs have, ``of_model`` those that GPUs of the same model have (None: not known).
+    """
     return {
-        family: [_row(name, values.get(name), now_ns) for name in names]
+        family: [_row(name, values.get(name), now_ns, of_model is None or name in of_model) for name in names]
         for family, names in by_family({*values, *elsewhere}).items()
     }
 
 
-def _row(name: str, newest: Newest | None, now_ns: int) -> LatestRow:
+def _row(name: str, newest: Newest | None, now_ns: int, is_supported: bool) -> LatestRow:
     unit, factor = SHOWN_IN.get(unit_of(name), (unit_of(name), 1.0))
     if newest is None:
-        return LatestRow(name, title_of(name), unit, None)
+        return LatestRow(name, title_of(name), unit, None, is_supported=is_supported)
     shown = newest._replace(value=newest.value * factor)
     return LatestRow(name, title_of(name), unit, shown, is_old(newest, now_ns), words_of(name, newest.value))
 

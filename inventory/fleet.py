@@ -191,6 +191,16 @@ class Fleet:
         """The metrics that any GPU has, sorted."""
         return sorted({name for stack in self.stacks for name in stack.columns})
 
+    def metric_names_of(self, model: str) -> set[str]:
+        """The metrics that any GPU of this model has."""
+        # The last is for what is not in the fleet, row -1.
+        is_of_model = np.array([*(name == model for name in self.models), False], np.bool_)
+        found: set[str] = set()
+        for stack in self.stacks:
+            has = np.any(stack.times_ns[is_of_model[stack.rows]] > 0, axis=0).tolist()
+            found.update(name for name, column in stack.columns.items() if has[column])
+        return found
+
     def metric(self, name: str) -> _Values:
         """The newest value of each slot; NaN without one, or where it is old. Boards of MIG instances count as a whole."""
         values = self._metrics.get(name)

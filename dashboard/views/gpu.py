@@ -87,7 +87,7 @@ class GpuPage(ItemPage):
             "last_seen_ns": last_seen_ns,
             "last_hour": self._last_hour(last_seen_ns),
             "tiles": tiles(self.values, self.now_ns),
-            "families": latest_table(self.values, self.now_ns, elsewhere),
+            "families": latest_table(self.values, self.now_ns, elsewhere, fleet.metric_names_of(gpu.model_name)),
             "residences": list(gpu.residences.select_related("host")),
             "instances": [instance(row, part) for row, part in zip(rows, parts, strict=True)],
             "tags": sorted(gpu.tags.items()),

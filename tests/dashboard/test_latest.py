@@ -27,6 +27,12 @@ def test_a_metric_that_stopped_is_old_and_one_that_never_came_is_absent() -> Non
     assert not is_old(Newest(2.0, T0 - 300 * SECOND), T0)
 
 
+def test_what_no_gpu_of_the_model_sends_is_not_supported() -> None:
+    table = latest_table({UTIL: Newest(1.0, T0)}, T0, [UTIL, POWER, "DCGM_FI_DEV_FB_USED"], {UTIL, POWER})
+    (power,), (used,) = table["Power and energy"], table["Memory"]
+    assert (power.newest, power.is_supported, used.newest, used.is_supported) == (None, True, None, False)
+
+
 def test_units_are_those_that_people_read() -> None:
     names = ["DCGM_FI_PROF_SM_ACTIVE", "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "DCGM_FI_DEV_POWER_VIOLATION"]
     values = dict(zip(names, [Newest(0.25, T0), Newest(7.2e9, T0), Newest(3e9, T0)], strict=True))

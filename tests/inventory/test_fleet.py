@@ -248,3 +248,14 @@ def test_a_retired_gpu_that_was_replaced_changes_nothing() -> None:
     save(block(gpu("GPU-new", hostname="host-001", gpu_id=3), 0, {UTIL: 5.0}))
     now = fleet_now()
     assert (len(now), int(now.rows_in(SlotState.MISSING).sum())) == (80, 0)
+
+
+def test_which_metrics_a_model_has() -> None:
+    save(
+        block(gpu("GPU-a"), 0, {UTIL: 1.0, POWER: 2.0}),
+        block(gpu("GPU-b", gpu_id=1, model_name="A100"), 0, {UTIL: 1.0, TEMP: None}),
+    )
+    now = fleet_now()
+    assert now.metric_names_of("NVIDIA H100 80GB HBM3") == {UTIL, POWER}
+    assert now.metric_names_of("A100") == {UTIL}
+    assert now.metric_names_of("none") == set()
