@@ -361,6 +361,7 @@ def test_a_flush_costs_the_same_number_of_queries_with_one_gpu_and_with_fifty(po
         with CaptureQueriesContext(connection) as queries:
             save(fleet(count, 10, pod=pod))
         counts.append(len(queries))
+    most += connection.vendor == "postgresql"  # there it takes a lock
     assert counts == [most, most]
 
 
