@@ -300,7 +300,7 @@ class _Inventory(NamedTuple):
     expected: tuple[int | None, ...]
     slots: Slots
     doubles: tuple[tuple[int, ...], ...]  # rows of GPUs with the same slot
-    retired: Mapping[int, frozenset[int]]  # slots of retired GPUs, by host
+    retired: Mapping[int, set[int]]  # slots of retired GPUs, by host
 
 
 _lock = threading.Lock()
@@ -339,13 +339,14 @@ def _read_inventory() -> _Inventory:
     )
     hosts.sort(key=lambda host: host[1])  # databases disagree on the order of names
     place = {pk: number for number, (pk, *_) in enumerate(hosts, 1)}
-    rows = [
+    gpus = [
         _PlacedGpu(place.get(host, 0), -1 if slot is None else slot, *rest)
-        for host, slot, *rest in GPU.objects.filter(mig_id="")
-        .exclude(asset_state=AssetState.RETIRED)
-        .values_list("host_id", "index", "pk", "model_name", "namespace", "pod", "asset_state")
+        for host, slot, *rest in GPU.objects.filter(mig_id="").values_list(
+            "host_id", "index", "pk", "model_name", "namespace", "pod", "asset_state"
+        )
         if host is None or host in place
     ]
+    rows = [gpu for gpu in gpus if gpu.asset_state != AssetState.RETIRED]
     rows.sort()
     # GPUs without a host are under one without a name, if there are any.
     nameless = bool(rows) and rows[0].host == 0
@@ -369,18 +370,11 @@ def _read_inventory() -> _Inventory:
         excused=excused,
         first=np.searchsorted(of_host, np.arange(len(found) + 1)).astype(np.int32),
     )
-    retired = _retired({pk: number - int(not nameless) for pk, number in place.items()})
+    retired: dict[int, set[int]] = {}
+    for gpu in gpus:
+        if gpu.asset_state == AssetState.RETIRED and gpu.host and gpu.slot >= 0:
+            retired.setdefault(gpu.host - int(not nameless), set()).add(gpu.slot)
     return _Inventory(tuple(found), tuple(expected), slots, _doubles(slots, int(nameless)), retired)
-
-
-def _retired(place: Mapping[int, int]) -> dict[int, frozenset[int]]:
-    """The slots from which GPUs were retired, by the hosts' numbers."""
-    found: dict[int, set[int]] = {}
-    retired = GPU.objects.filter(mig_id="", asset_state=AssetState.RETIRED, index__isnull=False)
-    for host, slot in retired.values_list("host_id", "index"):
-        if host in place and slot is not None:
-            found.setdefault(place[host], set()).add(slot)
-    return {number: frozenset(slots) for number, slots in found.items()}
 
 
 def _doubles(slots: Slots, first_host: int) -> tuple[tuple[int, ...], ...]:
@@ -515,7 +509,7 @@ def _placed_slots(inventory: _Inventory, kept: _Mask) -> Slots:
     for number, given in enumerate(inventory.expected):
         expected = given if given is not None else learned.get(models[number], 0) if hosts[number].name else 0
         # A retired GPU is missed only where a person still expects it.
-        excluded = gone.get(number, frozenset()) if given is None else frozenset()
+        excluded = gone.get(number, set()) if given is None else set()
         lacking = expected - counts[number] - len(excluded)
         if lacking > 0:
             taken = _taken(slots, kept, number) | excluded
