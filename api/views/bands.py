@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,14 +126,10 @@ def of_minutes(metric: str, buckets: Buckets, bands: Bands) -> BandsAnswer:
         sums = np.bincount(window, weights=of_minute, minlength=buckets.count)
         return _listed(np.where(minutes > 0, sums / np.maximum(minutes, 1), np.nan))
 
-    return BandsAnswer(
-        metric=metric,
-        unit=unit_of(metric),
-        every=format_duration(buckets.every_ns),
-        start_time=format_time(buckets.start_ns),
-        end_time=format_time(buckets.end_ns),
-        source="kept",
-        time=[format_time(time_ns) for time_ns in buckets.times()],
+    return _answer(
+        metric,
+        buckets,
+        "kept",
         min=_listed(np.where(minutes > 0, low, np.nan)),
         p5=mean(bands.p5),
         median=mean(bands.median),
@@ -164,19 +160,32 @@ def bands_answer(metric: str, buckets: Buckets, values: _Values) -> BandsAnswer:
         return _listed(np.where(counts > 0, found, np.nan))
 
     ranked = {name: at(np.maximum(0, (counts * rank / 100 + 0.5).astype(np.intp) - 1)) for name, rank in RANKS.items()}
+    return _answer(
+        metric,
+        buckets,
+        "store",
+        min=at(np.zeros(buckets.count, np.intp)),
+        max=at(counts - 1),
+        sum=_listed(np.where(counts > 0, np.nansum(values, axis=0), np.nan)),
+        count=counts.tolist(),
+        **ranked,
+    )
+
+
+def _answer(
+    metric: str, buckets: Buckets, source: Literal["store", "kept"], *, count: list[int], **bands: list[float | None]
+) -> BandsAnswer:
+    """The answer with these bands, by their names in it."""
     return BandsAnswer(
         metric=metric,
         unit=unit_of(metric),
         every=format_duration(buckets.every_ns),
         start_time=format_time(buckets.start_ns),
         end_time=format_time(buckets.end_ns),
-        source="store",
+        source=source,
         time=[format_time(time_ns) for time_ns in buckets.times()],
-        min=at(np.zeros(buckets.count, np.intp)),
-        max=at(counts - 1),
-        sum=_listed(np.where(counts > 0, np.nansum(values, axis=0), np.nan)),
-        count=counts.tolist(),
-        **ranked,
+        count=count,
+        **bands,
     )
 
 

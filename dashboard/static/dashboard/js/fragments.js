@@ -2,7 +2,7 @@
 
 import { away, back } from "./banner.js";
 import { formatTime } from "./format.js";
-import { setDataTime } from "./live.js";
+import { every, setDataTime } from "./live.js";
 import { asksForLogin } from "./page.js";
 import { keepRange } from "./state.js";
 
@@ -45,3 +45,19 @@ function replace(old, fresh) {
 }
 
 const sparkKey = ({ dataset }) => `${dataset.spark} ${dataset.gpu ?? dataset.host}`;
+
+/** Draws the page of a host or GPU with `load`, now and as `every` calls it. What was never drawn says why not. */
+export function keepDrawn(load) {
+  every(async (asked) => {
+    try {
+      await load(asked);
+    } catch (error) {
+      const place = document.querySelector("[data-strip]");
+      if ("status" in error && !place.childElementCount) {
+        place.textContent = `Not drawn: ${error.message}.`;
+        document.querySelector("[data-charts]").style.minHeight = "0";
+      }
+      throw error;
+    }
+  });
+}

@@ -3,8 +3,7 @@
 import { follow, stepText, strip, timeChart, windows } from "./charts.js";
 import { setCurl } from "./curl.js";
 import { SCALES, formatNumber, formatTime, formatValue } from "./format.js";
-import { refreshFragments } from "./fragments.js";
-import { every } from "./live.js";
+import { keepDrawn, refreshFragments } from "./fragments.js";
 import { REASONS, XID, joined, throttling, violations, xidCounts, xids } from "./marks.js";
 import { apiUrl, data, getJson } from "./page.js";
 import * as range from "./range.js";
@@ -243,15 +242,4 @@ function startReadings() {
 
 fillChoices();
 startReadings();
-every(async (asked) => {
-  try {
-    await load(asked);
-  } catch (error) {
-    const place = find("[data-strip]");
-    if ("status" in error && !place.childElementCount) {
-      place.textContent = `Not drawn: ${error.message}.`;
-      find("[data-charts]").style.minHeight = "0";
-    }
-    throw error;
-  }
-});
+keepDrawn(load);

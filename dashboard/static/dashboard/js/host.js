@@ -3,8 +3,7 @@
 import { follow, sparkline, stepText, strip, timeChart, windows } from "./charts.js";
 import { setCurl } from "./curl.js";
 import { SCALES, formatValue } from "./format.js";
-import { refreshFragments } from "./fragments.js";
-import { every } from "./live.js";
+import { keepDrawn, refreshFragments } from "./fragments.js";
 import { REASONS, XID, joined, throttling, xids } from "./marks.js";
 import { apiUrl, data, getJson, gpuUrl } from "./page.js";
 import * as range from "./range.js";
@@ -168,15 +167,4 @@ function drawStrip(placements, spans, view) {
   runs = strip(find("[data-strip]"), { rows: shown, range: { start: view.start, end: view.end }, empty: "No pod is known to have run on it in this range" });
 }
 
-every(async (asked) => {
-  try {
-    await load(asked);
-  } catch (error) {
-    const place = find("[data-strip]");
-    if ("status" in error && !place.childElementCount) {
-      place.textContent = `Not drawn: ${error.message}.`;
-      find("[data-charts]").style.minHeight = "0";
-    }
-    throw error;
-  }
-});
+keepDrawn(load);

@@ -46,7 +46,6 @@ export function setPaused(value) {
   notify();
 }
 export const togglePaused = () => setPaused(!paused);
-export const isPaused = () => paused;
 
 /** The time of the newest reading that is shown, in ms. */
 export function setDataTime(ms) {
