@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 MANAGE := $(BIN)/python manage.py
-ROOMS  := telemetry_site broker readings stores ingest inventory api dashboard
+ROOMS  := telemetry_site broker readings stores ingest inventory health api dashboard
 COMMON := telemetry_site readings
 
 .DEFAULT_GOAL := help

@@ -22,7 +22,7 @@ from readings.text import printable
 # The id of the request that this thread is answering, or answered last; empty elsewhere.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
-ROOMS = ("telemetry_site", "broker", "ingest", "inventory", "stores", "api", "dashboard")
+ROOMS = ("telemetry_site", "broker", "ingest", "inventory", "stores", "health", "api", "dashboard")
 # These loggers repeat a message while another service is away. Each message passes once in this many seconds.
 REPEAT_S = 60.0
 _REPEATING = ("psycopg.pool", "api.errors", "api.views.probes")

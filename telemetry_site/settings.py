@@ -143,6 +143,7 @@ INSTALLED_APPS = [
     "broker",
     "ingest",
     "inventory",
+    "health",
     "api",
     "dashboard",
 ]

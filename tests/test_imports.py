@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = {"broker", "readings", "stores", "ingest", "inventory", "api", "dashboard", "telemetry_site"}
+ROOMS = {"broker", "readings", "stores", "ingest", "inventory", "health", "api", "dashboard", "telemetry_site"}
 
 ALLOWED: dict[str, set[str]] = {
     "readings": set(),
@@ -19,8 +19,9 @@ ALLOWED: dict[str, set[str]] = {
     "stores": {"readings"},
     "inventory": {"readings"},
     "ingest": {"broker", "readings", "stores", "inventory"},
-    "api": {"readings", "stores", "inventory", "broker.client", "broker.errors", "telemetry_site.env"},
-    "dashboard": {"api", "inventory", "readings", "stores"},
+    "health": {"broker.client", "broker.errors", "broker.backoff", "readings", "inventory", "stores"},
+    "api": {"readings", "stores", "inventory", "health", "broker.client", "broker.errors", "telemetry_site.env"},
+    "dashboard": {"api", "health", "inventory", "readings", "stores"},
 }
 # How a command gets its settings and its stop signal. Of the rooms these import readings.times alone.
 COMMAND_HELPERS = {"telemetry_site.flags", "telemetry_site.service", "telemetry_site.env", "telemetry_site.options"}
