@@ -1,0 +1,129 @@
+"""Which events nobody wants to hear of: those that a mute fits, and those of what is in maintenance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal, NamedTuple
+
+from django.utils import timezone
+
+from health.models import EntityKind, Event, Mute
+from health.sharing import SharedAnswer
+from inventory.models import GPU, AssetState, Host
+
+_MOST_GPU = 200  # what the field of a mute takes
+
+
+class MuteScope(NamedTuple):
+    """What a mute covers. An empty field fits everything."""
+
+    id: int
+    rule: str
+    hostname: str
+    gpu: str
+    tag: str
+    tag_value: str
+    expires: datetime
+
+
+class Silence(NamedTuple):
+    """Why nobody is notified of an event. ``until`` is None for maintenance, which has no end that is known."""
+
+    reason: Literal["muted", "maintenance"]
+    until: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Muting:
+    """The mutes that count at a time, and what they are about: plain data, so that an event is judged without a query.
+
+    Tags are by host name and by GPU id; they may be left out while no mute names a tag.
+    """
+
+    mutes: tuple[MuteScope, ...] = ()
+    hosts_in_maintenance: Set[str] = frozenset()
+    gpus_in_maintenance: Set[str] = frozenset()
+    host_tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    gpu_tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def silence_of(self, event: Event) -> Silence | None:
+        """Why nobody is notified of this event; None if people are. Of several mutes the one that lasts longest counts."""
+        if event.hostname and event.hostname in self.hosts_in_maintenance:
+            return Silence("maintenance")
+        if not self.gpus_in_maintenance.isdisjoint(gpus_of_event(event)):
+            return Silence("maintenance")
+        until = max((mute.expires for mute in self.mutes if self.fits(mute, event)), default=None)
+        return None if until is None else Silence("muted", until)
+
+    def fits(self, mute: MuteScope, event: Event) -> bool:
+        """Whether a mute covers an event. A GPU's mute covers its MIG instances, and a tag is the GPU's or its host's."""
+        if mute.rule and mute.rule != event.rule:
+            return False
+        if mute.hostname and mute.hostname != event.hostname:
+            return False
+        if mute.gpu and mute.gpu not in (event.entity, *gpus_of_event(event)):
+            return False
+        return not mute.tag or mute.tag_value in self._tag_values(mute.tag, event)
+
+    def _tag_values(self, name: str, event: Event) -> Iterable[str]:
+        tags = [self.host_tags.get(event.hostname, {}), *(self.gpu_tags.get(gpu, {}) for gpu in gpus_of_event(event))]
+        return [found[name] for found in tags if name in found]
+
+
+def gpus_of_event(event: Event) -> tuple[str, ...]:
+    """The GPU that an event is about, and its board if it is a MIG instance. Nothing for other entities."""
+    if event.entity_kind != EntityKind.GPU:
+        return ()
+    board = board_of(event.entity)
+    return (event.entity,) if board == event.entity else (event.entity, board)
+
+
+def board_of(gpu_id: str) -> str:
+    """The GPU that a MIG instance (``board:instance``) is cut out of; a GPU's id as it is."""
+    return gpu_id.rpartition(":")[0] or gpu_id
+
+
+def load_muting(now: datetime | None = None) -> Muting:
+    """The mutes and the maintenance of this moment. Three queries, and two more while a mute names a tag. Raises DatabaseError."""
+    moment = now or timezone.now()
+    rows = Mute.objects.filter(starts__lte=moment, expires__gt=moment).order_by("pk")
+    mutes = tuple(map(MuteScope._make, rows.values_list(*MuteScope._fields)))
+    maintained = {"asset_state": AssetState.MAINTENANCE}
+    by_tag = any(mute.tag for mute in mutes)
+    return Muting(
+        mutes=mutes,
+        hosts_in_maintenance=frozenset(Host.objects.filter(**maintained).values_list("name", flat=True)),
+        gpus_in_maintenance=frozenset(GPU.objects.filter(**maintained).values_list("pk", flat=True)),
+        host_tags=dict(Host.objects.exclude(tags={}).order_by().values_list("name", "tags")) if by_tag else {},
+        gpu_tags=dict(GPU.objects.exclude(tags={}).order_by().values_list("pk", "tags")) if by_tag else {},
+    )
+
+
+_kept = SharedAnswer(load_muting)
+
+
+def muting_now() -> Muting:
+    """``load_muting``, as of at most FLEET_SECONDS ago: for pages and answers."""
+    return _kept.now()
+
+
+def mute_for(event: Event, length: timedelta, user: str, note: str = "", now: datetime | None = None) -> Mute:
+    """An unsaved mute of what an event is about: its rule, and its GPU, slot or host."""
+    moment = now or timezone.now()
+    is_gpu = event.entity_kind in {EntityKind.GPU, EntityKind.SLOT} and len(event.entity) <= _MOST_GPU
+    return Mute(
+        rule=event.rule,
+        gpu=event.entity if is_gpu else "",
+        hostname="" if is_gpu else event.hostname,
+        starts=moment,
+        expires=moment + length,
+        created_by=user,
+        note=note,
+    )
+
+
+def mutes_changed() -> None:
+    """Forget what this process keeps: the next answer has the new mutes."""
+    _kept.forget()
