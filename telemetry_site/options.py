@@ -37,16 +37,16 @@ from telemetry_site.env import (
 MIB = 1 << 20
 
 SITE, BROKER, CLIENT, STREAM, COLLECT, STORE, WEB = "site", "broker", "client", "stream", "collect", "store", "web"
-MONITOR, TOP = "monitor", "top"
+MONITOR, TOP, HEALTH = "monitor", "top", "health"
 
 # The groups of settings that a command takes as flags. SITE holds everything that Django itself needs.
 COMMAND_GROUPS: dict[str, tuple[str, ...]] = {
     "runbroker": (SITE, BROKER),
     "stream": (SITE, CLIENT, STREAM, MONITOR),
     "collect": (SITE, CLIENT, COLLECT, STORE, MONITOR),
-    "serve": (SITE, CLIENT, COLLECT, STORE, WEB),
+    "serve": (SITE, CLIENT, COLLECT, STORE, HEALTH, WEB),
     "top": (SITE, CLIENT, TOP),
-    "pipeline": (SITE, BROKER, CLIENT, STREAM, COLLECT, STORE, WEB),
+    "pipeline": (SITE, BROKER, CLIENT, STREAM, COLLECT, STORE, HEALTH, WEB),
 }
 
 STATE_DIR = Option(
@@ -441,6 +441,21 @@ INFLUXDB_BUCKET = Option(
     text,
     "the bucket for the readings; created with RETENTION_PERIOD if it is missing",
     (STORE,),
+)
+
+HEALTH_RULES = Option(
+    "HEALTH_RULES",
+    "",
+    text,
+    "a TOML file with changes to the rules of the fleet's health: thresholds, and rules that are off or only store; unset: the rules as they come",
+    (HEALTH,),
+)
+EVENT_RETENTION = Option(
+    "EVENT_RETENTION",
+    "400d",
+    duration(zero=True),
+    "how long events of the fleet's health are kept after they closed; 0: for ever",
+    (HEALTH,),
 )
 
 HOST = Option("HOST", "127.0.0.1", host, "address the web service listens on", (WEB,))

@@ -96,6 +96,9 @@ STORAGE_TYPE = options.STORAGE_TYPE.read() or ("influxdb" if INFLUXDB_TOKEN else
 INFLUXDB_ORG = options.INFLUXDB_ORG.read()
 INFLUXDB_BUCKET = options.INFLUXDB_BUCKET.read()
 
+HEALTH_RULES = options.HEALTH_RULES.read()
+EVENT_RETENTION = options.EVENT_RETENTION.read()
+
 HOST = options.HOST.read()
 PORT = options.PORT.read()
 WEB_CONCURRENCY = options.WEB_CONCURRENCY.read()
