@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -9,6 +10,7 @@ from django.core.management.base import CommandError
 
 from broker.client.client import client_context
 from broker.errors import TlsUnusable
+from ingest.errors import SourceError
 from ingest.reconnect import BrokerAddress
 from ingest.shard import Shard
 
@@ -103,12 +105,16 @@ def kept_parts(*, keeps: bool = True) -> Parts:
     return Parts(settings.STATE_DIR / "parts" / f"{settings.INSTANCE_ID}.json", keeps=keeps)
 
 
-def live_source(*, keeps: bool = True) -> LiveSource:
-    """The live source that SOURCE names; ``keeps`` says whether it may write in the state folder. Raises SourceError."""
+def live_source(*, keeps: bool = True, truth: Path | None = None) -> LiveSource:
+    """The live source that SOURCE names; ``keeps`` says whether it may write in the state folder. Raises SourceError.
+
+    A synthetic fleet writes its faults to the file ``truth``.
+    """
     shard = Shard(*settings.SHARD)
     if settings.SOURCE == "simulate":
         from ingest.simulator.fleet import METRIC_SETS, FleetShape
         from ingest.simulator.source import SimulateSource
+        from ingest.simulator.truth import TruthFile
 
         shape = FleetShape(
             hosts=settings.SIM_HOSTS,
@@ -117,8 +123,19 @@ def live_source(*, keeps: bool = True) -> LiveSource:
             metrics=METRIC_SETS[settings.SIM_METRICS],
             faults=settings.SIM_FAULTS,
             scenario=settings.SIM_SCENARIO,
+            fault_rate=settings.SIM_FAULT_RATE,
         )
-        return SimulateSource(shape, settings.SCRAPE_INTERVAL, shard, history=settings.SIM_HISTORY)
+        try:
+            shape.planned()
+        except ValueError as error:
+            raise SourceError(f"SIM_FAULTS: {error}") from error
+        return SimulateSource(
+            shape,
+            settings.SCRAPE_INTERVAL,
+            shard,
+            history=settings.SIM_HISTORY,
+            truth=None if truth is None else TruthFile(truth, settings.INSTANCE_ID),
+        )
     from ingest.exporter.scraper import ScrapeConfig, Scraper
     from ingest.exporter.targets import Targets
 

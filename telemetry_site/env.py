@@ -324,12 +324,12 @@ def time_zone(value: str) -> tzinfo:
         raise ValueError("is not a time zone: use UTC, a name as Europe/Berlin, or an offset as +02:00") from None
 
 
-def some_of(*allowed: str) -> Callable[[str], tuple[str, ...]]:
-    """A comma-separated choice of words; ``all`` chooses every one, empty chooses none."""
+def some_of(*allowed: str, besides: str = "") -> Callable[[str], tuple[str, ...]]:
+    """A comma-separated choice of words; ``all`` chooses every one, empty chooses none. Words with ``besides`` in them pass as they are."""
 
     def parse(value: str) -> tuple[str, ...]:
         chosen = allowed if value == "all" else tuple(dict.fromkeys(words(value)))
-        unknown = [word for word in chosen if word not in allowed]
+        unknown = [word for word in chosen if word not in allowed and not (besides and besides in word)]
         if unknown:
             raise ValueError(f"has {unknown[0]!r}, which is not known: use {', '.join(allowed)}, or all")
         return chosen

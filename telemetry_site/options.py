@@ -280,11 +280,20 @@ SIM_METRICS = Option(
 SIM_FAULTS = Option(
     "SIM_FAULTS",
     "",
-    some_of("xid", "overheat", "throttle", "missing", "blank", "spike", "silent"),
-    "faults that the synthetic fleet has now and then: xid, overheat, throttle, missing, blank, spike, silent, or all",
+    some_of("xid", "overheat", "throttle", "missing", "blank", "spike", "silent", besides="@"),
+    "faults of the synthetic fleet: now and then xid, overheat, throttle, missing, blank, spike, silent, or all; or by name at a place"
+    " and a time, as xid:79@3/5+60s (docs/sources.md)",
     (STREAM,),
     flag_name="faults",
     many=True,
+)
+SIM_FAULT_RATE = Option(
+    "SIM_FAULT_RATE",
+    "0",
+    whole_number(0, 3600),
+    "how many faults an hour the synthetic fleet has by lot, of all that have a name; 0: none",
+    (STREAM,),
+    flag_name="fault-rate",
 )
 SIM_SCENARIO = Option(
     "SIM_SCENARIO",

@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ingest.simulator.fleet import MEMORY_MIB, FleetShape, Job, SimFleet, SimGpu, SimHost
+from ingest.simulator.faults import NAMED, Expected, events_of
+from ingest.simulator.fleet import FleetShape, SimFleet
+from ingest.simulator.gpu import MEMORY_MIB, Job, SimGpu, SimHost
 
 # The utilisation in percent at a time in seconds.
 Load = Callable[[float, random.Random], float]
@@ -78,6 +80,8 @@ _ROLES: tuple[tuple[_Part, ...], ...] = (
     (),
 )
 _THROTTLED, _HOT, _FAILING = 0, 1, 3  # hosts
+# The load of the throttled GPU is over 90 %, so that its clock is seen too.
+_BUSY_AND_SLOW = (Expected("clock_low", "warning", for_s=600.0),)
 
 
 @dataclass(slots=True)
@@ -120,9 +124,13 @@ class DemoFleet(SimFleet):
         self._pods: Counter[str] = Counter()
         self._roles = {number: _ROLES[(number - 1) % len(_ROLES)] for number in range(1, shape.hosts + 1)}
         self._script = _Script()
+        self._idle: list[SimGpu] = []
         super().__init__(shape, seconds)
         self._air(self.hosts)
         self._plan_faults()
+        hosts = {host.name: host for host in self.hosts}
+        for gpu in self._idle:
+            self.course.note("idle_held", hosts[gpu.identity.hostname], gpu, math.inf, NAMED["idle_held"].events)
 
     def step(self, seconds: float) -> None:
         """Move the whole fleet on by ``seconds``."""
@@ -160,6 +168,8 @@ class DemoFleet(SimFleet):
         self._pods[part.pod] += 1
         work = _Work(gpus, part.load, job)
         work.start()
+        if part is _NOTEBOOKS:
+            self._idle += gpus
         self._works.append(work)
 
     def _air(self, hosts: Sequence[SimHost]) -> None:
@@ -172,17 +182,30 @@ class DemoFleet(SimFleet):
         throttled = self.hosts[_THROTTLED].gpus[-1 - len(self.hosts[_THROTTLED].gpus) // 3]
         throttled.faults["throttle"] = math.inf
         throttled.clock_events += 1
+        self.course.note(
+            "throttle", self.hosts[_THROTTLED], throttled, math.inf, (*NAMED["throttle"].events, *_BUSY_AND_SLOW)
+        )
         if len(self.hosts) <= _FAILING:
             return
-        failing, lost = self.hosts[_FAILING].gpus[0], self.hosts[_FAILING].gpus[-1]
+        host = self.hosts[_FAILING]
+        failing, lost = host.gpus[0], host.gpus[-1]
+
+        def fail(gpu: SimGpu, xid: int) -> None:
+            self.fail(gpu, xid)
+            self.course.note("xid", host, gpu, math.inf, events_of("xid", xid))
+
+        def lose() -> None:
+            lost.faults.update(missing=math.inf)
+            self.course.note("missing", host, lost, math.inf, ())  # its XID has said it
+
         self._script.events = [
-            (FALLS_OFF_S, lambda: self._fail(lost, XID_FALLEN_OFF)),
-            (MISSING_S, lambda: lost.faults.update(missing=math.inf)),
-            (DOUBLE_BIT_S, lambda: self._fail(failing, XID_DOUBLE_BIT)),
+            (FALLS_OFF_S, lambda: fail(lost, XID_FALLEN_OFF)),
+            (MISSING_S, lose),
+            (DOUBLE_BIT_S, lambda: fail(failing, XID_DOUBLE_BIT)),
             (RESTART_S, self._restart),
         ]
 
-    def _fail(self, gpu: SimGpu, xid: int) -> None:
+    def fail(self, gpu: SimGpu, xid: int) -> None:
         """An XID error of a GPU. It ends the whole job that runs there."""
         gpu.report_xid(xid)
         for work in self._works:

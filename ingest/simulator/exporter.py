@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from ingest.simulator.fleet import ALL_METRICS, FleetShape, SimFleet, SimHost
+from ingest.simulator.fleet import ALL_METRICS, FleetShape, SimFleet
+from ingest.simulator.gpu import SimHost
 from ingest.simulator.versions import GENERATIONS, exposition, other_rows
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -11,6 +11,7 @@ from ingest.samples import RefusedRow, Sample
 from ingest.shard import WHOLE, Shard
 from ingest.simulator.demo import SCENARIOS
 from ingest.simulator.fleet import FleetShape
+from ingest.simulator.truth import TruthFile
 from ingest.streamer.live import Give, SourceBatch
 from readings.checks import Refused, parse_value
 
@@ -23,10 +24,18 @@ _LEAST_NOT_A_VALUE = 2_147_483_632
 class SimulateSource:
     """A LiveSource. The whole fleet is simulated, and our shard's hosts are reported: so all shards share one fleet.
 
-    With ``history`` (seconds) it first gives the fleet's readings of that time before now, at a coarse step.
+    With ``history`` (seconds) it first gives the fleet's readings of that time before now, at a coarse step. ``truth`` gets the faults.
     """
 
-    def __init__(self, shape: FleetShape, interval: float, shard: Shard = WHOLE, *, history: float = 0.0) -> None:
+    def __init__(
+        self,
+        shape: FleetShape,
+        interval: float,
+        shard: Shard = WHOLE,
+        *,
+        history: float = 0.0,
+        truth: TruthFile | None = None,
+    ) -> None:
         self.name = f"a synthetic fleet of {shape.hosts} hosts with {shape.gpus_per_host} GPUs each"
         most_steps = _MOST_OF_HISTORY // (shape.hosts * shape.gpus_per_host * len(shape.metrics))
         self._past_steps = min(int(history // HISTORY_STEP_S), most_steps)
@@ -34,6 +43,9 @@ class SimulateSource:
         self._fleet = SCENARIOS[shape.scenario](shape, -self._past_steps * self._past_step)
         self._hosts = [host for host in self._fleet.hosts if shard.has(host.name)]
         self._interval = interval
+        self._names = {host.name for host in self._hosts} | {""}
+        self._metrics = shape.metrics
+        self._truth = truth
 
     async def run(self, give: Give, stop: asyncio.Event, *, once: bool) -> None:
         """Give the past, then the fleet's readings every interval until ``stop``; with ``once`` one time."""
@@ -53,6 +65,11 @@ class SimulateSource:
     def _next(self, seconds: float, time_ns: int) -> SourceBatch:
         """Move the fleet on by ``seconds``; its readings then, as of ``time_ns``."""
         self._fleet.step(seconds)
+        begun = self._fleet.course.begun
+        while begun:
+            fault = begun.popleft()
+            if self._truth is not None and fault.hostname in self._names:
+                self._truth.write(fault, time_ns, seconds, self._metrics)
         samples: list[Sample] = []
         refused: list[RefusedRow] = []
         for host in self._hosts:

@@ -172,3 +172,14 @@ def test_a_capture_without_one_reading_ends_with_its_reasons_and_status_1(fleet:
     assert fleet.streamer.wait() == 1
     assert "none gave a reading" in fleet.streamer.log
     assert "bad_number: line 2: value '5O'" in fleet.streamer.log
+
+
+def test_the_truth_is_of_a_synthetic_fleet(settings: Settings, tmp_path: Path) -> None:
+    settings.STATE_DIR, settings.SOURCE, settings.SIM_FAULTS = tmp_path, "simulate", ("temp_high@9/0+5s",)
+    with pytest.raises(CommandError, match="SIM_FAULTS: 'temp_high@9/0"):
+        call_command("stream")
+    with pytest.raises(CommandError, match="--truth is for a synthetic fleet that is streamed"):
+        call_command("stream", "--truth", tmp_path / "truth.jsonl", "--dry-run")
+    settings.SOURCE = "csv"
+    with pytest.raises(CommandError, match="--truth is for a synthetic fleet that is streamed"):
+        call_command("stream", "--truth", tmp_path / "truth.jsonl")

@@ -25,7 +25,7 @@ def _whole(least: int) -> Any:
 
 
 def _faults(text: str) -> tuple[str, ...]:
-    words = tuple(FAULTS) if text == "all" else tuple(word for word in text.split(",") if word)
+    words = FAULTS if text == "all" else tuple(word for word in text.split(",") if word)
     unknown = [word for word in words if word not in FAULTS]
     if unknown:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not a fault: use {', '.join(FAULTS)} or all")

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -31,15 +32,26 @@ class Command(ServiceCommand):
     help = "Stream readings to the broker: captures (CSV_PATH), live exporters (TARGETS) or a synthetic fleet."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add the settings' flags, --once and --dry-run."""
+        """Add the settings' flags, --once, --dry-run and --truth."""
         super().add_arguments(parser)
         parser.add_argument("--once", action="store_true", help="of a live source: one sample of each, then end")
         parser.add_argument(
             "--dry-run", action="store_true", help="read and check once, say what was found, send nothing"
         )
+        parser.add_argument(
+            "--truth",
+            type=Path,
+            metavar="FILE",
+            help="of a synthetic fleet: append each fault to this file as it begins, with the events that should come of it (JSON lines)",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run until the end of the source or a stop signal."""
+        truth: Path | None = options["truth"]
+        if truth is not None and (settings.SOURCE != "simulate" or options["dry_run"]):
+            raise CommandError(
+                "--truth is for a synthetic fleet that is streamed: use --source simulate, without --dry-run"
+            )
         try:
             if options["dry_run"]:
                 report, text = asyncio.run(_try())
@@ -49,7 +61,7 @@ class Command(ServiceCommand):
             elif settings.SOURCE == "csv":
                 asyncio.run(_stream())
             else:
-                asyncio.run(_stream_live(once=options["once"]))
+                asyncio.run(_stream_live(once=options["once"], truth=truth))
         except IngestError as error:
             raise CommandError(str(error)) from error
 
@@ -68,11 +80,11 @@ async def _stream() -> None:
         )
 
 
-async def _stream_live(*, once: bool) -> None:
+async def _stream_live(*, once: bool, truth: Path | None) -> None:
     from ingest.streamer.live import LiveStreamer
 
     stop = asyncio.Event()
-    source = live_source()
+    source = live_source(truth=truth)
     streamer = LiveStreamer(live_config(once=once), source, stop)
     with stop_signals(stop):
         async with _monitoring(streamer.report, exporters(source)):

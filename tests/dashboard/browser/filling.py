@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 import django
 from msgspec.structs import replace
 
-from ingest.simulator.fleet import HEALTH_METRICS, METRIC_SETS, FleetShape, SimFleet, SimGpu
+from ingest.simulator.fleet import HEALTH_METRICS, METRIC_SETS, FleetShape, SimFleet
+from ingest.simulator.gpu import SimGpu
 from readings.model import Gpu, Point, PointBlock
 from readings.times import SECOND
 

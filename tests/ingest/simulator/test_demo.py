@@ -5,7 +5,8 @@ import random
 import pytest
 
 from ingest.simulator.demo import BAD_AIRFLOW, MISSING_S, RESTART_S, DemoFleet, bursts, sawtooth, steady
-from ingest.simulator.fleet import HEALTH_METRICS, MEMORY_MIB, FleetShape, SimGpu
+from ingest.simulator.fleet import HEALTH_METRICS, FleetShape
+from ingest.simulator.gpu import MEMORY_MIB, SimGpu
 from readings.checks import problem_of
 
 DEV = "DCGM_FI_DEV_"

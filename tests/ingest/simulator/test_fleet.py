@@ -7,16 +7,14 @@ import pytest
 
 from ingest.simulator.fleet import (
     ALL_METRICS,
-    BLANK,
     DEFAULT_METRICS,
     FAULTS,
     HEALTH_METRICS,
-    MEMORY_MIB,
     METRIC_SETS,
     FleetShape,
     SimFleet,
-    SimGpu,
 )
+from ingest.simulator.gpu import BLANK, MEMORY_MIB, SimGpu
 from readings.catalogue import CATALOGUE, canonical_name
 from readings.checks import problem_of
 from telemetry_site.options import SIM_FAULTS
