@@ -25,6 +25,7 @@ import numpy as np
 from django.conf import settings
 from numpy.typing import NDArray
 
+from inventory.expected import learned_counts
 from inventory.models import GPU, AssetState, Host
 from inventory.newest import fresh_since, newest_tables
 from inventory.packing import HostReadings
@@ -33,8 +34,6 @@ from readings.times import to_ns
 
 # An idle GPU with more than this in use is held: somebody's process has it, and does nothing with it.
 HELD_MIB = 1024.0
-# How many hosts of a model must agree, and how far, before their number of GPUs is expected of the others.
-FEWEST_HOSTS, AGREEMENT = 5, 0.9
 _MOST_KEYS = 10_000
 # Of the metrics that were asked for, those that a fleet keeps: a URL may name any.
 _MOST_KEPT = 64
@@ -552,20 +551,6 @@ def _host_models(slots: Slots, kept: _Mask, hosts: int) -> list[str]:
         ]
         models.append(names[0] if len(set(names)) == 1 else Counter(names).most_common(1)[0][0] if names else "")
     return models
-
-
-def learned_counts(hosts: Sequence[tuple[str, int]]) -> dict[str, int]:
-    """How many GPUs a host of each model has, where enough hosts agree. ``hosts`` are their models and numbers of GPUs."""
-    counts: dict[str, Counter[int]] = {}
-    for model, count in hosts:
-        if count:
-            counts.setdefault(model, Counter())[count] += 1
-    learned = {}
-    for model, sizes in counts.items():
-        size, agreeing = sizes.most_common(1)[0]
-        if sizes.total() >= FEWEST_HOSTS and agreeing >= AGREEMENT * sizes.total():
-            learned[model] = size
-    return learned
 
 
 def _hosts(hosts: Sequence[HostNow], slots: Slots, last_seen: _Times) -> tuple[HostNow, ...]:

@@ -26,6 +26,8 @@ ALLOWED: dict[str, set[str]] = {
 # How a command gets its settings and its stop signal. Of the rooms these import readings.times alone.
 COMMAND_HELPERS = {"telemetry_site.flags", "telemetry_site.service", "telemetry_site.env", "telemetry_site.options"}
 IO_MODULES = {"asyncio", "socket", "ssl", "selectors", "django"}
+# What judges readings is a function of them alone.
+PURE_HEALTH = {"engine", "rules"}
 # The broker's event loop, sockets and threads live in these alone; the protocol and the log know of none.
 BROKER_SHELL = {"server", "client", "tls.py"}
 
@@ -84,6 +86,17 @@ def test_protocol_log_and_codec_do_no_io_of_their_own(room: str) -> None:
         f"{path.relative_to(ROOT)} imports {name}"
         for path in modules(room)
         if "commands" not in path.parts and not (room == "broker" and path.relative_to(ROOT).parts[1] in BROKER_SHELL)
+        for name in imports(path)
+        if name.split(".")[0] in IO_MODULES
+    ]
+    assert wrong == []
+
+
+def test_what_judges_readings_does_no_io_of_its_own() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules("health")
+        if path.relative_to(ROOT).parts[1] in PURE_HEALTH and path.stem != "current"
         for name in imports(path)
         if name.split(".")[0] in IO_MODULES
     ]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from pytest_django import DjangoAssertNumQueries
 
-from inventory.fleet import Fleet, SlotState, fleet_now, learned_counts
+from inventory.expected import learned_counts
+from inventory.fleet import Fleet, SlotState, fleet_now
 from inventory.models import GPU, AssetState, Host
 from inventory.sync.memory import save_sightings
 from readings.model import PointBlock

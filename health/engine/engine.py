@@ -1,0 +1,245 @@
+"""The engine: points in, transitions out. It does no input or output, and the same messages always give the same transitions.
+
+Time is that of the messages: live readings are judged by their own times, silence by the broker's time of the newest message, or by
+the clock that ``tick`` brings where no message comes. Captures go by their own newest time, so one that has ended stands still.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+
+import msgspec
+import numpy as np
+
+from health.engine.absence import AbsenceJudge, AbsenceState
+from health.engine.book import Book, BookState
+from health.engine.events import Key, Touch, Transition
+from health.engine.facts import Facts
+from health.engine.fleetwide import WANTED as FLEET_WANTED
+from health.engine.fleetwide import FleetwideJudge, FleetwideState
+from health.engine.growth import Growth, GrowthLog
+from health.engine.history import HistoryJudge
+from health.engine.identity import VOLATILE, IdentityJudge
+from health.engine.intake import Arrivals, Intake
+from health.engine.levels import LevelJudge, Standing
+from health.engine.places import FleetPlaces
+from health.engine.registry import RegistryState
+from health.engine.sampling import SamplingJudge, SamplingState
+from health.engine.view import PointView
+from health.engine.xids import WANTED as XID_WANTED
+from health.engine.xids import XidJudge, XidState
+from health.rules.model import Rules
+from readings.model import PointBlock
+from readings.times import SECOND
+
+# How often silence is looked for.
+TICK_NS = 10 * SECOND
+_EXPIRE_NS = 3600 * SECOND
+_WEEK_NS = 7 * 86_400 * SECOND
+_LEAST_KEPT_NS = 3600 * SECOND
+# Rises when a state of before cannot be read any more.
+VERSION = 1
+
+
+class EngineStateError(ValueError):
+    """The stored state cannot be read. The text says why."""
+
+
+class EngineState(msgspec.Struct):
+    """An engine as it is stored. Arrays are raw bytes."""
+
+    version: int
+    now_ns: int
+    ticked_ns: int
+    expired_ns: int
+    judged: int
+    columns: list[str]
+    values: bytes
+    times_ns: bytes
+    registry: RegistryState
+    replaced: set[str]
+    book: BookState
+    standings: dict[str, dict[int, Standing]]
+    growth: list[tuple[str, int, list[Growth]]]
+    absence: AbsenceState
+    xids: XidState
+    pending: list[int]
+    sampling: SamplingState
+    fleetwide: FleetwideState
+
+
+class Engine:
+    """Judges a fleet by its rules. ``facts`` may be replaced at any time; ``wanted`` names metrics that others need too."""
+
+    def __init__(self, rules: Rules, facts: Facts | None = None, wanted: Iterable[str] = ()) -> None:
+        self.facts = facts or Facts()
+        self.judged = 0
+        self._rules = rules
+        self._wanted = tuple(wanted)
+        conditions = [
+            each
+            for rule in rules.values()
+            if rule.enabled
+            for level in rule.levels
+            for each in (level.when, level.until)
+            if each is not None
+        ]
+        metrics = {name for each in conditions for name in each.metrics}
+        needs = {name for rule in rules.values() for names in rule.needs for name in names}
+        self._windows = sorted({metric for each in conditions for metric, _ in each.windows})
+        longest = max((seconds for each in conditions for _, seconds in each.windows), default=0)
+        self._keep_ns = max(_LEAST_KEPT_NS, int(longest * SECOND))
+        self._intake = Intake({*metrics, *needs, *VOLATILE, *XID_WANTED, *FLEET_WANTED, *self._wanted})
+        self.registry = self._intake.registry
+        self._places = FleetPlaces(self.registry)
+        self._growth = GrowthLog()
+        self.book = Book(rules)
+        table = self._intake.table
+        self._levels = [
+            LevelJudge(rule, self.registry, self.book) for rule in rules.values() if rule.enabled and rule.levels
+        ]
+        self._absence = AbsenceJudge(rules, self.registry, self._places, self.book)
+        self._xids = XidJudge(rules, self.registry, table, self.book)
+        self._identity = IdentityJudge(rules, self.registry, self._places, self.book, self._xids.reset)
+        self._sampling = SamplingJudge(rules, self.registry, table, self._places, self.book)
+        self._fleetwide = FleetwideJudge(rules, self.registry, table, self._places, self.book)
+        self._history = HistoryJudge(rules, self.book)
+        self._now_ns = self._ticked_ns = self._expired_ns = 0
+
+    @property
+    def now_ns(self) -> int:
+        """The time that it has come to; 0 before the first message."""
+        return self._now_ns
+
+    def take(self, block: PointBlock, *, source: str, live: bool, received_ns: int) -> Arrivals | None:
+        """Judge a block of a message that the broker took at ``received_ns``. Returns what was new in it."""
+        self.tick(received_ns)
+        arrivals = self._intake.take(block, source=source, live=live, received_ns=self._now_ns)
+        if arrivals is None:
+            return None
+        self.judged += int((~np.isnan(arrivals.points)).sum())
+        view = PointView(self._intake, arrivals, self._growth, self._keep_ns, self._fleetwide.statistic)
+        for metric in self._windows:
+            view.note_growth(metric)
+        self._identity.take(arrivals)
+        for judge in self._levels:
+            judge.take(arrivals, view)
+        self._xids.take(arrivals)
+        self._absence.take(arrivals, live, self._now_ns)
+        self._sampling.take(arrivals, live)
+        self._intake.keep(arrivals)
+        self._history.judge()
+        return arrivals
+
+    def tick(self, now_ns: int) -> None:
+        """The clock has come to ``now_ns``: look for silence, if that is due. Time never goes back."""
+        self._now_ns = max(self._now_ns, now_ns)
+        if self._now_ns - self._ticked_ns < TICK_NS:
+            return
+        self._ticked_ns = self._now_ns
+        self._identity.seen_again()
+        self._identity.tick(self._time_of)
+        self._absence.tick(self._now_ns, self.facts)
+        self._sampling.tick(self._now_ns, self.facts)
+        self._fleetwide.tick(self._now_ns, self.facts)
+        self._xids.tick(self._time_of)
+        self._history.judge()
+        if self._now_ns - self._expired_ns >= _EXPIRE_NS:
+            self._expired_ns = self._now_ns
+            self._xids.expire(self._now_ns)
+            self._growth.expire(self._now_ns, self._keep_ns)
+            self.book.expire(self._now_ns, _WEEK_NS)
+
+    def _time_of(self, row: int) -> int:
+        """What time it is for a GPU: that of its capture is the newest of it."""
+        gpu = self.registry.gpus[row]
+        return self._now_ns if gpu.live else int(self.registry.last_ns[row])
+
+    def resolve(self, key: Key) -> None:
+        """A person closed the event. Its rule begins anew, and what still holds opens again only once it was over."""
+        rule = self._rules.get(key.rule)
+        self.book.dismiss(key, holds=rule is not None and rule.judge in {"condition", "absence", "fleet"})
+        row = self.registry.row_of.get(key.entity.id)
+        for judge in self._levels:
+            if judge.rule.name == key.rule and row is not None:
+                judge.forget(row)
+        self._absence.forget(key)
+        self._xids.forget(key)
+        self._history.forget(key)
+
+    def drain(self) -> list[Transition]:
+        """The transitions since the last call, in order."""
+        return self.book.drain()
+
+    def touched(self) -> list[Touch]:
+        """Open events that still hold, to be written again: each at most once a minute."""
+        return self.book.touched()
+
+    def dump(self) -> bytes:
+        """Its whole state. Drain before."""
+        table = self._intake.table
+        count, metrics = len(self.registry), len(table.columns)
+        table.fit(self.registry.capacity)
+        return zlib.compress(
+            msgspec.msgpack.encode(
+                EngineState(
+                    VERSION,
+                    self._now_ns,
+                    self._ticked_ns,
+                    self._expired_ns,
+                    self.judged,
+                    list(table.columns),
+                    np.ascontiguousarray(table.values[:metrics, :count]).tobytes(),
+                    np.ascontiguousarray(table.times_ns[:metrics, :count]).tobytes(),
+                    self.registry.state(),
+                    self._places.replaced,
+                    self.book.state(),
+                    {judge.rule.name: judge.standings for judge in self._levels if judge.standings},
+                    [(metric, row, list(steps)) for (metric, row), steps in self._growth.steps.items()],
+                    self._absence.state(),
+                    self._xids.state(),
+                    self._identity.state(),
+                    self._sampling.state(),
+                    self._fleetwide.state(),
+                )
+            ),
+            1,
+        )
+
+    @classmethod
+    def load(cls, data: bytes, rules: Rules, facts: Facts | None = None, wanted: Iterable[str] = ()) -> Engine:
+        """The engine whose state this is, with these rules. Raises EngineStateError."""
+        try:
+            state = msgspec.msgpack.decode(zlib.decompress(data), type=EngineState)
+            if state.version != VERSION:
+                raise EngineStateError(f"the state is of version {state.version}, and this is version {VERSION}")
+            engine = cls(rules, facts, wanted)
+            engine._restore(state)
+        except (zlib.error, msgspec.MsgspecError, ValueError) as error:
+            if isinstance(error, EngineStateError):
+                raise
+            raise EngineStateError(f"the state cannot be read: {error}") from error
+        return engine
+
+    def _restore(self, state: EngineState) -> None:
+        self._now_ns, self._ticked_ns, self._expired_ns = state.now_ns, state.ticked_ns, state.expired_ns
+        self.judged = state.judged
+        self.registry.restore(state.registry)
+        table = self._intake.table
+        for name in state.columns:
+            table.column(name)
+        table.fit(self.registry.capacity)
+        shape = len(state.columns), len(self.registry)
+        table.values[: shape[0], : shape[1]] = np.frombuffer(state.values, np.float64).reshape(shape)
+        table.times_ns[: shape[0], : shape[1]] = np.frombuffer(state.times_ns, np.int64).reshape(shape)
+        self._places.replaced.update(state.replaced)
+        self.book.restore(state.book)
+        for judge in self._levels:
+            judge.restore(state.standings.get(judge.rule.name, {}))
+        self._growth.restore(state.growth)
+        self._absence.restore(state.absence)
+        self._xids.restore(state.xids)
+        self._identity.restore(state.pending)
+        self._sampling.restore(state.sampling)
+        self._fleetwide.restore(state.fleetwide)

@@ -1,0 +1,60 @@
+"""How far counters grew lately: for rules that count errors over some minutes."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+
+from health.engine.intake import Floats
+from health.engine.registry import Ints, Rows
+from readings.times import SECOND
+
+_MOST_STEPS = 4096
+
+
+class Growth(NamedTuple):
+    """A counter grew by ``by`` at ``at_ns``."""
+
+    at_ns: int
+    by: float
+
+
+class GrowthLog:
+    """The steps in which counters of GPUs grew, for as long as any rule looks back. Most error counters never grow."""
+
+    def __init__(self) -> None:
+        self.steps: dict[tuple[str, int], deque[Growth]] = {}
+
+    def add(self, metric: str, rows: Rows, times_ns: Ints, increases: Floats, keep_ns: int) -> None:
+        """Note the increases (NaN: none known) of the metric's counters at these points."""
+        for at in np.flatnonzero(increases > 0).tolist():
+            steps = self.steps.setdefault((metric, int(rows[at])), deque(maxlen=_MOST_STEPS))
+            steps.append(Growth(int(times_ns[at]), float(increases[at])))
+            while steps[0].at_ns <= times_ns[at] - keep_ns:
+                steps.popleft()
+
+    def within(self, metric: str, rows: Rows, times_ns: Ints, window_ns: int) -> Floats:
+        """How far each point's counter grew in the window that ends with the point."""
+        grown = np.zeros(len(rows))
+        if self.steps:
+            for at, row in enumerate(rows.tolist()):
+                steps = self.steps.get((metric, row))
+                if steps:
+                    end = int(times_ns[at])
+                    grown[at] = sum(step.by for step in steps if end - window_ns < step.at_ns <= end)
+        return grown
+
+    def restore(self, steps: list[tuple[str, int, list[Growth]]]) -> None:
+        """Take over the steps of another log."""
+        self.steps = {(metric, row): deque(each, maxlen=_MOST_STEPS) for metric, row, each in steps}
+
+    def expire(self, now_ns: int, keep_ns: int) -> None:
+        """Forget steps that no rule looks at any more."""
+        self.steps = {key: steps for key, steps in self.steps.items() if steps and steps[-1].at_ns > now_ns - keep_ns}
+
+
+def seconds(ns: Ints) -> Floats:
+    """Nanoseconds as seconds."""
+    return np.asarray(ns / SECOND, np.float64)

@@ -1,0 +1,128 @@
+"""GPUs that take another's place, and GPUs that were reset: both are seen from what stands in their readings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from health.engine.book import Book
+from health.engine.events import Entity, Key
+from health.engine.intake import Arrivals
+from health.engine.places import FleetPlaces, place_of
+from health.engine.registry import Registry
+from health.rules.model import Rules
+from readings.times import SECOND
+
+# Counters that only a reset of the GPU or a reload of its driver sets back.
+VOLATILE = (
+    "DCGM_FI_DEV_ECC_SBE_VOL_TOTAL",
+    "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL",
+    "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION",
+)
+# The other GPU may be seen in the same moments as the new one: two exporters can give one slot to both.
+_SETTLE_NS = 60 * SECOND
+_FORGET_NS = 3600 * SECOND
+
+
+class IdentityJudge:
+    """Judges new GPUs a minute after they came, and falls of counters as they arrive."""
+
+    def __init__(
+        self, rules: Rules, registry: Registry, places: FleetPlaces, book: Book, was_reset: Callable[[int, int], None]
+    ) -> None:
+        self._rules = rules
+        self._registry = registry
+        self._places = places
+        self._book = book
+        self._was_reset = was_reset
+        self._pending: list[int] = []
+        self._known = 0
+
+    def take(self, arrivals: Arrivals) -> None:
+        """Look for resets, and note GPUs that are new."""
+        if len(self._registry) > self._known:
+            self._pending += range(self._known, len(self._registry))
+            self._known = len(self._registry)
+        fell: dict[tuple[int, int], None] = {}
+        for name in VOLATILE:
+            number = arrivals.number_of.get(name)
+            if number is None:
+                continue
+            for at in np.flatnonzero(arrivals.points[number] < arrivals.before[number]).tolist():
+                fell[int(arrivals.rows[at]), int(arrivals.times_ns[at])] = None
+        rule = self._rules.get("gpu_reset")
+        for row, at_ns in sorted(fell, key=lambda each: (each[1], each[0])):
+            self._was_reset(row, at_ns)
+            if rule is not None and rule.enabled:
+                key = Key(rule.name, Entity("gpu", self._registry.gpus[row].id))
+                self._book.point(key, at_ns, rule.severity, place_of(self._registry, row))
+
+    def tick(self, now_of: Callable[[int], int]) -> None:
+        """Decide whether a new GPU took the place of another."""
+        left = []
+        for row in self._pending:
+            first_ns = int(self._registry.first_ns[row])
+            gpu = self._registry.gpus[row]
+            if not first_ns or gpu.mig_id or gpu.slot is None or not gpu.hostname:
+                if not first_ns and not gpu.mig_id:
+                    left.append(row)
+                continue
+            others = [
+                other
+                for other in self._registry.by_host[gpu.hostname]
+                if other != row
+                and self._registry.gpus[other].slot == gpu.slot
+                and not self._registry.gpus[other].mig_id
+                and 0 < self._registry.first_ns[other] < first_ns
+            ]
+            if not others:
+                continue
+            waits = int(self._registry.last_ns[row]) < first_ns + _SETTLE_NS
+            if waits and now_of(row) < first_ns + _FORGET_NS:
+                left.append(row)
+                continue
+            self._replace(row, others, first_ns)
+        self._pending = left
+
+    def _replace(self, row: int, others: list[int], first_ns: int) -> None:
+        rule = self._rules.get("gpu_replaced")
+        gpu = self._registry.gpus[row]
+        for other in others:
+            old = self._registry.gpus[other]
+            if self._registry.last_ns[other] > first_ns or old.id in self._places.replaced:
+                continue
+            self._places.replaced.add(old.id)
+            if rule is not None and rule.enabled:
+                key = Key(rule.name, Entity("gpu", gpu.id))
+                place = place_of(self._registry, row)
+                self._book.point(key, first_ns, rule.severity, place, {"old": old.id, "new": gpu.id})
+
+    def seen_again(self) -> None:
+        """A GPU that was replaced and reports again is back, perhaps in another place."""
+        for gpu_id in sorted(self._places.replaced):
+            row = self._registry.row_of.get(gpu_id)
+            if row is None:
+                self._places.replaced.discard(gpu_id)
+                continue
+            gpu = self._registry.gpus[row]
+            newest = max(
+                (
+                    int(self._registry.first_ns[other])
+                    for other in self._registry.by_host.get(gpu.hostname, ())
+                    if other != row and self._registry.gpus[other].slot == gpu.slot
+                ),
+                default=0,
+            )
+            if self._registry.last_ns[row] > newest:
+                self._places.replaced.discard(gpu_id)
+                self._registry.changes += 1
+
+    def state(self) -> list[int]:
+        """The GPUs that are still to be judged, for ``restore``."""
+        return self._pending
+
+    def restore(self, pending: list[int]) -> None:
+        """Take over the state of another judge."""
+        self._pending = list(pending)
+        self._known = len(self._registry)

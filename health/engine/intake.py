@@ -1,0 +1,282 @@
+"""Blocks of points as the engine judges them: by GPU and time, without late and repeated readings, with times that can be true."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from health.engine.registry import Ints, Mask, Registry, Rows
+from readings.catalogue import canonical_name, is_of_board, whole_of
+from readings.model import Gpu, PointBlock
+from readings.times import SECOND
+
+Floats = NDArray[np.float64]
+
+# A live reading this far ahead of its message comes from a clock that is wrong: the message's time counts.
+AHEAD_NS = 60 * SECOND
+# Parts (links, XIDs, watches) that make one metric; the engine adds up the growth of each, or takes the worst.
+MOST_PARTS = 512
+
+
+class NewestTable:
+    """The newest value and its time of each metric (a row here) and GPU (a column), NaN and 0 where there is none."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, int] = {}
+        self.values = np.full((0, 0), np.nan)
+        self.times_ns = np.zeros((0, 0), np.int64)
+
+    def column(self, name: str) -> int:
+        """The number of the metric's column, made if need be."""
+        number = self.columns.get(name)
+        if number is None:
+            number = self.columns[name] = len(self.columns)
+        return number
+
+    def fit(self, capacity: int) -> None:
+        """Make room for all columns and for ``capacity`` GPUs."""
+        have = self.values.shape
+        if have[0] >= len(self.columns) and have[1] >= capacity:
+            return
+        shape = max(have[0], len(self.columns) + 8), max(have[1], capacity)
+        values, times = np.full(shape, np.nan), np.zeros(shape, np.int64)
+        values[: have[0], : have[1]], times[: have[0], : have[1]] = self.values, self.times_ns
+        self.values, self.times_ns = values, times
+
+
+class Arrivals(NamedTuple):
+    """The new readings of one block, sorted by GPU and time: one point for each row and time.
+
+    ``points`` (metrics x points) has NaN where there is no new reading; ``before`` and ``before_ns`` have the metric's reading
+    before that one, NaN and 0 if there is none. ``newest_ns`` has the newest sample of each point's GPU before this block, and
+    ``last`` marks the last point of each GPU. ``ahead_ns`` is by how much the clock of a host was ahead, by host.
+    """
+
+    rows: Rows
+    times_ns: Ints
+    names: tuple[str, ...]
+    number_of: dict[str, int]
+    columns: Rows
+    points: Floats
+    before: Floats
+    before_ns: Ints
+    newest_ns: Ints
+    last: Mask
+    shares: list[tuple[int, Gpu, int]]
+    ahead_ns: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def value(self, name: str) -> Floats:
+        """The new readings of a metric, one for each point; NaN where there is none."""
+        at = self.number_of.get(name)
+        return np.full(len(self.rows), np.nan) if at is None else self.points[at]
+
+
+class Intake:
+    """Takes blocks in, and remembers the newest readings. ``wanted`` names the metrics that anyone asks for; others are dropped."""
+
+    def __init__(self, wanted: Iterable[str]) -> None:
+        self.registry = Registry()
+        self.table = NewestTable()
+        self._wanted = frozenset(wanted)
+        self._names_of = lru_cache(256)(self._chosen)
+
+    def _chosen(self, metric_names: tuple[str, ...]) -> _Chosen:
+        """The wanted ones among the block's metrics, by their places in it."""
+        places, names, parts = [], [], 0
+        for place, name in enumerate(metric_names):
+            canonical = canonical_name(name)
+            if whole_of(canonical) not in self._wanted:
+                continue
+            if ":" in canonical:
+                parts += 1
+                if parts > MOST_PARTS:
+                    continue
+            if canonical not in names:
+                places.append(place)
+                names.append(canonical)
+        columns = np.array([self.table.column(name) for name in names], np.int32)
+        of_board = np.array([is_of_board(name) for name in names], np.bool_)
+        return _Chosen(
+            np.array(places, np.int32),
+            tuple(names),
+            dict(zip(names, range(len(names)), strict=True)),
+            columns,
+            of_board,
+        )
+
+    def take(self, block: PointBlock, *, source: str, live: bool, received_ns: int) -> Arrivals | None:
+        """The block's new readings, or None if there are none. ``keep`` them once they are judged."""
+        if not block.points:
+            return None
+        chosen = self._names_of(tuple(block.metric_names))
+        registry = self.registry
+        rows_of: list[int] = []
+        boards: list[int] = []
+        for gpu in block.gpus:
+            rows_of.append(-1 if gpu.share else registry.row(gpu, source, live))
+            boards.append(registry.board_row(gpu, source, live) if gpu.mig_id else -1)
+        gpu_at, times, lists = zip(*block.points, strict=True)
+        times_ns = np.array(times, np.int64)
+        ahead: dict[str, int] = {}
+        if live:
+            late = times_ns > received_ns + AHEAD_NS
+            if late.any():
+                for at in np.flatnonzero(late).tolist():
+                    host = block.gpus[gpu_at[at]].hostname
+                    ahead[host] = max(ahead.get(host, 0), int(times_ns[at]) - received_ns)
+                times_ns[late] = received_ns
+        rows = np.array(rows_of, np.int32)[np.array(gpu_at, np.int64)]
+        shares = self._shares(block, rows, gpu_at, times_ns) if -1 in rows_of else []
+        self.table.fit(registry.capacity)
+        points = np.array(lists, np.float64).reshape(len(lists), -1)[:, chosen.places].T
+        if max(boards) >= 0:
+            rows, times_ns, points = _split_boards(
+                rows, np.array(boards, np.int32)[np.array(gpu_at)], times_ns, points, chosen.of_board
+            )
+        if shares:
+            own = rows >= 0
+            rows, times_ns, points = rows[own], times_ns[own], points[:, own]
+            if not len(rows):
+                return self._arrivals(chosen, rows, times_ns, points, shares, ahead)
+        order = np.lexsort((times_ns, rows))
+        rows, times_ns, points = _merged(rows[order], times_ns[order], points[:, order])
+        return self._arrivals(chosen, rows, times_ns, points, shares, ahead)
+
+    def _shares(
+        self, block: PointBlock, rows: Rows, gpu_at: Sequence[int], times_ns: Ints
+    ) -> list[tuple[int, Gpu, int]]:
+        found = []
+        for at in np.flatnonzero(rows < 0).tolist():
+            gpu = block.gpus[gpu_at[at]]
+            row = self.registry.row_of.get(gpu.id)
+            if row is not None:
+                self.registry.share(row, gpu, int(times_ns[at]))
+                found.append((row, gpu, int(times_ns[at])))
+        return found
+
+    def _arrivals(
+        self,
+        chosen: _Chosen,
+        rows: Rows,
+        times_ns: Ints,
+        points: Floats,
+        shares: list[tuple[int, Gpu, int]],
+        ahead: dict[str, int],
+    ) -> Arrivals | None:
+        table, columns = self.table, chosen.columns
+        at = np.ix_(columns, rows)
+        before, before_ns = table.values[at], table.times_ns[at]
+        first = np.ones(len(rows), np.bool_)
+        first[1:] = rows[1:] != rows[:-1]
+        points = np.where(times_ns > before_ns, points, np.nan)
+        if not first.all():
+            _fill_before(points, times_ns, before, before_ns, first)
+        there = ~np.isnan(points)
+        kept = there.any(axis=0)
+        # A sample without any wanted metric is a sample all the same, if it is newer than all before.
+        newest = self.registry.last_ns[rows] if len(rows) else times_ns
+        kept |= times_ns > newest
+        if not kept.all():
+            rows, times_ns, newest = rows[kept], times_ns[kept], newest[kept]
+            points, before, before_ns = points[:, kept], before[:, kept], before_ns[:, kept]
+        if not len(rows) and not shares:
+            return None
+        last = np.ones(len(rows), np.bool_)
+        last[:-1] = rows[1:] != rows[:-1]
+        return Arrivals(
+            rows,
+            times_ns,
+            chosen.names,
+            chosen.number_of,
+            columns,
+            points,
+            before,
+            before_ns,
+            newest,
+            last,
+            shares,
+            ahead,
+        )
+
+    def keep(self, arrivals: Arrivals) -> None:
+        """Remember these readings as the newest."""
+        table = self.table
+        rows, points, times = arrivals.rows, arrivals.points, arrivals.times_ns
+        if not len(rows):
+            return
+        if arrivals.last.all():
+            metric, point = np.nonzero(~np.isnan(points))
+            place = arrivals.columns[metric], rows[point]
+            table.values[place] = points[metric, point]
+            table.times_ns[place] = times[point]
+        else:
+            for number, column in enumerate(arrivals.columns.tolist()):
+                there = np.flatnonzero(~np.isnan(points[number]))
+                # Of several to one place the last one stays: times of a GPU rise.
+                table.values[column, rows[there]] = points[number, there]
+                table.times_ns[column, rows[there]] = times[there]
+        self._note_samples(rows, times, arrivals.newest_ns)
+
+    def _note_samples(self, rows: Rows, times: Ints, newest: Ints) -> None:
+        newer = times > newest
+        rows, times = rows[newer], times[newer]
+        while len(rows):
+            first = np.ones(len(rows), np.bool_)
+            first[1:] = rows[1:] != rows[:-1]
+            self.registry.sample(rows[first], times[first])
+            rows, times = rows[~first], times[~first]
+
+
+class _Chosen(NamedTuple):
+    """The wanted metrics of a block: their places in it, their names, their columns of the table."""
+
+    places: Rows
+    names: tuple[str, ...]
+    number_of: dict[str, int]
+    columns: Rows
+    of_board: Mask
+
+
+def _split_boards(
+    rows: Rows, boards: Rows, times_ns: Ints, points: Floats, of_board: Mask
+) -> tuple[Rows, Ints, Floats]:
+    """A MIG instance repeats its board's metrics: those become points of the board."""
+    parts = np.flatnonzero(boards >= 0)
+    board_points = points[:, parts]
+    board_points[~of_board] = np.nan
+    own = points.copy()
+    own[np.ix_(of_board, parts)] = np.nan
+    return (
+        np.concatenate([rows, boards[parts]]),
+        np.concatenate([times_ns, times_ns[parts]]),
+        np.concatenate([own, board_points], axis=1),
+    )
+
+
+def _merged(rows: Rows, times_ns: Ints, points: Floats) -> tuple[Rows, Ints, Floats]:
+    """One point for each GPU and time. Where several have a value, the largest counts: they repeat a board's."""
+    same = (rows[1:] == rows[:-1]) & (times_ns[1:] == times_ns[:-1])
+    if not same.any():
+        return rows, times_ns, points
+    starts = np.flatnonzero(np.concatenate([[True], ~same]))
+    return rows[starts], times_ns[starts], np.fmax.reduceat(points, starts, axis=1)
+
+
+def _fill_before(points: Floats, times_ns: Ints, before: Floats, before_ns: Ints, first: Mask) -> None:
+    """Set what came before to the GPU's earlier readings in the same block, where there are any. Changes ``before`` in place."""
+    starts = np.maximum.accumulate(np.where(first, np.arange(len(first)), 0))
+    places = np.arange(len(first))
+    for number in range(len(points)):
+        there = ~np.isnan(points[number])
+        newest = np.maximum.accumulate(np.where(there, places, -1))
+        earlier = np.concatenate([[-1], newest[:-1]])
+        within = earlier >= starts
+        before[number, within] = points[number, earlier[within]]
+        before_ns[number, within] = times_ns[earlier[within]]

@@ -1,0 +1,176 @@
+"""Rules with conditions: so many samples, for so long, to open; the same to close. What is unknown changes nothing."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from health.engine.book import Book, Values
+from health.engine.events import Entity, Key
+from health.engine.intake import Arrivals
+from health.engine.places import around, place_of
+from health.engine.registry import GAP_STEPS, Mask, Registry
+from health.engine.view import PointView
+from health.rules.model import Level, Rule
+
+_FIRST_STEP_NS = 60_000_000_000
+
+
+class Streak(msgspec.Struct):
+    """Samples in a row: how many, the time that they span without its gaps, and the time of the last."""
+
+    samples: int = 0
+    spans_ns: int = 0
+    last_ns: int = 0
+
+    def grow(self, at_ns: int, longest_ns: int) -> None:
+        """One more sample. A step longer than ``longest_ns`` is a gap, during which nothing is known."""
+        if self.samples and at_ns == self.last_ns:
+            return  # another part of the same point
+        if self.samples and at_ns - self.last_ns <= longest_ns:
+            self.spans_ns += at_ns - self.last_ns
+        self.samples += 1
+        self.last_ns = at_ns
+
+    def end(self) -> None:
+        """Start anew."""
+        self.samples = self.spans_ns = 0
+
+    def is_enough(self, samples: int, for_ns: int) -> bool:
+        """Whether it is long enough."""
+        return self.samples >= samples and self.spans_ns >= for_ns
+
+
+class Standing(msgspec.Struct):
+    """How a GPU stands with a rule: a streak for each level of severity, and one of good samples while an event is open."""
+
+    levels: list[Streak]
+    good: Streak
+    judged_ns: int = 0
+    worst: int = -1  # the level of the open event, -1 without one
+
+
+class _Judged(NamedTuple):
+    """Where a level's condition holds, where it does not, and where the GPU is well again."""
+
+    is_true: Mask
+    is_false: Mask
+    is_good: Mask
+
+
+def _judged(level: Level, view: PointView) -> _Judged:
+    is_true, is_false = level.when.judge(view)
+    return _Judged(is_true, is_false, is_false if level.until is None else level.until.judge(view)[0] & ~is_true)
+
+
+class LevelJudge:
+    """One rule with conditions. Keeps a standing only for GPUs that are not simply well."""
+
+    def __init__(self, rule: Rule, registry: Registry, book: Book) -> None:
+        self.rule = rule
+        self.standings: dict[int, Standing] = {}
+        self._registry = registry
+        self._book = book
+        self._active = np.zeros(registry.capacity, np.bool_)
+        conditions = [each for level in rule.levels for each in (level.when, level.until) if each is not None]
+        self._metrics = tuple(dict.fromkeys(name for each in conditions for name in each.metrics))
+
+    def take(self, arrivals: Arrivals, view: PointView) -> None:
+        """Judge the new points."""
+        if not any(view.has(metric) for metric in self._metrics):
+            return
+        if len(self._active) < self._registry.capacity:
+            self._active = np.concatenate(
+                [self._active, np.zeros(self._registry.capacity - len(self._active), np.bool_)]
+            )
+        view = view.of(self.rule)
+        judged = [_judged(level, view) for level in self.rule.levels]
+        looked_at = self._active[arrivals.rows]
+        for each in judged:
+            looked_at = looked_at | each.is_true
+        looked_at &= view.is_new(self._metrics)
+        for at in np.flatnonzero(looked_at).tolist():
+            self._step(int(arrivals.rows[at]), int(arrivals.times_ns[at]), judged, view, at)
+
+    def _step(self, row: int, at_ns: int, judged: list[_Judged], view: PointView, at: int) -> None:
+        standing = self.standings.get(row)
+        if standing is None:
+            standing = self.standings[row] = Standing([Streak() for _ in self.rule.levels], Streak())
+            self._active[row] = True
+        if at_ns < standing.judged_ns:
+            return
+        standing.judged_ns = at_ns
+        longest_ns = GAP_STEPS * int(self._registry.step_ns[row]) or _FIRST_STEP_NS
+        reached, holds, good, known = -1, False, True, False
+        for number, (level, each) in enumerate(zip(self.rule.levels, judged, strict=True)):
+            streak = standing.levels[number]
+            if each.is_true[at]:
+                holds = True
+                streak.grow(at_ns, longest_ns)
+                if streak.is_enough(level.samples, level.for_ns):
+                    reached = number
+            elif each.is_false[at]:
+                streak.end()
+            good &= bool(each.is_good[at])
+            known |= bool(each.is_true[at] | each.is_false[at] | each.is_good[at])
+        if good and not holds:
+            standing.good.grow(at_ns, longest_ns)
+        elif known:
+            standing.good.end()
+        self._conclude(row, at_ns, standing, reached, holds, view, at)
+
+    def _conclude(
+        self, row: int, at_ns: int, standing: Standing, reached: int, holds: bool, view: PointView, at: int
+    ) -> None:
+        key = self.key(row)
+        levels = self.rule.levels
+        if key in self._book.events:
+            standing.worst = max(standing.worst, 0)
+            if holds:
+                self._book.hold(key, at_ns)
+                if reached > standing.worst:
+                    standing.worst = reached
+                    self._book.raise_to(key, at_ns, levels[reached].severity, self._values(view, at, reached))
+            elif standing.good.is_enough(levels[standing.worst].clear_samples, levels[standing.worst].clear_ns):
+                self._book.close(key, at_ns, "the condition is over")
+                self._end(row)
+        elif key in self._book.dismissed:
+            if not holds and standing.good.is_enough(levels[0].clear_samples, levels[0].clear_ns):
+                self._book.close(key, at_ns, "")
+                self._end(row)
+        elif reached >= 0:
+            if not self._book.is_inhibited(self.rule, around(self._registry, row)):
+                standing.worst = reached
+                self._book.open(
+                    key, at_ns, levels[reached].severity, place_of(self._registry, row), self._values(view, at, reached)
+                )
+        elif not holds and not any(streak.samples for streak in standing.levels):
+            self._end(row)
+
+    def key(self, row: int) -> Key:
+        """The key of this rule's event of a GPU."""
+        return Key(self.rule.name, Entity("gpu", self._registry.gpus[row].id))
+
+    def _values(self, view: PointView, at: int, level: int) -> Values:
+        """The figures behind an event."""
+        return dict(self.rule.levels[level].when.figures(view.of(self.rule), at))
+
+    def _end(self, row: int) -> None:
+        self.standings.pop(row, None)
+        self._active[row] = False
+
+    def forget(self, row: int) -> None:
+        """The event of this GPU was closed from outside: begin anew."""
+        standing = self.standings.get(row)
+        if standing is not None:
+            standing.worst = -1
+            standing.good.end()
+
+    def restore(self, standings: dict[int, Standing]) -> None:
+        """Take over the standings of another judge of the same rule, as far as they fit."""
+        levels = len(self.rule.levels)
+        self.standings = {row: each for row, each in standings.items() if len(each.levels) == levels}
+        self._active = np.zeros(self._registry.capacity, np.bool_)
+        self._active[list(self.standings)] = True

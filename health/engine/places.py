@@ -1,0 +1,138 @@
+"""The fleet by host, slot and source, as the readings show it: what rules about absence compare."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from health.engine.events import Entity, EntityPlace
+from health.engine.facts import Facts
+from health.engine.registry import Ints, Mask, Registry, Rows
+
+
+class FleetLayout(NamedTuple):
+    """Boards by host. ``rows`` are the registry's rows of boards that are neither retired nor replaced; ``host`` is each one's host.
+
+    ``of_source`` is each host's source, by its newest board; ``live`` whether that is a live one.
+    """
+
+    hosts: tuple[str, ...]
+    rows: Rows
+    host: Rows
+    sources: tuple[str, ...]
+    of_source: Rows
+    live: Mask
+    models: tuple[str, ...]
+    slots: tuple[frozenset[int], ...]
+
+
+class Times(NamedTuple):
+    """When boards (``board_ns``) and hosts (``host_ns``) had their newest samples, and what time it is for each host (``now_ns``).
+
+    ``before_ns`` is the host's sample before the newest, ``step_ns`` the usual time between its samples.
+    """
+
+    board_ns: Ints
+    host_ns: Ints
+    before_ns: Ints
+    step_ns: Ints
+    now_ns: Ints
+
+
+class FleetPlaces:
+    """Keeps the layout until GPUs or what people decided about them change."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        # Boards whose slot another one has taken.
+        self.replaced: set[str] = set()
+        self._layout: FleetLayout | None = None
+        self._key: object = None
+
+    def layout(self, facts: Facts) -> FleetLayout:
+        """The boards that should report, by host."""
+        key = (self._registry.changes, id(facts), len(self.replaced))
+        if self._layout is None or self._key != key:
+            self._layout, self._key = self._made(facts), key
+        return self._layout
+
+    def _made(self, facts: Facts) -> FleetLayout:
+        registry = self._registry
+        hosts = sorted(
+            host for host, rows in registry.by_host.items() if host and rows and host not in facts.retired_hosts
+        )
+        rows: list[int] = []
+        host_of: list[int] = []
+        sources: dict[str, int] = {}
+        of_source: list[int] = []
+        live: list[bool] = []
+        models: list[str] = []
+        slots: list[frozenset[int]] = []
+        kept: list[str] = []
+        for host in hosts:
+            boards = [
+                row
+                for row in registry.by_host[host]
+                if not (gpu := registry.gpus[row]).mig_id
+                and gpu.id not in facts.retired_gpus
+                and gpu.id not in self.replaced
+            ]
+            if not boards:
+                continue
+            newest = registry.gpus[max(boards, key=lambda row: int(registry.last_ns[row]))]
+            rows += boards
+            host_of += [len(kept)] * len(boards)
+            of_source.append(sources.setdefault(newest.source, len(sources)))
+            live.append(newest.live)
+            models.append(_most_common([registry.gpus[row].model for row in boards]))
+            slots.append(frozenset(slot for row in boards if (slot := registry.gpus[row].slot) is not None))
+            kept.append(host)
+        return FleetLayout(
+            tuple(kept),
+            np.array(rows, np.int32),
+            np.array(host_of, np.int32),
+            tuple(sources),
+            np.array(of_source, np.int32),
+            np.array(live, np.bool_),
+            tuple(models),
+            tuple(slots),
+        )
+
+    def times(self, layout: FleetLayout, now_ns: int) -> Times:
+        """The newest samples. Live hosts go by ``now_ns``, those of a capture by the newest sample of their capture."""
+        registry = self._registry
+        newest = registry.last_ns.copy()
+        np.maximum.at(newest, registry.board, registry.last_ns)
+        before = registry.before_ns.copy()
+        np.maximum.at(before, registry.board, registry.before_ns)
+        step = registry.step_ns.copy()
+        np.maximum.at(step, registry.board, registry.step_ns)
+        board_ns = newest[layout.rows]
+        count = len(layout.hosts)
+        host_ns, before_ns, step_ns = (np.zeros(count, np.int64) for _ in range(3))
+        np.maximum.at(host_ns, layout.host, board_ns)
+        np.maximum.at(before_ns, layout.host, before[layout.rows])
+        np.maximum.at(step_ns, layout.host, step[layout.rows])
+        of_capture = np.zeros(len(layout.sources), np.int64)
+        captured = ~layout.live
+        np.maximum.at(of_capture, layout.of_source[captured], host_ns[captured])
+        now = np.where(layout.live, np.maximum(now_ns, host_ns), of_capture[layout.of_source])
+        return Times(board_ns, host_ns, before_ns, step_ns, now)
+
+
+def _most_common(names: list[str]) -> str:
+    return max(dict.fromkeys(names), key=names.count) if names else ""
+
+
+def place_of(registry: Registry, row: int) -> EntityPlace:
+    """Where the GPU of this row is."""
+    gpu = registry.gpus[row]
+    return EntityPlace(gpu.hostname, gpu.slot, gpu.model, gpu.namespace, gpu.pod)
+
+
+def around(registry: Registry, row: int) -> tuple[Entity, ...]:
+    """The GPU of this row, its board, its host, its source and the fleet: what may explain an event of it."""
+    gpu = registry.gpus[row]
+    own = (Entity("gpu", gpu.id),) if not gpu.mig_id else (Entity("gpu", gpu.id), Entity("gpu", gpu.uuid))
+    return (*own, Entity("host", gpu.hostname), Entity("source", gpu.source), Entity("fleet", ""))

@@ -1,0 +1,161 @@
+"""Who is not heard of: each silence is said once, by the widest thing that is silent."""
+
+from __future__ import annotations
+
+from health.engine.facts import Facts
+from readings.model import Gpu
+from readings.times import SECOND
+from tests.health.engine.building import START, UTIL, gpu, start
+
+
+def points(*gpus: Gpu) -> list[tuple[Gpu, dict[str, float | None]]]:
+    return [(each, {UTIL: 50.0}) for each in gpus]
+
+
+def hosts(count: int, gpus: int = 2) -> list[list[Gpu]]:
+    return [[gpu(number, f"node-{host}") for number in range(gpus)] for host in range(count)]
+
+
+def test_a_gpu_is_missing_while_its_host_reports_others() -> None:
+    feed = start()
+    feed.run(100, points(gpu(0), gpu(1)))
+    feed.run(110, points(gpu(0)))
+    assert feed.said() == []
+    feed.run(30, points(gpu(0)))
+    assert feed.said() == [("opened", "gpu_missing", "GPU-node-1-1")]
+    assert feed.seen[0].at_ns == START + (90 + 120) * SECOND
+    feed.run(20, points(gpu(0), gpu(1)))
+    feed.run(20, points(gpu(0), gpu(1)))
+    assert feed.said()[1:] == [("closed", "gpu_missing", "GPU-node-1-1")]
+
+
+def test_what_is_in_maintenance_or_retired_is_not_missed() -> None:
+    for facts in (
+        Facts(excused_gpus=frozenset({"GPU-node-1-1"})),
+        Facts(excused_hosts=frozenset({"node-1"})),
+        Facts(retired_gpus=frozenset({"GPU-node-1-1"})),
+    ):
+        feed = start(facts=facts)
+        feed.run(100, points(gpu(0), gpu(1)))
+        feed.run(300, points(gpu(0)))
+        assert feed.said() == []
+        feed.engine.facts = Facts()
+        feed.run(20, points(gpu(0)))
+        assert feed.said() == [("opened", "gpu_missing", "GPU-node-1-1")]
+        feed.engine.facts = facts
+        feed.run(20, points(gpu(0)))
+        assert feed.said()[1:] == [("closed", "gpu_missing", "GPU-node-1-1")]
+
+
+def test_a_fallen_gpu_is_not_missing_too() -> None:
+    feed = start()
+    xid = "DCGM_FI_DEV_XID_ERRORS"
+    feed.run(50, [(gpu(0), {UTIL: 50.0}), (gpu(1), {UTIL: 50.0, xid: 0.0})])
+    feed.run(10, [(gpu(0), {UTIL: 50.0}), (gpu(1), {UTIL: 50.0, xid: 79.0})])
+    feed.run(300, points(gpu(0)))
+    assert [each for each in feed.said() if each[0] == "opened"] == [("opened", "xid_fatal", "GPU-node-1-1")]
+
+
+def test_a_slot_where_others_of_the_model_have_a_gpu_is_missing_one() -> None:
+    fleet = hosts(11, 8)
+    del fleet[3][5]
+    feed = start()
+    feed.run(110, points(*[each for host in fleet for each in host]))
+    assert feed.said() == []
+    feed.run(60, points(*[each for host in fleet for each in host]))
+    assert feed.said() == [("opened", "gpu_missing", "node-3/5")]
+    assert feed.seen[0].key.entity.kind == "slot"
+    fleet[3].append(gpu(5, "node-3"))
+    feed.run(60, points(*[each for host in fleet for each in host]))
+    assert feed.said()[1:] == [("closed", "gpu_missing", "node-3/5")]
+
+
+def test_what_a_person_expects_counts_for_one_host_too() -> None:
+    feed = start(facts=Facts(expected={"node-1": 3}))
+    feed.run(200, points(gpu(0), gpu(1)))
+    assert feed.said() == [("opened", "gpu_missing", "node-1/2")]
+
+
+def test_a_silent_host_is_said_once_and_its_gpus_events_are_unknown_meanwhile() -> None:
+    fleet = hosts(5)
+    xid = "DCGM_FI_DEV_XID_ERRORS"
+    feed = start()
+    everyone = [each for host in fleet for each in host]
+    feed.run(50, [(each, {UTIL: 50.0, xid: 0.0}) for each in everyone])
+    feed.run(10, [(fleet[0][0], {UTIL: 50.0, xid: 48.0})])
+    others = [each for host in fleet[1:] for each in host]
+    feed.run(320, points(*others))
+    opened = [("opened", "xid_fatal", "GPU-node-0-0"), ("opened", "host_stale", "node-0")]
+    assert feed.said("opened") == opened
+    assert feed.said("lost") == [("lost", "xid_fatal", "GPU-node-0-0")]
+    feed.run(620, points(*others))
+    assert feed.said("raised") == [("raised", "host_stale", "node-0")]
+    feed.run(50, points(*everyone))
+    assert feed.said("closed") == [("closed", "host_stale", "node-0")]
+    assert feed.said("regained") == [("regained", "xid_fatal", "GPU-node-0-0")]
+    assert feed.said("opened") == opened
+
+
+def test_everything_silent_at_once_is_one_event() -> None:
+    fleet = hosts(30)
+    feed = start()
+    for _ in range(10):
+        for source, part in (("a", fleet[:15]), ("b", fleet[15:])):
+            feed.send(points(*[each for host in part for each in host]), source=source)
+        feed.at += 10
+    feed.silence(3600)
+    assert feed.said("opened") == [("opened", "source_silent", "")]
+    assert feed.seen[0].at_ns == START + (90 + 300 + 120) * SECOND
+    for _ in range(10):
+        for source, part in (("a", fleet[:15]), ("b", fleet[15:])):
+            feed.send(points(*[each for host in part for each in host]), source=source)
+        feed.at += 10
+    assert feed.said() == [("opened", "source_silent", ""), ("closed", "source_silent", "")]
+
+
+def test_one_of_two_sources_silent_is_one_event_of_that_source() -> None:
+    fleet = hosts(10)
+    feed = start()
+    for second in range(0, 900, 10):
+        if second < 100:
+            feed.send(points(*[each for host in fleet[:5] for each in host]), source="a")
+        feed.send(points(*[each for host in fleet[5:] for each in host]), source="b")
+        feed.at += 10
+    assert feed.said("opened") == [("opened", "source_silent", "a")]
+    assert feed.seen[0].key.entity.kind == "source"
+
+
+def test_a_capture_that_has_ended_is_not_silent() -> None:
+    feed = start(live=False)
+    feed.run(100, points(gpu(0), gpu(1)))
+    feed.silence(7200)
+    assert feed.said() == []
+
+
+def test_a_clock_that_is_an_hour_ahead_is_said_and_breaks_nothing_else() -> None:
+    feed = start()
+
+    def minute(ahead: float) -> None:
+        for _ in range(6):
+            feed.send(points(gpu(0, "node-1")))
+            feed.send(points(gpu(0, "node-2"), gpu(1, "node-2")), at=feed.at + ahead)
+            feed.at += 10
+
+    for _ in range(10):
+        minute(3600)
+    assert feed.said() == [("opened", "clock_skew", "node-2")]
+    for _ in range(10):
+        minute(0)
+    assert feed.said()[1:] == [("closed", "clock_skew", "node-2")]
+
+
+def test_what_a_person_closed_is_said_again_only_after_it_was_over() -> None:
+    feed = start()
+    feed.run(100, points(gpu(0), gpu(1)))
+    feed.run(200, points(gpu(0)))
+    feed.engine.resolve(feed.seen[0].key)
+    feed.run(600, points(gpu(0)))
+    assert len(feed.said()) == 1
+    feed.run(60, points(gpu(0), gpu(1)))
+    feed.run(200, points(gpu(0)))
+    assert feed.said() == [("opened", "gpu_missing", "GPU-node-1-1")] * 2
