@@ -59,6 +59,10 @@ class PointView:
         """The point's reading, or else the newest one before it if that is fresh. Of a metric in parts the largest counts."""
         return self._once("value", metric, self._value)
 
+    def lowest(self, metric: str) -> Floats:
+        """The lowest of the metric's parts at the point; NaN where it has no reading."""
+        return self._once("lowest", metric, self._lowest)
+
     def age(self, metric: str) -> Floats:
         """Seconds since the last reading of the metric; 0 where the point has one."""
         return self._once("age", metric, self._age)
@@ -145,6 +149,12 @@ class PointView:
             return np.full(len(self._arrivals), np.nan)
         points = self._arrivals.points
         return np.asarray(points[numbers[0]] if len(numbers) == 1 else np.fmax.reduce(points[numbers], axis=0))
+
+    def _lowest(self, metric: str) -> Floats:
+        numbers = self._parts.get(metric)
+        if not numbers:
+            return np.full(len(self._arrivals), np.nan)
+        return np.asarray(np.fmin.reduce(self._arrivals.points[numbers], axis=0))
 
     def _value(self, metric: str) -> Floats:
         own = self._own(metric)

@@ -42,6 +42,9 @@ class View(Protocol):
 
     def value(self, metric: str) -> Floats: ...
 
+    def lowest(self, metric: str) -> Floats:
+        """The lowest of the metric's parts; ``value`` is the highest."""
+
     def increase(self, metric: str) -> Floats:
         """Growth since the previous sample of the metric; after a reset the new value."""
 
@@ -82,7 +85,8 @@ FUNCTIONS: Mapping[str, Function] = {
     "per_hour": Function("per_hour(METRIC, seconds)", "growth by hour, over the last so many seconds"),
     "growth": Function("growth(METRIC, seconds)", "growth within the last so many seconds"),
     "bits": Function("bits(METRIC, mask)", "whether any bit of the mask is set"),
-    "known": Function("known(METRIC)", "whether there is a value"),
+    "known": Function("known(number)", "whether a metric, or what is reckoned from it, has a value"),
+    "lowest": Function("lowest(METRIC)", "the lowest of its parts, as of all NVLinks of a GPU"),
     "age": Function("age(METRIC)", "seconds since its last reading"),
     "replay_limit": Function("replay_limit(METRIC, METRIC)", "DCGM's limit of PCIe replays a minute, by generation and width"),
     "model_median": Function("model_median(METRIC)", "median of the busy GPUs of the same model"),
@@ -213,8 +217,8 @@ class _Compiler:
             case ast.Call(func=ast.Name(id="bits")):
                 return self._bits(node)
             case ast.Call(func=ast.Name(id="known")):
-                (metric,) = self._arguments(node, 1)
-                return _known(self._metric(metric, "known"))
+                (operand,) = self._arguments(node, 1)
+                return _known(self.number(operand))
         self.number(node)  # a better complaint, if it is not a number either
         raise self._error(node, f"{ast.unparse(node)} is a number: compare it, as in {ast.unparse(node)} > 0")
 
@@ -316,6 +320,8 @@ class _Compiler:
                 return _rate(metric, 60.0 if name == "per_minute" else 1.0)
             case "age":
                 return lambda view: view.age(metric)
+            case "lowest":
+                return lambda view: view.lowest(metric)
             case "model_median":
                 return lambda view: view.model_median(metric)
             case _:
@@ -479,9 +485,9 @@ def _bits(metric: str, mask: _Number) -> _Truth:
     return judge
 
 
-def _known(metric: str) -> _Truth:
+def _known(number: _Number) -> _Truth:
     def judge(view: View) -> tuple[Masks, Masks]:
-        is_unknown = np.isnan(view.value(metric))
+        is_unknown = np.isnan(number(view))
         return ~is_unknown, is_unknown
 
     return judge

@@ -18,7 +18,7 @@ ENTITIES = ("gpu", "slot", "host", "source", "fleet")
 SEVERITIES = ("info", "warning", "critical")
 # What to do, from nothing to the most, with the words for people.
 ACTION_WORDS: Mapping[str, str] = {
-    "none": "Nothing to do.",
+    "none": "Nothing to do on the GPU itself.",
     "restart_app": "Look at the application, and start it again.",
     "run_diag": "Run DCGM's diagnostics (dcgmi diag -r 3) when the GPU is free.",
     "reset_gpu": "Drain the GPU and reset it.",
@@ -60,6 +60,7 @@ class Rule(msgspec.Struct, frozen=True):
     entity: str
     severity: str
     action: str
+    advice: str = ""
     needs: tuple[tuple[str, ...], ...] = ()
     levels: tuple[Level, ...] = ()
     settings: Mapping[str, float] = {}
@@ -71,6 +72,15 @@ class Rule(msgspec.Struct, frozen=True):
     enabled: bool = True
     source: str = ""
     inferred: bool = False
+
+    @property
+    def action_text(self) -> str:
+        """What to do, in words."""
+        return self.advice or ACTION_WORDS[self.action]
+
+    def stores_only(self, severity: str) -> bool:
+        """Whether an event of this severity is shown, and nobody is notified."""
+        return self.quiet or severity == "info"
 
     def setting(self, name: str, model: str = "") -> float:
         """A number of the rule for a GPU of this model: that of the longest matching part of its name. KeyError if it has none."""

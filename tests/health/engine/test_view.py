@@ -62,3 +62,13 @@ def test_numbers_are_those_of_the_rule_and_of_the_model() -> None:
     )
     assert view.of(plain).setting("limit") == 5.0
     assert np.asarray(view.of(by_model).setting("limit")).tolist() == [7.0]
+
+
+def test_the_lowest_of_a_metrics_parts() -> None:
+    state = "DCGM_FI_DEV_NVLINK_GET_STATE"
+    intake = Intake([state, UTIL])
+    view = see(intake, 0, {f"{state}:nvlink:0": 1.0, f"{state}:nvlink:1": 0.0, UTIL: 3.0})
+    assert view.lowest(state).tolist() == [0.0]
+    assert view.value(state).tolist() == [1.0]
+    assert view.lowest(UTIL).tolist() == [3.0]
+    assert np.isnan(view.lowest(TEMP)).tolist() == [True]

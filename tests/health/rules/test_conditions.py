@@ -250,6 +250,15 @@ def test_the_fleet_of_the_same_model_can_be_asked() -> None:
     assert condition.functions == (("value", clock), ("model_median", clock), ("model_p90", clock))
 
 
+def test_parts_and_what_is_known_of_the_fleet() -> None:
+    state = "DCGM_FI_DEV_NVLINK_GET_STATE"
+    condition = compile_condition(
+        "lowest(NVLINK_GET_STATE) < 1 and (NVLINK_GET_STATE > 0 or known(model_median(NVLINK_GET_STATE) / 0))"
+    )
+    view = PlainView({state: [1, 0, 1, NAN]}, lowest={state: [0, 0, 1, NAN]}, model_median={state: [1, 1, 1, 1]})
+    assert answers(condition, view) == [True, False, False, None]
+
+
 def test_a_bitmask_that_no_number_of_bits_is_is_unknown() -> None:
     view = PlainView({REASONS: [0x88, 4, NAN, -1, 1e300, float("inf")]})
     assert answers(compile_condition("bits(CLOCKS_EVENT_REASONS, 0xE8)"), view) == [True, False, None, None, None, None]
@@ -328,6 +337,11 @@ def test_what_is_refused_and_what_is_said(text: str, complaint: str) -> None:
 
 def test_every_function_can_be_used_as_it_is_written() -> None:
     for function in FUNCTIONS.values():
-        call = function.usage.replace("METRIC", "GPU_TEMP").replace("seconds", "600").replace("mask", "8")
+        call = (
+            function.usage.replace("METRIC", "GPU_TEMP")
+            .replace("number", "GPU_TEMP")
+            .replace("seconds", "600")
+            .replace("mask", "8")
+        )
         comparison = "" if call.startswith(("bits", "known")) else " > 1"
         assert TEMP in compile_condition(call + comparison).metrics

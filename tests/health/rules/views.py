@@ -35,6 +35,9 @@ class PlainView:
     def value(self, metric: str) -> Floats:
         return self._values[metric]
 
+    def lowest(self, metric: str) -> Floats:
+        return self._functions["lowest"][metric]
+
     def increase(self, metric: str) -> Floats:
         return self._functions["increase"][metric]
 
