@@ -10,3 +10,7 @@ class HealthConfig(AppConfig):
 
     name = "health"
     verbose_name = "Health"
+
+    def ready(self) -> None:
+        """Register the checks."""
+        from health import checks  # noqa: F401

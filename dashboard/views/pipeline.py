@@ -21,13 +21,13 @@ from api.schema.answers import StoreAnswer
 from api.views.stats import read_collectors, store_answer
 from dashboard.broker_watch import watch
 from dashboard.views.page import Page, page_number
+from health.rule_table import rules_now
 from inventory.fleet import Fleet, SlotState, fleet_now
 from inventory.models import CollectorStatus
 from inventory.newest import newest_tables
 from inventory.packing import HostReadings
 from readings.catalogue import CATALOGUE, info, whole_of
 from readings.checks import PASSED_OVER, REASONS, REMARKS, Kinds
-from readings.signals import SIGNALS, Signal
 from readings.times import SECOND
 from stores.base import Store, StoreError, StoreStats
 from stores.open import describe_store, get_store
@@ -136,7 +136,8 @@ def there(fleet: Fleet) -> dict[str, NDArray[np.bool_]]:
 class RuleData(NamedTuple):
     """A rule, on how many GPUs it has its data, and what to add for the others."""
 
-    signal: Signal
+    name: str
+    finds: str
     gpus: int
     lacks: tuple[str, ...]
 
@@ -144,14 +145,16 @@ class RuleData(NamedTuple):
 def rules_data(have: dict[str, NDArray[np.bool_]], known: NDArray[np.bool_]) -> list[RuleData]:
     """Each rule; those that lack data first. ``known``: the rows of GPUs that report."""
     found = []
-    for signal in SIGNALS:
+    for rule in rules_now().values():
+        if not rule.enabled:
+            continue
         complete = known.copy()
-        for alternatives in signal.metrics:
+        for alternatives in rule.needs:
             complete &= np.logical_or.reduce(
                 [have[name] for name in alternatives if name in have] or [np.zeros_like(known)]
             )
-        found.append(RuleData(signal, int(np.count_nonzero(complete)), signal.missing(have)))
-    return sorted(found, key=lambda rule: rule.gpus)
+        found.append(RuleData(rule.name, rule.finds, int(np.count_nonzero(complete)), rule.missing(have)))
+    return sorted(found, key=lambda each: each.gpus)
 
 
 def lines_to_add(rules: Sequence[RuleData]) -> list[str]:

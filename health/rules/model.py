@@ -27,6 +27,13 @@ ACTION_WORDS: Mapping[str, str] = {
     "replace": "Have the GPU replaced.",
 }
 ACTIONS = tuple(ACTION_WORDS)
+# What the list of metrics of dcgm-exporter 4 calls by an older name.
+_LISTED_AS: Mapping[str, str] = {
+    "DCGM_FI_DEV_GPU_RECOVERY_ACTION": "DCGM_FI_DEV_GET_GPU_RECOVERY_ACTION",
+    "DCGM_FI_DEV_GPU_TEMP_MARGIN_CELSIUS": "DCGM_FI_DEV_GPU_TEMP_LIMIT",
+    "DCGM_FI_DEV_ECC_MODE": "DCGM_FI_DEV_ECC_CURRENT",
+    "DCGM_FI_DEV_INFOROM_VALID": "DCGM_FI_DEV_INFOROM_CONFIG_VALID",
+}
 XidKind = Literal["fatal", "warning", "app", "nvlink5", "unknown"]
 
 
@@ -95,9 +102,11 @@ class Rule(msgspec.Struct, frozen=True):
         return _FORMATTER.vformat(self.says, (), values)
 
     def missing(self, metric_names: Iterable[str]) -> tuple[str, ...]:
-        """The metrics to add so that it has its data. ``metric_names`` are those that there are, parts included."""
+        """The metrics to add so that it has its data, as dcgm-exporter 4 names them. ``metric_names`` are those that there are, parts
+        included.
+        """
         there = {whole_of(canonical_name(name)) for name in metric_names}
-        return tuple(names[0] for names in self.needs if there.isdisjoint(names))
+        return tuple(_LISTED_AS.get(names[0], names[0]) for names in self.needs if there.isdisjoint(names))
 
 
 class Xid(msgspec.Struct, frozen=True):

@@ -14,11 +14,11 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from dashboard.broker_watch import BrokerWatch
 from dashboard.views import pipeline
 from dashboard.views.pipeline import HOSTS_ON_A_PAGE, MOST_METRICS, StoreFigures, streamers
+from health.rule_table import rules_now
 from inventory.newest import newest_tables
 from inventory.status import add_counts
 from inventory.sync.memory import save_sightings
 from inventory.sync.sightings import Origin, Sightings
-from readings.signals import SIGNALS
 from stores.base import Store, StoreStats, StoreUnavailable
 from tests.api.broker_thread import broker_in_thread
 from tests.dashboard.reading import html, part, text_of
@@ -113,10 +113,14 @@ def test_rules_say_which_data_they_lack(client: Client) -> None:
     }
     assert rows["busy_but_cold"][1:] == ["1 of 2", "on the other GPUs"]
     assert rows["nvlink_inactive"][1] == "1 of 2"
-    assert rows["xid"][1:] == ["none", "DCGM_FI_DEV_XID_ERRORS"]
+    assert rows["xid_fatal"][1:] == ["none", "DCGM_FI_DEV_XID_ERRORS"]
+    assert rows["recovery_action"][1:] == ["none", "DCGM_FI_DEV_GET_GPU_RECOVERY_ACTION"]
     complete = text_of(body.split("all data</summary>")[1].split("</details>")[0])
-    assert all((signal.rule in rows) != (f"{signal.rule} {signal.finds}" in complete) for signal in SIGNALS)
+    assert all(
+        (rule.name in rows) != (f"{rule.name} {text_of(rule.finds)}" in complete) for rule in rules_now().values()
+    )
     assert "temp_high" in complete
+    assert "gpu_missing" in complete
     assert "DCGM_FI_DEV_XID_ERRORS, gauge, XID error." in body or "DCGM_FI_DEV_XID_ERRORS, gauge, " in body
 
 

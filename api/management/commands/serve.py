@@ -12,6 +12,8 @@ from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import DatabaseError
 
+from health.rule_table import rules_now
+from health.rules.errors import RulesError
 from inventory.migrating import migrate_embedded
 from stores.open import describe_store
 from telemetry_site.env import Address
@@ -30,6 +32,10 @@ class Command(ServiceCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Become gunicorn, so that signals reach it. It inherits the listening socket, so a port in use is reported here, once."""
+        try:
+            rules_now()
+        except RulesError as error:
+            raise CommandError(f"HEALTH_RULES (--health-rules): {error}") from None
         try:
             migrate_embedded()
         except DatabaseError as error:

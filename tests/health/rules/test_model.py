@@ -38,6 +38,20 @@ def test_what_is_missing_is_named_once_for_each_choice() -> None:
     assert dbe.missing(["DCGM_FI_DEV_ECC_DBE_AGG_TOTAL:nvlink:3", "dcgm_gpu_utilization"]) == ()
 
 
+def test_what_is_missing_has_the_name_that_exporters_know() -> None:
+    margin = rule(needs=(("DCGM_FI_DEV_GPU_TEMP_MARGIN_CELSIUS",),))
+    assert margin.missing([]) == ("DCGM_FI_DEV_GPU_TEMP_LIMIT",)
+    assert margin.missing(["DCGM_FI_DEV_GPU_TEMP_LIMIT"]) == ()
+
+
+def test_what_to_do_is_the_rules_advice_or_the_actions_words() -> None:
+    assert rule().action_text == ACTION_WORDS["none"]
+    assert rule(advice="Open the window.").action_text == "Open the window."
+    assert rule().stores_only("info")
+    assert not rule().stores_only("warning")
+    assert rule(quiet=True).stores_only("critical")
+
+
 def test_rules_keep_their_order_and_know_unknown_xids() -> None:
     rules = Rules([rule("b"), rule("a")], [Xid(79, "FALLEN", "Off the bus", "critical", "reboot_node", "fatal")])
     assert list(rules) == ["b", "a"]
