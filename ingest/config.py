@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.core.management.base import CommandError
 
-from broker.client.client import client_context
-from broker.errors import TlsUnusable
 from ingest.errors import SourceError
-from ingest.reconnect import BrokerAddress
 from ingest.shard import Shard
+from telemetry_site.broker_address import broker_address
 
 if TYPE_CHECKING:
     from ingest.collector.collector import CollectConfig
@@ -23,15 +20,6 @@ if TYPE_CHECKING:
 
 # Each service needs one or two of these, and some load much (numpy and pyarrow, aiohttp, the stores): so the functions
 # import what they build.
-
-
-def broker_address() -> BrokerAddress:
-    """The broker's address. Raises CommandError for TLS files that cannot be used."""
-    try:
-        tls = client_context(settings.BROKER_TLS_CA, settings.BROKER_TLS_CERT, settings.BROKER_TLS_KEY)
-    except TlsUnusable as error:
-        raise CommandError(str(error)) from error
-    return BrokerAddress(host=settings.MQ_HOST, port=settings.MQ_PORT, token=settings.BROKER_TOKEN, tls=tls)
 
 
 def collect_config() -> CollectConfig:

@@ -16,6 +16,10 @@ logger = logging.getLogger(__name__)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+class CannotListen(Exception):
+    """An address cannot be listened on. The text is one line."""
+
+
 @contextmanager
 def stop_signals(stop: asyncio.Event) -> Iterator[None]:
     """Sets ``stop`` on the first signal and restores the default action for the second. Needs a running loop.

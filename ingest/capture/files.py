@@ -18,12 +18,12 @@ from ingest.atomic import replacing
 from ingest.capture.compression import STDIN
 from ingest.capture.following import follow
 from ingest.capture.source import CsvSource
-from ingest.concurrency import pause
 from ingest.errors import SourceError, StateError
 from ingest.streamer.file import CLOCK_SLACK_NS, StreamConfig, open_source, stream
 from ingest.streamer.report import Report
 from readings.blocks import blocks
 from readings.checks import check_block
+from telemetry_site.concurrency import pause
 
 logger = logging.getLogger(__name__)
 

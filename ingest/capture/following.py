@@ -9,10 +9,10 @@ from dataclasses import replace
 
 from ingest.capture.compression import STDIN
 from ingest.capture.position import ResumeState, ResumeStore
-from ingest.concurrency import pause
 from ingest.errors import SourceError
 from ingest.streamer.file import FOLLOW_SECONDS, StreamConfig, stream
 from ingest.streamer.report import Report
+from telemetry_site.concurrency import pause
 
 logger = logging.getLogger(__name__)
 

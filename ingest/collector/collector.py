@@ -19,6 +19,7 @@ from typing import TypeVar
 from django.db import connections
 
 from broker.backoff import backoff
+from broker.client.address import BrokerAddress
 from broker.client.client import BrokerClient, Gap, LastMessage, Message
 from broker.errors import BrokerError, OffsetOutOfRange, SubscriberInUse
 from ingest.collector import forgetting
@@ -28,13 +29,13 @@ from ingest.collector.inventory_sync import RETRIABLE, InventoryWriter, load_kno
 from ingest.collector.letters import StoreLetters
 from ingest.collector.limits import IntakeLimits, LimitsConfig
 from ingest.collector.retention import Retention
-from ingest.concurrency import drain_deadline, first_of, pause
 from ingest.dead_letters import DeadLetters
 from ingest.errors import BrokerRefusal, IngestError, StoreRefusal
-from ingest.reconnect import BrokerAddress, Outage, one_line
-from ingest.watchdog import Watchdog
 from readings.checks import COUNTER_RESET, STORE_REFUSED, Kinds
 from stores.base import Store, StoreError
+from telemetry_site.concurrency import drain_deadline, first_of, pause
+from telemetry_site.outage import Outage, one_line
+from telemetry_site.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 

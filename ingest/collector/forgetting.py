@@ -8,8 +8,8 @@ from datetime import timedelta
 
 from django.db import DatabaseError, InterfaceError, connection
 
-from ingest.reconnect import one_line
 from inventory.expiry import forget, forget_bands
+from telemetry_site.outage import one_line
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from itertools import chain, repeat
 from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections
 
 from ingest.collector.limits import Known
-from ingest.reconnect import one_line
 from inventory.models import GPU, Host
 from inventory.status import add_counts
 from inventory.sync.memory import InventoryMemory
@@ -19,6 +18,7 @@ from inventory.sync.sightings import UNKNOWN_ORIGIN, Origin, Sightings
 from readings.checks import COUNTER_RESET
 from readings.model import PointBlock
 from stores.open import describe_store, store_key
+from telemetry_site.outage import one_line
 
 logger = logging.getLogger(__name__)
 

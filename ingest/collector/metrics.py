@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 
 from ingest.collector.collector import Collector
-from ingest.monitor import counters_by_kind
+from ingest.reason_counters import counters_by_kind
 
 _PREFIX = "gpu_telemetry_collector_"
 

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ingest.reconnect import Outage
 from readings.times import SECOND, format_time, spell_duration
 from stores.base import Store, StoreError
+from telemetry_site.outage import Outage
 
 logger = logging.getLogger(__name__)
 

@@ -13,14 +13,14 @@ from zlib import crc32
 
 import aiohttp
 
-from ingest.concurrency import pause
 from ingest.errors import SourceError
 from ingest.exporter.exposition import Exposition, NotMetrics, Scraped
 from ingest.exporter.targets import Target, Targets
 from ingest.parts import Parts
-from ingest.reconnect import one_line
 from ingest.samples import RefusedRow
 from ingest.streamer.live import Give, SourceBatch
+from telemetry_site.concurrency import pause
+from telemetry_site.outage import one_line
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import Counter
 
-from ingest.concurrency import pause
 from ingest.samples import RefusedRow, Sample
 from ingest.shard import WHOLE, Shard
 from ingest.simulator.demo import SCENARIOS
@@ -14,6 +13,7 @@ from ingest.simulator.fleet import FleetShape
 from ingest.simulator.truth import TruthFile
 from ingest.streamer.live import Give, SourceBatch
 from readings.checks import Refused, parse_value
+from telemetry_site.concurrency import pause
 
 HISTORY_STEP_S = 30.0
 # The past is made at once, in memory. A larger fleet's is coarser.

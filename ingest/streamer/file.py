@@ -23,7 +23,6 @@ from tqdm import tqdm
 from ingest.capture.compression import STDIN
 from ingest.capture.position import Positions, ResumeStore, SourcePosition
 from ingest.capture.source import CaptureChunk, CsvSource
-from ingest.concurrency import all_of, first_of, pause
 from ingest.dead_letters import DeadLetters
 from ingest.errors import StateError
 from ingest.parts import Parts
@@ -36,6 +35,7 @@ from readings.blocks import blocks as blocks_of
 from readings.checks import Kinds
 from readings.columns import Columns
 from readings.times import SECOND, format_time, spell_duration
+from telemetry_site.concurrency import all_of, first_of, pause
 
 logger = logging.getLogger(__name__)
 

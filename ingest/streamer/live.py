@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from broker.errors import WRITE_REFUSED, BrokerError, LogFailed
-from ingest.concurrency import first_of
 from ingest.dead_letters import DeadLetters
 from ingest.errors import StateError
-from ingest.reconnect import Outage
 from ingest.samples import RefusedRow, Sample
 from ingest.streamer.report import Report, report_often
 from ingest.streamer.sender import ENCODERS, BatchSender, StreamerConfig, encode_blocks
 from ingest.streamer.spool import Spool
 from readings.blocks import BlockBuilder
 from readings.times import format_time
+from telemetry_site.concurrency import first_of
+from telemetry_site.outage import Outage
 
 logger = logging.getLogger(__name__)
 

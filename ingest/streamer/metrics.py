@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from ingest.monitor import counters_by_kind
+from ingest.reason_counters import counters_by_kind
 from ingest.streamer.report import Report
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ingest.samples import RefusedRow
-from ingest.watchdog import Watchdog
 from readings.checks import Kinds
 from readings.text import printable
 from readings.times import spell_duration
+from telemetry_site.watchdog import Watchdog
 
 
 @contextmanager

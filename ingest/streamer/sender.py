@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn, Protocol
 
 from broker.backoff import backoff
+from broker.client.address import BrokerAddress
 from broker.client.client import BrokerClient, Published
 from broker.errors import BrokerError
-from ingest.concurrency import drain_deadline
 from ingest.errors import BrokerRefusal
-from ingest.reconnect import BrokerAddress, Outage, one_line
 from readings.batch import decode, encode_block, encode_plain
 from readings.model import Point, PointBlock
 from readings.times import format_time
+from telemetry_site.concurrency import drain_deadline
+from telemetry_site.outage import Outage, one_line
 
 logger = logging.getLogger(__name__)
 

@@ -535,7 +535,7 @@ def influxd(
     run.check(run.figures["counted"] == in_capture, "the server does not hold each reading once")
     run.check(last_lag == 0, "the collector is behind")
     # Each outage is logged once when it begins and once when it ends.
-    lines = [line for line in fleet.collector.log.splitlines() if "ingest.reconnect" in line]
+    lines = [line for line in fleet.collector.log.splitlines() if "telemetry_site.outage" in line]
     run.check(len(lines) <= 2 * rounds, "outages are logged more than once")
     run.check(2 * sum("is back after" in line for line in lines) == len(lines), "an outage is not logged in pairs")
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from pytest_django import Settings
 
+from broker.client.address import BrokerAddress
 from ingest.collector.collector import CollectConfig
 from ingest.collector.limits import LimitsConfig
 from ingest.config import collect_config
-from ingest.reconnect import BrokerAddress
 
 
 def test_every_setting_of_a_collector_reaches_it(settings: Settings, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.reconnect import BrokerAddress
+from broker.client.address import BrokerAddress
 from ingest.simulator.capture import CaptureShape, write_capture
 from tests.ingest.processes import Fleet
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from broker.client.address import BrokerAddress
 from broker.server.server import BrokerServer
 from ingest.collector.collector import CollectConfig, Collector, CollectTotals
-from ingest.reconnect import BrokerAddress
 from ingest.streamer.file import StreamConfig, stream
 from stores.base import Store
 from tests.ingest.captures import read_batches as read_batches
@@ -75,7 +75,7 @@ def letters(tmp_path: Path) -> list[dict[str, Any]]:
 
 def outages(caplog: pytest.LogCaptureFixture) -> list[str]:
     """The lines about partners that went away or came back."""
-    return [record.getMessage() for record in caplog.records if record.name == "ingest.reconnect"]
+    return [record.getMessage() for record in caplog.records if record.name == "telemetry_site.outage"]
 
 
 class Line:

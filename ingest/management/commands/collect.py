@@ -19,7 +19,7 @@ from inventory.migrating import wait_until_migrated
 from stores.base import Store, StoreError
 from stores.open import describe_store, get_store, reset_store
 from telemetry_site.flags import ServiceCommand
-from telemetry_site.service import stop_signals
+from telemetry_site.service import CannotListen, stop_signals
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Command(ServiceCommand):
         logger.info("storing to %s", describe_store())
         try:
             asyncio.run(_run(get_store(), once=options["once"]))
-        except (IngestError, StoreError) as error:
+        except (IngestError, StoreError, CannotListen) as error:
             raise CommandError(str(error)) from error
         except DatabaseError as error:
             raise CommandError(f"the embedded database cannot be migrated: {error}") from error
@@ -65,7 +65,7 @@ async def _run(store: Store, *, once: bool) -> None:
             if settings.METRICS_ADDR is not None:
                 # Imported only if needed: a web server takes memory.
                 from ingest.collector.metrics import MonitoredCollector
-                from ingest.monitor import monitoring
+                from telemetry_site.monitor import monitoring
 
                 await stack.enter_async_context(monitoring(settings.METRICS_ADDR, MonitoredCollector(collector)))
             if await wait_until_migrated(stop):

@@ -15,14 +15,13 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from broker.client.address import BrokerAddress
 from broker.errors import BrokerError
 from ingest.capture.form import fields_of, find_separator, recognise
 from ingest.capture.opening import rows_under
-from ingest.config import broker_address
 from ingest.dead_letters import letter_files, read_letters
 from ingest.errors import IngestError, SourceError
 from ingest.exporter.exposition import Exposition
-from ingest.reconnect import BrokerAddress
 from ingest.samples import Sample
 from readings.batch import BatchError, decode, encode_block
 from readings.blocks import BlockBuilder
@@ -31,6 +30,7 @@ from readings.model import Gpu, Point, PointBlock
 from readings.text import printable
 from readings.times import parse_time
 from readings.units import SourceUnits
+from telemetry_site.broker_address import broker_address
 from telemetry_site.env import time_zone
 
 # More than a row has columns.

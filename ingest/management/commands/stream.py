@@ -17,7 +17,7 @@ from ingest.config import live_config, live_source, stream_config
 from ingest.errors import IngestError, SourceError
 from ingest.streamer.report import Report
 from telemetry_site.flags import ServiceCommand
-from telemetry_site.service import stop_signals
+from telemetry_site.service import CannotListen, stop_signals
 
 # Captures need numpy and pyarrow, live sources aiohttp: a streamer imports only what its source needs.
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Command(ServiceCommand):
                 asyncio.run(_stream())
             else:
                 asyncio.run(_stream_live(once=options["once"], truth=truth))
-        except IngestError as error:
+        except (IngestError, CannotListen) as error:
             raise CommandError(str(error)) from error
 
 
@@ -97,8 +97,8 @@ async def _monitoring(report: Report, statuses: Mapping[str, TargetStatus]) -> A
     if settings.METRICS_ADDR is None:
         yield
         return
-    from ingest.monitor import monitoring
     from ingest.streamer.metrics import MonitoredStreamer
+    from telemetry_site.monitor import monitoring
 
     async with monitoring(settings.METRICS_ADDR, MonitoredStreamer(report, statuses)):
         yield

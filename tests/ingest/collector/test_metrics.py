@@ -10,10 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ingest.collector.collector import Collector
 from ingest.collector.metrics import MonitoredCollector
-from ingest.monitor import render
 from ingest.streamer.file import stream
 from stores.base import StoreUnavailable
 from stores.memory import MemoryStore
+from telemetry_site.monitor import render
 from tests.broker.faults.tools import need
 from tests.broker.harness import running_broker
 from tests.ingest.captures import write_capture

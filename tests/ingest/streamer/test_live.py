@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from broker.errors import DiskFull
-from ingest.concurrency import pause
 from ingest.samples import RefusedRow, Sample
 from ingest.streamer import live
 from ingest.streamer.live import SPOOL_FULL, Give, LiveConfig, LiveStreamer, SourceBatch
 from ingest.streamer.report import Report
 from ingest.streamer.spool import Spool
 from readings.model import Gpu
+from telemetry_site.concurrency import pause
 from tests.broker.harness import running_broker
 from tests.ingest.processes import free_port
 from tests.ingest.wiring import local, read_batches, read_log, readings_of, until

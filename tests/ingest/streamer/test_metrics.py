@@ -6,9 +6,9 @@ from collections import Counter
 from prometheus_client.parser import text_string_to_metric_families
 
 from ingest.exporter.scraper import TargetStatus
-from ingest.monitor import render
 from ingest.streamer.metrics import MonitoredStreamer
 from ingest.streamer.report import Backlog, Report
+from telemetry_site.monitor import render
 from tests.broker.faults.tools import need
 
 STATUSES = {"http://a/metrics": TargetStatus(True, 0.25, 40, 3, 1, gpus=8), 'http://"b"/': TargetStatus(None)}

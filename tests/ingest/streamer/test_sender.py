@@ -245,7 +245,7 @@ async def test_a_full_disk_is_waited_for_and_nothing_is_lost(
         full = False
         await memory.sender.flush()
         assert sorted(await ids(broker.port)) == sorted(named(range(30)))
-    lines = [record.getMessage() for record in caplog.records if record.name == "ingest.reconnect"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "telemetry_site.outage"]
     assert len(lines) == 2
 
 

@@ -6,9 +6,9 @@ import aiohttp
 import pytest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from ingest.errors import SourceError
-from ingest.monitor import monitoring, render
 from telemetry_site.env import Address
+from telemetry_site.monitor import monitoring, render
+from telemetry_site.service import CannotListen
 
 ANYWHERE = Address("127.0.0.1", 0)
 
@@ -64,6 +64,6 @@ async def test_figures_are_told_with_those_of_the_process() -> None:
 
 async def test_an_address_that_is_taken_is_said_in_one_line() -> None:
     async with monitoring(ANYWHERE, Service()) as port:
-        with pytest.raises(SourceError, match=r"METRICS_ADDR .*: cannot listen on 127.0.0.1:"):
+        with pytest.raises(CannotListen, match=r"METRICS_ADDR .*: cannot listen on 127.0.0.1:"):
             async with monitoring(Address("127.0.0.1", port), Service()):
                 pass

@@ -1,18 +1,17 @@
-"""/health, /ready and /metrics of a streamer or collector, on METRICS_ADDR."""
+"""/health, /ready and /metrics of a streamer, collector or watch, on METRICS_ADDR."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from ingest.errors import SourceError
-from readings.checks import Kinds
+from telemetry_site.service import CannotListen
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -45,7 +44,7 @@ async def monitoring(address: ListenAddress, service: Monitored) -> AsyncIterato
     """Serve inside the block; yields the port.
 
     /health answers 503 when something is stuck, and 200 ``degraded`` while a partner is away, since a restart would not help.
-    /ready answers 503 in both cases. Raises SourceError when the address cannot be listened on.
+    /ready answers 503 in both cases. Raises CannotListen when the address cannot be listened on.
     """
 
     async def health(request: web.Request) -> web.Response:
@@ -69,7 +68,7 @@ async def monitoring(address: ListenAddress, service: Monitored) -> AsyncIterato
         try:
             await web.TCPSite(runner, address.host, address.port).start()
         except OSError as error:
-            raise SourceError(
+            raise CannotListen(
                 f"METRICS_ADDR (--metrics-addr): cannot listen on {address.host}:{address.port}: {error.strerror}"
             ) from error
         yield runner.addresses[0][1]
@@ -91,18 +90,3 @@ class _Figures(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return self._figures
-
-
-def counters_by_kind(prefix: str, counts: Mapping[str, int]) -> Iterator[Metric]:
-    """A counter for each kind of reason, with one value for each reason."""
-    kinds = Kinds.of(counts)
-    yield _by_reason(prefix + "readings_refused", "Readings, rows and messages that were turned away.", kinds.refused)
-    yield _by_reason(prefix + "readings_remarked", "Readings taken without something they do not need.", kinds.remarks)
-    yield _by_reason(prefix + "readings_passed_over", "Rows that are by design no readings.", kinds.passed_over)
-
-
-def _by_reason(name: str, text: str, counts: Mapping[str, int]) -> Metric:
-    metric = CounterMetricFamily(name, text, labels=("reason",))
-    for reason, count in sorted(counts.items()):
-        metric.add_metric((reason,), count)
-    return metric

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ingest.watchdog import Watchdog
+from telemetry_site.watchdog import Watchdog
 
 
 def test_what_takes_too_long_is_told_until_it_has_ended() -> None:

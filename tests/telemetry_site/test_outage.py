@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from broker.client.address import BrokerAddress
 from broker.errors import BrokerUnavailable, ConnectionLost, DiskFull
-from ingest.reconnect import BrokerAddress, Outage, one_line
+from telemetry_site.outage import Outage, one_line
 from tests.broker.harness import running_broker
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ingest.concurrency import all_of, drain_deadline, first_of, pause
+from telemetry_site.concurrency import all_of, drain_deadline, first_of, pause
 
 
 class Case:
