@@ -149,8 +149,8 @@ class AbsenceJudge:
         if rule is None:
             return
         share, for_ns = rule.settings["share"], int(rule.settings["for_s"] * SECOND)
-        stale_at = times.host_ns + self._stale_after(times)
-        quiet = times.now_ns - times.host_ns > np.maximum(_QUIET_NS, GAP_STEPS * times.step_ns)
+        stale_at = times.heard_ns + self._stale_after(times)
+        quiet = times.now_ns - times.heard_ns > np.maximum(_QUIET_NS, GAP_STEPS * times.step_ns)
         stale = times.now_ns > stale_at
         for group in groups:
             key = Key(rule.name, group.entity)
@@ -174,7 +174,7 @@ class AbsenceJudge:
                 del self._settled[group.entity.id or "*"]
             if self._book.opened_ns(key) is not None and stale[group.members].mean() < rule.settings["clear_share"]:
                 self._settled.pop(group.entity.id or "*", None)
-                self._book.close(key, int(times.host_ns[group.members].max()), "its hosts report again")
+                self._book.close(key, int(times.heard_ns[group.members].max()), "its hosts report again")
 
     def _is_inside(self, rule: Rule, entity: Entity) -> bool:
         """Whether the fleet's silence explains this source's."""
@@ -188,11 +188,11 @@ class AbsenceJudge:
             return
         after = self._stale_after(times)
         critical = np.maximum(int(rule.settings["critical_s"] * SECOND), GAP_STEPS * times.step_ns)
-        silence = times.now_ns - times.host_ns
+        silence = times.now_ns - times.heard_ns
         for number in np.flatnonzero(silence > after).tolist():
             host = layout.hosts[number]
             key = Key(rule.name, Entity("host", host))
-            last = int(times.host_ns[number])
+            last = int(times.heard_ns[number])
             values: dict[str, float | str] = {"value": float(silence[number]) / SECOND, "hostname": host}
             worst = silence[number] > critical[number]
             if key in self._book.events:
@@ -212,7 +212,7 @@ class AbsenceJudge:
             key = Key(rule.name, Entity("host", layout.hosts[number]))
             opened = self._book.opened_ns(key)
             if opened is not None and times.before_ns[number] > opened:
-                self._book.close(key, int(times.host_ns[number]), "it reports again")
+                self._book.close(key, int(times.heard_ns[number]), "it reports again")
 
     # GPUs.
 
@@ -223,8 +223,8 @@ class AbsenceJudge:
         host_ns, now_ns = times.host_ns[layout.host], times.now_ns[layout.host]
         after = self._missing_after(rule, times)[layout.host]
         absent = host_ns - times.board_ns
-        hears = (now_ns - host_ns <= self._stale_after(times)[layout.host]) & (absent >= after)
-        recent = now_ns - times.board_ns <= int(rule.settings["seen_within_s"] * SECOND)
+        hears = (now_ns - times.heard_ns[layout.host] <= self._stale_after(times)[layout.host]) & (absent >= after)
+        recent = absent <= int(rule.settings["seen_within_s"] * SECOND)
         for at in np.flatnonzero(hears).tolist():
             row = int(layout.rows[at])
             gpu = self._registry.gpus[row]
@@ -264,7 +264,7 @@ class AbsenceJudge:
         if rule is None:
             return
         lacking = self._lacking(layout, facts)
-        fresh = times.now_ns - times.host_ns <= self._stale_after(times)
+        fresh = times.now_ns - times.heard_ns <= self._stale_after(times)
         after = self._missing_after(rule, times)
         number_of = {host: number for number, host in enumerate(layout.hosts)}
         self._waits = {place: since for place, since in self._waits.items() if place in lacking}
@@ -340,7 +340,9 @@ class AbsenceJudge:
 
     def _mark_lost(self, layout: FleetLayout, times: Times) -> None:
         """Of a GPU that is not heard of it is not known whether its events still hold."""
-        silent = times.now_ns[layout.host] - times.board_ns > self._stale_after(times)[layout.host]
+        after = self._stale_after(times)[layout.host]
+        silent = (times.now_ns - times.heard_ns)[layout.host] > after
+        silent |= times.host_ns[layout.host] - times.board_ns > after
         boards = {self._registry.gpus[row].uuid for row in layout.rows[silent].tolist()}
         missing = {key.entity.id for key in self._book.keys_of("gpu_missing", "gpu")}
         now_ns = int(times.now_ns.max())

@@ -20,7 +20,7 @@ from health.engine.fleetwide import WANTED as FLEET_WANTED
 from health.engine.fleetwide import FleetwideJudge, FleetwideState
 from health.engine.growth import Growth, GrowthLog
 from health.engine.history import HistoryJudge
-from health.engine.identity import VOLATILE, IdentityJudge
+from health.engine.identity import VOLATILE, IdentityJudge, IdentityState
 from health.engine.intake import Arrivals, Intake
 from health.engine.levels import LevelJudge, Standing
 from health.engine.places import FleetPlaces
@@ -35,9 +35,10 @@ from readings.times import SECOND
 
 # How often silence is looked for.
 TICK_NS = 10 * SECOND
+# A clock that stood for so long, and for how long nobody is missed then.
+_PAUSE_NS, _SETTLE_NS = 60 * SECOND, 120 * SECOND
 _EXPIRE_NS = 3600 * SECOND
 _WEEK_NS = 7 * 86_400 * SECOND
-_LEAST_KEPT_NS = 3600 * SECOND
 # Rises when a state of before cannot be read any more.
 VERSION = 1
 
@@ -53,6 +54,7 @@ class EngineState(msgspec.Struct):
     now_ns: int
     ticked_ns: int
     expired_ns: int
+    settled_ns: int
     judged: int
     columns: list[str]
     values: bytes
@@ -64,7 +66,7 @@ class EngineState(msgspec.Struct):
     growth: list[tuple[str, int, list[Growth]]]
     absence: AbsenceState
     xids: XidState
-    pending: list[int]
+    identity: IdentityState
     sampling: SamplingState
     fleetwide: FleetwideState
 
@@ -87,25 +89,29 @@ class Engine:
         ]
         metrics = {name for each in conditions for name in each.metrics}
         needs = {name for rule in rules.values() for names in rule.needs for name in names}
-        self._windows = sorted({metric for each in conditions for metric, _ in each.windows})
-        longest = max((seconds for each in conditions for _, seconds in each.windows), default=0)
-        self._keep_ns = max(_LEAST_KEPT_NS, int(longest * SECOND))
-        self._intake = Intake({*metrics, *needs, *VOLATILE, *XID_WANTED, *FLEET_WANTED, *self._wanted})
+        # How long each counter's growth is looked back at.
+        self._windows: dict[str, int] = {}
+        for metric, seconds in sorted(window for each in conditions for window in each.windows):
+            self._windows[metric] = int(seconds * SECOND)
+        ahead_ns = int(rules["clock_skew"].settings["ahead_s"] * SECOND)
+        self._intake = Intake({*metrics, *needs, *VOLATILE, *XID_WANTED, *FLEET_WANTED, *self._wanted}, ahead_ns)
         self.registry = self._intake.registry
         self._places = FleetPlaces(self.registry)
         self._growth = GrowthLog()
         self.book = Book(rules)
         table = self._intake.table
-        self._levels = [
-            LevelJudge(rule, self.registry, self.book) for rule in rules.values() if rule.enabled and rule.levels
-        ]
         self._absence = AbsenceJudge(rules, self.registry, self._places, self.book)
         self._xids = XidJudge(rules, self.registry, table, self.book)
         self._identity = IdentityJudge(rules, self.registry, self._places, self.book, self._xids.reset)
+        self._levels = [
+            LevelJudge(rule, self.registry, self.book, self._identity.resets)
+            for rule in rules.values()
+            if rule.enabled and rule.levels
+        ]
         self._sampling = SamplingJudge(rules, self.registry, table, self._places, self.book)
         self._fleetwide = FleetwideJudge(rules, self.registry, table, self._places, self.book)
         self._history = HistoryJudge(rules, self.book)
-        self._now_ns = self._ticked_ns = self._expired_ns = 0
+        self._now_ns = self._ticked_ns = self._expired_ns = self._settled_ns = 0
 
     @property
     def now_ns(self) -> int:
@@ -114,21 +120,24 @@ class Engine:
 
     def take(self, block: PointBlock, *, source: str, live: bool, received_ns: int) -> Arrivals | None:
         """Judge a block of a message that the broker took at ``received_ns``. Returns what was new in it."""
+        if self._now_ns and received_ns - self._now_ns > _PAUSE_NS:
+            # Nobody was heard, and no clock ran: it was the log that was away. What waited for it is still on its way.
+            self._settled_ns = received_ns + _SETTLE_NS
         self.tick(received_ns)
         arrivals = self._intake.take(block, source=source, live=live, received_ns=self._now_ns)
         if arrivals is None:
             return None
         self.judged += int((~np.isnan(arrivals.points)).sum())
-        view = PointView(self._intake, arrivals, self._growth, self._keep_ns, self._fleetwide.statistic)
-        for metric in self._windows:
-            view.note_growth(metric)
+        view = PointView(self._intake, arrivals, self._growth, self._fleetwide.statistic)
+        for metric, keep_ns in self._windows.items():
+            view.note_growth(metric, keep_ns)
         self._identity.take(arrivals)
         for judge in self._levels:
             judge.take(arrivals, view)
         self._xids.take(arrivals)
         self._absence.take(arrivals, live, self._now_ns)
         self._sampling.take(arrivals, live)
-        self._intake.keep(arrivals)
+        self._intake.keep(arrivals, self._now_ns if live else None)
         self._history.judge()
         return arrivals
 
@@ -140,7 +149,8 @@ class Engine:
         self._ticked_ns = self._now_ns
         self._identity.seen_again()
         self._identity.tick(self._time_of)
-        self._absence.tick(self._now_ns, self.facts)
+        if self._now_ns >= self._settled_ns:
+            self._absence.tick(self._now_ns, self.facts)
         self._sampling.tick(self._now_ns, self.facts)
         self._fleetwide.tick(self._now_ns, self.facts)
         self._xids.tick(self._time_of)
@@ -148,7 +158,7 @@ class Engine:
         if self._now_ns - self._expired_ns >= _EXPIRE_NS:
             self._expired_ns = self._now_ns
             self._xids.expire(self._now_ns)
-            self._growth.expire(self._now_ns, self._keep_ns)
+            self._growth.expire(self._now_ns, self._windows)
             self.book.expire(self._now_ns, _WEEK_NS)
 
     def _time_of(self, row: int) -> int:
@@ -159,7 +169,9 @@ class Engine:
     def resolve(self, key: Key) -> None:
         """A person closed the event. Its rule begins anew, and what still holds opens again only once it was over."""
         rule = self._rules.get(key.rule)
-        self.book.dismiss(key, holds=rule is not None and rule.judge in {"condition", "absence", "fleet"})
+        self.book.dismiss(
+            key, holds=rule is not None and rule.judge not in {"xid", "point"} and key.rule != "lemon_node"
+        )
         row = self.registry.row_of.get(key.entity.id)
         for judge in self._levels:
             if judge.rule.name == key.rule and row is not None:
@@ -188,6 +200,7 @@ class Engine:
                     self._now_ns,
                     self._ticked_ns,
                     self._expired_ns,
+                    self._settled_ns,
                     self.judged,
                     list(table.columns),
                     np.ascontiguousarray(table.values[:metrics, :count]).tobytes(),
@@ -224,6 +237,7 @@ class Engine:
 
     def _restore(self, state: EngineState) -> None:
         self._now_ns, self._ticked_ns, self._expired_ns = state.now_ns, state.ticked_ns, state.expired_ns
+        self._settled_ns = state.settled_ns
         self.judged = state.judged
         self.registry.restore(state.registry)
         table = self._intake.table
@@ -240,6 +254,6 @@ class Engine:
         self._growth.restore(state.growth)
         self._absence.restore(state.absence)
         self._xids.restore(state.xids)
-        self._identity.restore(state.pending)
+        self._identity.restore(state.identity)
         self._sampling.restore(state.sampling)
         self._fleetwide.restore(state.fleetwide)

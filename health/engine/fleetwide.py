@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import msgspec
@@ -16,19 +17,19 @@ from health.engine.registry import GAP_STEPS, Mask, Registry
 from health.rules.model import Rules
 from readings.times import SECOND
 
-UTIL = "DCGM_FI_DEV_GPU_UTIL"
+UTIL, TEMP = "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_GPU_TEMP"
 # Settings of GPUs that should be the same in a host and over a model.
 CONFIGURATION = ("DCGM_FI_DEV_ECC_MODE", "DCGM_FI_DEV_PERSISTENCE_MODE")
 DRIVER = "driver"
-WANTED = (UTIL, *CONFIGURATION)
+WANTED = (UTIL, TEMP, *CONFIGURATION)
 
 _BUSY = 90.0
 # So few busy GPUs of a model say nothing about what is usual.
 _FEWEST_BUSY = 8
 _EVERY_NS = 60 * SECOND
 _FRESH_NS = 60 * SECOND
-# What a majority is, and of how many GPUs.
-_MAJORITY, _FEWEST_ALIKE = 0.9, 5
+# Of so few GPUs there is no majority.
+_FEWEST_ALIKE = 5
 
 
 class FleetwideState(msgspec.Struct):
@@ -38,6 +39,7 @@ class FleetwideState(msgspec.Struct):
     idle_since_ns: int
     drifts: dict[str, dict[str, int]]
     statistics: dict[str, dict[str, float]]
+    minutes: list[dict[str, tuple[float, float]]]
 
 
 class FleetwideJudge:
@@ -54,6 +56,8 @@ class FleetwideJudge:
         self._drifts: dict[str, dict[str, int]] = {}
         # By function and metric, the figure of each model.
         self._statistics: dict[str, dict[str, float]] = {}
+        # Temperature and utilisation of each GPU in the last minutes.
+        self._minutes: list[dict[str, tuple[float, float]]] = []
         self._by_row: dict[str, tuple[int, Floats]] = {}
         conditions = [level.when for rule in rules.values() for level in rule.levels]
         self._asked = sorted(
@@ -89,6 +93,42 @@ class FleetwideJudge:
         self._learn(layout, times, util)
         self._judge_idle(layout, times, util)
         self._judge_drift(layout, times, facts)
+        self._judge_ramps(layout, times, util)
+
+    def _judge_ramps(self, layout: FleetLayout, times: Times, util: Floats) -> None:
+        """A core that grows hotter minute by minute, at the same load."""
+        rule = self._rules.get("temp_ramp")
+        if rule is None or not rule.enabled:
+            return
+        minutes = max(1, int(rule.settings["window_s"] // 60))
+        now = {
+            self._registry.gpus[row].id: (temperature, load)
+            for row, temperature, load in zip(
+                layout.rows.tolist(), self._fresh(TEMP, layout, times).tolist(), util.tolist(), strict=True
+            )
+            if temperature == temperature and load == load
+        }
+        self._minutes = [*self._minutes, now][-minutes - 1 :]
+        if len(self._minutes) <= minutes:
+            return
+        now_ns = int(times.now_ns.max())
+        for gpu_id, (temperature, load) in now.items():
+            key = Key(rule.name, Entity("gpu", gpu_id))
+            first = self._minutes[0].get(gpu_id)
+            if first is None:
+                continue
+            rise = (temperature - first[0]) / minutes
+            if rise <= rule.settings["degrees_per_minute"]:
+                self._book.close(key, now_ns, "it rises no more")
+                continue
+            past = [minute[gpu_id] for minute in self._minutes if gpu_id in minute]
+            rises = all(later[0] > earlier[0] for earlier, later in itertools.pairwise(past))
+            steady = all(abs(each[1] - load) <= rule.settings["util_within"] for each in past)
+            if key in self._book.events:
+                self._book.hold(key, now_ns)
+            elif rises and steady and len(past) == len(self._minutes):
+                place = place_of(self._registry, self._registry.row_of[gpu_id])
+                self._book.open(key, now_ns, rule.severity, place, {"value": rise})
 
     def _fresh(self, metric: str, layout: FleetLayout, times: Times) -> Floats:
         """The metric's newest values of boards, NaN where they are old. MIG instances make no board's value here."""
@@ -149,7 +189,7 @@ class FleetwideJudge:
         for metric in CONFIGURATION:
             columns[metric] = ["" if value != value else f"{value:g}" for value in self._fresh(metric, layout, times)]
         for subject, values in columns.items():
-            usual = _majorities([gpu.model for gpu in gpus], values, heard)
+            usual = _majorities([gpu.model for gpu in gpus], values, heard, rule.settings["share"])
             drifts = self._drifts.setdefault(subject, {})
             for at in np.flatnonzero(heard).tolist():
                 gpu, value = gpus[at], values[at]
@@ -165,26 +205,27 @@ class FleetwideJudge:
                 if key in self._book.events:
                     self._book.hold(key, int(now_ns[at]))
                 elif now_ns[at] - since >= rule.settings["for_s"] * SECOND and gpu.id not in facts.excused_gpus:
-                    found: dict[str, float | str] = {"setting": subject, "value": value, "expected": expected}
+                    found: dict[str, float | str] = {"metric": subject, "value": value, "expected": expected}
                     place = place_of(self._registry, int(layout.rows[at]))
                     self._book.open(key, int(now_ns[at]), rule.severity, place, found)
 
     def state(self) -> FleetwideState:
         """Everything, for ``restore``."""
-        return FleetwideState(self._looked_ns, self._idle_since_ns, self._drifts, self._statistics)
+        return FleetwideState(self._looked_ns, self._idle_since_ns, self._drifts, self._statistics, self._minutes)
 
     def restore(self, state: FleetwideState) -> None:
         """Take over the state of another judge."""
         self._looked_ns, self._idle_since_ns = state.looked_ns, state.idle_since_ns
         self._drifts, self._statistics = dict(state.drifts), dict(state.statistics)
+        self._minutes = list(state.minutes)
         self._by_row.clear()
 
 
 _STATISTICS = {"model_median": 0.5, "model_p90": 0.9}
 
 
-def _majorities(models: list[str], values: list[str], heard: Mask) -> dict[str, str]:
-    """The value that nearly all GPUs of a model have, where there is one."""
+def _majorities(models: list[str], values: list[str], heard: Mask, share: float) -> dict[str, str]:
+    """The value that more than ``share`` of a model's GPUs have, where there is one."""
     counts: dict[str, Counter[str]] = {}
     for model, value, is_heard in zip(models, values, heard.tolist(), strict=True):
         if value and is_heard:
@@ -192,6 +233,6 @@ def _majorities(models: list[str], values: list[str], heard: Mask) -> dict[str, 
     found = {}
     for model, of_model in counts.items():
         value, count = of_model.most_common(1)[0]
-        if of_model.total() >= _FEWEST_ALIKE and count >= _MAJORITY * of_model.total():
+        if of_model.total() >= _FEWEST_ALIKE and count > share * of_model.total():
             found[model] = value
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -50,9 +51,13 @@ class GrowthLog:
         """Take over the steps of another log."""
         self.steps = {(metric, row): deque(each, maxlen=_MOST_STEPS) for metric, row, each in steps}
 
-    def expire(self, now_ns: int, keep_ns: int) -> None:
-        """Forget steps that no rule looks at any more."""
-        self.steps = {key: steps for key, steps in self.steps.items() if steps and steps[-1].at_ns > now_ns - keep_ns}
+    def expire(self, now_ns: int, keep_ns: Mapping[str, int]) -> None:
+        """Forget steps that no rule looks at any more: ``keep_ns`` has how long a metric's are kept."""
+        self.steps = {
+            key: steps
+            for key, steps in self.steps.items()
+            if steps and steps[-1].at_ns > now_ns - keep_ns.get(key[0], 0)
+        }
 
 
 def seconds(ns: Ints) -> Floats:

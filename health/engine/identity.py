@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 
 from health.engine.book import Book
@@ -25,6 +26,13 @@ _SETTLE_NS = 60 * SECOND
 _FORGET_NS = 3600 * SECOND
 
 
+class IdentityState(msgspec.Struct):
+    """The state of an IdentityJudge as it is stored: GPUs that are still to be judged, and when which was reset."""
+
+    pending: list[int]
+    resets: dict[int, int]
+
+
 class IdentityJudge:
     """Judges new GPUs a minute after they came, and falls of counters as they arrive."""
 
@@ -36,6 +44,8 @@ class IdentityJudge:
         self._places = places
         self._book = book
         self._was_reset = was_reset
+        # When each GPU was last reset.
+        self.resets: dict[int, int] = {}
         self._pending: list[int] = []
         self._known = 0
 
@@ -54,6 +64,7 @@ class IdentityJudge:
         rule = self._rules.get("gpu_reset")
         for row, at_ns in sorted(fell, key=lambda each: (each[1], each[0])):
             self._was_reset(row, at_ns)
+            self.resets[row] = at_ns
             if rule is not None and rule.enabled:
                 key = Key(rule.name, Entity("gpu", self._registry.gpus[row].id))
                 self._book.point(key, at_ns, rule.severity, place_of(self._registry, row))
@@ -118,11 +129,12 @@ class IdentityJudge:
                 self._places.replaced.discard(gpu_id)
                 self._registry.changes += 1
 
-    def state(self) -> list[int]:
-        """The GPUs that are still to be judged, for ``restore``."""
-        return self._pending
+    def state(self) -> IdentityState:
+        """Everything, for ``restore``."""
+        return IdentityState(self._pending, self.resets)
 
-    def restore(self, pending: list[int]) -> None:
+    def restore(self, state: IdentityState) -> None:
         """Take over the state of another judge."""
-        self._pending = list(pending)
+        self._pending = list(state.pending)
+        self.resets.update(state.resets)
         self._known = len(self._registry)

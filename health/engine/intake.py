@@ -18,6 +18,9 @@ Floats = NDArray[np.float64]
 
 # A live reading this far ahead of its message comes from a clock that is wrong: the message's time counts.
 AHEAD_NS = 60 * SECOND
+HEALTH = "DCGM_EXP_GPU_HEALTH_STATUS"
+# DCGM's watches of power and heat warn of every throttled clock, as most busy GPUs have: other rules judge that.
+_LEFT_OUT = {f"{HEALTH}:health_watch:{watch}" for watch in ("POWER", "THERMAL")}
 # Parts (links, XIDs, watches) that make one metric; the engine adds up the growth of each, or takes the worst.
 MOST_PARTS = 512
 
@@ -81,7 +84,8 @@ class Arrivals(NamedTuple):
 class Intake:
     """Takes blocks in, and remembers the newest readings. ``wanted`` names the metrics that anyone asks for; others are dropped."""
 
-    def __init__(self, wanted: Iterable[str]) -> None:
+    def __init__(self, wanted: Iterable[str], ahead_ns: int = AHEAD_NS) -> None:
+        self._ahead_ns = ahead_ns
         self.registry = Registry()
         self.table = NewestTable()
         self._wanted = frozenset(wanted)
@@ -92,7 +96,7 @@ class Intake:
         places, names, parts = [], [], 0
         for place, name in enumerate(metric_names):
             canonical = canonical_name(name)
-            if whole_of(canonical) not in self._wanted:
+            if whole_of(canonical) not in self._wanted or canonical in _LEFT_OUT:
                 continue
             if ":" in canonical:
                 parts += 1
@@ -126,7 +130,7 @@ class Intake:
         times_ns = np.array(times, np.int64)
         ahead: dict[str, int] = {}
         if live:
-            late = times_ns > received_ns + AHEAD_NS
+            late = times_ns > received_ns + self._ahead_ns
             if late.any():
                 for at in np.flatnonzero(late).tolist():
                     host = block.gpus[gpu_at[at]].hostname
@@ -205,8 +209,8 @@ class Intake:
             ahead,
         )
 
-    def keep(self, arrivals: Arrivals) -> None:
-        """Remember these readings as the newest."""
+    def keep(self, arrivals: Arrivals, received_ns: int | None = None) -> None:
+        """Remember these readings as the newest. ``received_ns``: when they arrived; without it, at their own times."""
         table = self.table
         rows, points, times = arrivals.rows, arrivals.points, arrivals.times_ns
         if not len(rows):
@@ -222,15 +226,16 @@ class Intake:
                 # Of several to one place the last one stays: times of a GPU rise.
                 table.values[column, rows[there]] = points[number, there]
                 table.times_ns[column, rows[there]] = times[there]
-        self._note_samples(rows, times, arrivals.newest_ns)
+        self._note_samples(rows, times, arrivals.newest_ns, received_ns)
 
-    def _note_samples(self, rows: Rows, times: Ints, newest: Ints) -> None:
+    def _note_samples(self, rows: Rows, times: Ints, newest: Ints, received_ns: int | None) -> None:
         newer = times > newest
         rows, times = rows[newer], times[newer]
         while len(rows):
             first = np.ones(len(rows), np.bool_)
             first[1:] = rows[1:] != rows[:-1]
-            self.registry.sample(rows[first], times[first])
+            heard = times[first] if received_ns is None else np.full(int(first.sum()), received_ns, np.int64)
+            self.registry.sample(rows[first], times[first], heard)
             rows, times = rows[~first], times[~first]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -68,11 +69,12 @@ def _judged(level: Level, view: PointView) -> _Judged:
 class LevelJudge:
     """One rule with conditions. Keeps a standing only for GPUs that are not simply well."""
 
-    def __init__(self, rule: Rule, registry: Registry, book: Book) -> None:
+    def __init__(self, rule: Rule, registry: Registry, book: Book, resets: Mapping[int, int]) -> None:
         self.rule = rule
         self.standings: dict[int, Standing] = {}
         self._registry = registry
         self._book = book
+        self._resets = resets
         self._active = np.zeros(registry.capacity, np.bool_)
         conditions = [each for level in rule.levels for each in (level.when, level.until) if each is not None]
         self._metrics = tuple(dict.fromkeys(name for each in conditions for name in each.metrics))
@@ -133,7 +135,9 @@ class LevelJudge:
                 if reached > standing.worst:
                     standing.worst = reached
                     self._book.raise_to(key, at_ns, levels[reached].severity, self._values(view, at, reached))
-            elif standing.good.is_enough(levels[standing.worst].clear_samples, levels[standing.worst].clear_ns):
+            elif self._may_close(row, key) and standing.good.is_enough(
+                levels[standing.worst].clear_samples, levels[standing.worst].clear_ns
+            ):
                 self._book.close(key, at_ns, "the condition is over")
                 self._end(row)
         elif key in self._book.dismissed:
@@ -148,6 +152,10 @@ class LevelJudge:
                 )
         elif not holds and not any(streak.samples for streak in standing.levels):
             self._end(row)
+
+    def _may_close(self, row: int, key: Key) -> bool:
+        """A rule that latches closes only after a reset."""
+        return not self.rule.latch or self._resets.get(row, 0) > self._book.events[key].opened_ns
 
     def key(self, row: int) -> Key:
         """The key of this rule's event of a GPU."""

@@ -30,11 +30,13 @@ class FleetLayout(NamedTuple):
 class Times(NamedTuple):
     """When boards (``board_ns``) and hosts (``host_ns``) had their newest samples, and what time it is for each host (``now_ns``).
 
-    ``before_ns`` is the host's sample before the newest, ``step_ns`` the usual time between its samples.
+    ``heard_ns`` is when the host's newest sample arrived, ``before_ns`` when the one before did: what waited in a spool is late,
+    but its host is not silent. ``step_ns`` is the usual time between its samples.
     """
 
     board_ns: Ints
     host_ns: Ints
+    heard_ns: Ints
     before_ns: Ints
     step_ns: Ints
     now_ns: Ints
@@ -102,23 +104,32 @@ class FleetPlaces:
     def times(self, layout: FleetLayout, now_ns: int) -> Times:
         """The newest samples. Live hosts go by ``now_ns``, those of a capture by the newest sample of their capture."""
         registry = self._registry
-        newest = registry.last_ns.copy()
-        np.maximum.at(newest, registry.board, registry.last_ns)
-        before = registry.before_ns.copy()
-        np.maximum.at(before, registry.board, registry.before_ns)
-        step = registry.step_ns.copy()
-        np.maximum.at(step, registry.board, registry.step_ns)
+        newest, heard, before, step = (
+            _of_boards(each, registry.board)
+            for each in (registry.last_ns, registry.heard_ns, registry.heard_before_ns, registry.step_ns)
+        )
         board_ns = newest[layout.rows]
-        count = len(layout.hosts)
-        host_ns, before_ns, step_ns = (np.zeros(count, np.int64) for _ in range(3))
-        np.maximum.at(host_ns, layout.host, board_ns)
-        np.maximum.at(before_ns, layout.host, before[layout.rows])
-        np.maximum.at(step_ns, layout.host, step[layout.rows])
+        host_ns, heard_ns, before_ns, step_ns = (
+            _of_hosts(each[layout.rows], layout) for each in (newest, heard, before, step)
+        )
         of_capture = np.zeros(len(layout.sources), np.int64)
         captured = ~layout.live
         np.maximum.at(of_capture, layout.of_source[captured], host_ns[captured])
-        now = np.where(layout.live, np.maximum(now_ns, host_ns), of_capture[layout.of_source])
-        return Times(board_ns, host_ns, before_ns, step_ns, now)
+        now = np.where(layout.live, now_ns, of_capture[layout.of_source])
+        return Times(board_ns, host_ns, heard_ns, before_ns, step_ns, now)
+
+
+def _of_boards(times_ns: Ints, board: Rows) -> Ints:
+    """What counts for a board: the largest of its own and its instances'."""
+    largest = times_ns.copy()
+    np.maximum.at(largest, board, times_ns)
+    return largest
+
+
+def _of_hosts(times_ns: Ints, layout: FleetLayout) -> Ints:
+    largest = np.zeros(len(layout.hosts), np.int64)
+    np.maximum.at(largest, layout.host, times_ns)
+    return largest
 
 
 def _most_common(names: list[str]) -> str:

@@ -53,7 +53,8 @@ class Share(msgspec.Struct):
 class Registry:
     """GPUs in the order in which they were first seen. ``gpus[row]`` is who, the arrays are what changes with each sample.
 
-    ``first_ns`` is the first sample, ``last_ns`` the newest and ``before_ns`` the one before it, 0 for none; ``step_ns`` the usual time between
+    ``first_ns`` is the first sample and ``last_ns`` the newest, 0 for none; ``heard_ns`` is when the newest arrived, and
+    ``heard_before_ns`` when the one before it did; ``step_ns`` the usual time between
     samples, 0 while unknown; ``board`` the row of a MIG instance's board, and of any other GPU its own.
     """
 
@@ -67,6 +68,8 @@ class Registry:
         self._first = np.zeros(_FIRST_ROWS, np.int64)
         self._last = np.zeros(_FIRST_ROWS, np.int64)
         self._before = np.zeros(_FIRST_ROWS, np.int64)
+        self._heard = np.zeros(_FIRST_ROWS, np.int64)
+        self._heard_before = np.zeros(_FIRST_ROWS, np.int64)
         self._step = np.zeros(_FIRST_ROWS, np.int64)
         self._board = np.zeros(_FIRST_ROWS, np.int32)
         self._held = np.zeros(_FIRST_ROWS, np.bool_)
@@ -93,6 +96,16 @@ class Registry:
     def before_ns(self) -> Ints:
         """The sample before the newest."""
         return self._before[: len(self.gpus)]
+
+    @property
+    def heard_ns(self) -> Ints:
+        """When the newest sample of each GPU arrived; of a capture, its time."""
+        return self._heard[: len(self.gpus)]
+
+    @property
+    def heard_before_ns(self) -> Ints:
+        """The same of the sample before."""
+        return self._heard_before[: len(self.gpus)]
 
     @property
     def step_ns(self) -> Ints:
@@ -205,8 +218,8 @@ class Registry:
             shares.append(Share(gpu.namespace, gpu.pod, gpu.container, time_ns))
         self._held[row] = True
 
-    def sample(self, rows: Rows, times_ns: Ints) -> None:
-        """Note when these GPUs had samples. Each row at most once, with a time after its last."""
+    def sample(self, rows: Rows, times_ns: Ints, heard_ns: Ints | None = None) -> None:
+        """Note when these GPUs had samples, and when those arrived. Each row at most once, with a time after its last."""
         last = self._last[rows]
         steps = times_ns - last
         usual = self._step[rows]
@@ -215,6 +228,8 @@ class Registry:
         self._first[rows] = np.where(last == 0, times_ns, self._first[rows])
         self._before[rows] = last
         self._last[rows] = times_ns
+        self._heard_before[rows] = self._heard[rows]
+        self._heard[rows] = times_ns if heard_ns is None else heard_ns
         if self.shares:
             self._end_shares(rows.tolist())
 
@@ -232,7 +247,7 @@ class Registry:
                 self._held[row] = bool(self.gpus[row].pod)
 
     def _grow(self, rows: int) -> None:
-        for name in ("_first", "_last", "_before", "_step", "_board", "_held"):
+        for name in ("_first", "_last", "_before", "_heard", "_heard_before", "_step", "_board", "_held"):
             old = getattr(self, name)
             new = np.zeros(rows, old.dtype)
             new[: len(old)] = old
@@ -246,6 +261,8 @@ class Registry:
             self.first_ns.tobytes(),
             self.last_ns.tobytes(),
             self.before_ns.tobytes(),
+            self.heard_ns.tobytes(),
+            self.heard_before_ns.tobytes(),
             self.step_ns.tobytes(),
             self.board.tobytes(),
             self.held.tobytes(),
@@ -264,6 +281,8 @@ class Registry:
         self._first[:count] = np.frombuffer(state.first_ns, np.int64)
         self._last[:count] = np.frombuffer(state.last_ns, np.int64)
         self._before[:count] = np.frombuffer(state.before_ns, np.int64)
+        self._heard[:count] = np.frombuffer(state.heard_ns, np.int64)
+        self._heard_before[:count] = np.frombuffer(state.heard_before_ns, np.int64)
         self._step[:count] = np.frombuffer(state.step_ns, np.int64)
         self._board[:count] = np.frombuffer(state.board, np.int32)
         self._held[:count] = np.frombuffer(state.held, np.bool_)
@@ -277,6 +296,8 @@ class RegistryState(msgspec.Struct):
     first_ns: bytes
     last_ns: bytes
     before_ns: bytes
+    heard_ns: bytes
+    heard_before_ns: bytes
     step_ns: bytes
     board: bytes
     held: bytes

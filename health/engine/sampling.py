@@ -144,7 +144,9 @@ class SamplingJudge:
         if not heard.any() or not metrics:
             return
         times = self._table.times_ns[:metrics, : len(heard)]
-        there = times > end_ns - BUCKET_NS
+        newest = np.zeros(len(heard), np.int64)
+        newest[:count] = self._registry.last_ns
+        there = times > newest - BUCKET_NS
         self._known[heard] += 1
         settled = np.minimum(self._known, self._history)
         pending = ~there & (self._absent < self._absent_for)

@@ -25,13 +25,10 @@ class PointView:
     NaN is unknown. The answers are computed once for all rules; ``of`` sets the rule whose numbers ``setting`` gives.
     """
 
-    def __init__(
-        self, intake: Intake, arrivals: Arrivals, growth: GrowthLog, keep_ns: int, statistic: _Statistic
-    ) -> None:
+    def __init__(self, intake: Intake, arrivals: Arrivals, growth: GrowthLog, statistic: _Statistic) -> None:
         self._intake = intake
         self._arrivals = arrivals
         self._growth = growth
-        self._keep_ns = keep_ns
         self._statistic = statistic
         self._known: dict[tuple[str, str, float], Floats] = {}
         self._rule: Rule | None = None
@@ -107,11 +104,11 @@ class PointView:
         """The 90th percentile over the busy GPUs of the same model; NaN where too few are known."""
         return self._once("p90", metric, lambda name: self._statistic("model_p90", name)[self._arrivals.rows])
 
-    def note_growth(self, metric: str) -> None:
+    def note_growth(self, metric: str, keep_ns: int) -> None:
         """Record the growth of a metric that rules look at over a window. Call it once, before the rules."""
         if self.has(metric):
             arrivals = self._arrivals
-            self._growth.add(metric, arrivals.rows, arrivals.times_ns, self.increase(metric), self._keep_ns)
+            self._growth.add(metric, arrivals.rows, arrivals.times_ns, self.increase(metric), keep_ns)
 
     @cached_property
     def _rows(self) -> list[int]:

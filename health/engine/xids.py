@@ -188,10 +188,14 @@ class XidJudge:
     def _severity(self, xid: Xid, entity: Entity, past: XidPast, at_ns: int) -> str:
         if xid.kind == "nvlink5":
             asked = self._book.is_open("recovery_action", entity) or any(
-                each.code == ACTION_CHANGED and at_ns - each.at_ns <= 5 * 60 * SECOND for each in past.occurrences
+                each.code == ACTION_CHANGED and at_ns - each.at_ns <= self._asked_within_ns()
+                for each in past.occurrences
             )
             return "critical" if asked else xid.severity
         return xid.severity
+
+    def _asked_within_ns(self) -> int:
+        return int(self._rules["xid_nvlink5"].settings["asked_within_s"] * SECOND)
 
     def _open(self, name: str, row: int, entity: Entity, xid: Xid, at_ns: int, severity: str, values: Values) -> None:
         rule = self._rule(name)
@@ -202,7 +206,7 @@ class XidJudge:
     def _raise_links(self, entity: Entity, at_ns: int) -> None:
         """The driver asks for something: its NVLink errors are critical."""
         for key in self._book.open_on(entity):
-            if key.rule == "xid_nvlink5" and at_ns - self._book.events[key].last_ns <= 5 * 60 * SECOND:
+            if key.rule == "xid_nvlink5" and at_ns - self._book.events[key].last_ns <= self._asked_within_ns():
                 self._book.raise_to(key, at_ns, "critical", text="the driver asks for a recovery action")
 
     def _judge_repeats(self, row: int, entity: Entity, xid: Xid, past: XidPast, at_ns: int) -> None:

@@ -159,3 +159,28 @@ def test_what_a_person_closed_is_said_again_only_after_it_was_over() -> None:
     feed.run(60, points(gpu(0), gpu(1)))
     feed.run(200, points(gpu(0)))
     assert feed.said() == [("opened", "gpu_missing", "GPU-node-1-1")] * 2
+
+
+def test_what_waited_in_a_spool_is_late_and_nobody_is_silent() -> None:
+    fleet = hosts(5)
+    feed = start()
+    for minute in range(60):  # an hour of the past arrives within a minute
+        for host in fleet:
+            feed.send(points(*host), at=minute * 60 - 3600)
+        feed.at += 1
+    feed.run(600, points(*[each for host in fleet for each in host]))
+    assert feed.said() == []
+
+
+def test_a_log_that_was_away_makes_nobody_silent() -> None:
+    fleet = hosts(5)
+    feed = start()
+    feed.run(100, points(*[each for host in fleet for each in host]))
+    feed.at += 1800
+    for host in fleet:
+        feed.run(10, points(*host))
+    feed.run(300, points(*[each for host in fleet for each in host]))
+    assert feed.said() == []
+    feed.at += 1800
+    feed.run(500, points(*fleet[0]))
+    assert ("opened", "host_stale", "node-1") in feed.said() or ("opened", "source_silent", "s") in feed.said()

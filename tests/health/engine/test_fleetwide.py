@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.health.engine.building import UTIL, gpu, level, rule, start
+from tests.health.engine.building import TEMP, UTIL, gpu, level, rule, start
 
 CLOCK, ECC = "DCGM_FI_DEV_SM_CLOCK", "DCGM_FI_DEV_ECC_MODE"
 SLOW = rule(
@@ -47,3 +47,15 @@ def test_a_gpu_whose_configuration_is_not_the_others_is_said_after_an_hour() -> 
     assert feed.seen[0].key.subject == ECC
     feed.run(120, [(each, {UTIL: 50.0, ECC: 1.0}) for each, _ in drifted])
     assert feed.said()[1:] == [("closed", "config_drift", "GPU-node-1-3")]
+
+
+def test_a_core_that_grows_hotter_at_the_same_load_is_said() -> None:
+    feed = start(step=30)
+    for hotter, expected in ((0.5, []), (1.5, [("opened", "temp_ramp", "GPU-node-1-0")])):
+        temperature = 40.0
+        for _ in range(16):
+            feed.run(30, [(gpu(0), {UTIL: 50.0, TEMP: temperature})])
+            temperature += hotter
+        assert feed.said() == expected
+    feed.run(600, [(gpu(0), {UTIL: 50.0, TEMP: 70.0})])
+    assert feed.said()[1:] == [("closed", "temp_ramp", "GPU-node-1-0")]

@@ -20,5 +20,5 @@ def test_what_grew_within_a_window_counts_and_the_rest_is_forgotten() -> None:
     again = GrowthLog()
     again.restore([(metric, row, list(steps)) for (metric, row), steps in log.steps.items()])
     assert again.steps == log.steps
-    log.expire(START + 10 * HOUR, HOUR)
+    log.expire(START + 10 * HOUR, {"m": HOUR})
     assert log.steps == {}

@@ -24,7 +24,7 @@ def see(intake: Intake, at: float, values: dict[str, float | None]) -> PointView
     block = PointBlock([gpu(0)], list(values), [(0, START + round(at * SECOND), list(values.values()))])
     arrivals = intake.take(block, source="s", live=True, received_ns=START + HOUR)
     assert arrivals is not None
-    view = PointView(intake, arrivals, GrowthLog(), HOUR, nothing_usual)
+    view = PointView(intake, arrivals, GrowthLog(), nothing_usual)
     intake.keep(arrivals)
     return view
 
