@@ -31,6 +31,7 @@ _CODES = {
     405: "method_not_allowed",
     406: "not_acceptable",
     408: "request_timeout",
+    409: "conflict",
     413: "content_too_large",
     414: "uri_too_long",
     415: "unsupported_media_type",
@@ -57,6 +58,12 @@ class NotFound(APIException):
     """Nothing was found. The text says what was asked for."""
 
     status_code = 404
+
+
+class Conflict(APIException):
+    """What was asked for does not go with the state that something is in. The text says which."""
+
+    status_code = 409
 
 
 def no_such(what: str, name: str) -> NotFound:

@@ -173,11 +173,14 @@ def shared_prefix(names: Sequence[str]) -> str:
     return common[:shorter]
 
 
+def short_id(gpu_id: str) -> str:
+    """``GPU-39bd9cd5`` for a UUID; any other id as it is."""
+    return gpu_id[:_SHORT_UUID] if len(gpu_id) == 40 and gpu_id[:4] == "GPU-" else gpu_id
+
+
 def short_ids(ids: Sequence[str], all_ids: Sequence[str]) -> list[str]:
     """``GPU-39bd9cd5`` for a UUID if no other GPU of the fleet begins so, else the whole id."""
-    short = {
-        gpu_id: gpu_id[:_SHORT_UUID] if len(gpu_id) == 40 and gpu_id[:4] == "GPU-" else gpu_id for gpu_id in all_ids
-    }
+    short = {gpu_id: short_id(gpu_id) for gpu_id in all_ids}
     times: dict[str, int] = {}
     for each in short.values():
         times[each] = times.get(each, 0) + 1

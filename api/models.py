@@ -14,7 +14,7 @@ from django.utils import timezone
 
 
 class TokenScope(models.TextChoices):
-    """What a token allows. ``admin`` may also list the tokens."""
+    """What a token allows. ``admin`` may also list the tokens, and change events and mutes."""
 
     READ = "read"
     ADMIN = "admin"
@@ -33,7 +33,7 @@ class ApiToken(models.Model):
         max_length=16,
         choices=TokenScope,
         default=TokenScope.READ,
-        help_text="read: every question; admin: also /api/v1/tokens",
+        help_text="read: every question; admin: also /api/v1/tokens, and changes of events and mutes",
     )
     digest = models.CharField(max_length=64, unique=True, editable=False)
     hint = models.CharField(max_length=16, editable=False, help_text="how the token begins")

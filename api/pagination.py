@@ -11,10 +11,13 @@ import msgspec
 from django.conf import settings
 from rest_framework.request import Request
 
+from api.converters import LARGEST_KEY
 from api.errors import BadRequest
 from api.links import absolute
 from api.params import is_storable
+from health.queries import EventPlace
 from inventory.queries import ListPosition
+from readings.times import to_datetime, to_ns
 from stores.base import Position
 
 _T = TypeVar("_T")
@@ -76,6 +79,31 @@ def parse_name(text: str) -> str:
     if not is_storable(name):
         raise ValueError(_NO_CURSOR)
     return name
+
+
+class _PlainEvent(NamedTuple):
+    opened_us: int
+    id: int
+
+
+def encode_event(place: EventPlace) -> str:
+    """A place in the list of events as text."""
+    return _encode(_PlainEvent(to_ns(place.opened) // 1000, place.id))
+
+
+def parse_event(text: str) -> EventPlace:
+    """Reads a text from ``encode_event``. Raises ValueError for any other."""
+    plain = _decode(text, _PlainEvent)
+    try:
+        return EventPlace(to_datetime(plain.opened_us * 1000), _checked_key(plain.id))
+    except (ValueError, OverflowError):
+        raise ValueError(_NO_CURSOR) from None
+
+
+def _checked_key(key: int) -> int:
+    if not 0 <= key <= LARGEST_KEY:
+        raise ValueError(_NO_CURSOR)
+    return key
 
 
 def _encode(plain: object) -> str:

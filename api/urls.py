@@ -10,15 +10,25 @@ import api.converters  # noqa: F401 - registers the converter "key"
 from api.errors import unknown_path
 from api.views.access import LoginView, LogoutView, TokensView
 from api.views.bands import BandsView
+from api.views.events import (
+    AcknowledgeView,
+    EventListView,
+    EventSummaryView,
+    EventView,
+    NoteView,
+    ResolveView,
+)
 from api.views.fleet import AvailabilityView, FleetView, SearchView
 from api.views.gpu_series import GpuSeriesView
 from api.views.gpus import GpuListView, GpuView
 from api.views.hosts import HostListView, HostView
 from api.views.metrics import MetricsView
+from api.views.mutes import MuteListView, MuteView
 from api.views.pages import IndexView, RedocView, SchemaView, SwaggerView, prometheus
 from api.views.placements import PlacementsView
 from api.views.probes import HealthView, ReadyView
 from api.views.query import QueryView
+from api.views.rules import RuleListView
 from api.views.stats import StatsView
 from api.views.telemetry import GpuMetricsView, GpuTelemetryView, TelemetryView
 
@@ -50,6 +60,15 @@ urlpatterns = [
     path("api/v1/hosts", HostListView.as_view(), name="hosts"),
     path("api/v1/hosts/<key:name>", HostView.as_view(), name="host"),
     path("api/v1/placements", PlacementsView.as_view(), name="placements"),
+    path("api/v1/events", EventListView.as_view(), name="events"),
+    path("api/v1/events/summary", EventSummaryView.as_view(), name="event_summary"),
+    path("api/v1/events/<row:id>", EventView.as_view(), name="event"),
+    path("api/v1/events/<row:id>/acknowledge", AcknowledgeView.as_view(), name="event-acknowledge"),
+    path("api/v1/events/<row:id>/resolve", ResolveView.as_view(), name="event-resolve"),
+    path("api/v1/events/<row:id>/note", NoteView.as_view(), name="event-note"),
+    path("api/v1/rules", RuleListView.as_view(), name="rules"),
+    path("api/v1/mutes", MuteListView.as_view(), name="mutes"),
+    path("api/v1/mutes/<row:id>", MuteView.as_view(), name="mute"),
     path("api/v1/metrics", MetricsView.as_view(), name="metrics"),
     path("api/v1/stats", StatsView.as_view(), name="stats"),
     path("api/v1/tokens", TokensView.as_view(), name="tokens"),

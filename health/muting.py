@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.db import transaction
 from django.utils import timezone
 
 from health.models import EntityKind, Event, Mute
 from health.sharing import SharedAnswer
+from inventory.assets import history_message
 from inventory.models import GPU, AssetState, Host
 
 _MOST_GPU = 200  # what the field of a mute takes
@@ -122,6 +127,38 @@ def mute_for(event: Event, length: timedelta, user: str, note: str = "", now: da
         created_by=user,
         note=note,
     )
+
+
+def save_mute(mute: Mute, *, user_id: int | None = None) -> None:
+    """Saves a new mute, which counts at once in this process. With ``user_id`` it is in the admin's history. Raises DatabaseError."""
+    with transaction.atomic():
+        mute.save()
+        _log(mute, ADDITION, [{"added": {}}], user_id)
+    mutes_changed()
+
+
+def end_mute(mute: Mute, user: str, *, user_id: int | None = None) -> Mute:
+    """Ends a mute now; one that has ended stays as it is. Returns it. Raises DatabaseError."""
+    now = timezone.now()
+    with transaction.atomic():
+        ended = Mute.objects.filter(pk=mute.pk, expires__gt=now).update(expires=now)
+        if ended:
+            mute.expires = now
+            _log(mute, CHANGE, history_message([f"ended by {user}"]), user_id)
+    mutes_changed()
+    return mute
+
+
+def _log(mute: Mute, flag: int, message: list[dict[str, Any]], user_id: int | None) -> None:
+    if user_id is not None:
+        LogEntry.objects.create(
+            user_id=user_id,
+            content_type_id=ContentType.objects.get_for_model(Mute).pk,
+            object_id=str(mute.pk),
+            object_repr=str(mute)[:200],
+            action_flag=flag,
+            change_message=json.dumps(message),
+        )
 
 
 def mutes_changed() -> None:

@@ -287,6 +287,7 @@ SPECTACULAR_SETTINGS = {
     "TAGS": [
         {"name": "fleet", "description": "GPUs and the hosts they sit in"},
         {"name": "telemetry", "description": "readings, and what the metrics mean"},
+        {"name": "health", "description": "what is wrong with the fleet: events, the rules that find them, and mutes"},
         {"name": "pipeline", "description": "how broker, collectors and store are doing"},
         {"name": "access", "description": "who may ask"},
         {"name": "probes", "description": "for load balancers and container platforms; answered on any host name"},
@@ -309,6 +310,8 @@ SPECTACULAR_SETTINGS = {
     },
     # Two fields have the name state.
     "ENUM_NAME_OVERRIDES": {
+        "EventStateEnum": ["open", "unknown", "closed"],
+        "MuteStateEnum": ["active", "ended"],
         "AssetStateEnum": ["active", "maintenance", "retired"],
         "FleetHostStateEnum": ["active", "maintenance"],
         "GpuStateEnum": ["reporting", "stale"],

@@ -26,6 +26,7 @@ from api.params import EXPORT_FORMATS, read_parameters
 from readings.batch import decode
 from readings.checks import PASSED_OVER, REASONS, REMARKS
 from telemetry_site.options import BY_NAME, OPTIONS
+from tests.api.serving import environment
 from tests.broker.process import broker_process
 from tests.test_makefile import targets
 
@@ -300,6 +301,26 @@ def curls(page: Path) -> list[str]:
     return [line for line in found if line.startswith("curl ") and f"{HOST}/api" in line]
 
 
+MAKE_EVENT = """
+from tests.health.building import make_event
+print(make_event("made_for_docs", entity="GPU-made-for-docs").pk)
+"""
+
+
+def in_service(state_dir: Path, *arguments: str) -> str:
+    """What manage.py prints beside a service with this state."""
+    ran = subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        env=environment(state_dir),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return ran.stdout.strip()
+
+
 @pytest.mark.acceptance
 @pytest.mark.timeout(180)
 def test_the_commands_that_ask_the_api_get_answers(tmp_path: Path) -> None:
@@ -314,8 +335,14 @@ def test_the_commands_that_ask_the_api_get_answers(tmp_path: Path) -> None:
         base = run.until(r"(http://\S+)/api/v1/gpus")[1]
         wait_for(lambda: stored(base) > 0 and get(f"{base}/api/v1/gpus")["count"] == 64)
         gpu = get(f"{base}/api/v1/gpus")["data"][0]
+        token, event = (
+            in_service(tmp_path / "state", "apitoken", "create", "docs", "--scope", "admin"),
+            in_service(tmp_path / "state", "shell", "--no-imports", "--command", MAKE_EVENT),
+        )
         for line in lines:
-            command = line.replace(HOST, base).replace(GPU, gpu).replace("curl ", "curl --fail-with-body -sS ", 1)
+            command = line.replace(HOST, base).replace(GPU, gpu).replace("$TOKEN", token)
+            command = command.replace("/events/1", f"/events/{event}")
+            command = command.replace("curl ", "curl --fail-with-body -sS ", 1)
             ran = subprocess.run(
                 ["bash", "-o", "pipefail", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60
             )

@@ -35,10 +35,15 @@ throttle = Throttle(settings.STATE_DIR / "rates.sqlite3")
 
 
 class Access(NamedTuple):
-    """The client: a unique name for the token or the person, and the scope it has."""
+    """The client: a unique name for the token or the person, the scope it has, and what people call it.
+
+    ``user`` is None for a token. Django REST framework puts an anonymous one in its place on the request itself.
+    """
 
     name: str
     scope: str
+    label: str
+    user: AbstractBaseUser | None = None
 
 
 def access_of(request: HttpRequest) -> Access | None:
@@ -111,14 +116,15 @@ def _identify(request: HttpRequest) -> Access | None:
     scheme, _, secret = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() == "bearer":
         token = find_token(secret.strip())
-        return Access(f"token {token.id}", token.scope)
+        return Access(f"token {token.id}", token.scope, f"token {token.name}")
     if settings.SESSION_COOKIE_NAME not in request.COOKIES:
         return None
     user: AbstractBaseUser | AnonymousUser = request.user
     if not user.is_authenticated:
         return None
     is_admin = getattr(user, "is_superuser", False)
-    return Access(f"user {user.pk}", TokenScope.ADMIN if is_admin else TokenScope.READ)
+    scope = TokenScope.ADMIN if is_admin else TokenScope.READ
+    return Access(f"user {user.pk}", scope, user.get_username(), user)
 
 
 def _limited(name: str, rate: RequestRate | None) -> HttpResponse | None:

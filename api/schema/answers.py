@@ -35,6 +35,14 @@ class Answer(msgspec.Struct, forbid_unknown_fields=True):
     """A JSON object that the API answers with. The docstring of each class is its description in the schema."""
 
 
+class EventCountsAnswer(Answer):
+    """How many events of the fleet's health there are, by severity."""
+
+    critical: Annotated[int, eg(1)]
+    warning: Annotated[int, eg(0)]
+    info: Annotated[int, eg(2)]
+
+
 class ErrorAnswer(Answer):
     """An error."""
 
@@ -51,6 +59,10 @@ class IndexAnswer(Answer):
     telemetry: Annotated[Url, eg(f"{BASE}/telemetry")]
     query: Annotated[Url, eg(f"{BASE}/query?metric={METRIC}&by=host", "an example: mean GPU utilisation by host")]
     placements: Annotated[Url, eg(f"{BASE}/placements")]
+    events: Annotated[Url, eg(f"{BASE}/events")]
+    event_summary: Annotated[Url, eg(f"{BASE}/events/summary")]
+    rules: Annotated[Url, eg(f"{BASE}/rules")]
+    mutes: Annotated[Url, eg(f"{BASE}/mutes")]
     metrics: Annotated[Url, eg(f"{BASE}/metrics")]
     stats: Annotated[Url, eg(f"{BASE}/stats")]
     schema: Annotated[Url, eg(f"{SITE}/api/schema")]

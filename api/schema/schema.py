@@ -12,26 +12,29 @@ from django.http import QueryDict
 from drf_spectacular.extensions import OpenApiSerializerExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiRequest, OpenApiResponse
 from msgspec import UNSET, UnsetType
 
 from api.auth.middleware import WHO_ASKS
 from api.auth.openness import may_be_open
+from api.converters import LARGEST_KEY
 from api.errors import STORE_AWAY, BadRequest, error_body
 from api.exports.formats import csv_line
 from api.exports.readings import COLUMNS
 from api.models import TokenScope
 from api.params import Parameter, format_of, read_parameters
 from api.schema.answers import BASE, GPU_ID, HOST_NAME, METRIC, Answer, ErrorAnswer, NotReadyAnswer, ReadingAnswer
-from api.views.base import ApiView
+from api.views.base import ApiView, WriteOperation
 
 _JSON = "application/json"
 _ERRORS = {
-    400: "A parameter cannot be used; the message names it and says what is allowed.",
+    400: "A parameter, or a field of the body, cannot be used; the message names it and says what is allowed.",
     401: "The token is unknown, revoked or expired; or one is required and none was sent.",
-    403: "The token is valid, but lacks the scope.",
+    403: "The token is valid, but lacks the scope; or the user lacks the permission.",
     404: "Nothing was found under this name.",
+    409: "It is over already, so that this cannot be done to it any more.",
     414: "The URL is longer than 8,190 bytes: ask for less at once.",
+    415: "The body is not application/json.",
     429: "Too many requests; Retry-After says when to ask again.",
     503: "The store or the database does not answer, or the worker has no place for another heavy question; Retry-After says when to ask again.",
 }
@@ -53,17 +56,27 @@ _LINKS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "telemetry": (("gpu", "uuid", "/data/0/uuid"), ("host", "name", "/data/0/hostname")),
     "hosts": (("host", "name", "/data/0/name"),),
     "host": (("gpu", "uuid", "/gpus/0/id"),),
+    "events": (("event", "id", "/data/0/id"),),
+    "mutes": (("mute", "id", "/data/0/id"),),
 }
 # Defined in the settings.
 _SCHEMES = ("token", "session")
-_PATH_EXAMPLES = {"uuid": GPU_ID, "name": HOST_NAME}
+_PATH_EXAMPLES = {"uuid": GPU_ID, "name": HOST_NAME, "id": 1}
+_PATH_SCHEMAS: dict[str, dict[str, Any]] = {
+    "id": {"type": "integer", "minimum": 0, "maximum": LARGEST_KEY},
+}
 # Examples of links, by operation.
 _NEXT = {
     "gpus": f"{BASE}/gpus?page_size=1&page=2",
     "gpu_telemetry": f"{BASE}/gpus/{GPU_ID}/telemetry?limit=1&offset=1",
     "telemetry": f"{BASE}/telemetry?page_size=1&cursor=W3RydWUsMTc1Mjg3MTM1NiwiR1BVIiwiVVRJTCJd",
+    "events": f"{BASE}/events?page_size=1&cursor=WzE3NTI4NzEzNTQwMDAwMDAsMV0",
 }
-_NOT_FOUND = {"host": "there is no host 'nowhere'"}
+_NOT_FOUND = {
+    "host": "there is no host 'nowhere'",
+    **dict.fromkeys(("event", "acknowledge_event", "resolve_event", "note_event"), "there is no event '1'"),
+    **dict.fromkeys(("mute", "end_mute"), "there is no mute '1'"),
+}
 _WINDOW = {
     "timestamp": "2025-07-18T20:30:00Z",
     "host": HOST_NAME,
@@ -85,8 +98,9 @@ _PRIMITIVES: dict[object, dict[str, Any]] = {
 def object_schema(answer: type[Answer], reference: Callable[[type[Answer]], dict[str, Any]]) -> dict[str, Any]:
     """The OpenAPI 3.0 schema of an answer. ``reference`` returns the schema for an answer nested in it."""
     hints = get_type_hints(answer, include_extras=True)
-    properties = {name: _schema(kind, reference) for name, kind in hints.items()}
-    required = sorted(each.name for each in msgspec.structs.fields(answer) if each.required)
+    fields = msgspec.structs.fields(answer)
+    properties = {each.encode_name: _schema(hints[each.name], reference) for each in fields}
+    required = sorted(each.encode_name for each in fields if each.required)
     schema = {"type": "object", "description": answer.__doc__, "properties": properties}
     return schema | ({"required": required} if required else {})
 
@@ -111,12 +125,15 @@ def _schema(kind: Any, reference: Callable[[type[Answer]], dict[str, Any]]) -> d
         return {"type": "array", "items": {}}
     if origin is dict:
         return {"type": "object", "additionalProperties": _schema(args[1], reference)}
+    if kind is Any:
+        return {}
     return dict(_PRIMITIVES[kind]) if kind in _PRIMITIVES else reference(kind)
 
 
 def example_of(answer: type[Answer]) -> dict[str, Any]:
     """An example of an answer, from the examples of its fields. Optional fields without an example are left out."""
-    examples = {name: _example(kind) for name, kind in get_type_hints(answer, include_extras=True).items()}
+    hints = get_type_hints(answer, include_extras=True)
+    examples = {each.encode_name: _example(hints[each.name]) for each in msgspec.structs.fields(answer)}
     return {name: example for name, example in examples.items() if example is not UNSET}
 
 
@@ -179,27 +196,35 @@ class TableSchema(AutoSchema):
         """Pages and the schema itself are not described."""
         return not isinstance(self.view, ApiView)
 
+    @property
+    def _write(self) -> WriteOperation | None:
+        """What this method changes; None for one that reads."""
+        return self._table.writes.get(self.method)
+
     def get_operation_id(self) -> str:
         """The name of the call in generated clients."""
-        return self._table.operation_id
+        return (self._write or self._table).operation_id
 
     def get_summary(self) -> str:
         """The operation in one line."""
-        return self._table.name
+        return (self._write or self._table).name
 
     def get_tags(self) -> list[str]:
         """The group in which it is listed."""
         return [self._table.tag]
 
-    def get_request_serializer(self) -> None:
-        """None: requests have no body."""
+    def get_request_serializer(self) -> Any:
+        """The body of a request that changes something, with an example; None for others."""
+        if self._write is None or self._write.body is None:
+            return None
+        return OpenApiRequest(self._write.body, examples=[_in_schema(example_of(self._write.body))])
 
     def get_auth(self) -> list[dict[str, list[str]]]:
         """A token or a login, or neither where reading is open."""
         if self._table.tag == "probes":
             return []
         ways: list[dict[str, list[str]]] = [{name: []} for name in _SCHEMES]
-        is_open = self._table.scope == TokenScope.READ and may_be_open()
+        is_open = self._table.scope == TokenScope.READ and self._write is None and may_be_open()
         return [*ways, {}] if is_open else ways
 
     def get_operation(self, *args: Any, **kwargs: Any) -> Any:
@@ -210,7 +235,7 @@ class TableSchema(AutoSchema):
         for status, headers in _HEADERS.items():
             if status in operation["responses"]:
                 operation["responses"][status]["headers"] = headers
-        if links := _LINKS.get(self._table.operation_id):
+        if links := _LINKS.get(self.get_operation_id()):
             operation["responses"]["200"]["links"] = {
                 target: {"operationId": target, "parameters": {name: f"$response.body#{where}"}}
                 for target, name, where in links
@@ -219,9 +244,11 @@ class TableSchema(AutoSchema):
 
     def get_response_serializers(self) -> Any:
         """The answer and every error, each with an example. Errors are JSON, whatever format was asked for."""
-        answer = OpenApiResponse(
-            self._table.answer, examples=[_in_schema(answer_example(self._table.operation_id, self._table.answer))]
-        )
+        answers = (self._write or self._table).answer
+        answer = OpenApiResponse(answers, examples=[_in_schema(answer_example(self.get_operation_id(), answers))])
+        errors = {(status, _JSON): self._error(status) for status in self._statuses()}
+        if self._write is not None:
+            return {(self._write.status, _JSON): answer, **errors}
         files = {
             (200, media_type): OpenApiResponse(
                 OpenApiTypes.BINARY, examples=[_in_schema(file_example(self._table.operation_id, media_type))]
@@ -230,18 +257,21 @@ class TableSchema(AutoSchema):
                 str(each.media_type) for each in self._table.renderer_classes if each.format in self._table.exports()
             )
         }
-        errors = {(status, _JSON): self._error(status) for status in self._statuses()}
         return {(200, _JSON): answer, **files, **errors}
 
     def _described(self) -> tuple[Parameter, ...]:
         """The view's parameters, without the format html, which is for people."""
+        if self._write is not None:
+            return ()
         if not self._table.exports():
             return self._table.parameters
         names = [name for name in self._table.formats() if name != "html"]
         return (*self._table.parameters, format_of(names))
 
     def _statuses(self) -> list[int]:
-        found = set(self._table.error_statuses)
+        found = set((self._write or self._table).error_statuses)
+        if self._write is not None:
+            found |= {403} if self._write.body is None else {403, 415}
         if self._table.tag != "probes":
             found |= {401, 414, 429, 503}
         if self._table.scope != TokenScope.READ:
@@ -258,7 +288,8 @@ class TableSchema(AutoSchema):
         match status:
             case 400:
                 try:
-                    read_parameters(QueryDict("colour=red"), (*self._table.parameters, self._table.format_parameter()))
+                    known = () if self._write else self._table.parameters
+                    read_parameters(QueryDict("colour=red"), (*known, self._table.format_parameter()))
                 except BadRequest as error:
                     return str(error.detail)
             case 401:
@@ -266,9 +297,13 @@ class TableSchema(AutoSchema):
             case 403:
                 return "the scope admin is required; yours is read"
             case 404:
-                return _NOT_FOUND.get(self._table.operation_id, "there is no GPU 'GPU-0'")
+                return _NOT_FOUND.get(self.get_operation_id(), "there is no GPU 'GPU-0'")
+            case 409:
+                return "event 1 is closed"
             case 414:
                 return "Request Line is too large (9000 > 8190)"
+            case 415:
+                return "the body is text/plain: send application/json"
             case 429:
                 return "too many requests: ask again in 3 s"
         return STORE_AWAY
@@ -278,7 +313,7 @@ class TableSchema(AutoSchema):
         in_path = [
             OpenApiParameter(
                 name,
-                {"type": "string", "minLength": 1},
+                _PATH_SCHEMAS.get(name, {"type": "string", "minLength": 1}),
                 OpenApiParameter.PATH,
                 description=text,
                 examples=[_in_schema(_PATH_EXAMPLES[name])],

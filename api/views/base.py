@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from django.http import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from api.auth.changing import Changer, check_changer
 from api.auth.middleware import REALM, check_scope
+from api.bodies import read_body
 from api.browse.renderers import EXPORT_RENDERERS, ExportRenderer, JsonRenderer
 from api.exports.formats import CsvEncoder, Encoder, Layout, NdjsonEncoder, ParquetEncoder
 from api.exports.stream import export, file_name
@@ -20,11 +22,27 @@ from api.params import EXPORT_FORMATS, Parameter, flag, format_of, read_paramete
 from api.schema.answers import Answer
 
 
+class WriteOperation(NamedTuple):
+    """A method that changes something. ``permission`` is what a person needs; a token needs the scope admin.
+
+    ``answer`` is the body of the answer, with this ``status``; ``body`` is what the request holds.
+    """
+
+    operation_id: str
+    name: str
+    permission: str
+    answer: type[Answer]
+    body: type[Answer] | None = None
+    status: int = 200
+    error_statuses: tuple[int, ...] = (400, 404, 503)
+
+
 class ApiView(APIView):
-    """A read-only view. Subclasses set the class attributes. ``values`` holds the parsed parameters when ``get`` runs.
+    """A view. Subclasses set the class attributes. ``values`` holds the parsed parameters when ``get`` runs.
 
     ``answer`` is the body of a 200. ``scope`` is what a token needs (the middleware checks reading itself).
-    ``path_help`` describes the parameters in the path.
+    ``path_help`` describes the parameters in the path. ``writes`` has the methods that change something: before one of them runs,
+    ``changer`` and ``body`` are set.
     """
 
     name: ClassVar[str]
@@ -35,17 +53,25 @@ class ApiView(APIView):
     path_help: ClassVar[Mapping[str, str]] = MappingProxyType({})
     error_statuses: ClassVar[tuple[int, ...]] = (400, 503)
     scope: ClassVar[str] = TokenScope.READ
+    writes: ClassVar[Mapping[str, WriteOperation]] = MappingProxyType({})
 
+    changer: Changer
+    body: Any
     values: dict[str, Any]
     note: str = ""  # about this answer, for its page
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Read the parameters before the method runs. Raises BadRequest."""
+        """Read the parameters and the body before the method runs, once it is clear who may. Raises APIException."""
         super().initial(request, *args, **kwargs)
         if self.scope != TokenScope.READ:
             check_scope(request._request, self.scope)
         if request.method in {"GET", "HEAD"}:
             self.values = read_parameters(request.query_params, (*self.parameters, self.format_parameter()))
+        elif (write := self.writes.get(str(request.method))) is not None:
+            self.changer = check_changer(request._request, write.permission)
+            read_parameters(request.query_params, (self.format_parameter(),))
+            if write.body is not None:
+                self.body = read_body(request._request, write.body)
 
     def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
         """Renders errors of an export as JSON. The view streams the export itself."""

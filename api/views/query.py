@@ -57,10 +57,13 @@ def check_windows(buckets: Buckets) -> None:
         )
 
 
-def buckets_of(values: Mapping[str, Any], most: int = CHOSEN_WINDOWS) -> Buckets:
-    """The windows that start_time, end_time and every ask for; without every, at most ``most``. Raises BadRequest."""
+def buckets_of(values: Mapping[str, Any], most: int = CHOSEN_WINDOWS, range_ns: int = _HOUR) -> Buckets:
+    """The windows that start_time, end_time and every ask for; without every at most ``most``, without start_time of ``range_ns``.
+
+    Raises BadRequest.
+    """
     end = time.time_ns() if values["end_time"] is None else values["end_time"]
-    start = end - DEFAULT_RANGE_NS if values["start_time"] is None else values["start_time"]
+    start = end - range_ns if values["start_time"] is None else values["start_time"]
     if end <= start:
         raise BadRequest("end_time must be later than start_time")
     buckets = Buckets(start, end, values["every"] or choose_step(start, end, most))

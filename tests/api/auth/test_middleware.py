@@ -78,8 +78,8 @@ def all_paths() -> list[str]:
             else:
                 route = prefix + str(pattern.pattern)
                 yield "/" + route.replace("<key:uuid>", "GPU-a0").replace("<key:name>", "host-a").replace(
-                    "<path:rest>", "nothing"
-                ).replace("^swagger/?$", "swagger")
+                    "<row:id>", "1"
+                ).replace("<path:rest>", "nothing").replace("^swagger/?$", "swagger")
 
     return sorted(set(walk(get_resolver().url_patterns, "")))
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import msgspec
 import pytest
 from django.urls import resolve
+from django.utils import timezone
 
 from api.schema.answers import ErrorAnswer, NotReadyAnswer
+from api.schema.event_answers import EventDetailAnswer, MuteAnswer
 from api.schema.schema import answer_example, example_of, file_example
 from api.views.base import ApiView
+from health.actions import acknowledge
+from health.models import Mute
 from inventory.status import add_counts
 from readings.catalogue import CATALOGUE, unit_of
 from stores.base import Store
 from tests.api.conftest import UTIL, Api
 from tests.api.views.test_base import views
 from tests.api.views.test_stats import STARTED
+from tests.health.building import NOON, make_event
 
 
 @pytest.mark.parametrize(
@@ -37,6 +43,10 @@ from tests.api.views.test_stats import STARTED
         "/api/v1/fleet/availability",
         f"/api/v1/fleet/bands?metric={UTIL}&start_time=2025-07-18T20:00:00Z&end_time=2025-07-18T21:00:00Z",
         "/api/v1/search?q=host",
+        "/api/v1/events",
+        "/api/v1/events/summary?start_time=2026-03-01T11:00:00Z&end_time=2026-03-01T14:00:00Z",
+        "/api/v1/rules",
+        "/api/v1/mutes",
         "/api/v1/hosts",
         "/api/v1/hosts/host-a",
         "/api/v1/metrics",
@@ -45,9 +55,18 @@ from tests.api.views.test_stats import STARTED
 )
 def test_an_answer_has_the_documented_shape(api: Api, fleet: Store, path: str) -> None:
     add_counts("c1", started=STARTED, messages=1, readings_stored=17, refused={"blank": 1}, committed_offset=0)
+    make_event(entity="GPU-a0", hostname="host-a")
+    Mute.objects.create(rule="temp_high", starts=NOON, expires=timezone.now() + timedelta(hours=1))
     response = api.ask(path, host="localhost")
     assert response.status_code == 200
     msgspec.json.decode(response.content, type=resolve(path.partition("?")[0]).func.cls.answer)  # type: ignore[attr-defined]
+
+
+def test_one_event_and_one_mute_have_the_documented_shape(api: Api, fleet: Store) -> None:
+    event = acknowledge(make_event(entity="GPU-a0", hostname="host-a"), "ada", "on it")
+    mute = Mute.objects.create(rule="temp_high", starts=NOON, expires=timezone.now() + timedelta(hours=1))
+    msgspec.json.decode(api.ask(f"/api/v1/events/{event.pk}").content, type=EventDetailAnswer)
+    msgspec.json.decode(api.ask(f"/api/v1/mutes/{mute.pk}").content, type=MuteAnswer)
 
 
 def test_errors_have_the_documented_shape(api: Api) -> None:
