@@ -15,6 +15,7 @@ from health.engine.places import around, place_of
 from health.engine.registry import GAP_STEPS, Mask, Registry
 from health.engine.view import PointView
 from health.rules.model import Level, Rule
+from readings.times import SECOND
 
 _FIRST_STEP_NS = 60_000_000_000
 
@@ -75,6 +76,7 @@ class LevelJudge:
         self._registry = registry
         self._book = book
         self._resets = resets
+        self._settling_ns = int(rule.settings.get("after_reset_s", 0) * SECOND)
         self._active = np.zeros(registry.capacity, np.bool_)
         conditions = [each for level in rule.levels for each in (level.when, level.until) if each is not None]
         self._metrics = tuple(dict.fromkeys(name for each in conditions for name in each.metrics))
@@ -145,7 +147,8 @@ class LevelJudge:
                 self._book.close(key, at_ns, "")
                 self._end(row)
         elif reached >= 0:
-            if not self._book.is_inhibited(self.rule, around(self._registry, row)):
+            is_settling = row in self._resets and at_ns < self._resets[row] + self._settling_ns
+            if not is_settling and not self._book.is_inhibited(self.rule, around(self._registry, row)):
                 standing.worst = reached
                 self._book.open(
                     key, at_ns, levels[reached].severity, place_of(self._registry, row), self._values(view, at, reached)

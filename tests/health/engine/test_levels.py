@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.health.engine.building import (
+    ENERGY,
     MINUTE,
     REPLAYS,
     START,
@@ -117,3 +118,14 @@ def test_what_a_person_closed_opens_again_only_after_it_was_over() -> None:
     assert feed.said("opened", "closed") == [("opened", "three", "GPU-node-1-0")]
     utils(feed, 0, 0, 60, 60, 60)
     assert feed.said("opened", "closed") == [("opened", "three", "GPU-node-1-0")] * 2
+
+
+def test_what_is_usual_after_a_reset_waits() -> None:
+    settling = rule(
+        "links", "condition", level("warning", "GPU_UTIL > 50", samples=3, clear_samples=2), after_reset_s=60
+    )
+    feed = start(settling)
+    for number in range(8):  # the reset is seen in the second sample
+        assert ("opened", "links", gpu(0).id) not in feed.said()
+        feed.run(feed.step, [(gpu(0), {UTIL: 60.0 if number else 0.0, ENERGY: 100.0 * number or 500.0})])
+    assert ("opened", "links", gpu(0).id) in feed.said()
