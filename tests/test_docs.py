@@ -23,6 +23,7 @@ from django.http import QueryDict
 from django.urls import resolve
 
 from api.params import EXPORT_FORMATS, read_parameters
+from health.rules.conditions import METRICS
 from readings.batch import decode
 from readings.checks import PASSED_OVER, REASONS, REMARKS
 from telemetry_site.options import BY_NAME, OPTIONS
@@ -166,7 +167,7 @@ def test_paths_of_the_api_are_there_with_their_parameters(page: Path) -> None:
 
 @EVERY_PAGE
 def test_files_and_modules_of_the_repository_are_there(page: Path) -> None:
-    rooms = "api|bench|broker|ci|deploy|docs|helm|ingest|inventory|readings|stores|telemetry_site|tests"
+    rooms = "api|bench|broker|ci|deploy|docs|health|helm|ingest|inventory|readings|stores|telemetry_site|tests"
     made_or_elsewhere = (
         r"deploy/(?:\.env|settings\.env|captures.*|certificates)|broker/(?:format|checkpoint|commits|\*\.log)"
     )
@@ -198,7 +199,7 @@ def is_known(name: str) -> bool:
     option = BY_NAME.get(name.removesuffix("_FILE"))
     if option is not None:
         return option.secret or not name.endswith("_FILE")
-    return name in OTHERS or name.startswith(OTHER_KINDS)
+    return name in OTHERS or name in METRICS or name.startswith(OTHER_KINDS)
 
 
 @EVERY_PAGE

@@ -112,7 +112,8 @@ def _names() -> dict[str, set[str]]:
     return found
 
 
-_METRICS = _names()
+# The names of metrics in conditions, with what each may mean.
+METRICS = _names()
 
 
 class Condition:
@@ -335,7 +336,7 @@ class _Compiler:
 
     def _metric(self, node: ast.expr, function: str) -> str:
         name = node.id if isinstance(node, ast.Name) else ast.unparse(node)
-        found = _METRICS.get(name, set())
+        found = METRICS.get(name, set())
         if len(found) > 1:
             raise self._error(node, f"{name} may be {' or '.join(sorted(found))}: write the whole name")
         if not found:
@@ -347,7 +348,7 @@ class _Compiler:
 
     def _unknown(self, name: str) -> str:
         allowed = [*self._known, "held"]
-        near = difflib.get_close_matches(name, [*_METRICS, *allowed], n=1)
+        near = difflib.get_close_matches(name, [*METRICS, *allowed], n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"no metric or setting {name}{hint} (settings here: {', '.join(allowed)}; metrics: those of /api/v1/metrics)"
 

@@ -334,5 +334,7 @@ def test_notes_say_how_to_reach_it_and_what_is_synthetic(tmp_path: Path) -> None
     )
     assert "http://<name>.example.com/gpu/swagger/index.html" in text
     assert "http://a.example.com/gpu/swagger/index.html" in text
+    text = notes("--set", "streamer.targets={node-1:9400}")
+    assert "create configmap gpu-health-metrics --from-file=dcgm-metrics.csv=deploy/dcgm-exporter/health.csv" in text
     for way in WAYS.values():
         assert "<no value>" not in notes(*way)
