@@ -15,7 +15,7 @@ class Entry(NamedTuple):
     current: bool
 
 
-# The order of the menu. Events and usage have their places: their pages come with the health room.
+# The order of the menu. Usage has its place: its page comes with the health room.
 _PAGES = ("fleet", "hosts", "events", "usage", "hot", "power", "explore", "pipeline")
 
 

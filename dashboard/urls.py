@@ -5,6 +5,8 @@ from __future__ import annotations
 from django.urls import path
 
 import api.converters  # noqa: F401 - registers the converter "key"
+from dashboard.views.event import EventPage
+from dashboard.views.events import EventsPage
 from dashboard.views.explore import ExplorePage
 from dashboard.views.fleet import FleetPage
 from dashboard.views.gpu import GpuPage
@@ -18,6 +20,8 @@ app_name = "dashboard"
 
 urlpatterns = [
     path("", FleetPage.as_view(), name="fleet"),
+    path("events", EventsPage.as_view(), name="events"),
+    path("events/<int:pk>", EventPage.as_view(), name="event"),
     path("explore", ExplorePage.as_view(), name="explore"),
     path("hot", HotPage.as_view(), name="hot"),
     path("hot/times", HotTimesPart.as_view(), name="hot-times"),

@@ -106,7 +106,7 @@ class GpuPage(ItemPage):
             "uuid": self.gpu.uuid,
             "label": gpu_label(self.gpu),
             "limits": limits,
-            "has": [_described(name) for name in sorted(self.values)],
+            "has": [described(name) for name in sorted(self.values)],
             "reasons": [
                 {"bit": each.bit, "name": each.name, "meaning": each.meaning, "text": each.text}
                 for each in CLOCK_EVENT_BITS
@@ -230,7 +230,8 @@ def tiles(values: dict[str, Newest], now_ns: int) -> list[Tile]:
     ]  # fmt: skip
 
 
-def _described(name: str) -> dict[str, Any]:
+def described(name: str) -> dict[str, Any]:
+    """What the scripts of charts need of a metric."""
     metric = info(name)
     unit, factor = SHOWN_IN.get(unit_of(name), (unit_of(name), 1.0))
     return {

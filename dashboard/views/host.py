@@ -15,7 +15,7 @@ from api.params import is_storable
 from api.views.bands import SMALL_FLEET
 from dashboard.views.gpu import POWER_LIMITS, SLOWDOWN, STATE_WORDS
 from dashboard.views.item import ItemPage, Unknown
-from inventory.fleet import Fleet, SlotState, fleet_now
+from inventory.fleet import Fleet, SlotState
 from inventory.models import GPU, Host, Residence
 from readings.clock_events import CLOCK_EVENT_BITS, CLOCK_EVENTS, clock_events
 from readings.mig import MEMORY_USED, POWER, TEMPERATURE, UTILISATION
@@ -59,7 +59,6 @@ class HostPage(ItemPage):
     template_name = "dashboard/host.html"
     slots: list[SlotRow]
     host: Host
-    fleet: Fleet
 
     def page_title(self) -> str:
         return str(self.kwargs["name"])
@@ -71,8 +70,7 @@ class HostPage(ItemPage):
         host = Host.objects.filter(name=name).first()
         if host is None:
             raise Unknown("host", name)
-        self.host, self.fleet = host, fleet_now()
-        fleet = self.fleet
+        self.host, fleet = host, self.fleet
         now = next((each for each in fleet.hosts if each.name == name), None)
         self.slots = slot_rows(fleet, now.rows) if now else []
         drivers = GPU.objects.filter(host=host, mig_id="").exclude(driver_version="")

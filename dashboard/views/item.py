@@ -45,6 +45,13 @@ class UnknownPage(Page):
         return {"what": self.error.what, "name": self.error.name, "candidates": list(candidates)}
 
 
+def unknown_page(request: HttpRequest, error: Unknown) -> HttpResponse:
+    """The answer to any request for what there is not."""
+    page = UnknownPage(error=error)
+    page.setup(request)
+    return page.get(request)
+
+
 class ItemPage(Page):
     """A page of one thing. ``page_context`` may raise Unknown or Moved."""
 
@@ -52,7 +59,7 @@ class ItemPage(Page):
         try:
             return super().get(request, *args, **kwargs)
         except Unknown as error:
-            return UnknownPage.as_view(error=error)(request)
+            return unknown_page(request, error)
         except Moved as moved:
             query = request.META.get("QUERY_STRING", "")
             return redirect(f"{moved}?{query}" if query else str(moved))

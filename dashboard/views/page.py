@@ -13,7 +13,8 @@ from django.views.generic import TemplateView
 
 from dashboard.menu import entries
 from dashboard.ranges import PRESETS, TimeRange, range_of
-from inventory.fleet import fleet_now
+from health.queries import Ongoing, ongoing_now
+from inventory.fleet import Fleet, fleet_now
 from readings.times import SECOND
 from stores.base import StoreError
 
@@ -34,6 +35,9 @@ class Page(TemplateView):
 
     title: ClassVar[str]
     menu: ClassVar[str] = ""
+    # As of this request; set before page_context.
+    fleet: Fleet
+    ongoing: Ongoing
     http_method_names = ["get", "head", "options"]  # noqa: RUF012 - declared so by Django
 
     def page_context(self) -> dict[str, Any]:
@@ -63,6 +67,8 @@ class Page(TemplateView):
         away = ""
         try:
             self._find_newest()
+            self.ongoing = ongoing_now()
+            context["open_critical"] = self.ongoing.total.critical
             context |= self.page_context()
             data = self.data()
         except (DatabaseError, StoreError) as error:
@@ -89,7 +95,7 @@ class Page(TemplateView):
 
     def _find_newest(self) -> None:
         """Ranges of a capture that has ended end with it: the last hour of the clock would be empty."""
-        fleet = fleet_now()
+        self.fleet = fleet = fleet_now()
         self.newest_ns = newest = fleet.newest_ns
         if newest is not None and not fleet.live and newest < time_ns() - settings.STALE_AFTER * SECOND:
             self.anchor_ns = newest + SECOND

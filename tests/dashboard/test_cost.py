@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from pytest_django import Settings
 
 from dashboard.urls import urlpatterns
 from stores.open import get_store, reset_store
+from tests.health.building import make_event
 from tests.inventory.building import POWER, TEMP, USED, UTIL, block, gpu, save
 
 MOST_QUERIES = 15
-OF_ONE = {"host": {"name": "host-001"}, "gpu": {"uuid": "GPU-0001-3"}}
+OF_ONE: dict[str, dict[str, object]] = {"host": {"name": "host-001"}, "gpu": {"uuid": "GPU-0001-3"}, "event": {"pk": 1}}
 NAMES = [str(pattern.name) for pattern in urlpatterns]
 
 
@@ -39,6 +41,8 @@ def fleet(db: None, settings: Settings, tmp_path: Path) -> Iterator[None]:
     ]
     get_store().write(blocks)
     save(*blocks)
+    for number in range(40):
+        make_event(pk=number + 1, entity=f"GPU-0001-{number}", hostname="host-001", opened=timezone.now())
     yield
     reset_store()
 

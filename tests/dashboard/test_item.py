@@ -24,10 +24,10 @@ def test_the_page_of_an_unknown_name_has_the_menu_and_the_search(client: Client)
 def test_a_page_answers_while_the_database_is_away(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     save(block(gpu(), 0, {UTIL: 1.0}))
 
-    def away() -> None:
+    def away(*_: object) -> None:
         raise OperationalError("no such host")
 
-    monkeypatch.setattr(host, "fleet_now", away)
+    monkeypatch.setattr(host, "slot_rows", away)
     response = client.get("/hosts/host-1")
     assert response.status_code == 200
     assert "The inventory database does not answer" in response.content.decode()

@@ -1,6 +1,6 @@
 """Fills a state folder with a synthetic fleet in which everything is to be seen, and adds to it when it is told to.
 
-    STATE_DIR=… python -m tests.dashboard.browser.filling [--hosts 4] [--gpus-per-host 8] [--minutes 60] [--metrics health]
+    STATE_DIR=… python -m tests.dashboard.browser.filling [--hosts 4] [--gpus-per-host 8] [--minutes 60] [--metrics health] [--events 0]
 
 A line on its input is a JSON object, ``{"slot": "host/number", "values": {metric: value}}``: these values are put into the
 newest readings, which are written as of now. It answers ``ok``. The end of its input ends it.
@@ -15,6 +15,8 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
 
 import django
 from msgspec.structs import replace
@@ -33,6 +35,7 @@ UTIL, TEMP, POWER, USED = (f"DCGM_FI_DEV_{name}" for name in ("GPU_UTIL", "GPU_T
 # Slots by what they are made to show.
 BUSY, MISSING, HELD, HOT, THROTTLED = f"{HOST}/0", f"{HOST}/3", "synthetic-002/2", "synthetic-003/5", "synthetic-003/1"
 HELD_MIB, HOT_C = 30_000.0, 91.0
+HOSTILE = "<img src=x onerror=alert(1)>"  # a name or note may be anything
 
 
 @dataclass
@@ -58,7 +61,7 @@ class Story:
                 values: dict[str, float | None] = {metric: sim.value(metric) for metric in self.metrics}
                 values |= self._made_up(name) | self.values.get(name, {})
                 points.append((len(gpus), at_s * SECOND, list(values.values())))
-                gpus.append(self._identity(name, sim))
+                gpus.append(self.identity_of(name, sim))
         return PointBlock(gpus, list(self.metrics), points)
 
     def _made_up(self, name: str) -> dict[str, float]:
@@ -78,7 +81,8 @@ class Story:
         }
         return {metric: value for metric, value in made.get(name, {}).items() if metric in self.metrics}
 
-    def _identity(self, name: str, sim: SimGpu) -> Gpu:
+    def identity_of(self, name: str, sim: SimGpu) -> Gpu:
+        """The GPU in a slot, with what runs on it."""
         gpu = sim.identity
         return replace(gpu, namespace="notebooks", pod="notebook-anna-0", container="main") if name == HELD else gpu
 
@@ -120,6 +124,82 @@ class Writer:
         self._memory.save(seen(*blocks))
 
 
+def make_events(told: Story, more: int) -> None:
+    """What the rules would have found in this fleet; ``more`` further events, and watch that judges for ever."""
+    from django.utils import timezone
+
+    from health.models import WatchState
+    from tests.health.building import make_event
+
+    now = timezone.now()
+
+    def at(minutes: float) -> Any:
+        return now - timedelta(minutes=minutes)
+
+    def of(name: str, rule: str, severity: str, summary: str, minutes: float, **fields: Any) -> None:
+        host, _, slot = name.rpartition("/")
+        sim = next(each for each in told.fleet.hosts if each.name == host).gpus[int(slot)]
+        identity = told.identity_of(name, sim)
+        place = {"hostname": host, "slot": int(slot), "model_name": identity.model_name, "pod": identity.pod or ""}
+        make_event(rule, entity=identity.uuid, severity=severity, summary=summary, opened=at(minutes), **place | fields)
+
+    of(
+        HOT,
+        "temp_high",
+        "warning",
+        "91 °C, limit 85 °C",
+        25,
+        details={"value": 91.0, "limit": 85.0},
+        action="contact_support",
+    )
+    of(MISSING, "gpu_missing", "critical", "Not seen for 600 s, while its host reports", 10, action="reboot_node")
+    of(
+        THROTTLED,
+        "hw_power_brake",
+        "critical",
+        "The server's power brake is on",
+        40,
+        count=7,
+        pod=HOSTILE,
+        namespace="ml",
+    )
+    of(BUSY, "xid_app", "info", "XID 32: Corrupted commands", 30, subject="32", action="restart_app")
+    of(HELD, "idle_held", "info", "0 % used, 30000 MiB held", 50, acknowledged=at(20), acknowledged_by=HOSTILE)
+    of(
+        HOT,
+        "thermal_throttle",
+        "warning",
+        "Heat holds its clocks down",
+        20,
+        state="closed",
+        closed=at(5),
+        resolved_by="ada",
+    )
+    host: dict[str, Any] = {"entity_kind": "host", "slot": None, "model_name": ""}
+    make_event("host_stale", entity=STALE_HOST, hostname=STALE_HOST, severity="critical", state="unknown", summary="No reading for 600 s", opened=at(10), action="contact_support", **host)  # fmt: skip
+    make_event(
+        "clock_skew", entity=ODD_HOST, hostname=ODD_HOST, severity="warning", summary=HOSTILE, opened=at(15), **host
+    )
+    for number in range(more):
+        sim = told.fleet.hosts[number % len(told.fleet.hosts)]
+        severity = ("critical", "warning", "info")[number % 3]
+        is_over = number % 20 != 0
+        make_event(
+            ("temp_high", "clock_low", "pcie_replay", "ecc_sbe_rate")[number % 4],
+            entity=sim.gpus[number % len(sim.gpus)].identity.uuid,
+            subject=str(number),
+            hostname=sim.name,
+            slot=number % len(sim.gpus),
+            severity=severity,
+            opened=at(number % 5000),
+            state="closed" if is_over else "open",
+            closed=at(number % 5000 - 30) if is_over else None,
+        )
+    WatchState.objects.create(
+        pk=1, holder="watch-1", lease_until=now + timedelta(days=365), updated=now, offset=41, judged=1_234_567
+    )
+
+
 def parts(blocks: Iterable[PointBlock]) -> Iterator[list[PointBlock]]:
     """Some hundred thousand readings at a time."""
     pending: list[PointBlock] = []
@@ -143,6 +223,7 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, default=4)
     parser.add_argument("--gpus-per-host", type=int, default=8)
     parser.add_argument("--minutes", type=int, default=60)
+    parser.add_argument("--events", type=int, default=0, help="events beside those of the story [%(default)s]")
     parser.add_argument("--metrics", choices=METRIC_SETS, default="health")
     options = parser.parse_args()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "telemetry_site.settings")
@@ -154,6 +235,7 @@ def main() -> None:
     writer = Writer()
     for blocks in parts(told.history(options.minutes)):
         writer.write(blocks)
+    make_events(told, options.events)
     say_ok()
     for line in sys.stdin:
         order = json.loads(line)

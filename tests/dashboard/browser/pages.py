@@ -13,6 +13,8 @@ PATHS = {
     "hosts": "/hosts",
     "host": "/hosts/{host}",
     "gpu": "/gpus/{gpu}",
+    "events": "/events",
+    "event": "/events/1",
     "hot": "/hot",
     "power": "/power",
     "pipeline": "/pipeline",

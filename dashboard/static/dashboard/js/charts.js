@@ -20,9 +20,10 @@ export { strip } from "./strip.js";
  * @property {(number|null)[]} [max]
  * @property {string} [color] a token, as "--series-2"
  *
- * @typedef {object} Mark Something that happened: at `time`, or from `time` to `end` (ms).
+ * @typedef {object} Mark Something that happened: at `time`, or from `time` to `end` (ms), or at `time` with what followed `until` then.
  * @property {number} time
  * @property {number} [end]
+ * @property {number} [until]
  * @property {"critical"|"warning"|"info"} kind
  * @property {string} text
  *
@@ -324,7 +325,7 @@ class Chart {
     const [start, end] = this.#xRange();
     ctx.save();
     for (const mark of this.options.events ?? []) {
-      if (mark.time > end || (mark.end ?? mark.time) < start) continue;
+      if (mark.time > end || (mark.end ?? mark.until ?? mark.time) < start) continue;
       const color = token(GLYPH_TOKENS[mark.kind]);
       const left = Math.max(bbox.left, u.valToPos(mark.time, "x", true));
       if (mark.end !== undefined) {
@@ -335,6 +336,12 @@ class Chart {
         ctx.globalAlpha = 0.9;
         ctx.fillRect(left, bbox.top, width, 3 * devicePixelRatio);
       } else {
+        if (mark.until !== undefined) {
+          ctx.fillStyle = color;
+          ctx.fillRect(left, bbox.top, Math.max(2 * devicePixelRatio, Math.min(bbox.left + bbox.width, u.valToPos(mark.until, "x", true)) - left), 2 * devicePixelRatio);
+          // It began before what is shown: there is no line to draw.
+          if (mark.time < start) continue;
+        }
         drawLine(ctx, left, bbox.top, left, bbox.top + bbox.height, color, [3, 3]);
         ctx.fillStyle = color;
         ctx.font = `${11 * devicePixelRatio}px sans-serif`;
@@ -494,7 +501,7 @@ class Chart {
     const perPixel = this.plot.posToVal(1, "x") - this.plot.posToVal(0, "x");
     const near = perPixel * 6;
     return events
-      .filter(({ time, end }) => (end === undefined ? Math.abs(time - times[index]) <= near : time <= times[index] && times[index] < end))
+      .filter(({ time, end, until }) => Math.abs(time - times[index]) <= near || (time <= times[index] && times[index] < (end ?? until ?? time)))
       .slice(0, 4)
       .map(({ kind, text }) => `${GLYPHS[kind]} ${text}`);
   }
@@ -575,7 +582,7 @@ class Chart {
       row.append(time, ...columns.map(([, values]) => make("td", "num", formatValue(values[index], unit))));
     }
     const list = make("ul", "chart-marks");
-    list.append(...events.map(({ time, end, kind, text }) => make("li", "", `${GLYPHS[kind]} ${formatTime(time, { seconds: true })}${end === undefined ? "" : ` to ${formatTime(end, { seconds: true })}`}: ${text}`)));
+    list.append(...events.map(({ time, end, until, kind, text }) => make("li", "", `${GLYPHS[kind]} ${kind}, ${formatTime(time, { seconds: true })}${(end ?? until) === undefined ? "" : ` to ${formatTime(end ?? until, { seconds: true })}`}: ${text}`)));
     const more = kept.length > MOST_TABLE_ROWS ? [make("p", "hint", `The newest ${MOST_TABLE_ROWS} of ${kept.length} windows. Zoom in for the others.`)] : [];
     this.table.replaceChildren(table, ...more, ...(events.length ? [list] : []));
   }

@@ -1,6 +1,7 @@
 // Keeps the parts of a page that the server writes up to date: the server stays the only place that writes them.
 
 import { away, back } from "./banner.js";
+import { showCritical } from "./critical.js";
 import { formatTime } from "./format.js";
 import { every, setDataTime } from "./live.js";
 import { asksForLogin } from "./page.js";
@@ -23,6 +24,7 @@ export async function refreshFragments({ signal } = {}) {
     return;
   }
   back();
+  showCritical(page);
   for (const old of document.querySelectorAll("[data-fragment]")) replace(old, page.getElementById(old.id));
   const { newest } = JSON.parse(page.getElementById("page-data").textContent);
   if (newest) setDataTime(newest);

@@ -4,6 +4,7 @@
 // data-part-url="PATH" its contents come from there: a question that takes longer than the page itself.
 
 import { away, back } from "./banner.js";
+import { showCritical } from "./critical.js";
 import { formatTime } from "./format.js";
 import { every, setDataTime } from "./live.js";
 import { ApiError, asksForLogin } from "./page.js";
@@ -97,6 +98,7 @@ export function refreshParts() {
       }
     }
     back();
+    showCritical(page);
     setDataTime(dataOf(page).newest);
   });
 }
@@ -147,7 +149,8 @@ export function followFilters() {
 function apply(form) {
   const changes = { page: null };
   for (const field of form.elements) {
-    if (field.name) changes[field.name] = field.type === "checkbox" && !field.checked ? null : field.value || null;
+    // Hidden ones are for those without scripts: what they say is in the URL.
+    if (field.name && field.type !== "hidden") changes[field.name] = field.type === "checkbox" && !field.checked ? null : field.value || null;
   }
   set(changes);
 }
