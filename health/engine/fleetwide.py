@@ -15,6 +15,7 @@ from health.engine.intake import Floats, NewestTable
 from health.engine.places import FleetLayout, FleetPlaces, Times, place_of
 from health.engine.registry import GAP_STEPS, Mask, Registry
 from health.rules.model import Rules
+from readings.catalogue import whole_of
 from readings.times import SECOND
 
 UTIL, TEMP = "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_GPU_TEMP"
@@ -131,13 +132,17 @@ class FleetwideJudge:
                 self._book.open(key, now_ns, rule.severity, place, {"value": rise})
 
     def _fresh(self, metric: str, layout: FleetLayout, times: Times) -> Floats:
-        """The metric's newest values of boards, NaN where they are old. MIG instances make no board's value here."""
-        column = self._table.columns.get(metric)
-        if column is None or column >= len(self._table.values):
-            return np.full(len(layout.rows), np.nan)
-        values, taken = self._table.values[column, layout.rows], self._table.times_ns[column, layout.rows]
+        """The metric's newest values of boards, NaN where they are old. Of a metric in parts the largest counts. MIG instances make
+        no board's value here.
+        """
+        found = np.full(len(layout.rows), np.nan)
         limit = np.maximum(_FRESH_NS, GAP_STEPS * times.step_ns[layout.host])
-        return np.where(times.now_ns[layout.host] - taken <= limit, values, np.nan)
+        for name, column in self._table.columns.items():
+            if whole_of(name) == metric and column < len(self._table.values):
+                values, taken = self._table.values[column, layout.rows], self._table.times_ns[column, layout.rows]
+                is_fresh = times.now_ns[layout.host] - taken <= limit
+                found = np.fmax(found, np.where(is_fresh, values, np.nan))
+        return found
 
     def _learn(self, layout: FleetLayout, times: Times, util: Floats) -> None:
         busy = util >= _BUSY

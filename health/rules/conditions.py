@@ -521,7 +521,16 @@ def _all_of(judges: list[_Truth]) -> _Truth:
 
 
 def _any_of(judges: list[_Truth]) -> _Truth:
-    return _not(_all_of([_not(judge) for judge in judges]))
+    first, *rest = judges
+
+    def judge(view: View) -> tuple[Masks, Masks]:
+        is_true, is_false = first(view)
+        for other in rest:
+            also_true, also_false = other(view)
+            is_true, is_false = is_true | also_true, is_false & also_false
+        return is_true, is_false
+
+    return judge
 
 
 def _without_warnings(judge: _Truth) -> _Truth:
