@@ -466,6 +466,27 @@ EVENT_RETENTION = Option(
     "how long events of the fleet's health are kept after they closed; 0: for ever",
     (HEALTH,),
 )
+USAGE_IDLE_PERCENT = Option(
+    "USAGE_IDLE_PERCENT",
+    "5",
+    whole_number(1, 50),
+    "utilisation in % below which a GPU that is held counts as idle; usage also shows what twice as much would give",
+    (HEALTH,),
+)
+USAGE_RETENTION = Option(
+    "USAGE_RETENTION",
+    "400d",
+    duration(zero=True),
+    "how long it is kept what GPUs did and who held them, by the hour for 8 days and then by the day; 0: for ever",
+    (HEALTH,),
+)
+USAGE_PRICES = Option(
+    "USAGE_PRICES",
+    "",
+    text,
+    "a TOML file with what a GPU-hour and a kWh cost (docs/usage.md); unset: usage shows no money and no CO2",
+    (HEALTH,),
+)
 
 HOST = Option("HOST", "127.0.0.1", host, "address the web service listens on", (WEB,))
 PORT = Option("PORT", "8080", whole_number(0, 65535), "port the web service listens on", (WEB,))

@@ -99,6 +99,9 @@ INFLUXDB_BUCKET = options.INFLUXDB_BUCKET.read()
 
 HEALTH_RULES = options.HEALTH_RULES.read()
 EVENT_RETENTION = options.EVENT_RETENTION.read()
+USAGE_IDLE_PERCENT = options.USAGE_IDLE_PERCENT.read()
+USAGE_RETENTION = options.USAGE_RETENTION.read()
+USAGE_PRICES = options.USAGE_PRICES.read()
 
 HOST = options.HOST.read()
 PORT = options.PORT.read()

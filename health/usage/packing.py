@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -107,16 +108,20 @@ class Period:
         return self.start_ns + self.hours * HOUR_NS
 
 
-class _PackedPeriod(msgspec.Struct, array_like=True, frozen=True):
-    version: int
+class _PackedPlaces(msgspec.Struct, array_like=True, frozen=True):
     uuids: tuple[str, ...]
-    hostnames: tuple[str, ...]  # the different ones; ``host`` has each place's number
+    hostnames: tuple[str, ...]  # the different ones; ``host`` has each place's number among them
     host: bytes
     models: tuple[str, ...]
     model: bytes
+
+
+class _PackedPeriod(msgspec.Struct, array_like=True, frozen=True):
+    version: int
+    places: bytes  # by themselves, because those of the next period are mostly the same
     first: bytes
     last: bytes
-    holders: tuple[tuple[str, str], ...]
+    holders: bytes
     place: bytes
     holder: bytes
     figures: tuple[tuple[int, bytes], ...]  # the width of each number, 0 where all are 0
@@ -130,16 +135,13 @@ def pack(period: Period) -> bytes:
     """The bytes that ``unpack`` reads."""
     hostnames, host = _numbered([place.hostname for place in period.places])
     models, model = _numbered([place.model for place in period.places])
+    uuids = tuple(place.uuid for place in period.places)
     packed = _PackedPeriod(
         _VERSION,
-        tuple(place.uuid for place in period.places),
-        hostnames,
-        _bytes(host),
-        models,
-        _bytes(model),
+        _encode(_PackedPlaces(uuids, hostnames, _bytes(host), models, _bytes(model))),
         _bytes(period.first_ns),
         _bytes(period.last_ns),
-        tuple((holder.namespace, holder.pod) for holder in period.holders),
+        _encode(period.holders),
         _bytes(period.place),
         _bytes(period.holder),
         tuple(_narrow(row) for row in period.figures),
@@ -148,20 +150,14 @@ def pack(period: Period) -> bytes:
 
 
 def unpack(data: bytes, start_ns: int, hours: int) -> Period:
-    """The period of these bytes. Raises PackingError."""
+    """The period of these bytes. Equal places and holders of several periods are mostly one object. Raises PackingError."""
     try:
         packed = _decode(zstandard.ZstdDecompressor().decompress(data, max_output_size=_MOST_BYTES))
         if packed.version != _VERSION:
-            raise PackingError(f"version {packed.version} of a period is not known here: {_VERSION} is")
-        hosts, models = packed.hostnames, packed.models
-        host, model = _codes(packed.host).tolist(), _codes(packed.model).tolist()
-        place = _codes(packed.place)
-        places = tuple(
-            BoardPlace(uuid, hosts[host_at], models[model_at])
-            for uuid, host_at, model_at in zip(packed.uuids, host, model, strict=True)
-        )
+            raise ValueError(f"its version is {packed.version}, and {_VERSION} is known here")
         if len(packed.figures) != FIGURES:
-            raise PackingError(f"a period has {len(packed.figures)} figures: {FIGURES} are expected")
+            raise ValueError(f"it has {len(packed.figures)} figures, and {FIGURES} are known here")
+        place = _codes(packed.place)
         figures = np.zeros((FIGURES, len(place)), np.int64)
         for row, (width, content) in enumerate(packed.figures):
             if width:
@@ -169,18 +165,31 @@ def unpack(data: bytes, start_ns: int, hours: int) -> Period:
         return Period(
             start_ns,
             hours,
-            places,
+            _places_of(packed.places),
             np.frombuffer(packed.first, "<i8"),
             np.frombuffer(packed.last, "<i8"),
-            tuple(Holder(*holder) for holder in packed.holders),
+            _holders_of(packed.holders),
             place,
             _codes(packed.holder),
             figures,
         )
-    except PackingError:
-        raise
     except (msgspec.MsgspecError, zstandard.ZstdError, ValueError, IndexError) as error:
         raise PackingError(f"a period of usage cannot be read: {error}") from error
+
+
+@lru_cache(maxsize=4)
+def _places_of(data: bytes) -> tuple[BoardPlace, ...]:
+    packed = msgspec.msgpack.decode(data, type=_PackedPlaces)
+    host, model = _codes(packed.host).tolist(), _codes(packed.model).tolist()
+    return tuple(
+        BoardPlace(uuid, packed.hostnames[host_at], packed.models[model_at])
+        for uuid, host_at, model_at in zip(packed.uuids, host, model, strict=True)
+    )
+
+
+@lru_cache(maxsize=4)
+def _holders_of(data: bytes) -> tuple[Holder, ...]:
+    return msgspec.msgpack.decode(data, type=tuple[Holder, ...])
 
 
 def merge(periods: Sequence[Period], start_ns: int, hours: int) -> Period:

@@ -14,6 +14,7 @@ from django.db import DatabaseError
 
 from health.rule_table import rules_now
 from health.rules.errors import RulesError
+from health.usage.prices import PricesError, load_prices
 from inventory.migrating import migrate_embedded
 from stores.open import describe_store
 from telemetry_site.env import Address
@@ -36,6 +37,10 @@ class Command(ServiceCommand):
             rules_now()
         except RulesError as error:
             raise CommandError(f"HEALTH_RULES (--health-rules): {error}") from None
+        try:
+            load_prices(settings.USAGE_PRICES)
+        except PricesError as error:
+            raise CommandError(f"USAGE_PRICES (--usage-prices): {error}") from None
         try:
             migrate_embedded()
         except DatabaseError as error:
