@@ -50,6 +50,7 @@ class AbsenceState(msgspec.Struct):
     waits: list[SlotWait]
     skews: dict[str, SkewStreak]
     settled: dict[str, int]
+    resumed: dict[str, int] = {}
 
 
 class _HostGroup(NamedTuple):
@@ -71,15 +72,34 @@ class AbsenceJudge:
         self._skews: dict[str, SkewStreak] = {}
         # Since when so many of a group's hosts are stale.
         self._settled: dict[str, int] = {}
+        # Since when hosts that had a gap report again: in it nobody can be seen to be missing.
+        self._resumed: dict[str, int] = {}
 
     def take(self, arrivals: Arrivals, live: bool, received_ns: int) -> None:
-        """Look at the times of a message."""
+        """Look at the times of a message, before its readings are kept."""
+        self._see_gaps(arrivals)
         rule = self._rule("clock_skew")
         if rule is None or not live or (not arrivals.ahead_ns and not self._skews):
             return
         hosts = {self._registry.gpus[row].hostname for row in set(arrivals.rows.tolist())}
         for host in sorted(hosts | set(arrivals.ahead_ns)):
             self._see_clock(rule, host, arrivals.ahead_ns.get(host, 0), received_ns)
+
+    def _see_gaps(self, arrivals: Arrivals) -> None:
+        """Note which hosts report again after a gap."""
+        registry, rows = self._registry, arrivals.rows
+        steps = arrivals.times_ns - arrivals.newest_ns
+        gaps = (arrivals.newest_ns > 0) & (steps > GAP_STEPS * np.maximum(registry.step_ns[rows], SECOND))
+        if not gaps.any():
+            return
+        for at in np.flatnonzero(gaps).tolist():
+            row, time_ns = int(rows[at]), int(arrivals.times_ns[at])
+            host = registry.gpus[row].hostname
+            newest = int(registry.last_ns[registry.by_host[host]].max())
+            if time_ns - newest > GAP_STEPS * max(int(registry.step_ns[row]), SECOND):
+                self._resumed[host] = (
+                    min(time_ns, self._resumed.get(host, 0)) if self._resumed.get(host, 0) > newest else time_ns
+                )
 
     def _see_clock(self, rule: Rule, host: str, ahead_ns: int, at_ns: int) -> None:
         streak = self._skews.get(host)
@@ -222,7 +242,9 @@ class AbsenceJudge:
             return
         host_ns, now_ns = times.host_ns[layout.host], times.now_ns[layout.host]
         after = self._missing_after(rule, times)[layout.host]
-        absent = host_ns - times.board_ns
+        resumed = np.array([self._resumed.get(host, 0) for host in layout.hosts], np.int64)[layout.host]
+        since_ns = np.maximum(times.board_ns, resumed)
+        absent = host_ns - since_ns
         hears = (now_ns - times.heard_ns[layout.host] <= self._stale_after(times)[layout.host]) & (absent >= after)
         recent = absent <= int(rule.settings["seen_within_s"] * SECOND)
         for at in np.flatnonzero(hears).tolist():
@@ -240,7 +262,7 @@ class AbsenceJudge:
                 source = Entity("source", gpu.source)
                 if not self._book.is_inhibited(rule, (entity, Entity("host", gpu.hostname), source, FLEET)):
                     values: dict[str, float | str] = {"value": float(after[at]) / SECOND, "hostname": gpu.hostname}
-                    opened = int(times.board_ns[at] + after[at])
+                    opened = int(since_ns[at] + after[at])
                     self._book.open(key, opened, rule.severity, place_of(self._registry, row), values)
         for key in self._book.keys_of(rule.name, "gpu"):
             found = self._registry.row_of.get(key.entity.id)
@@ -366,10 +388,11 @@ class AbsenceJudge:
     def state(self) -> AbsenceState:
         """Everything, for ``restore``."""
         waits = [SlotWait(host, slot, since) for (host, slot), since in self._waits.items()]
-        return AbsenceState(waits, self._skews, self._settled)
+        return AbsenceState(waits, self._skews, self._settled, self._resumed)
 
     def restore(self, state: AbsenceState) -> None:
         """Take over the state of another judge."""
         self._waits = {(wait.host, wait.slot): wait.since_ns for wait in state.waits}
         self._skews = dict(state.skews)
         self._settled = dict(state.settled)
+        self._resumed = dict(state.resumed)

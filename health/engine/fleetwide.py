@@ -194,7 +194,7 @@ class FleetwideJudge:
         for metric in CONFIGURATION:
             columns[metric] = ["" if value != value else f"{value:g}" for value in self._fresh(metric, layout, times)]
         for subject, values in columns.items():
-            usual = _majorities([gpu.model for gpu in gpus], values, heard, rule.settings["share"])
+            usual = _majorities([gpu.model for gpu in gpus], values, heard)
             drifts = self._drifts.setdefault(subject, {})
             for at in np.flatnonzero(heard).tolist():
                 gpu, value = gpus[at], values[at]
@@ -229,8 +229,8 @@ class FleetwideJudge:
 _STATISTICS = {"model_median": 0.5, "model_p90": 0.9}
 
 
-def _majorities(models: list[str], values: list[str], heard: Mask, share: float) -> dict[str, str]:
-    """The value that more than ``share`` of a model's GPUs have, where there is one."""
+def _majorities(models: list[str], values: list[str], heard: Mask) -> dict[str, str]:
+    """The value that more than half of a model's GPUs have, where there is one."""
     counts: dict[str, Counter[str]] = {}
     for model, value, is_heard in zip(models, values, heard.tolist(), strict=True):
         if value and is_heard:
@@ -238,6 +238,6 @@ def _majorities(models: list[str], values: list[str], heard: Mask, share: float)
     found = {}
     for model, of_model in counts.items():
         value, count = of_model.most_common(1)[0]
-        if of_model.total() >= _FEWEST_ALIKE and count > share * of_model.total():
+        if of_model.total() >= _FEWEST_ALIKE and 2 * count > of_model.total():
             found[model] = value
     return found

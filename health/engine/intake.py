@@ -129,6 +129,7 @@ class Intake:
         gpu_at, times, lists = zip(*block.points, strict=True)
         times_ns = np.array(times, np.int64)
         ahead: dict[str, int] = {}
+        late = np.zeros(len(times_ns), np.bool_)
         if live:
             late = times_ns > received_ns + self._ahead_ns
             if late.any():
@@ -137,6 +138,8 @@ class Intake:
                     ahead[host] = max(ahead.get(host, 0), int(times_ns[at]) - received_ns)
                 times_ns[late] = received_ns
         rows = np.array(rows_of, np.int32)[np.array(gpu_at, np.int64)]
+        for at in np.flatnonzero(late).tolist() if ahead else ():
+            times_ns[at] = registry.time_ahead(int(rows[at]), times[at], received_ns)
         shares = self._shares(block, rows, gpu_at, times_ns) if -1 in rows_of else []
         self.table.fit(registry.capacity)
         points = np.array(lists, np.float64).reshape(len(lists), -1)[:, chosen.places].T

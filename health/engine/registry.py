@@ -21,6 +21,8 @@ GAP_STEPS = 3
 _SLOWER, _FASTER = 1.25, 0.5
 # A pod's part of a shared GPU that is not seen for so many steps is over.
 _SHARE_STEPS = 3
+# How many times of a clock that is ahead are remembered.
+_MOST_AHEAD = 32
 
 
 class KnownGpu(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -63,6 +65,8 @@ class Registry:
         self.row_of: dict[str, int] = {}
         self.by_host: dict[str, list[int]] = {}
         self.shares: dict[int, list[Share]] = {}
+        # Of GPUs whose clock is ahead: their own times, and which time each was taken for.
+        self.ahead: dict[int, dict[int, int]] = {}
         # Rises when a description changes, so that what follows from the descriptions can be kept.
         self.changes = 0
         self._first = np.zeros(_FIRST_ROWS, np.int64)
@@ -207,6 +211,14 @@ class Registry:
         self._held[row] = bool(gpu.pod) or row in self.shares
         self.changes += 1
 
+    def time_ahead(self, row: int, time_ns: int, now_ns: int) -> int:
+        """What a time ahead of the clock is taken for: now, or if it came before, what it was then: so a repeat stays one."""
+        times = self.ahead.setdefault(row, {})
+        known = times.setdefault(time_ns, now_ns)
+        while len(times) > _MOST_AHEAD:
+            del times[next(iter(times))]
+        return known
+
     def share(self, row: int, gpu: Gpu, time_ns: int) -> None:
         """A pod shares the GPU of this row."""
         shares = self.shares.setdefault(row, [])
@@ -266,6 +278,7 @@ class Registry:
             self.step_ns.tobytes(),
             self.board.tobytes(),
             self.held.tobytes(),
+            self.ahead,
         )
 
     def restore(self, state: RegistryState) -> None:
@@ -278,6 +291,7 @@ class Registry:
         for row, gpu in enumerate(self.gpus):
             self.by_host.setdefault(gpu.hostname, []).append(row)
         self.shares = dict(state.shares)
+        self.ahead = {row: dict(times) for row, times in state.ahead.items()}
         self._first[:count] = np.frombuffer(state.first_ns, np.int64)
         self._last[:count] = np.frombuffer(state.last_ns, np.int64)
         self._before[:count] = np.frombuffer(state.before_ns, np.int64)
@@ -301,3 +315,4 @@ class RegistryState(msgspec.Struct):
     step_ns: bytes
     board: bytes
     held: bytes
+    ahead: dict[int, dict[int, int]] = {}

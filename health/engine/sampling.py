@@ -34,6 +34,7 @@ class SamplingState(msgspec.Struct):
     known: bytes
     present: bytes
     absent: bytes
+    back: list[tuple[Key, int]] = []
 
 
 class SamplingJudge:
@@ -56,6 +57,8 @@ class SamplingJudge:
         self._known = np.zeros(0, np.int32)
         self._present = np.zeros((0, 0), np.float32)
         self._absent = np.zeros((0, 0), np.int16)
+        # When a metric that had vanished was there again for the first time.
+        self._back: dict[Key, int] = {}
 
     def take(self, arrivals: Arrivals, live: bool) -> None:
         """Count the samples of a live source."""
@@ -225,11 +228,16 @@ class SamplingJudge:
                 continue
             since = self._book.opened_ns(key) or 0
             times = self._table.times_ns[column, rows]
-            steps = 2 * np.maximum(self._registry.step_ns[rows], 1)
-            if 2 * int((times - since >= steps).sum()) >= len(rows):
-                self._book.close(key, int(times.max()), "it is there again")
+            newest = int(times.max())
+            if 2 * int((times > since).sum()) >= len(rows):
+                first = self._back.setdefault(key, newest)
+                if newest - first >= 2 * max(int(self._registry.step_ns[rows].max()), 1):
+                    del self._back[key]
+                    self._book.close(key, newest, "it is there again")
             elif key in self._book.events:
                 self._book.hold(key, int(self._registry.last_ns[rows].max()))
+        if self._back:
+            self._back = {key: first for key, first in self._back.items() if self._book.opened_ns(key) is not None}
 
     def _rows_of(self, entity: Entity) -> list[int]:
         registry = self._registry
@@ -260,6 +268,7 @@ class SamplingJudge:
             self._known.tobytes(),
             self._present.tobytes(),
             self._absent.tobytes(),
+            list(self._back.items()),
         )
 
     def restore(self, state: SamplingState) -> None:
@@ -275,3 +284,4 @@ class SamplingJudge:
         shape = state.metrics, state.rows
         self._present = np.frombuffer(state.present, np.float32).reshape(shape).copy()
         self._absent = np.frombuffer(state.absent, np.int16).reshape(shape).copy()
+        self._back = dict(state.back)

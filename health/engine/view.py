@@ -73,12 +73,16 @@ class PointView:
         return self._once("seconds", metric, self._seconds)
 
     def windowed(self, metric: str, window_s: float) -> Floats:
-        """By how much the counter grew in the last ``window_s`` seconds; NaN where it has no reading before this one."""
+        """By how much the counter grew in the last ``window_s`` seconds; NaN where it has no reading before this one.
+
+        Where another message had its newest reading, it is what was known then.
+        """
         key = ("windowed", metric, window_s)
         if key not in self._known:
             increases = self.increase(metric)
             grown = self._growth.within(metric, self._arrivals.rows, self._arrivals.times_ns, int(window_s * SECOND))
-            self._known[key] = np.where(np.isnan(increases), np.nan, grown)
+            elsewhere = np.isnan(self._own(metric)) & ~np.isnan(self._before(metric)[0])
+            self._known[key] = np.where(np.isnan(increases) & ~elsewhere, np.nan, grown)
         return self._known[key]
 
     def setting(self, name: str) -> Floats | float:
@@ -151,7 +155,19 @@ class PointView:
         numbers = self._parts.get(metric)
         if not numbers:
             return np.full(len(self._arrivals), np.nan)
-        return np.asarray(np.fmin.reduce(self._arrivals.points[numbers], axis=0))
+        own = np.fmin.reduce(self._arrivals.points[numbers], axis=0)
+        # A point with many parts comes in several messages: what the others had at it, or at the sample before, counts too.
+        table, arrivals = self._intake.table, self._arrivals
+        others = [
+            column
+            for name, column in table.columns.items()
+            if ":" in name and name not in arrivals.number_of and whole_of(name) == metric
+        ]
+        if not others:
+            return np.asarray(own)
+        at = np.ix_(np.array(others, np.int32), arrivals.rows)
+        values = np.where(table.times_ns[at] >= arrivals.newest_ns, table.values[at], np.nan)
+        return np.where(np.isnan(own), np.nan, np.fmin(own, np.fmin.reduce(values, axis=0)))
 
     def _value(self, metric: str) -> Floats:
         own = self._own(metric)

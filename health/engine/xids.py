@@ -292,6 +292,8 @@ class XidJudge:
             if past is None:
                 continue
             entity = Entity("gpu", self._registry.gpus[int(arrivals.rows[at])].id)
+            if actions[at]:
+                self._raise_links(entity, int(arrivals.times_ns[at]))
             if not self._book.is_open("xid_fatal", entity):
                 continue
             if actions[at]:
@@ -318,7 +320,7 @@ class XidJudge:
                 continue
             if key.rule == "xid_fatal":
                 past = self._pasts.get(row)
-                reset = next((each for each in past.resets if each > event.opened_ns), None) if past else None
+                reset = next((each for each in past.resets if each > event.last_ns), None) if past else None
                 if reset is not None and now_of(row) >= reset + quiet_ns and self._registry.last_ns[row] >= reset:
                     self._book.close(key, max(over_ns, reset + quiet_ns), "it was reset, and was quiet since")
             else:

@@ -55,7 +55,7 @@ def code_rules() -> list[Rule]:
         rule("metric_vanished", "absence", share=0.9, history_s=day, absent_s=900, clear_samples=3),
         rule("gpu_replaced", "identity"),
         rule("gpu_reset", "point"),
-        rule("config_drift", "fleet", for_s=3600, share=0.5),
+        rule("config_drift", "fleet", for_s=3600),
         rule("temp_ramp", "history", degrees_per_minute=2, window_s=300, util_within=10),
         rule("fleet_idle", "fleet", entity="fleet", share=0.2, clear_share=0.15, idle=5, for_s=900),
         rule("xid_fatal", "xid", quiet_s=3600, clear_samples=3),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from health.engine.facts import Facts
 from readings.model import Gpu
 from readings.times import SECOND
-from tests.health.engine.building import START, UTIL, gpu, start
+from tests.health.engine.building import ENERGY, START, UTIL, gpu, start
 
 
 def points(*gpus: Gpu) -> list[tuple[Gpu, dict[str, float | None]]]:
@@ -184,3 +184,24 @@ def test_a_log_that_was_away_makes_nobody_silent() -> None:
     feed.at += 1800
     feed.run(500, points(*fleet[0]))
     assert ("opened", "host_stale", "node-1") in feed.said() or ("opened", "source_silent", "s") in feed.said()
+
+
+def test_a_gap_of_the_host_is_no_absence_of_one_gpu_that_comes_back_a_sample_later() -> None:
+    feed = start(step=30)
+    feed.run(600, points(gpu(0), gpu(1)))
+    feed.silence(240)
+    feed.run(90, points(gpu(0)))
+    assert feed.said() == []
+    came_back = feed.at - 90
+    feed.run(90, points(gpu(0)))
+    assert feed.said() == [("opened", "gpu_missing", "GPU-node-1-1")]
+    assert feed.seen[0].at_ns == START + round(came_back + 120) * SECOND
+
+
+def test_a_repeat_from_a_clock_that_is_ahead_is_one() -> None:
+    feed = start(step=30)
+    for energy in range(100, 110):
+        feed.send([(gpu(0), {UTIL: 50.0, ENERGY: float(energy)})], at=feed.at + 300)
+        feed.at += 30
+    feed.send([(gpu(0), {UTIL: 50.0, ENERGY: 107.0})], at=210 + 300)
+    assert feed.said() == [("opened", "clock_skew", "node-1")]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 
 from readings.model import Gpu
-from tests.health.engine.building import TEMP, UTIL, FleetFeed, gpu, level, rule, start
+from readings.times import SECOND
+from tests.health.engine.building import START, TEMP, UTIL, FleetFeed, gpu, level, rule, start
 
 WARM = rule("warm", "condition", level("warning", "GPU_TEMP > 200"))
 
@@ -61,8 +62,10 @@ def test_a_metric_that_vanishes_is_one_event_of_the_widest_thing_that_lost_it() 
         hours(feed, 0.3, without=without)
         found = [each for each in feed.seen if each.key.rule == "metric_vanished"]
         assert [(each.key.entity, each.key.subject) for each in found] == [(entity, TEMP)]
+        back = feed.at
         hours(feed, 0.1)
         assert feed.said()[-1] == ("closed", "metric_vanished", entity[1])
+        assert feed.seen[-1].at_ns == START + round(back + 60) * SECOND  # its third sample
 
 
 def test_a_metric_that_was_never_there_for_long_does_not_vanish() -> None:

@@ -72,3 +72,20 @@ def test_the_lowest_of_a_metrics_parts() -> None:
     assert view.value(state).tolist() == [1.0]
     assert view.lowest(UTIL).tolist() == [3.0]
     assert np.isnan(view.lowest(TEMP)).tolist() == [True]
+
+
+def test_the_lowest_counts_the_parts_that_came_in_another_message() -> None:
+    state = "DCGM_FI_DEV_NVLINK_GET_STATE"
+    intake = Intake([state])
+    see(intake, 0, {f"{state}:nvlink:0": 1.0})
+    see(intake, 0, {f"{state}:nvlink:1": 1.0})
+    assert see(intake, 30, {f"{state}:nvlink:0": 0.0}).lowest(state).tolist() == [0.0]
+    assert see(intake, 30, {f"{state}:nvlink:1": 1.0}).lowest(state).tolist() == [0.0]
+    assert see(intake, 60, {f"{state}:nvlink:0": 1.0}).lowest(state).tolist() == [1.0]
+
+
+def test_growth_is_known_at_a_message_without_the_counter() -> None:
+    intake = Intake([REPLAYS, UTIL])
+    assert np.isnan(see(intake, 0, {UTIL: 1.0}).windowed(REPLAYS, 60)).tolist() == [True]
+    see(intake, 30, {REPLAYS: 5.0})
+    assert see(intake, 30, {UTIL: 1.0}).windowed(REPLAYS, 60).tolist() == [0.0]

@@ -154,3 +154,21 @@ def test_a_warning_is_over_after_a_quiet_day() -> None:
     at_ns = feed.seen[-1].at_ns
     codes(feed, *[163.0] * 730)
     assert [(each.change, each.at_ns) for each in feed.seen[1:]] == [("closed", at_ns + 86_400 * SECOND)]
+
+
+def test_nvlink_errors_are_critical_when_the_driver_asks_within_five_minutes() -> None:
+    for wait, raised in ((240.0, True), (360.0, False)):
+        feed = start()
+        codes(feed, 0, 145)
+        feed.at += wait
+        codes(feed, 145, more={RECOVERY: 1.0})
+        assert (("raised", "xid_nvlink5", "GPU-node-1-0") in feed.said()) is raised
+
+
+def test_a_fatal_one_that_comes_back_after_a_reset_stays() -> None:
+    feed = start()
+    codes(feed, 0, 48, more={ENERGY: 5000.0})
+    codes(feed, 0, more={ENERGY: 10.0})
+    codes(feed, 48, more={ENERGY: 20.0})
+    codes(feed, *[48.0] * 800, more={ENERGY: 30.0})
+    assert ("closed", "xid_fatal", "GPU-node-1-0") not in feed.said()
