@@ -17,6 +17,7 @@ from readings.times import SECOND, parse_duration
 DEV, PROF = "DCGM_FI_DEV_", "DCGM_FI_PROF_"
 UTIL, POWER, ENERGY, TEMP = DEV + "GPU_UTIL", DEV + "POWER_USAGE", DEV + "TOTAL_ENERGY_CONSUMPTION", DEV + "GPU_TEMP"
 ENGINE, SM_CLOCK, REASONS = PROF + "GR_ENGINE_ACTIVE", DEV + "SM_CLOCK", DEV + "CLOCKS_EVENT_REASONS"
+MARGIN = DEV + "GPU_TEMP_MARGIN_CELSIUS"
 USED, FREE, XID = DEV + "FB_USED", DEV + "FB_FREE", DEV + "XID_ERRORS"
 LONGEST_S = 30 * 86_400.0
 
@@ -291,14 +292,15 @@ NAMED: Mapping[str, Fault] = {
         text="degrees left to the thermal slowdown",
         events=_three("temp_margin", "critical"),
         argument=-5.0,
-        forced={DEV + "GPU_TEMP_MARGIN_CELSIUS": _given},
+        forced={MARGIN: _given},
     ),
     "temp_high": Fault(
         text="a hot core, in °C",
         events=_for("temp_high", "warning", 5, clear=3),
         length_s=600.0,
         argument=91.0,
-        forced={TEMP: _given},
+        forced={TEMP: _given, MARGIN: 4.0, DEV + "GPU_TEMP_SLOWDOWN_CELSIUS": lambda argument, seconds: argument + 4.0},
+        needs=(TEMP,),
     ),
     "mem_temp_high": Fault(
         text="hot memory, in °C",
