@@ -85,7 +85,7 @@ class Event(models.Model):
             ),
         )
         indexes = (
-            models.Index(fields=("state", "severity"), name="event_by_state"),
+            models.Index(fields=("state", "closed", "severity"), name="event_by_end"),
             models.Index(fields=("entity", "opened"), name="event_by_entity"),
             models.Index(fields=("rule", "opened"), name="event_by_rule"),
         )

@@ -8,7 +8,7 @@ from typing import Any
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api.errors import Conflict, no_such
+from api.errors import BadRequest, Conflict, no_such
 from api.events import EventAnswers, counts_answer
 from api.pagination import encode_event, list_links, parse_event, read_paging
 from api.params import TIME_SCHEMA, Parameter, choice, cursor_of, duration_ns, number, paging_of, several, time_ns
@@ -26,7 +26,7 @@ from api.views.query import buckets_of
 from health.actions import EventIsClosed, acknowledge, add_note, resolve
 from health.models import Event, EventState, Severity
 from health.over_time import EventSpan, EventSpans
-from health.queries import EventFilter, EventPlace, after_place, counts_of, events_matching
+from health.queries import EventFilter, EventPlace, after_place, counts_of, events_matching, spans_matching
 from health.rule_table import rules_now
 from inventory.tags import NAME_RULE, parse_tags
 from readings.times import DURATION_PATTERN, SECOND, format_duration, format_time, to_datetime
@@ -36,6 +36,7 @@ EVENT_IN_PATH = {"id": "the event's number"}
 ONGOING_WORD = "ongoing"
 DAY_NS = 86_400 * SECOND
 CHOSEN_BARS = 300
+MOST_SPANS = 200_000
 _US = 1_000
 _STATE_WORDS = (*EventState.values, ONGOING_WORD)
 
@@ -282,10 +283,12 @@ class EventSummaryView(ApiView):
         """How many events were ongoing when, and the rules with most of them."""
         buckets = buckets_of(self.values, CHOSEN_BARS, DAY_NS)
         # What happens in the last instant of the range is before its end.
-        found = events_matching(
-            filter_of(self.values | {"start_time": buckets.origin_ns, "end_time": buckets.end_ns - 1})
-        )
-        rows = found.order_by().values_list(*EventSpan._fields)
+        wanted = filter_of(self.values | {"start_time": buckets.origin_ns, "end_time": buckets.end_ns - 1})
+        rows = spans_matching(wanted, MOST_SPANS)
+        if len(rows) > MOST_SPANS:
+            raise BadRequest(
+                f"more than {MOST_SPANS:,} events are in this range: ask for a shorter one, or for some of them"
+            )
         spans = EventSpans.of(map(EventSpan._make, rows))
         counts = spans.over_time(buckets.origin_ns // _US, buckets.every_ns // _US, buckets.count)
         rules = rules_now()

@@ -243,7 +243,7 @@ def test_events_over_time_and_the_rules_with_most(api: Api, events: list[Event])
 def test_the_summary_of_the_last_day_without_events(
     api: Api, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
-    with django_assert_num_queries(1):
+    with django_assert_num_queries(2):
         body = api.get(f"{EVENTS}/summary")
     assert body["top"] == []
     assert len(body["over_time"]) in {288, 289}
@@ -262,3 +262,13 @@ def test_a_browser_gets_the_page_of_one_event(api: Api, events: list[Event]) -> 
     page = api.ask(f"{EVENTS}/{events[0].pk}", accept="text/html").content.decode()
     assert "Transitions" in page
     assert rules_now()["xid_fatal"].title in page
+
+
+def test_a_range_with_too_many_events_is_refused_in_words(
+    api: Api, events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"{EVENTS}/summary?start_time=2026-03-01T12:00:00Z&end_time=2026-03-01T16:00:00Z"
+    monkeypatch.setattr("api.views.events.MOST_SPANS", 2)
+    assert "more than 2 events are in this range" in api.refused(path, 400)
+    monkeypatch.setattr("api.views.events.MOST_SPANS", 3)
+    assert len(api.get(path)["top"]) == 3

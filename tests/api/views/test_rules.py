@@ -46,7 +46,7 @@ def test_how_often_each_rule_opened(api: Api, fleet: Store, django_assert_num_qu
     for number, age in enumerate((0.1, 0.9, 1.1, 6.9, 7.1)):
         opened = now - age * DAY
         make_event(entity=f"GPU-{number}", opened=opened, state=EventState.CLOSED, closed=opened)
-    with django_assert_num_queries(5):  # four of the fleet, and one of the events
+    with django_assert_num_queries(7):  # four of the fleet, and three of the events
         found = {rule["name"]: rule for rule in api.get(RULES)["data"]}
     hot = found["temp_high"]
     assert (hot["open"], hot["opened_24h"], hot["opened_7d"]) == (2, 3, 5)
