@@ -37,7 +37,7 @@ from telemetry_site.env import (
 MIB = 1 << 20
 
 SITE, BROKER, CLIENT, STREAM, COLLECT, STORE, WEB = "site", "broker", "client", "stream", "collect", "store", "web"
-MONITOR, TOP, HEALTH = "monitor", "top", "health"
+MONITOR, TOP, HEALTH, WATCH = "monitor", "top", "health", "watch"
 
 # The groups of settings that a command takes as flags. SITE holds everything that Django itself needs.
 COMMAND_GROUPS: dict[str, tuple[str, ...]] = {
@@ -45,8 +45,9 @@ COMMAND_GROUPS: dict[str, tuple[str, ...]] = {
     "stream": (SITE, CLIENT, STREAM, MONITOR),
     "collect": (SITE, CLIENT, COLLECT, STORE, MONITOR),
     "serve": (SITE, CLIENT, COLLECT, STORE, HEALTH, WEB),
+    "watch": (SITE, CLIENT, STORE, HEALTH, WATCH, MONITOR),
     "top": (SITE, CLIENT, TOP),
-    "pipeline": (SITE, BROKER, CLIENT, STREAM, COLLECT, STORE, HEALTH, WEB),
+    "pipeline": (SITE, BROKER, CLIENT, STREAM, COLLECT, STORE, HEALTH, WATCH, WEB),
 }
 
 STATE_DIR = Option(
@@ -486,6 +487,14 @@ USAGE_PRICES = Option(
     text,
     "a TOML file with what a GPU-hour and a kWh cost (docs/usage.md); unset: usage shows no money and no CO2",
     (HEALTH,),
+)
+
+WATCH_ID = Option(
+    "WATCH_ID",
+    "watch",
+    name,
+    "name under which watch reads the log; its place in the log is kept in the database",
+    (WATCH,),
 )
 
 HOST = Option("HOST", "127.0.0.1", host, "address the web service listens on", (WEB,))

@@ -97,6 +97,7 @@ STORAGE_TYPE = options.STORAGE_TYPE.read() or ("influxdb" if INFLUXDB_TOKEN else
 INFLUXDB_ORG = options.INFLUXDB_ORG.read()
 INFLUXDB_BUCKET = options.INFLUXDB_BUCKET.read()
 
+WATCH_ID = options.WATCH_ID.read()
 HEALTH_RULES = options.HEALTH_RULES.read()
 EVENT_RETENTION = options.EVENT_RETENTION.read()
 USAGE_IDLE_PERCENT = options.USAGE_IDLE_PERCENT.read()

@@ -1,0 +1,19 @@
+"""What Prometheus hears of a watch."""
+
+from __future__ import annotations
+
+from health.rule_table import rules_now
+from health.watch.config import watch_config
+from health.watch.metrics import MonitoredWatcher
+from health.watch.watcher import Watcher
+
+
+async def test_a_watch_that_waits_for_the_broker_says_so_without_a_lag() -> None:
+    watcher = Watcher(watch_config(rules_now()))
+    watcher.totals.transitions["opened"] += 2
+    monitored = MonitoredWatcher(watcher)
+    figures = {metric.name: metric for metric in await monitored.figures()}
+    assert "gpu_telemetry_watch_lag_messages" not in figures
+    steps = figures["gpu_telemetry_watch_transitions"].samples
+    assert [(each.labels, each.value) for each in steps] == [({"kind": "opened"}, 2)]
+    assert monitored.stuck() == []
