@@ -198,18 +198,32 @@ class UsagePeriod(models.Model):
         return f"{self.hours} h from {self.start:%Y-%m-%d %H:%M}"
 
 
+class NoticeKind(models.TextChoices):
+    """Why somebody hears of an event."""
+
+    OPENED = "opened"
+    RAISED = "raised", "raised in severity"
+    CLOSED = "closed"
+    RESOLVED = "resolved", "resolved by a person"
+    REMINDER = "reminder", "still open"
+
+
 class Notice(models.Model):
     """A step of an event that someone has yet to hear of. ``watch`` writes it with the event, and the notifier sends it.
 
-    ``channel`` names a way out (health.notify.channels). ``key`` is the same each time it is sent, so that receivers can tell a repeat.
+    ``channel`` names a way out (health.notify.channels). ``key`` is the same however often it is sent, and so is ``message``, the
+    key of the message that it goes out in, so that receivers can tell a repeat. ``sent``: when it was dealt with, as ``outcome`` says.
     """
 
     event = models.ForeignKey(Event, on_delete=models.CASCADE, related_name="notices")
-    kind = models.CharField(max_length=16, choices=TransitionKind.choices)
+    kind = models.CharField(max_length=16, choices=NoticeKind.choices)
     channel = models.CharField(max_length=64)
     key = models.CharField(max_length=64)
     created = models.DateTimeField()
     due = models.DateTimeField(db_index=True)
+    late = models.BooleanField(default=False, help_text="it was known long after it happened: a digest is enough")
+    message = models.CharField(max_length=64, blank=True, db_index=True)
+    tried = models.DateTimeField(null=True, blank=True, help_text="when it was first tried")
     attempts = models.PositiveIntegerField(default=0)
     last_error = models.CharField(max_length=512, blank=True)
     sent = models.DateTimeField(null=True, blank=True, db_index=True)

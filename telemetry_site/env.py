@@ -36,7 +36,7 @@ class Option(Generic[T]):
     """One setting: its environment name, default (as text), parser, help line and the groups of commands that take it.
 
     A secret can also come from a file, which ``NAME_FILE`` names (container platforms mount secrets as files). It has no
-    flag, since every user of the machine sees the command line of every process.
+    flag, since every user of the machine sees the command line of every process. A secret that is a list may have several lines.
     """
 
     name: str
@@ -71,7 +71,8 @@ class Option(Generic[T]):
             value = Path(path).read_text(encoding="utf-8") if path else value
         except (OSError, UnicodeDecodeError) as error:
             raise SettingError(f"{self.name}_FILE: cannot read {path!r}: {error}") from error
-        value = value.strip()
+        # A list may have a line for each of its words.
+        value = " ".join(value.split()) if self.many else value.strip()
         if not value.isprintable():
             where = f"{self.name}_FILE: {path!r}" if path else f"{self.name}: the value"
             raise SettingError(f"{where} has a line break or another character that cannot be typed")
@@ -125,6 +126,21 @@ def name(value: str) -> str:
 def words(value: str) -> list[str]:
     """A comma-separated list."""
     return [word.strip() for word in value.split(",") if word.strip()]
+
+
+def spaced_words(value: str) -> list[str]:
+    """A list with blanks between its words, which may have commas in them."""
+    return value.split()
+
+
+def group_names(value: str) -> list[str]:
+    """A comma-separated list of what events have in common: names of fields and of tags. At least one, at most eight."""
+    names = words(value)
+    wrong = [each for each in names if not re.fullmatch(r"[A-Za-z][A-Za-z0-9._/-]{0,62}", each, re.ASCII)]
+    if wrong or not 1 <= len(names) <= 8:
+        found = f"has {wrong[0]!r}, which is no name" if wrong else "is not one to eight names"
+        raise ValueError(f"{found}: use host, rule, severity, model, namespace or a tag's name, as host,rule or rack")
+    return names
 
 
 def boolean(value: str) -> bool:
@@ -247,6 +263,41 @@ def web_url(example: str) -> Callable[[str], str]:
         return value.rstrip("/")
 
     return parse
+
+
+def login_urls(value: str) -> list[str]:
+    """http or https URLs of servers with blanks or commas between them, each maybe with user:password@, without a slash at their end."""
+    found = []
+    for number, word in enumerate(words(",".join(value.split())), 1):
+        scheme, slashes, rest = word.partition("//")
+        login, _, place = rest.rpartition("@")
+        try:
+            if not slashes or (login and ":" not in login):
+                raise ValueError(
+                    "its login is not user:password" if slashes else "it does not begin with http:// or https://"
+                )
+            _web_address(f"{scheme}//{place}")
+        except ValueError as error:
+            raise ValueError(
+                f"has a URL, its number {number}, which is not the address of a server ({error}): use http://host:9093 or"
+                " https://user:password@host, with % and two hex digits for signs in the password"
+            ) from None
+        found.append(word.rstrip("/"))
+    return found
+
+
+def no_ping_url_or(value: str) -> str:
+    """An http or https URL with any path and query, or empty."""
+    if not value:
+        return ""
+    try:
+        parts = urlsplit(value)
+        _web_address(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}")
+        if not value.isprintable() or " " in value:
+            raise ValueError("it has a blank or a character that cannot be shown")
+    except ValueError as error:
+        raise ValueError(f"is not a URL to ask for ({error}): use https://hc-ping.com/…") from None
+    return value
 
 
 def _origin_of(parts: SplitResult) -> str:

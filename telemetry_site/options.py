@@ -11,9 +11,12 @@ from telemetry_site.env import (
     boolean,
     boolean_or_auto,
     duration,
+    group_names,
     host,
+    login_urls,
     name,
     no_address_or,
+    no_ping_url_or,
     no_public_url_or,
     nothing_or,
     one_of,
@@ -24,6 +27,7 @@ from telemetry_site.env import (
     shard,
     size,
     some_of,
+    spaced_words,
     speed,
     start_offset,
     text,
@@ -496,6 +500,78 @@ WATCH_ID = Option(
     "name under which watch reads the log; its place in the log is kept in the database",
     (WATCH,),
 )
+NOTIFY_URLS = Option(
+    "NOTIFY_URLS",
+    "",
+    spaced_words,
+    "who hears of events of the fleet's health: Apprise URLs (mail, Slack, Teams, PagerDuty, webhooks …) with blanks between them,"
+    " each with filters in brackets before it if need be, as [severity>=critical,tag.team=ml]slack://…; unset: nobody",
+    (WATCH,),
+    secret=True,
+    many=True,
+)
+NOTIFY_SEVERITY = Option(
+    "NOTIFY_SEVERITY",
+    "warning",
+    one_of("info", "warning", "critical"),
+    "the least severity of events that anybody hears of: info, warning or critical",
+    (WATCH,),
+)
+NOTIFY_GROUP_BY = Option(
+    "NOTIFY_GROUP_BY",
+    "host,rule",
+    group_names,
+    "events that are alike in these go out as one message: host, rule, severity, model, namespace, or names of tags, as rack",
+    (WATCH,),
+    many=True,
+)
+NOTIFY_WAIT = Option(
+    "NOTIFY_WAIT",
+    "30s",
+    duration(zero=True),
+    "how long events are collected before their message is sent",
+    (WATCH,),
+)
+NOTIFY_REPEAT = Option(
+    "NOTIFY_REPEAT",
+    "0",
+    duration(60.0, zero=True),
+    "how often to remind of critical events that are open and not acknowledged, as 4h; 0: never",
+    (WATCH,),
+)
+NOTIFY_MOST = Option(
+    "NOTIFY_MOST",
+    "60",
+    whole_number(4, 100_000),
+    "most messages an hour by each of NOTIFY_URLS; what is beyond waits, and goes out as one digest",
+    (WATCH,),
+)
+ALERTMANAGER_URL = Option(
+    "ALERTMANAGER_URL",
+    "",
+    login_urls,
+    "Prometheus Alertmanagers that get each event as an alert, as https://user:password@alertmanager:9093; several with blanks"
+    " between them: all get all",
+    (WATCH,),
+    secret=True,
+    many=True,
+)
+ALERTMANAGER_TLS_CA = Option(
+    "ALERTMANAGER_TLS_CA",
+    "",
+    text,
+    "CA certificates (PEM file) for an ALERTMANAGER_URL with https; unset: the system's",
+    (WATCH,),
+)
+HEARTBEAT_URL = Option(
+    "HEARTBEAT_URL",
+    "",
+    no_ping_url_or,
+    "a URL that is asked for at each HEARTBEAT_INTERVAL while events are judged, as healthchecks.io and Uptime Kuma give them: its silence is noticed there",
+    (WATCH,),
+    secret=True,
+)
+HEARTBEAT_INTERVAL = Option("HEARTBEAT_INTERVAL", "1m", duration(1.0), "time between two heartbeats", (WATCH,))
 
 HOST = Option("HOST", "127.0.0.1", host, "address the web service listens on", (WEB,))
 PORT = Option("PORT", "8080", whole_number(0, 65535), "port the web service listens on", (WEB,))
@@ -554,14 +630,14 @@ PUBLIC_URL = Option(
     "",
     no_public_url_or,
     "the public address of the web service, as https://gpus.example.com, or https://example.com/gpu where it is below a path; with https, plain HTTP is redirected to it",
-    (WEB,),
+    (WEB, WATCH),
 )
 TRUSTED_PROXIES = Option(
     "TRUSTED_PROXIES",
     "0",
     whole_number(0, 10),
     "how many trusted proxies stand before the web service: it trusts that many X-Forwarded-* entries",
-    (WEB,),
+    (WEB, WATCH),
 )
 CORS_ALLOWED_ORIGINS = Option(
     "CORS_ALLOWED_ORIGINS",

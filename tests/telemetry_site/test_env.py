@@ -313,3 +313,47 @@ def test_a_bad_secret_is_not_shown() -> None:
     with pytest.raises(SettingError) as caught:
         _option(env.whole_number(1, 5), secret=True).read({"SOME_NAME": "hunter2"})
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("", []),
+        ("http://a:9093/", ["http://a:9093"]),
+        ("http://a:9093, https://u:p%40ss@b/path https://c", ["http://a:9093", "https://u:p%40ss@b/path", "https://c"]),
+    ],
+)
+def test_urls_with_logins(given: str, found: list[str]) -> None:
+    assert env.login_urls(given) == found
+
+
+@pytest.mark.parametrize("given", ["a:9093", "ftp://a", "http://user@a", "http://a:0", "http://u:p@", "http://a?x=1"])
+def test_a_url_of_a_server_that_is_none_is_named_by_its_number(given: str) -> None:
+    with pytest.raises(ValueError, match="its number 2, which is not the address of a server"):
+        env.login_urls(f"http://fine {given}")
+
+
+@pytest.mark.parametrize("given", ["https://hc-ping.com/uuid", "http://user:pw@kuma:3001/api/push/x?status=up&msg=OK"])
+def test_urls_to_ask_for(given: str) -> None:
+    assert env.no_ping_url_or(given) == given
+    assert env.no_ping_url_or("") == ""
+
+
+@pytest.mark.parametrize("given", ["hc-ping.com/uuid", "ftp://a/b", "http:///x", "http://a/b c"])
+def test_what_cannot_be_asked_for(given: str) -> None:
+    with pytest.raises(ValueError, match="is not a URL to ask for"):
+        env.no_ping_url_or(given)
+
+
+def test_names_to_group_by() -> None:
+    assert env.group_names("host, rule,rack/row") == ["host", "rule", "rack/row"]
+    for wrong in ("", "a b", "1st", ",".join("abcdefghi")):
+        with pytest.raises(ValueError, match="use host, rule, severity"):
+            env.group_names(wrong)
+
+
+def test_a_secret_list_may_have_a_line_for_each_word(tmp_path: Path) -> None:
+    option = env.Option("WORDS", "", env.spaced_words, "words", (), secret=True, many=True)
+    file = tmp_path / "words"
+    file.write_text("one://a,b\n\n  two://c\n")
+    assert option.read({"WORDS_FILE": str(file)}) == ["one://a,b", "two://c"]
