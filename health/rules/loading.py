@@ -18,6 +18,8 @@ from readings.catalogue import CATALOGUE, canonical_name
 from readings.times import parse_duration
 
 MAX_FILE_BYTES = 256 * 1024
+# A key of very many dots would take tomllib minutes.
+MAX_LINE_BYTES = 2000
 MAX_RULES = 500
 MAX_SAMPLES = 10_000
 MAX_SECONDS = 400 * 86400.0
@@ -76,6 +78,9 @@ def _parsed(path: Path) -> _Tree:
         raise RulesError(f"{name}: is no file; a TOML file is needed")
     if len(data) > MAX_FILE_BYTES:
         raise RulesError(f"{name}: is larger than the {MAX_FILE_BYTES // 1024} KiB that are allowed")
+    for number, line in enumerate(data.splitlines(), 1):
+        if len(line) > MAX_LINE_BYTES:
+            raise RulesError(f"{name}: line {number} is longer than the {MAX_LINE_BYTES} bytes that are allowed")
     try:
         return tomllib.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
