@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from api.params import format_datetime
 from api.schema.answers import (
     AvailabilityAnswer,
+    EventCountsAnswer,
     FleetAnswer,
     FleetCountsAnswer,
     FleetGpusAnswer,
@@ -20,7 +22,8 @@ from api.schema.answers import (
     FleetTotalsAnswer,
     HostAvailabilityAnswer,
 )
-from inventory.fleet import Coded, Fleet, SlotState
+from health.queries import NO_EVENTS, Ongoing, SeverityCounts, ongoing_now
+from inventory.fleet import Coded, Fleet, HostNow, SlotState
 from readings.catalogue import info, unit_of
 from readings.mig import MEMORY_USED, POWER, TEMPERATURE, UTILISATION
 from readings.times import format_time, to_datetime
@@ -53,9 +56,11 @@ def select_slots(
 def fleet_answer(fleet: Fleet, metric: str, chosen: _Mask) -> FleetAnswer:
     """The fleet's snapshot with one metric more than the usual ones, of the slots chosen."""
     at = np.flatnonzero(chosen)
+    ongoing = ongoing_now()
+    marks = event_marks(fleet, ongoing)
     used, total, power = fleet.metric(MEMORY_USED), fleet.memory_total(), fleet.metric(POWER)
     utilisation = fleet.metric(UTILISATION)
-    hosts, host_place = _hosts(fleet, at, utilisation, power)
+    hosts, host_place = _hosts(fleet, at, utilisation, power, ongoing)
     (models, model_place), (namespaces, namespace_place), (pods, pod_place) = (
         _names(coded, at) for coded in fleet.slots.coded
     )
@@ -68,6 +73,7 @@ def fleet_answer(fleet: Fleet, metric: str, chosen: _Mask) -> FleetAnswer:
         prefix=shared_prefix([host.name for host in hosts_of(fleet, at)]),
         counts=fleet_counts(fleet, chosen),
         totals=fleet_totals(fleet, chosen),
+        events=EventCountsAnswer(*ongoing_counts(fleet, chosen, ongoing)),
         hosts=hosts,
         models=models,
         namespaces=namespaces,
@@ -90,8 +96,53 @@ def fleet_answer(fleet: Fleet, metric: str, chosen: _Mask) -> FleetAnswer:
             memory_used=_numbers(used[at]),
             memory_total=_numbers(total[at]),
             value=_numbers(fleet.metric(metric)[at]),
+            mark=marks[at].tolist(),
         ),
     )
+
+
+def event_marks(fleet: Fleet, ongoing: Ongoing) -> NDArray[np.uint8]:
+    """The mark of each slot: that of the worst ongoing event of its GPU, or of the slot where none was seen; 0 without any."""
+    marks = np.zeros(len(fleet), np.uint8)
+    for row, counts in _rows_with_events(fleet, ongoing):
+        marks[row] = counts.mark
+    return marks
+
+
+def ongoing_counts(fleet: Fleet, chosen: _Mask, ongoing: Ongoing) -> SeverityCounts:
+    """How many events are ongoing: of these slots and of their hosts; of the whole fleet all there are."""
+    if chosen.all():
+        return ongoing.total
+    found = [counts for row, counts in _rows_with_events(fleet, ongoing) if chosen[row]]
+    names = {fleet.hosts[number].name for number in np.unique(fleet.host[chosen]).tolist()}
+    found += [counts for name, counts in ongoing.of_hosts.items() if name in names]
+    return SeverityCounts(*map(sum, zip(*found, strict=True))) if found else NO_EVENTS
+
+
+def _rows_with_events(fleet: Fleet, ongoing: Ongoing) -> Iterator[tuple[int, SeverityCounts]]:
+    row_of = fleet.slots.row_of
+    for name, counts in ongoing.by_gpu.items():
+        row = row_of.get(name)
+        if row is None:
+            row = _row_of_slot(fleet, name)
+        if row is not None:
+            yield row, counts
+
+
+def _row_of_slot(fleet: Fleet, name: str) -> int | None:
+    """The row of ``host/slot``."""
+    hostname, _, slot = name.rpartition("/")
+    host = host_named(fleet, hostname) if hostname and slot.isdecimal() else None
+    if host is None:
+        return None
+    rows = np.flatnonzero(fleet.slot[host.rows] == int(slot))
+    return host.rows.start + int(rows[0]) if len(rows) else None
+
+
+def host_named(fleet: Fleet, name: str) -> HostNow | None:
+    """The host of this name; None for one that is retired or unknown."""
+    at = bisect_left(fleet.hosts, name, key=lambda host: host.name)
+    return fleet.hosts[at] if at < len(fleet.hosts) and fleet.hosts[at].name == name else None
 
 
 def fleet_counts(fleet: Fleet, chosen: _Mask) -> FleetCountsAnswer:
@@ -188,7 +239,7 @@ def short_ids(ids: Sequence[str], all_ids: Sequence[str]) -> list[str]:
 
 
 def _hosts(
-    fleet: Fleet, at: NDArray[np.intp], utilisation: _Values, power: _Values
+    fleet: Fleet, at: NDArray[np.intp], utilisation: _Values, power: _Values, ongoing: Ongoing
 ) -> tuple[list[FleetHostAnswer], list[int]]:
     numbers, place = np.unique(fleet.host[at], return_inverse=True)
     count = len(numbers)
@@ -205,6 +256,7 @@ def _hosts(
             last_seen=format_datetime(to_datetime(host.last_seen_ns)) if host.last_seen_ns else None,
             utilisation_mean=None if mean != mean else round(mean, 3),
             power_watts=None if power_sum != power_sum else round(power_sum, 3),
+            mark=ongoing.of_hosts.get(host.name, NO_EVENTS).mark,
         )
         for host, expected, mean, power_sum in zip(
             (fleet.hosts[number] for number in numbers.tolist()), sizes, means.tolist(), watts.tolist(), strict=True

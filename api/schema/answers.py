@@ -117,6 +117,7 @@ class GpuAnswer(Answer):
     state: Literal["reporting", "stale"]
     first_seen: Annotated[Time, eg("2025-07-18T20:42:34Z")]
     last_seen: Annotated[Time, eg(_TIME)]
+    events: Annotated[EventCountsAnswer, Meta(description="ongoing events; a GPU's with those of its MIG instances")]
     url: Annotated[Url, eg(f"{BASE}/gpus/{GPU_ID}")]
 
 
@@ -297,6 +298,7 @@ class HostAnswer(Answer):
     state: Annotated[Literal["active", "maintenance", "retired"], eg("active", "as people set it")]
     owner: Annotated[str, eg("research", "a person or team, as people set it")]
     tags: Annotated[dict[str, str], eg({"rack": "r12"}, "as people set them")]
+    events: Annotated[EventCountsAnswer, Meta(description="ongoing events, its own and those of its GPUs")]
     url: Annotated[Url, eg(f"{BASE}/hosts/{HOST_NAME}")]
 
 
@@ -361,6 +363,7 @@ class FleetHostAnswer(Answer):
     last_seen: Annotated[Time | None, eg(_TIME)]
     utilisation_mean: Annotated[float | None, eg(71.25, "%")]
     power_watts: Annotated[float | None, eg(2410.5)]
+    mark: Annotated[int, eg(0, "the worst ongoing event of the host itself: 0 none, 1 critical, 2 warning, 3 info")]
 
 
 class FleetGpusAnswer(Answer):
@@ -382,6 +385,9 @@ class FleetGpusAnswer(Answer):
     memory_used: Annotated[list[float | None], eg([61440.0], "MiB")]
     memory_total: Annotated[list[float | None], eg([81007.0], "MiB")]
     value: Annotated[list[float | None], eg([98.0], "of the metric asked for")]
+    mark: Annotated[
+        list[int], eg([0], "the worst ongoing event of the GPU or slot: 0 none, 1 critical, 2 warning, 3 info")
+    ]
 
 
 class FleetAnswer(Answer):
@@ -394,6 +400,12 @@ class FleetAnswer(Answer):
     prefix: Annotated[str, eg("mtv5-dgx1-", "what all host names begin with")]
     counts: FleetCountsAnswer
     totals: FleetTotalsAnswer
+    events: Annotated[
+        EventCountsAnswer,
+        Meta(
+            description="ongoing events; without those above info of rules that only store, which mark nothing either"
+        ),
+    ]
     hosts: list[FleetHostAnswer]
     models: Annotated[list[str], eg(["NVIDIA H100 80GB HBM3"])]
     namespaces: Annotated[list[str], eg(["research"])]

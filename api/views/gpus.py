@@ -17,8 +17,9 @@ from api.errors import NotFound, no_such
 from api.links import SAFE, item_url, list_url
 from api.pagination import encode_place, list_links, parse_place, read_paging
 from api.params import Parameter, choice, cursor_of, flag, format_datetime, is_storable, paging_of, several
-from api.schema.answers import GpuAnswer, GpuDetailAnswer, GpuPageAnswer, LatestAnswer
+from api.schema.answers import EventCountsAnswer, GpuAnswer, GpuDetailAnswer, GpuPageAnswer, LatestAnswer
 from api.views.base import ApiView
+from health.queries import NO_EVENTS, SeverityCounts, ongoing_now
 from inventory.models import GPU
 from inventory.queries import (
     STATES,
@@ -40,16 +41,23 @@ _MAX_ID_LENGTH = 200
 def gpu_list(rows: Sequence[GpuRow], ages: Ages, gpus_url: str) -> Any:
     """A list of GpuAnswer, already encoded as JSON. ``gpus_url`` comes from ``list_url``."""
     base = msgspec.json.encode(gpus_url).decode()[:-1]
+    by_gpu = ongoing_now().by_gpu
+    none = _counts_text(NO_EVENTS)
     parts = []
     for row in rows:
+        events = _counts_text(by_gpu[row.id]) if row.id in by_gpu else none
         described, gpu_id = _described(row[:-2])
         seen_ns = ages.last_seen_ns.get(row.id)
         seen = _seen_text(row.last_seen) if seen_ns is None else format_datetime(to_datetime(seen_ns))
         parts.append(
             f'{described},"state":"{ages.state_of(row.id)}","first_seen":"{_seen_text(row.first_seen)}",'
-            f'"last_seen":"{seen}","url":{base}/{gpu_id}"}}'
+            f'"last_seen":"{seen}","events":{events},"url":{base}/{gpu_id}"}}'
         )
     return msgspec.Raw(f"[{','.join(parts)}]".encode())
+
+
+def _counts_text(counts: SeverityCounts) -> str:
+    return msgspec.json.encode(EventCountsAnswer(*counts)).decode()
 
 
 @lru_cache(maxsize=16_384)
@@ -93,6 +101,7 @@ def gpu_detail_answer(gpu: GPU, ages: Ages, request: Request) -> GpuDetailAnswer
         state=ages.state_of(gpu.id),
         first_seen=format_datetime(gpu.first_seen),
         last_seen=format_datetime(to_datetime(ages.last_seen_ns.get(gpu.id, to_ns(gpu.last_seen)))),
+        events=EventCountsAnswer(*ongoing_now().by_gpu.get(gpu.id, NO_EVENTS)),
         url=url,
         latest=latest,
         labels=gpu.labels,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import asdict
 from typing import Any
 
@@ -12,13 +11,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api.errors import no_such
+from api.fleet import host_named
 from api.links import item_url, list_url
 from api.pagination import encode_name, list_links, parse_name, read_paging
 from api.params import cursor_of, format_datetime, is_storable, paging_of
-from api.schema.answers import HostAnswer, HostDetailAnswer, HostPageAnswer
+from api.schema.answers import EventCountsAnswer, HostAnswer, HostDetailAnswer, HostPageAnswer
 from api.views.base import ApiView
 from api.views.gpus import gpu_list
-from inventory.fleet import Fleet, HostNow, SlotState, fleet_now
+from health.queries import NO_EVENTS, Ongoing, ongoing_now
+from inventory.fleet import Fleet, SlotState, fleet_now
 from inventory.models import Host
 from inventory.queries import ages_now, gpu_rows, gpus_for_list
 from inventory.summaries import HostSummary, host_summaries
@@ -48,10 +49,10 @@ class HostListView(ApiView):
         more = end < len(remaining)
         summaries = host_summaries(None if len(on_page) == len(names) else on_page) if on_page else []
         base = list_url("hosts", request)
-        fleet = fleet_now()
+        fleet, ongoing = fleet_now(), ongoing_now()
         return Response(
             HostPageAnswer(
-                data=[HostAnswer(**_host_fields(summary, fleet, base)) for summary in summaries],
+                data=[HostAnswer(**_host_fields(summary, fleet, ongoing, base)) for summary in summaries],
                 count=len(names),
                 **list_links(request, paging, more=more, following=encode_name(on_page[-1]) if more else "")._asdict(),
             )
@@ -76,17 +77,11 @@ class HostView(ApiView):
         if not summaries:
             raise no_such("host", name)
         gpus = gpu_rows(gpus_for_list(hostnames=[name]))
-        fields = _host_fields(summaries[0], fleet_now(), list_url("hosts", request))
+        fields = _host_fields(summaries[0], fleet_now(), ongoing_now(), list_url("hosts", request))
         return Response(HostDetailAnswer(**fields, gpus=gpu_list(gpus, ages, list_url("gpus", request))))
 
 
-def host_named(fleet: Fleet, name: str) -> HostNow | None:
-    """The host of this name; None for one that is retired or unknown."""
-    at = bisect_left(fleet.hosts, name, key=lambda host: host.name)
-    return fleet.hosts[at] if at < len(fleet.hosts) and fleet.hosts[at].name == name else None
-
-
-def _host_fields(summary: HostSummary, fleet: Fleet, hosts_url: str) -> dict[str, Any]:
+def _host_fields(summary: HostSummary, fleet: Fleet, ongoing: Ongoing, hosts_url: str) -> dict[str, Any]:
     fields = asdict(summary)
     host = host_named(fleet, summary.name)
     missing = 0 if host is None else int(np.count_nonzero(fleet.state[host.rows] == SlotState.MISSING))
@@ -95,5 +90,6 @@ def _host_fields(summary: HostSummary, fleet: Fleet, hosts_url: str) -> dict[str
         "missing": missing,
         "state": fields.pop("asset_state"),
         "last_seen": format_datetime(summary.last_seen),
+        "events": EventCountsAnswer(*ongoing.by_host.get(summary.name, NO_EVENTS)),
         "url": item_url(hosts_url, summary.name),
     }

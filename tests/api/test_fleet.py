@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from api.fleet import fleet_answer, percentile, select_slots, shared_prefix, short_ids
-from api.schema.answers import FleetAnswer
+from api.schema.answers import EventCountsAnswer, FleetAnswer
 from inventory.fleet import fleet_now
 from readings.model import Gpu, Point, PointBlock
 from readings.times import parse_time
+from tests.health.building import NOON, make_event
 from tests.inventory.building import FREE, POWER, T0, TEMP, USED, UTIL, block, fleet, gpu, save
 
 
@@ -94,6 +95,50 @@ def test_a_filter_chooses_slots_and_all_figures_are_of_those() -> None:
     assert watts(models=["A100"]) == 200.0
     assert watts(namespaces=["red"]) == 100.0
     assert watts(pods=["p"], models=["A100"]) is None
+
+
+@pytest.mark.django_db
+def test_each_gpu_slot_and_host_has_the_mark_of_its_worst_event() -> None:
+    whole = fleet(80)
+    save(PointBlock(whole.gpus, whole.metric_names, [point for point in whole.points if point[0] != 11]))
+    assert answer().events == EventCountsAnswer(0, 0, 0)
+    assert answer().gpus is not None
+    for fields in (
+        {"rule": "temp_high", "entity": "GPU-0002", "hostname": "host-000"},
+        {"rule": "ecc_dbe", "entity": "GPU-0002", "hostname": "host-000", "severity": "critical"},
+        {"rule": "temp_high", "entity": "GPU-0003:1", "hostname": "host-000"},
+        {"rule": "idle_held", "entity": "GPU-0004", "hostname": "host-000", "severity": "info", "quiet": True},
+        {"rule": "energy_stuck", "entity": "GPU-0005", "hostname": "host-000", "quiet": True},
+        {"rule": "temp_high", "entity": "GPU-0006", "hostname": "host-000", "state": "closed", "closed": NOON},
+        {
+            "rule": "gpu_missing",
+            "entity_kind": "slot",
+            "entity": "host-001/3",
+            "hostname": "host-001",
+            "severity": "critical",
+        },
+        {"rule": "gpu_missing", "entity_kind": "slot", "entity": "host-001/99", "hostname": "host-001"},
+        {"rule": "temp_high", "entity": "GPU-gone", "hostname": "host-gone"},
+        {"rule": "host_stale", "entity_kind": "host", "entity": "host-002", "hostname": "host-002"},
+        {"rule": "fleet_idle", "entity_kind": "fleet", "entity": "", "hostname": "", "severity": "info"},
+    ):
+        make_event(**fields)
+    found = answer()
+    assert found.gpus is not None
+    marked = {
+        (found.hosts[host].name, slot): mark
+        for host, slot, mark in zip(found.gpus.host, found.gpus.slot, found.gpus.mark, strict=True)
+        if mark
+    }
+    assert marked == {("host-000", 2): 1, ("host-000", 3): 2, ("host-000", 4): 3, ("host-001", 3): 1}
+    assert {host.name: host.mark for host in found.hosts if host.mark} == {"host-002": 2}
+    assert found.events == EventCountsAnswer(critical=2, warning=5, info=2)
+    now = fleet_now()
+    assert fleet_answer(now, UTIL, select_slots(now, hostnames=["host-000"])).events == EventCountsAnswer(1, 2, 1)
+    assert fleet_answer(now, UTIL, select_slots(now, hostnames=["host-002", "host-001"])).events == (
+        EventCountsAnswer(1, 1, 0)
+    )
+    assert fleet_answer(now, UTIL, select_slots(now, hostnames=["host-003"])).events == EventCountsAnswer(0, 0, 0)
 
 
 def capture_block(path: Path) -> PointBlock:

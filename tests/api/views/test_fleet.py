@@ -6,9 +6,13 @@ import gzip
 import json
 from typing import Any
 
+from pytest_django import DjangoAssertNumQueries
+
+from health.models import Event
 from readings.model import Gpu
 from stores.base import Store
 from tests.api.conftest import T0, Api, block_of, save
+from tests.health.building import make_event
 
 FLEET = "/api/v1/fleet"
 
@@ -30,6 +34,31 @@ def test_an_unchanged_fleet_is_a_304(api: Api, fleet: Store) -> None:
     assert (again.status_code, again.content, again["ETag"]) == (304, b"", first["ETag"])
     save(fleet, block_of([Gpu(uuid="GPU-new", hostname="host-a")], [(0, T0, [1.0, 2.0, 3.0])]))
     assert api.ask(FLEET, **{"If-None-Match": first["ETag"]}).status_code == 200
+
+
+def test_an_event_changes_the_fleet(api: Api, fleet: Store) -> None:
+    first = api.ask(FLEET)
+    event = make_event(entity="GPU-a0", hostname="host-a")
+    changed = api.ask(FLEET, **{"If-None-Match": first["ETag"]})
+    assert changed.status_code == 200
+    assert (changed.json()["gpus"]["mark"][0], changed.json()["events"]["warning"]) == (2, 1)
+    Event.objects.filter(pk=event.pk).update(severity="critical")
+    raised = api.ask(FLEET, **{"If-None-Match": changed["ETag"]})
+    assert raised.json()["gpus"]["mark"][0] == 1
+    Event.objects.filter(pk=event.pk).update(state="closed")
+    assert api.ask(FLEET)["ETag"] == first["ETag"]
+
+
+def test_a_snapshot_reads_the_events_with_one_query(
+    api: Api, fleet: Store, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    api.get(FLEET)
+    with django_assert_num_queries(4):  # three of the fleet
+        api.get(FLEET)
+    for number in range(50):
+        make_event(entity=f"GPU-{number}", hostname="host-a")
+    with django_assert_num_queries(4):
+        api.get(FLEET)
 
 
 def test_it_is_compressed_for_who_takes_that(api: Api, fleet: Store) -> None:

@@ -12,6 +12,7 @@ from readings.model import Gpu
 from readings.times import SECOND
 from stores.base import Store
 from tests.api.conftest import A100, H100, POWER, T0, UTIL, Api, block_of, save
+from tests.health.building import make_event
 
 GPUS = "/api/v1/gpus"
 
@@ -24,6 +25,13 @@ def test_the_list_names_physical_gpus_by_host_and_index(api: Api, fleet: Store) 
 
 
 def test_a_gpu_of_the_list(api: Api, fleet: Store) -> None:
+    make_event(entity="GPU-a0", hostname="host-a", severity="critical")
+    make_event("idle_held", entity="GPU-a0", hostname="host-a", severity="info")
+    make_event(entity="GPU-b0:3", hostname="host-b")
+    counts = [gpu["events"] for gpu in api.get(f"{GPUS}?mig=true")["gpus"]]
+    one_of_an_instance = {"critical": 0, "warning": 1, "info": 0}
+    assert counts[1:] == [{"critical": 0, "warning": 0, "info": 0}, one_of_an_instance, one_of_an_instance]
+    assert api.get(f"{GPUS}/GPU-b0")["events"] == one_of_an_instance
     assert api.get(GPUS)["gpus"][0] == {
         "id": "GPU-a0",
         "uuid": "GPU-a0",
@@ -40,6 +48,7 @@ def test_a_gpu_of_the_list(api: Api, fleet: Store) -> None:
         "state": "reporting",
         "first_seen": "2025-07-18T20:32:34Z",
         "last_seen": "2025-07-18T20:42:35Z",
+        "events": {"critical": 1, "warning": 0, "info": 1},
         "url": "http://testserver/api/v1/gpus/GPU-a0",
     }
 

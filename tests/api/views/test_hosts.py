@@ -5,17 +5,22 @@ from __future__ import annotations
 import re
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoAssertNumQueries
 
 from inventory.models import AssetState, Host
 from readings.model import Gpu
 from stores.base import Store
 from tests.api.conftest import H100, T0, Api, block_of, save
+from tests.health.building import make_event
 
 HOSTS = "/api/v1/hosts"
 
 
 def test_a_host_sums_up_the_gpus_that_report(api: Api, fleet: Store) -> None:
+    make_event(entity="GPU-a0", hostname="host-a", severity="critical")
+    make_event("host_stale", entity_kind="host", entity="host-a", hostname="host-a")
     body = api.get(HOSTS)
     assert (body["count"], body["next"], body["previous"]) == (2, None, None)
     assert body["data"][0] == {
@@ -32,8 +37,26 @@ def test_a_host_sums_up_the_gpus_that_report(api: Api, fleet: Store) -> None:
         "state": "active",
         "owner": "",
         "tags": {},
+        "events": {"critical": 1, "warning": 1, "info": 0},
         "url": "http://testserver/api/v1/hosts/host-a",
     }
+
+
+def test_events_are_read_once_for_all_hosts(
+    api: Api, fleet: Store, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    one_host = f"{HOSTS}/host-a"
+    with CaptureQueriesContext(connection) as of_all:
+        api.get(HOSTS)
+    with CaptureQueriesContext(connection) as of_one:
+        api.get(one_host)
+    assert sum("health_event" in query["sql"] for query in (*of_all.captured_queries, *of_one.captured_queries)) == 3
+    for number in range(20):
+        make_event(entity=f"GPU-{number}", hostname="host-a")
+    for path, before in ((HOSTS, of_all), (one_host, of_one)):
+        with django_assert_max_num_queries(len(before)):
+            api.get(path)
+    assert api.get(one_host)["events"]["warning"] == 20
 
 
 def test_what_no_gpu_reports_is_null_and_not_0(api: Api, store: Store, db: None) -> None:
