@@ -66,6 +66,12 @@ class Conflict(APIException):
     status_code = 409
 
 
+class Unavailable(APIException):
+    """Something that the answer needs cannot be used now. The text says what."""
+
+    status_code = 503
+
+
 def no_such(what: str, name: str) -> NotFound:
     """The error for a name that nothing has. A path with a slash at its end asks for a name with one."""
     hint = ": paths have no trailing slash" if name.endswith("/") else ""

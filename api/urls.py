@@ -31,6 +31,7 @@ from api.views.query import QueryView
 from api.views.rules import RuleListView
 from api.views.stats import StatsView
 from api.views.telemetry import GpuMetricsView, GpuTelemetryView, TelemetryView
+from api.views.usage import UsageView
 
 urlpatterns = [
     path("health", HealthView.as_view(), name="health"),
@@ -69,6 +70,7 @@ urlpatterns = [
     path("api/v1/rules", RuleListView.as_view(), name="rules"),
     path("api/v1/mutes", MuteListView.as_view(), name="mutes"),
     path("api/v1/mutes/<row:id>", MuteView.as_view(), name="mute"),
+    path("api/v1/usage", UsageView.as_view(), name="usage"),
     path("api/v1/metrics", MetricsView.as_view(), name="metrics"),
     path("api/v1/stats", StatsView.as_view(), name="stats"),
     path("api/v1/tokens", TokensView.as_view(), name="tokens"),

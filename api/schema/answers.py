@@ -63,6 +63,7 @@ class IndexAnswer(Answer):
     event_summary: Annotated[Url, eg(f"{BASE}/events/summary")]
     rules: Annotated[Url, eg(f"{BASE}/rules")]
     mutes: Annotated[Url, eg(f"{BASE}/mutes")]
+    usage: Annotated[Url, eg(f"{BASE}/usage")]
     metrics: Annotated[Url, eg(f"{BASE}/metrics")]
     stats: Annotated[Url, eg(f"{BASE}/stats")]
     schema: Annotated[Url, eg(f"{SITE}/api/schema")]

@@ -21,9 +21,11 @@ from api.converters import LARGEST_KEY
 from api.errors import STORE_AWAY, BadRequest, error_body
 from api.exports.formats import csv_line
 from api.exports.readings import COLUMNS
+from api.exports.usage import FIGURES
 from api.models import TokenScope
 from api.params import Parameter, format_of, read_parameters
 from api.schema.answers import BASE, GPU_ID, HOST_NAME, METRIC, Answer, ErrorAnswer, NotReadyAnswer, ReadingAnswer
+from api.schema.usage_answers import UsageAnswer
 from api.views.base import ApiView, WriteOperation
 
 _JSON = "application/json"
@@ -176,13 +178,25 @@ def answer_example(operation_id: str, answer: type[Answer]) -> dict[str, Any]:
 
 def file_example(operation_id: str, media_type: str) -> str:
     """An example of a file that an operation answers."""
-    row: Mapping[str, object] = _WINDOW if operation_id == "query" else example_of(ReadingAnswer)
-    columns = list(row) if operation_id == "query" else [column.name for column in COLUMNS]
+    row, columns = _row_example(operation_id)
     if media_type == "text/csv":
         return csv_line(columns) + csv_line([row.get(column) for column in columns])
     if media_type == "application/x-ndjson":
         return json.dumps(row, separators=(",", ":")) + "\n"
     return "PAR1 (columns, their types and an index, in bytes) PAR1"
+
+
+def _row_example(operation_id: str) -> tuple[Mapping[str, object], list[str]]:
+    """A row of a file, and its columns."""
+    match operation_id:
+        case "query":
+            return _WINDOW, list(_WINDOW)
+        case "usage":
+            example = example_of(UsageAnswer)
+            row = {"start_time": example["start_time"], "end_time": example["end_time"], "namespace": "research"}
+            row |= {name: example["data"][0][name] for name in FIGURES}
+            return row, list(row)
+    return example_of(ReadingAnswer), [column.name for column in COLUMNS]
 
 
 class TableSchema(AutoSchema):

@@ -34,6 +34,7 @@ UsageBy = Literal["gpu", "host", "model", "namespace", "pod", "owner", "tag"]
 HOLDER_GROUPS = ("namespace", "pod")
 DAY_NS = DAY_HOURS * HOUR_NS
 DEFAULT_RANGE_NS = 7 * DAY_NS
+MOST_ROWS = 200_000
 
 _Mask = NDArray[np.bool_]
 
@@ -85,8 +86,16 @@ class _LoadedUsage(NamedTuple):
     newest_ns: int
 
 
-def usage_report(question: UsageQuestion, now_ns: int | None = None) -> UsageReport:
-    """The answer to a question. Raises DatabaseError."""
+class TooManyRows(Exception):
+    """The answer would have ``rows`` rows."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(f"{rows} rows")
+        self.rows = rows
+
+
+def usage_report(question: UsageQuestion, now_ns: int | None = None, *, most_rows: int = MOST_ROWS) -> UsageReport:
+    """The answer to a question. Raises TooManyRows and DatabaseError."""
     now_ns = time.time_ns() if now_ns is None else now_ns
     start_ns = question.start_ns // HOUR_NS * HOUR_NS
     asked_end_ns = -(-question.end_ns // HOUR_NS) * HOUR_NS
@@ -94,7 +103,7 @@ def usage_report(question: UsageQuestion, now_ns: int | None = None) -> UsageRep
     end_ns = asked_end_ns if asked_end_ns <= now_ns else min(max(now_ns, loaded.newest_ns), asked_end_ns)
     start_ns = min([start_ns, *(period.start_ns for period in loaded.periods)])
     end_ns = max([start_ns, end_ns, *(period.end_ns for period in loaded.periods if period.hours > 1)])
-    return _Reckoner(question, loaded, start_ns, end_ns).report()
+    return _Reckoner(question, loaded, start_ns, end_ns).report(most_rows)
 
 
 def _load(start_ns: int, end_ns: int) -> _LoadedUsage:
@@ -225,8 +234,8 @@ class _Reckoner:
         counted: Ints = np.minimum(end, self._stop[gpu]) - np.maximum(start, self._first[gpu])
         return np.maximum(counted, 0)
 
-    def report(self) -> UsageReport:
-        """The answer."""
+    def report(self, most_rows: int) -> UsageReport:
+        """The answer. Raises TooManyRows."""
         question, cells = self._question, self._cells
         gpu = self._gpu_of[cells.place]
         starts, ends = self._bounds
@@ -255,9 +264,12 @@ class _Reckoner:
         owner = np.where(is_held, Whose.HELD, np.where(cells.holder == GAP, Whose.GAP, Whose.FREE))
         chosen = np.flatnonzero(wanted)
         kept = _UsageCells(*(column[..., chosen] for column in cells))
-        rows.add_cells(group[chosen], kept.day, owner[chosen], kept.figures)
         at, day = np.nonzero(unknown)
         unknown_group = grouping.of_place[self._latest[at]] if len(at) else at
+        keys = np.concatenate([group[chosen] * days + kept.day, unknown_group * days + day])
+        if (count := len(np.unique(keys))) > most_rows:
+            raise TooManyRows(count)
+        rows.add_cells(group[chosen], kept.day, owner[chosen], kept.figures)
         rows.add_unknown(unknown_group, day, unknown[at, day])
         rows.count_gpus(
             np.concatenate([group[chosen], unknown_group]),

@@ -42,6 +42,7 @@ PATHS = {
     "/api/v1/rules",
     "/api/v1/mutes",
     "/api/v1/mutes/{id}",
+    "/api/v1/usage",
     "/api/v1/metrics",
     "/api/v1/stats",
     "/api/v1/tokens",

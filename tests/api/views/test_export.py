@@ -19,7 +19,7 @@ QUERY = f"/api/v1/query?metric={POWER}&by=gpu&every=5m&start_time=2025-07-18T20:
 
 def test_each_says_that_it_knows_csv_safe() -> None:
     found = [view for view in views() if issubclass(view, ExportView)]
-    assert {view.operation_id for view in found} == {"gpu_telemetry", "telemetry", "query"}
+    assert {view.operation_id for view in found} == {"gpu_telemetry", "telemetry", "query", "usage"}
     assert all(CSV_SAFE in view.parameters for view in found)
 
 
