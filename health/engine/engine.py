@@ -12,23 +12,24 @@ from collections.abc import Iterable
 import msgspec
 import numpy as np
 
-from health.engine.absence import AbsenceJudge, AbsenceState
-from health.engine.book import Book, BookState
+from health.engine.absence import AbsenceJudge
+from health.engine.book import Book
 from health.engine.events import Key, Touch, Transition
 from health.engine.facts import Facts
 from health.engine.fleetwide import WANTED as FLEET_WANTED
-from health.engine.fleetwide import FleetwideJudge, FleetwideState
-from health.engine.growth import Growth, GrowthLog
+from health.engine.fleetwide import FleetwideJudge
+from health.engine.forgetting import without_departed
+from health.engine.growth import GrowthLog
 from health.engine.history import HistoryJudge
-from health.engine.identity import VOLATILE, IdentityJudge, IdentityState
-from health.engine.intake import Arrivals, Intake
-from health.engine.levels import LevelJudge, Standing
+from health.engine.identity import VOLATILE, IdentityJudge
+from health.engine.intake import MOST_GPUS, Arrivals, Intake
+from health.engine.levels import LevelJudge
 from health.engine.places import FleetPlaces
-from health.engine.registry import RegistryState
-from health.engine.sampling import SamplingJudge, SamplingState
+from health.engine.sampling import SamplingJudge
+from health.engine.state import EngineState
 from health.engine.view import PointView
 from health.engine.xids import WANTED as XID_WANTED
-from health.engine.xids import XidJudge, XidState
+from health.engine.xids import XidJudge
 from health.rules.model import Rules
 from readings.model import PointBlock
 from readings.times import SECOND
@@ -47,38 +48,15 @@ class EngineStateError(ValueError):
     """The stored state cannot be read. The text says why."""
 
 
-class EngineState(msgspec.Struct):
-    """An engine as it is stored. Arrays are raw bytes."""
-
-    version: int
-    now_ns: int
-    ticked_ns: int
-    expired_ns: int
-    settled_ns: int
-    judged: int
-    columns: list[str]
-    values: bytes
-    times_ns: bytes
-    registry: RegistryState
-    replaced: set[str]
-    book: BookState
-    standings: dict[str, dict[int, Standing]]
-    growth: list[tuple[str, int, list[Growth]]]
-    absence: AbsenceState
-    xids: XidState
-    identity: IdentityState
-    sampling: SamplingState
-    fleetwide: FleetwideState
-
-
 class Engine:
     """Judges a fleet by its rules. ``facts`` may be replaced at any time; ``wanted`` names metrics that others need too."""
 
-    def __init__(self, rules: Rules, facts: Facts | None = None, wanted: Iterable[str] = ()) -> None:
+    def __init__(
+        self, rules: Rules, facts: Facts | None = None, wanted: Iterable[str] = (), *, most_gpus: int = MOST_GPUS
+    ) -> None:
         self.facts = facts or Facts()
         self.judged = 0
         self._rules = rules
-        self._wanted = tuple(wanted)
         conditions = [
             each
             for rule in rules.values()
@@ -94,7 +72,7 @@ class Engine:
         for metric, seconds in sorted(window for each in conditions for window in each.windows):
             self._windows[metric] = int(seconds * SECOND)
         ahead_ns = int(rules["clock_skew"].settings["ahead_s"] * SECOND)
-        self._intake = Intake({*metrics, *needs, *VOLATILE, *XID_WANTED, *FLEET_WANTED, *self._wanted}, ahead_ns)
+        self._intake = Intake({*metrics, *needs, *VOLATILE, *XID_WANTED, *FLEET_WANTED, *wanted}, ahead_ns, most_gpus)
         self.registry = self._intake.registry
         self._places = FleetPlaces(self.registry)
         self._growth = GrowthLog()
@@ -221,13 +199,27 @@ class Engine:
         )
 
     @classmethod
-    def load(cls, data: bytes, rules: Rules, facts: Facts | None = None, wanted: Iterable[str] = ()) -> Engine:
-        """The engine whose state this is, with these rules. Raises EngineStateError."""
+    def load(
+        cls,
+        data: bytes,
+        rules: Rules,
+        facts: Facts | None = None,
+        wanted: Iterable[str] = (),
+        *,
+        most_gpus: int = MOST_GPUS,
+        forget_ns: int = 0,
+    ) -> Engine:
+        """The engine whose state this is, with these rules. Raises EngineStateError.
+
+        GPUs that were not heard of for ``forget_ns`` (0: any) are left out: whoever keeps rows of the registry begins anew.
+        """
         try:
             state = msgspec.msgpack.decode(zlib.decompress(data), type=EngineState)
             if state.version != VERSION:
                 raise EngineStateError(f"the state is of version {state.version}, and this is version {VERSION}")
-            engine = cls(rules, facts, wanted)
+            if forget_ns:
+                state = without_departed(state, state.now_ns - forget_ns)
+            engine = cls(rules, facts, wanted, most_gpus=most_gpus)
             engine._restore(state)
         except (zlib.error, msgspec.MsgspecError, ValueError) as error:
             if isinstance(error, EngineStateError):

@@ -23,6 +23,9 @@ HEALTH = "DCGM_EXP_GPU_HEALTH_STATUS"
 _LEFT_OUT = {f"{HEALTH}:health_watch:{watch}" for watch in ("POWER", "THERMAL")}
 # Parts (links, XIDs, watches) that make one metric; the engine adds up the growth of each, or takes the worst.
 MOST_PARTS = 512
+# Metrics and parts of metrics in all: each has room for every GPU.
+MOST_COLUMNS = 512
+MOST_GPUS = 500_000
 
 
 class NewestTable:
@@ -33,10 +36,10 @@ class NewestTable:
         self.values = np.full((0, 0), np.nan)
         self.times_ns = np.zeros((0, 0), np.int64)
 
-    def column(self, name: str) -> int:
-        """The number of the metric's column, made if need be."""
+    def column(self, name: str) -> int | None:
+        """The number of the metric's column, made if need be; None where there are too many."""
         number = self.columns.get(name)
-        if number is None:
+        if number is None and len(self.columns) < MOST_COLUMNS:
             number = self.columns[name] = len(self.columns)
         return number
 
@@ -84,16 +87,18 @@ class Arrivals(NamedTuple):
 class Intake:
     """Takes blocks in, and remembers the newest readings. ``wanted`` names the metrics that anyone asks for; others are dropped."""
 
-    def __init__(self, wanted: Iterable[str], ahead_ns: int = AHEAD_NS) -> None:
+    def __init__(self, wanted: Iterable[str], ahead_ns: int = AHEAD_NS, most_gpus: int = MOST_GPUS) -> None:
         self._ahead_ns = ahead_ns
-        self.registry = Registry()
+        self.registry = Registry(most_gpus)
         self.table = NewestTable()
         self._wanted = frozenset(wanted)
         self._names_of = lru_cache(256)(self._chosen)
 
     def _chosen(self, metric_names: tuple[str, ...]) -> _Chosen:
         """The wanted ones among the block's metrics, by their places in it."""
-        places, names, parts = [], [], 0
+        places: list[int] = []
+        columns: dict[str, int] = {}
+        parts = 0
         for place, name in enumerate(metric_names):
             canonical = canonical_name(name)
             if whole_of(canonical) not in self._wanted or canonical in _LEFT_OUT:
@@ -102,17 +107,16 @@ class Intake:
                 parts += 1
                 if parts > MOST_PARTS:
                     continue
-            if canonical not in names:
+            column = self.table.column(canonical)
+            if column is not None and canonical not in columns:
                 places.append(place)
-                names.append(canonical)
-        columns = np.array([self.table.column(name) for name in names], np.int32)
-        of_board = np.array([is_of_board(name) for name in names], np.bool_)
+                columns[canonical] = column
         return _Chosen(
             np.array(places, np.int32),
-            tuple(names),
-            dict(zip(names, range(len(names)), strict=True)),
-            columns,
-            of_board,
+            tuple(columns),
+            {name: number for number, name in enumerate(columns)},
+            np.array(list(columns.values()), np.int32),
+            np.array([is_of_board(name) for name in columns], np.bool_),
         )
 
     def take(self, block: PointBlock, *, source: str, live: bool, received_ns: int) -> Arrivals | None:
@@ -147,7 +151,7 @@ class Intake:
             rows, times_ns, points = _split_boards(
                 rows, np.array(boards, np.int32)[np.array(gpu_at)], times_ns, points, chosen.of_board
             )
-        if shares:
+        if -1 in rows_of:
             own = rows >= 0
             rows, times_ns, points = rows[own], times_ns[own], points[:, own]
             if not len(rows):

@@ -60,7 +60,8 @@ class Registry:
     samples, 0 while unknown; ``board`` the row of a MIG instance's board, and of any other GPU its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_gpus: int) -> None:
+        self._most_gpus = most_gpus
         self.gpus: list[KnownGpu] = []
         self.row_of: dict[str, int] = {}
         self.by_host: dict[str, list[int]] = {}
@@ -127,7 +128,7 @@ class Registry:
         return self._held[: len(self.gpus)]
 
     def row(self, gpu: Gpu, source: str, live: bool) -> int:
-        """The row of this GPU, which takes the description."""
+        """The row of this GPU, which takes the description; -1 for a new one where there are too many."""
         row = self.row_of.get(gpu.id)
         if row is None:
             return self._add(gpu, source, live)
@@ -162,6 +163,8 @@ class Registry:
         return self.row(board, source, live)
 
     def _add(self, gpu: Gpu, source: str, live: bool) -> int:
+        if len(self.gpus) >= self._most_gpus:
+            return -1
         row = len(self.gpus)
         board = self.board_row(gpu, source, live) if gpu.mig_id else row
         row = len(self.gpus)
@@ -185,7 +188,7 @@ class Registry:
                 live,
             )
         )
-        self._board[row] = board if gpu.mig_id else row
+        self._board[row] = board if gpu.mig_id and board >= 0 else row
         self._held[row] = bool(gpu.pod)
         self.by_host.setdefault(gpu.hostname, []).append(row)
         self.changes += 1

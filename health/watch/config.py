@@ -20,6 +20,7 @@ def watch_config(rules: Rules) -> WatchConfig:
         make_meter=UsageMeter.load,
         post=_post,
         save_usage=_save_usage,
+        most_gpus=settings.MAX_GPUS,
     )
 
 

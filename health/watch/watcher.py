@@ -24,6 +24,8 @@ from broker.client.client import BrokerClient, Gap, LastMessage, Message
 from broker.errors import BrokerError, OffsetOutOfRange, SubscriberInUse
 from health.engine.engine import Engine, EngineStateError
 from health.engine.events import Entity, Key, Touch, Transition
+from health.engine.facts import Facts
+from health.engine.intake import MOST_GPUS
 from health.expiry import forget_old_events
 from health.models import Event, EventTransition, Resolution, WatchState
 from health.rules.model import Rules
@@ -48,6 +50,8 @@ COMMIT_SHARE = 0.05
 LEASE_WAIT_SECONDS = 3.0
 FACTS_SECONDS = 60.0
 EXPIRY_SECONDS = 3600.0
+# Once a day GPUs that were not heard of for a month are forgotten.
+FORGET_SECONDS, FORGET_NS = 86_400.0, 30 * 86_400 * SECOND
 # Without a message for so long the log has been read to its end, and the clock goes on alone.
 IDLE_SECONDS = 2.0
 DRAIN_SECONDS = 7.0
@@ -80,6 +84,7 @@ class WatchConfig:
     save_usage: SaveUsage
     beside: tuple[Beside, ...] = ()
     commit_seconds: float = COMMIT_SECONDS
+    most_gpus: int = MOST_GPUS
 
 
 @dataclass(slots=True)
@@ -124,6 +129,7 @@ class Watcher:
         self._renewed = 0.0
         self._looked_at_facts = 0.0
         self._expired = 0.0
+        self._forgot = time.monotonic()
         self._waits = backoff()
         self._in_use_since: float | None = None
         self._said_waiting = ""
@@ -229,11 +235,10 @@ class Watcher:
         state = WatchState.objects.get(pk=1)
         facts = load_facts()
         self._looked_at_facts = time.monotonic()
-        wanted = self._meter.WANTED
-        self.engine = Engine(self._config.rules, facts, wanted)
+        self.engine = Engine(self._config.rules, facts, self._meter.WANTED, most_gpus=self._config.most_gpus)
         if state.engine:
             try:
-                self.engine = Engine.load(bytes(state.engine), self._config.rules, facts, wanted)
+                self.engine = self._loaded(bytes(state.engine), facts)
             except EngineStateError as error:
                 logger.error("judging begins anew: %s", one_line(error))
         self._meter = self._config.make_meter(bytes(state.usage))
@@ -248,6 +253,12 @@ class Watcher:
                 "offset": state.offset + 1,
             },
         )
+
+    def _loaded(self, state: bytes, facts: Facts) -> Engine:
+        self._forgot = time.monotonic()
+        config = self._config
+        wanted = self._meter.WANTED
+        return Engine.load(state, config.rules, facts, wanted, most_gpus=config.most_gpus, forget_ns=FORGET_NS)
 
     # Receiving and judging.
 
@@ -452,6 +463,9 @@ class Watcher:
                 engine=self.engine.dump(),
                 usage=self._meter.dump(),
             )
+        if now - self._forgot >= FORGET_SECONDS:
+            self.engine = self._loaded(self.engine.dump(), self.engine.facts)
+            self._meter = self._config.make_meter(self._meter.dump())  # it keeps rows of the engine's registry
         if now - self._expired >= EXPIRY_SECONDS:
             self._expired = now
             forget_old_events(timezone.now())

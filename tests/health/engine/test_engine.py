@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import zlib
 
+import msgspec
 import pytest
 
 from health.engine.engine import Engine, EngineStateError
 from health.engine.events import Transition
+from health.engine.state import EngineState
 from readings.model import Gpu, PointBlock
 from readings.times import SECOND
 from tests.health.engine.building import (
@@ -145,3 +148,10 @@ def test_rules_may_change_between_two_runs() -> None:
     for block, received_ns in messages(1, 0.6)[-30:]:
         loaded.take(block, source="s", live=True, received_ns=received_ns)
     assert loaded.judged > engine.judged
+
+
+def test_a_state_of_another_version_is_refused() -> None:
+    state = msgspec.msgpack.decode(zlib.decompress(Engine(RULES).dump()), type=EngineState)
+    state.version += 1
+    with pytest.raises(EngineStateError, match="version"):
+        Engine.load(zlib.compress(msgspec.msgpack.encode(state)), RULES)

@@ -110,7 +110,7 @@ def test_pods_that_share_a_gpu_hold_it_until_they_are_gone() -> None:
 
 
 def test_the_usual_step_is_learned_and_outlives_a_gap_and_a_burst() -> None:
-    registry = Registry()
+    registry = Registry(100)
     row = registry.row(gpu(0), "s", True)
     rows = np.array([row], np.int32)
     at = START

@@ -11,7 +11,7 @@ from tests.health.engine.building import MINUTE, START, gpu
 
 
 def test_boards_are_by_host_without_the_retired_the_replaced_and_mig_instances() -> None:
-    registry = Registry()
+    registry = Registry(100)
     for each in (gpu(0, "a"), gpu(1, "a"), gpu(0, "b"), gpu(0, "a", mig_id="3"), gpu(5, "c")):
         registry.row(each, "live" if each.hostname != "c" else "capture", each.hostname != "c")
     rows = np.arange(len(registry), dtype=np.int32)
@@ -29,6 +29,6 @@ def test_boards_are_by_host_without_the_retired_the_replaced_and_mig_instances()
 
 
 def test_what_may_explain_an_event_of_an_instance() -> None:
-    registry = Registry()
+    registry = Registry(100)
     row = registry.row(gpu(0, "a", mig_id="3"), "s", True)
     assert [entity.id for entity in around(registry, row)] == ["GPU-a-0:3", "GPU-a-0", "a", "s", ""]
