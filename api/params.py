@@ -15,12 +15,12 @@ from api.errors import BadRequest
 from readings.times import (
     DURATION_PATTERN,
     INT64_MAX,
-    INT64_MIN,
     SECOND,
     format_duration,
     format_time,
+    is_relative,
     parse_duration,
-    parse_time,
+    parse_moment,
     to_ns,
 )
 from telemetry_site.env import one_of, whole_number
@@ -28,7 +28,6 @@ from telemetry_site.env import one_of, whole_number
 # Also in the schema.
 RELATIVE_TIME = rf"^(now|(now)?-{DURATION_PATTERN})$"
 UNIX_TIME = r"^[0-9]{1,19}(\.[0-9]{0,30})?$"
-_RELATIVE = re.compile(r"now|(?:now)?-(?P<ago>.+)")
 # A "+02:00" that was not percent-encoded arrives as " 02:00".
 _LOST_PLUS = re.compile(r"(?<=\d\d:\d\d)((?::\d\d(?:\.\d+)?)?) (?=\d\d:?\d\d$)", re.ASCII)
 
@@ -48,24 +47,7 @@ def time_ns(text: str) -> int:
 
     Raises ValueError saying what is allowed.
     """
-    relative = _RELATIVE.fullmatch(text)
-    if relative is not None:
-        ago = relative["ago"]
-        try:
-            moment = time.time_ns() - (parse_duration(ago) if ago else 0)
-        except ValueError:
-            raise ValueError(
-                "is not a time before now: use now, or a number and a unit, as -30s, -5m, -24h or -7d"
-            ) from None
-        if moment < INT64_MIN:
-            raise ValueError("is out of range: the years 1678 to 2262 can be asked for")
-        return moment
-    try:
-        return parse_time(_LOST_PLUS.sub(r"\1+", text))
-    except ValueError as error:
-        if "out of range" in str(error):
-            raise ValueError("is out of range: the years 1678 to 2262 can be asked for") from None
-        raise ValueError("is not a time: use RFC 3339, as 2025-07-18T20:42:34Z, or -1h for an hour ago") from None
+    return parse_moment(_LOST_PLUS.sub(r"\1+", text), time.time_ns())
 
 
 EXPORT_FORMATS = ("csv", "ndjson", "parquet")
@@ -182,7 +164,7 @@ def fixed_times(query: QueryDict, values: Mapping[str, Any]) -> dict[str, str]:
     return {
         name: format_time(values[name])
         for name in ("start_time", "end_time", "end_before")
-        if (text := query.get(name)) is not None and _RELATIVE.fullmatch(text)
+        if (text := query.get(name)) is not None and is_relative(text)
     }
 
 

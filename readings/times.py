@@ -24,6 +24,10 @@ DURATION_PATTERN = r"([0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d)){1,5}"
 _DURATION = re.compile(DURATION_PATTERN, re.ASCII)
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 
+# A time relative to now.
+_RELATIVE = re.compile(r"now|(?:now)?-(?P<ago>.+)")
+_OUT_OF_RANGE = "is out of range: the years 1678 to 2262 can be asked for"
+
 _ALLOWED = "RFC 3339 (2025-07-18T20:42:34Z) or Unix seconds, ms, µs or ns"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC3339 = re.compile(
@@ -92,6 +96,33 @@ def _zone(offset: str | None, text: str, naive: tzinfo) -> tzinfo:
     if hours > 23 or minutes > 59:
         raise ValueError(f"bad time {text!r}: no such offset from UTC")
     return timezone(timedelta(hours=hours, minutes=minutes) * (-1 if offset[0] == "-" else 1))
+
+
+def is_relative(text: str) -> bool:
+    """Whether a time is written relative to now, as ``-1h``."""
+    return _RELATIVE.fullmatch(text) is not None
+
+
+def parse_moment(text: str, now_ns: int) -> int:
+    """A time as ``parse_time`` takes it, or relative to now: ``now``, ``-1h``, ``now-1h``. Raises ValueError with what is allowed."""
+    relative = _RELATIVE.fullmatch(text)
+    if relative is None:
+        try:
+            return parse_time(text)
+        except ValueError as error:
+            if "out of range" in str(error):
+                raise ValueError(_OUT_OF_RANGE) from None
+            raise ValueError("is not a time: use RFC 3339, as 2025-07-18T20:42:34Z, or -1h for an hour ago") from None
+    ago = relative["ago"]
+    try:
+        moment = now_ns - (parse_duration(ago) if ago else 0)
+    except ValueError:
+        raise ValueError(
+            "is not a time before now: use now, or a number and a unit, as -30s, -5m, -24h or -7d"
+        ) from None
+    if moment < INT64_MIN:
+        raise ValueError(_OUT_OF_RANGE)
+    return moment
 
 
 def epoch_ns(value: float) -> int:

@@ -14,7 +14,9 @@ from readings.times import (
     epoch_ns,
     format_duration,
     format_time,
+    is_relative,
     parse_duration,
+    parse_moment,
     parse_time,
     spell_duration,
 )
@@ -198,3 +200,28 @@ def test_a_duration_is_told_in_the_largest_unit_that_fits(text: str) -> None:
 )
 def test_durations_are_spelled_in_two_units(seconds: float, text: str) -> None:
     assert spell_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("now", 10**18),
+        ("-1h", 10**18 - 3600 * 10**9),
+        ("now-500ms", 10**18 - 5 * 10**8),
+        ("1970-01-01T00:00:01Z", 10**9),
+    ],
+)
+def test_a_moment_may_be_relative_to_now(text: str, expected: int) -> None:
+    assert parse_moment(text, 10**18) == expected
+    assert is_relative(text) == (not text.startswith("1970"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("-1x", "is not a time before now"), ("yesterday", "is not a time: use"), ("-999999d", "is out of range")],
+)
+def test_a_moment_that_is_none_is_refused_with_what_is_allowed(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        parse_moment(text, 0)
+    with pytest.raises(ValueError, match="out of range"):
+        parse_moment("9999-01-01T00:00:00Z", 0)
