@@ -96,6 +96,10 @@ class Engine:
         """The time that it has come to; 0 before the first message."""
         return self._now_ns
 
+    def wants(self, metric: str) -> bool:
+        """Whether it looks at the metric, by its canonical name."""
+        return self._intake.wants(metric)
+
     def take(self, block: PointBlock, *, source: str, live: bool, received_ns: int) -> Arrivals | None:
         """Judge a block of a message that the broker took at ``received_ns``. Returns what was new in it."""
         if self._now_ns and received_ns - self._now_ns > _PAUSE_NS:

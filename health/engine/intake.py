@@ -94,6 +94,10 @@ class Intake:
         self._wanted = frozenset(wanted)
         self._names_of = lru_cache(256)(self._chosen)
 
+    def wants(self, metric: str) -> bool:
+        """Whether anyone asks for the metric, by its canonical name."""
+        return whole_of(metric) in self._wanted and metric not in _LEFT_OUT
+
     def _chosen(self, metric_names: tuple[str, ...]) -> _Chosen:
         """The wanted ones among the block's metrics, by their places in it."""
         places: list[int] = []
@@ -101,7 +105,7 @@ class Intake:
         parts = 0
         for place, name in enumerate(metric_names):
             canonical = canonical_name(name)
-            if whole_of(canonical) not in self._wanted or canonical in _LEFT_OUT:
+            if not self.wants(canonical):
                 continue
             if ":" in canonical:
                 parts += 1
