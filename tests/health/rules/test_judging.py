@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
 import pytest
 
 from health.engine.engine import Engine
@@ -114,3 +115,11 @@ def test_a_fault_opens_the_event_of_its_rule_in_time_and_no_other(
     (event,) = [each for each in fleet.feed.seen if each.change == "opened"]
     assert event.key.entity.id == GPUS[-1].id
     assert "?" not in event.text, event.text
+
+
+def test_a_card_with_bridges_has_links_that_are_off_by_design() -> None:
+    feed = FleetFeed(Engine(load_rules()))
+    bridged = [msgspec.structs.replace(each, model_name="NVIDIA H100 NVL") for each in GPUS]
+    values = {full(name): float(value) for name, value in (WELL | {"NVLINK_GET_STATE:nvlink:1": 0}).items()}
+    feed.run(600, [(each, values) for each in bridged])
+    assert [event for event in feed.said() if "nvlink" in event[1]] == []

@@ -249,6 +249,29 @@ def test_by_model(rules: Rules) -> None:
     assert power.setting("at_most", "NVIDIA H100 80GB HBM3") == 10_000
 
 
+def test_models_that_have_all_links_on(rules: Rules) -> None:
+    links = rules["nvlink_inactive"]
+    all_on = (
+        "NVIDIA H100 80GB HBM3",
+        "NVIDIA A100-SXM4-80GB",
+        "Tesla V100-SXM2-32GB",
+        "NVIDIA H200",
+        "NVIDIA B200",
+        "NVIDIA GB200",
+        "NVIDIA GB300",
+    )
+    not_all = (
+        "NVIDIA H100 PCIe",
+        "NVIDIA H100 NVL",
+        "NVIDIA H200 NVL",
+        "NVIDIA A100 80GB PCIe",
+        "NVIDIA L40S",
+        "NVIDIA RTX A6000",
+    )
+    assert {links.setting("all_linked", model) for model in all_on} == {1}
+    assert {links.setting("all_linked", model) for model in not_all} == {0}
+
+
 def test_what_explains_what(rules: Rules) -> None:
     assert set(rules["gpu_missing"].inhibited_by) == {"source_silent", "host_stale", "xid_fatal:79"}
     assert rules["host_stale"].inhibited_by == ("source_silent",)
