@@ -10,9 +10,9 @@ from django.http import HttpRequest
 from rest_framework.exceptions import UnsupportedMediaType
 
 from api.errors import BadRequest
-from api.schema.answers import Answer
+from api.schema.answers import RequestBody
 
-_T = TypeVar("_T", bound=Answer)
+_T = TypeVar("_T", bound=RequestBody)
 _JSON = "application/json"
 # Line breaks and tabs are text.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")

@@ -14,10 +14,13 @@ from django.db import transaction
 from django.utils import timezone
 
 from health.models import EntityKind, Event, Mute
+from health.rule_table import rules_now
 from health.sharing import SharedAnswer
 from inventory.assets import history_message
 from inventory.models import GPU, AssetState, Host
+from inventory.tags import NAME_RULE, TagError, parse_tags
 
+SHORTEST, LONGEST = timedelta(minutes=1), timedelta(days=366)
 _MOST_GPU = 200  # what the field of a mute takes
 
 
@@ -127,6 +130,47 @@ def mute_for(event: Event, length: timedelta, user: str, note: str = "", now: da
         created_by=user,
         note=note,
     )
+
+
+class MuteError(ValueError):
+    """A mute that cannot be. ``field`` is the one to change, and the text says what is allowed."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(problem)
+        self.field = field
+
+
+def check_scope(mute: Mute) -> None:
+    """Whether somebody can have meant what a new mute covers. At most three queries. Raises MuteError."""
+    if not (mute.rule or mute.hostname or mute.gpu or mute.tag):
+        raise MuteError("rule", "the mute fits everything: give it a rule, a hostname, a gpu or a tag")
+    if mute.rule and mute.rule not in rules_now():
+        raise MuteError("rule", f"rule {mute.rule!r} is not known: see /api/v1/rules")
+    if bool(mute.tag) != bool(mute.tag_value):
+        raise MuteError("tag", "tag and tag_value belong together: give both or none")
+    if mute.tag:
+        try:
+            parse_tags(f"{mute.tag}: {mute.tag_value}")
+        except TagError:
+            problem = f"tag {mute.tag!r} with tag_value {mute.tag_value!r} is no tag: {NAME_RULE}"
+            raise MuteError("tag", problem) from None
+    if mute.hostname and not Host.objects.filter(name=mute.hostname).exists():
+        raise MuteError("hostname", f"hostname {mute.hostname!r} is not known: see /api/v1/hosts")
+    if mute.gpu and not _is_gpu_or_slot(mute.gpu):
+        raise MuteError("gpu", f"gpu {mute.gpu!r} is not known: give a GPU's id, see /api/v1/gpus, or host/slot")
+
+
+def _is_gpu_or_slot(text: str) -> bool:
+    host, _, slot = text.rpartition("/")
+    if slot.isdecimal() and Host.objects.filter(name=host).exists():
+        return True
+    return GPU.objects.filter(pk=text).exists()
+
+
+def check_length(starts: datetime, expires: datetime) -> None:
+    """Whether a mute may last so long. Raises MuteError."""
+    if not SHORTEST <= expires - starts <= LONGEST:
+        raise MuteError("expires", "a mute lasts from one minute to 366 days")
 
 
 def save_mute(mute: Mute, *, user_id: int | None = None) -> None:

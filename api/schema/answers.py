@@ -35,6 +35,10 @@ class Answer(msgspec.Struct, forbid_unknown_fields=True):
     """A JSON object that the API answers with. The docstring of each class is its description in the schema."""
 
 
+class RequestBody(Answer):
+    """A JSON object that a request holds. It has no fields but those of its table."""
+
+
 class EventCountsAnswer(Answer):
     """How many events of the fleet's health there are, by severity."""
 

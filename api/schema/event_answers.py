@@ -15,6 +15,7 @@ from api.schema.answers import (
     EventCountsAnswer,
     NextUrl,
     PreviousUrl,
+    RequestBody,
     Time,
     Url,
     eg,
@@ -197,19 +198,19 @@ class MutePageAnswer(Answer):
     previous: PreviousUrl
 
 
-class ActionBody(Answer):
+class ActionBody(RequestBody):
     """Why a person does this to an event."""
 
     note: Annotated[str, eg("looking at the fan"), _text(MOST_NOTE)] = ""
 
 
-class NoteBody(Answer):
+class NoteBody(RequestBody):
     """A note on an event."""
 
     note: Annotated[str, eg("the fan was replaced"), _text(MOST_NOTE, 1)]
 
 
-class MuteBody(Answer):
+class MuteBody(RequestBody):
     """What to mute: all that is given must fit an event. At least one of rule, hostname, gpu and tag is needed; and either `for` or `expires`."""
 
     rule: Annotated[str, eg(_RULE, "a rule's name"), _text(64)] = ""

@@ -24,7 +24,17 @@ from api.exports.readings import COLUMNS
 from api.exports.usage import FIGURES
 from api.models import TokenScope
 from api.params import Parameter, format_of, read_parameters
-from api.schema.answers import BASE, GPU_ID, HOST_NAME, METRIC, Answer, ErrorAnswer, NotReadyAnswer, ReadingAnswer
+from api.schema.answers import (
+    BASE,
+    GPU_ID,
+    HOST_NAME,
+    METRIC,
+    Answer,
+    ErrorAnswer,
+    NotReadyAnswer,
+    ReadingAnswer,
+    RequestBody,
+)
 from api.schema.usage_answers import UsageAnswer
 from api.views.base import ApiView, WriteOperation
 
@@ -58,8 +68,11 @@ _LINKS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "telemetry": (("gpu", "uuid", "/data/0/uuid"), ("host", "name", "/data/0/hostname")),
     "hosts": (("host", "name", "/data/0/name"),),
     "host": (("gpu", "uuid", "/gpus/0/id"),),
-    "events": (("event", "id", "/data/0/id"),),
-    "mutes": (("mute", "id", "/data/0/id"),),
+    "events": tuple(
+        (target, "id", "/data/0/id") for target in ("event", "acknowledge_event", "resolve_event", "note_event")
+    ),
+    "mutes": (("mute", "id", "/data/0/id"), ("end_mute", "id", "/data/0/id")),
+    "add_mute": (("mute", "id", "/id"), ("end_mute", "id", "/id")),
 }
 # Defined in the settings.
 _SCHEMES = ("token", "session")
@@ -104,6 +117,8 @@ def object_schema(answer: type[Answer], reference: Callable[[type[Answer]], dict
     properties = {each.encode_name: _schema(hints[each.name], reference) for each in fields}
     required = sorted(each.encode_name for each in fields if each.required)
     schema = {"type": "object", "description": answer.__doc__, "properties": properties}
+    if issubclass(answer, RequestBody):
+        schema["additionalProperties"] = False
     return schema | ({"required": required} if required else {})
 
 
@@ -250,7 +265,7 @@ class TableSchema(AutoSchema):
             if status in operation["responses"]:
                 operation["responses"][status]["headers"] = headers
         if links := _LINKS.get(self.get_operation_id()):
-            operation["responses"]["200"]["links"] = {
+            operation["responses"][str(self._write.status if self._write else 200)]["links"] = {
                 target: {"operationId": target, "parameters": {name: f"$response.body#{where}"}}
                 for target, name, where in links
             }

@@ -19,7 +19,7 @@ from api.exports.formats import CsvEncoder, Encoder, Layout, NdjsonEncoder, Parq
 from api.exports.stream import export, file_name
 from api.models import TokenScope
 from api.params import EXPORT_FORMATS, Parameter, flag, format_of, read_parameters
-from api.schema.answers import Answer
+from api.schema.answers import Answer, RequestBody
 
 
 class WriteOperation(NamedTuple):
@@ -32,7 +32,7 @@ class WriteOperation(NamedTuple):
     name: str
     permission: str
     answer: type[Answer]
-    body: type[Answer] | None = None
+    body: type[RequestBody] | None = None
     status: int = 200
     error_statuses: tuple[int, ...] = (400, 404, 503)
 

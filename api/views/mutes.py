@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import datetime
 from types import MappingProxyType
 
@@ -19,14 +18,10 @@ from api.params import choice, paging_of
 from api.schema.event_answers import MuteAnswer, MuteBody, MutePageAnswer
 from api.views.base import ApiView, WriteOperation
 from health.models import Mute
-from health.muting import end_mute, save_mute
-from health.rule_table import rules_now
-from inventory.models import GPU, Host
-from inventory.tags import NAME_RULE, parse_tags
-from readings.times import SECOND, parse_duration, parse_time, to_datetime
+from health.muting import MuteError, check_length, check_scope, end_mute, save_mute
+from readings.times import parse_duration, parse_time, to_datetime, to_ns
 
 MUTE_IN_PATH = {"id": "the mute's number"}
-SHORTEST_NS, LONGEST_NS = 60 * SECOND, 366 * 86_400 * SECOND
 STATE = choice(
     "state",
     "active: those that count now, or will; ended: those that expired or were ended; all",
@@ -106,50 +101,33 @@ def _find(key: int) -> Mute:
 
 
 def new_mute(body: MuteBody, now: datetime) -> Mute:
-    """The mute that a body asks for, unsaved. At most two queries. Raises BadRequest naming what cannot be used."""
-    if not (body.rule or body.hostname or body.gpu or body.tag):
-        raise BadRequest("the mute fits everything: give it a rule, a hostname, a gpu or a tag")
-    if body.rule and body.rule not in rules_now():
-        raise BadRequest(f"rule {body.rule!r} is not known: see /api/v1/rules")
-    if bool(body.tag) != bool(body.tag_value):
-        raise BadRequest("tag and tag_value belong together: give both or none")
-    if body.tag:
-        try:
-            parse_tags(f"{body.tag}: {body.tag_value}")
-        except ValueError:
-            raise BadRequest(f"tag {body.tag!r} with tag_value {body.tag_value!r} is no tag: {NAME_RULE}") from None
-    if body.hostname and not Host.objects.filter(name=body.hostname).exists():
-        raise BadRequest(f"hostname {body.hostname!r} is not known: see /api/v1/hosts")
-    if body.gpu and not _is_gpu_or_slot(body.gpu):
-        raise BadRequest(f"gpu {body.gpu!r} is not known: give a GPU's id, see /api/v1/gpus, or host/slot")
-    return Mute(
+    """The mute that a body asks for, unsaved. At most three queries. Raises BadRequest naming what cannot be used."""
+    mute = Mute(
         rule=body.rule,
         hostname=body.hostname,
         gpu=body.gpu,
         tag=body.tag,
         tag_value=body.tag_value,
         starts=now,
-        expires=_end_of(body),
         note=body.note,
     )
+    try:
+        check_scope(mute)
+    except MuteError as error:
+        raise BadRequest(str(error)) from None
+    mute.expires = _end_of(body, now)
+    return mute
 
 
-def _is_gpu_or_slot(text: str) -> bool:
-    host, _, slot = text.rpartition("/")
-    if slot.isdecimal() and Host.objects.filter(name=host).exists():
-        return True
-    return GPU.objects.filter(pk=text).exists()
-
-
-def _end_of(body: MuteBody) -> datetime:
+def _end_of(body: MuteBody, now: datetime) -> datetime:
     if bool(body.for_) == bool(body.expires):
         raise BadRequest("give either for, as 2h, or expires, a time")
-    now = time.time_ns()
     name, given = ("for", body.for_) if body.for_ else ("expires", body.expires)
     try:
-        end = now + parse_duration(given) if body.for_ else parse_time(given)
-    except ValueError as error:
+        end = to_datetime(to_ns(now) + parse_duration(given)) if body.for_ else to_datetime(parse_time(given))
+        check_length(now, end)
+    except MuteError as error:
+        raise BadRequest(f"{name} {given!r} is out of range: {error}") from None
+    except (ValueError, OverflowError) as error:
         raise BadRequest(f"{name} {given!r} {error}") from None
-    if not SHORTEST_NS <= end - now <= LONGEST_NS:
-        raise BadRequest(f"{name} {given!r} is out of range: a mute lasts from one minute to 366 days")
-    return to_datetime(end)
+    return end

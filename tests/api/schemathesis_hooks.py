@@ -23,6 +23,13 @@ NO_SCHEMA_SAYS = re.compile(
     r"|\w+ is a code, a state or a bitmask: it has no bands"
     r"|every \S+ would make [0-9,]+ points in a series: [0-9,]+ are allowed; leave it out or use \S+"
     r"|every '[^']+' is out of range: use \S+ to \S+"
+    r"|tag '[^']+' is not a tag: use name=value; a name begins with [^;]+"
+    r"|the mute fits everything: give it a rule, a hostname, a gpu or a tag"
+    r"|(rule|hostname|gpu) .+ is not known: .+"
+    r"|tag and tag_value belong together: give both or none"
+    r"|tag .+ is no tag: a name begins with .+"
+    r"|give either for, as 2h, or expires, a time"
+    r"|(for|expires) .+ (is not|is out of range).+"
     r"|(start_time|end_time|end_before) '[^']+' is out of range: the years 1678 to 2262 can be asked for"
 )
 
@@ -38,6 +45,8 @@ slots = strategies.integers(-1, 127)
 schemathesis.openapi.format("telemetry-cursor", strategies.builds(cursor, strategies.just(True), times, names, names))
 schemathesis.openapi.format("gpus-cursor", strategies.builds(cursor, names, slots, names))
 schemathesis.openapi.format("hosts-cursor", strategies.builds(cursor, names))
+moments = strategies.integers(0, 4_000_000_000_000_000)  # in µs
+schemathesis.openapi.format("events-cursor", strategies.builds(cursor, moments, strategies.integers(0, 10**18 - 1)))
 
 
 @schemathesis.hook  # type: ignore[untyped-decorator]  # its stubs are not where types are checked
