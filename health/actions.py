@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
+from django.db.models import Model
 from django.utils import timezone
 
-from health.models import ONGOING, Event, EventState, EventTransition, Mute, Resolution, TransitionKind
+from health.models import ONGOING, Event, EventState, EventTransition, Mute, Notice, Resolution, TransitionKind
 from health.muting import mute_for, mutes_changed
 from inventory.assets import NOTHING, history_message
 
@@ -91,16 +92,26 @@ def resolve_all(keys: Collection[int], user: str, note: str = "", *, user_id: in
     return ActionCount(changed, len(keys) - changed)
 
 
-def mute_all(events: Sequence[Event], until: datetime, user: str, note: str = "") -> list[Mute]:
+def mute_all(
+    events: Sequence[Event], until: datetime, user: str, note: str = "", *, user_id: int | None = None
+) -> list[Mute]:
     """Mute the rule of each event on its GPU, slot or host until then. Returns the new mutes. Raises DatabaseError."""
     now = timezone.now()
     wanted = {}
     for event in events:
         mute = mute_for(event, until - now, user, note, now)
         wanted[mute.rule, mute.gpu, mute.hostname] = mute
-    mutes = Mute.objects.bulk_create(wanted.values(), batch_size=_AT_ONCE)
+    with transaction.atomic():
+        mutes = Mute.objects.bulk_create(wanted.values(), batch_size=_AT_ONCE)
+        _log(mutes, ADDITION, [{"added": {}}], user_id)
     mutes_changed()
     return mutes
+
+
+def send_again(keys: Collection[int]) -> int:
+    """Have notices sent once more, whatever became of them. Returns how many those are. Raises DatabaseError."""
+    anew = {"sent": None, "outcome": "", "attempts": 0, "last_error": "", "due": timezone.now()}
+    return sum(Notice.objects.filter(pk__in=some).update(**anew) for some in _batches(keys))
 
 
 def _locked(keys: Collection[int]) -> list[Event]:
@@ -137,20 +148,24 @@ def _record(
         EventTransition(event=each, kind=kind, at=now, recorded=now, severity=each.severity, user=user, note=note)
         for each in events
     )
-    if user_id is None or not events:
+    _log(events, CHANGE, history_message([f"{kind.value}: {note or NOTHING}"]), user_id)
+
+
+def _log(rows: Sequence[Model], flag: int, message: list[dict[str, Any]], user_id: int | None) -> None:
+    """Keeps what a person did to rows of one table in the admin's history."""
+    if user_id is None or not rows:
         return
-    content_type_id = ContentType.objects.get_for_model(Event).pk
-    message = json.dumps(history_message([f"{kind.value}: {note or NOTHING}"]))
+    content_type_id = ContentType.objects.get_for_model(type(rows[0])).pk
     LogEntry.objects.bulk_create(
         LogEntry(
             user_id=user_id,
             content_type_id=content_type_id,
             object_id=str(each.pk),
             object_repr=str(each)[:200],
-            action_flag=CHANGE,
-            change_message=message,
+            action_flag=flag,
+            change_message=json.dumps(message),
         )
-        for each in events
+        for each in rows
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class HealthConfig(AppConfig):
@@ -12,5 +13,8 @@ class HealthConfig(AppConfig):
     verbose_name = "Health"
 
     def ready(self) -> None:
-        """Register the checks."""
+        """Register the checks, and have what people may do added to their roles after each migration."""
         from health import checks  # noqa: F401
+        from health.roles import make_health_roles
+
+        post_migrate.connect(make_health_roles, sender=self, dispatch_uid="health.roles")

@@ -544,18 +544,18 @@ class CollectorStatusAdmin(ReadOnlyAdmin):
 
 @admin.register(LogEntry)
 class HistoryAdmin(ReadOnlyAdmin):
-    """Who changed or removed which host or GPU, newest first; also of those that are gone."""
+    """Who changed or removed which host or GPU, or acted on which event, newest first; also of those that are gone."""
 
     list_display = ("action_time", "user", "kind", "what", "change")
     list_display_links = None
     list_filter = (("user", admin.RelatedOnlyFieldListFilter),)
     list_select_related = ("user", "content_type")
     search_fields = ("object_repr", "change_message", "user__username")
-    search_help_text = "host, GPU, what was changed or who did it"
+    search_help_text = "host, GPU, event, what was changed or who did it"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[LogEntry]:
         entries: QuerySet[LogEntry] = super().get_queryset(request)
-        return entries.filter(content_type__app_label="inventory")
+        return entries.filter(content_type__app_label__in=("inventory", "health"))
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         return super().changelist_view(request, {"title": "Who changed what", **(extra_context or {})})

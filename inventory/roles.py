@@ -1,4 +1,4 @@
-"""Two groups for people who use the admin: those who only look, and those who also note things about hosts and GPUs."""
+"""Two groups for people who use the admin: those who only look, and those who also note things about hosts, GPUs and events."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ def make_roles(using: str, **_: Any) -> None:
     may_view = Q(content_type__app_label="inventory", codename__startswith="view_")
     may_see_history = Q(content_type__app_label="admin", codename="view_logentry")
     may_edit = Q(content_type__app_label="inventory", codename__in=("change_host", "change_gpu"))
-    for name, allowed in (
-        (VIEWERS, may_view | may_see_history),
-        (OPERATORS, may_view | may_see_history | may_edit),
-    ):
+    give_roles(using, may_view | may_see_history, may_edit)
+
+
+def give_roles(using: str, viewers: Q, operators: Q) -> None:
+    """Gives the groups what they lack of these permissions; operators have the viewers' too."""
+    for name, allowed in ((VIEWERS, viewers), (OPERATORS, viewers | operators)):
         group, _created = Group.objects.using(using).get_or_create(name=name)
         group.permissions.add(*Permission.objects.using(using).filter(allowed))

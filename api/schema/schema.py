@@ -116,7 +116,7 @@ def object_schema(answer: type[Answer], reference: Callable[[type[Answer]], dict
     fields = msgspec.structs.fields(answer)
     properties = {each.encode_name: _schema(hints[each.name], reference) for each in fields}
     required = sorted(each.encode_name for each in fields if each.required)
-    schema = {"type": "object", "description": answer.__doc__, "properties": properties}
+    schema: dict[str, Any] = {"type": "object", "description": answer.__doc__, "properties": properties}
     if issubclass(answer, RequestBody):
         schema["additionalProperties"] = False
     return schema | ({"required": required} if required else {})
