@@ -207,7 +207,8 @@ class Pod:
         for sources, target in self.targets["build"].copies():
             for source in sources:
                 self._copy(ROOT / source, target)
-        packages = Path(sys.prefix)
+        # Resolved: a copy of a link would be the packages themselves, and they would be taken away.
+        packages = Path(sys.prefix).resolve()
         # Hard links: nothing in there is changed, only taken away.
         venv = self.root / "opt" / "venv"
         venv.parent.mkdir()
