@@ -71,6 +71,10 @@ bench-pages: setup-dev chromium ## measure the pages: bytes, first paint, server
 influxd: ## get a real InfluxDB for the tests (builds it once, in some minutes, unless it is on PATH)
 	@ci/influxd.sh
 
+.PHONY: alertmanager
+alertmanager: ## get a real Alertmanager for the tests (unpacks Debian's package, unless it is on PATH)
+	@ci/alertmanager.sh
+
 # --- one service each ----------------------------------------------------------------------------------------------
 run-mq: setup ## run the broker
 	@exec $(MANAGE) runbroker

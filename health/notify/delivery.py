@@ -20,10 +20,9 @@ from apprise.plugins.base import NotifyBase
 from health.notify.channels import Channel
 from health.notify.errors import ChannelError, DeliveryError
 from health.notify.messages import ChannelMessage, MessageType
+from health.notify.threads import quieten_libraries
 from readings.text import printable
 
-# Threads with this beginning of their name send. What libraries log there has URLs with secrets in it, and is dropped.
-SENDING = "send-"
 KEY_HEADER = "X-GPU-Telemetry-Key"
 MOST_ERROR = 300
 MOST_RETRY_AFTER = 6 * 3600.0
@@ -195,16 +194,6 @@ class _Heard(logging.Handler):
         logging.getLogger("apprise").removeHandler(self)
 
 
-class _NotWhileSending(logging.Filter):
-    """Drops what a library logs in a thread that sends."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.threadName or "").startswith(SENDING)
-
-
-_not_while_sending = _NotWhileSending()
-
-
 def _quieten() -> None:
     """Apprise's own lines go nowhere: what is worth saying the notifier says. The same for HTTP and mail libraries in sending threads."""
     logger = logging.getLogger("apprise")
@@ -212,5 +201,4 @@ def _quieten() -> None:
     logger.setLevel(logging.INFO)
     if not logger.handlers:
         logger.addHandler(logging.NullHandler())
-    for name in ("urllib3.connectionpool", "urllib3.util.retry", "requests", "charset_normalizer"):
-        logging.getLogger(name).addFilter(_not_while_sending)
+    quieten_libraries()

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, close_old_connections, connections, transaction
+from django.db import DatabaseError, InterfaceError, transaction
 from django.db.models import Exists, F, Max, OuterRef, Q
 from django.db.models.functions import Coalesce
 from django.utils import timezone
@@ -27,20 +25,20 @@ from health.models import ONGOING, Event, EventState, EventTransition, Notice, N
 from health.muting import Muting, load_muting
 from health.notify.batching import Batch, budget_of, next_batch
 from health.notify.channels import Channel, configured_channels, grouping_of, needs_tags
-from health.notify.delivery import SENDING, open_plugs
+from health.notify.delivery import open_plugs
 from health.notify.errors import DeliveryError
 from health.notify.messages import ChannelMessage, Wording, compose
 from health.notify.outbox import LATE, message_key, notice_key, post
+from health.notify.retrying import retry_wait
 from health.notify.tagging import tags_by_event
+from health.notify.threads import SENDING, STOPPING_TAKES, Turns, in_thread, repeat
 from health.rule_table import rules_now
 
 logger = logging.getLogger(__name__)
 
 # Seconds, unless they say otherwise.
 TICK = 1.0
-FIRST_RETRY, LONGEST_RETRY = 1.0, 900.0
 SENDING_TAKES = 60.0  # longer than this a service hangs
-STOPPING_TAKES = 8.0
 GIVE_UP = timedelta(days=3)
 KEPT = timedelta(days=7)
 # How often it is looked whether what is muted still is.
@@ -97,12 +95,10 @@ class _ChannelQueue:
 class Notifier:
     """The notices of this database and the channels that they go out by. Only one at a time may run: that of the lease's holder."""
 
-    def __init__(
-        self, outlets: Sequence[ChannelOutlet], wording: Wording, woken: threading.Event | None = None
-    ) -> None:
+    def __init__(self, outlets: Sequence[ChannelOutlet], wording: Wording, turns: Turns | None = None) -> None:
         self._queues = [_ChannelQueue(outlet) for outlet in outlets]
         self._wording = wording
-        self._woken = woken or threading.Event()
+        self._turns = turns or Turns()
         self._next_sweep = self._next_tidying = 0.0
 
     @property
@@ -299,13 +295,8 @@ class Notifier:
         return found
 
     def _send(self, queue: _ChannelQueue, batch: Batch, key: str, now: datetime) -> None:
-        with transaction.atomic():
-            _each_part(
-                batch.notices,
-                lambda rows: rows.update(
-                    message=key, tried=Coalesce("tried", now), attempts=F("attempts") + 1, outcome="", last_error=""
-                ),
-            )
+        if not self._claim(batch.notices, key, now):
+            return
         message = compose(batch.notices, key, self._wording, now, digest=batch.is_digest)
         queue.flight = flight = _MessageOnItsWay(key)
 
@@ -317,9 +308,31 @@ class Notifier:
             except Exception as error:
                 flight.error = DeliveryError(f"sending failed: {type(error).__name__}")
             flight.is_over = True
-            self._woken.set()
+            self._turns.woken.set()
 
         threading.Thread(target=send, name=f"{SENDING}{queue.name}", daemon=True).start()
+
+    def _claim(self, notices: Sequence[Notice], key: str, now: datetime) -> bool:
+        """Mark them as on their way with this message; not if another notifier, which lost its lease, has just done so."""
+        loaded = {notice.pk: (notice.attempts, notice.sent) for notice in notices}
+        keys = sorted(loaded)
+        with transaction.atomic():
+            for start in range(0, len(keys), _AT_ONCE):
+                rows = Notice.objects.filter(pk__in=keys[start : start + _AT_ONCE])
+                found = rows.select_for_update().order_by("pk").values_list("pk", "attempts", "sent")
+                if {pk: (attempts, sent) for pk, attempts, sent in found}.items() != {
+                    pk: loaded[pk] for pk in keys[start : start + _AT_ONCE]
+                }.items():
+                    transaction.set_rollback(True)
+                    return False
+                rows.update(
+                    message=key,
+                    tried=Coalesce("tried", now),
+                    attempts=F("attempts") + 1,
+                    outcome="",
+                    last_error="",
+                )
+        return True
 
     def _sent(self, queue: _ChannelQueue, key: str, now: datetime) -> None:
         rows = Notice.objects.filter(channel=queue.name, message=key, sent=None)
@@ -349,12 +362,6 @@ class Notifier:
         queue.not_before = now + timedelta(seconds=wait)
 
 
-def retry_wait(failures: int) -> float:
-    """Seconds to wait after a failure with so many others before it: twice as long each time, with jitter."""
-    bound = min(FIRST_RETRY * 2.0 ** min(failures, 30), LONGEST_RETRY)
-    return bound * random.uniform(0.75, 1.0)  # noqa: S311 - no secret
-
-
 def _failed_for(notices: Sequence[Notice], long: timedelta, now: datetime) -> bool:
     return all(notice.last_error for notice in notices) and any(now - notice.created > long for notice in notices)
 
@@ -370,65 +377,34 @@ def _each_part(notices: Sequence[Notice], change: Callable[..., int]) -> None:
         change(Notice.objects.filter(pk__in=keys[start : start + _AT_ONCE]))
 
 
-def open_notifier(woken: threading.Event | None = None) -> Notifier | None:
+def open_notifier(turns: Turns | None = None) -> Notifier | None:
     """The notifier of the settings; None without NOTIFY_URLS. Raises ChannelError in one line without secrets."""
     channels = configured_channels()
     if not channels:
         return None
-    return Notifier(open_plugs(channels, settings.PUBLIC_URL), Wording(rules_now(), settings.PUBLIC_URL), woken)
+    return Notifier(open_plugs(channels, settings.PUBLIC_URL), Wording(rules_now(), settings.PUBLIC_URL), turns)
 
 
 async def run(stop: asyncio.Event) -> None:
     """Send what is due until ``stop`` is set. Returns soon after that, whatever hangs. Raises ChannelError at its start."""
-    woken = threading.Event()
-    notifier = open_notifier(woken)
+    turns = Turns()
+    notifier = open_notifier(turns)
     if notifier is None:
         await stop.wait()
         return
-    halt, finished, loop = threading.Event(), asyncio.Event(), asyncio.get_running_loop()
+
+    def step() -> float:
+        notifier.step()
+        return TICK
 
     def work() -> None:
-        try:
-            _loop(notifier, halt, woken)
-        finally:
-            with suppress(RuntimeError):  # the loop was closed: nobody waits any more
-                loop.call_soon_threadsafe(finished.set)
-
-    threading.Thread(target=work, name="notifier", daemon=True).start()
-    try:
-        await stop.wait()
-    finally:
-        halt.set()
-        woken.set()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(finished.wait(), STOPPING_TAKES)
-
-
-def _loop(notifier: Notifier, halt: threading.Event, woken: threading.Event) -> None:
-    is_away = False
-    try:
-        while not halt.is_set():
-            woken.clear()
-            try:
-                close_old_connections()
-                notifier.step()
-                if is_away:
-                    logger.info("the database is back: notices go out again")
-                is_away = False
-            except (DatabaseError, InterfaceError) as error:
-                if not is_away:
-                    logger.warning("no notice goes out while the database is away: %s", " ".join(str(error).split()))
-                is_away = True
-            except Exception:
-                logger.exception("a step of the notifier failed")
-                halt.wait(10)
-            woken.wait(TICK)
+        repeat(turns, "notifications", step)
         deadline = time.monotonic() + STOPPING_TAKES / 2
-        while notifier.is_sending and time.monotonic() < deadline:
-            woken.wait(0.1)
-            woken.clear()
-            notifier.settle(timezone.now())
-    except (DatabaseError, InterfaceError):
-        logger.warning("the database is away: what is on its way may be sent once more after the next start")
-    finally:
-        connections.close_all()
+        try:
+            while notifier.is_sending and time.monotonic() < deadline:
+                turns.wait(0.1)
+                notifier.settle(timezone.now())
+        except (DatabaseError, InterfaceError):
+            logger.warning("the database is away: what is on its way may be sent once more after the next start")
+
+    await in_thread(stop, "notifier", turns, work)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from django.conf import settings
+from django.core.management.base import CommandError
 
 from health.models import Event, EventTransition
+from health.notify.beside import check_settings, run_beside
+from health.notify.errors import ChannelError
+from health.notify.outbox import post
 from health.rules.model import Rules
 from health.usage.meter import UsageMeter
 from health.watch.watcher import WatchConfig
@@ -12,7 +16,11 @@ from telemetry_site.broker_address import broker_address
 
 
 def watch_config(rules: Rules) -> WatchConfig:
-    """The configuration. Raises CommandError for TLS files that cannot be used."""
+    """The configuration. Raises CommandError for TLS files and addresses of notifications that cannot be used."""
+    try:
+        check_settings()
+    except ChannelError as error:
+        raise CommandError(str(error)) from None
     return WatchConfig(
         watch_id=settings.WATCH_ID,
         broker=broker_address(),
@@ -21,11 +29,12 @@ def watch_config(rules: Rules) -> WatchConfig:
         post=_post,
         save_usage=_save_usage,
         most_gpus=settings.MAX_GPUS,
+        beside=(run_beside,),
     )
 
 
 def _post(steps: list[tuple[Event, EventTransition]]) -> None:
-    """Nobody is notified yet."""
+    post(steps)
 
 
 def _save_usage(meter: UsageMeter) -> None:

@@ -54,6 +54,8 @@ EXPIRY_SECONDS = 3600.0
 FORGET_SECONDS, FORGET_NS = 86_400.0, 30 * 86_400 * SECOND
 # Without a message for so long the log has been read to its end, and the clock goes on alone.
 IDLE_SECONDS = 2.0
+# Without a commit for so long it does not count as judging.
+JUDGING_SECONDS = 60.0
 DRAIN_SECONDS = 7.0
 ID_IN_USE_SECONDS = 60.0
 STUCK_SECONDS = 300.0
@@ -69,7 +71,8 @@ T = TypeVar("T")
 Post = Callable[[list[tuple[Event, EventTransition]]], None]
 # Merges the hours that are over into the tables of usage, inside the same transaction.
 SaveUsage = Callable[[UsageMeter], None]
-Beside = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+# Runs beside it until it is cancelled; it is given the stop event, and what says whether it judges.
+Beside = Callable[[asyncio.Event, Callable[[], bool]], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +144,11 @@ class Watcher:
         """One text for each partner (broker, database) that it waits for."""
         return self._broker_outage.trouble + self._database_outage.trouble
 
+    def is_judging(self) -> bool:
+        """Whether it has the lease, reaches broker and database, and has committed lately. From any thread."""
+        recent = time.time() - self.totals.committed_at < JUDGING_SECONDS
+        return self.holds_lease and recent and not self.trouble
+
     @property
     def judged_offset(self) -> int:
         """The last message that was judged; -1 for none."""
@@ -167,7 +175,7 @@ class Watcher:
                 try:
                     ended = await first_of(
                         self._work(once=once),
-                        *(each(self._stop) for each in self._config.beside),
+                        *(each(self._stop, self.is_judging) for each in self._config.beside),
                         drain_deadline(self._stop, DRAIN_SECONDS),
                     )
                 except LeaseLost:

@@ -17,9 +17,10 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from apprise.plugins.base import NotifyBase
 
 from health.notify.channels import parse_channels
-from health.notify.delivery import SENDING, ApprisePlug, open_plugs
+from health.notify.delivery import ApprisePlug, open_plugs
 from health.notify.errors import ChannelError, DeliveryError
 from health.notify.messages import ChannelMessage, MessageType
+from health.notify.threads import SENDING
 from tests.health.notify.receivers import Receiver
 from tests.ports import free_port
 

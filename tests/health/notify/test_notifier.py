@@ -13,8 +13,9 @@ from django.utils import timezone
 
 from health.actions import acknowledge, resolve
 from health.models import Event, EventTransition, Mute, Notice
-from health.notify.notifier import FIRST_RETRY, GIVE_UP, KEPT, LONGEST_RETRY, Notifier, open_notifier, retry_wait, run
+from health.notify.notifier import GIVE_UP, KEPT, Notifier, open_notifier, run
 from health.notify.outbox import post
+from health.notify.retrying import FIRST_RETRY, LONGEST_RETRY, retry_wait
 from health.rule_table import rules_now
 from inventory.models import Host
 from tests.health.building import make_event
