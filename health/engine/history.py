@@ -7,6 +7,9 @@ from health.engine.events import Entity, EntityPlace, Key
 from health.rules.model import Rules
 from readings.times import SECOND
 
+# One fault makes several events: an XID, the driver's request for a reset, an error count. Within so long they are one.
+_ONE_FAULT_NS = 3600 * SECOND
+
 
 class HistoryJudge:
     """Counts the critical events that opened on a host. The book remembers them."""
@@ -26,15 +29,19 @@ class HistoryJudge:
         if not openings:
             return
         newest = max(each.at_ns for each in openings)
-        distinct: dict[str, dict[tuple[str, str, str], int]] = {}
-        for each in openings:
+        faults: dict[str, dict[str, list[int]]] = {}
+        for each in sorted(openings):
             if newest - each.at_ns < rule.settings["window_s"] * SECOND and each.rule != rule.name:
-                distinct.setdefault(each.hostname, {})[each.rule, each.entity, each.subject] = each.at_ns
-        for host, events in sorted(distinct.items()):
+                times = faults.setdefault(each.hostname, {}).setdefault(each.entity, [])
+                if not times or each.at_ns - times[-1] > _ONE_FAULT_NS:
+                    times.append(each.at_ns)
+        for host, of_entities in sorted(faults.items()):
+            count = sum(map(len, of_entities.values()))
             key = Key(rule.name, Entity("host", host))
-            if len(events) >= rule.settings["count"] and key not in self._book.events:
-                values: dict[str, float | str] = {"value": float(len(events)), "hostname": host}
-                self._book.open(key, max(events.values()), rule.severity, EntityPlace(host), values)
+            if count >= rule.settings["count"] and key not in self._book.events:
+                values: dict[str, float | str] = {"value": float(count), "hostname": host}
+                at_ns = max(times[-1] for times in of_entities.values())
+                self._book.open(key, at_ns, rule.severity, EntityPlace(host), values)
 
     def forget(self, key: Key) -> None:
         """A person dealt with the host: what happened before is not held against it."""
