@@ -151,7 +151,7 @@ class EventGroup:
     slots: str
     events: int
     count: int
-    opened: datetime
+    opened: datetime | None
     summary: str
     action: str
     url: str
@@ -164,7 +164,8 @@ def grouped(rows: Sequence[EventRow]) -> list[EventGroup]:
         source = row.event.entity if row.event.entity_kind == EntityKind.SOURCE else ""
         groups.setdefault((row.event.rule, row.event.hostname, source), []).append(row)
     found = [_group(members) for members in groups.values()]
-    return sorted(found, key=lambda group: (MARKS.get(group.severity, 9), -group.events, -group.opened.timestamp()))
+    found.sort(key=lambda group: group.opened or timezone.now(), reverse=True)
+    return sorted(found, key=lambda group: (MARKS.get(group.severity, 9), -group.events))
 
 
 def _group(rows: Sequence[EventRow]) -> EventGroup:
@@ -177,7 +178,7 @@ def _group(rows: Sequence[EventRow]) -> EventGroup:
         severity=event.severity,
         hostname=event.hostname,
         source=event.entity if event.entity_kind == EntityKind.SOURCE else "",
-        slots=_slots(slots),
+        slots=slot_words(slots, "slot" if event.entity_kind == EntityKind.SLOT else "gpu"),
         events=len(rows),
         count=sum(row.event.count for row in rows),
         opened=min(row.event.opened for row in rows),
@@ -187,9 +188,9 @@ def _group(rows: Sequence[EventRow]) -> EventGroup:
     )
 
 
-def _slots(slots: Sequence[int]) -> str:
+def slot_words(slots: Sequence[int], word: str) -> str:
     """``gpu 3``, ``gpus 1, 2, 5``; empty where none is known."""
     if not slots:
         return ""
     shown = ", ".join(map(str, slots[:_MOST_SLOTS])) + (", …" if len(slots) > _MOST_SLOTS else "")
-    return f"gpu{'s' if len(slots) > 1 else ''} {shown}"
+    return f"{word}{'s' if len(slots) > 1 else ''} {shown}"

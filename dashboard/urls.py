@@ -8,7 +8,7 @@ import api.converters  # noqa: F401 - registers the converter "key"
 from dashboard.views.event import EventPage
 from dashboard.views.events import EventsPage
 from dashboard.views.explore import ExplorePage
-from dashboard.views.fleet import FleetPage
+from dashboard.views.fleet import AttentionPart, FleetPage
 from dashboard.views.gpu import GpuPage
 from dashboard.views.host import HostPage
 from dashboard.views.hosts import HostsPage
@@ -21,6 +21,7 @@ app_name = "dashboard"
 urlpatterns = [
     path("", FleetPage.as_view(), name="fleet"),
     path("events", EventsPage.as_view(), name="events"),
+    path("events/attention", AttentionPart.as_view(), name="attention"),
     path("events/<int:pk>", EventPage.as_view(), name="event"),
     path("explore", ExplorePage.as_view(), name="explore"),
     path("hot", HotPage.as_view(), name="hot"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 
 from django import template
 from django.urls import reverse
@@ -100,6 +100,20 @@ def when(moment: datetime | int | None) -> SafeString:
     ns = moment if isinstance(moment, int) else to_ns(moment)
     text = format_time(ns)
     return format_html('<time datetime="{}">{} {}</time>', text, text[:10], text[11:19])
+
+
+@register.filter
+def clock(moment: datetime) -> SafeString:
+    """A time for a narrow place: ``12:03`` if it was today, else with the date, in UTC or as chosen; the whole time on hover."""
+    at = moment.astimezone(UTC)
+    is_today = at.date() == datetime.now(UTC).date()
+    text = format_time(to_ns(moment))
+    return format_html(
+        '<time datetime="{}" data-short title="{} UTC">{}</time>',
+        text,
+        f"{at:%Y-%m-%d %H:%M:%S}",
+        f"{at:%H:%M}" if is_today else f"{at:%Y-%m-%d %H:%M}",
+    )
 
 
 @register.filter

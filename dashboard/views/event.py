@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.datastructures import MultiValueDict
 
 from api.params import is_storable
@@ -24,7 +23,6 @@ from health.muting import mute_for, save_mute
 from health.rules.model import Rule
 from readings.catalogue import canonical_name, whole_of
 from readings.mig import UTILISATION
-from readings.times import to_datetime
 
 CHANGE_EVENT, ADD_MUTE = "health.change_event", "health.add_mute"
 MUTE_LENGTHS = {
@@ -107,7 +105,7 @@ class EventPage(ItemPage):
 
     def page_context(self) -> dict[str, Any]:
         event = _found(self.kwargs["pk"])
-        made = EventRows(None if self.anchor_ns is None else to_datetime(self.anchor_ns))
+        made = EventRows(self.now)
         self.row, self.rule = made.row(event), made.rule(event)
         steps = list(event.transitions.order_by("-at", "-pk")[: MOST_STEPS + 1])
         xid = made.xid(event)
@@ -140,7 +138,7 @@ class EventPage(ItemPage):
 
     def data(self) -> dict[str, Any]:
         event, row = self.row.event, self.row
-        start, end = window_of(event, timezone.now())
+        start, end = window_of(event, self.now)
         return {
             "event": {
                 "gpu": row.gpu_id,

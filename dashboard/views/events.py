@@ -63,7 +63,7 @@ class EventsPage(Page):
     def page_context(self) -> dict[str, Any]:
         choice = EventChoice.of(self.request.GET.dict())
         start, end = to_datetime(self.range.start_ns), to_datetime(self.range.end_ns)
-        now = timezone.now() if self.anchor_ns is None else to_datetime(self.anchor_ns)
+        now = self.now
         made = EventRows(now)
         rows, counts, page, pages = self._rows(made, choice, start, end)
         fleet = self.fleet

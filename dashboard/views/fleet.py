@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from api.fleet import fleet_answer, fleet_counts, fleet_totals, select_slots
+from api.fleet import fleet_answer, fleet_counts, fleet_totals, ongoing_counts, select_slots, shared_prefix
+from dashboard.attention import filters_of, gpus_in_need, needs_attention
 from dashboard.templatetags.dashboard import scale
 from dashboard.views.page import Page
-from inventory.fleet import Fleet, fleet_now
+from dashboard.watch_now import watch_now
+from inventory.fleet import Fleet
 from readings.catalogue import CATALOGUE, canonical_name, info
 from readings.mig import MEMORY_USED, TEMPERATURE, UTILISATION
 
@@ -51,11 +55,9 @@ class FleetPage(Page):
     _data: dict[str, Any]
 
     def page_context(self) -> dict[str, Any]:
-        fleet = fleet_now()
+        fleet = self.fleet
         asked = self.request.GET
-        chosen = select_slots(
-            fleet, models=asked.getlist("model"), namespaces=asked.getlist("namespace"), pods=asked.getlist("pod")
-        )
+        chosen = select_slots(fleet, **filters_of(dict(asked.lists())))
         metric = canonical_name(asked.get("metric", UTILISATION))
         counts, totals = fleet_counts(fleet, chosen), fleet_totals(fleet, chosen)
         is_inline = len(fleet) <= _MOST_INLINE
@@ -67,7 +69,9 @@ class FleetPage(Page):
             "fleet": {"counts": counts, "totals": totals},
             "is_empty": not len(fleet),
             "is_inline": is_inline,
-            "attention": counts.missing + counts.stale,
+            "need_attention": gpus_in_need(fleet, chosen, self.ongoing),
+            "open_events": ongoing_counts(fleet, chosen, self.ongoing),
+            **attention_context(self, chosen),
             "idle_share": _share(counts.idle, counts.reporting),
             "memory_note": _memory_note(totals.memory_used_mib, totals.memory_total_mib),
             "memory_share": _share(totals.memory_used_mib, totals.memory_total_mib),
@@ -80,6 +84,27 @@ class FleetPage(Page):
 
     def data(self) -> dict[str, Any]:
         return self._data
+
+
+class AttentionPart(Page):
+    """The part of the page that says what needs attention, for its script to refresh."""
+
+    title = "Needs attention"
+    menu = "fleet"
+    template_name = "dashboard/attention_part.html"
+
+    def page_context(self) -> dict[str, Any]:
+        chosen = select_slots(self.fleet, **filters_of(dict(self.request.GET.lists())))
+        return attention_context(self, chosen)
+
+
+def attention_context(page: Page, chosen: NDArray[np.bool_]) -> dict[str, Any]:
+    """What attention.html needs, of the slots chosen."""
+    return {
+        "attention": needs_attention(page.fleet, chosen, page.now),
+        "judging": watch_now(),
+        "prefix": shared_prefix([host.name for host in page.fleet.hosts]),
+    }
 
 
 def _share(part: float | None, whole: float | None) -> float | None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 from time import time_ns
 from typing import Any, ClassVar
 
 from django.conf import settings
 from django.db import DatabaseError
 from django.urls import reverse
+from django.utils import timezone
 from django.views.generic import TemplateView
 
 from dashboard.menu import entries
 from dashboard.ranges import PRESETS, TimeRange, range_of
 from health.queries import Ongoing, ongoing_now
 from inventory.fleet import Fleet, fleet_now
-from readings.times import SECOND
+from readings.times import SECOND, to_datetime
 from stores.base import StoreError
 
 logger = logging.getLogger(__name__)
@@ -56,6 +58,11 @@ class Page(TemplateView):
     def range(self) -> TimeRange:
         """The range that the URL asks for."""
         return range_of(self.request.GET.dict(), self.anchor_ns)
+
+    @property
+    def now(self) -> datetime:
+        """When this page ends: now, or with the last reading of a capture that has ended."""
+        return timezone.now() if self.anchor_ns is None else to_datetime(self.anchor_ns)
 
     def setup(self, request: Any, *args: Any, **kwargs: Any) -> None:
         super().setup(request, *args, **kwargs)

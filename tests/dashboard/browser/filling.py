@@ -3,7 +3,7 @@
     STATE_DIR=… python -m tests.dashboard.browser.filling [--hosts 4] [--gpus-per-host 8] [--minutes 60] [--metrics health] [--events 0]
 
 A line on its input is a JSON object, ``{"slot": "host/number", "values": {metric: value}}``: these values are put into the
-newest readings, which are written as of now. It answers ``ok``. The end of its input ends it.
+newest readings, which are written as of now. ``event`` opens one, ``close`` closes those of a rule, ``user`` makes a user. It answers ``ok``. The end of its input ends it.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ UTIL, TEMP, POWER, USED = (f"DCGM_FI_DEV_{name}" for name in ("GPU_UTIL", "GPU_T
 # Slots by what they are made to show.
 BUSY, MISSING, HELD, HOT, THROTTLED = f"{HOST}/0", f"{HOST}/3", "synthetic-002/2", "synthetic-003/5", "synthetic-003/1"
 HELD_MIB, HOT_C = 30_000.0, 91.0
+PASSWORD = "a password for tests"
 HOSTILE = "<img src=x onerror=alert(1)>"  # a name or note may be anything
 
 
@@ -211,6 +212,26 @@ def parts(blocks: Iterable[PointBlock]) -> Iterator[list[PointBlock]]:
     yield pending
 
 
+def obey(told: Story, order: dict[str, Any]) -> None:
+    """Open an event on a GPU, close the events of a rule, or make a user of the staff."""
+    from django.contrib.auth.models import User
+    from django.utils import timezone
+
+    from health.models import Event
+    from tests.health.building import make_event
+
+    now = timezone.now()
+    if event := order.get("event"):
+        host, _, slot = event["slot"].rpartition("/")
+        sim = next(each for each in told.fleet.hosts if each.name == host).gpus[int(slot)]
+        place = {"entity": sim.identity.uuid, "hostname": host, "slot": int(slot), "severity": event["severity"]}
+        make_event(event["rule"], opened=now, summary=f"{event['rule']} happened", **place)
+    if rule := order.get("close"):
+        Event.objects.filter(rule=rule).update(state="closed", closed=now)
+    if name := order.get("user"):
+        User.objects.create_superuser(name, password=PASSWORD)
+
+
 def say_ok() -> None:
     """Tell whoever waits that it is done."""
     sys.stdout.write("ok\n")
@@ -239,7 +260,8 @@ def main() -> None:
     say_ok()
     for line in sys.stdin:
         order = json.loads(line)
-        if order:
+        obey(told, order)
+        if "values" in order:
             told.values.setdefault(order["slot"], {}).update(order["values"])
         told.fleet.step(1.0)
         writer.write([told.block(int(time.time()), quiet=True)])

@@ -21,7 +21,7 @@ PATHS = {
     "explore": "/explore",
 }
 # What pages load later: parts of them, not pages.
-PARTS = {"hot-times", "power-energy"}
+PARTS = {"attention", "hot-times", "power-energy"}
 # Read, not imported: without Django's settings it cannot be.
 _URLS = Path(__file__).resolve().parents[3] / "dashboard" / "urls.py"
 NAMES = [name for name in re.findall(r'name="(\w+)"', _URLS.read_text()) if name in PATHS]

@@ -29,10 +29,14 @@ class Site:
 
     def report(self, slot: str = "", **values: float) -> None:
         """The whole fleet reports once more. These values of a slot ("host/number") are the newest from now on."""
+        self.say(**({"slot": slot, "values": values} if slot else {}))
+
+    def say(self, **order: object) -> None:
+        """Give the filler an order; see filling.py."""
         assert self.filler is not None
         assert self.filler.stdin is not None
         assert self.filler.stdout is not None
-        print(json.dumps({"slot": slot, "values": values} if slot else {}), file=self.filler.stdin, flush=True)
+        print(json.dumps(order), file=self.filler.stdin, flush=True)
         assert self.filler.stdout.readline() == "ok\n"
 
     def gpu(self, slot: str) -> str:

@@ -38,11 +38,12 @@ def test_a_tile_lists_what_it_counts_and_a_second_press_lets_it_go(page: Page) -
 def test_what_needs_attention_says_since_when(page: Page) -> None:
     opened(page, "/?show=attention")
     rows = page.locator("#twin tbody tr")
-    expect(rows).to_have_count(9)
+    expect(rows).to_have_count(11)
+    expect(page.locator("[data-tile=attention]")).to_have_text("11")
     host, _, slot = MISSING.rpartition("/")
     expect(rows.filter(has_text=f"{host} · gpu {slot} · ")).to_contain_text("missing")
     expect(rows.filter(has_text=STALE_HOST)).to_have_count(8)
-    expect(page.locator("#attention .since", has_text=re.compile(r"^since .*\d\d:\d\d$"))).to_have_count(2)
+    expect(page.locator("#attention .since", has_text=re.compile(r"^since .*\d\d:\d\d$"))).to_have_count(5)
 
 
 def test_a_list_is_sorted_by_its_heads(page: Page) -> None:

@@ -49,7 +49,7 @@ def test_what_is_missing_stale_and_held_is_named(page: Page) -> None:
     open_fleet(page)
     attention = page.locator("#attention")
     host, _, slot = MISSING.rpartition("/")
-    expect(attention).to_contain_text(f"GPU missing · {host} · slot {slot}")
+    expect(attention).to_contain_text(f"GPU missing · {host} · gpu {slot}")
     expect(attention).to_contain_text(STALE_HOST)
     expect(page.locator("#held")).to_contain_text(HELD.rpartition("/")[0])
     expect(page.locator("#hottest tbody tr").first).to_contain_text("synthetic-003")

@@ -44,6 +44,7 @@ export { strip } from "./strip.js";
  * @property {string} [note] how a window becomes a value, as "1 min mean"
  * @property {boolean} [fill] fill below the first line
  * @property {boolean} [stack] pile the lines up, the first at the bottom; tips and tables keep each line's own values
+ * @property {boolean} [whole] values are counts: the axis has whole numbers alone
  * @property {number} [level] of the heading, 3 unless given
  */
 
@@ -57,6 +58,7 @@ const SHORTEST_STEP = 10_000;
 const FEWEST_TO_LEARN = 4;
 let shortest = SHORTEST_STEP;
 const MOST_TABLE_ROWS = 500;
+const WHOLE = Array.from({ length: 10 }, (_, power) => [1, 2, 5].map((step) => step * 10 ** power)).flat();
 const BINARY = Array.from({ length: 31 }, (_, power) => 2 ** power);
 // Room for the label of a limit above it.
 const ABOVE_LIMIT = 1.2;
@@ -276,7 +278,7 @@ class Chart {
       series: [{}, ...lines.map((each) => this.#lineSettings(each))],
       bands,
       scales: { x: { time: true, range: () => chart.#xRange() }, y: { range: (_, low, high) => chart.#yRange(low, high) } },
-      axes: [axis({ size: 24, space: 70, values: timeLabels }), axis({ size: AXIS_WIDTH, space: 28, values: (_, splits) => axisLabels(splits, options.unit), ...(options.unit === "MiB" ? { incrs: BINARY } : {}) })],
+      axes: [axis({ size: 24, space: 70, values: timeLabels }), axis({ size: AXIS_WIDTH, space: 28, values: (_, splits) => axisLabels(splits, options.unit), ...(options.unit === "MiB" ? { incrs: BINARY } : options.whole ? { incrs: WHOLE } : {}) })],
       cursor: {
         y: false,
         points: { size: 6 },

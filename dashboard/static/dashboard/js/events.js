@@ -29,6 +29,7 @@ function startChart(element) {
       times: answer.over_time.map(([time]) => Date.parse(time)),
       series: SEVERITIES.map(([name, color]) => ({ label: name, color, values: answer.over_time.map(([, counts]) => counts[name]) })),
       stack: true,
+      whole: true,
       note: `open at some time in ${stepText(step)}`,
       height: HEIGHT,
       level: 2,

@@ -1,13 +1,13 @@
 // The fleet's page: tiles, the heat map with its table, what is beside it, and trends.
 
-import { node, numberCell, showSide, slotLink } from "./attention.js";
+import { node, numberCell, refreshAttention, showSide, slotLink } from "./attention.js";
 import { cividis, onTheme } from "./colors.js";
 import { formatNumber, formatValue, scaled } from "./format.js";
 import { HeatMap, REPORTING } from "./heatmap.js";
 import { explain } from "./keys.js";
 import { every, setDataTime } from "./live.js";
 import { apiUrl, data, getJson, gpuUrl, hostUrl } from "./page.js";
-import { describeHost, describeSlot, MEMORY_SHARE, plural, POWER, showOf, STATE_CLASSES, stateWords, TEMPERATURE, UTILISATION, valueText, viewOf } from "./slots.js";
+import { describeHost, describeSlot, GLYPHS, markOf, MEMORY_SHARE, needsAttention, plural, POWER, SEVERITIES, showOf, STATE_CLASSES, stateWords, TEMPERATURE, UTILISATION, valueText, viewOf } from "./slots.js";
 import { get, set } from "./state.js";
 import { sortTable } from "./tables.js";
 import { showTrends } from "./trends.js";
@@ -17,8 +17,6 @@ const MOST_LINES = 2000;
 const MOST_ROWS = 2000;
 // Of the table while only screen readers see it.
 const MOST_HIDDEN_ROWS = 256;
-const CRITICAL = 1;
-const WARNING = 2;
 const HOST_FILTER_WAIT_MS = 150;
 
 const find = (selector) => document.querySelector(selector);
@@ -71,7 +69,7 @@ function linesOf() {
   const items = [];
   const lines = [];
   const add = (of, kind, members) => {
-    lines.push({ name: of.name, group: of.group, kind, first: items.length, count: members.length, text: of.mean === null ? "n/a" : shortValue(of.mean, shown.unit) });
+    lines.push({ name: of.name, group: of.group, kind, mark: of.host.mark, first: items.length, count: members.length, text: of.mean === null ? "n/a" : shortValue(of.mean, shown.unit) });
     for (const member of members) items.push(member);
   };
   const slots = chosen.reduce((sum, of) => sum + of.slots.length, 0);
@@ -95,7 +93,7 @@ function cellsOf(items) {
     const value = isHost(item) ? item[of] : shown.values[item];
     cells.values[cell] = value === null ? NaN : (value - min) / (max - min);
     cells.states[cell] = isHost(item) ? hostState(item) : state[item];
-    cells.marks[cell] = isHost(item) ? (item.trouble >= 1000 ? CRITICAL : item.trouble ? WARNING : 0) : state[item] === 2 ? CRITICAL : 0;
+    cells.marks[cell] = isHost(item) ? item.mark : markOf(fleet.gpus, item);
     cells.faded[cell] = filter && !isHost(item) && !passes(item) ? 1 : 0;
   });
   return cells;
@@ -117,6 +115,12 @@ function showMap(focusedKey) {
   fill("[data-no-match]", items.length ? "" : "No GPU matches these filters.");
 }
 
+/** Which marks the map has. */
+function marksThere() {
+  const found = new Set(view.hosts.flatMap((of) => [of.mark, ...of.slots.map((slot) => markOf(fleet.gpus, slot))]));
+  return { critical: found.has(1), warning: found.has(2), info: found.has(3) };
+}
+
 function shortValue(value, unit) {
   const { value: amount, unit: larger } = scaled(value, unit);
   const digits = Math.abs(amount) >= 10 || Number.isInteger(amount) ? 0 : 1;
@@ -132,7 +136,7 @@ function showLegend() {
   find("[data-legend=ramp]").style.background = `linear-gradient(90deg, ${stops.join(", ")})`;
   // Only what is on the map is explained.
   const unknown = shown.values.some((value, slot) => value === null && fleet.gpus.state[slot] === REPORTING);
-  for (const [name, count] of Object.entries({ missing: counts.missing, stale: counts.stale, maintenance: counts.maintenance, unknown })) {
+  for (const [name, count] of Object.entries({ missing: counts.missing, stale: counts.stale, maintenance: counts.maintenance, unknown, ...marksThere() })) {
     find(`[data-swatch=${name}]`).hidden = !count;
   }
 }
@@ -146,7 +150,8 @@ function fill(selector, text) {
 function showTiles() {
   const { counts, totals } = fleet;
   const put = (name, text) => fill(`[data-tile="${name}"]`, text);
-  const attention = counts.missing + counts.stale;
+  const { events } = fleet;
+  const attention = fleet.gpus.host.filter((_, slot) => needsAttention(fleet.gpus, slot)).length;
   put("reporting", formatNumber(counts.reporting, 0));
   put("expected", `of ${formatNumber(counts.expected, 0)}`);
   put("missing", `${formatNumber(counts.missing, 0)} missing`);
@@ -156,7 +161,7 @@ function showTiles() {
   find('[data-tile="stale"]').classList.toggle("warning-text", counts.stale > 0);
   put("attention", formatNumber(attention, 0));
   put("attention-unit", attention === 1 ? "GPU" : "GPUs");
-  put("attention-note", attention ? `${formatNumber(counts.missing, 0)} critical · ${formatNumber(counts.stale, 0)} warning` : "nothing missing or stale");
+  put("attention-note", events.critical || events.warning ? `${formatNumber(events.critical, 0)} critical · ${formatNumber(events.warning, 0)} warning` : "no event above info");
   put("utilisation", formatNumber(totals.utilisation_mean, 1));
   put("utilisation-note", `p95 ${valueText(totals.utilisation_p95, "%")} · ${formatNumber(counts.at_full, 0)} at 100 %`);
   put("held", formatNumber(counts.idle_held, 0));
@@ -219,7 +224,7 @@ function rowOf(slot, extra, open) {
     {},
     // Nobody who sees the page should tab through links that are not to be seen.
     node("th", { scope: "row" }, slotLink(fleet, slot, open ? {} : { tabindex: "-1" })),
-    node("td", {}, state === REPORTING ? stateWords(state) : node("span", { class: `absent ${STATE_CLASSES[state]}` }, stateWords(state))),
+    node("td", {}, state === REPORTING ? stateWords(state) : node("span", { class: `absent ${STATE_CLASSES[state]}` }, stateWords(state)), markNode(gpus.mark[slot])),
     extra ? cell(shown.values[slot], shown.unit) : node("td", { hidden: "" }),
     cell(gpus.utilisation[slot], "%"),
     cell(gpus.temperature[slot], "°C"),
@@ -228,6 +233,13 @@ function rowOf(slot, extra, open) {
     node("td", {}, gpus.pod[slot] >= 0 ? pods[gpus.pod[slot]] : ""),
     node("td", {}, models[gpus.model[slot]] ?? ""),
   );
+}
+
+/** The worst event of a GPU as its shape and a word. */
+function markNode(mark) {
+  if (!mark) return null;
+  const word = SEVERITIES[mark];
+  return node("span", { class: `event-mark icon ${word}` }, ` ${GLYPHS[word]} ${word}`);
 }
 
 // --- what is chosen ------------------------------------------------------------------------------------------------------
@@ -297,7 +309,7 @@ function render() {
   showPicks();
   showMap(focusedKey);
   showTable();
-  showSide(fleet, view.hosts);
+  showSide(fleet);
   setDataTime(fleet.newest ? Date.parse(fleet.newest) : null);
 }
 
@@ -310,6 +322,8 @@ function metricForApi() {
 /** The metric that the known answer has is not yet the one that the URL asks for. */
 const isOther = () => (metricForApi() ?? UTILISATION) !== fleet.metric.name && get("metric") !== MEMORY_SHARE;
 
+// The page came with what needs attention.
+let isFirst = true;
 if (fleet) render();
 every(async ({ signal }) => {
   // What the URL asks for of the fleet that is known shows at once.
@@ -318,5 +332,6 @@ every(async ({ signal }) => {
   const next = await getJson(apiUrl("/api/v1/fleet", asked), { signal });
   fleet = next;
   render();
-  await showTrends(fleet, signal);
+  await Promise.all([showTrends(fleet, signal), isFirst ? null : refreshAttention(signal)]);
+  isFirst = false;
 });

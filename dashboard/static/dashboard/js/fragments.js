@@ -2,10 +2,10 @@
 
 import { away, back } from "./banner.js";
 import { showCritical } from "./critical.js";
-import { formatTime } from "./format.js";
 import { every, setDataTime } from "./live.js";
 import { asksForLogin } from "./page.js";
 import { keepRange } from "./state.js";
+import { showTimes } from "./times.js";
 
 /** Gets this page anew and replaces the elements with `data-fragment`, by their ids. The focus stays where it was. */
 export async function refreshFragments({ signal } = {}) {
@@ -32,9 +32,7 @@ export async function refreshFragments({ signal } = {}) {
 
 function replace(old, fresh) {
   if (!fresh) return;
-  for (const time of fresh.querySelectorAll("time[datetime]")) {
-    time.textContent = formatTime(Date.parse(time.dateTime), { seconds: true, date: "always" });
-  }
+  showTimes(fresh);
   // What scripts drew into cells stays until it is drawn again.
   for (const cell of fresh.querySelectorAll("[data-spark]")) {
     const same = [...old.querySelectorAll("[data-spark]")].find((each) => sparkKey(each) === sparkKey(cell));

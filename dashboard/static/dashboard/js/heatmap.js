@@ -12,7 +12,9 @@ const SHADES = 64;
 // Looks beside the ramp's: what is not a magnitude.
 const LOOKS = { [STALE]: SHADES, [MISSING]: SHADES + 1, [MAINTENANCE]: SHADES + 2, none: SHADES + 3 };
 const KINDS = SHADES + 4;
+const CRITICAL = 1;
 const WARNING = 2;
+const INFO = 3;
 const FADED = 0.15;
 
 /**
@@ -24,6 +26,8 @@ const SIZES = {
   dense: { cell: 8, widest: 8, height: 8, gap: 1, row: 11, value: 0, between: 9, top: 0, corner: 0 },
   host: { cell: 17, widest: 17, height: 17, gap: 2, row: 19, value: 0, between: 2, top: 0, corner: 0 },
 };
+const HOST_MARKS = { [CRITICAL]: ["⬣", "--crit"], [WARNING]: ["▲", "--warn"], [INFO]: ["●", "--info"] };
+const MARK_WIDTH = 14;
 const NARROWEST = 4;
 const TITLE = 22;
 const PADDING = 8;
@@ -37,6 +41,7 @@ const NARROW = 480;
  * @property {number} first
  * @property {number} count
  * @property {string} text shown behind the cells
+ * @property {number} [mark] of the host itself, as of cells
  *
  * @typedef {object} Cells One item a cell.
  * @property {Float32Array} values 0 to 1 on the ramp; NaN: no value
@@ -205,7 +210,7 @@ export class HeatMap {
   #labelWidth(lines) {
     const context = this.canvas.getContext("2d");
     context.font = textFont();
-    const most = lines.reduce((most, line) => Math.max(most, context.measureText(shortHost(line.name, this.prefix)).width), 40);
+    const most = lines.reduce((most, line) => Math.max(most, context.measureText(shortHost(line.name, this.prefix)).width + (line.mark ? MARK_WIDTH : 0)), 40);
     return Math.ceil(Math.min(most, this.width < NARROW ? 90 : 150)) + 10;
   }
 
@@ -267,10 +272,11 @@ export class HeatMap {
     for (let cell = 0; cell < marks.length; cell++) {
       if (!marks[cell] || faded[cell]) continue;
       const { cell: width } = this.lines[this.lineOf[cell]].layout;
-      const radius = width < 10 ? 2 : 3.2;
+      const radius = (width < 10 ? 2 : 3.2) * (marks[cell] === INFO ? 0.7 : 1);
       const [x, y] = [this.x[cell] + width - radius - 0.5, this.y[cell] + radius + 0.5];
       context.beginPath();
-      if (marks[cell] === WARNING) {
+      if (marks[cell] === CRITICAL) addHexagon(context, x, y, radius + 0.6);
+      else if (marks[cell] === WARNING) {
         context.moveTo(x, y - radius);
         context.lineTo(x + radius, y + radius);
         context.lineTo(x - radius, y + radius);
@@ -281,7 +287,18 @@ export class HeatMap {
       context.stroke();
       context.fillStyle = colours[marks[cell]];
       context.fill();
+      if (marks[cell] === CRITICAL) this.#drawRing(context, cell, colours[CRITICAL]);
     }
+  }
+
+  /** A critical event is also a ring: it stands out where the glyph is small, and without colour. */
+  #drawRing(context, cell, colour) {
+    const { corner, cell: width, height } = this.lines[this.lineOf[cell]].layout;
+    context.beginPath();
+    context.roundRect(this.x[cell] + 0.75, this.y[cell] + 0.75, width - 1.5, height - 1.5, corner);
+    context.strokeStyle = colour;
+    context.lineWidth = 1.5;
+    context.stroke();
   }
 
   #drawTexts(context) {
@@ -297,8 +314,13 @@ export class HeatMap {
       const { layout } = line;
       const middle = line.y + layout.top + layout.height / 2;
       context.textAlign = "left";
+      // What is wrong with the host itself stands before its name.
+      const [glyph, colour] = HOST_MARKS[line.mark] ?? ["", "--ink"];
+      context.fillStyle = token(colour);
+      context.fillText(glyph, line.x, middle);
       context.fillStyle = ink;
-      context.fillText(fitting(context, shortHost(line.name, this.prefix), layout.label - 8), line.x, middle);
+      const indent = glyph ? MARK_WIDTH : 0;
+      context.fillText(fitting(context, shortHost(line.name, this.prefix), layout.label - 8 - indent), line.x + indent, middle);
       context.fillStyle = soft;
       context.textAlign = "right";
       context.fillText(line.text, line.x + layout.label + line.count * (layout.cell + layout.gap) - layout.gap + layout.value, middle);
@@ -434,6 +456,14 @@ export class HeatMap {
     this.ring.style.height = `${height + 4}px`;
     this.ring.style.transform = `translate(${this.x[cell] - 2}px, ${this.y[cell] - 2}px)`;
   }
+}
+
+function addHexagon(context, x, y, radius) {
+  for (let corner = 0; corner < 6; corner++) {
+    const angle = (corner * Math.PI) / 3;
+    context.lineTo(x + radius * Math.cos(angle), y + radius * Math.sin(angle));
+  }
+  context.closePath();
 }
 
 /** How the looks that are not of the ramp paint the context's path. */

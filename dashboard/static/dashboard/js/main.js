@@ -9,6 +9,7 @@ import { current, setAbsolute, setPreset } from "./range.js";
 import { startSearch } from "./search.js";
 import { keepRange, onChange, set, urlWith, withRange } from "./state.js";
 import { makeSortable } from "./tables.js";
+import { showTimes } from "./times.js";
 
 const find = (selector) => document.querySelector(selector);
 
@@ -45,12 +46,10 @@ function showClock() {
   showLive();
 }
 
-function showTimes() {
+function showZone() {
   find("[data-zone]").textContent = isUtc() ? "UTC" : "Local";
   find("[data-zone-name]").textContent = isUtc() ? "UTC" : "local time";
-  for (const time of document.querySelectorAll("time[datetime]")) {
-    time.textContent = formatTime(Date.parse(time.dateTime), { seconds: true, date: "always" });
-  }
+  showTimes(document);
 }
 
 function toggleZone() {
@@ -61,7 +60,7 @@ function toggleZone() {
     // It is in the URL too.
   }
   set({ tz: zone === "utc" ? null : zone }, { push: false });
-  showTimes();
+  showZone();
   document.dispatchEvent(new CustomEvent("zonechange"));
 }
 
@@ -124,10 +123,10 @@ document.querySelectorAll("table[data-sortable]").forEach(makeSortable);
 onChange(() => {
   showRange();
   showLive();
-  showTimes();
+  showZone();
 });
 onLive(showLive);
 showRange();
-showTimes();
+showZone();
 showClock();
 setInterval(showClock, 1000);

@@ -5,11 +5,11 @@
 
 import { away, back } from "./banner.js";
 import { showCritical } from "./critical.js";
-import { formatTime } from "./format.js";
 import { every, setDataTime } from "./live.js";
 import { ApiError, asksForLogin } from "./page.js";
 import { get, keepRange, set } from "./state.js";
 import { makeSortable } from "./tables.js";
+import { showTimes } from "./times.js";
 
 const SLOW_PERIOD = 60_000;
 const FOCUSABLE = "a[href], button, select, input, summary, [tabindex]";
@@ -54,13 +54,12 @@ function remember(part) {
   };
 }
 
-function fill(part, nodes) {
+/** Puts fresh contents into a part; the focus, what is open and how far it is scrolled stay. */
+export function fill(part, nodes) {
   const restore = remember(part);
   part.replaceChildren(...nodes);
   for (const table of part.querySelectorAll("table[data-sortable]")) makeSortable(table);
-  for (const time of part.querySelectorAll("time[datetime]")) {
-    time.textContent = formatTime(Date.parse(time.dateTime), { seconds: true, date: "always" });
-  }
+  showTimes(part);
   keepRange(part);
   restore();
 }

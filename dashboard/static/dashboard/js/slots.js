@@ -10,6 +10,8 @@ const MEMORY = /^DCGM_FI_DEV_FB_(USED|FREE|TOTAL|RESERVED)$/;
 /** The share of its memory that a GPU uses: made here, not a metric of the API. */
 export const MEMORY_SHARE = "memory";
 const HELD_MIB = 1024;
+// What an event adds to the trouble of its host, by its mark: events of severity info add none.
+const TROUBLE = [0, 500, 10, 0];
 const STATE_WORDS = ["reporting", "stale", "missing", "in maintenance"];
 /** The class of a state's look. */
 export const STATE_CLASSES = ["", "stale", "missing", "maintenance"];
@@ -17,9 +19,19 @@ export const STATE_CLASSES = ["", "stale", "missing", "maintenance"];
 export const stateWords = (state) => STATE_WORDS[state];
 export const plural = (count, one, many = `${one}s`) => `${count.toLocaleString("en-US")} ${count === 1 ? one : many}`;
 
+/** The severities by the number of their mark; 0 is none. */
+export const SEVERITIES = ["", "critical", "warning", "info"];
+export const GLYPHS = { critical: "⬣", warning: "▲", info: "●" };
+const INFO = 3;
+const worse = (one, other) => (one && other ? Math.min(one, other) : one || other);
+/** The mark of a slot: of its worst open event, and critical where the GPU is missing. */
+export const markOf = ({ state, mark }, at) => worse(mark[at], state[at] === MISSING ? 1 : 0);
+/** Whether a GPU is missing or stale, or has an event above info. */
+export const needsAttention = ({ state, mark }, at) => state[at] === MISSING || state[at] === STALE || (mark[at] > 0 && mark[at] < INFO);
+
 /** What the URL's `show` lets pass, and how that is said. */
 const SHOWS = {
-  attention: { words: "missing or stale", passes: ({ state }, at) => state[at] === MISSING || state[at] === STALE },
+  attention: { words: "missing, stale or with an event above info", passes: (gpus, at) => needsAttention(gpus, at) },
   missing: { words: "missing", passes: ({ state }, at) => state[at] === MISSING },
   stale: { words: "stale", passes: ({ state }, at) => state[at] === STALE },
   maintenance: { words: "in maintenance", passes: ({ state }, at) => state[at] === MAINTENANCE },
@@ -94,13 +106,13 @@ function roundUp(value) {
 
 /** The hosts with their slots, and what they are sorted by. */
 function summariesOf({ hosts, gpus }, { values }) {
-  const found = hosts.map((host, at) => ({ host, at, name: host.name, group: "", slots: [], sum: 0, known: 0, mean: null, max: null, absent: 0, trouble: 0, hottest: -1 }));
+  const found = hosts.map((host, at) => ({ host, at, name: host.name, group: "", slots: [], sum: 0, known: 0, mean: null, max: null, absent: 0, trouble: TROUBLE[host.mark], hottest: -1, mark: host.mark }));
   for (let slot = 0; slot < gpus.host.length; slot++) {
     const of = found[gpus.host[slot]];
     const state = gpus.state[slot];
     of.slots.push(slot);
-    if (state === MISSING) of.trouble += 1000;
-    else if (state === STALE) of.trouble += 100;
+    of.mark = worse(of.mark, state === STALE ? worse(markOf(gpus, slot), 2) : markOf(gpus, slot));
+    of.trouble += TROUBLE[markOf(gpus, slot)] + (state === MISSING ? 1000 : state === STALE ? 100 : 0);
     if (state !== REPORTING) of.absent++;
     if (gpus.temperature[slot] > of.hottest) of.hottest = gpus.temperature[slot];
     const value = values[slot];
@@ -139,7 +151,9 @@ export function slotLabel({ hosts, gpus }, slot, prefix) {
 export function describeSlot({ fleet, shown }, slot) {
   const { gpus, pods } = fleet;
   const label = slotLabel(fleet, slot, "");
-  if (gpus.state[slot] !== REPORTING) return `${label}: ${stateWords(gpus.state[slot])}, ${sinceText(gpus.last_seen[slot])}`;
+  const word = SEVERITIES[gpus.mark[slot]];
+  const event = word ? ` · ${GLYPHS[word]} ${word} event open` : "";
+  if (gpus.state[slot] !== REPORTING) return `${label}: ${stateWords(gpus.state[slot])}, ${sinceText(gpus.last_seen[slot])}${event}`;
   const others = [
     [UTILISATION, `${valueText(gpus.utilisation[slot], "%")} busy`, gpus.utilisation[slot]],
     [TEMPERATURE, valueText(gpus.temperature[slot], "°C"), gpus.temperature[slot]],
@@ -147,7 +161,7 @@ export function describeSlot({ fleet, shown }, slot) {
   ];
   const extra = others.filter(([name, , value]) => name !== shown.name && value !== null).map(([, text]) => text);
   const pod = gpus.pod[slot] >= 0 ? ` · ${pods[gpus.pod[slot]]}` : "";
-  return `${label}: ${valueText(shown.values[slot], shown.unit)}${extra.length ? ` (${extra.join(", ")})` : ""}${pod}`;
+  return `${label}: ${valueText(shown.values[slot], shown.unit)}${extra.length ? ` (${extra.join(", ")})` : ""}${pod}${event}`;
 }
 
 function sinceText(lastSeen) {
@@ -157,5 +171,7 @@ function sinceText(lastSeen) {
 /** A host in a line. */
 export function describeHost({ shown }, of, isOpen) {
   const absent = of.absent ? `, ${of.absent} of ${plural(of.slots.length, "GPU")} not reporting` : "";
-  return `${of.name}: mean ${valueText(of.mean, shown.unit)}, highest ${valueText(of.max, shown.unit)}${absent}. Press to ${isOpen ? "close" : "open"} it`;
+  const word = SEVERITIES[of.mark];
+  const event = word ? `, ${GLYPHS[word]} worst event ${word}` : "";
+  return `${of.name}: mean ${valueText(of.mean, shown.unit)}, highest ${valueText(of.max, shown.unit)}${absent}${event}. Press to ${isOpen ? "close" : "open"} it`;
 }
