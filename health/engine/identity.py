@@ -63,6 +63,8 @@ class IdentityJudge:
                 fell[int(arrivals.rows[at]), int(arrivals.times_ns[at])] = None
         rule = self._rules.get("gpu_reset")
         for row, at_ns in sorted(fell, key=lambda each: (each[1], each[0])):
+            if self.resets.get(row) == at_ns:
+                continue  # other counters of the same sample came in another message
             self._was_reset(row, at_ns)
             self.resets[row] = at_ns
             if rule is not None and rule.enabled:

@@ -39,3 +39,12 @@ def test_an_energy_counter_that_falls_shows_a_reset() -> None:
     for energy in (5e6, 6e6, 1e3, 2e3, 3e3):
         feed.run(10, [(gpu(0), {UTIL: 50.0, ENERGY: energy})])
     assert feed.said() == [("opened", "gpu_reset", "GPU-node-1-0"), ("closed", "gpu_reset", "GPU-node-1-0")]
+
+
+def test_a_reset_whose_counters_come_in_two_messages_is_one() -> None:
+    feed = start()
+    for energy, errors in ((5e6, 3.0), (1e3, 0.0)):
+        feed.send([(gpu(0), {UTIL: 50.0, ENERGY: energy})])
+        feed.send([(gpu(0), {"DCGM_FI_DEV_ECC_SBE_VOL_TOTAL": errors})])
+        feed.at += 10
+    assert [(each.change, each.key.rule) for each in feed.seen] == [("opened", "gpu_reset"), ("closed", "gpu_reset")]
