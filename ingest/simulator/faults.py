@@ -211,10 +211,10 @@ NAMED: Mapping[str, Fault] = {
     "metric_vanished": Fault(
         text="a metric that a GPU no longer has",
         events=(
-            Expected("metric_vanished", "info", for_s=900.0, clear_samples=3, subject=DEV + "MEM_COPY_UTIL"),
+            Expected("metric_vanished", "info", for_s=1200.0, clear_samples=3, subject=DEV + "MEMORY_TEMP"),
         ),
         length_s=1500.0,
-        forced={DEV + "MEM_COPY_UTIL": None},
+        forced={DEV + "MEMORY_TEMP": None},
     ),
     "prof_dead": Fault(
         text="profiling counters at 0 on a busy GPU",
