@@ -58,7 +58,7 @@ test-postgres: setup-dev ## run the tests of inventory and API again, with Djang
 # These tests start services of their own, with another database.
 OWN_DATABASE := api/test_serve api/test_influxdb api/test_serve_exports inventory/test_postgres
 
-.PHONY: chromium screenshots bench-pages
+.PHONY: chromium screenshots bench-pages bench-health
 chromium: setup-dev ## get Chromium for the tests of the pages (installs it, unless it is on PATH)
 	@ci/chromium.sh
 
@@ -67,6 +67,10 @@ screenshots: setup-dev chromium ## write the pictures of docs/images from the sy
 
 bench-pages: setup-dev chromium ## measure the pages: bytes, first paint, server time and the heat map, at 247 and 10,000 GPUs
 	$(BIN)/python -m bench.pages
+
+SEED ?= 1
+bench-health: setup-dev ## run the rules of health against a ground truth: what they miss, make up, cost (SEED=7: another fleet)
+	$(BIN)/python -m bench.health --seed $(SEED)
 
 influxd: ## get a real InfluxDB for the tests (builds it once, in some minutes, unless it is on PATH)
 	@ci/influxd.sh

@@ -74,7 +74,7 @@ def test_what_a_fault_added_to_a_counter_stays_until_a_reset() -> None:
 
 def test_a_metric_that_vanishes_is_absent_while_others_go_on() -> None:
     _, seen = run("metric_vanished@2/1+1m+1m")
-    there = ["DCGM_FI_DEV_MEM_COPY_UTIL" in sample[PLACE] for sample in seen]
+    there = ["DCGM_FI_DEV_MEMORY_TEMP" in sample[PLACE] for sample in seen]
     assert there == [True] * 5 + [False] * 6 + [True] * 19
 
 
