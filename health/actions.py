@@ -115,9 +115,9 @@ def send_again(keys: Collection[int]) -> int:
 
 
 def _locked(keys: Collection[int]) -> list[Event]:
-    """Those of the events that are not over, locked in the order of their keys, as ``watch`` locks them."""
+    """Those of the events that are not over, locked in the order in which ``watch`` locks them."""
     rows = Event.objects.select_for_update().filter(pk__in=keys, state__in=ONGOING)
-    return list(rows.order_by("pk"))
+    return list(rows.order_by("-opened", "-pk"))
 
 
 def _acknowledge(events: Sequence[Event], user: str, note: str, user_id: int | None) -> None:
@@ -170,5 +170,5 @@ def _log(rows: Sequence[Model], flag: int, message: list[dict[str, Any]], user_i
 
 
 def _batches(keys: Collection[int]) -> list[list[int]]:
-    ordered = sorted(keys)
+    ordered = sorted(keys, reverse=True)  # about as they opened
     return [ordered[start : start + _AT_ONCE] for start in range(0, len(ordered), _AT_ONCE)]

@@ -581,8 +581,24 @@ class HostAgeAnswer(Answer):
     age_seconds: Annotated[float, eg(4.2)]
 
 
+class WatchAnswer(Answer):
+    """How far the judging of the fleet's health is."""
+
+    judging: Annotated[bool, eg(True, "whether one process holds the lease to judge")]
+    offset: Annotated[int, eg(24, "of the newest message that is judged; -1: none yet")]
+    lag: Annotated[
+        int | None, eg(0, "messages in the broker's log that are not; null while the broker does not answer")
+    ]
+    judged: Annotated[int, eg(2470, "readings so far")]
+    updated: Annotated[Time | None, eg("2025-07-18T20:42:40Z", "when it was written down; null: not yet")]
+    age_seconds: Annotated[float | None, eg(3.5, "since then")]
+    open_events: EventCountsAnswer
+    notices_waiting: Annotated[int, eg(0, "notices that are not sent yet")]
+    notices_overdue_seconds: Annotated[float, eg(0.0, "for how long the first of them should have been sent")]
+
+
 class StatsAnswer(Answer):
-    """The pipeline from broker to store."""
+    """The pipeline from broker to store, and the judging of health."""
 
     broker: BrokerAnswer
     subscribers: list[SubscriberAnswer]
@@ -590,6 +606,7 @@ class StatsAnswer(Answer):
     readings: ReadingCountsAnswer
     store: StoreAnswer
     hosts: Annotated[list[HostAgeAnswer], Meta(description="the one with the oldest newest reading first")]
+    watch: Annotated[WatchAnswer | None, Meta(description="null: health was never judged here")]
 
 
 class TokenAnswer(Answer):

@@ -14,12 +14,12 @@ from api.errors import BadRequest, no_such
 from api.events import mute_answer
 from api.links import list_url
 from api.pagination import list_links, read_paging
-from api.params import choice, paging_of
+from api.params import choice, paging_of, time_ns
 from api.schema.event_answers import MuteAnswer, MuteBody, MutePageAnswer
 from api.views.base import ApiView, WriteOperation
 from health.models import Mute
 from health.muting import MuteError, check_length, check_scope, end_mute, save_mute
-from readings.times import parse_duration, parse_time, to_datetime, to_ns
+from readings.times import parse_duration, to_datetime, to_ns
 
 MUTE_IN_PATH = {"id": "the mute's number"}
 STATE = choice(
@@ -124,7 +124,7 @@ def _end_of(body: MuteBody, now: datetime) -> datetime:
         raise BadRequest("give either for, as 2h, or expires, a time")
     name, given = ("for", body.for_) if body.for_ else ("expires", body.expires)
     try:
-        end = to_datetime(to_ns(now) + parse_duration(given)) if body.for_ else to_datetime(parse_time(given))
+        end = to_datetime(to_ns(now) + parse_duration(given)) if body.for_ else to_datetime(time_ns(given))
         check_length(now, end)
     except MuteError as error:
         raise BadRequest(f"{name} {given!r} is out of range: {error}") from None

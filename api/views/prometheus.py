@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from django.db import DatabaseError
+from django.utils import timezone
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from api.views.stats import ask_broker, newest_ns_of, read_collectors
+from health.standing import open_counts, waiting_notices, watch_standing
 from inventory.queries import fleet_counts
 from readings.checks import Kinds
 from readings.times import SECOND
@@ -35,9 +37,10 @@ class _Pipeline(Collector):
 
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily(_PREFIX + "up", "1 when this part answers.", labels=("part",))
-        for part, metrics in (("database", _database), ("store", _store), ("broker", _broker)):
+        for part, parts in (("database", (_database, _health)), ("store", (_store,)), ("broker", (_broker,))):
             try:
-                yield from metrics()
+                for metrics in parts:
+                    yield from metrics()
                 up.add_metric((part,), 1)
             except (DatabaseError, StoreError, _Away):
                 up.add_metric((part,), 0)
@@ -81,6 +84,32 @@ def _database() -> list[Metric]:
                 metric.add_metric((each.collector_id, reason), count)
     by_kind = (refused, remarked, passed_over)
     return [_gauge("hosts", "Hosts.", fleet.hosts), gpus, messages, stored, *by_kind, committed]
+
+
+def _health() -> list[Metric]:
+    events = GaugeMetricFamily(
+        _PREFIX + "open_events",
+        "Events of the fleet's health that are open or unknown. quiet: nobody is notified of them.",
+        labels=("rule", "severity", "quiet"),
+    )
+    for each in open_counts():
+        events.add_metric((each.rule, each.severity, str(each.quiet).lower()), each.events)
+    notices = waiting_notices()
+    metrics: list[Metric] = [
+        events,
+        _gauge("notices_waiting", "Notices of events that are not sent yet.", notices.waiting),
+        _gauge(
+            "notices_overdue_seconds", "For how long the first of them should have been sent.", notices.overdue_seconds
+        ),
+    ]
+    watch = watch_standing()
+    if watch is not None:
+        metrics.append(_gauge("watch_judging", "1 while a watch holds the lease.", watch.is_judging))
+        metrics.append(_gauge("watch_offset", "Offset up to which all is judged; -1: none yet.", watch.offset))
+        if watch.updated is not None:
+            age = max(0.0, (timezone.now() - watch.updated).total_seconds())
+            metrics.append(_gauge("watch_age_seconds", "Seconds since watch wrote what it judged.", age))
+    return metrics
 
 
 def _store() -> list[Metric]:

@@ -13,15 +13,19 @@ from api.params import age_seconds, format_datetime
 from api.schema.answers import (
     BrokerAnswer,
     CollectorAnswer,
+    EventCountsAnswer,
     HostAgeAnswer,
     ReadingCountsAnswer,
     StatsAnswer,
     StoreAnswer,
     SubscriberAnswer,
+    WatchAnswer,
 )
 from api.views.base import ApiView
 from broker.client.client import client_context, fetch_stats
 from broker.errors import BrokerError
+from health.queries import ongoing_now
+from health.standing import waiting_notices, watch_standing
 from inventory.models import CollectorStatus, Host
 from inventory.newest import newest_by_host
 from inventory.queries import newest_reading
@@ -112,6 +116,25 @@ def host_answers() -> list[HostAgeAnswer]:
     return [HostAgeAnswer(name, format_datetime(to_datetime(seen_ns)), age_seconds(seen_ns)) for seen_ns, name in ages]
 
 
+def watch_answer(broker: BrokerAnswer) -> WatchAnswer | None:
+    """How far the judging of health is; None if it was never judged here. At most three queries."""
+    watch = watch_standing()
+    if watch is None:
+        return None
+    notices = waiting_notices()
+    return WatchAnswer(
+        judging=watch.is_judging,
+        offset=watch.offset,
+        lag=None if broker.latest_offset is None else max(0, broker.latest_offset - watch.offset),
+        judged=watch.judged,
+        updated=None if watch.updated is None else format_datetime(watch.updated),
+        age_seconds=None if watch.updated is None else age_seconds(to_ns(watch.updated)),
+        open_events=EventCountsAnswer(*ongoing_now().total),
+        notices_waiting=notices.waiting,
+        notices_overdue_seconds=round(notices.overdue_seconds, 3),
+    )
+
+
 class StatsView(ApiView):
     """The state of the pipeline: broker, subscribers and lag, collectors' counters, store size, age of the newest reading.
 
@@ -127,12 +150,15 @@ class StatsView(ApiView):
         """Broker, subscribers and lag, collectors, store. A broker that does not answer is no error."""
         store = store_answer(get_store().stats())
         collectors = read_collectors()
+        broker, subscribers = ask_broker()
         return Response(
             StatsAnswer(
-                *ask_broker(),
+                broker,
+                subscribers,
                 [collector_answer(each) for each in collectors],
                 reading_counts(collectors),
                 store,
                 host_answers(),
+                watch_answer(broker),
             )
         )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 from pytest_django import Settings
 
 from api.views.prometheus import render_metrics
+from health.models import Notice, WatchState
 from inventory.status import add_counts
 from stores.base import Store
 from stores.open import reset_store
 from tests.api.broker_thread import broker_in_thread
 from tests.api.views.test_stats import STARTED, free_port
+from tests.health.building import NOON, make_event
 
 
 def samples() -> dict[tuple[str, tuple[str, ...]], float]:
@@ -49,6 +53,31 @@ def test_fleet_store_and_collectors(fleet: Store) -> None:
     assert found["store_readings", ()] == 17
     assert found["newest_reading_timestamp_seconds", ()] == 1752871355
     assert [found["up", (part,)] for part in ("database", "store", "broker")] == [1, 1, 0]
+
+
+def test_health(fleet: Store) -> None:
+    found = samples()
+    assert not [name for name, _ in found if name.startswith(("open_events", "watch"))]
+    assert (found["notices_waiting", ()], found["notices_overdue_seconds", ()]) == (0, 0)
+    now = timezone.now()
+    make_event(entity="GPU-1", severity="critical")
+    make_event(entity="GPU-2", severity="critical", state="unknown")
+    make_event(entity="GPU-3", severity="warning", quiet=True)
+    event = make_event(entity="GPU-4", severity="critical", state="closed", closed=NOON)
+    Notice.objects.create(event=event, kind="opened", channel="m", key="a", created=now, due=now - timedelta(minutes=1))
+    WatchState.objects.create(
+        pk=1, offset=7, updated=now - timedelta(seconds=5), lease_until=now + timedelta(minutes=1)
+    )
+    found = samples()
+    assert {key: value for key, value in found.items() if key[0] == "open_events"} == {
+        ("open_events", ("false", "temp_high", "critical")): 2,
+        ("open_events", ("true", "temp_high", "warning")): 1,
+    }
+    assert (found["watch_offset", ()], found["watch_judging", ()]) == (7, 1)
+    assert 5 <= found["watch_age_seconds", ()] < 60 <= found["notices_overdue_seconds", ()] < 120
+    assert found["notices_waiting", ()] == 1
+    WatchState.objects.update(lease_until=now)
+    assert samples()["watch_judging", ()] == 0
 
 
 def test_the_broker(fleet: Store, settings: Settings, tmp_path: Path) -> None:

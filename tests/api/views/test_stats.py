@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import socket
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
+from health.models import Notice, WatchState
 from inventory.status import add_counts
 from stores.base import Store
 from tests.api.broker_thread import broker_in_thread
 from tests.api.conftest import Api
+from tests.health.building import make_event
 
 STATS = "/api/v1/stats"
 STARTED = datetime(2025, 7, 18, 20, 0, tzinfo=UTC)
@@ -80,7 +83,7 @@ def test_what_the_collectors_did(
         ("c1", {"blank": 1, "out_of_range": 4, "not_a_gpu": 6}),
     ):
         add_counts(name, started=STARTED, messages=3, readings_stored=100, refused=refused, committed_offset=2)
-    with django_assert_max_num_queries(7):
+    with django_assert_max_num_queries(8):
         body = api.get(STATS)
     assert [collector["id"] for collector in body["collectors"]] == ["c1", "c2"]
     first = body["collectors"][0]
@@ -97,6 +100,33 @@ def test_what_the_collectors_did(
         "remarks": {"bad_label": 5},
         "passed_over": {"not_a_gpu": 6},
     }
+
+
+def test_how_far_the_judging_of_health_is(
+    api: Api, fleet: Store, settings: Settings, tmp_path: Path, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    settings.MQ_HOST, settings.MQ_PORT = "127.0.0.1", free_port()
+    assert api.get(STATS)["watch"] is None
+    now = timezone.now()
+    state = WatchState.objects.create(pk=1)
+    assert (api.get(STATS)["watch"]["judging"], api.get(STATS)["watch"]["updated"]) == (False, None)
+    WatchState.objects.filter(pk=state.pk).update(
+        holder="a", lease_until=now + timedelta(seconds=9), offset=2, judged=70, updated=now - timedelta(seconds=4)
+    )
+    event = make_event(severity="critical")
+    Notice.objects.create(
+        event=event, kind="opened", channel="m", key="a", created=now, due=now - timedelta(seconds=30)
+    )
+    Notice.objects.create(event=event, kind="opened", channel="n", key="a", created=now, due=now, sent=now)
+    with broker_in_thread(tmp_path / "log", payloads=[b"{}"] * 5, fsync="never") as port:
+        settings.MQ_PORT = port
+        with django_assert_max_num_queries(11):
+            watch = api.get(STATS)["watch"]
+    assert (watch["judging"], watch["offset"], watch["lag"], watch["judged"]) == (True, 2, 2, 70)
+    assert (watch["open_events"], watch["notices_waiting"]) == ({"critical": 1, "warning": 0, "info": 0}, 1)
+    assert 4 <= watch["age_seconds"] < 30 <= watch["notices_overdue_seconds"] < 90
+    settings.MQ_PORT = free_port()
+    assert api.get(STATS)["watch"]["lag"] is None
 
 
 def test_what_the_store_holds(api: Api, fleet: Store, settings: Settings) -> None:
