@@ -25,7 +25,9 @@ def condition_words(rule: Rule) -> str:
 
 
 def _level(level: Level, numbers: Mapping[str, float]) -> str:
-    words = f"{level.severity} when {_filled(level.when.text, numbers)}{_for(level.samples, level.for_ns)}"
+    words = (
+        f"{level.severity} when {_filled(level.when.text, numbers)}{_for(level.samples, level.for_ns, level.within_ns)}"
+    )
     if level.until is not None:
         return f"{words}, until {_filled(level.until.text, numbers)}{_for(level.clear_samples, level.clear_ns)}"
     return f"{words}, until not so{_for(level.clear_samples, level.clear_ns)}"
@@ -36,9 +38,10 @@ def _filled(text: str, numbers: Mapping[str, float]) -> str:
     return _IDENTIFIER.sub(lambda match: f"{numbers[match[0]]:g}" if match[0] in numbers else match[0], text)
 
 
-def _for(samples: int, time_ns: int) -> str:
+def _for(samples: int, time_ns: int, within_ns: int = 0) -> str:
     held = [f"{samples} samples"] * (samples > 1) + [format_duration(time_ns)] * (time_ns > 0)
-    return f" for {' and '.join(held)}" if held else ""
+    within = f" within {format_duration(within_ns)}" if within_ns else ""
+    return f" for {' and '.join(held)}{within}" if held else ""
 
 
 def _numbers(numbers: Mapping[str, float]) -> str:

@@ -17,6 +17,7 @@ from health.engine.view import PointView
 from health.rules.model import Level, Rule
 from readings.times import SECOND
 
+_MOST_IN_WINDOW = 4096
 _FIRST_STEP_NS = 60_000_000_000
 
 
@@ -26,6 +27,19 @@ class Streak(msgspec.Struct):
     samples: int = 0
     spans_ns: int = 0
     last_ns: int = 0
+    # Of a level that looks at a window: the samples in it that were so, and the time that each stands for.
+    window: list[tuple[int, int]] = []
+
+    def grow_within(self, at_ns: int, step_ns: int, within_ns: int) -> None:
+        """One more sample in a window, which stands for one usual step."""
+        if not self.window or self.window[-1][0] < at_ns:
+            self.window = [*self.window, (at_ns, step_ns)][-_MOST_IN_WINDOW:]
+        self.pass_by(at_ns, within_ns)
+
+    def pass_by(self, at_ns: int, within_ns: int) -> None:
+        """The window moves on: what left it counts no more."""
+        self.window = [each for each in self.window if each[0] > at_ns - within_ns]
+        self.samples, self.spans_ns = len(self.window), sum(step for _, step in self.window)
 
     def grow(self, at_ns: int, longest_ns: int) -> None:
         """One more sample. A step longer than ``longest_ns`` is a gap, during which nothing is known."""
@@ -112,9 +126,14 @@ class LevelJudge:
             streak = standing.levels[number]
             if each.is_true[at]:
                 holds = True
-                streak.grow(at_ns, longest_ns)
+                if level.within_ns:
+                    streak.grow_within(at_ns, int(self._registry.step_ns[row]), level.within_ns)
+                else:
+                    streak.grow(at_ns, longest_ns)
                 if streak.is_enough(level.samples, level.for_ns):
                     reached = number
+            elif level.within_ns:
+                streak.pass_by(at_ns, level.within_ns)
             elif each.is_false[at]:
                 streak.end()
             good &= bool(each.is_good[at])

@@ -37,7 +37,7 @@ _FORMAT = re.compile(r"(?:\.\d)?[gefd%]?", re.ASCII)
 _NOT_SETTINGS = frozenset({"held", "value", *FUNCTIONS})
 _CHANGEABLE = ("title", "finds", "action", "advice", "levels", "settings", "models", "says", "inhibited_by", "quiet", "enabled", "severity")  # fmt: skip
 _KEYS = ("judge", "entity", "needs", "latch", "source", "inferred", *_CHANGEABLE)
-_LEVEL_KEYS = ("when", "until", "samples", "for", "clear_samples", "clear_for")
+_LEVEL_KEYS = ("when", "until", "samples", "for", "clear_samples", "clear_for", "within")
 
 _Tree = dict[str, Any]
 
@@ -365,14 +365,18 @@ def _level(severity: str, table: _Tables, settings: Mapping[str, float]) -> Leve
     table.only(*_LEVEL_KEYS)
     if "when" not in table.tree:
         table.refuse("when", "a condition is needed")
+    for_s, within_s = (table.seconds(key, as_number=False) for key in ("for", "within"))
+    if within_s and not 0 < for_s <= within_s:
+        table.refuse("within", "it is a window, so it needs a `for` that fits into it")
     return Level(
         severity=severity,
         when=_condition(table, "when", settings),
         until=_condition(table, "until", settings) if "until" in table.tree else None,
         samples=table.whole("samples", 1, 1, MAX_SAMPLES),
-        for_ns=round(table.seconds("for", as_number=False) * _SECOND_NS),
+        for_ns=round(for_s * _SECOND_NS),
         clear_samples=table.whole("clear_samples", 1, 1, MAX_SAMPLES),
         clear_ns=round(table.seconds("clear_for", as_number=False) * _SECOND_NS),
+        within_ns=round(within_s * _SECOND_NS),
     )
 
 

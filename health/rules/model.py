@@ -40,8 +40,8 @@ XidKind = Literal["fatal", "warning", "app", "nvlink5", "unknown"]
 class Level(msgspec.Struct, frozen=True):
     """One step of severity of a rule with conditions.
 
-    It opens when ``when`` held for ``samples`` samples and ``for_ns`` nanoseconds on end, and closes when ``until`` (without one:
-    not ``when``) did so for ``clear_samples`` and ``clear_ns``.
+    It opens when ``when`` held for ``samples`` samples and ``for_ns`` nanoseconds, on end or, with ``within_ns``, in all within that
+    time; and closes when ``until`` (without one: not ``when``) did so for ``clear_samples`` and ``clear_ns`` on end.
     """
 
     severity: str
@@ -51,6 +51,7 @@ class Level(msgspec.Struct, frozen=True):
     for_ns: int = 0
     clear_samples: int = 1
     clear_ns: int = 0
+    within_ns: int = 0
 
 
 class Rule(msgspec.Struct, frozen=True):

@@ -129,3 +129,20 @@ def test_what_is_usual_after_a_reset_waits() -> None:
         assert ("opened", "links", gpu(0).id) not in feed.said()
         feed.run(feed.step, [(gpu(0), {UTIL: 60.0 if number else 0.0, ENERGY: 100.0 * number or 500.0})])
     assert ("opened", "links", gpu(0).id) in feed.said()
+
+
+def test_a_level_with_a_window_needs_its_time_within_it_not_on_end() -> None:
+    flapping = rule(
+        "slowdown",
+        "condition",
+        level("warning", "GPU_UTIL > 50", samples=6, for_ns=6 * MINUTE, within_ns=10 * MINUTE, clear_ns=10 * MINUTE),
+    )
+    feed = start(flapping, step=60)
+    utils(feed, *[60, 0] * 20)  # five of ten minutes
+    assert feed.said() == []
+    utils(feed, *[60, 60, 0] * 4)
+    assert feed.said() == [("opened", "slowdown", "GPU-node-1-0")]
+    utils(feed, *[0] * 9)
+    assert len(feed.said()) == 1
+    utils(feed, 0)
+    assert feed.said()[1:] == [("closed", "slowdown", "GPU-node-1-0")]

@@ -132,6 +132,7 @@ WHEN = 'levels.warning.when = "GPU_TEMP > 1"\n'
         (rule('levels.info.for = "5m"'), "rules.temp_high.levels.info.when: a condition is needed"),
         (rule('levels.warning.when = "GPU_TEMP > limit"'), 'rules.temp_high.levels.warning.when: "GPU_TEMP > limit", at 12: no metric or setting limit'),
         (rule("levels.warning.when = 5"), "levels.warning.when: is a number; a condition in text is needed"),
+        (rule('levels.warning.within = "1m"'), "levels.warning.within: it is a window, so it needs a `for` that fits into it"),
         (rule("levels.warning.for = 5"), 'levels.warning.for: is 5; a duration as "30s", "5m", "2h" or "7d" up to 400 days'),
         (rule('levels.warning.for = "-5m"'), "levels.warning.for: is '-5m'; a duration"),
         (rule('levels.warning.for = "500d"'), "levels.warning.for: is '500d'; a duration"),
