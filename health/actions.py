@@ -110,7 +110,9 @@ def mute_all(
 
 def send_again(keys: Collection[int]) -> int:
     """Have notices sent once more, whatever became of them. Returns how many those are. Raises DatabaseError."""
-    anew = {"sent": None, "outcome": "", "attempts": 0, "last_error": "", "due": timezone.now()}
+    now = timezone.now()
+    anew = {"sent": None, "outcome": "", "attempts": 0, "last_error": "", "created": now, "due": now}
+    anew |= {"message": "", "tried": None, "late": False}
     return sum(Notice.objects.filter(pk__in=some).update(**anew) for some in _batches(keys))
 
 

@@ -208,6 +208,16 @@ def watchdog(now: datetime) -> Alert:
     }
 
 
+def trial_alert(now: datetime) -> Alert:
+    """An alert that means nothing, and is over in a minute."""
+    return {
+        "labels": {"alertname": "TestMessage", "severity": "info", "service": _SERVICE},
+        "annotations": {"summary": "A test message of the GPU telemetry. Nothing is wrong."},
+        "startsAt": _time(now),
+        "endsAt": _time(now + timedelta(minutes=1)),
+    }
+
+
 def send_alerts(target: AlertTarget, pool: urllib3.PoolManager, alerts: Iterable[Alert]) -> None:
     """POST them. Raises DeliveryError."""
     body = json.dumps(list(alerts)).encode()

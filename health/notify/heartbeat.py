@@ -33,7 +33,7 @@ class Heart:
         """Beat if it is time to. Returns the seconds to the next step."""
         if not self._is_judging():
             return min(_AGAIN, self._interval)
-        trouble = self._ask()
+        trouble = self.beat()
         if trouble and not self._trouble:
             logger.warning("HEARTBEAT_URL is not reached: %s; trying again", trouble)
         if self._trouble and not trouble:
@@ -42,7 +42,7 @@ class Heart:
         # A beat that is lost is noticed: the next try is soon.
         return min(5.0, self._interval) if trouble else self._interval
 
-    def _ask(self) -> str:
+    def beat(self) -> str:
         """Ask once; returns what went wrong, without the URL, or nothing."""
         try:
             answer = self._pool.request("GET", self._url, retries=urllib3.Retry(0, redirect=3), preload_content=False)

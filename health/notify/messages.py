@@ -100,6 +100,13 @@ def compose(
     return ChannelMessage(key, worst, title, "\n".join(lines))
 
 
+def trial_message(public_url: str, now: datetime) -> ChannelMessage:
+    """A message that means nothing."""
+    key = f"test-{now:%Y%m%dT%H%M%S}"
+    lines = ["Nothing is wrong: somebody tests whether messages arrive here.", "", public_url, f"Key: {key}"]
+    return ChannelMessage(key, MessageType.INFO, "TEST: GPU telemetry", "\n".join(filter(None, lines)))
+
+
 def thread_of(event: Event) -> str:
     """A name that all messages about one event share."""
     return f"event-{event.pk}"
