@@ -8,7 +8,9 @@ from time import time_ns
 
 from readings.times import format_time, parse_duration, parse_time
 
-PRESETS = ("15m", "1h", "6h", "24h", "7d")
+PRESETS = ("15m", "1h", "6h", "24h", "7d", "30d")
+# Those that most pages offer; 30 days of readings are kept by few.
+SHOWN_PRESETS = PRESETS[:-1]
 DEFAULT_PRESET = "1h"
 
 
@@ -31,10 +33,10 @@ class TimeRange:
         return format_time(self.end_ns)
 
 
-def range_of(query: Mapping[str, str], anchor_ns: int | None = None) -> TimeRange:
+def range_of(query: Mapping[str, str], anchor_ns: int | None = None, default: str = DEFAULT_PRESET) -> TimeRange:
     """The range of ``range=1h`` or ``start=…&end=…``. A preset ends at ``anchor_ns``, else now.
 
-    What cannot be read is as if it were not there: a page with a bad link shows the default.
+    What cannot be read is as if it were not there: a page with a bad link shows ``default``.
     """
     end_ns = time_ns() if anchor_ns is None else anchor_ns
     try:
@@ -43,7 +45,7 @@ def range_of(query: Mapping[str, str], anchor_ns: int | None = None) -> TimeRang
             return TimeRange(start, end)
     except (KeyError, ValueError):
         pass
-    preset = query.get("range", DEFAULT_PRESET)
+    preset = query.get("range", default)
     if preset not in PRESETS:
-        preset = DEFAULT_PRESET
+        preset = default
     return TimeRange(end_ns - parse_duration(preset), end_ns, preset)

@@ -15,6 +15,7 @@ from dashboard.views.hosts import HostsPage
 from dashboard.views.hot import HotPage, HotTimesPart
 from dashboard.views.pipeline import PipelinePage
 from dashboard.views.power import EnergyPart, PowerPage
+from dashboard.views.usage import UsagePage
 
 app_name = "dashboard"
 
@@ -29,6 +30,7 @@ urlpatterns = [
     path("pipeline", PipelinePage.as_view(), name="pipeline"),
     path("power", PowerPage.as_view(), name="power"),
     path("power/energy", EnergyPart.as_view(), name="power-energy"),
+    path("usage", UsagePage.as_view(), name="usage"),
     path("hosts", HostsPage.as_view(), name="hosts"),
     path("hosts/<key:name>", HostPage.as_view(), name="host"),
     path("gpus/<key:uuid>", GpuPage.as_view(), name="gpu"),

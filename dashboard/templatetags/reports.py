@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
 from django import template
@@ -81,3 +82,23 @@ def bytes(count: int | None) -> str | SafeString:
 def pair(first: Iterable[Any], second: Iterable[Any]) -> list[tuple[Any, Any]]:
     """The items of two lists side by side."""
     return list(zip(first, second, strict=True))
+
+
+@register.simple_tag
+def percent(part: float, whole: float) -> str | SafeString:
+    """The share of ``part`` in ``whole``: ``12.5 %``; n/a of nothing."""
+    return share(100 * part / whole if whole else None)
+
+
+@register.simple_tag
+def share(amount: float | None) -> str | SafeString:
+    """A share in %: ``12.5 %``; n/a where unknown."""
+    if amount is None or not is_known(amount):
+        return NOT_KNOWN
+    return format_html('{} <small class="unit">%</small>', f"{amount:.1f}")
+
+
+@register.simple_tag
+def money(amount: Decimal | None) -> str | SafeString:
+    """``1,234.50``; n/a where no price is set."""
+    return NOT_KNOWN if amount is None else f"{amount:,.2f}"

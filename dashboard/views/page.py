@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.views.generic import TemplateView
 
 from dashboard.menu import entries
-from dashboard.ranges import PRESETS, TimeRange, range_of
+from dashboard.ranges import DEFAULT_PRESET, PRESETS, SHOWN_PRESETS, TimeRange, range_of
 from health.queries import Ongoing, ongoing_now
 from inventory.fleet import Fleet, fleet_now
 from readings.times import SECOND, to_datetime
@@ -37,6 +37,8 @@ class Page(TemplateView):
 
     title: ClassVar[str]
     menu: ClassVar[str] = ""
+    shown_presets: ClassVar[tuple[str, ...]] = SHOWN_PRESETS
+    default_preset: ClassVar[str] = DEFAULT_PRESET
     # As of this request; set before page_context.
     fleet: Fleet
     ongoing: Ongoing
@@ -57,7 +59,7 @@ class Page(TemplateView):
     @property
     def range(self) -> TimeRange:
         """The range that the URL asks for."""
-        return range_of(self.request.GET.dict(), self.anchor_ns)
+        return range_of(self.request.GET.dict(), self.anchor_ns, self.default_preset)
 
     @property
     def now(self) -> datetime:
@@ -88,7 +90,7 @@ class Page(TemplateView):
             "title": self.page_title(),
             "menu": entries(self.menu),
             "range": shown,
-            "presets": PRESETS,
+            "presets": [name for name in PRESETS if name in self.shown_presets or name == shown.preset],
             "away": away,
             "newest_ns": self.newest_ns,
             "page_data": {

@@ -67,7 +67,7 @@ class Story:
 
     def _made_up(self, name: str) -> dict[str, float]:
         made: dict[str, dict[str, float]] = {
-            HELD: {UTIL: 0.0, POWER: 71.0, USED: HELD_MIB},
+            HELD: {UTIL: 0.0, POWER: 71.0, USED: HELD_MIB, "DCGM_FI_PROF_GR_ENGINE_ACTIVE": 0.0},
             HOT: {
                 UTIL: 88.0,
                 TEMP: HOT_C,
@@ -113,8 +113,10 @@ class Writer:
 
     def __init__(self) -> None:
         from inventory.sync.memory import InventoryMemory
+        from tests.health.usage.filling import Watched
 
         self._memory = InventoryMemory("collector-1")
+        self._watched = Watched()
 
     def write(self, blocks: list[PointBlock]) -> None:
         """Store them, and update the inventory."""
@@ -123,6 +125,12 @@ class Writer:
 
         get_store().write(blocks)
         self._memory.save(seen(*blocks))
+        for block in blocks:
+            self._watched.take(block)
+
+    def keep_usage(self) -> None:
+        """Keep what ``watch`` counts."""
+        self._watched.commit()
 
 
 def make_events(told: Story, more: int) -> None:
@@ -257,6 +265,7 @@ def main() -> None:
     for blocks in parts(told.history(options.minutes)):
         writer.write(blocks)
     make_events(told, options.events)
+    writer.keep_usage()
     say_ok()
     for line in sys.stdin:
         order = json.loads(line)
@@ -265,6 +274,7 @@ def main() -> None:
             told.values.setdefault(order["slot"], {}).update(order["values"])
         told.fleet.step(1.0)
         writer.write([told.block(int(time.time()), quiet=True)])
+        writer.keep_usage()
         say_ok()
 
 

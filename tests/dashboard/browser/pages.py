@@ -17,6 +17,7 @@ PATHS = {
     "event": "/events/1",
     "hot": "/hot",
     "power": "/power",
+    "usage": "/usage",
     "pipeline": "/pipeline",
     "explore": "/explore",
 }

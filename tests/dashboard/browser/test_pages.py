@@ -61,7 +61,8 @@ def test_words_in_the_url_that_a_page_does_not_know_change_nothing(name: str, pa
     known = ("sort", "group", "range", "show", "open", "more", "metric", "tz", "refresh")
     page.goto(f"{path}?{'&'.join(f'{each}=__proto__' for each in known)}")
     page.wait_for_load_state("networkidle")
-    expect(page.locator("[data-preset='1h']")).to_have_attribute("aria-current", "true")
+    default = "7d" if name == "usage" else "1h"
+    expect(page.locator(f"[data-preset='{default}']")).to_have_attribute("aria-current", "true")
 
 
 @EACH
@@ -95,7 +96,7 @@ def test_the_chosen_theme_is_there_from_the_first_frame(system: Any, chosen: str
     assert (chosen, before) not in seen
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name in {"fleet", "hosts", "hot", "power"}])
+@pytest.mark.parametrize("name", [name for name in NAMES if name in {"fleet", "hosts", "hot", "power", "usage"}])
 def test_without_gpus_it_says_what_to_do_next(name: str, empty_site: Site, open_page: OpenPage) -> None:
     page = open_page(empty_site.address)
     page.goto(path_of(name))

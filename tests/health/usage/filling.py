@@ -26,12 +26,16 @@ class Watched:
         self.meter = load_meter(b"")
 
     def send(self, points: Iterable[Point]) -> None:
-        """One block."""
+        """One block of these points."""
         points = list(points)
         gpus = [gpu for gpu, _, _ in points]
         names = [name for name in UsageMeter.WANTED if any(name in values for _, _, values in points)]
         rows = [(at, time, [values.get(name) for name in names]) for at, (_, time, values) in enumerate(points)]
-        arrivals = self.intake.take(PointBlock(gpus, names, rows), source="test", live=False, received_ns=0)
+        self.take(PointBlock(gpus, names, rows))
+
+    def take(self, block: PointBlock) -> None:
+        """One block."""
+        arrivals = self.intake.take(block, source="test", live=False, received_ns=0)
         if arrivals is not None:
             self.intake.keep(arrivals)
             self.meter.take(arrivals, self.intake.registry)

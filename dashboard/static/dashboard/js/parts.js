@@ -69,14 +69,17 @@ export const dataOf = (page) => JSON.parse(page.getElementById("page-data").text
 
 const isEmpty = (page) => page.querySelector("[data-empty]") !== null;
 
-/** Keeps every `data-part` of the page fresh. */
-export function refreshParts() {
+/** Keeps every `data-part` of the page fresh, no more often than each `period` (ms) unless the URL changes. */
+export function refreshParts({ period = 0 } = {}) {
   let first = true;
+  let asked = location.search;
+  let at = Date.now();
   every(async ({ signal }) => {
     if (first) {
       first = false;
       return;
     }
+    if (location.search === asked && Date.now() - at < period) return;
     const page = await getPage(location.href, signal);
     const told = page.getElementById("banner");
     if (told && !told.hidden && told.textContent) {
@@ -96,6 +99,7 @@ export function refreshParts() {
         fill(part, [...document.importNode(fresh, true).childNodes]);
       }
     }
+    [asked, at] = [location.search, Date.now()];
     back();
     showCritical(page);
     setDataTime(dataOf(page).newest);

@@ -4,8 +4,9 @@ import { data } from "./page.js";
 import { get, set } from "./state.js";
 
 // Without a prototype: the name that is looked up comes from the URL.
-export const PRESETS = { __proto__: null, "15m": 900e3, "1h": 3600e3, "6h": 6 * 3600e3, "24h": 86400e3, "7d": 7 * 86400e3 };
-export const DEFAULT_PRESET = "1h";
+export const PRESETS = { __proto__: null, "15m": 900e3, "1h": 3600e3, "6h": 6 * 3600e3, "24h": 86400e3, "7d": 7 * 86400e3, "30d": 30 * 86400e3 };
+/** A page may have another: usage is asked for by the week. */
+export const DEFAULT_PRESET = data.default_range ?? "1h";
 const SHORTEST = 10e3;
 
 /** The range, in ms. `preset` is null for an absolute one. For a capture that has ended, now is its end. */
