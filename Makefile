@@ -7,8 +7,8 @@ ROOMS  := telemetry_site broker readings stores ingest inventory health api dash
 COMMON := telemetry_site readings
 
 .DEFAULT_GOAL := help
-.PHONY: help all setup setup-dev run test build build-api build-mq-server build-streamer build-collector \
-        run-mq run-stream run-streamer run-collect run-collector run-api influxd helm kubernetes chart-docs kind-up kind-down fmt lint vet check coverage coverage-summary swagger soak nats-server bench-api bench-broker bench-capture lock clean
+.PHONY: help all setup setup-dev run test build build-api build-mq-server build-streamer build-collector build-watch \
+        run-mq run-stream run-streamer run-collect run-collector run-watch run-api influxd helm kubernetes chart-docs kind-up kind-down fmt lint vet check coverage coverage-summary swagger soak nats-server bench-api bench-broker bench-capture lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,9 @@ run-collector: run-collect ## the same as run-collect
 run-collect: setup ## run a collector
 	@exec $(MANAGE) collect
 
+run-watch: setup ## judge the fleet's health
+	@exec $(MANAGE) watch
+
 run-api: setup ## run the web service
 	@exec $(MANAGE) serve
 
@@ -112,10 +115,13 @@ build-streamer: setup ## compile and check the streamer
 build-collector: setup ## compile and check the collector
 	$(BIN)/python -m compileall -q $(COMMON) broker stores inventory ingest && $(MANAGE) collect --help > /dev/null
 
+build-watch: setup ## compile and check the watch
+	$(BIN)/python -m compileall -q $(COMMON) broker stores inventory health && $(MANAGE) watch --help > /dev/null
+
 # --- images and compose --------------------------------------------------------------------------------------------
 DOCKER  ?= docker
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-IMAGES  := mq-server streamer collector api pipeline
+IMAGES  := mq-server streamer collector watch api pipeline
 # $(call image,api): the image's name, under DOCKER_REGISTRY where it is set, with or without a trailing slash
 image    = $(if $(DOCKER_REGISTRY),$(patsubst %/,%,$(DOCKER_REGISTRY))/)gpu-telemetry-pipeline/$(1):$(VERSION)
 
@@ -124,6 +130,7 @@ docker-build: $(IMAGES:%=docker-build-%) ## build all images, tagged gpu-telemet
 docker-build-mq-server: ## build the broker's image
 docker-build-streamer: ## build the streamer's image
 docker-build-collector: ## build the collector's image
+docker-build-watch: ## build the watch's image
 docker-build-api: ## build the image of the web service
 docker-build-pipeline: ## build the image that runs any of them by its command
 

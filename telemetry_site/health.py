@@ -80,7 +80,13 @@ def _address(setting: str) -> Address | None:
 
 
 # The setting that says where each command listens.
-ADDRESSES = {"runbroker": "HTTP_ADDR", "collect": "METRICS_ADDR", "stream": "METRICS_ADDR", "serve": "PORT"}
+ADDRESSES = {
+    "runbroker": "HTTP_ADDR",
+    "collect": "METRICS_ADDR",
+    "stream": "METRICS_ADDR",
+    "watch": "METRICS_ADDR",
+    "serve": "PORT",
+}
 
 
 def _get(address: Address, path: str, timeout: float, *, encrypted: bool) -> tuple[int, bytes]:

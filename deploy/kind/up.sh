@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 CLUSTER=gpu-telemetry NAMESPACE=gpu-telemetry RELEASE=tele
-SERVICES=(mq-server streamer collector api)
+SERVICES=(mq-server streamer collector watch api)
 
 fail() { echo "error: $*" >&2; exit 1; }
 step() { echo "--- $*"; }
@@ -57,8 +57,8 @@ if [ "$#" -gt 0 ]; then
 fi
 helm upgrade --install "$RELEASE" helm/gpu-telemetry "${values[@]}" --wait --timeout 10m
 # Images of one tag are not seen to have changed.
-kubectl rollout restart statefulset,deployment --selector "app.kubernetes.io/instance=$RELEASE,app.kubernetes.io/component in (mq-server,collector,streamer,api)"
-for workload in statefulset/$RELEASE-mq-server statefulset/$RELEASE-collector statefulset/$RELEASE-streamer deployment/$RELEASE-api; do
+kubectl rollout restart statefulset,deployment --selector "app.kubernetes.io/instance=$RELEASE,app.kubernetes.io/component in (mq-server,collector,streamer,watch,api)"
+for workload in statefulset/$RELEASE-mq-server statefulset/$RELEASE-collector statefulset/$RELEASE-streamer deployment/$RELEASE-watch deployment/$RELEASE-api; do
     kubectl rollout status "$workload" --timeout 300s
 done
 

@@ -19,6 +19,8 @@ from tests.deploy.containers import START_SECONDS, Container, Pod
 from tests.influxd import Influxd, find_binary
 from tests.postgres import Postgres, folder_for_cluster, required_bin
 
+_PORTS = {"streamer": 9103, "watch": 9104}
+
 
 def main(folder: Path) -> None:
     """All of it; an assertion fails where something is not as it should be."""
@@ -44,7 +46,7 @@ def main(folder: Path) -> None:
 
 
 def _check(pod: Pod, services: dict[str, Any]) -> None:
-    running = {name: _start(pod, services, name) for name in ("mq-server", "collector", "streamer", "api")}
+    running = {name: _start(pod, services, name) for name in ("mq-server", "collector", "watch", "streamer", "api")}
     made = _run_to_end(pod, services, "prometheus-token")
     tokens = pod.volume(made.volume, made.stage)
     token = (tokens / "api-token").read_text().strip()
@@ -88,15 +90,16 @@ def _run_to_end(pod: Pod, services: dict[str, Any], name: str) -> Container:
 
 def _environ(services: dict[str, Any], name: str) -> dict[str, str]:
     environ: dict[str, str] = dict(services[name]["environment"])
-    if name == "streamer":  # all are on one network here, so one of the two has to give way
-        environ["METRICS_ADDR"] = "0.0.0.0:9103"
+    if name in _PORTS:  # all are on one network here, so others have to give way to the collector
+        environ["METRICS_ADDR"] = f"0.0.0.0:{_PORTS[name]}"
     return environ
 
 
 def _volume(service: dict[str, Any]) -> str:
-    """The volume that is mounted at STATE_DIR."""
+    """The volume that is mounted at STATE_DIR; of a service that keeps nothing there, one in memory."""
     volumes: list[str] = service["volumes"]
-    return next(each.split(":")[0] for each in volumes if each.endswith(":/var/lib/gpu-telemetry"))
+    named = (each.split(":")[0] for each in volumes if each.endswith(":/var/lib/gpu-telemetry"))
+    return next(named, "watch-tmpfs")
 
 
 if __name__ == "__main__":

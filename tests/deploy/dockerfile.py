@@ -10,7 +10,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
-SERVICES = {"mq-server": "runbroker", "streamer": "stream", "collector": "collect", "api": "serve"}
+SERVICES = {
+    "mq-server": "runbroker", "streamer": "stream", "collector": "collect", "watch": "watch", "api": "serve",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,7 @@ def test_each_waits_for_what_it_needs_to_be_healthy_or_done() -> None:
                 assert told["condition"] == ("service_completed_successfully" if done_once else "service_started")
     needs = {name: set(service.get("depends_on", {})) for name, service in services.items()}
     assert needs["collector"] == {"mq-server", "influxdb", "migrate"}
+    assert needs["watch"] == {"mq-server", "migrate"}
     assert needs["api"] == {"influxdb", "migrate"}
 
 

@@ -84,7 +84,7 @@ def test_ports_are_those_of_the_settings() -> None:
         == [tcp.port, http.port]
         == [options.TCP_ADDR.read({}).port, options.HTTP_ADDR.read({}).port]
     )
-    assert target("streamer").ports == target("collector").ports == [metrics.port]
+    assert target("streamer").ports == target("collector").ports == target("watch").ports == [metrics.port]
     assert target("api").ports == [options.PORT.parse(env["PORT"])] == [options.PORT.read({})]
 
 

@@ -27,13 +27,14 @@ def pod() -> Iterator[Pod]:
 
 @pytest.fixture(scope="module")
 def running(pod: Pod) -> dict[str, Container]:
-    """All four services, each started when what it needs is healthy."""
+    """All five services, each started when what it needs is healthy."""
     migrated = pod.start("api", "migrate", "--noinput", **SECRETS)
     assert migrated.process.wait(START_SECONDS) == 0, migrated.log
     told: dict[str, dict[str, str]] = {
         "mq-server": {},
         "collector": {"MQ_HOST": "127.0.0.1", "FLUSH_INTERVAL": "100ms"},
-        # One network, so one of the two has to give way.
+        # One network, so two of the three have to give way.
+        "watch": {"MQ_HOST": "127.0.0.1", "METRICS_ADDR": "0.0.0.0:9104"},
         "streamer": {"SOURCE": "simulate", "SCRAPE_INTERVAL": "500ms", "METRICS_ADDR": "0.0.0.0:9103"},
         "api": {},
     }
@@ -88,7 +89,13 @@ def test_the_image_without_a_command_lists_the_commands(pod: Pod) -> None:
 
 
 def test_sigterm_drains_each_within_its_grace_period_with_status_0(running: dict[str, Container]) -> None:
-    for name in ("api", "streamer", "collector", "mq-server"):  # the others go on meanwhile, as in a rolling update
+    for name in (
+        "api",
+        "streamer",
+        "watch",
+        "collector",
+        "mq-server",
+    ):  # the others go on meanwhile, as in a rolling update
         assert running[name].process.poll() is None, running[name].log
         assert running[name].stop() == 0, running[name].log
         assert "Traceback" not in running[name].log

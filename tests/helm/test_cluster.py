@@ -97,7 +97,7 @@ def test_an_upgrade_keeps_the_secrets_rolls_nothing_and_migrates_first(cluster: 
     cluster.install(namespace, "--reset-then-reuse-values", "--set", "storage.retentionPeriod=7d", verb="upgrade")
     last = generations(cluster, namespace)
     rolled = {name for name in last if last[name] != after[name]}
-    assert rolled >= {"tele-api", "tele-collector", "tele-streamer", "tele-mq-server"}
+    assert rolled >= {"tele-api", "tele-collector", "tele-streamer", "tele-watch", "tele-mq-server"}
     assert "tele-postgresql" not in rolled
 
     # A setting that was set for a while, and is taken back (docs/operations.md).

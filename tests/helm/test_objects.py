@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from broker.server.state import ServerConfig
+from health.watch import watcher
 from ingest.collector import collector
 from ingest.streamer import live, sender
 from telemetry_site.options import BY_NAME, options_for
@@ -19,7 +20,7 @@ from tests.helm.chart import CHART, ROOT, WAYS, Container, Rendering, render
 
 # Set for other variables to be made of; no setting of ours.
 HELPERS = {"POD_INDEX", "POD_IP"}
-COMMANDS = {"runbroker", "collect", "stream", "serve", "migrate", "waitmigrated"}
+COMMANDS = {"runbroker", "collect", "stream", "watch", "serve", "migrate", "waitmigrated"}
 
 
 @pytest.fixture(params=WAYS)
@@ -135,7 +136,7 @@ def test_the_charts_version_is_the_projects() -> None:
 @pytest.mark.parametrize("registry", ["registry.example.com/team", "registry.example.com/team/"])
 def test_a_registry_is_put_before_our_images(registry: str) -> None:
     images = {each.spec["image"] for each in render("--set", f"global.imageRegistry={registry}").ours()}
-    services = ("api", "collector", "mq-server", "streamer")
+    services = ("api", "collector", "mq-server", "streamer", "watch")
     assert images == {
         f"registry.example.com/team/gpu-telemetry-pipeline/{service}:{chart_yaml()['appVersion']}"
         for service in services
@@ -175,7 +176,7 @@ def test_the_components_are_named_as_they_are_known() -> None:
         for each in render().objects
         if each["kind"] in {"Deployment", "StatefulSet"}
     }
-    assert components == {"api", "collector", "streamer", "mq-server", "postgresql", "influxdb"}
+    assert components == {"api", "collector", "streamer", "watch", "mq-server", "postgresql", "influxdb"}
 
 
 def test_the_services_are_named_after_the_release() -> None:
@@ -209,6 +210,7 @@ def test_each_process_listens_where_its_ports_and_probes_say(rendering: Renderin
             "serve": lambda e: {"http": BY_NAME["PORT"].read(e)},
             "collect": lambda e: {"metrics": BY_NAME["METRICS_ADDR"].read(e).port},
             "stream": lambda e: {"metrics": BY_NAME["METRICS_ADDR"].read(e).port},
+            "watch": lambda e: {"watch-metrics": BY_NAME["METRICS_ADDR"].read(e).port},
         }.get(command_of(container), lambda e: {})(environ)
         assert ports == listens, container
 
@@ -248,6 +250,7 @@ def test_every_service_has_probes_on_paths_that_it_answers(rendering: Rendering)
         "runbroker": {"startupProbe": "/live", "livenessProbe": "/live", "readinessProbe": "/health"},
         "collect": {"startupProbe": "/health", "livenessProbe": "/health", "readinessProbe": "/ready"},
         "stream": {"startupProbe": "/health", "livenessProbe": "/health", "readinessProbe": "/ready"},
+        "watch": {"startupProbe": "/health", "livenessProbe": "/health", "readinessProbe": "/ready"},
         "serve": {"startupProbe": "/health", "livenessProbe": "/health", "readinessProbe": "/ready"},
     }
     probed = set()
@@ -281,6 +284,7 @@ def drain_seconds(command: str) -> float:
         "runbroker": config.answer_s + config.flush_s + 1.0,
         "collect": collector.DRAIN_SECONDS + 1.0,
         "stream": sender.DRAIN_SECONDS + live.FINISH_SECONDS + 1.0,
+        "watch": watcher.DRAIN_SECONDS + 1.0,
         "serve": float(runpy.run_path(str(ROOT / "gunicorn.conf.py"))["graceful_timeout"]),
     }[command]
 
@@ -406,11 +410,11 @@ def test_nothing_is_open_to_pods_that_have_no_business_there() -> None:
     rendering = render()
     guarded = {each["metadata"]["name"] for each in rendering.kind("NetworkPolicy")}
     assert guarded == {
-        f"tele-{name}" for name in ("mq-server", "api", "collector", "streamer", "postgresql", "influxdb")
+        f"tele-{name}" for name in ("mq-server", "api", "collector", "streamer", "watch", "postgresql", "influxdb")
     }
     peers = rendering.one("NetworkPolicy", "tele-postgresql")["spec"]["ingress"][0]["from"]
     components = {peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for peer in peers}
-    assert components == {"api", "collector", "migrate"}
+    assert components == {"api", "collector", "watch", "migrate"}
     for name in ("tele-mq-server", "tele-postgresql", "tele-influxdb"):
         assert rendering.one("NetworkPolicy", name)["spec"]["egress"] == []
 
@@ -463,18 +467,39 @@ def test_with_tls_only_the_broker_has_the_key() -> None:
         if container.component == "mq-server":
             assert keys == {"tls.crt", "tls.key"}
             assert container.spec["readinessProbe"]["httpGet"]["scheme"] == "HTTPS"
-        elif container.component in {"collector", "streamer", "api"}:
+        elif container.component in {"collector", "streamer", "watch", "api"}:
             assert keys == {"ca.crt"}
             if not container.init:
                 assert rendering.environment(container)["BROKER_TLS_CA"] == "/etc/gpu-telemetry/tls/ca.crt"
 
 
-def test_one_pod_has_api_and_collector_where_a_file_cannot_be_shared() -> None:
+def test_one_pod_has_api_collector_and_watch_where_a_file_cannot_be_shared() -> None:
     rendering = render(*WAYS["sqlite"])
     pod = rendering.one("Deployment", "tele-api")["spec"]
-    assert [container["name"] for container in pod["template"]["spec"]["containers"]] == ["api", "collector"]
+    assert [container["name"] for container in pod["template"]["spec"]["containers"]] == ["api", "collector", "watch"]
     assert [container["name"] for container in pod["template"]["spec"]["initContainers"]] == ["migrate"]
     assert pod["strategy"] == {"type": "Recreate"}
     assert rendering.one("PersistentVolumeClaim", "tele-api")
     memory = render(*WAYS["memory"]).one("Deployment", "tele-api")["spec"]["template"]["spec"]["containers"]
-    assert [container["name"] for container in memory] == ["api"]
+    assert [container["name"] for container in memory] == ["api", "watch"]
+
+
+def test_who_hears_of_events_comes_from_a_secret() -> None:
+    env = render(*WAYS["everything"]).container("watch", "watch").spec["env"]
+    named = {
+        each["name"]: each["valueFrom"]["secretKeyRef"] for each in env if "secretKeyRef" in each.get("valueFrom", {})
+    }
+    for name in ("NOTIFY_URLS", "ALERTMANAGER_URL", "HEARTBEAT_URL"):
+        assert BY_NAME[name].secret
+        assert named[name] == {"name": "who-hears", "key": name, "optional": True}
+    assert "NOTIFY_URLS" not in str(render().container("watch", "watch").spec["env"])
+
+
+def test_one_watch_judges_and_it_can_be_left_out() -> None:
+    workload = render().one("Deployment", "tele-watch")["spec"]
+    assert workload["replicas"] == 1
+    assert [volume["name"] for volume in workload["template"]["spec"]["volumes"]] == ["tmp", "state"]
+    for way in ("default", "sqlite"):
+        without = render(*WAYS[way], "--set", "watch.enabled=false")
+        assert "watch" not in {container.spec["name"] for container in without.containers()}
+        assert not [each for each in without.objects if each["metadata"]["name"] == "tele-watch"]

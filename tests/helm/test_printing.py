@@ -263,6 +263,7 @@ def test_the_example_mounts_the_ca_wherever_a_setting_names_it() -> None:
     rendering = render(*WAYS["own-ca"])
     assert mounted(rendering, "collector") == {"init wait-for-migrations", "collector"}
     assert mounted(rendering, "api") == {"init wait-for-migrations", "api"}
+    assert mounted(rendering, "watch") == {"init wait-for-migrations", "watch"}
     assert mounted(rendering, "migrate") == {"migrate"}
     assert mounted(rendering, "streamer") == {"streamer"}
     for container in rendering.ours():
@@ -284,6 +285,8 @@ def test_the_example_mounts_the_ca_wherever_a_setting_names_it() -> None:
         ("mqServer", "mq-server", "default"),
         ("collector", "collector", "default"),
         ("collector", "collector", "sqlite"),
+        ("watch", "watch", "default"),
+        ("watch", "watch", "memory"),
         ("streamer", "streamer", "default"),
         ("streamer", "streamer", "capture-once"),
         ("api", "api", "default"),

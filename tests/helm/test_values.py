@@ -88,7 +88,7 @@ FIXED = (
 def test_a_change_of_the_configuration_rolls_every_service() -> None:
     before = checksums(render("--set", FIXED))
     after = checksums(render("--set", f"{FIXED},storage.retentionPeriod=7d"))
-    assert before.keys() == {"api", "collector", "mq-server", "streamer"}
+    assert before.keys() == {"api", "collector", "mq-server", "streamer", "watch"}
     for name in before:
         assert before[name][0] != after[name][0]
         assert before[name][1] == after[name][1]
@@ -195,7 +195,12 @@ def test_only_who_needs_a_secret_is_given_it() -> None:
     }
     assert given["mq-server"] == given["streamer"] == {"BROKER_TOKEN"}
     assert given["migrate"] == {"DATABASE_URL"}
-    assert given["api"] == given["collector"] == {"BROKER_TOKEN", "SECRET_KEY", "DATABASE_URL", "INFLUXDB_TOKEN"}
+    assert (
+        given["api"]
+        == given["collector"]
+        == given["watch"]
+        == {"BROKER_TOKEN", "SECRET_KEY", "DATABASE_URL", "INFLUXDB_TOKEN"}
+    )
 
 
 # Migrations.
@@ -303,7 +308,7 @@ def test_jobs_that_have_ended_are_removed_and_argo_runs_the_one_beside_as_its_ho
 
 def test_who_needs_the_database_waits_for_its_migrations() -> None:
     rendering = render()
-    for component in ("api", "collector"):
+    for component in ("api", "collector", "watch"):
         waiting = rendering.container(component, "wait-for-migrations")
         assert waiting.init
         assert waiting.spec["command"] == ["python", "manage.py", "waitmigrated"]

@@ -19,7 +19,7 @@ from tests.broker.certificates import Authority
 from tests.ports import free_port
 
 MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
-NAMES = {"runbroker": "HTTP_ADDR", "collect": "METRICS_ADDR", "stream": "METRICS_ADDR"}
+NAMES = {"runbroker": "HTTP_ADDR", "collect": "METRICS_ADDR", "stream": "METRICS_ADDR", "watch": "METRICS_ADDR"}
 
 
 @contextmanager

@@ -132,10 +132,10 @@ def stored(base: str) -> int:
 
 
 def all_is_committed(base: str) -> bool:
-    """Whether the collector has stored all that is in the log, and the inventory knows of it."""
+    """Whether the collector has stored all that is in the log, and the inventory knows of it, and the watch has judged it."""
     stats = get(f"{base}/api/v1/stats")
     newest = stats["broker"]["latest_offset"]
-    return newest >= 0 and [each["committed_offset"] for each in stats["subscribers"]] == [newest]
+    return newest >= 0 and [each["committed_offset"] for each in stats["subscribers"]] == [newest, newest]
 
 
 @pytest.fixture(params=["synthetic", "real"])
@@ -199,6 +199,7 @@ def test_without_a_source_it_runs_the_demo_with_its_last_hour(tmp_path: Path) ->
         assert 3500 < oldest_age(base) < 3700
         gpus = get(f"{base}/api/v1/gpus")
         assert all(gpu["hostname"].startswith("synthetic-") for gpu in gpus["gpus"])
+        wait_for(lambda: get(f"{base}/api/v1/events?state=open,unknown,closed")["count"] > 0)  # the demo has faults
         run.process.send_signal(signal.SIGTERM)
         assert run.process.wait(PATIENCE) == 0, run.rest()
 

@@ -217,22 +217,23 @@ volumeClaimTemplates:
 {{- end }}
 {{- end -}}
 
-{{/* at METRICS_ADDR, for collector and streamer: /health is 503 where only a restart helps, /ready also while a partner is away */}}
+{{/* {name, port}: at METRICS_ADDR, for collector, streamer and watch: /health is 503 where only a restart helps, /ready also while a
+     partner is away */}}
 {{- define "gpu-telemetry.ownProbes" -}}
 ports:
-  - name: metrics
-    containerPort: 9102
+  - name: {{ .name }}
+    containerPort: {{ int64 .port }}
 startupProbe:
-  httpGet: {path: /health, port: metrics}
+  httpGet: {path: /health, port: {{ .name }}}
   periodSeconds: 2
   failureThreshold: 60
 livenessProbe:
-  httpGet: {path: /health, port: metrics}
+  httpGet: {path: /health, port: {{ .name }}}
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 6
 readinessProbe:
-  httpGet: {path: /ready, port: metrics}
+  httpGet: {path: /ready, port: {{ .name }}}
   periodSeconds: 10
   timeoutSeconds: 5
 {{- end -}}
@@ -275,7 +276,32 @@ readinessProbe:
   {{- include "gpu-telemetry.envFrom" .root | nindent 2 }}
   env:
     {{- include "gpu-telemetry.env" (dict "root" .root "values" $values "secrets" (include "gpu-telemetry.storeSecrets" .root | fromYamlArray) "fixed" $fixed "fields" $fields) | nindent 4 }}
-  {{- include "gpu-telemetry.ownProbes" . | nindent 2 }}
+  {{- include "gpu-telemetry.ownProbes" (dict "name" "metrics" "port" 9102) | nindent 2 }}
+  resources:
+    {{- toYaml $values.resources | nindent 4 }}
+  volumeMounts:
+    {{- include "gpu-telemetry.mounts" (list $values) | nindent 4 }}
+    {{- include "gpu-telemetry.tlsMount" .root | nindent 4 }}
+{{- end -}}
+
+{{/* {root}: the watch's container, in a pod of its own or in the API's */}}
+{{- define "gpu-telemetry.watchContainer" -}}
+{{- $values := .root.Values.watch -}}
+{{- $fixed := dict "METRICS_ADDR" (include "gpu-telemetry.listen" (dict "root" .root "port" 9103)) -}}
+- name: watch
+  {{- include "gpu-telemetry.container" (dict "root" .root "image" $values.image) | nindent 2 }}
+  command: [python, manage.py, watch]
+  {{- include "gpu-telemetry.envFrom" .root | nindent 2 }}
+  env:
+    {{- include "gpu-telemetry.env" (dict "root" .root "values" $values "secrets" (include "gpu-telemetry.storeSecrets" .root | fromYamlArray) "fixed" $fixed "fields" (dict)) | nindent 4 }}
+    {{- if $values.notifySecret }}
+    {{- range list "NOTIFY_URLS" "ALERTMANAGER_URL" "HEARTBEAT_URL" }}
+    - name: {{ . | quote }}
+      valueFrom:
+        secretKeyRef: {name: {{ $values.notifySecret | quote }}, key: {{ . }}, optional: true}
+    {{- end }}
+    {{- end }}
+  {{- include "gpu-telemetry.ownProbes" (dict "name" "watch-metrics" "port" 9103) | nindent 2 }}
   resources:
     {{- toYaml $values.resources | nindent 4 }}
   volumeMounts:

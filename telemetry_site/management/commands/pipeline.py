@@ -1,4 +1,4 @@
-"""Run the whole pipeline on this machine: broker, collector, web and streamer, until Ctrl-C."""
+"""Run the whole pipeline on this machine: broker, collector, watch, web and streamer, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -67,13 +67,14 @@ class Command(ServiceCommand):
             environ["FLUSH_INTERVAL"] = "1s"  # a user is waiting for the first answers
         base = f"http://{web.reachable}"
         broker_url = f"{'https' if settings.BROKER_TLS_CERT else 'http'}://{broker_http.reachable}"
+        # The streamer takes METRICS_ADDR, which is one address. The web service's /metrics has the others' figures.
         services = [
             Service("broker", python("runbroker"), ready_url=f"{broker_url}/health"),
+            Service("watch", python("watch", "--metrics-addr=")),
             Service("web", python("serve"), ready_url=f"{base}/ready"),
             Service("streamer", python("stream"), may_end=True),
         ]
         if settings.STORAGE_TYPE != "memory":  # with memory storage the web process collects for itself
-            # The streamer takes METRICS_ADDR, which is one address. The web service's /metrics has the collector's figures.
             services.insert(1, Service("collector", python("collect", "--metrics-addr=")))
         offers_browser = can_open_browser()
         lines = [
