@@ -529,6 +529,7 @@ class SubscriberAnswer(Answer):
     """One subscriber of the broker's log."""
 
     id: Annotated[str, eg("collector-1")]
+    judges: Annotated[bool, eg(False, "it is the watch, which judges the fleet's health, and no collector")]
     current_offset: Annotated[int | None, eg(25)]
     committed_offset: Annotated[int | None, eg(24)]
     lag: Annotated[int | None, eg(0, "messages it has not committed")]

@@ -37,6 +37,7 @@ from telemetry_site.env import Address
 
 BROKER_TIMEOUT_SECONDS = 2.0
 _BROKER_FIGURES = BrokerAnswer.__struct_fields__[3:]
+_SUBSCRIBER_FIGURES = SubscriberAnswer.__struct_fields__[2:]
 
 
 def ask_broker() -> tuple[BrokerAnswer, list[SubscriberAnswer]]:
@@ -54,7 +55,10 @@ def ask_broker() -> tuple[BrokerAnswer, list[SubscriberAnswer]]:
         return BrokerAnswer(False, str(error), address, **dict.fromkeys(_BROKER_FIGURES)), []
     return (
         BrokerAnswer(True, None, address, *map(stats.get, _BROKER_FIGURES)),
-        [SubscriberAnswer(*map(each.get, SubscriberAnswer.__struct_fields__)) for each in stats.get("subscribers", ())],
+        [
+            SubscriberAnswer(each.get("id"), each.get("id") == settings.WATCH_ID, *map(each.get, _SUBSCRIBER_FIGURES))
+            for each in stats.get("subscribers", ())
+        ],
     )
 
 

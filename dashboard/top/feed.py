@@ -101,11 +101,12 @@ class Broker(msgspec.Struct):
 
 
 class Subscriber(msgspec.Struct):
-    """A collector as the broker knows it. ``lag`` is in messages."""
+    """A subscriber as the broker knows it. ``lag`` is in messages. ``judges``: it is the watch, and no collector."""
 
     id: str
     lag: int | None
     connected: bool
+    judges: bool = False
 
 
 class ReadingCounts(msgspec.Struct):

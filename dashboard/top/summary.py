@@ -186,17 +186,18 @@ def _of_pipeline(snapshot: Snapshot) -> list[Attention]:
     away = [each.id for each in pipeline.subscribers if not each.connected]
     if away:
         return [Attention("collector", "", [], f"not connected to the broker: {', '.join(away)}")]
-    if not pipeline.subscribers:
+    if all(each.judges for each in pipeline.subscribers):
         return [Attention("collector", "", [], "no collector has subscribed")]
     return []
 
 
 def _pipeline(pipeline: PipelineNow) -> PipelineFigures:
-    lags = [each.lag for each in pipeline.subscribers if each.lag is not None]
+    collectors = [each for each in pipeline.subscribers if not each.judges]
+    lags = [each.lag for each in collectors if each.lag is not None]
     return PipelineFigures(
         broker_available=pipeline.broker.available,
-        collectors=len(pipeline.subscribers),
-        collectors_connected=sum(each.connected for each in pipeline.subscribers),
+        collectors=len(collectors),
+        collectors_connected=sum(each.connected for each in collectors),
         lag_messages=max(lags, default=None),
         readings_stored=pipeline.readings.stored,
         readings_refused=sum(pipeline.readings.refused.values()),

@@ -53,6 +53,8 @@ def test_the_broker_and_its_subscribers(api: Api, fleet: Store, settings: Settin
     with broker_in_thread(tmp_path / "log", payloads=[b"{}"] * 5, fsync="never") as port:
         settings.MQ_HOST, settings.MQ_PORT = "127.0.0.1", port
         body = api.get(STATS)
+        settings.WATCH_ID = "c1"
+        assert api.get(STATS)["subscribers"][0]["judges"] is True
     broker = body["broker"]
     assert broker["available"] is True
     assert broker["error"] is None
@@ -65,6 +67,7 @@ def test_the_broker_and_its_subscribers(api: Api, fleet: Store, settings: Settin
     (subscriber,) = body["subscribers"]
     assert (subscriber["id"], subscriber["committed_offset"], subscriber["lag"]) == ("c1", 0, 4)
     assert subscriber["connected"] is True
+    assert subscriber["judges"] is False
 
 
 def test_a_broker_that_wants_another_token_is_told(api: Api, fleet: Store, settings: Settings, tmp_path: Path) -> None:

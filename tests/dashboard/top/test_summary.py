@@ -55,6 +55,7 @@ def test_a_missing_gpu_whose_slot_is_not_known_is_named_by_its_id() -> None:
     [
         ({"broker": Broker(False, "refused")}, "broker", "the broker does not answer: refused"),
         ({"subscribers": []}, "collector", "no collector has subscribed"),
+        ({"subscribers": [Subscriber("watch", 0, True, True)]}, "collector", "no collector has subscribed"),
         (
             {"subscribers": [Subscriber("one", 0, True), Subscriber("two", 9, False)]},
             "collector",
@@ -72,7 +73,12 @@ def test_what_is_wrong_with_the_pipeline_comes_first(fields: dict[str, object], 
 def test_the_pipeline_in_figures() -> None:
     shown = snapshot()
     shown.pipeline = pipeline(
-        subscribers=[Subscriber("a", 5, True), Subscriber("b", 7, False), Subscriber("c", None, True)]
+        subscribers=[
+            Subscriber("a", 5, True),
+            Subscriber("b", 7, False),
+            Subscriber("c", None, True),
+            Subscriber("w", 99, True, True),
+        ]
     )
     found = summary(shown).pipeline
     assert found is not None
