@@ -1,7 +1,8 @@
-"""Finds hosts, GPUs, pods and namespaces by a part of their names."""
+"""Finds hosts, GPUs, pods, namespaces, rules and XIDs by a part of their names."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -11,7 +12,10 @@ from django.db.models import Case, Count, IntegerField, Q, QuerySet, Value, When
 
 from api.links import item_url
 from api.schema.answers import FoundAnswer
+from health.rule_table import rules_now
 from inventory.models import GPU, Host
+
+_XID = re.compile(r"(?:xid[ _-]?)?([0-9]{1,4})", re.IGNORECASE | re.ASCII)
 
 
 def find(text: str, limit: int) -> list[FoundAnswer]:
@@ -21,6 +25,7 @@ def find(text: str, limit: int) -> list[FoundAnswer]:
 
 
 def _found(text: str, limit: int) -> Iterator[FoundAnswer]:
+    yield from _xids(text)
     hosts = Host.objects.annotate(gpu_count=Count("gpus", filter=Q(gpus__mig_id="")))
     for name, count in _matching(hosts, "name", text).values_list("name", "gpu_count")[:limit]:
         yield FoundAnswer("host", name, _gpus(count), item_url("/hosts", name))
@@ -36,6 +41,28 @@ def _found(text: str, limit: int) -> Iterator[FoundAnswer]:
             yield FoundAnswer(
                 "pod" if kind == "pod" else "namespace", name, f"on {_gpus(count)}", f"/?{urlencode({kind: name})}"
             )
+
+    yield from _rules(text)
+
+
+def _xids(text: str) -> Iterator[FoundAnswer]:
+    """The events of a code: ``79``, ``xid 79``."""
+    code = _XID.fullmatch(text)
+    if code and int(code[1]) in rules_now().xids:
+        known = rules_now().xids[int(code[1])]
+        yield FoundAnswer("xid", f"XID {known.code}", known.title, _events_url(subject=str(known.code)))
+
+
+def _rules(text: str) -> Iterator[FoundAnswer]:
+    """The events of rules with this in their name or title."""
+    wanted = text.casefold()
+    found = [rule for rule in rules_now().values() if wanted in rule.name or wanted in rule.title.casefold()]
+    for rule in sorted(found, key=lambda each: not each.name.startswith(wanted)):
+        yield FoundAnswer("rule", rule.title, f"events of {rule.name}", _events_url(rule=rule.name))
+
+
+def _events_url(**filters: str) -> str:
+    return f"/events?{urlencode({'state': 'all', **filters})}"
 
 
 def _matching(rows: QuerySet[Any, Any], field: str, text: str) -> QuerySet[Any, Any]:

@@ -25,13 +25,14 @@ _MOST_TEXT = 320
 
 @dataclass(frozen=True, slots=True)
 class EventChoice:
-    """The filters, as ``?state=…&severity=…&rule=…&hostname=…&uuid=…&tag=rack=r1&acknowledged=no&muted=no``; empty: all."""
+    """The filters, as ``?state=…&severity=…&rule=…&hostname=…&uuid=…&subject=79&tag=rack=r1&acknowledged=no&muted=no``; empty: all."""
 
     state: str = "ongoing"
     severity: str = ""
     rule: str = ""
     hostname: str = ""
     uuid: str = ""
+    subject: str = ""
     tag: str = ""
     acknowledged: str = ""
     muted: str = ""
@@ -54,6 +55,7 @@ class EventChoice:
             rule=text("rule"),
             hostname=text("hostname"),
             uuid=text("uuid"),
+            subject=text("subject"),
             tag=tag if "=" in tag else "",
             acknowledged=word("acknowledged", YES_NO),
             muted=word("muted", YES_NO),
@@ -69,7 +71,7 @@ class EventChoice:
         if self.state == "closed":
             return Event.objects.none()
         found = self._with(EventState.UNKNOWN) if self.state == "unknown" else self._with(*ONGOING)
-        return found.order_by("quiet", _RANK, "-opened", "-pk")
+        return worst_first(found)
 
     def closed(self, start: datetime, end: datetime) -> QuerySet[Event]:
         """Those that are over and were ongoing in a range, the newest first."""
@@ -91,7 +93,14 @@ class EventChoice:
                 end=end,
             )
         )
+        if self.subject:
+            found = found.filter(subject=self.subject)
         return found.filter(acknowledged__isnull=self.acknowledged == "no") if self.acknowledged else found
+
+
+def worst_first(events: QuerySet[Event]) -> QuerySet[Event]:
+    """First those that people are told of, the worst first, then the newest."""
+    return events.order_by("quiet", _RANK, "-opened", "-pk")
 
 
 def _given(text: str) -> tuple[str, ...]:

@@ -459,7 +459,7 @@ class BandsAnswer(Answer):
 class FoundAnswer(Answer):
     """Something with a page of its own."""
 
-    kind: Literal["host", "gpu", "pod", "namespace"]
+    kind: Literal["host", "gpu", "pod", "namespace", "rule", "xid"]
     name: Annotated[str, eg(HOST_NAME)]
     detail: Annotated[str, eg("8 GPUs", "what it is or where it is, in a few words")]
     url: Annotated[str, eg(f"/hosts/{HOST_NAME}", "path of its page, below the service's address")]

@@ -106,7 +106,7 @@ class AvailabilityView(ApiView):
 
 
 class SearchView(ApiView):
-    """Hosts, GPUs, pods and namespaces whose names begin with, or contain, what is looked for."""
+    """Hosts, GPUs, pods, namespaces and rules whose names begin with, or contain, what is looked for; an XID by its code."""
 
     name = "Search"
     tag = "fleet"
@@ -120,6 +120,6 @@ class SearchView(ApiView):
     )
 
     def get(self, request: Request) -> Response:
-        """Hosts, GPUs, pods and namespaces by name."""
+        """Hosts, GPUs, pods, namespaces, rules and XIDs by name."""
         found = find(self.values["q"], self.values["limit"])
         return Response(SearchAnswer(data=found, count=len(found)))

@@ -74,7 +74,9 @@ class EventsPage(Page):
             "state_label": STATES[choice.state],
             "yes_no": YES_NO,
             "clear": self._url(
-                **dict.fromkeys(("severity", "rule", "hostname", "uuid", "tag", "acknowledged", "muted", "page"))
+                **dict.fromkeys(
+                    ("severity", "rule", "hostname", "uuid", "subject", "tag", "acknowledged", "muted", "page")
+                )
             ),
             "severities": self._severities(choice, counts),
             "rules": _rule_names(choice.rule),

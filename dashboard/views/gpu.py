@@ -11,11 +11,12 @@ from django.urls import reverse
 
 from api.links import item_url
 from api.params import is_storable
+from dashboard.event_lists import events_of_gpu
 from dashboard.families import title_of
 from dashboard.latest import SHOWN_IN, Newest, is_old, latest_table, newest_of
 from dashboard.templatetags.dashboard import gpu_url, short_id
 from dashboard.views.item import ItemPage, Moved, Unknown
-from inventory.fleet import Fleet, SlotState, fleet_now
+from inventory.fleet import Fleet, SlotState
 from inventory.models import GPU, AssetState
 from inventory.newest import newest_by_host
 from inventory.queries import find_gpu
@@ -71,7 +72,7 @@ class GpuPage(ItemPage):
         hostname = gpu.host.name if gpu.host else ""
         hosts = newest_by_host([hostname] if hostname else None)
         self.values = newest_of(hosts, gpu.pk)
-        fleet = fleet_now()
+        fleet = self.fleet
         rows = [] if gpu.mig_id else list(GPU.objects.filter(uuid=gpu.uuid).exclude(mig_id="").order_by("mig_id"))
         parts = [newest_of(hosts, row.pk) for row in rows]
         self.values |= board_values(gpu, fleet, {name for part in parts for name in part} - self.values.keys())
@@ -92,6 +93,7 @@ class GpuPage(ItemPage):
             "instances": [instance(row, part) for row, part in zip(rows, parts, strict=True)],
             "tags": sorted(gpu.tags.items()),
             "labels": [(name, text) for name, text in sorted(gpu.labels.items()) if name != DRIVER_LABEL],
+            "events": events_of_gpu(gpu.pk, self.now),
             "api": self._api(),
         }
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from api.links import item_url
 from api.params import is_storable
 from api.views.bands import SMALL_FLEET
+from dashboard.event_lists import events_of_host
 from dashboard.views.gpu import POWER_LIMITS, SLOWDOWN, STATE_WORDS
 from dashboard.views.item import ItemPage, Unknown
 from inventory.fleet import Fleet, SlotState
@@ -86,6 +87,7 @@ class HostPage(ItemPage):
             "expected": now.expected if now else host.expected_gpus,
             "moves": [move for move in moves[:_MOST_MOVES] if move.until or move.since > host.first_seen],
             "tags": sorted(host.tags.items()),
+            "events": events_of_host(host.name, self.now),
             "api": self._api(),
         }
 

@@ -12,7 +12,8 @@ from django.urls import reverse
 
 from api.links import absolute
 from dashboard.views.page import Page, page_number
-from inventory.fleet import Fleet, HostNow, SlotState, fleet_now
+from health.queries import NO_EVENTS, Ongoing, SeverityCounts
+from inventory.fleet import Fleet, HostNow, SlotState
 from inventory.models import AssetState
 from readings.mig import MEMORY_USED, POWER, TEMPERATURE, UTILISATION
 
@@ -40,6 +41,7 @@ class ListedHost:
     hottest_slot: int
     last_seen_ns: int
     models: tuple[str, ...]
+    events: SeverityCounts
 
 
 class HostColumn(NamedTuple):
@@ -54,7 +56,8 @@ class HostColumn(NamedTuple):
 
 COLUMNS = (
     HostColumn("name", "Host", lambda row: row.name, is_number=False),
-    HostColumn("state", "State", lambda row: (row.missing, row.stale, row.expected - row.reporting, row.hottest or 0.0), True, is_number=False),
+    HostColumn("state", "State", lambda row: (row.missing, row.stale, row.events[:2], row.expected - row.reporting, row.hottest or 0.0), True, is_number=False),
+    HostColumn("events", "Events", lambda row: row.events, True, is_number=False),
     HostColumn("gpus", "GPUs", lambda row: row.expected, True),
     HostColumn("utilisation", "Utilisation", lambda row: row.utilisation, True),
     HostColumn("power", "Power", lambda row: row.power, True),
@@ -85,7 +88,7 @@ class HostsPage(Page):
 
     def page_context(self) -> dict[str, Any]:
         asked = self.request.GET
-        everything = host_rows(fleet_now())
+        everything = host_rows(self.fleet, self.ongoing)
         query, state = asked.get("q", "").strip(), asked.get("state", "")
         found = [row for row in everything if matches(row, query) and in_state(row, state)]
         order = asked.get("sort", WORST)
@@ -135,7 +138,7 @@ class HostsPage(Page):
         return f"{self.request.path}?{urlencode(kept, safe=':')}" if kept else self.request.path
 
 
-def host_rows(fleet: Fleet) -> list[ListedHost]:
+def host_rows(fleet: Fleet, ongoing: Ongoing) -> list[ListedHost]:
     """A row of each host, in the order of their names."""
     if not fleet.hosts:
         return []
@@ -171,6 +174,7 @@ def host_rows(fleet: Fleet) -> list[ListedHost]:
                 hottest_slot=int(fleet.slot[hottest]) if known else -1,
                 last_seen_ns=host.last_seen_ns,
                 models=tuple(sorted({fleet.models[row] for row in range(host.rows.start, host.rows.stop)} - {""})),
+                events=ongoing.by_host.get(host.name, NO_EVENTS),
             )
         )
     return rows

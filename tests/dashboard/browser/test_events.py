@@ -145,3 +145,26 @@ def test_on_a_phone_the_list_is_cards_before_the_chart(site: Site, open_page: Op
     assert chart is not None
     assert first["y"] < chart["y"]
     expect(page.locator("#list tbody tr").first).to_contain_text("1 time")
+
+
+def test_charts_of_a_gpu_and_its_host_mark_events_and_say_what(page: Page, site: Site) -> None:
+    host = HOT.rpartition("/")[0]
+    for path, where in ((f"/gpus/{site.gpu(HOT)}", ""), (f"/hosts/{host}", "gpu 5: ")):
+        opened(page, path)
+        for title in ("Utilisation", "Temperature"):
+            chart = page.locator(f".chart[aria-label='{title}']")
+            chart.get_by_role("button", name="Table").click()
+            marks = chart.locator(".chart-marks")
+            expect(marks).to_contain_text(f"{where}Hot core: 91 °C, limit 85 °C")
+            expect(marks).to_contain_text("Thermal throttling: Heat holds its clocks down")
+        expect(page.locator("#own-events")).to_contain_text("Hot core")
+
+
+def test_the_search_finds_events_by_rule_and_xid(page: Page) -> None:
+    opened(page, "/")
+    page.keyboard.press("/")
+    page.keyboard.type("xid 32")
+    expect(page.locator("#search-results li").first).to_contain_text("XID 32")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"/events\?state=all&subject=32$"))
+    expect(page.locator("#list tbody tr")).to_have_count(1)

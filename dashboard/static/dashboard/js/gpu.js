@@ -4,13 +4,15 @@ import { follow, stepText, strip, timeChart, windows } from "./charts.js";
 import { setCurl } from "./curl.js";
 import { SCALES, formatNumber, formatTime, formatValue } from "./format.js";
 import { keepDrawn, refreshFragments } from "./fragments.js";
-import { REASONS, XID, joined, throttling, violations, xidCounts, xids } from "./marks.js";
+import { REASONS, XID, happened, joined, notJudged, throttling, violations, xidCounts, xids } from "./marks.js";
 import { apiUrl, data, getJson } from "./page.js";
 import * as range from "./range.js";
 import { get, onChange, set } from "./state.js";
 
 const SYNC = "gpu";
 const ROWS = 50;
+// More would be a wall of lines.
+const MOST_MARKS = 100;
 const RATIO = { min: 0, max: 100 };
 
 /** The charts, in order: each shows the metrics of `of` that the GPU has, or of the first list of `first` that has any. */
@@ -65,13 +67,16 @@ async function load({ signal }) {
   const times = { start_time: range.iso(step.start), end_time: range.iso(view.end) };
   const path = `/api/v1/gpus/${encodeURIComponent(data.id).replaceAll("%3A", ":")}/series`;
   const questions = [getJson(apiUrl("/api/v1/placements", { uuid: data.id, start_time: times.start_time, end_time: times.end_time }), { signal })];
+  questions.push(getJson(apiUrl("/api/v1/events", { uuid: [...new Set([data.id, data.uuid])], page_size: MOST_MARKS, ...times }), { signal }));
   if (metrics.length) questions.push(getJson(apiUrl(path, { metric: metrics, every: step.every, ...times }), { signal }));
   if (!firstLoad) questions.push(refreshFragments({ signal }));
   firstLoad = false;
-  const [placements, series] = await Promise.all(questions);
+  const [placements, events, series] = await Promise.all(questions);
   const byName = new Map((metrics.length ? series.data : []).map((each) => [each.metric, columnsOf(each)]));
   const starts = metrics.length ? series.data[0].points.map(([time]) => Date.parse(time)) : [];
   const found = marks(starts, byName, step.step);
+  found.judged = happened(events.data, view.end);
+  found.events = notJudged(found.events, found.judged, step.step);
   draw(charts, byName, starts, { step, view, found });
   drawStrip(placements.data, found.spans, view);
   setCurl("series", apiUrl(path, { metric: charts[0].metrics.length ? charts[0].metrics : metrics.slice(0, 3), every: step.every, ...times }));
@@ -112,7 +117,7 @@ function draw(charts, byName, times, { step, view, found }) {
       series: lines.map((name, at) => ({ label: lines.length > 1 ? described(name).title : chart.title, ...withoutEdges(byName.get(name), edges(at)) })),
       scale: chart.scale,
       limits: chart.limit && data.limits[chart.limit] ? [{ value: data.limits[chart.limit], label: `${chart.limitName} ${formatValue(data.limits[chart.limit], chart.unit)}` }] : [],
-      events: [...(chart.marks ? found.events : []), ...(chart.spans ? found.spans : [])],
+      events: [...found.judged, ...(chart.marks ? found.events : []), ...(chart.spans ? found.spans : [])],
       note: counts ? `growth in ${stepText(step.step)}` : byName.get(lines[0]).agg === "mean" ? `${stepText(step.step)} mean${byName.get(lines[0]).min ? ", lowest to highest" : ""}` : `${stepText(step.step)}, last`,
       range: { start: view.start, end: view.end },
       step: step.step,

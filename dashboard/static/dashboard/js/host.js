@@ -4,12 +4,13 @@ import { follow, sparkline, stepText, strip, timeChart, windows } from "./charts
 import { setCurl } from "./curl.js";
 import { SCALES, formatValue } from "./format.js";
 import { keepDrawn, refreshFragments } from "./fragments.js";
-import { REASONS, XID, joined, throttling, xids } from "./marks.js";
+import { REASONS, XID, happened, joined, notJudged, throttling, xids } from "./marks.js";
 import { apiUrl, data, getJson, gpuUrl } from "./page.js";
 import * as range from "./range.js";
 
 const SYNC = "host";
 const MOST_LINES = 10;
+const MOST_MARKS = 100;
 const METRICS = {
   utilisation: { metric: "DCGM_FI_DEV_GPU_UTIL", title: "Utilisation", unit: "%", scale: { min: 0, max: 100 } },
   temperature: { metric: "DCGM_FI_DEV_GPU_TEMP", title: "Temperature", unit: "°C", scale: SCALES.DCGM_FI_DEV_GPU_TEMP, limit: "temperature", limitName: "GPU slows down at" },
@@ -39,8 +40,9 @@ async function load({ signal }) {
   // Of a large fleet only the bands of whole minutes are kept.
   const hasBands = data.bands && (!data.large || step.step % 60_000 === 0);
   const bands = hasBands ? getJson(apiUrl("/api/v1/fleet/bands", { metric: METRICS.utilisation.metric, every: step.every, ...times }), { signal }).catch(noBand) : null;
-  const [placements, masks, codes, band, , ...found] = await Promise.all([
+  const [placements, events, masks, codes, band, , ...found] = await Promise.all([
     getJson(apiUrl("/api/v1/placements", { hostname: data.host, ...times }), { signal }),
+    getJson(apiUrl("/api/v1/events", { hostname: data.host, page_size: MOST_MARKS, ...times }), { signal }),
     ask(REASONS, "last", step, times, signal),
     ask(XID, "last", step, times, signal),
     bands,
@@ -49,6 +51,8 @@ async function load({ signal }) {
   ]);
   isFirst = false;
   const context = { view, step, events: marks(masks, codes, step.step) };
+  const judged = happened(events.data, view.end, ({ slot }) => (slot === null ? "" : `gpu ${slot}: `));
+  Object.assign(context.events, { judged, events: notJudged(context.events.events, judged, step.step) });
   names.forEach((name, at) => {
     drawSparks(name, found[at], view);
     drawChart(name, found[at], context, name === "utilisation" ? band : null);
@@ -96,7 +100,7 @@ function drawChart(name, { starts, lines }, { view, step, events }, band) {
     band: spread ?? fleetBand(band, starts),
     scale,
     limits: limit && data.limits[limit] ? [{ value: data.limits[limit], label: `${limitName} ${formatValue(data.limits[limit], unit)}` }] : [],
-    events: name === "utilisation" ? events.events : name === "temperature" ? joinedFaults(events.spans) : [],
+    events: [...events.judged, ...(name === "utilisation" ? events.events : name === "temperature" ? joinedFaults(events.spans) : [])],
     note: `${stepText(step.step)} mean`,
     range: { start: view.start, end: view.end },
     step: step.step,

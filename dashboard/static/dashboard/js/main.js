@@ -109,7 +109,7 @@ find("[data-refresh]").addEventListener("change", (event) => setPeriod(event.tar
 find("[data-zone]").addEventListener("click", toggleZone);
 find("[data-theme-toggle]").addEventListener("click", toggleTheme);
 find("[data-help]").addEventListener("click", () => find("#help").showModal());
-register("/", "search hosts, GPUs and pods", () => find("#search").focus());
+register("/", "search hosts, GPUs, pods, rules and XIDs", () => find("#search").focus());
 register("?", "these keys", () => find("#help").showModal());
 register("p", "pause or resume the refresh", togglePaused);
 register("r", "refresh now", refresh);

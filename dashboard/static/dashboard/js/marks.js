@@ -41,7 +41,7 @@ export function xids(times, codes, where = "") {
   let last = null;
   for (const [at, code] of codes.entries()) {
     if (code === null) continue;
-    if (last !== null && code !== last && code > 0) found.push({ time: times[at], kind: "critical", text: `${where}XID ${code}` });
+    if (last !== null && code !== last && code > 0) found.push({ time: times[at], kind: "critical", code, text: `${where}XID ${code}` });
     last = code;
   }
   return found;
@@ -49,7 +49,7 @@ export function xids(times, codes, where = "") {
 
 /** The windows in which a counter of XIDs grew, as the exporter counts them one by one. */
 export function xidCounts(times, grown, code) {
-  return grown.flatMap((count, at) => (count > 0 ? [{ time: times[at], kind: "critical", text: `XID ${code}, ${count} times` }] : []));
+  return grown.flatMap((count, at) => (count > 0 ? [{ time: times[at], kind: "critical", code, text: `XID ${code}, ${count} times` }] : []));
 }
 
 /** The windows in which a counter of nanoseconds under a limit grew by more than a tenth of the window. */
@@ -57,6 +57,22 @@ export function violations(times, grown, step, title) {
   return grown.flatMap((seconds, at) =>
     seconds > (step / 1000) * 0.1 ? [{ time: times[at], end: times[at] + step, kind: "info", name: title, text: `${title}: ${formatValue(seconds, "s")} of ${stepText(step)}` }] : [],
   );
+}
+
+/** What the rules of health found, as marks that last until it was over. `where` says where for each of them. */
+export function happened(events, until, where = () => "") {
+  return events.map((event) => ({
+    time: Date.parse(event.opened),
+    until: event.closed === null ? until : Date.parse(event.closed),
+    kind: event.severity,
+    text: `${where(event)}${event.title}: ${event.summary}${event.state === "unknown" ? " (unknown now)" : ""}`,
+    xid: event.rule.startsWith("xid") ? event.subject : "",
+  }));
+}
+
+/** The marks of readings that no event is about: an XID that a rule has judged is not marked twice. */
+export function notJudged(marks, events, step) {
+  return marks.filter(({ time, code }) => !events.some((event) => event.xid && event.xid === String(code) && Math.abs(event.time - time) <= 2 * step));
 }
 
 /** Spans of the same kind that touch become one. */
