@@ -14,7 +14,7 @@ from django.db.models import Model
 from django.utils import timezone
 
 from health.models import ONGOING, Event, EventState, EventTransition, Mute, Notice, Resolution, TransitionKind
-from health.muting import mute_for, mutes_changed
+from health.muting import check_room, mute_for, mutes_changed
 from inventory.assets import NOTHING, history_message
 
 MOST_NOTE = 4000
@@ -95,13 +95,14 @@ def resolve_all(keys: Collection[int], user: str, note: str = "", *, user_id: in
 def mute_all(
     events: Sequence[Event], until: datetime, user: str, note: str = "", *, user_id: int | None = None
 ) -> list[Mute]:
-    """Mute the rule of each event on its GPU, slot or host until then. Returns the new mutes. Raises DatabaseError."""
+    """Mute the rule of each event on its GPU, slot or host until then. Returns the new mutes. Raises MuteError, DatabaseError."""
     now = timezone.now()
     wanted = {}
     for event in events:
         mute = mute_for(event, until - now, user, note, now)
         wanted[mute.rule, mute.gpu, mute.hostname] = mute
     with transaction.atomic():
+        check_room(len(wanted))
         mutes = Mute.objects.bulk_create(wanted.values(), batch_size=_AT_ONCE)
         _log(mutes, ADDITION, [{"added": {}}], user_id)
     mutes_changed()
@@ -109,11 +110,14 @@ def mute_all(
 
 
 def send_again(keys: Collection[int]) -> int:
-    """Have notices sent once more, whatever became of them. Returns how many those are. Raises DatabaseError."""
+    """Have notices that are done with sent once more, in a message of their own. Returns how many those are. Raises DatabaseError.
+
+    What still waits is left alone: it may be on its way.
+    """
     now = timezone.now()
     anew = {"sent": None, "outcome": "", "attempts": 0, "last_error": "", "created": now, "due": now}
     anew |= {"message": "", "tried": None, "late": False}
-    return sum(Notice.objects.filter(pk__in=some).update(**anew) for some in _batches(keys))
+    return sum(Notice.objects.filter(pk__in=some).exclude(sent=None).update(**anew) for some in _batches(keys))
 
 
 def _locked(keys: Collection[int]) -> list[Event]:

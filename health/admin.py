@@ -20,7 +20,7 @@ from django.utils.safestring import SafeString
 
 from health.actions import MOST_NOTE, acknowledge_all, mute_all, resolve_all, send_again
 from health.models import ONGOING, Event, EventState, Mute, Notice, WatchState
-from health.muting import MuteError, Muting, check_length, check_scope, end_mute, mutes_changed, muting_now
+from health.muting import MuteError, Muting, check_length, check_room, check_scope, end_mute, mutes_changed, muting_now
 from health.queries import MARKS
 from health.rule_table import rules_now
 from inventory.admin import UNKNOWN, ReadOnlyAdmin, table
@@ -239,7 +239,11 @@ class EventAdmin(ReadOnlyAdmin):
             return self._asking(request, events, name, form)
         user, user_id, note = request.user.get_username(), cast(int, request.user.pk), form.cleaned_data["note"]
         if hours:
-            made = mute_all(events, timezone.now() + hours * _HOUR, user, note, user_id=user_id)
+            try:
+                made = mute_all(events, timezone.now() + hours * _HOUR, user, note, user_id=user_id)
+            except MuteError as error:
+                self.message_user(request, f"Nothing is muted: {error}.", messages.ERROR)
+                return None
             self.message_user(request, f"Added {len(made)} mutes for {len(events)} events.", messages.SUCCESS)
             return None
         action = acknowledge_all if name == "acknowledge_events" else resolve_all
@@ -300,6 +304,7 @@ class MuteForm(forms.ModelForm):  # type: ignore[type-arg]  # of mutes
             try:
                 check_scope(Mute(**{name: given[name] for name in ("rule", "hostname", "gpu", "tag", "tag_value")}))
                 check_length(self.instance.starts, given["expires"])
+                check_room()
             except MuteError as error:
                 self.add_error(error.field, str(error))
         return given

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
@@ -21,6 +22,7 @@ from inventory.models import GPU, AssetState, Host
 from inventory.tags import NAME_RULE, TagError, parse_tags
 
 SHORTEST, LONGEST = timedelta(minutes=1), timedelta(days=366)
+MOST_MUTES = 1_000  # that count at once
 _MOST_GPU = 200  # what the field of a mute takes
 
 
@@ -62,8 +64,21 @@ class Muting:
             return Silence("maintenance")
         if not self.gpus_in_maintenance.isdisjoint(gpus_of_event(event)):
             return Silence("maintenance")
-        until = max((mute.expires for mute in self.mutes if self.fits(mute, event)), default=None)
+        until = max((mute.expires for mute in self._may_fit(event) if self.fits(mute, event)), default=None)
         return None if until is None else Silence("muted", until)
+
+    def _may_fit(self, event: Event) -> Iterator[MuteScope]:
+        """The mutes that name what the event is about, and those that name nothing of the kind: few of many."""
+        for key in {*(event.entity, *gpus_of_event(event)), event.hostname, event.rule, ""}:
+            yield from self._by_key.get(key, ())
+
+    @cached_property
+    def _by_key(self) -> Mapping[str, Sequence[MuteScope]]:
+        """The mutes by the first thing that they name: a GPU or slot, else a host, else a rule, else nothing."""
+        found: dict[str, list[MuteScope]] = {}
+        for mute in self.mutes:
+            found.setdefault(mute.gpu or mute.hostname or mute.rule, []).append(mute)
+        return found
 
     def fits(self, mute: MuteScope, event: Event) -> bool:
         """Whether a mute covers an event. A GPU's mute covers its MIG instances, and a tag is the GPU's or its host's."""
@@ -173,9 +188,20 @@ def check_length(starts: datetime, expires: datetime) -> None:
         raise MuteError("expires", "a mute lasts from one minute to 366 days")
 
 
+def check_room(more: int = 1) -> None:
+    """Whether so many more mutes may be. One query. Raises MuteError."""
+    if Mute.objects.filter(expires__gt=timezone.now()).count() + more > MOST_MUTES:
+        problem = f"more than {MOST_MUTES:,} mutes would count at once: end some, or mute a rule, a host or a tag"
+        raise MuteError("rule", problem)
+
+
 def save_mute(mute: Mute, *, user_id: int | None = None) -> None:
-    """Saves a new mute, which counts at once in this process. With ``user_id`` it is in the admin's history. Raises DatabaseError."""
+    """Saves a new mute, which counts at once in this process. With ``user_id`` it is in the admin's history.
+
+    Raises MuteError if there are too many, DatabaseError.
+    """
     with transaction.atomic():
+        check_room()
         mute.save()
         _log(mute, ADDITION, [{"added": {}}], user_id)
     mutes_changed()

@@ -51,6 +51,7 @@ class EventPlace(NamedTuple):
 class EventFilter:
     """Which events are wanted. Values of one field are alternatives; all fields that are given must match.
 
+    ``gpus`` are ids; a GPU's with those of its MIG instances that the inventory knows.
     ``start`` and ``end``: those that were ongoing at some time in this range, both ends included. ``tags`` are (name, value) of
     their GPU or host, as it is tagged now.
     """
@@ -82,7 +83,8 @@ def events_matching(wanted: EventFilter) -> QuerySet[Event]:
     elif wanted.states:
         events = events.filter(state__in=wanted.states)
     if wanted.gpus:
-        events = events.filter(entity_kind=EntityKind.GPU, entity__in=wanted.gpus)
+        instances = GPU.objects.filter(uuid__in=wanted.gpus).values("pk")
+        events = events.filter(Q(entity__in=wanted.gpus) | Q(entity__in=instances), entity_kind=EntityKind.GPU)
     if wanted.tags:
         events = events.filter(_tagged(wanted.tags))
     if wanted.end is not None:
@@ -248,14 +250,19 @@ def ongoing_events() -> list[Event]:
 def events_of(
     *, gpu_id: str = "", hostname: str = "", start: datetime, end: datetime, most: int = MOST_OF_ONE
 ) -> list[Event]:
-    """The events of a GPU (a MIG instance: with its board's), or of a host with its GPUs, ongoing in this range: newest first.
+    """The events of a GPU with its MIG instances (of an instance: with its board), or of a host with its GPUs, ongoing in this
+    range: newest first.
 
     One query. Raises DatabaseError.
     """
     wanted = EventFilter(
-        gpus=sorted({gpu_id, board_of(gpu_id)}) if gpu_id else (),
+        gpus=(gpu_id,) if gpu_id else (),
         hostnames=(hostname,) if hostname else (),
         start=start,
         end=end,
     )
-    return list(events_matching(wanted)[:most])
+    events = events_matching(wanted)
+    if board_of(gpu_id) != gpu_id:
+        board = events_matching(replace(wanted, gpus=())).filter(entity_kind=EntityKind.GPU, entity=board_of(gpu_id))
+        events = events | board
+    return list(events[:most])

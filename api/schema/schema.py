@@ -44,7 +44,7 @@ _ERRORS = {
     401: "The token is unknown, revoked or expired; or one is required and none was sent.",
     403: "The token is valid, but lacks the scope; or the user lacks the permission.",
     404: "Nothing was found under this name.",
-    409: "It is over already, so that this cannot be done to it any more.",
+    409: "This does not go with what is there: the event is over already, or there are too many mutes.",
     414: "The URL is longer than 8,190 bytes: ask for less at once.",
     415: "The body is not application/json.",
     429: "Too many requests; Retry-After says when to ask again.",
@@ -327,8 +327,10 @@ class TableSchema(AutoSchema):
                 return "the scope admin is required; yours is read"
             case 404:
                 return _NOT_FOUND.get(self.get_operation_id(), "there is no GPU 'GPU-0'")
+            case 409 if self.get_operation_id() == "add_mute":
+                return "more than 1,000 mutes would count at once: end some, or mute a rule, a host or a tag"
             case 409:
-                return "event 1 is closed"
+                return "event 1 is closed: it takes notes only"
             case 414:
                 return "Request Line is too large (9000 > 8190)"
             case 415:

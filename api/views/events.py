@@ -79,7 +79,7 @@ SEVERITY = several(
 )
 RULE = several("rule", "only what this rule found, by its name")
 HOSTNAME = several("hostname", "only events of this host and its GPUs")
-UUID = several("uuid", "only events of this GPU, by its id")
+UUID = several("uuid", "only events of this GPU, by its id, with those of its MIG instances")
 TAG = several(
     "tag",
     "only events of hosts and GPUs with this tag, as rack=r12",

@@ -10,7 +10,7 @@ from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api.errors import BadRequest, no_such
+from api.errors import BadRequest, Conflict, no_such
 from api.events import mute_answer
 from api.links import list_url
 from api.pagination import list_links, read_paging
@@ -42,7 +42,11 @@ class MuteListView(ApiView):
     answer = MutePageAnswer
     parameters = (STATE, *paging_of("100"))
     writes = MappingProxyType(
-        {"POST": WriteOperation("add_mute", "Add a mute", "health.add_mute", MuteAnswer, MuteBody, 201, (400, 503))}
+        {
+            "POST": WriteOperation(
+                "add_mute", "Add a mute", "health.add_mute", MuteAnswer, MuteBody, 201, (400, 409, 503)
+            )
+        }
     )
 
     def get(self, request: Request) -> Response:
@@ -67,7 +71,10 @@ class MuteListView(ApiView):
         now = timezone.now()
         mute = new_mute(self.body, now)
         mute.created_by = self.changer.name
-        save_mute(mute, user_id=self.changer.user_id)
+        try:
+            save_mute(mute, user_id=self.changer.user_id)
+        except MuteError as error:
+            raise Conflict(str(error)) from None
         answer = mute_answer(mute, list_url("mutes", request), now)
         return Response(answer, status=201, headers={"Location": answer.url})
 

@@ -270,6 +270,13 @@ def test_a_mute_may_be_of_a_gpu_a_slot_or_a_tag(fleet: Store, make: Callable[[],
     assert with_token().post(MUTES, make(), 201)["state"] == "active"
 
 
+def test_too_many_mutes_are_refused(fleet: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("health.muting.MOST_MUTES", 1)
+    asking = with_token()
+    asking.post(MUTES, {"rule": "temp_high", "for": "2h"}, 201)
+    assert "more than 1 mutes" in asking.refused(MUTES, {"rule": "temp_high", "for": "2h"}, 409)
+
+
 def test_a_persons_mutes_are_in_the_admins_history(fleet: Store) -> None:
     asking = staff("add_mute", "change_mute")
     made = asking.post(MUTES, {"rule": "temp_high", "for": "8h"}, 201)

@@ -125,6 +125,8 @@ def test_too_much_at_once_is_refused(staff: Client, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("health.admin.MOST_ACTED_ON", 2)
     events = [make_event(entity=f"GPU-{n}") for n in range(3)]
     assert "Select at most 2 events." in act(staff, EVENTS, "resolve_events", events, "")
+    monkeypatch.setattr("health.muting.MOST_MUTES", 1)
+    assert "Nothing is muted: more than 1 mutes" in act(staff, EVENTS, "mute_1h", events[:2], "x")
     assert "maxlength" in act(staff, EVENTS, "mute_1h", events[:2])
     assert "at most 512 characters" in act(staff, EVENTS, "mute_1h", events[:2], "n" * 513)
     assert not Mute.objects.exists()
@@ -183,14 +185,25 @@ def test_a_notice_is_sent_again(staff: Client) -> None:
     event = make_event()
     fields = {"event": event, "kind": "opened", "created": NOON, "due": NOON}
     Notice.objects.create(
-        channel="mail", key="a", sent=NOON, outcome="given up", attempts=9, last_error="550 no", **fields
+        channel="mail",
+        key="a",
+        sent=NOON,
+        outcome="given up",
+        attempts=9,
+        last_error="550 no",
+        message="m",
+        tried=NOON,
+        **fields,
     )
     Notice.objects.create(channel="chat", key="b", sent=NOON, outcome="sent", attempts=1, **fields)
     assert "550 no" in page(staff, NOTICES)
+    Notice.objects.create(channel="mail", key="c", attempts=3, message="m", **fields)
     chosen = Notice.objects.filter(channel="mail")
     assert "1 notices will be sent again." in act(staff, NOTICES, "send_notices_again", list(chosen))
-    notice = chosen.get()
+    notice = chosen.get(key="a")
     assert (notice.sent, notice.outcome, notice.attempts, notice.last_error) == (None, "", 0, "")
+    assert (notice.message, notice.tried) == ("", None)
+    assert chosen.get(key="c").attempts == 3  # it may be on its way
     assert timezone.now() - notice.due < timedelta(minutes=1)
     assert Notice.objects.get(channel="chat").sent == NOON
 

@@ -10,7 +10,7 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from health.models import Event, Mute
-from health.muting import MuteScope, Muting, Silence, load_muting, mute_for, muting_now
+from health.muting import MuteError, MuteScope, Muting, Silence, load_muting, mute_for, muting_now, save_mute
 from inventory.models import GPU, Host
 from tests.health.building import NOON
 from tests.inventory.building import UTIL, block, gpu, save
@@ -85,6 +85,33 @@ def test_of_several_mutes_the_longest_counts_and_maintenance_above_all() -> None
     mutes = (scope(expires=NOON + 2 * HOUR), scope(), scope(rule="ecc_dbe", expires=NOON + 9 * HOUR))
     assert Muting(mutes=mutes).silence_of(event()) == Silence("muted", NOON + 2 * HOUR)
     assert Muting(mutes=mutes, hosts_in_maintenance={"host-1"}).silence_of(event()) == Silence("maintenance")
+
+
+def test_of_many_mutes_only_those_are_looked_at_that_may_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    mutes = tuple(scope(gpu=f"GPU-{n}") for n in range(500)) + tuple(scope(hostname=f"node-{n}") for n in range(500))
+    muting = Muting(mutes=(*mutes, scope(gpu="GPU-a", rule="temp_high"), scope(tag="rack", tag_value="r1")), **TAGS)
+    looked_at: list[MuteScope] = []
+    fits = Muting.fits
+
+    def counted(self: Muting, mute: MuteScope, event: Event) -> bool:
+        looked_at.append(mute)
+        return fits(self, mute, event)
+
+    monkeypatch.setattr(Muting, "fits", counted)
+    assert muting.silence_of(event()) is not None
+    assert len(looked_at) == 2
+
+
+@pytest.mark.django_db
+def test_so_many_mutes_may_be_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("health.muting.MOST_MUTES", 2)
+    now = timezone.now()
+    Mute.objects.create(rule="over", starts=now - HOUR, expires=now)
+    for _ in range(2):
+        save_mute(Mute(rule="temp_high", starts=now, expires=now + HOUR))
+    with pytest.raises(MuteError, match="more than 2 mutes"):
+        save_mute(Mute(rule="temp_high", starts=now, expires=now + HOUR))
+    assert Mute.objects.count() == 3
 
 
 @pytest.mark.django_db

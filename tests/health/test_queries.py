@@ -125,6 +125,8 @@ def test_the_events_of_a_gpu_are_its_boards_too_and_those_of_a_host_all_on_it(ev
         return [event.rule for event in events_of(start=NOON, end=NOON + 9 * HOUR, **of)]
 
     assert found(gpu_id="GPU-a") == ["ecc_dbe", "over"]
+    save(block(gpu("GPU-a", mig_id="1", hostname="node-1"), 0, {UTIL: 1.0}))  # from now on its instance is known
+    assert found(gpu_id="GPU-a") == ["stored", "ecc_dbe", "over"]
     assert found(gpu_id="GPU-a:1") == ["stored", "ecc_dbe", "over"]
     assert found(hostname="node-2") == ["lost", "host_stale"]
     assert events_of(gpu_id="GPU-a", start=NOON, end=NOON, most=9) == [events["over"]]
