@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import transaction
 
 from health.models import UsagePeriod
-from health.usage.meter import UsageMeter
+from health.usage.meter import MeterStateError, UsageMeter
 from health.usage.packing import DAY_HOURS, HOUR_NS, PackingError, Period, merge, pack, unpack
 from readings.times import to_datetime, to_ns
 
@@ -30,10 +30,20 @@ def load_meter(state: bytes) -> UsageMeter:
     return UsageMeter.load(state, settings.USAGE_IDLE_PERCENT)
 
 
-def save_usage(meter: UsageMeter, now: datetime) -> None:
-    """Adds the meter's closed hours to what is in the database. Call it in the transaction that keeps ``meter.dump()``, before that.
+def open_meter(state: bytes) -> UsageMeter:
+    """The same; a new one, and a line in the log, where the state cannot be read."""
+    try:
+        return load_meter(state)
+    except MeterStateError as error:
+        logger.error("usage of the newest hours is lost: %s", error)
+        return load_meter(b"")
 
-    If it fails, the meter has its hours back. Raises DatabaseError.
+
+def save_usage(meter: UsageMeter, now: datetime) -> list[Period]:
+    """Adds the meter's closed hours to what is in the database, and returns them.
+
+    Call it in the transaction that keeps ``meter.dump()``, before that. If that transaction fails later, ``meter.give_back`` what
+    this returned; if this fails, the meter has them back. Raises DatabaseError.
     """
     meter.idle_percent = settings.USAGE_IDLE_PERCENT
     if meter.floor_ns is None:
@@ -42,7 +52,7 @@ def save_usage(meter: UsageMeter, now: datetime) -> None:
         meter.floor_ns = 0 if newest is None else to_ns(newest[0]) + newest[1] * HOUR_NS
     periods = meter.closed()
     if not periods:
-        return
+        return []
     try:
         with transaction.atomic():
             _add(periods)
@@ -51,6 +61,7 @@ def save_usage(meter: UsageMeter, now: datetime) -> None:
     except BaseException:
         meter.give_back(periods)
         raise
+    return periods
 
 
 def _add(periods: Sequence[Period]) -> None:

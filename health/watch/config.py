@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.core.management.base import CommandError
+from django.utils import timezone
 
 from health.models import Event, EventTransition
 from health.notify.beside import check_settings, run_beside
@@ -11,6 +12,8 @@ from health.notify.errors import ChannelError
 from health.notify.outbox import post
 from health.rules.model import Rules
 from health.usage.meter import UsageMeter
+from health.usage.packing import Period
+from health.usage.saving import open_meter, save_usage
 from health.watch.watcher import WatchConfig
 from telemetry_site.broker_address import broker_address
 
@@ -25,7 +28,7 @@ def watch_config(rules: Rules) -> WatchConfig:
         watch_id=settings.WATCH_ID,
         broker=broker_address(),
         rules=rules,
-        make_meter=UsageMeter.load,
+        make_meter=open_meter,
         post=_post,
         save_usage=_save_usage,
         most_gpus=settings.MAX_GPUS,
@@ -37,5 +40,5 @@ def _post(steps: list[tuple[Event, EventTransition]]) -> None:
     post(steps)
 
 
-def _save_usage(meter: UsageMeter) -> None:
-    """Hours that are over are not kept yet."""
+def _save_usage(meter: UsageMeter) -> list[Period]:
+    return save_usage(meter, timezone.now())

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from django.utils import timezone
+
 from broker.client.address import BrokerAddress
 from broker.client.client import BrokerClient
 from health.rule_table import rules_now
-from health.usage.meter import UsageMeter
+from health.usage.saving import open_meter, save_usage
 from health.watch.watcher import WatchConfig, Watcher
 from readings.batch import encode_block
 from readings.model import Gpu, PointBlock
@@ -23,9 +25,9 @@ def watch_config(port: int, **changes: Any) -> WatchConfig:
         "watch_id": "watch",
         "broker": BrokerAddress(host="127.0.0.1", port=port),
         "rules": rules_now(),
-        "make_meter": UsageMeter.load,
+        "make_meter": open_meter,
         "post": lambda steps: None,
-        "save_usage": lambda meter: None,
+        "save_usage": lambda meter: save_usage(meter, timezone.now()),
         "commit_seconds": 0.2,
     }
     return WatchConfig(**(settings | changes))
