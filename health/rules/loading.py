@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from health.rules.conditions import FUNCTIONS, MAX_BITS, Condition, compile_condition, short_name
 from health.rules.errors import RulesError
 from health.rules.model import ACTIONS, ENTITIES, JUDGES, SEVERITIES, Level, Rule, Rules, Xid
+from health.rules.wording import WORDINGS
 from readings.catalogue import CATALOGUE, canonical_name
 from readings.times import parse_duration
 
@@ -423,7 +424,7 @@ def _check_template(table: _Tables, says: str, levels: tuple[Level, ...], settin
         if (
             not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", field, re.ASCII)
             or conversion
-            or not _FORMAT.fullmatch(spec or "")
+            or not (_FORMAT.fullmatch(spec or "") or spec in WORDINGS)
         ):
             table.refuse(
                 "says", f"{_shown(field)} is no value with a format: write {{value}}, {{value:g}} or {{value:.1f}}"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from health.rules.conditions import Condition
+from health.rules.wording import WORDINGS
 from readings.catalogue import canonical_name, whole_of
 
 Judge = Literal["condition", "xid", "absence", "identity", "fleet", "history", "point"]
@@ -154,6 +155,9 @@ class _Formatter(string.Formatter):
         return kwargs.get(str(key), "?")
 
     def format_field(self, value: Any, format_spec: str) -> str:
+        wording = WORDINGS.get(format_spec)
+        if wording is not None and isinstance(value, float | int):
+            return wording(value)
         try:
             return format(value, format_spec)
         except (ValueError, TypeError):
