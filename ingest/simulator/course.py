@@ -14,6 +14,8 @@ from ingest.simulator.gpu import SimGpu, SimHost
 
 # What nobody takes is forgotten, the oldest first.
 _MOST_BEGUN = 10_000
+# After so long nothing of a host's silence is left in what rules look at.
+_SETTLED_S = 3900.0
 
 
 class BegunFault(NamedTuple):
@@ -55,6 +57,7 @@ class FaultCourse:
         self._running: list[_Running] = []
         self._rng = random.Random(f"{seed} faults")  # noqa: S311 - made-up faults, nothing secret
         self._rate = rate / 3600
+        self._first_s = math.inf
         self._names = [name for name in BY_LOT if set(NAMED[name].metrics) <= set(metrics)]
         self._next_s = self._rng.expovariate(self._rate) if rate else math.inf
 
@@ -67,6 +70,7 @@ class FaultCourse:
 
     def step(self, fleet: FaultyFleet, seconds: float) -> None:
         """Begin and end what is due at the fleet's time, which has moved on by ``seconds``, and change the readings."""
+        self._first_s = min(self._first_s, fleet.seconds)
         while self._planned and self._planned[0].starts_s <= fleet.seconds:
             self._begin(fleet, self._planned.pop(0))
         while self._next_s <= fleet.seconds:
@@ -86,12 +90,16 @@ class FaultCourse:
                 self._change(running, gpu, fleet.seconds - running.planned.starts_s, seconds)
 
     def _draw(self, fleet: FaultyFleet) -> None:
-        """Begin a fault by lot, on a GPU that has none."""
+        """Begin a fault by lot, on a GPU that has none; of a host that was not silent lately, so that each fault shows."""
         rng = self._rng
         host = rng.choice(fleet.hosts)
+        if host.silent_until > fleet.seconds - _SETTLED_S:
+            return
         taken = {id(gpu) for running in self._running for gpu in running.gpus}
         free = [number for number, gpu in enumerate(host.gpus) if id(gpu) not in taken and not gpu.faults]
         name = rng.choice(self._names)
+        if NAMED[name].place == "host" and len(free) < len(host.gpus):
+            return
         gpu = rng.choice(free) if free and NAMED[name].place == "gpu" else None
         if gpu is None and NAMED[name].place == "gpu":
             return
@@ -107,6 +115,8 @@ class FaultCourse:
         events = events_of(name, planned.argument)
         if name == "missing" and gpu and gpu.xid == 79:
             events = ()  # the XID has said it
+        if name == "metric_vanished" and fleet.seconds - self._first_s < _SETTLED_S:
+            events = ()  # nobody knows yet what is usual
         if gpu is None:
             for each in fleet.hosts if host is None else [host]:
                 each.silent_until = planned.ends_s

@@ -91,7 +91,7 @@ class Fault:
         return self.needs or (*self.forced, *self.rates, *self.adds)
 
 
-_BUSY: dict[str, Force] = {UTIL: 97.0, ENGINE: 0.94}
+_BUSY: dict[str, Force] = {UTIL: 97.0, ENGINE: 0.94, SM_CLOCK: 1980.0, POWER: 520.0}
 _IDLE: dict[str, Force] = {UTIL: 0.0, ENGINE: 0.0, PROF + "PIPE_TENSOR_ACTIVE": 0.0, PROF + "DRAM_ACTIVE": 0.0}
 
 # XIDs by what they are for us.
@@ -164,7 +164,7 @@ NAMED: Mapping[str, Fault] = {
     ),
     "overheat": Fault(text="a GPU whose cooling fails", length_s=90.0, needs=(TEMP,)),
     "throttle": Fault(
-        text="a GPU that the power brake holds at a low clock", events=(_BRAKE, _SLOW), length_s=600.0, needs=(REASONS,)
+        text="a GPU that the power brake holds at a low clock", events=(_BRAKE, _SLOW), length_s=540.0, needs=(REASONS,)
     ),
     "missing": Fault(
         text="a GPU that falls off the bus",
@@ -188,7 +188,8 @@ NAMED: Mapping[str, Fault] = {
     # Those that are only asked for. A name is that of the rule which should see it.
     "source_silent": Fault(
         text="the whole fleet falls silent",
-        events=(Expected("source_silent", "critical", for_s=120.0, kind="source"),),
+        # Its hosts are stale after five minutes, and that for two.
+        events=(Expected("source_silent", "critical", for_s=420.0, kind="source"),),
         length_s=600.0,
         place="fleet",
         needs=(UTIL,),
@@ -218,9 +219,10 @@ NAMED: Mapping[str, Fault] = {
     ),
     "prof_dead": Fault(
         text="profiling counters at 0 on a busy GPU",
-        events=_for("prof_dead", "warning", 10),
+        # Only a busy GPU shows that it is over; likewise a low clock.
+        events=(Expected("prof_dead", "warning", for_s=600.0, stays=True),),
         length_s=900.0,
-        forced={UTIL: 97.0, ENGINE: 0.0, PROF + "PIPE_TENSOR_ACTIVE": 0.0, PROF + "DRAM_ACTIVE": 0.0},
+        forced={**_BUSY, ENGINE: 0.0, PROF + "PIPE_TENSOR_ACTIVE": 0.0, PROF + "DRAM_ACTIVE": 0.0},
         needs=(UTIL, ENGINE),
     ),
     "energy_stuck": Fault(
@@ -247,7 +249,7 @@ NAMED: Mapping[str, Fault] = {
     ),
     "ecc_sbe_rate": Fault(
         text="single-bit memory errors, so many an hour",
-        events=_for("ecc_sbe_rate", "warning", 10, 60),
+        events=_for("ecc_sbe_rate", "warning", 10, 70),
         length_s=1800.0,
         argument=120.0,
         rates={DEV + "ECC_SBE_VOL_TOTAL": 1 / 3600},
@@ -304,14 +306,14 @@ NAMED: Mapping[str, Fault] = {
     ),
     "mem_temp_high": Fault(
         text="hot memory, in °C",
-        events=_for("mem_temp_high", "warning", 5),
+        events=_for("mem_temp_high", "warning", 5, clear=3),
         length_s=600.0,
         argument=103.0,
         forced={DEV + "MEMORY_TEMP": _given},
     ),
     "temp_ramp": Fault(
         text="a core that grows hotter by so many °C a minute at a steady load",
-        events=_for("temp_ramp", "info", 5),
+        events=(Expected("temp_ramp", "info", for_s=360.0, clear_s=360.0),),  # looked at each minute
         length_s=600.0,
         argument=4.0,
         forced={**_BUSY, TEMP: lambda argument, seconds: round(40.0 + argument * seconds / 60)},
@@ -343,7 +345,7 @@ NAMED: Mapping[str, Fault] = {
     ),
     "clock_low": Fault(
         text="a busy GPU at a low clock, in MHz",
-        events=_for("clock_low", "warning", 10),
+        events=(Expected("clock_low", "warning", for_s=600.0, stays=True),),
         length_s=900.0,
         argument=700.0,
         forced={**_BUSY, SM_CLOCK: _given},
@@ -370,8 +372,7 @@ NAMED: Mapping[str, Fault] = {
         rates={DEV + "NVLINK_REPLAY_ERROR_COUNT_TOTAL": 1 / 60},
     ),
     "nvlink_inactive": Fault(
-        text="NVLinks that are off",
-        events=_three("nvlink_inactive", "critical"),
+        text="NVLinks that are off; no rule judges it, since cards of an unknown model may have none",
         forced={DEV + "NVLINK_GET_STATE": 0.0},
     ),
     "nvlink_ber": Fault(
@@ -411,13 +412,13 @@ NAMED: Mapping[str, Fault] = {
         events=_for("busy_but_cold", "info", 15),
         length_s=1500.0,
         argument=110.0,
-        forced={UTIL: 99.0, ENGINE: 0.99, POWER: _given},
+        forced={**_BUSY, UTIL: 99.0, POWER: _given},
         held=True,
         needs=(UTIL, POWER),
     ),
     "config_drift": Fault(
         text="a GPU without ECC among others that have it",
-        events=_for("config_drift", "info", 60),
+        events=(Expected("config_drift", "info", for_s=3660.0, clear_s=60.0),),  # looked at each minute
         length_s=5400.0,
         forced={DEV + "ECC_MODE": 0.0},
     ),

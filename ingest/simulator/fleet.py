@@ -108,7 +108,6 @@ _MEAN_JOB_S, _MEAN_PAUSE_S = 900.0, 240.0
 _FIRST_FAULT_S, _MEAN_FAULT_GAP_S, _FAULT_S = 5.0, 45.0, 30.0
 _HEAT_S = 90.0  # heat builds up slowly
 _OF_LOAD = {"overheat", "throttle"}  # these show only on a busy GPU
-_LOST = 0.5  # of a GPU's samples
 _XIDS = (13, 31, 48, 63, 79, 94)
 
 
@@ -198,7 +197,7 @@ class SimFleet:
         if self.seconds < host.silent_until:
             return
         for gpu in host.gpus:
-            if "missing" in gpu.faults or ("sample_loss" in gpu.faults and gpu.rng.random() < _LOST):
+            if "missing" in gpu.faults or ("sample_loss" in gpu.faults and gpu.samples % 2):
                 continue
             if gpu.forced or gpu.counted:
                 for name in self.shape.metrics:

@@ -66,6 +66,7 @@ class SimGpu:
     faults: dict[str, float] = field(default_factory=dict)
     forced: dict[str, float | None] = field(default_factory=dict)
     counted: dict[str, float] = field(default_factory=dict)
+    samples: int = 0
 
     @property
     def slow(self) -> bool:
@@ -114,6 +115,7 @@ class SimGpu:
 
     def step(self, seconds: float) -> None:
         """Move on by ``seconds``."""
+        self.samples += 1
         job, rng = self.job, self.rng
         target = 0.0
         if job is not None:
