@@ -205,6 +205,7 @@ soak: setup-dev influxd ## the long run: kills while a capture streams, 500 expo
 	$(BIN)/python -m tests.ingest.kills streamer --capture $(or $(CAPTURE),build/soak.csv) --rows 2000000 --rounds 10
 	$(BIN)/python -m tests.ingest.kills broker-away --seconds 60
 	$(BIN)/python -m tests.ingest.kills targets --targets 500 --minutes 10
+	$(BIN)/python -m tests.health.watch.kills --kills 45
 	$(BIN)/python -m tests.deploy.restarts --rounds 50
 	$(BIN)/python -m tests.broker.faults.kills --rounds 100
 	$(BIN)/python -m tests.broker.faults.kills --rounds 50 --graceful
