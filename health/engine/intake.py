@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from health.engine.registry import Ints, Mask, Registry, Rows
+from health.engine.registry import Ints, KnownGpu, Mask, Registry, Rows
 from readings.catalogue import canonical_name, is_of_board, whole_of
 from readings.model import Gpu, PointBlock
 from readings.times import SECOND
@@ -59,7 +60,8 @@ class Arrivals(NamedTuple):
 
     ``points`` (metrics x points) has NaN where there is no new reading; ``before`` and ``before_ns`` have the metric's reading
     before that one, NaN and 0 if there is none. ``newest_ns`` has the newest sample of each point's GPU before this block, and
-    ``last`` marks the last point of each GPU. ``ahead_ns`` is by how much the clock of a host was ahead, by host.
+    ``last`` marks the last point of each GPU. ``ahead_ns`` is by how much the clock of a host was ahead, by host. ``described`` has the
+    GPUs that the block describes in several ways, as when their pod changes: the row, from when on, and how.
     """
 
     rows: Rows
@@ -74,6 +76,7 @@ class Arrivals(NamedTuple):
     last: Mask
     shares: list[tuple[int, Gpu, int]]
     ahead_ns: dict[str, int]
+    described: list[tuple[int, int, KnownGpu]]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -131,8 +134,10 @@ class Intake:
         registry = self.registry
         rows_of: list[int] = []
         boards: list[int] = []
+        known: list[KnownGpu | None] = []
         for gpu in block.gpus:
             rows_of.append(-1 if gpu.share else registry.row(gpu, source, live))
+            known.append(registry.gpus[rows_of[-1]] if rows_of[-1] >= 0 else None)
             boards.append(registry.board_row(gpu, source, live) if gpu.mig_id else -1)
         gpu_at, times, lists = zip(*block.points, strict=True)
         times_ns = np.array(times, np.int64)
@@ -149,6 +154,7 @@ class Intake:
         for at in np.flatnonzero(late).tolist() if ahead else ():
             times_ns[at] = registry.time_ahead(int(rows[at]), times[at], received_ns)
         shares = self._shares(block, rows, gpu_at, times_ns) if -1 in rows_of else []
+        described = _descriptions(rows_of, known, gpu_at, times_ns)
         self.table.fit(registry.capacity)
         points = np.array(lists, np.float64).reshape(len(lists), -1)[:, chosen.places].T
         if max(boards) >= 0:
@@ -159,10 +165,10 @@ class Intake:
             own = rows >= 0
             rows, times_ns, points = rows[own], times_ns[own], points[:, own]
             if not len(rows):
-                return self._arrivals(chosen, rows, times_ns, points, shares, ahead)
+                return self._arrivals(chosen, rows, times_ns, points, shares, ahead, described)
         order = np.lexsort((times_ns, rows))
         rows, times_ns, points = _merged(rows[order], times_ns[order], points[:, order])
-        return self._arrivals(chosen, rows, times_ns, points, shares, ahead)
+        return self._arrivals(chosen, rows, times_ns, points, shares, ahead, described)
 
     def _shares(
         self, block: PointBlock, rows: Rows, gpu_at: Sequence[int], times_ns: Ints
@@ -184,6 +190,7 @@ class Intake:
         points: Floats,
         shares: list[tuple[int, Gpu, int]],
         ahead: dict[str, int],
+        described: list[tuple[int, int, KnownGpu]],
     ) -> Arrivals | None:
         table, columns = self.table, chosen.columns
         at = np.ix_(columns, rows)
@@ -218,6 +225,7 @@ class Intake:
             last,
             shares,
             ahead,
+            described,
         )
 
     def keep(self, arrivals: Arrivals, received_ns: int | None = None) -> None:
@@ -258,6 +266,27 @@ class _Chosen(NamedTuple):
     number_of: dict[str, int]
     columns: Rows
     of_board: Mask
+
+
+def _descriptions(
+    rows_of: Sequence[int], known: Sequence[KnownGpu | None], gpu_at: Sequence[int], times_ns: Ints
+) -> list[tuple[int, int, KnownGpu]]:
+    """When the descriptions of GPUs change that a block describes in several ways, from each one's first point on, by row and time."""
+    own = [row for row in rows_of if row >= 0]
+    if len(set(own)) == len(own):
+        return []
+    several = {row for row, count in Counter(own).items() if count > 1}
+    points = sorted(
+        (rows_of[at], time_ns, at)
+        for at, time_ns in zip(gpu_at, times_ns.tolist(), strict=True)
+        if rows_of[at] in several
+    )
+    found: list[tuple[int, int, KnownGpu]] = []
+    for row, time_ns, at in points:
+        gpu = known[at]
+        if gpu is not None and (not found or found[-1][0] != row or found[-1][2] is not gpu):
+            found.append((row, time_ns, gpu))
+    return found
 
 
 def _split_boards(

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+import zstandard
 
 from health.engine.intake import Arrivals
 from health.engine.registry import KnownGpu, Registry
@@ -45,6 +46,7 @@ GRACE_NS = 20 * 60 * SECOND
 _WAITING_POINTS = 20_000
 _UNUSED_HOLDERS = 1000
 _VERSION = 1
+_MOST_BYTES = 1 << 32
 _THRESHOLDS = ((Figure.ACTIVE, Figure.IDLE), (Figure.ACTIVE_SECOND, Figure.IDLE_SECOND))
 
 
@@ -104,13 +106,18 @@ class UsageMeter:
             return
         unit_of, time = self._unit_of_row[rows], arrivals.times_ns
         now, usual = registry.step_ns[rows], units.step[unit_of]
+        holder, place = units.holder[unit_of], units.place[unit_of]
+        for row, from_ns, known in arrivals.described:
+            since = (rows == row) & (time >= from_ns)
+            holder[since] = self._holder(known.namespace, known.pod)
+            place[since] = self._place(BoardPlace(known.uuid, known.hostname, known.model))
         points = UnitPoints(
             unit_of,
             time,
             np.full(len(rows), self._waiting_points),
             np.where(usual > 0, usual, now),
-            units.holder[unit_of],
-            units.place[unit_of],
+            holder,
+            place,
             np.stack([arrivals.value(name) for name in WANTED]),
         )
         units.step[unit_of] = now
@@ -281,7 +288,7 @@ class UsageMeter:
         """Everything, for ``load``."""
         self._work_out()
         self._drop_unused_holders()
-        return _encode(
+        state = _encode(
             _MeterState(
                 _VERSION,
                 self.floor_ns,
@@ -300,6 +307,7 @@ class UsageMeter:
                 self._books.state(),
             )
         )
+        return zstandard.ZstdCompressor(level=1).compress(state)
 
     @classmethod
     def load(cls, data: bytes, idle_percent: float = IDLE_PERCENT) -> UsageMeter:
@@ -307,8 +315,9 @@ class UsageMeter:
         made = cls(idle_percent)
         if data:
             try:
-                made._restore(_decode(data))
-            except (msgspec.MsgspecError, ValueError, KeyError, IndexError) as error:
+                state = zstandard.ZstdDecompressor().decompress(data, max_output_size=_MOST_BYTES)
+                made._restore(_decode(state))
+            except (zstandard.ZstdError, msgspec.MsgspecError, ValueError, KeyError, IndexError) as error:
                 raise MeterStateError(f"the state of the usage meter cannot be read: {error}") from error
         return made
 

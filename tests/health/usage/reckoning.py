@@ -70,10 +70,13 @@ class Reckoning:
             known = registry.gpus[row]
             self.number(known.id)
             self.number((known.namespace, known.pod))
-        for row, gpu, time in arrivals.shares:
+        for row, gpu, _ in arrivals.shares:
             self.number(registry.gpus[row].id)
             self.number((registry.gpus[row].namespace, registry.gpus[row].pod))
             self.number((gpu.namespace, gpu.pod))
+        for _, _, described in arrivals.described:
+            self.number((described.namespace, described.pod))
+        for row, gpu, time in arrivals.shares:
             board = registry.gpus[int(registry.board[row])].id
             if time >= newest.get(board, 0):
                 guest = (gpu.namespace, gpu.pod)
@@ -81,21 +84,25 @@ class Reckoning:
         values = {name: arrivals.value(name).tolist() for name in NAMES}
         before = dict(self.steps)
         for at, (row, time) in enumerate(zip(arrivals.rows.tolist(), arrivals.times_ns.tolist(), strict=True)):
-            gpu = registry.gpus[row]
+            described_as = registry.gpus[row]
             board = registry.gpus[int(registry.board[row])].id
             now = int(registry.step_ns[row])
-            step = before.get(gpu.id, 0) or now
-            self.steps[gpu.id] = now
+            step = before.get(described_as.id, 0) or now
+            self.steps[described_as.id] = now
             self.newest[board] = max(self.newest[board], time)
             if time < newest.get(board, 0):
                 continue
             read = {name: column[at] for name, column in values.items() if not math.isnan(column[at])}
-            holder = (gpu.namespace, gpu.pod) if gpu.pod else None
-            if board == gpu.id:
-                place = (gpu.uuid, gpu.hostname, gpu.model)
+            holder = (described_as.namespace, described_as.pod) if described_as.pod else None
+            for described_row, from_ns, described in arrivals.described:
+                if described_row == row and time >= from_ns:
+                    described_as = described
+                    holder = (described_as.namespace, described_as.pod) if described_as.pod else None
+            if board == described_as.id:
+                place = (described_as.uuid, described_as.hostname, described_as.model)
                 self.samples[board].append(Sample(time, step, holder, place, read))
             else:
-                self.sights[board].append(Sight(time, gpu.id, None, holder, read))
+                self.sights[board].append(Sight(time, described_as.id, None, holder, read))
 
     def number(self, name: object) -> int:
         """In which order units and holders were first seen."""

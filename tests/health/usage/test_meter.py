@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from health.engine.intake import Intake
 from health.usage.meter import MeterStateError, UsageMeter
-from health.usage.packing import Figure, Period
+from health.usage.packing import FREE, Figure, Period
 from readings.model import Gpu, PointBlock
 from tests.health.usage.reckoning import (
     ENERGY,
@@ -210,6 +210,20 @@ def test_a_mig_board_is_split_over_its_holders_without_remainder() -> None:
     assert held["ml", "pod-2"][Figure.IDLE] == 0  # a third of half an hour is no quarter of an hour
 
 
+def test_one_block_may_have_several_pods_of_a_gpu() -> None:
+    fleet = Fleet()
+    pods = ["a"] * 5 + ["b"] * 5 + [""] * 5 + ["a"] * 5
+    fleet.send(
+        [
+            (gpu_of(namespace="ml" if pod else "", pod=pod), START + at * STEP, {UTIL: 50.0})
+            for at, pod in enumerate(pods)
+        ]
+    )
+    held = {holder: figures[Figure.KNOWN] for (_, _, holder), figures in fleet.cells().items()}
+    assert held == {("ml", "a"): 9 * STEP, ("ml", "b"): 5 * STEP, FREE: 5 * STEP}
+    assert fleet.cells() == fleet.reckoning.cells()
+
+
 def test_what_the_meter_cannot_read_is_an_error() -> None:
     with pytest.raises(MeterStateError, match="cannot be read"):
         UsageMeter.load(b"nonsense")
@@ -227,6 +241,7 @@ def random_fleet(rng: random.Random) -> Fleet:
     load = [rng.choice((0.0, 4.9, 5.0, 7.0, 10.0, 60.0)) for _ in kinds]
     step = rng.choice((10, 30, 60)) * SECOND
     old: list[list[tuple[Gpu, int, dict[str, float]]]] = []
+    waiting: list[tuple[Gpu, int, dict[str, float]]] = []
     for _ in range(rng.randint(20, 150)):
         time += step * rng.choice((1,) * 12 + (2, 3, 4)) + rng.choice((0, 0, 1, 7 * SECOND))
         if rng.random() < 0.02:
@@ -276,9 +291,11 @@ def random_fleet(rng: random.Random) -> Fleet:
                 for gpu, at, read in points
             ]
             fleet.send(half)
-        if points:
-            fleet.send(points)
-            old.append(points)
+        waiting += points
+        if waiting and rng.random() < 0.7:
+            fleet.send(waiting)
+            old.append(waiting)
+            waiting = []
         if old and rng.random() < 0.05:
             fleet.send(rng.choice(old))
         if rng.random() < 0.1:
