@@ -12,7 +12,7 @@ from health.models import ONGOING, EventState
 from health.muting import board_of
 from health.queries import EventFilter, events_matching
 
-MOST = 20
+MOST = 8
 DAYS = 7
 
 

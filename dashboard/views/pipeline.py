@@ -19,8 +19,10 @@ from api.fleet import shared_prefix
 from api.links import absolute
 from api.schema.answers import StoreAnswer
 from api.views.stats import read_collectors, store_answer
-from dashboard.broker_watch import watch
+from dashboard.broker_watch import BrokerNow, watch
+from dashboard.notices_now import channels_or_why_not
 from dashboard.views.page import Page, page_number
+from dashboard.watch_now import watch_now
 from health.rule_table import rules_now
 from inventory.fleet import Fleet, SlotState, fleet_now
 from inventory.models import CollectorStatus
@@ -260,6 +262,7 @@ class PipelinePage(Page):
             "now": now,
             "lag": sum(each.lag or 0 for each in now.subscribers),
             "connected": sum(each.connected for each in now.subscribers),
+            **self._watch(now),
             "curl_url": absolute(self.request, reverse("stats")),
             "broker_address": f"{settings.MQ_HOST}:{settings.MQ_PORT}",
             "collectors": collectors,
@@ -277,6 +280,21 @@ class PipelinePage(Page):
         now = watch.now()
         good = None if now.good_ns is None else now.good_ns // 1_000_000
         return {"broker": {"away": not now.available, "good": good}}
+
+    def _watch(self, broker: BrokerNow) -> dict[str, Any]:
+        """Who judges the readings, how far it is, and what is yet to be sent."""
+        judging = watch_now()
+        channels, channels_error = channels_or_why_not()
+        known = [each for each in broker.subscribers if each.id == settings.WATCH_ID]
+        return {
+            "judging": judging,
+            "watch_lag": known[0].lag if known and broker.available else None,
+            "channels": channels,
+            "channels_error": channels_error,
+            "alertmanager": settings.ALERTMANAGER_URL,
+            "failing": sum(each.failing for each in channels),
+            "notices_waiting": sum(each.waiting for each in channels),
+        }
 
     def _store(self) -> dict[str, Any]:
         """The store's figures, or why there are none: the rest of the page does without."""
