@@ -17,14 +17,19 @@ from django.db import DatabaseError
 
 from api.fleet import fleet_answer
 from api.views.stats import ask_broker, read_collectors, reading_counts
+from dashboard.event_rows import EventRows
+from health.models import Severity
+from health.queries import ongoing_events
 from inventory.fleet import fleet_now
 from readings.mig import UTILISATION
 from readings.text import printable
-from readings.times import parse_time
+from readings.times import format_time, parse_time, to_ns
 
 T = TypeVar("T")
 
 TIMEOUT_SECONDS = 10.0
+MOST_EVENTS = 200
+_SERIOUS = f"/api/v1/events?state=ongoing&severity=critical&severity=warning&quiet=false&page_size={MOST_EVENTS}"
 
 
 class FeedError(Exception):
@@ -78,6 +83,33 @@ class GpuColumns(msgspec.Struct):
     power: list[float | None]
     memory_used: list[float | None]
     memory_total: list[float | None]
+    mark: list[int] = []
+
+
+class EventCounts(msgspec.Struct):
+    """Ongoing events by severity."""
+
+    critical: int = 0
+    warning: int = 0
+    info: int = 0
+
+
+class OngoingEvents(msgspec.Struct):
+    """What is shown of ``/api/v1/events``."""
+
+    data: list[EventNow]
+
+
+class EventNow(msgspec.Struct):
+    """An ongoing event: see EventAnswer. ``slot`` is null where it is about none."""
+
+    rule: str
+    title: str
+    severity: str
+    hostname: str
+    slot: int | None
+    opened: str
+    summary: str
 
 
 class FleetNow(msgspec.Struct):
@@ -91,6 +123,7 @@ class FleetNow(msgspec.Struct):
     namespaces: list[str]
     pods: list[str]
     gpus: GpuColumns
+    events: EventCounts = msgspec.field(default_factory=EventCounts)
 
 
 class Broker(msgspec.Struct):
@@ -137,6 +170,7 @@ class Snapshot(msgspec.Struct):
     fleet: FleetNow
     pipeline: PipelineNow | None
     pipeline_error: str = ""
+    events: list[EventNow] = []
 
 
 class Feed(Protocol):
@@ -159,6 +193,7 @@ class LocalFeed:
             fleet = fleet_now()
             answer = fleet_answer(fleet, UTILISATION, np.ones(len(fleet), np.bool_))
             counts = reading_counts(read_collectors())
+            events = _events_here()
         except DatabaseError as error:
             raise FeedError(
                 f"there is no inventory to read here ({_one_line(error)}): start the pipeline with make run, or name"
@@ -172,7 +207,7 @@ class LocalFeed:
             _converted(counts, ReadingCounts),
             StoreNow(age),
         )
-        return Snapshot(_converted(answer, FleetNow), pipeline)
+        return Snapshot(_converted(answer, FleetNow), pipeline, events=events)
 
 
 class ApiFeed:
@@ -195,10 +230,12 @@ class ApiFeed:
     def read(self) -> Snapshot:
         """The fleet now. Raises FeedError."""
         fleet = self._get("/api/v1/fleet", FleetNow)
+        # A service that is older has no events: then the fleet counts none either.
+        events = self._get(_SERIOUS, OngoingEvents).data if fleet.events.critical + fleet.events.warning else []
         try:
-            return Snapshot(fleet, self._get("/api/v1/stats", PipelineNow))
+            return Snapshot(fleet, self._get("/api/v1/stats", PipelineNow), events=events)
         except FeedError as error:  # the store is away: the fleet is known all the same
-            return Snapshot(fleet, None, str(error))
+            return Snapshot(fleet, None, str(error), events)
 
     def _get(self, path: str, answer: type[T]) -> T:
         request = urllib.request.Request(self._url + path, headers=self._headers)  # noqa: S310 - the setting takes http and https alone
@@ -242,6 +279,23 @@ def _refusal(error: urllib.error.HTTPError) -> str:
     except (msgspec.MsgspecError, OSError, HTTPException):
         said = "no web service of this pipeline is there" if error.code == 404 else "it says nothing more"
     return f"answers with status {error.code}: {_one_line(said)}"
+
+
+def _events_here() -> list[EventNow]:
+    """The ongoing events above info, of this machine's own database. Raises DatabaseError."""
+    rows = EventRows().rows(event for event in ongoing_events()[:MOST_EVENTS] if event.severity != Severity.INFO)
+    return [
+        EventNow(
+            rule=row.event.rule,
+            title=row.title,
+            severity=row.event.severity,
+            hostname=row.event.hostname,
+            slot=row.event.slot,
+            opened=format_time(to_ns(row.event.opened)),
+            summary=row.event.summary,
+        )
+        for row in rows
+    ]
 
 
 def _converted(answer: msgspec.Struct, form: type[T]) -> T:

@@ -12,10 +12,13 @@ from dashboard.top.summary import Attention, Summary, TopGpu
 from readings.text import printable
 
 WIDE = 150
-_HEAD_LINES = 5
+_HEAD_LINES = 6
 _MOST_ROWS = 40
 _FEWEST_ROWS = 3
 _STYLES = {
+    "critical": "bold red",
+    "warning": "yellow",
+    "info": "cyan",
     "missing": "bold red",
     "stale": "yellow",
     "broker": "bold red",
@@ -23,6 +26,7 @@ _STYLES = {
     "pipeline": "bold red",
 }
 _NONE = "–"
+_GLYPHS = {"critical": "⬣", "warning": "▲", "info": "●"}
 _RECENT_SECONDS = 3600.0  # older ones are of a capture, which has a day of its own
 _LONGEST_NAME = 24
 
@@ -92,6 +96,11 @@ def _figures(summary: Summary) -> RenderableType:
     grid.add_row("Load", f"{load}, {counts.idle:,} idle, {counts.idle_held:,} of these hold memory")
     memory = f"{_tib(totals.memory_used_mib)} of {_tib(totals.memory_total_mib)} TiB"
     grid.add_row("Use", f"{memory}; {_kw(totals.power_watts)} kW, {_kw(totals.idle_power_watts)} kW of it idle")
+    events = Text("none open")
+    shown = [(count, word) for word in ("critical", "warning", "info") if (count := getattr(summary.events, word))]
+    if shown:
+        events = Text(", ").join(Text(f"{_GLYPHS[word]} {count:,} {word}", _STYLES[word]) for count, word in shown)
+    grid.add_row("Events", events)
     grid.add_row("Data", Text(_data(summary)))
     return grid
 
@@ -151,7 +160,7 @@ def _table(title: str, gpus: Sequence[TopGpu], names: int, *, is_narrow: bool) -
     table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     for gpu in gpus:
         table.add_row(
-            Text(f"  {printable(gpu.hostname)}"),
+            Text.assemble((f"{_GLYPHS.get(gpu.event, ' ')} ", _STYLES.get(gpu.event, "")), printable(gpu.hostname)),
             "gpu ?" if gpu.slot < 0 else f"gpu {gpu.slot}",
             f"{_number(gpu.utilisation)} %",
             f"{_number(gpu.temperature)} °C",

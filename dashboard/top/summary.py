@@ -8,14 +8,16 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from dashboard.top.feed import Counts, FleetNow, GpuColumns, PipelineNow, Snapshot, Totals
+from dashboard.top.feed import Counts, EventCounts, EventNow, FleetNow, GpuColumns, PipelineNow, Snapshot, Totals
 from inventory.fleet import HELD_MIB, SlotState
 
+_SEVERITIES = ("", "critical", "warning", "info")  # by the number of a mark
+_ABSENCE = {"gpu_missing", "host_stale"}
 _KINDS = {SlotState.STALE: "stale", SlotState.MISSING: "missing"}
 
 
 class TopGpu(msgspec.Struct):
-    """A GPU in one of the lists. Null: no reading, or an old one. ``slot`` is -1 where unknown."""
+    """A GPU in one of the lists. Null: no reading, or an old one. ``slot`` is -1 where unknown. ``event``: the worst that is open."""
 
     hostname: str
     slot: int
@@ -27,10 +29,12 @@ class TopGpu(msgspec.Struct):
     power_watts: float | None
     memory_used_mib: float | None
     memory_total_mib: float | None
+    event: str = ""
 
 
 class Attention(msgspec.Struct):
-    """Something that somebody should look at: ``missing``, ``stale`` (slots of a host), ``broker``, ``collector`` or ``pipeline``."""
+    """Something that somebody should look at: a severity (open events of one rule on one host), ``missing`` or ``stale`` (slots of a
+    host that no event is about), ``broker``, ``collector`` or ``pipeline``."""
 
     kind: str
     hostname: str
@@ -74,6 +78,7 @@ class Summary(msgspec.Struct):
     idle_held: list[TopGpu]
     idle_held_by_namespace: list[HeldByNamespace]
     pipeline: PipelineFigures | None
+    events: EventCounts = msgspec.field(default_factory=EventCounts)
 
 
 def summarise(snapshot: Snapshot, *, time: str, source: str, rows: int) -> Summary:
@@ -89,12 +94,13 @@ def summarise(snapshot: Snapshot, *, time: str, source: str, rows: int) -> Summa
         live=fleet.live,
         counts=fleet.counts,
         totals=fleet.totals,
-        attention=[*_of_pipeline(snapshot), *_of_slots(fleet)],
+        attention=[*_of_pipeline(snapshot), *_of_events(snapshot.events), *_of_slots(fleet, snapshot.events)],
         busiest=_largest(fleet, range(len(gpus.id)), gpus.utilisation, gpus.power, rows),
         hottest=_largest(fleet, range(len(gpus.id)), gpus.temperature, gpus.power, rows),
         idle_held=_largest(fleet, held, gpus.memory_used, gpus.power, rows),
         idle_held_by_namespace=_by_namespace(fleet, held),
         pipeline=None if pipeline is None else _pipeline(pipeline),
+        events=fleet.events,
     )
 
 
@@ -128,6 +134,7 @@ def _gpu(fleet: FleetNow, row: int) -> TopGpu:
         power_watts=gpus.power[row],
         memory_used_mib=gpus.memory_used[row],
         memory_total_mib=gpus.memory_total[row],
+        event=_SEVERITIES[gpus.mark[row]] if row < len(gpus.mark) else "",
     )
 
 
@@ -147,9 +154,32 @@ def _by_namespace(fleet: FleetNow, held: Iterable[int]) -> list[HeldByNamespace]
     return [HeldByNamespace(name, counts[name], memory[name]) for name in ranked]
 
 
-def _of_slots(fleet: FleetNow) -> list[Attention]:
-    """Missing slots by host, then hosts that went silent."""
+def _of_events(events: Sequence[EventNow]) -> list[Attention]:
+    """A line for each rule and host, the worst first."""
+    groups: dict[tuple[str, str], list[EventNow]] = defaultdict(list)
+    for event in sorted(events, key=lambda event: _SEVERITIES.index(event.severity)):
+        groups[event.rule, event.hostname].append(event)
+    return [
+        Attention(
+            kind=group[0].severity,
+            hostname=group[0].hostname,
+            slots=(slots := sorted({event.slot for event in group if event.slot is not None})),
+            text=_event_words(group, slots),
+        )
+        for group in groups.values()
+    ]
+
+
+def _event_words(group: Sequence[EventNow], slots: Sequence[int]) -> str:
+    where = f", gpu{'s' if len(slots) > 1 else ''} {', '.join(map(str, slots))}" if slots else ""
+    since = min(event.opened for event in group)
+    return f"{group[0].title}{where}, since {since[:16].replace('T', ' ')}: {group[0].summary}"
+
+
+def _of_slots(fleet: FleetNow, events: Sequence[EventNow]) -> list[Attention]:
+    """Missing slots by host, then hosts that went silent; without those that events are about."""
     gpus = fleet.gpus
+    told = {event.hostname for event in events if event.rule in _ABSENCE}
     found: dict[tuple[int, int], list[int]] = defaultdict(list)
     for row, state in enumerate(gpus.state):
         if state in _KINDS:
@@ -162,6 +192,7 @@ def _of_slots(fleet: FleetNow) -> list[Attention]:
             text=_what_is_wrong(SlotState(-state), [gpus.slot[row] for row in rows], [gpus.id[row] for row in rows]),
         )
         for (state, host), rows in sorted(found.items())
+        if fleet.hosts[host].name not in told
     ]
 
 

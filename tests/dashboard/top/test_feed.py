@@ -6,6 +6,7 @@ import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from api.models import TokenScope
 from dashboard.top.feed import ApiFeed, FeedError, LocalFeed
 from stores.open import reset_store
 from tests.broker.certificates import Authority
+from tests.health.building import NOON, make_event
 from tests.inventory.building import fleet, save
 from tests.ports import free_port
 
@@ -84,8 +86,17 @@ def test_an_empty_inventory_is_an_empty_fleet() -> None:
 @pytest.mark.usefixtures("no_broker")
 def test_over_the_api_it_is_the_same_fleet(live_server: LiveServer) -> None:
     save(fleet(300))
+    make_event("ecc_dbe", severity="critical", opened=NOON)
+    make_event(severity="warning", opened=NOON - timedelta(hours=1))
+    make_event("idle_held", severity="info")
+    make_event("clock_low", severity="critical", quiet=True)
     local, remote = LocalFeed().read(), ApiFeed(live_server.url).read()
     assert remote.fleet == local.fleet
+    assert remote.events == local.events
+    assert [(each.rule, each.title, each.opened) for each in local.events] == [
+        ("ecc_dbe", "Double-bit memory error", "2026-03-01T12:00:00Z"),
+        ("temp_high", "Hot core", "2026-03-01T11:00:00Z"),
+    ]
     assert remote.pipeline is not None
     assert not remote.pipeline.broker.available
 

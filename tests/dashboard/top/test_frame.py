@@ -7,9 +7,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from dashboard.top.feed import Counts, Snapshot
+from dashboard.top.feed import Counts, EventCounts, EventNow, Snapshot
 from dashboard.top.frame import frame
-from tests.dashboard.top.snapshots import pipeline, snapshot, summary
+from tests.dashboard.top.snapshots import TIME, pipeline, snapshot, summary
 
 
 def lines(shown: Snapshot, width: int, height: int | None = None, footer: str = "", rows: int = 1000) -> list[str]:
@@ -129,3 +129,14 @@ def test_colour_is_never_the_only_sign() -> None:
     assert "\x1b[1;31m" in coloured
     plain = re.sub(r"\x1b\[[\d;]*m", "", coloured).splitlines()
     assert [line.rstrip() for line in plain] == [line.rstrip() for line in lines(broken(4), 80, 40)]
+
+
+def test_open_events_are_counted_and_marked_with_a_shape_and_a_word() -> None:
+    shown = snapshot(1, 4, mark=[0, 3, 2, 1])
+    shown.fleet.events = EventCounts(1, 2, 0)
+    shown.events = [EventNow("hot", "Hot [core]\x1b[2J", "critical", "host-000", 3, TIME, "<b>")]
+    text = "\n".join(lines(shown, 120))
+    assert "Events  ⬣ 1 critical, ▲ 2 warning" in text
+    assert "⬣ host-000" in text
+    assert r"critical host-000  Hot [core]\x1b[2J, gpu 3, since 2026-11-28 11:33: <b>" in text
+    assert "Events  none open" in "\n".join(lines(snapshot(1, 1), 80))

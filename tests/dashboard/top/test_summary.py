@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from dashboard.top.feed import Broker, Snapshot, StoreNow, Subscriber
+from dashboard.top.feed import Broker, EventNow, Snapshot, StoreNow, Subscriber
 from dashboard.top.summary import Attention, HeldByNamespace, Summary
 from tests.dashboard.top.snapshots import pipeline, snapshot, summary
 
@@ -98,3 +98,31 @@ def test_it_is_one_json_object_that_reads_back() -> None:
     shown.pipeline = pipeline(store=StoreNow(None))
     found = summary(shown, rows=2)
     assert msgspec.json.decode(msgspec.json.encode(found), type=Summary) == found
+
+
+def event(rule: str, severity: str, hostname: str, slot: int | None, opened: str = "2026-11-28T11:03:00Z") -> EventNow:
+    return EventNow(rule, rule.capitalize(), severity, hostname, slot, opened, "90 °C")
+
+
+def test_open_events_come_by_host_and_rule_the_worst_first_and_once() -> None:
+    shown = snapshot(3, 8, state=[2] + [0] * 7 + [1] * 8 + [2] + [0] * 7)
+    shown.events = [
+        event("hot", "warning", "host-002", 5),
+        event("gpu_missing", "critical", "host-000", 0),
+        event("hot", "critical", "host-002", 1, "2026-11-28T10:00:00Z"),
+        event("silent", "warning", "", None),
+    ]
+    found = [(each.kind, each.hostname, each.text) for each in summary(shown).attention]
+    assert found == [
+        ("critical", "host-000", "Gpu_missing, gpu 0, since 2026-11-28 11:03: 90 °C"),
+        ("critical", "host-002", "Hot, gpus 1, 5, since 2026-11-28 10:00: 90 °C"),
+        ("warning", "", "Silent, since 2026-11-28 11:03: 90 °C"),
+        ("missing", "host-002", "gpu 0: GPU-00000010"),
+        ("stale", "host-001", "no GPU reports (8 expected)"),
+    ]
+
+
+def test_a_gpu_has_the_worst_event_that_is_open() -> None:
+    shown = snapshot(1, 4, mark=[0, 3, 2, 1])
+    assert [gpu.event for gpu in summary(shown).busiest] == ["critical", "warning", "info", ""]
+    assert summary(snapshot(1, 1)).busiest[0].event == ""
