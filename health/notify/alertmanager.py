@@ -24,6 +24,7 @@ from health.muting import Muting, load_muting
 from health.notify.channels import SEVERITIES
 from health.notify.errors import ChannelError, DeliveryError
 from health.notify.messages import Wording, where
+from health.notify.outbox import LATEST
 from health.notify.retrying import retry_wait
 from health.notify.tagging import tags_by_event
 from health.notify.threads import SENDING, Turns, in_thread, quieten_libraries, repeat
@@ -109,7 +110,9 @@ class AlertFeed:
         everything = self._all_at is None or self._all_at <= moment
         if not everything and newest == self._newest:
             return TICK
-        alerts = [*alerts_of(self._events(moment, everything=everything), load_muting(moment), self._wording, moment)]
+        alerts = [
+            *alerts_of(self._events(moment, newest, everything=everything), load_muting(moment), self._wording, moment)
+        ]
         if everything and self._is_judging():
             alerts.append(watchdog(moment))
         try:
@@ -129,13 +132,15 @@ class AlertFeed:
             self._all_at = moment + AGAIN
         return TICK
 
-    def _events(self, now: datetime, *, everything: bool) -> list[Event]:
+    def _events(self, now: datetime, newest: int, *, everything: bool) -> list[Event]:
         """Those that are ongoing and those that ended lately; without ``everything`` of these what something has happened to."""
         severe = SEVERITIES[SEVERITIES.index(settings.NOTIFY_SEVERITY) :]
         events = Event.objects.filter(severity__in=severe, quiet=False)
         ongoing = events.filter(state__in=ONGOING)
         steps = EventTransition.objects.filter(
-            kind__in=(TransitionKind.CLOSED, TransitionKind.RESOLVED), recorded__gte=now - OVER_FOR
+            pk__gt=newest - LATEST,  # there is no index of times
+            kind__in=(TransitionKind.CLOSED, TransitionKind.RESOLVED),
+            recorded__gte=now - OVER_FOR,
         )
         over = events.filter(state=EventState.CLOSED, pk__in=steps.values("event"))
         if not everything:

@@ -28,7 +28,7 @@ from health.notify.channels import Channel, configured_channels, grouping_of, ne
 from health.notify.delivery import open_plugs
 from health.notify.errors import DeliveryError
 from health.notify.messages import ChannelMessage, Wording, compose
-from health.notify.outbox import LATE, message_key, notice_key, post
+from health.notify.outbox import LATE, LATEST, message_key, notice_key, post
 from health.notify.retrying import retry_wait
 from health.notify.tagging import tags_by_event
 from health.notify.threads import SENDING, STOPPING_TAKES, Turns, in_thread, repeat
@@ -144,9 +144,11 @@ class Notifier:
     def sweep(self, now: datetime) -> None:
         """Post what no ``watch`` does: events that people resolved, and reminders. Raises DatabaseError."""
         told = Notice.objects.filter(event=OuterRef("event"), outcome=Outcome.SENT)
+        newest = EventTransition.objects.aggregate(newest=Max("pk"))["newest"] or 0
         resolved = EventTransition.objects.filter(
             Exists(told),
             ~Exists(Notice.objects.filter(event=OuterRef("event"), kind__in=(NoticeKind.CLOSED, NoticeKind.RESOLVED))),
+            pk__gt=newest - LATEST,  # there is no index of times
             kind=TransitionKind.RESOLVED,
             recorded__gte=now - _RESOLVED_WITHIN,
         )

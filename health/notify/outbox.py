@@ -15,6 +15,8 @@ from health.notify.tagging import tags_by_event
 
 # What was known only so long after it happened is late: it goes into a digest.
 LATE = timedelta(minutes=5)
+# How many steps of events are looked at for what happened lately, the latest first.
+LATEST = 50_000
 _KINDS = {
     TransitionKind.OPENED: NoticeKind.OPENED,
     TransitionKind.RAISED: NoticeKind.RAISED,

@@ -238,12 +238,12 @@ def test_hundreds_of_alerts_go_out_in_parts(manager: Alertmanager, settings: Any
 def test_hostile_names_are_labels_like_others(manager: Alertmanager, settings: Any) -> None:
     settings.ALERTMANAGER_URL = [manager.url]
     desk = Desk()
-    evil = 'x"}\r\n\x00{{ .Labels }}\u202e'
+    evil = 'x"}\r\n\x1b{{ .Labels }}\u202e'
     desk.open(hostname=evil, pod="p" * 255, summary=evil * 10)
     desk.step()
     assert desk.feed.failures == 0
     (alert,) = manager.alerts()
-    assert alert["labels"]["hostname"] == 'x"}\\r\\n\\x00{{ .Labels }}\\u202e'
+    assert alert["labels"]["hostname"] == 'x"}\\r\\n\\x1b{{ .Labels }}\\u202e'
 
 
 def test_tags_are_labels_and_replace_none_of_ours() -> None:
