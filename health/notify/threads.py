@@ -55,8 +55,17 @@ async def in_thread(stop: asyncio.Event, name: str, turns: Turns, work: Callable
         await stop.wait()
     finally:
         turns.end()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(finished.wait(), STOPPING_TAKES)
+        ending = asyncio.create_task(_within(finished, STOPPING_TAKES))
+        try:
+            await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            await ending  # what is on its way is noted, so that it is not sent again
+            raise
+
+
+async def _within(finished: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(finished.wait(), seconds)
 
 
 def repeat(turns: Turns, what: str, step: Callable[[], float]) -> None:

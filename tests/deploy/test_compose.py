@@ -181,8 +181,9 @@ def test_each_of_ours_has_the_certificates_and_behind_a_proxy_the_api_has_its_ad
     services = resolved({**read_env(env_file), **given})["services"]
     for name in OURS:
         assert "./certificates:/certificates:ro" in services[name]["volumes"], name
-    environ = services["api"]["environment"]
-    assert (environ["PUBLIC_URL"], environ["TRUSTED_PROXIES"]) == ("https://example.com/gpu", "1")
+    for name in ("api", "watch"):  # messages have links to the API's pages
+        environ = services[name]["environment"]
+        assert (environ["PUBLIC_URL"], environ["TRUSTED_PROXIES"]) == ("https://example.com/gpu", "1")
     assert services["streamer"]["environment"]["SCRAPE_TLS_CA"] == "/certificates/ca.crt"
 
 

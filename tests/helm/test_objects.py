@@ -495,6 +495,18 @@ def test_who_hears_of_events_comes_from_a_secret() -> None:
     assert "NOTIFY_URLS" not in str(render().container("watch", "watch").spec["env"])
 
 
+def test_links_in_messages_lead_to_where_the_api_is() -> None:
+    def address(*arguments: str) -> dict[str, str]:
+        env = render(*arguments).container("watch", "watch").spec["env"]
+        return {each["name"]: each["value"] for each in env if each["name"] in {"PUBLIC_URL", "TRUSTED_PROXIES"}}
+
+    assert address() == {}
+    ingress = "api.ingress.enabled=true,api.ingress.hosts={gpus.example.com}"
+    assert address("--set", ingress) == {"PUBLIC_URL": "http://gpus.example.com", "TRUSTED_PROXIES": "1"}
+    given = "api.settings.PUBLIC_URL=https://gpus.example.com/x,api.settings.TRUSTED_PROXIES=2"
+    assert address("--set", given) == {"PUBLIC_URL": "https://gpus.example.com/x", "TRUSTED_PROXIES": "2"}
+
+
 def test_one_watch_judges_and_it_can_be_left_out() -> None:
     workload = render().one("Deployment", "tele-watch")["spec"]
     assert workload["replicas"] == 1

@@ -288,6 +288,15 @@ readinessProbe:
 {{- define "gpu-telemetry.watchContainer" -}}
 {{- $values := .root.Values.watch -}}
 {{- $fixed := dict "METRICS_ADDR" (include "gpu-telemetry.listen" (dict "root" .root "port" 9103)) -}}
+{{- $api := .root.Values.api -}}
+{{- /* messages have links to the API's pages */ -}}
+{{- if $api.ingress.enabled -}}
+  {{- $_ := set $fixed "TRUSTED_PROXIES" "1" -}}
+  {{- with include "gpu-telemetry.publicUrl" .root -}}{{- $_ := set $fixed "PUBLIC_URL" . -}}{{- end -}}
+{{- end -}}
+{{- range list "PUBLIC_URL" "TRUSTED_PROXIES" -}}
+  {{- if hasKey $api.settings . -}}{{- $_ := set $fixed . (get $api.settings . | toString) -}}{{- end -}}
+{{- end -}}
 - name: watch
   {{- include "gpu-telemetry.container" (dict "root" .root "image" $values.image) | nindent 2 }}
   command: [python, manage.py, watch]

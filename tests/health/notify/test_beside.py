@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -45,6 +46,24 @@ def test_what_cannot_be_used_ends_the_start_in_one_line(settings: Any) -> None:
         with pytest.raises(CommandError, match=r"^NOTIFY_URLS|^ALERTMANAGER"):
             watch_config(rules_now())
         setattr(settings, name, type(value)())
+
+
+async def test_a_thread_may_end_its_work_also_when_it_is_cancelled() -> None:
+    stop, turns, done = asyncio.Event(), Turns(), threading.Event()
+
+    def work() -> None:
+        turns.halt.wait(10)
+        time.sleep(0.2)
+        done.set()
+
+    task = asyncio.create_task(in_thread(stop, "ends", turns, work))
+    await asyncio.sleep(0)
+    stop.set()
+    await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done.is_set()
 
 
 async def test_a_thread_that_hangs_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,17 @@ def test_a_kill_repeats_at_most_the_message_on_its_way_with_the_same_key(place: 
     assert len(keys) == 8, "a repeat has the key of the first"
 
 
+def test_a_stop_in_order_repeats_nothing(place: Place, receiver: Receiver) -> None:
+    place.run("-m", "tests.health.notify.sender", "post", "3")
+    receiver.answer = slowly(0.5)
+    for count in (1, 2, 3):
+        process = place.start()
+        receiver.wait_for(count)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert (len(receiver.got), place.outcomes()) == (3, [("sent", 3)])
+
+
 def test_it_stops_soon_though_a_service_hangs(place: Place, receiver: Receiver) -> None:
     place.run("-m", "tests.health.notify.sender", "post", "1")
     receiver.answer = slowly(30)
