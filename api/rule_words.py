@@ -20,7 +20,7 @@ def condition_words(rule: Rule) -> str:
     parts = [_level(level, rule.settings) for level in rule.levels] or [_numbers(rule.settings)]
     parts += [f"{model}: {_numbers(numbers)}" for model, numbers in rule.models.items()]
     if rule.latch:
-        parts.append("ends by a reset or by a person")
+        parts.append("ends by a person" if rule.latch == "person" else "ends by a reset or by a person")
     return "; ".join(part for part in parts if part)
 
 

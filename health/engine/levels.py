@@ -176,8 +176,10 @@ class LevelJudge:
             self._end(row)
 
     def _may_close(self, row: int, key: Key) -> bool:
-        """A rule that latches closes only after a reset."""
-        return not self.rule.latch or self._resets.get(row, 0) > self._book.events[key].opened_ns
+        """A rule that latches closes only after a reset, or when a person closes its event."""
+        return not self.rule.latch or (
+            self.rule.latch == "reset" and self._resets.get(row, 0) > self._book.events[key].opened_ns
+        )
 
     def key(self, row: int) -> Key:
         """The key of this rule's event of a GPU."""

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from health.rules.conditions import FUNCTIONS, MAX_BITS, Condition, compile_condition, short_name
 from health.rules.errors import RulesError
-from health.rules.model import ACTIONS, ENTITIES, JUDGES, SEVERITIES, Level, Rule, Rules, Xid
+from health.rules.model import ACTIONS, ENTITIES, JUDGES, LATCHES, SEVERITIES, Level, Rule, Rules, Xid
 from health.rules.wording import WORDINGS
 from readings.catalogue import CATALOGUE, canonical_name
 from readings.times import parse_duration
@@ -314,7 +314,7 @@ def _rule(name: str, table: _Tables) -> Rule:
         settings=settings,
         models=_models(table, settings),
         says=says,
-        latch=table.flag("latch", False),
+        latch=table.choice("latch", LATCHES, ""),  # type: ignore[arg-type]
         inhibited_by=tuple(table.texts("inhibited_by")),
         quiet=table.flag("quiet", False),
         enabled=table.flag("enabled", True),

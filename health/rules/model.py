@@ -14,6 +14,9 @@ from readings.catalogue import canonical_name, whole_of
 
 Judge = Literal["condition", "xid", "absence", "identity", "fleet", "history", "point"]
 JUDGES: tuple[Judge, ...] = ("condition", "xid", "absence", "identity", "fleet", "history", "point")
+# What ends an event that does not end by itself: a reset of its GPU or a person, or a person alone.
+Latch = Literal["", "reset", "person"]
+LATCHES: tuple[Latch, ...] = ("", "reset", "person")
 ENTITIES = ("gpu", "slot", "host", "source", "fleet")
 # From the least to the worst.
 SEVERITIES = ("info", "warning", "critical")
@@ -59,7 +62,7 @@ class Rule(msgspec.Struct, frozen=True):
     """One rule. rules.toml explains the fields; its keys have the same names.
 
     ``needs`` are canonical names of metrics: one of each inner tuple has to be there. ``models`` are settings by a part of the
-    model's name; ``severity`` is the highest of its levels. ``latch``: only a reset or a person ends the event.
+    model's name; ``severity`` is the highest of its levels. ``latch``: what alone ends the event, beside a person.
     """
 
     name: str
@@ -75,7 +78,7 @@ class Rule(msgspec.Struct, frozen=True):
     settings: Mapping[str, float] = {}
     models: Mapping[str, Mapping[str, float]] = {}
     says: str = ""
-    latch: bool = False
+    latch: Latch = ""
     inhibited_by: tuple[str, ...] = ()
     quiet: bool = False
     enabled: bool = True

@@ -30,7 +30,7 @@ def test_numbers_stand_in_place_of_their_names() -> None:
                 Level("warning", when, until, for_ns=300 * SECOND, clear_samples=3),
                 Level("critical", when, samples=3, clear_samples=2, clear_ns=60 * SECOND),
             ),
-            latch=True,
+            latch="reset",
         )
     )
     assert words == (
@@ -43,6 +43,7 @@ def test_numbers_stand_in_place_of_their_names() -> None:
 def test_a_rule_judged_in_code_has_its_numbers() -> None:
     assert condition_words(rule(judge="absence", settings={"samples": 3, "after_s": 120.0})) == "samples 3, after 2m"
     assert condition_words(rule(judge="point")) == ""
+    assert condition_words(rule(judge="xid", latch="person")) == "ends by a person"
 
 
 def test_every_rule_of_the_product_can_be_said(settings: Settings) -> None:
