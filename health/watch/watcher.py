@@ -127,7 +127,7 @@ class Watcher:
         self._last = LastMessage()
         self._end: int | None = None
         self._judged = -1
-        self._heard = time.monotonic()
+        self._heard, self._heard_ns = time.monotonic(), 0
         self._last_commit = 0.0
         self._commit_took = 0.0
         self._renewed = 0.0
@@ -287,11 +287,12 @@ class Watcher:
             await self._renew()
             await pause(self._stop, min(next(self._waits), 1.0))
             return
+        idle = time.monotonic() - self._heard
         if self._received:
-            self._heard = time.monotonic()
             await self._in_worker(self._judge)
-        elif time.monotonic() - self._heard >= IDLE_SECONDS:
-            await self._in_worker(lambda: self._tick(time.time_ns()))
+            self._hear()
+        elif idle >= IDLE_SECONDS and self._heard_ns:
+            await self._in_worker(lambda: self._tick(self._heard_ns + int(idle * SECOND)))
         if time.monotonic() - self._renewed >= RENEW_SECONDS:
             await self._renew()
 
@@ -332,6 +333,10 @@ class Watcher:
             {"first": gap.first, "last": gap.last, "reason": gap.reason},
         )
 
+    def _hear(self) -> None:
+        """While idle the clock goes on from here: that of the broker, whatever this machine's clock says, without what was an outage."""
+        self._heard, self._heard_ns = time.monotonic(), self.engine.now_ns
+
     def _tick(self, now_ns: int) -> None:
         self.engine.tick(now_ns)
         self._gather()
@@ -356,7 +361,7 @@ class Watcher:
         self._broker_outage.end()
         self._in_use_since = None
         self._waits = backoff()
-        self._heard = time.monotonic()
+        self._hear()
         return client
 
     async def _subscribe(self, client: BrokerClient) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from django.db import DataError, OperationalError
 
 from health.actions import resolve
 from health.models import Event, EventState, EventTransition, WatchState
+from health.watch import watcher as watcher_module
 from health.watch.errors import WatchError
 from health.watch.lease import lease_holder, renew_lease, take_lease
 from health.watch.watcher import Watcher
@@ -150,3 +152,19 @@ async def test_a_database_that_goes_away_in_a_commit_is_waited_for(tmp_path: Pat
         await Watcher(watch_config(broker.port, post=shaky)).run(once=True)
     assert await Event.objects.acount() == 1
     assert tries == 3
+
+
+async def test_while_idle_the_clock_goes_on_from_the_last_message_without_what_was_an_outage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher_module, "IDLE_SECONDS", 0.05)
+    async with running_broker(tmp_path) as broker:
+        await send(broker.port, codes(0, 0))
+        first = Watcher(watch_config(broker.port))
+        await first.run(once=True)
+        last = first.engine.now_ns
+        await asyncio.sleep(1.5)  # nobody watches
+        began = time.monotonic()
+        async with watching(watch_config(broker.port)) as watcher:
+            await until(lambda: watcher.engine.now_ns > last)
+            assert watcher.engine.now_ns - last <= (time.monotonic() - began) * 1e9
