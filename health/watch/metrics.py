@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -43,6 +44,14 @@ def _figures(watcher: Watcher, lag: int | None) -> Iterator[Metric]:
     for kind, count in sorted(totals.transitions.items()):
         steps.add_metric((kind,), count)
     yield steps
+    events = GaugeMetricFamily(
+        _PREFIX + "open_events", "Events that are not over, by rule and severity.", labels=("rule", "severity")
+    )
+    # The worker changes the book meanwhile: a list is taken of it at once.
+    counts = Counter((each.key.rule, each.severity) for each in list(watcher.engine.book.events.values()))
+    for by, count in sorted(counts.items()):
+        events.add_metric(by, count)
+    yield events
     yield GaugeMetricFamily(
         _PREFIX + "holds_lease", "1 while it judges; 0 while it waits for another.", value=float(watcher.holds_lease)
     )

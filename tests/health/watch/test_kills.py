@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.health.watch.kills import Outcome, differences, play
+from health.watch.lease import LEASE
+from health.watch.watcher import LEASE_WAIT_SECONDS
+from tests.health.watch.kills import JudgedFleet, Outcome, differences, make_log, play
+from tests.ingest.processes import Service
 
 
 @pytest.mark.acceptance
@@ -21,6 +25,32 @@ def test_kills_lose_no_event_and_open_none_twice(tmp_path: Path, database: str) 
     assert found.kills.total() == kills
     assert len(found.kills) == (2 if database == "sqlite" else 3)
     assert found.on_the_way >= 3
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(120)
+def test_another_watch_takes_over_within_the_lease_of_one_that_was_killed(tmp_path: Path) -> None:
+    log = make_log(tmp_path / "log", 1, 50)
+    fleet = JudgedFleet(tmp_path / "fleet", log, None, "")
+    spare = Service("spare", fleet, "watch")
+    try:
+        fleet.broker.start()
+        fleet.watch.start()
+        fleet.watch.wait_for("judging as")
+        spare.start()
+        spare.wait_for("waiting: the watch on")
+        time.sleep(2 * LEASE_WAIT_SECONDS)  # it says so once
+        fleet.watch.kill()
+        began = time.monotonic()
+        spare.wait_for("judging as")
+        assert time.monotonic() - began < LEASE.total_seconds() + 2 * LEASE_WAIT_SECONDS
+        assert spare.log.count("waiting: the watch on") == 1
+        status, seconds = spare.stop()
+        assert (status, seconds < 5) == (0, True)
+        assert fleet.offset() == 49
+    finally:
+        spare.kill()
+        fleet.kill_all()
 
 
 def test_what_is_lost_twice_or_otherwise_is_told() -> None:
