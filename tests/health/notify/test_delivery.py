@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from email import message_from_bytes
 from email.header import decode_header, make_header
 from email.message import Message as Mail
+from pathlib import Path
+from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
@@ -21,6 +25,7 @@ from health.notify.delivery import ApprisePlug, open_plugs
 from health.notify.errors import ChannelError, DeliveryError
 from health.notify.messages import ChannelMessage, MessageType
 from health.notify.threads import SENDING
+from tests.broker.certificates import Authority
 from tests.health.notify.receivers import Receiver
 from tests.ports import free_port
 
@@ -31,7 +36,8 @@ SECRET = "s3cr3t-token-of-the-hook"
 class Mailbox:
     """What a mail server took; it refuses the addresses in ``refused``."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int) -> None:
+        self.port = port
         self.mails: list[tuple[list[str], Mail]] = []
         self.refused: set[str] = set()
 
@@ -49,17 +55,21 @@ class Mailbox:
         return "250 OK"
 
 
-@pytest.fixture
-def mailbox() -> Iterator[Mailbox]:
-    box = Mailbox()
-    port = free_port()
-    controller = Controller(box, hostname="127.0.0.1", port=port)
+@contextmanager
+def serving_mail(**options: Any) -> Iterator[Mailbox]:
+    box = Mailbox(free_port())
+    controller = Controller(box, hostname="127.0.0.1", port=box.port, **options)
     controller.start()
-    box.port = port  # type: ignore[attr-defined]
     try:
         yield box
     finally:
         controller.stop()
+
+
+@pytest.fixture
+def mailbox() -> Iterator[Mailbox]:
+    with serving_mail() as box:
+        yield box
 
 
 @pytest.fixture(autouse=True)
@@ -74,8 +84,7 @@ def plug(url: str) -> ApprisePlug:
 
 
 def mail_url(mailbox: Mailbox, to: str = "ops@example.com") -> str:
-    port = mailbox.port  # type: ignore[attr-defined]
-    return f"mailto://127.0.0.1:{port}?from=gpus@example.com&to={to}&smtp=127.0.0.1&mode=insecure"
+    return f"mailto://127.0.0.1:{mailbox.port}?from=gpus@example.com&to={to}&smtp=127.0.0.1&mode=insecure"
 
 
 def test_a_webhook_gets_text_and_key(receiver: Receiver) -> None:
@@ -95,6 +104,21 @@ def test_mail_has_the_key_in_a_header_and_one_thread_for_an_event(mailbox: Mailb
     text = mail.get_payload(decode=True)
     assert isinstance(text, bytes)
     assert "Where: node-1" in text.decode()
+
+
+def test_mail_by_tls_needs_a_certificate_that_is_trusted(tmp_path: Path) -> None:
+    certificate, key = Authority(tmp_path).sign("mail")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with serving_mail(tls_context=context, require_starttls=True) as mailbox:
+        url = (
+            f"mailtos://127.0.0.1:{mailbox.port}?from=gpus@example.com&to=ops@example.com&smtp=127.0.0.1&mode=starttls"
+        )
+        with pytest.raises(DeliveryError, match="Connection error while submitting email"):
+            plug(url).send(MESSAGE)
+        assert mailbox.mails == []
+        plug(f"{url}&verify=no").send(MESSAGE)
+        assert [to for to, _ in mailbox.mails] == [["ops@example.com"]]
 
 
 def test_a_text_that_got_past_all_care_makes_no_header(mailbox: Mailbox) -> None:
