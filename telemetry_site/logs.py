@@ -55,13 +55,13 @@ def log_config(form: str, verbosity: int, ids: Mapping[str, str]) -> dict[str, A
     }
 
 
-def process_ids(argv: Sequence[str], collector_id: str, instance_id: str) -> dict[str, str]:
+def process_ids(argv: Sequence[str], collector_id: str, instance_id: str, watch_id: str) -> dict[str, str]:
     """Names this process in its log: the service, and the instance where it has a name of its own."""
     program = Path(argv[0]).name if argv else ""
     command = argv[1] if program == "manage.py" and len(argv) > 1 else ""
     # `manage.py serve` replaces itself with gunicorn.
     service = command or ("serve" if "gunicorn" in "".join(argv[:1]) else program)
-    names = {"collect": collector_id, "stream": instance_id}
+    names = {"collect": collector_id, "stream": instance_id, "watch": watch_id}
     return {"service": service} | ({"instance": names[service]} if service in names else {})
 
 

@@ -344,4 +344,4 @@ SPECTACULAR_SETTINGS = {
 
 LOG_FORMAT = options.LOG_FORMAT.read()
 VERBOSITY = options.VERBOSITY.read()
-LOGGING = log_config(LOG_FORMAT, VERBOSITY, process_ids(sys.argv, COLLECTOR_ID, INSTANCE_ID))
+LOGGING = log_config(LOG_FORMAT, VERBOSITY, process_ids(sys.argv, COLLECTOR_ID, INSTANCE_ID, WATCH_ID))

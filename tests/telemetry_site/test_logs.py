@@ -153,13 +153,14 @@ def test_what_repeats_while_a_partner_is_away_is_told_once_a_minute(
     [
         (["/app/manage.py", "collect", "-v2"], {"service": "collect", "instance": "c"}),
         (["manage.py", "stream"], {"service": "stream", "instance": "s"}),
+        (["manage.py", "watch", "--once"], {"service": "watch", "instance": "w"}),
         (["manage.py", "runbroker"], {"service": "runbroker"}),
         (["/x/site-packages/gunicorn/__main__.py", "--config", "x"], {"service": "serve"}),
         (["manage.py"], {"service": "manage.py"}),
     ],
 )
 def test_a_process_knows_what_it_is(argv: list[str], ids: dict[str, str]) -> None:
-    assert process_ids(argv, "c", "s") == ids
+    assert process_ids(argv, "c", "s", "w") == ids
 
 
 @pytest.mark.acceptance
