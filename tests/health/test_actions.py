@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from datetime import timedelta
 
 import pytest
@@ -22,7 +23,11 @@ from health.actions import (
     resolve,
     resolve_all,
 )
+from health.engine.events import Change, Entity, EntityPlace, Key, Touch, Transition
 from health.models import Event, EventState, EventTransition, Mute, Resolution
+from health.rule_table import rules_now
+from health.watch.recording import record
+from readings.times import to_ns
 from tests.health.building import NOON, make_event
 from tests.inventory.test_concurrency import at_once, file_database  # noqa: F401 - a fixture
 
@@ -157,3 +162,39 @@ def test_an_event_that_watch_closes_meanwhile_is_not_resolved_too() -> None:
     assert not Resolution.objects.exists()
     event.refresh_from_db()
     assert (event.closed, event.resolved_by) == (NOON, "")
+
+
+@pytest.mark.usefixtures("file_database")
+def test_people_and_watch_write_to_the_same_events_at_once() -> None:
+    """None waits for ever, nothing is lost, and what a person closed stays closed."""
+    events = [make_event(entity=f"GPU-{n}", opened=NOON + timedelta(seconds=n % 7)) for n in range(60)]
+    keys = [event.pk for event in events]
+    rounds = 15
+
+    def watch() -> None:
+        for number in range(2, rounds + 2):
+            steps, touches = [], []
+            for event in events:
+                key = Key(event.rule, Entity("gpu", event.entity), "")
+                opened_ns, at_ns = to_ns(event.opened), to_ns(event.opened) + number * 1_000_000_000
+                touches.append(Touch(key, opened_ns, at_ns, number))
+                steps.append(Transition(Change.RAISED, key, opened_ns, at_ns, "critical", EntityPlace(), count=number))
+            with transaction.atomic():
+                record(steps, touches, rules_now())
+
+    def person() -> None:
+        for number in range(rounds):
+            some = keys[number * 4 : number * 4 + 4]
+            acknowledge_all(some, "ada", "on it")
+            add_note(events[number], "ada", f"{number}")
+            resolve_all(some[:2], "ada")
+
+    at_once(watch, person)
+    now = Event.objects.in_bulk(keys)
+    resolved = {key for start in range(0, 60, 4) for key in keys[start : start + 2]}
+    assert {key for key, event in now.items() if event.state == "closed"} == resolved
+    assert {event.acknowledged_by for event in now.values()} == {"ada"}
+    assert {event.count for key, event in now.items() if key not in resolved} == {rounds + 1}
+    assert Resolution.objects.count() == len(resolved)
+    kinds = Counter(EventTransition.objects.values_list("kind", flat=True))
+    assert (kinds["acknowledged"], kinds["resolved"], kinds["noted"]) == (60, 30, rounds)
