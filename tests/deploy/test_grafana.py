@@ -299,11 +299,12 @@ def prometheus(folder: Path, targets: dict[str, int]) -> Iterator[str]:
             process.wait()
 
 
-# A blank number, a row of a CPU, and a label that is there twice: something to refuse, to pass over and to remark on.
+# A blank number, a row of a CPU, and a label that is there twice: something to refuse, to pass over and to remark on. And a fault.
 FAULTY = """
 DCGM_FI_DEV_GPU_UTIL{gpu="0",UUID="GPU-11111111-2222-3333-4444-555555555555",Hostname="h"} 50
 DCGM_FI_DEV_POWER_USAGE{gpu="0",UUID="GPU-11111111-2222-3333-4444-555555555555",Hostname="h"} 9223372036854775794
 DCGM_FI_DEV_GPU_TEMP{gpu="0",UUID="GPU-11111111-2222-3333-4444-555555555555",Hostname="h",pod="a",pod="b"} 50
+DCGM_FI_DEV_ROW_REMAP_FAILURE{gpu="0",UUID="GPU-11111111-2222-3333-4444-555555555555",Hostname="h"} 1
 DCGM_FI_DEV_CPU_UTIL_TOTAL{cpu="0",Hostname="h"} 0.5
 """
 
@@ -338,6 +339,7 @@ def services(state: Path) -> Iterator[dict[str, int]]:
             str(state / "exporter"),
         ],
         "broker": [*manage, "runbroker"],
+        "watch": [*manage, "watch"],
         "collector": [*manage, "collect", "--metrics-addr", f"127.0.0.1:{ports['collector']}"],
         "streamer": [*manage, "stream", "--source", "dcgm", "--targets", f"http://127.0.0.1:{exporter}/metrics"],
         "api": [*manage, "serve", "--port", str(ports["api"]), "--web-concurrency", "1"],
