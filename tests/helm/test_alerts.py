@@ -60,7 +60,7 @@ def test_the_charts_rule_is_the_file() -> None:
 def test_monitors_name_ports_that_services_have() -> None:
     rendering = render(*WAYS["everything"])
     monitors = rendering.kind("ServiceMonitor")
-    assert len(monitors) == 4
+    assert len(monitors) == 5
     for monitor in monitors:
         service = rendering.one("Service", monitor["metadata"]["name"])
         (endpoint,) = monitor["spec"]["endpoints"]
