@@ -1,7 +1,7 @@
 """What the pages cost: the server's time, the bytes and the first paint in Chromium, and a redraw of the heat map.
 
     python -m bench.pages                          # 248 GPUs on SQLite and 10,000 GPUs on InfluxDB, 25 metrics each
-    python -m bench.pages --fleets 248
+    python -m bench.pages --fleets 248 --events 100000
 
 Each page is asked again after new readings of the whole fleet, so that nothing kept from before helps. Service, store and
 browser share the machine. ``api`` is the slowest of the questions that the page itself asks the API.
@@ -37,15 +37,18 @@ def main() -> None:
     """Measure each fleet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fleets", type=int, nargs="+", default=[248, 10_000], help="GPUs [%(default)s]")
+    parser.add_argument(
+        "--events", type=int, default=10_000, help="events, of which one in twenty is open [%(default)s]"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="how often each page is asked [%(default)s]")
     options = parser.parse_args()
     with chromium() as browser:
         for gpus in options.fleets:
             with ExitStack() as stack:
-                measure(browser, start(stack, gpus), gpus, options.rounds)
+                measure(browser, start(stack, gpus, options.events), gpus, options.rounds)
 
 
-def start(stack: ExitStack, gpus: int) -> Site:
+def start(stack: ExitStack, gpus: int, events: int) -> Site:
     """A service over a fleet of about this size."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-pages-")))
     environ: dict[str, str] = {}
@@ -57,6 +60,7 @@ def start(stack: ExitStack, gpus: int) -> Site:
     state = folder / "state"
     state.mkdir(mode=0o700)
     size = ["--hosts", str(gpus // GPUS_PER_HOST), "--gpus-per-host", str(GPUS_PER_HOST), "--metrics", "default"]
+    size += ["--events", str(events)]
     minutes = "5" if gpus > LARGE else "60"
     return stack.enter_context(filled_site(state, *size, "--minutes", minutes, **environ))
 

@@ -258,13 +258,15 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "telemetry_site.settings")
     django.setup()
     from django.core.management import call_command
+    from django.db import transaction
 
     call_command("migrate", verbosity=0)
     told = story(options.hosts, options.gpus_per_host, METRIC_SETS[options.metrics])
     writer = Writer()
     for blocks in parts(told.history(options.minutes)):
         writer.write(blocks)
-    make_events(told, options.events)
+    with transaction.atomic():  # one write, however many
+        make_events(told, options.events)
     writer.keep_usage()
     say_ok()
     for line in sys.stdin:

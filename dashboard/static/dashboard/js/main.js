@@ -115,7 +115,7 @@ register("p", "pause or resume the refresh", togglePaused);
 register("r", "refresh now", refresh);
 register("t", "dark or light", toggleTheme);
 register("u", "UTC or local time", toggleZone);
-register("Escape", "go up: from a GPU to its host, from a host to the fleet", goUp);
+register("Escape", "go up: from a GPU to its host, from a host to the fleet, from an event to the list", goUp);
 
 startSearch(find("[data-search]"));
 startRangeDialog();
