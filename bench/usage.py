@@ -76,7 +76,7 @@ def measure(gpus: int, folder: str) -> None:
             question = UsageQuestion(start, end, by=by, per_day=per_day)
 
             def ask(question: UsageQuestion = question) -> UsageReport:
-                return usage_report(question)
+                return usage_report(question, most_rows=1_000_000)
 
             report = _timed(f"by {by}{' per day' if per_day else ''}", ask)
             print(f"  {len(report.rows):,} rows, exact: {report.is_exact}")

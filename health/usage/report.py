@@ -17,13 +17,14 @@ from datetime import timedelta
 from typing import Literal, NamedTuple
 
 import numpy as np
+from django.conf import settings
 from django.db.models import DateTimeField, PositiveSmallIntegerField, Value
 from numpy.typing import NDArray
 
 from health.models import UsagePeriod, WatchState
 from health.usage.meter import MeterStateError, SeenBoard, UsageMeter
 from health.usage.packing import DAY_HOURS, FIGURES, FREE, GAP, HOUR_NS, BoardPlace, Figure, Holder, Ints, Period
-from health.usage.rows import RowSums, UsageRow, Whose, sum_exactly, total_of
+from health.usage.rows import RowSums, UsageRow, Whose, sum_exactly
 from health.usage.saving import load_meter, logger, read_period
 from inventory.fleet import fleet_now
 from inventory.models import GPU, Host
@@ -145,6 +146,34 @@ class _UsageCells(NamedTuple):
     figures: Ints
 
 
+class _RowFacts(NamedTuple):
+    """What rows are made of: cells, and after them the unknown time of GPUs (``day`` and ``gpu`` are of both)."""
+
+    day: Ints
+    gpu: Ints
+    owner: Ints
+    figures: Ints
+    unknown: Ints
+    covered: NDArray[np.float64]
+    models: tuple[tuple[str, ...], Ints] | None
+
+    def rows(
+        self, names: list[tuple[str, ...]], group: Ints, days: int, of_holders: bool
+    ) -> list[tuple[int, UsageRow]]:
+        """The rows by group and day. ``of_holders``: their coverage is that of what they held."""
+        sums = RowSums(names, days)
+        cells = len(self.owner)
+        of_cells, day = group[:cells], self.day[:cells]
+        sums.add_cells(of_cells, day, self.owner, self.figures)
+        sums.add_unknown(group[cells:], self.day[cells:], self.unknown)
+        sums.count_gpus(group, self.day, self.gpu)
+        if of_holders:
+            sums.weigh(of_cells, day, self.owner, self.figures[Figure.KNOWN], self.covered)
+        if self.models is not None:
+            sums.price(of_cells, day, self.owner, self.figures, self.models)
+        return sums.all(of_holders)
+
+
 class _Reckoner:
     """Works one answer out."""
 
@@ -257,60 +286,54 @@ class _Reckoner:
         elsewhere = ~wanted_place[cells.place]
         expected -= sum_exactly(cells.figures[Figure.KNOWN][elsewhere])
         grouping = self._grouping()
-        rows = RowSums(grouping.names, days)
         group = np.where(
             is_held & grouping.is_of_holder, grouping.of_holder[cells.holder], grouping.of_place[cells.place]
         )
         owner = np.where(is_held, Whose.HELD, np.where(cells.holder == GAP, Whose.GAP, Whose.FREE))
-        chosen = np.flatnonzero(wanted)
+        chosen = slice(None) if wanted.all() else np.flatnonzero(wanted)
         kept = _UsageCells(*(column[..., chosen] for column in cells))
+        of_holders = grouping.is_of_holder or question.has_holder_filter
         at, day = np.nonzero(unknown)
         unknown_group = grouping.of_place[self._latest[at]] if len(at) else at
         keys = np.concatenate([group[chosen] * days + kept.day, unknown_group * days + day])
         if (count := len(np.unique(keys))) > most_rows:
             raise TooManyRows(count)
-        rows.add_cells(group[chosen], kept.day, owner[chosen], kept.figures)
-        rows.add_unknown(unknown_group, day, unknown[at, day])
-        rows.count_gpus(
-            np.concatenate([group[chosen], unknown_group]),
+        facts = _RowFacts(
             np.concatenate([kept.day, day]),
             np.concatenate([gpu[chosen], at]),
+            owner[chosen],
+            kept.figures,
+            unknown[at, day],
+            self._covered(gpu)[chosen] if of_holders else np.zeros(0),
+            self._models(kept.place) if settings.USAGE_PRICES else None,
         )
-        of_holders = grouping.is_of_holder or question.has_holder_filter
-        if of_holders:
-            length = kept.figures[Figure.KNOWN]
-            rows.weigh(group[chosen], kept.day, owner[chosen], length, self._covered(gpu)[chosen])
-        rows.price(group[chosen], kept.day, owner[chosen], kept.figures, self._models(kept.place))
-        found = rows.all(of_holders)
+        groups = np.concatenate([group[chosen], unknown_group])
+        found = facts.rows(grouping.names, groups, days, of_holders)
         if question.per_day:
             for row_day, row in found:
                 row.day_ns = (self._first_day + row_day) * DAY_NS
-        listed = [row for _, row in found]
-        everything = total_of(listed, of_holders=question.has_holder_filter)
-        seen = np.zeros(gpus, np.bool_)
-        seen[gpu[chosen]] = True
-        seen[at] = True
-        everything.gpus = int(np.count_nonzero(seen))
+        everything = facts._replace(day=np.zeros_like(facts.day))
+        of_all = everything.rows([()], np.zeros_like(groups), 1, question.has_holder_filter)
+        whole = of_all[0][1] if of_all else UsageRow(())
         return UsageReport(
             self._start,
             self._end,
             self._newest_ns,
-            listed,
-            everything,
-            everything.total_ns if question.has_holder_filter else expected,
+            [row for _, row in found],
+            whole,
+            whole.total_ns if question.has_holder_filter else expected,
         )
 
     def _covered(self, gpu: Ints) -> NDArray[np.float64]:
         """For each cell, the share of its period that is known of its GPU."""
-        cells = self._cells
-        pair = gpu * max(1, len(self._period_bounds[0])) + cells.period
-        _, first, at = np.unique(pair, return_index=True, return_inverse=True)
-        known = np.zeros(len(first), np.int64)
-        np.add.at(known, at, cells.figures[Figure.KNOWN])
-        period = cells.period[first]
-        end = np.minimum(self._period_bounds[1][period], self._end)
-        total = self._time_of(gpu[first], self._period_bounds[0][period], end)
-        return np.asarray((known / np.maximum(total, 1))[at])
+        cells, periods = self._cells, len(self._period_bounds[0])
+        pair = gpu * periods + cells.period
+        shape = len(self._gpus), periods
+        # Whole numbers below 2**53 are exact in a sum of floats.
+        known = np.bincount(pair, weights=cells.figures[Figure.KNOWN], minlength=shape[0] * periods).reshape(shape)
+        everyone = np.arange(len(self._gpus))[:, None]
+        total = self._time_of(everyone, self._period_bounds[0], np.minimum(self._period_bounds[1], self._end))
+        return np.asarray((known / np.maximum(total, 1)).reshape(-1)[pair])
 
     def _wanted_places(self) -> _Mask:
         hosts, models = set(self._question.hostnames), set(self._question.models)

@@ -13,6 +13,7 @@ from health.usage.packing import FIGURES, Figure, Ints
 
 # A sum of times in ns may not fit 64 bits, so it is taken in two halves of this many bits.
 _HALF = 32
+_LARGEST = 1 << 63
 
 
 class Whose(IntEnum):
@@ -32,7 +33,7 @@ class UsageRow:
 
     ``group`` has the names it was grouped by. ``held``, ``free`` and ``gap`` are Figure by Figure. ``coverage`` is the share of the time that
     is known: for namespaces and pods, that of the GPUs they held, weighted by the time held. ``priced`` is the held and the idle time by
-    model.
+    model, where there are prices.
     """
 
     group: tuple[str, ...]
@@ -111,8 +112,12 @@ class RowSums:
 
     def count_gpus(self, group: Ints, day: Ints, gpu: Ints) -> None:
         """Count the different GPUs of each row."""
-        pairs = np.unique(np.stack([group * self._days + day, gpu]), axis=1)
-        for key, count in zip(*(each.tolist() for each in np.unique(pairs[0], return_counts=True)), strict=True):
+        if not len(gpu):
+            return
+        gpus = int(gpu.max()) + 1
+        pairs = np.unique((group * self._days + day) * gpus + gpu)
+        keys, counts = np.unique(pairs // gpus, return_counts=True)
+        for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
             self._row(key).gpus = count
 
     def weigh(self, group: Ints, day: Ints, owner: Ints, length: Ints, covered: NDArray[np.float64]) -> None:
@@ -147,44 +152,31 @@ class RowSums:
         return [(key % self._days, self._rows[key]) for key in order]
 
 
-def total_of(rows: Iterable[UsageRow], *, of_holders: bool) -> UsageRow:
-    """The sums of all rows."""
-    total = UsageRow(())
-    weighed = 0.0
-    for row in rows:
-        total.held = tuple(map(int.__add__, total.held, row.held))
-        total.free = tuple(map(int.__add__, total.free, row.free))
-        total.gap = tuple(map(int.__add__, total.gap, row.gap))
-        total.unknown_ns += row.unknown_ns
-        weighed += (row.coverage or 0.0) * row.held[Figure.KNOWN]
-        for model, (held, idle) in row.priced.items():
-            before = total.priced.get(model, (0, 0))
-            total.priced[model] = before[0] + held, before[1] + idle
-    if of_holders:
-        total.coverage = weighed / total.held[Figure.KNOWN] if total.held[Figure.KNOWN] else None
-    else:
-        total.coverage = total.known_ns / total.total_ns if total.total_ns else None
-    return total
-
-
 def _summed(keys: Sequence[Ints], figures: Ints) -> Iterable[tuple[tuple[int, ...], tuple[int, ...]]]:
     """The sums of the columns that have the same keys, as whole numbers of any size."""
     if not len(keys[0]):
         return []
-    order = np.lexsort(tuple(reversed(keys)))
-    ordered = [key[order] for key in keys]
+    code = keys[0]
+    for key in keys[1:]:
+        code = code * (int(key.max()) + 1) + key
+    order = np.argsort(code, kind="stable")
+    ordered = code[order]
     is_new = np.ones(len(order), np.bool_)
-    is_new[1:] = np.any([key[1:] != key[:-1] for key in ordered], axis=0)
+    is_new[1:] = ordered[1:] != ordered[:-1]
     starts = np.flatnonzero(is_new)
-    taken = figures[:, order]
-    # In two halves, because the time of 300 GPU-years in ns does not fit 64 bits.
-    high = np.add.reduceat(taken >> _HALF, starts, axis=1).T.tolist()
-    low = np.add.reduceat(taken & ((1 << _HALF) - 1), starts, axis=1).T.tolist()
-    sums = (
-        tuple((above << _HALF) + below for above, below in zip(upper, lower, strict=True))
-        for upper, lower in zip(high, low, strict=True)
-    )
-    return zip(zip(*(key[starts].tolist() for key in ordered), strict=True), sums, strict=True)
+    longest = int(np.diff(np.append(starts, len(order))).max())
+    columns: list[list[int]] = []
+    for row in figures:
+        taken = row[order]
+        if int(taken.max()) * longest < _LARGEST:
+            columns.append(np.add.reduceat(taken, starts).tolist())
+            continue
+        # In two halves, because the time of 300 GPU-years in ns does not fit 64 bits.
+        high = np.add.reduceat(taken >> _HALF, starts).tolist()
+        low = np.add.reduceat(taken & ((1 << _HALF) - 1), starts).tolist()
+        columns.append([(above << _HALF) + below for above, below in zip(high, low, strict=True)])
+    firsts = order[starts]
+    return zip(zip(*(key[firsts].tolist() for key in keys), strict=True), zip(*columns, strict=True), strict=True)
 
 
 def sum_exactly(values: Ints) -> int:
