@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from health.models import Notice, Severity
+from health.models import Event, Notice, Severity
 from health.notify.outbox import LATE
 
 # More messages than this at once are one digest.
@@ -33,6 +33,19 @@ class Budget(NamedTuple):
 def budget_of(most: int, sent_last_hour: int) -> Budget:
     """What is left of ``most`` messages an hour."""
     return Budget(max(0, most - most // 4 - sent_last_hour), max(0, most - sent_last_hour))
+
+
+def join_by_entity(
+    groups: Mapping[int, Group], events: Mapping[int, Event], broader: Mapping[int, Group]
+) -> Mapping[int, Group]:
+    """Groups about the same GPUs (or hosts) as one, where their ``broader`` group is the same too.
+
+    An XID, the memory error behind it and the reset that the driver asks for are one fault.
+    """
+    entities: dict[Group, set[str]] = {}
+    for key, group in groups.items():
+        entities.setdefault(group, set()).add(events[key].entity)
+    return {key: (*broader[key], *sorted(entities[group])) for key, group in groups.items()}
 
 
 def next_batch(

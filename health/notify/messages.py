@@ -17,8 +17,9 @@ from readings.times import spell_duration
 
 # Lines in one message; what is beyond is counted.
 MOST_LINES = 20
+_MOST_ADVICE = 5
 _MOST_NAME, _MOST_SENTENCE = 100, 300
-_SHORT = 12  # characters of a UUID
+_SHORT = 8  # characters of a UUID, as on the pages
 # In a chat these begin a mention, a link or a command.
 _MEANINGLESS = str.maketrans({"<": "‹", ">": "›", "@": "＠", "`": "'", "*": "∗", "|": "¦"})
 
@@ -90,13 +91,17 @@ def compose(
         return ChannelMessage(
             key, worst, _title(event, step, wording), _in_full(event, step, wording, key, now), thread_of(event)
         )
-    title = f"{_word(worst, digest=digest)}: {_counted(ordered, wording)}"
-    lines = _by_rule(ordered, wording) if digest or len(ordered) > MOST_LINES else []
+    if not digest and len({(event.hostname, event.entity) for event, _ in ordered}) == 1:
+        event, step = ordered[0]
+        title = f"{_title(event, step, wording)}, and {len(ordered) - 1} more"
+    else:
+        title = f"{_word(worst, digest=digest)}: {_counted(ordered, wording)}"
+    lines = _by_rule(ordered, wording) if len(ordered) > MOST_LINES else []
     shown = ordered[: MOST_LINES - len(lines)]
     lines += [_line(event, step, wording, now) for event, step in shown]
     if len(ordered) > len(shown):
         lines.append(f"… and {len(ordered) - len(shown)} more")
-    lines += ["", f"All events: {wording.link()}", f"Key: {key}"]
+    lines += [*_to_do(ordered, wording), "", f"All events: {wording.link()}", f"Key: {key}"]
     return ChannelMessage(key, worst, title, "\n".join(lines))
 
 
@@ -117,7 +122,7 @@ def where(event: Event) -> str:
     parts = [plain(event.hostname)]
     if event.entity_kind == EntityKind.GPU:
         parts += [
-            f"GPU {event.slot}" if event.slot is not None else "",
+            f"gpu {event.slot}" if event.slot is not None else "",
             _short_id(event.entity),
             plain(event.model_name),
         ]
@@ -211,9 +216,9 @@ def _counted(steps: Sequence[tuple[Event, Step]], wording: Wording) -> str:
     ongoing, over = _numbers(steps)
     events = [event for event, _ in steps]
     rules, hosts = {event.rule for event in events}, {event.hostname for event in events if event.hostname}
-    what = wording.title(rules.pop()) if len(rules) == 1 else "events" if len(events) > 1 else "event"
+    what = f"× {wording.title(rules.pop())}" if len(rules) == 1 else "events"
     place = f" on {plain(next(iter(hosts)))}" if len(hosts) == 1 else f" on {len(hosts)} hosts" if hosts else ""
-    numbers = f"{ongoing} × {what}" if ongoing else f"{over} × {what}"
+    numbers = f"{ongoing or over} {what}"
     return f"{numbers}{place}{f', {over} over' if ongoing and over else ''}"
 
 
@@ -244,8 +249,23 @@ def _line(event: Event, step: Step, wording: Wording, now: datetime) -> str:
     return f"{word} · {wording.title(event.rule)} · {where(event)} · {summary_of(event)} · since {_since(event, now)} · {wording.link(event)}"
 
 
+def _to_do(steps: Sequence[tuple[Event, Step]], wording: Wording) -> list[str]:
+    """What to do about those that are not over: each advice once, the worst event's first."""
+    advised: dict[str, str] = {}
+    for event, _ in steps:
+        if event.state != EventState.CLOSED and (advice := wording.advice(event)):
+            advised.setdefault(advice, wording.title(event.rule))
+    if len(advised) == 1:
+        return ["", f"To do: {next(iter(advised))}"]
+    return (
+        ["", *(f"To do about {title}: {advice}" for advice, title in list(advised.items())[:_MOST_ADVICE])]
+        if advised
+        else []
+    )
+
+
 def _short_id(gpu_id: str) -> str:
-    board, colon, instance = plain(gpu_id).partition(":")
+    board, colon, instance = plain(gpu_id).removeprefix("GPU-").partition(":")
     return f"{board[:_SHORT]}{colon}{instance}"
 
 

@@ -23,7 +23,7 @@ from django.utils import timezone
 
 from health.models import ONGOING, Event, EventState, EventTransition, Notice, NoticeKind, Severity, TransitionKind
 from health.muting import Muting, load_muting
-from health.notify.batching import Batch, budget_of, next_batch
+from health.notify.batching import Batch, Group, budget_of, join_by_entity, next_batch
 from health.notify.channels import Channel, configured_channels, grouping_of, needs_tags
 from health.notify.delivery import open_plugs
 from health.notify.errors import DeliveryError
@@ -219,7 +219,11 @@ class Notifier:
         names = settings.NOTIFY_GROUP_BY
         events = {notice.event_id: notice.event for notice in fresh}
         tags = tags_by_event(events.values()) if needs_tags(names) else {}
-        groups = {key: grouping_of(event, names, tags.get(key, {})) for key, event in events.items()}
+
+        def grouped(by: Sequence[str]) -> dict[int, Group]:
+            return {key: grouping_of(event, by, tags.get(key, {})) for key, event in events.items()}
+
+        groups = join_by_entity(grouped(names), events, grouped([name for name in names if name != "rule"]))
         sent = Notice.objects.filter(channel=queue.name, outcome=Outcome.SENT, sent__gt=now - timedelta(hours=1))
         budget = budget_of(settings.NOTIFY_MOST, sent.order_by().values("message").distinct().count())
         batch = next_batch(fresh, groups, timedelta(seconds=settings.NOTIFY_WAIT), budget, now)
@@ -253,7 +257,9 @@ class Notifier:
         if not ready:
             return None
         found = min(ready, key=lambda each: (each[0].attempts, each[0].pk))
-        return Batch(found, len({(notice.event.rule, notice.event.hostname) for notice in found}) > 1)
+        events = [notice.event for notice in found]
+        is_one_fault = len({event.hostname for event in events}) == 1
+        return Batch(found, not is_one_fault)
 
     def _wanted(self, queue: _ChannelQueue, notices: Sequence[Notice], muting: Muting, now: datetime) -> list[Notice]:
         """Those that are to be sent now; the others wait for the end of a mute, or are done with."""

@@ -21,6 +21,7 @@ from health.notify.errors import ChannelError, DeliveryError
 from health.notify.heartbeat import Heart
 from health.notify.messages import trial_message
 from health.notify.threads import SENDING
+from inventory.migrating import migrate_embedded
 from readings.text import printable
 from readings.times import spell_duration
 
@@ -54,6 +55,7 @@ class Command(BaseCommand):
         if options["test"]:
             self._test(plugs, list(zip(targets, pools, strict=True)))
             return
+        migrate_embedded()  # the list may be asked for before any service has run
         for name in [channel.name for channel in channels]:
             self._list(name)
         unknown = Notice.objects.filter(sent=None).exclude(channel__in=[channel.name for channel in channels])

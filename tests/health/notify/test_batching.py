@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from health.models import Event, Notice
-from health.notify.batching import LONGEST_CATCHING_UP, Batch, Budget, budget_of, next_batch
+from health.notify.batching import LONGEST_CATCHING_UP, Batch, Budget, budget_of, join_by_entity, next_batch
 from health.notify.outbox import LATE
 from tests.health.building import NOON
 
@@ -79,3 +79,14 @@ def test_what_waited_long_is_late_too_and_one_group_of_it_is_no_digest() -> None
     later = LATE.total_seconds() + 31
     assert batch(notices, {1: "a", 2: "b"}, later) == Batch(notices, True)
     assert batch(notices, {1: "a", 2: "a"}, later) == Batch(notices, False)
+
+
+def test_groups_about_the_same_gpus_go_out_together() -> None:
+    events = {number: Event(pk=number, entity=entity) for number, entity in enumerate("AAABBCA")}
+    rules = dict(enumerate([("xid",), ("ecc",), ("brake",), ("brake",), ("slow",), ("slow",), ("xid",)]))
+    joined = join_by_entity(rules, events, dict.fromkeys(events, ("node-1",)))
+    assert joined[0] == joined[1] == joined[6]
+    assert len({joined[0], joined[2], joined[4]}) == 3
+    assert (joined[2], joined[4]) == (joined[3], joined[5])
+    apart = join_by_entity(rules, events, {**dict.fromkeys(events, ("critical",)), 1: ("warning",)})
+    assert apart[0] != apart[1]

@@ -36,8 +36,9 @@ class Desk:
         self.now = START
 
     def open(self, rule: str = "rule_hot", **fields: Any) -> Event:
-        """An event opens, now."""
-        event = make_event(rule, **{"opened": self.now, "severity": "critical"} | fields)
+        """An event opens, now, on a GPU of its own unless it is given one."""
+        own = {"opened": self.now, "severity": "critical", "entity": f"GPU-x{Event.objects.count()}"}
+        event = make_event(rule, **own | fields)
         self.post(event, "opened")
         return event
 
@@ -91,9 +92,9 @@ def titles(found: list[Received]) -> list[str]:
 def test_an_event_is_heard_of_and_so_is_its_end(desk: Desk) -> None:
     event = desk.open()
     assert desk.pass_time(29) == []
-    assert titles(desk.pass_time(1)) == ["CRITICAL: rule_hot on node-1 · GPU 0"]
+    assert titles(desk.pass_time(1)) == ["CRITICAL: rule_hot on node-1 · gpu 0"]
     desk.close(event)
-    assert titles(desk.pass_time()) == ["RESOLVED: rule_hot on node-1 · GPU 0"]
+    assert titles(desk.pass_time()) == ["RESOLVED: rule_hot on node-1 · gpu 0"]
     assert outcomes() == [("closed", "sent"), ("opened", "sent")]
     assert desk.pass_time() == []
 
@@ -104,7 +105,7 @@ def test_rules_give_their_title_and_what_to_do(desk: Desk, settings: Any) -> Non
     rule = rules_now()["gpu_missing"]
     event = desk.open(rule.name, action=rule.action)
     (found,) = desk.pass_time()
-    assert found.json["title"] == f"CRITICAL: {rule.title} on node-1 · GPU 0"
+    assert found.json["title"] == f"CRITICAL: {rule.title} on node-1 · gpu 0"
     assert f"To do: {rule.action_text}" in found.json["message"]
     assert f"https://gpus.example.com/events/{event.pk}" in found.json["message"]
 
@@ -117,7 +118,7 @@ def test_a_message_that_is_never_taken_stops_none_behind_it(desk: Desk) -> None:
         desk.open(f"rule_{number}")
     came = [each for _ in range(120) for each in desk.pass_time(1)]
     assert {title for title in titles(came) if "rule_bad" not in title} == {
-        f"CRITICAL: rule_{number} on node-1 · GPU 0" for number in range(5)
+        f"CRITICAL: rule_{number} on node-1 · gpu 0" for number in range(5)
     }
     assert Notice.objects.filter(outcome="sent").count() == 5
 
@@ -127,8 +128,15 @@ def test_events_of_one_rule_and_host_go_out_together(desk: Desk) -> None:
         desk.open(entity=f"GPU-{slot}", slot=slot)
     desk.open("rule_xid", entity="GPU-1")
     found = desk.pass_time()
-    assert sorted(titles(found)) == ["CRITICAL: 8 × rule_hot on node-1", "CRITICAL: rule_xid on node-1 · GPU 0"]
+    assert sorted(titles(found)) == ["CRITICAL: 8 × rule_hot on node-1", "CRITICAL: rule_xid on node-1 · gpu 0"]
     assert len({each.key for each in found}) == 2
+
+
+def test_what_begins_together_on_one_gpu_is_one_message(desk: Desk) -> None:
+    for rule in ("xid_fatal", "ecc_dbe", "recovery_action"):
+        desk.open(rule, entity="GPU-1")
+    (found,) = desk.pass_time()
+    assert found.json["title"].endswith("on node-1 · gpu 0, and 2 more")
 
 
 def test_groups_may_be_of_a_tag(desk: Desk, settings: Any) -> None:
@@ -144,7 +152,7 @@ def test_what_came_and_went_is_one_message(desk: Desk) -> None:
     event = desk.open()
     desk.now += timedelta(seconds=10)
     desk.close(event)
-    assert titles(desk.pass_time()) == ["CRITICAL: rule_hot on node-1 · GPU 0, over again"]
+    assert titles(desk.pass_time()) == ["CRITICAL: rule_hot on node-1 · gpu 0, over again"]
     assert desk.pass_time() == []
 
 
@@ -165,7 +173,7 @@ def test_a_service_that_fails_for_a_minute_loses_nothing(desk: Desk) -> None:
     desk.receiver.answer = lambda request: (200, {})
     came = [each for _ in range(70) for each in desk.pass_time(1)]
     assert desk.notifier.is_sending is False
-    assert sorted(titles(came)) == ["CRITICAL: rule_hot on node-1 · GPU 0", "CRITICAL: rule_xid on node-1 · GPU 0"]
+    assert sorted(titles(came)) == ["CRITICAL: rule_hot on node-1 · gpu 0", "CRITICAL: rule_xid on node-1 · gpu 0"]
     assert {each.key for each in came} == {each.key for each in tried}
     assert outcomes() == [("opened", "sent")] * 2
 
@@ -177,7 +185,7 @@ def test_after_an_outage_comes_one_digest_and_no_flood(desk: Desk) -> None:
         desk.pass_time(40)
     desk.receiver.answer = lambda request: (200, {})
     came = [each for _ in range(20) for each in desk.pass_time(60)]
-    assert titles(came)[0] == "CRITICAL (digest): 9 × events on node-1"
+    assert titles(came)[0] == "CRITICAL (digest): 9 events on node-1"
     assert len(came) == 1
     assert outcomes() == [("opened", "sent")] * 9
 
@@ -213,7 +221,7 @@ def test_after_a_kill_between_sending_and_noting_it_comes_once_more_with_the_sam
     (again,) = desk.pass_time(1)
     assert again.key == first.key
     assert again.json["title"] == first.json["title"]
-    assert titles(desk.pass_time(30)) == ["CRITICAL: rule_hot on node-1 · GPU 0"]
+    assert titles(desk.pass_time(30)) == ["CRITICAL: rule_hot on node-1 · gpu 0"]
     assert outcomes() == [("opened", "sent")] * 2
 
 
@@ -241,11 +249,11 @@ def mute(now: datetime, **fields: Any) -> Mute:
 def test_what_is_muted_waits_and_comes_when_it_is_still_there_afterwards(desk: Desk) -> None:
     mute(desk.now, rule="rule_hot")
     stays, goes, other = desk.open(), desk.open(entity="GPU-2"), desk.open("rule_xid")
-    assert titles(desk.pass_time()) == ["CRITICAL: rule_xid on node-1 · GPU 0"]
+    assert titles(desk.pass_time()) == ["CRITICAL: rule_xid on node-1 · gpu 0"]
     desk.close(goes)
     assert desk.pass_time(3600) == []
     assert outcomes() == [("closed", "not needed"), ("opened", "muted"), ("opened", "muted"), ("opened", "sent")]
-    assert titles(desk.pass_time(7200)) == ["CRITICAL: rule_hot on node-1 · GPU 0"]
+    assert titles(desk.pass_time(7200)) == ["CRITICAL: rule_hot on node-1 · gpu 0"]
     assert desk.pass_time(7200) == []
     assert not Notice.objects.filter(sent=None).exists()
     assert other.pk != stays.pk
@@ -259,7 +267,7 @@ def test_what_is_in_maintenance_is_not_heard_of_until_it_is_back(desk: Desk) -> 
     assert desk.pass_time(3600) == []
     host.asset_state = "active"
     host.save()
-    assert titles(desk.pass_time(3600)) == ["CRITICAL: rule_xid on node-1 · GPU 0"]
+    assert titles(desk.pass_time(3600)) == ["CRITICAL: rule_xid on node-1 · gpu 0"]
     assert sorted(outcomes()) == [("closed", "not needed"), ("opened", "maintenance"), ("opened", "sent")]
     assert stays.pk
 
@@ -291,7 +299,7 @@ def test_reminders_of_what_is_critical_open_and_not_acknowledged(desk: Desk, set
     assert len(desk.pass_time()) == 2
     assert desk.sweep(3 * 3600) == []
     (found,) = desk.sweep(3600)
-    assert found.json["title"] == "CRITICAL: rule_hot on node-1 · GPU 0, still open"
+    assert found.json["title"] == "CRITICAL: rule_hot on node-1 · gpu 0, still open"
     assert desk.sweep(3600) == []
     acknowledge(event, "ann")
     assert desk.sweep(5 * 3600) == []
@@ -305,10 +313,10 @@ def test_at_most_so_many_messages_an_hour_and_the_rest_is_a_digest(desk: Desk, s
         came += desk.pass_time(60)
     assert len(came) == 3
     bad = desk.open("rule_xid")
-    assert titles(desk.pass_time(60)) == ["CRITICAL (digest): 18 × events on node-1"]
+    assert titles(desk.pass_time(60)) == ["CRITICAL (digest): 18 events on node-1"]
     desk.close(bad)
     later = [each for _ in range(80) for each in desk.pass_time(60)]
-    assert titles(later) == ["RESOLVED: rule_xid on node-1 · GPU 0"]
+    assert titles(later) == ["RESOLVED: rule_xid on node-1 · gpu 0"]
     assert not Notice.objects.filter(sent=None).exists()
 
 
@@ -325,7 +333,7 @@ def test_a_thousand_events_at_once_are_one_message(desk: Desk) -> None:
         desk.now,
     )
     (found,) = desk.pass_time()
-    assert found.json["title"] == "CRITICAL (digest): 1000 × events on 125 hosts"
+    assert found.json["title"] == "CRITICAL (digest): 1000 events on 125 hosts"
     assert len(found.body) < 10_000
     assert outcomes() == [("opened", "sent")] * 1000
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from datetime import timedelta
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,3 +80,9 @@ def test_what_waits_and_what_failed(receiver: Receiver, settings: Any) -> None:
 def test_what_cannot_be_used_is_one_line(settings: Any) -> None:
     settings.NOTIFY_URLS = ["slack://s3cret"]
     assert notify()[1].startswith("NOTIFY_URLS: URL 1 is not as Apprise has those of slack://")
+
+
+def test_it_lists_before_any_service_has_run(tmp_path: Path) -> None:
+    own = {**os.environ, "STATE_DIR": str(tmp_path), "NOTIFY_URLS": "[name=hook]json://localhost"}
+    done = subprocess.run([sys.executable, "manage.py", "notify"], env=own, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("hook: 0 waiting; nothing sent yet\n", 0)
