@@ -59,9 +59,9 @@ class EventSpans:
         )
 
     def over_time(self, origin_us: int, every_us: int, windows: int) -> list[SeverityCounts]:
-        """For each window from ``origin_us`` on, how many events were ongoing at some time in it."""
+        """For each window from ``origin_us`` on, how many events were ongoing at some time in it; those of a moment never were."""
         end_us = origin_us + windows * every_us
-        there = (self.opened_us < end_us) & (self.closed_us >= origin_us)
+        there = (self.opened_us < end_us) & (self.closed_us >= origin_us) & (self.closed_us > self.opened_us)
         first = np.maximum(self.opened_us[there] - origin_us, 0) // every_us
         last = (np.minimum(self.closed_us[there], end_us - 1) - origin_us) // every_us
         counts = np.zeros((len(MARKS), windows), np.int64)
