@@ -15,7 +15,7 @@ class UsageCostsAnswer(Answer):
     """What it costs, in the currency of the prices; null where no price is set. The costs of all rows add up to the total's."""
 
     held: Annotated[float | None, eg(1680.0, "of the time that GPUs were held")]
-    idle_held: Annotated[float | None, eg(420.0, "what of it was held and idle")]
+    idle_held: Annotated[float | None, eg(420.0, "what of it was held but idle")]
     energy: Annotated[float | None, eg(61.74, "of all energy, times PUE")]
 
 
@@ -49,7 +49,7 @@ class UsageFiguresAnswer(Answer):
     energy_kwh: Annotated[float, eg(294.0, "by the energy counters, also over gaps, else by mean power and time")]
     energy_estimated_kwh: Annotated[float, eg(0.0, "what of it is by mean power and time")]
     energy_coverage: Annotated[float | None, eg(0.998, "share of the time for which the energy is known")]
-    idle_held_kwh: Annotated[float, eg(18.5, "energy of the time that was held and idle")]
+    idle_held_kwh: Annotated[float, eg(18.5, "energy of the time that was held but idle")]
     idle_free_kwh: Annotated[float, eg(51.2, "energy of the time below idle_percent that nobody held")]
     power_utilisation: Annotated[float | None, eg(0.43, "mean power through mean enforced limit, where both are known")]
     costs: Annotated[UsageCostsAnswer | UnsetType, Meta(description="only where USAGE_PRICES is set")] = UNSET
@@ -98,7 +98,7 @@ class UsageAnswer(Answer):
     idle_percent: Annotated[float, eg(5.0, "utilisation below which a held GPU is idle (USAGE_IDLE_PERCENT)")]
     idle_percent_second: Annotated[float, eg(10.0, "a second threshold, twice the first")]
     data: Annotated[
-        list[UsageRowAnswer], Meta(description="groups with the most time that was held and idle first; days in order")
+        list[UsageRowAnswer], Meta(description="groups with the most time that was held but idle first; days in order")
     ]
     count: Annotated[int, eg(1, "rows in this answer")]
     total: Annotated[UsageFiguresAnswer, Meta(description="of all groups, also of those that top leaves out")]

@@ -57,7 +57,7 @@ PER = choice(
     "per", "range: a row for each group; day: a row for each group and day (UTC)", "range", "day", default="range"
 )
 TOP = number(
-    "top", "only this many groups, those with the most time that was held and idle; total has all", 1, MOST_ROWS
+    "top", "only this many groups, those with the most time that was held but idle; total has all", 1, MOST_ROWS
 )
 START_TIME = Parameter(
     name="start_time",
@@ -102,7 +102,7 @@ def question_of(values: dict[str, Any], now_ns: int) -> UsageQuestion:
 
 
 class UsageView(ExportView):
-    """Who held GPUs, and used them: GPU-hours that were held, active, idle and held, free and unknown, effective hours, energy, and costs
+    """Who held GPUs, and used them: GPU-hours that were held, active, held but idle, free and unknown, effective hours, energy, and costs
     where prices are set.
 
     Ranges are whole hours, of whole days where they began more than 8 days ago, and may end now; the answer says which range was used. Held + free + unknown is

@@ -74,7 +74,7 @@ class FunnelPart(NamedTuple):
 
 
 class UsageTotals(NamedTuple):
-    """The figures of the tiles. ``idle_gpus``: how many GPUs would have been idle all the time."""
+    """The figures of the tiles. ``idle_gpus``: how many GPUs would have been idle for all of the time counted."""
 
     row: UsageRow
     costs: RowCosts | None
@@ -106,7 +106,6 @@ class UsageTotals(NamedTuple):
         """Those of a report."""
         row = report.total
         held, free = row.held, row.free
-        length = report.end_ns - report.start_ns
         return cls(
             row,
             costs,
@@ -126,7 +125,7 @@ class UsageTotals(NamedTuple):
             share(row.estimated_mj, row.energy_mj),
             share(min(row.energy_known_ns, row.total_ns), row.total_ns),
             None if row.coverage is None else 100 * row.coverage,
-            held[Figure.IDLE] / length if length else 0.0,
+            held[Figure.IDLE] * row.gpus / row.total_ns if row.total_ns else 0.0,
         )
 
 
@@ -157,14 +156,14 @@ def line_of(row: UsageRow, costs: RowCosts | None) -> UsageLine:
 
 
 def funnel(row: UsageRow) -> list[FunnelPart]:
-    """The whole time in parts: used well, used, paused, idle and held, free, unknown."""
+    """The whole time in parts: used well, used, paused, held but idle, free, unknown."""
     held, known, total = row.held, row.held[Figure.KNOWN], row.total_ns
     effective = min(held[Figure.EFFECTIVE], held[Figure.ACTIVE])
     parts = (
         ("effective", "effective", effective),
         ("active", "active, beyond that", held[Figure.ACTIVE] - effective),
         ("pause", "short pauses", max(0, known - held[Figure.ACTIVE] - held[Figure.IDLE])),
-        ("idle", "held and idle", held[Figure.IDLE]),
+        ("idle", "held but idle", held[Figure.IDLE]),
         ("free", "free", row.free[Figure.KNOWN]),
         ("unknown", "unknown", row.unknown_ns),
     )

@@ -55,7 +55,7 @@ def test_the_idle_come_first(client: Client, used: Callable[[float], None]) -> N
     assert "web 1 9.9 9.9 100.0 % 0.0 % 50.0 %" in groups
     assert "Nobody held the GPUs for 9.92 h" in groups
     tiles = part(page, "tiles")
-    assert "Held and not used 9.92 h 50.0 % of what is held · like 0.1 GPUs idle all the time" in tiles
+    assert "Held but idle 9.92 h 50.0 % of what is held · like 1.0 GPUs idle all the time" in tiles
     assert "Its cost" not in tiles
     whole = part(page, "whole")
     assert "exact to the nanosecond" in whole

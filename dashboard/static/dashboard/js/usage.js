@@ -12,9 +12,9 @@ const PERIOD = 60_000;
 const DAY = 86_400_000;
 const KINDS = [
   ["effective", (day) => Math.min(day.effective_hours, day.active_hours), "--series-1"],
-  ["active beyond", (day) => day.active_hours - Math.min(day.effective_hours, day.active_hours), "--series-6"],
-  ["pauses", (day) => day.held_hours - day.active_hours - day.idle_held_hours, "--series-8"],
-  ["held and idle", (day) => day.idle_held_hours, "--series-2"],
+  ["active, beyond that", (day) => day.active_hours - Math.min(day.effective_hours, day.active_hours), "--series-6"],
+  ["short pauses", (day) => day.held_hours - day.active_hours - day.idle_held_hours, "--series-8"],
+  ["held but idle", (day) => day.idle_held_hours, "--series-2"],
   ["free", (day) => day.free_hours, "--series-4"],
   ["unknown", (day) => day.unknown_hours, "--series-3"],
 ];
@@ -51,8 +51,8 @@ function startChart(element) {
       const end = Date.parse(answer.end_time);
       const times = [];
       for (let time = first; time < end; time += DAY) times.push(time);
-      // One point is no line.
-      element.closest("section").hidden = times.length < 2;
+      // One day is no line.
+      element.closest("section").hidden = days.size < 2;
       const shown = {
         title: "Day by day (UTC)",
         unit: "h",
