@@ -74,8 +74,6 @@ GAUGES = (
     Gauge("temp_high", "warning", {"TEMP": 90.0}, {"TEMP": 85.0}, for_s=300, clear_samples=3, models=(V100,)),
     Gauge("mem_temp_high", "warning", {"MEMORY_TEMP": 96.0}, {"MEMORY_TEMP": 95.0}, for_s=300, clear_samples=3,
           inside={"MEMORY_TEMP": 94.0}, models=(H100, V100)),
-    Gauge("hw_slowdown", "warning", {"REASONS": 8.0}, {"REASONS": 4.0}, samples=6, for_s=360, clear_s=600),
-    Gauge("hw_slowdown", "warning", {"REASONS": 0x40 + 4.0}, {"REASONS": 0x10 + 4.0}, samples=6, for_s=360, clear_s=600),
     Gauge("hw_power_brake", "critical", {"REASONS": 0x80 + 8.0}, {"REASONS": 4.0}, samples=3, clear_samples=3),
     Gauge("power_out_of_range", "warning", {"POWER": 841.0}, {"POWER": 840.0}, samples=3, clear_samples=3),
     Gauge("power_out_of_range", "critical", {"POWER": 64.0}, {"POWER": 65.0}, samples=3, clear_samples=3, models=(GB200,)),
@@ -450,6 +448,30 @@ def counter_specs() -> list[Spec]:
             stays=True,
             models=(V100,),
         )
+
+    # Clocks that the hardware holds down: for six of ten minutes, however they lie.
+    def slowdown(reasons: float, on: int, off: int, turns: int, opens: int) -> Callable[[Case, World], None]:
+        def build(case: Case, world: World) -> None:
+            for turn in range(turns):
+                case.set(turn * (on + off), turn * (on + off) + on, REASONS=reasons)
+            if opens:
+                end = turns * (on + off) - off
+                case.expects = [
+                    expecting("hw_slowdown", "warning", good=end, for_s=opens * STEP_S, clear_s=600, row=-1)(
+                        case, world, 0
+                    )
+                ]
+
+        return build
+
+    for label, reasons, on, off, turns, opens in (
+        ("7 minutes", 8.0, 14, 0, 1, 11), ("on and off", 0x40 + 4.0, 4, 2, 6, 15), ("mostly", 0x20, 6, 1, 5, 12)
+    ):  # fmt: skip
+        add(label, "hw_slowdown", turns * (on + off) + 30, slowdown(reasons, on, off, turns, opens))
+    for label, reasons, on, off, turns in (
+        ("5 minutes", 8.0, 10, 0, 1), ("half of the time", 0x48, 2, 2, 15), ("the power cap", 0x14, 60, 0, 1)
+    ):  # fmt: skip
+        add(label, "hw_slowdown", turns * (on + off) + 6, slowdown(reasons, on, off, turns, 0), fault=False)
 
     # Resets, and what looks like one.
     def reset(case: Case, world: World) -> None:
