@@ -310,9 +310,24 @@ class AbsenceJudge:
             if host in number_of and fresh[number_of[host]] and (host, int(slot_text)) not in lacking:
                 self._book.close(key, int(times.host_ns[number_of[host]]), "no GPU is lacking there any more")
 
+    def _counts(self, layout: FleetLayout) -> list[int]:
+        """How many GPUs each host has: without those that fell silent before another came to their slot."""
+        counts: list[int] = np.bincount(layout.host, minlength=len(layout.hosts)).tolist()
+        first_ns, last_ns = self._registry.first_ns, self._registry.last_ns
+        for number, slots in enumerate(layout.slots):
+            if len(slots) == counts[number]:
+                continue
+            newest: dict[int, int] = {}
+            placed = [(row, self._registry.gpus[row].slot) for row in layout.rows[layout.host == number].tolist()]
+            for row, slot in placed:
+                if slot is not None:
+                    newest[slot] = max(newest.get(slot, 0), int(first_ns[row]))
+            counts[number] = sum(slot is None or int(last_ns[row]) >= newest[slot] for row, slot in placed)
+        return counts
+
     def _lacking(self, layout: FleetLayout, facts: Facts) -> set[tuple[str, int]]:
         """Slots that should have a GPU where none was ever seen."""
-        counts = np.bincount(layout.host, minlength=len(layout.hosts)).tolist()
+        counts = self._counts(layout)
         retired = self._retired_slots(facts)
         whole = [
             count + len(retired.get(host, set()) - layout.slots[number])

@@ -205,3 +205,10 @@ def test_a_repeat_from_a_clock_that_is_ahead_is_one() -> None:
         feed.at += 30
     feed.send([(gpu(0), {UTIL: 50.0, ENERGY: 107.0})], at=210 + 300)
     assert feed.said() == [("opened", "clock_skew", "node-1")]
+
+
+def test_a_gpu_that_is_replaced_fills_no_other_slot() -> None:
+    feed = start(facts=Facts(expected={"node-1": 3}))
+    feed.run(200, points(gpu(0), gpu(1)))
+    feed.run(200, points(gpu(0), gpu(1, uuid="GPU-new")))
+    assert [each for each in feed.said() if each[1] == "gpu_missing"] == [("opened", "gpu_missing", "node-1/2")]
