@@ -36,6 +36,7 @@ HOLDER_GROUPS = ("namespace", "pod")
 DAY_NS = DAY_HOURS * HOUR_NS
 DEFAULT_RANGE_NS = 7 * DAY_NS
 MOST_ROWS = 200_000
+_LATEST_NS = (1 << 63) - 2 * DAY_NS
 
 _Mask = NDArray[np.bool_]
 
@@ -98,8 +99,9 @@ class TooManyRows(Exception):
 def usage_report(question: UsageQuestion, now_ns: int | None = None, *, most_rows: int = MOST_ROWS) -> UsageReport:
     """The answer to a question. Raises TooManyRows and DatabaseError."""
     now_ns = time.time_ns() if now_ns is None else now_ns
-    start_ns = question.start_ns // HOUR_NS * HOUR_NS
-    asked_end_ns = -(-question.end_ns // HOUR_NS) * HOUR_NS
+    # Nothing is older than 1970, and whole days must fit 64 bits.
+    start_ns = min(max(question.start_ns, 0), _LATEST_NS) // HOUR_NS * HOUR_NS
+    asked_end_ns = -(-min(max(question.end_ns, 0), _LATEST_NS) // HOUR_NS) * HOUR_NS
     loaded = _load(start_ns, asked_end_ns)
     end_ns = asked_end_ns if asked_end_ns <= now_ns else min(max(now_ns, loaded.newest_ns), asked_end_ns)
     start_ns = min([start_ns, *(period.start_ns for period in loaded.periods)])

@@ -163,6 +163,16 @@ def test_ranges_are_whole_hours_or_days_and_may_end_now() -> None:
     assert (ask(now + DAY, now + 2 * DAY, now).rows, ask(0, DAY, now).total.total_ns) == ([], 0)
 
 
+@pytest.mark.parametrize("per_day", [False, True])
+@pytest.mark.parametrize("start", [-(2**63), -1, 0, START, 2**63 - 1])
+@pytest.mark.parametrize("end", [-(2**63), 0, START + DAY, 2**63 - 1])
+def test_any_time_that_64_bits_hold_may_be_asked_for(start: int, end: int, per_day: bool) -> None:
+    now = fill(1).end
+    report = ask(start, end, now, "gpu", per_day=per_day)
+    assert report.is_exact
+    assert (report.total.total_ns > 0) == (start < now <= end)
+
+
 def test_parts_of_a_range_add_up_to_the_whole() -> None:
     end = fill(3).end
     now = end + MINUTE
