@@ -16,7 +16,7 @@ from broker.client.address import BrokerAddress
 from broker.client.client import Gap, Message
 from broker.errors import OffsetOutOfRange
 from health.engine.engine import Engine
-from health.engine.events import Change, Key, Transition
+from health.engine.events import Change, EntityPlace, Key, Transition
 from health.engine.facts import Facts
 from health.rules.model import Rules
 from readings.batch import BatchError, decode
@@ -32,7 +32,7 @@ _BLOCK_NS, _BLOCK_READINGS = SECOND, 50_000
 _FIRST_SECONDS = 30.0
 _MS = SECOND // 1000
 _SUMMARY_WIDTH = 100
-_HEADINGS = ("rule", "entity", "opened", "closed", "severity", "summary")
+_HEADINGS = ("rule", "entity", "where", "opened", "closed", "severity", "summary")
 
 
 @dataclass(slots=True)
@@ -43,6 +43,7 @@ class FoundEvent:
     opened_ns: int
     severity: str
     summary: str
+    place: EntityPlace
     closed_ns: int | None = None
 
 
@@ -71,7 +72,7 @@ class Findings:
                 self.opened[rule] += 1
                 self.open_at_end[rule] += 1
                 if len(self.events) < MOST_EVENTS:
-                    self.events[at] = FoundEvent(each.key, each.opened_ns, each.severity, each.text)
+                    self.events[at] = FoundEvent(each.key, each.opened_ns, each.severity, each.text, each.place)
                 continue
             if each.change == Change.CLOSED:
                 self.open_at_end[rule] -= 1
@@ -285,7 +286,8 @@ def _row(event: FoundEvent) -> tuple[str, ...]:
         entity += f" ({key.subject})"
     summary = event.summary if len(event.summary) <= _SUMMARY_WIDTH else event.summary[: _SUMMARY_WIDTH - 1] + "…"
     closed = "" if event.closed_ns is None else _second(event.closed_ns)
-    return key.rule, entity, _second(event.opened_ns), closed, event.severity, summary
+    where = event.place.hostname + (f" · gpu {event.place.slot}" if event.place.slot is not None else "")
+    return key.rule, entity, where, _second(event.opened_ns), closed, event.severity, summary
 
 
 def _second(time_ns: int) -> str:
