@@ -246,6 +246,8 @@ class AbsenceJudge:
         since_ns = np.maximum(times.board_ns, resumed)
         absent = host_ns - since_ns
         hears = (now_ns - times.heard_ns[layout.host] <= self._stale_after(times)[layout.host]) & (absent >= after)
+        # What waited somewhere may arrive GPU by GPU.
+        hears &= times.heard_ns[layout.host] - times.board_heard_ns >= after
         recent = absent <= int(rule.settings["seen_within_s"] * SECOND)
         for at in np.flatnonzero(hears).tolist():
             row = int(layout.rows[at])
@@ -294,12 +296,12 @@ class AbsenceJudge:
             number = number_of[host]
             if not fresh[number] or host in facts.excused_hosts:
                 continue
-            since = self._waits.setdefault((host, slot), int(times.host_ns[number]))
+            since = self._waits.setdefault((host, slot), int(times.heard_ns[number]))
             entity = Entity("slot", f"{host}/{slot}")
             key = Key(rule.name, entity)
             if key in self._book.events:
                 self._book.hold(key, int(times.host_ns[number]))
-            elif times.host_ns[number] - since >= after[number]:
+            elif times.heard_ns[number] - since >= after[number]:
                 source = Entity("source", layout.sources[layout.of_source[number]])
                 if not self._book.is_inhibited(rule, (entity, Entity("host", host), source, FLEET)):
                     values: dict[str, float | str] = {"value": float(after[number]) / SECOND, "hostname": host}
@@ -379,7 +381,7 @@ class AbsenceJudge:
         """Of a GPU that is not heard of it is not known whether its events still hold."""
         after = self._stale_after(times)[layout.host]
         silent = (times.now_ns - times.heard_ns)[layout.host] > after
-        silent |= times.host_ns[layout.host] - times.board_ns > after
+        silent |= times.heard_ns[layout.host] - times.board_heard_ns > after
         boards = {self._registry.gpus[row].uuid for row in layout.rows[silent].tolist()}
         missing = {key.entity.id for key in self._book.keys_of("gpu_missing", "gpu")}
         now_ns = int(times.now_ns.max())

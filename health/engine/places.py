@@ -30,11 +30,12 @@ class FleetLayout(NamedTuple):
 class Times(NamedTuple):
     """When boards (``board_ns``) and hosts (``host_ns``) had their newest samples, and what time it is for each host (``now_ns``).
 
-    ``heard_ns`` is when the host's newest sample arrived, ``before_ns`` when the one before did: what waited in a spool is late,
-    but its host is not silent. ``step_ns`` is the usual time between its samples.
+    ``board_heard_ns`` and ``heard_ns`` are when these samples arrived, ``before_ns`` when the host's one before did: what waited in a
+    spool is late, but nobody is silent. ``step_ns`` is the usual time between its samples.
     """
 
     board_ns: Ints
+    board_heard_ns: Ints
     host_ns: Ints
     heard_ns: Ints
     before_ns: Ints
@@ -116,7 +117,7 @@ class FleetPlaces:
         captured = ~layout.live
         np.maximum.at(of_capture, layout.of_source[captured], host_ns[captured])
         now = np.where(layout.live, now_ns, of_capture[layout.of_source])
-        return Times(board_ns, host_ns, heard_ns, before_ns, step_ns, now)
+        return Times(board_ns, heard[layout.rows], host_ns, heard_ns, before_ns, step_ns, now)
 
 
 def _of_boards(times_ns: Ints, board: Rows) -> Ints:

@@ -212,3 +212,15 @@ def test_a_gpu_that_is_replaced_fills_no_other_slot() -> None:
     feed.run(200, points(gpu(0), gpu(1)))
     feed.run(200, points(gpu(0), gpu(1, uuid="GPU-new")))
     assert [each for each in feed.said() if each[1] == "gpu_missing"] == [("opened", "gpu_missing", "node-1/2")]
+
+
+def test_what_waited_in_a_spool_may_arrive_gpu_by_gpu() -> None:
+    feed = start()
+    fleet = hosts(11, 8)
+    for minutes in range(0, 60, 10):  # ten minutes of a GPU, then of the next
+        for each in [one for host in fleet for one in host]:
+            for minute in range(10):
+                feed.send(points(each), at=(minutes + minute) * 60 - 3600)
+            feed.at += 0.2
+    feed.run(600, points(*[each for host in fleet for each in host]))
+    assert feed.said() == []
