@@ -24,6 +24,7 @@ from ingest.streamer.report import Report, report_often
 from ingest.streamer.sender import ENCODERS, BatchSender, StreamerConfig, encode_blocks
 from ingest.streamer.spool import Spool
 from readings.blocks import BlockBuilder
+from readings.model import PointBlock
 from readings.times import format_time
 from telemetry_site.concurrency import first_of
 from telemetry_site.outage import Outage
@@ -224,12 +225,20 @@ class LiveStreamer:
         self._sender.wake()
 
     def _encode(self, samples: list[Sample], counts: Counter[str]) -> list[tuple[bytes, int]]:
+        batch_size = self._config.batch_size
         builder = BlockBuilder()
+        blocks: list[PointBlock] = []
+        times: dict[str, int] = {}
         for sample in samples:
+            # Of several samples of the fleet the first goes first, not all those of the first GPU.
+            if times.setdefault(sample.gpu.uuid, sample.time_ns) != sample.time_ns and len(builder) >= batch_size:
+                blocks += builder.blocks(batch_size)
+                times = {sample.gpu.uuid: sample.time_ns}
             builder.add(*sample)
+        blocks += builder.blocks(batch_size)
         return list(
             encode_blocks(
-                list(builder.blocks(self._config.batch_size)),
+                blocks,
                 self._batch_ids,
                 source=self._config.instance_id,
                 refused=counts,
