@@ -19,6 +19,7 @@ from health.engine.engine import Engine
 from health.engine.events import Change, EntityPlace, Key, Transition
 from health.engine.facts import Facts
 from health.rules.model import Rules
+from health.watch.gathering import Gathering, Moment
 from readings.batch import BatchError, decode
 from readings.model import Gpu, PointBlock
 from readings.times import SECOND, format_time
@@ -117,6 +118,7 @@ class Backtest:
     def __init__(self, rules: Rules, facts: Facts) -> None:
         self.engine = Engine(rules, facts)
         self.findings = Findings()
+        self._gathering = Gathering()
 
     def take(self, block: PointBlock, *, source: str, live: bool, received_ns: int) -> None:
         """Judge a block as ``watch`` would."""
@@ -180,18 +182,27 @@ class Backtest:
     def _is_past(self, item: Message | Gap, end: int, end_ns: int) -> bool:
         """Judge a message, or count a gap; returns whether it was the last."""
         if isinstance(item, Gap):
+            self._take_moment(self._gathering.take())
             self.findings.lost += min(item.last, end - 1) - item.first + 1
             return item.last + 1 >= end
         received_ns = item.timestamp_ms * _MS
         if received_ns >= end_ns:
+            self._take_moment(self._gathering.take())
             return True
+        batch = None
         try:
             batch = decode(item.payload, now_ns=received_ns)
         except BatchError:
             self.findings.unread += 1
-        else:
-            self.take(batch.block, source=batch.source, live=batch.live, received_ns=received_ns)
-        return item.offset + 1 >= end
+        self._take_moment(self._gathering.add(batch, item.offset, item.c32, item.timestamp_ms))
+        if item.offset + 1 < end:
+            return False
+        self._take_moment(self._gathering.take())
+        return True
+
+    def _take_moment(self, moment: Moment | None) -> None:
+        for each in moment.blocks if moment is not None else ():
+            self.take(each.block, source=each.source, live=each.live, received_ns=each.received_ns)
 
 
 class _StoredBlocks:

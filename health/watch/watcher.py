@@ -12,6 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -33,9 +34,10 @@ from health.usage.meter import UsageMeter
 from health.usage.packing import Period
 from health.watch.errors import LeaseLost, StartOver, WatchError
 from health.watch.facts import load_facts
+from health.watch.gathering import WINDOW_MS, Gathering, Moment
 from health.watch.lease import RENEW_SECONDS, give_lease_back, lease_holder, make_holder, renew_lease, take_lease
 from health.watch.recording import record
-from readings.batch import BatchError, decode
+from readings.batch import BatchError, DecodedBatch, decode
 from readings.times import SECOND
 from telemetry_site.concurrency import drain_deadline, first_of, pause
 from telemetry_site.outage import Outage, one_line
@@ -57,8 +59,11 @@ FORGET_SECONDS, FORGET_NS = 86_400.0, 30 * 86_400 * SECOND
 IDLE_SECONDS = 2.0
 # Without a commit for so long it does not count as judging.
 JUDGING_SECONDS = 60.0
+# Without a message for so long a moment is over: the broker's clock has gone on too.
+GATHER_SECONDS = 2 * WINDOW_MS / 1000
 DRAIN_SECONDS = 7.0
 ID_IN_USE_SECONDS = 60.0
+GIVE_BACK_SECONDS = 1.0
 STUCK_SECONDS = 300.0
 LAG_SECONDS = 2.0
 # Judged in one go, before anybody else gets a turn.
@@ -122,6 +127,7 @@ class Watcher:
         self._client: BrokerClient | None = None
         self._receiving: asyncio.Task[list[Message | Gap]] | None = None
         self._received: deque[Message | Gap] = deque()
+        self._gathering = Gathering()
         self._transitions: list[Transition] = []
         self._touches: list[Touch] = []
         self._last = LastMessage()
@@ -273,7 +279,7 @@ class Watcher:
 
     async def _poll(self) -> None:
         """Judge what has arrived; without anything for a while let the clock go on alone."""
-        wait = max(0.0, min(TELL_SECONDS, self._commit_due()))
+        wait = max(0.0, min(GATHER_SECONDS if self._gathering else TELL_SECONDS, self._commit_due()))
         try:
             client = self._client or await self._connect()
             if not self._received:
@@ -291,6 +297,9 @@ class Watcher:
         if self._received:
             await self._in_worker(self._judge)
             self._hear()
+        elif self._gathering and idle >= GATHER_SECONDS:
+            await self._in_worker(self._finish_moment)
+            self._heard_ns = self.engine.now_ns
         elif idle >= IDLE_SECONDS and self._heard_ns:
             await self._in_worker(lambda: self._tick(self._heard_ns + int(idle * SECOND)))
         if time.monotonic() - self._renewed >= RENEW_SECONDS:
@@ -306,25 +315,30 @@ class Watcher:
                 continue
             taken += 1
             size += len(item.payload)
-            self._judge_message(item)
-            self._judged = item.offset
-            self._last = LastMessage(self._last.log, item.offset, item.c32)
+            self.totals.messages += 1
+            self._judge_moment(self._gathering.add(self._read(item), item.offset, item.c32, item.timestamp_ms))
         self._gather()
 
-    def _judge_message(self, message: Message) -> None:
-        self.totals.messages += 1
-        received_ns = message.timestamp_ms * (SECOND // 1000)
+    def _read(self, message: Message) -> DecodedBatch | None:
         try:
-            batch = decode(message.payload, now_ns=received_ns)
+            return decode(message.payload, now_ns=message.timestamp_ms * (SECOND // 1000))
         except BatchError as error:  # collectors keep it as a dead letter
             self.totals.unread += 1
             logger.debug("message %d is no batch: %s", message.offset, error)
+            return None
+
+    def _judge_moment(self, moment: Moment | None) -> None:
+        if moment is None:
             return
-        arrivals = self.engine.take(batch.block, source=batch.source, live=batch.live, received_ns=received_ns)
-        if arrivals is not None:
-            self._meter.take(arrivals, self.engine.registry)
+        for each in moment.blocks:
+            arrivals = self.engine.take(each.block, source=each.source, live=each.live, received_ns=each.received_ns)
+            if arrivals is not None:
+                self._meter.take(arrivals, self.engine.registry)
+        self._judged = moment.offset
+        self._last = LastMessage(self._last.log, moment.offset, moment.c32)
 
     def _see_gap(self, gap: Gap) -> None:
+        self._judge_moment(self._gathering.take())
         count = gap.last - gap.first + 1
         self.totals.lost += count
         self._judged = gap.last
@@ -336,6 +350,11 @@ class Watcher:
     def _hear(self) -> None:
         """While idle the clock goes on from here: that of the broker, whatever this machine's clock says, without what was an outage."""
         self._heard, self._heard_ns = time.monotonic(), self.engine.now_ns
+
+    def _finish_moment(self) -> None:
+        """In the worker thread: nothing more comes of this moment."""
+        self._judge_moment(self._gathering.take())
+        self._gather()
 
     def _tick(self, now_ns: int) -> None:
         self.engine.tick(now_ns)
@@ -414,6 +433,7 @@ class Watcher:
             receiving.cancel()
             await asyncio.gather(receiving, return_exceptions=True)
         self._received.clear()  # delivered again
+        self._gathering.clear()
         client, self._client = self._client, None
         if client is not None:
             await client.close()
@@ -527,7 +547,8 @@ class Watcher:
         await self._disconnect()
         if self.holds_lease:
             self.holds_lease = False
-            self._worker.submit(_give_back, self.holder)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._in_worker(lambda: _give_back(self.holder)), GIVE_BACK_SECONDS)
         self._worker.submit(connections.close_all)
         self._worker.shutdown(wait=False)
 
