@@ -39,6 +39,9 @@ def _figures(watcher: Watcher, lag: int | None) -> Iterator[Metric]:
     yield CounterMetricFamily(
         _PREFIX + "messages_lost", "Messages that the log no longer had when they were due.", value=totals.lost
     )
+    yield CounterMetricFamily(
+        _PREFIX + "points_unjudged", "Points that could not be judged: a fault of the engine.", value=totals.unjudged
+    )
     yield GaugeMetricFamily(_PREFIX + "readings_judged", "Readings judged so far.", value=float(watcher.engine.judged))
     steps = CounterMetricFamily(_PREFIX + "transitions", "Steps of events by kind.", labels=("kind",))
     for kind, count in sorted(totals.transitions.items()):

@@ -34,7 +34,7 @@ from health.usage.meter import UsageMeter
 from health.usage.packing import Period
 from health.watch.errors import LeaseLost, StartOver, WatchError
 from health.watch.facts import load_facts
-from health.watch.gathering import WINDOW_MS, Gathering, Moment
+from health.watch.gathering import WINDOW_MS, GatheredBlock, Gathering, Moment
 from health.watch.lease import RENEW_SECONDS, give_lease_back, lease_holder, make_holder, renew_lease, take_lease
 from health.watch.recording import record
 from readings.batch import BatchError, DecodedBatch, decode
@@ -98,11 +98,12 @@ class WatchConfig:
 
 @dataclass(slots=True)
 class WatchTotals:
-    """Totals of this process. ``committed_at`` is Unix time, 0 before the first commit."""
+    """Totals of this process. ``unjudged`` counts points that the engine failed on. ``committed_at`` is Unix time, 0 before the first commit."""
 
     messages: int = 0
     unread: int = 0
     lost: int = 0
+    unjudged: int = 0
     transitions: Counter[str] = field(default_factory=Counter)
     commits: int = 0
     committed_at: float = 0.0
@@ -331,11 +332,18 @@ class Watcher:
         if moment is None:
             return
         for each in moment.blocks:
-            arrivals = self.engine.take(each.block, source=each.source, live=each.live, received_ns=each.received_ns)
-            if arrivals is not None:
-                self._meter.take(arrivals, self.engine.registry)
+            try:
+                self._judge_block(each)
+            except Exception:  # a fault of ours: judging the same again at each start would stop all judging
+                self.totals.unjudged += len(each.block.points)
+                logger.exception("%d points up to message %d cannot be judged", len(each.block.points), moment.offset)
         self._judged = moment.offset
         self._last = LastMessage(self._last.log, moment.offset, moment.c32)
+
+    def _judge_block(self, block: GatheredBlock) -> None:
+        arrivals = self.engine.take(block.block, source=block.source, live=block.live, received_ns=block.received_ns)
+        if arrivals is not None:
+            self._meter.take(arrivals, self.engine.registry)
 
     def _see_gap(self, gap: Gap) -> None:
         self._judge_moment(self._gathering.take())

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import DataError, OperationalError
 
 from health.actions import resolve
+from health.engine.engine import Engine
 from health.models import Event, EventState, EventTransition, WatchState
 from health.watch import watcher as watcher_module
 from health.watch.errors import WatchError
 from health.watch.lease import lease_holder, renew_lease, take_lease
 from health.watch.watcher import Watcher
-from readings.model import Gpu
+from readings.model import Gpu, PointBlock
 from tests.broker.harness import running_broker
 from tests.health.watch.wiring import batch, send, watch_config, watching
 from tests.ingest.wiring import until
@@ -168,3 +170,23 @@ async def test_while_idle_the_clock_goes_on_from_the_last_message_without_what_w
         async with watching(watch_config(broker.port)) as watcher:
             await until(lambda: watcher.engine.now_ns > last)
             assert watcher.engine.now_ns - last <= (time.monotonic() - began) * 1e9
+
+
+async def test_a_fault_of_the_engine_is_counted_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    take = Engine.take
+
+    def fail(self: Engine, block: PointBlock, **rest: Any) -> Any:
+        if any(gpu.uuid == "GPU-7" for gpu in block.gpus):
+            raise ZeroDivisionError("made up")
+        return take(self, block, **rest)
+
+    monkeypatch.setattr(Engine, "take", fail)
+    async with running_broker(tmp_path) as broker:
+        await send(broker.port, [*codes(0, 0), batch(5, [(gpu(7), {UTIL: 1.0})], start_ns=START), *codes(10, 79)])
+        watcher = Watcher(watch_config(broker.port))
+        await watcher.run(once=True)
+    assert watcher.totals.unjudged == 1
+    assert "1 points up to message" in caplog.text
+    assert await Event.objects.acount() == 1
