@@ -66,12 +66,13 @@ def used_names() -> set[str]:
 def carries_readings(node: Node, pods: dict[str, str]) -> set[str]:
     """Start a pod of each component (of that name), see readings arrive at the API, stop them; the names of all series that they told."""
     rendering = node.rendering
-    broker, api, collector, streamer = (
+    broker, api, collector, watch, streamer = (
         rendering.container(*each)
         for each in (
             ("mq-server", "mq-server"),
             ("api", "api"),
             next((each.component, "collector") for each in rendering.ours() if each.spec["name"] == "collector"),
+            next((each.component, "watch") for each in rendering.ours() if each.spec["name"] == "watch"),
             ("streamer", "streamer"),
         )
     )
@@ -83,17 +84,19 @@ def carries_readings(node: Node, pods: dict[str, str]) -> set[str]:
         if each.init:
             node.run(each, pods[each.component])
     node.start(collector, pods[collector.component])
+    node.start(watch, pods[watch.component])
     node.start(api, pods["api"])
     node.start(streamer, pods["streamer"])
     # Beyond the loopback the API answers to a token, which is made as the chart's notes say.
     said = node.execute(api, pods["api"], "python", "manage.py", "apitoken", "create", "me", "--expires", "90d")
     token = said.split()[-1]
     wait_until(lambda: node.get_json(8080, "/api/v1/gpus", token)["count"] > 0, "GPUs")
+    wait_until(lambda: "gpu_telemetry_watch_age_seconds" in node.get(8080, "/metrics", token), "what the watch wrote")
     broker_token = rendering.environment(broker)["BROKER_TOKEN"]
     told: set[str] = set()
-    for port, needed in ((9001, broker_token), (8080, token), (9102, ""), (19102, "")):
+    for port, needed in ((9001, broker_token), (8080, token), (9102, ""), (9103, ""), (19102, "")):
         told |= metric_names(node.get(port, "/metrics", needed))
-    for container in (streamer, collector, api, broker):
+    for container in (streamer, watch, collector, api, broker):
         node.stop(container)
     return told
 
@@ -121,6 +124,7 @@ def test_on_influxdb_and_postgresql(tmp_path: Path, targets: Path, influxd: Infl
         "mq-server": "tele-mq-server-0",
         "api": "tele-api-x",
         "collector": "tele-collector-0",
+        "watch": "tele-watch-x",
         "streamer": "tele-streamer-1",
     }
     with node(tmp_path, rendering) as here:
