@@ -26,6 +26,7 @@ _QUIET_NS = 60 * SECOND
 FLEET = Entity("fleet", "")
 # A source of so many hosts is judged as one.
 _FEWEST_HOSTS = 2
+NEVER_SEEN = "The host should have a GPU in this slot, and none was ever seen"
 
 
 class SlotWait(msgspec.Struct):
@@ -306,7 +307,7 @@ class AbsenceJudge:
                 if not self._book.is_inhibited(rule, (entity, Entity("host", host), source, FLEET)):
                     values: dict[str, float | str] = {"value": float(after[number]) / SECOND, "hostname": host}
                     place = EntityPlace(host, slot, layout.models[number])
-                    self._book.open(key, since + int(after[number]), rule.severity, place, values)
+                    self._book.open(key, since + int(after[number]), rule.severity, place, values, NEVER_SEEN)
         for key in self._book.keys_of(rule.name, "slot"):
             host, _, slot_text = key.entity.id.rpartition("/")
             if host in number_of and fresh[number_of[host]] and (host, int(slot_text)) not in lacking:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from health.engine.absence import NEVER_SEEN
 from health.engine.facts import Facts
 from readings.model import Gpu
 from readings.times import SECOND
@@ -65,6 +66,7 @@ def test_a_slot_where_others_of_the_model_have_a_gpu_is_missing_one() -> None:
     feed.run(60, points(*[each for host in fleet for each in host]))
     assert feed.said() == [("opened", "gpu_missing", "node-3/5")]
     assert feed.seen[0].key.entity.kind == "slot"
+    assert feed.seen[0].text == NEVER_SEEN
     fleet[3].append(gpu(5, "node-3"))
     feed.run(60, points(*[each for host in fleet for each in host]))
     assert feed.said()[1:] == [("closed", "gpu_missing", "node-3/5")]
