@@ -14,13 +14,15 @@ from dashboard.event_rows import EventGroup, EventRows, grouped, slot_words
 from dashboard.templatetags.dashboard import host_url
 from health.models import EntityKind, Event, Severity
 from health.queries import MARKS, Ongoing, ongoing_events, ongoing_now
+from health.rule_table import rules_now
 from inventory.fleet import Fleet, SlotState
 from readings.times import to_datetime
 
 MOST_GROUPS = 6
 _Mask = NDArray[np.bool_]
 # Whose events say already that a host's GPUs are gone.
-_ABSENCE = {"gpu_missing", "host_stale"}
+_GPU_GONE, _HOST_GONE = "gpu_missing", "host_stale"
+_ABSENCE = {_GPU_GONE, _HOST_GONE}
 _SOURCE_GONE = "source_silent"
 
 
@@ -79,8 +81,11 @@ def _gone(fleet: Fleet, chosen: _Mask, events: list[Event]) -> list[EventGroup]:
     """Hosts with missing or stale slots of which no event says so, as while nothing judges."""
     told = {event.hostname for event in events if event.rule in _ABSENCE}
     sources_gone = any(event.rule == _SOURCE_GONE for event in events)
+    explained = _explained(fleet, events)
     found: dict[int, list[int]] = {}
     for row in np.flatnonzero(chosen & (fleet.state == SlotState.MISSING)).tolist():
+        if row in explained:
+            continue
         found.setdefault(int(fleet.host[row]), []).append(row)
     groups = [_missing(fleet, host, rows) for host, rows in found.items() if fleet.hosts[host].name not in told]
     if sources_gone:
@@ -89,6 +94,16 @@ def _gone(fleet: Fleet, chosen: _Mask, events: list[Event]) -> list[EventGroup]:
         if host not in found and fleet.hosts[host].name not in told:
             groups.append(_silent(fleet, host))
     return groups
+
+
+def _explained(fleet: Fleet, events: list[Event]) -> set[int | None]:
+    """The slots whose GPU has an event that explains its absence, as one that fell off the bus."""
+    causes = set(rules_now()[_GPU_GONE].inhibited_by)
+    return {
+        fleet.slots.row_of.get(event.entity)
+        for event in events
+        if event.entity_kind == EntityKind.GPU and causes & {event.rule, f"{event.rule}:{event.subject}"}
+    }
 
 
 _NO_EVENT = EventGroup(
@@ -109,7 +124,7 @@ def _missing(fleet: Fleet, host: int, rows: list[int]) -> EventGroup:
         slots=slot_words(sorted(int(fleet.slot[row]) for row in rows), "slot"),
         opened=to_datetime(min(seen)) if seen else None,
         summary=f"{reporting} of {all_rows.stop - all_rows.start} GPUs of this host report",
-        action="Check the bus and the driver, then drain the node.",
+        action=rules_now()[_GPU_GONE].action_text,
         url=host_url(name),
     )
 
@@ -124,7 +139,7 @@ def _silent(fleet: Fleet, host: int) -> EventGroup:
         hostname=of.name,
         opened=to_datetime(of.last_seen_ns) if of.last_seen_ns else None,
         summary=f"None of its {count} GPU{'' if count == 1 else 's'} reports",
-        action="Check the host, its exporter and the streamer.",
+        action=rules_now()[_HOST_GONE].action_text,
         url=host_url(of.name),
     )
 

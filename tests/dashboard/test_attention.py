@@ -52,6 +52,13 @@ def test_what_an_event_says_is_not_said_twice() -> None:
     assert {each.rule for each in found().groups} == {"gpu_missing", "host_stale"}
 
 
+def test_a_gpu_that_fell_off_the_bus_is_not_missing_too() -> None:
+    make_event("xid_fatal", entity="GPU-2", hostname="half", slot=1, severity="critical", subject="48")
+    assert "GPU missing" in {each.title for each in found().groups}
+    make_event("xid_fatal", entity="GPU-2", hostname="half", slot=1, severity="critical", subject="79")
+    assert "GPU missing" not in {each.title for each in found().groups}
+
+
 def test_while_a_source_is_silent_its_hosts_are_not_named_one_by_one() -> None:
     make_event("source_silent", entity_kind="source", entity="s", hostname="", slot=None, severity="critical")
     assert [each.title for each in found().groups] == ["Source silent", "GPU missing"]
