@@ -152,7 +152,8 @@ class EventPage(ItemPage):
                     "text": f"{row.title}: {event.summary}",
                 },
                 "metrics": [described(name) for name in metrics_of(self.rule, self.fleet.metric_names())],
-                "limit": _number(event.details.get("limit")),
+                # A mask of bits is no limit that a line could be drawn at.
+                "limit": None if "mask" in event.details else _number(event.details.get("limit")),
             }
         }
 
