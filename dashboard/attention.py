@@ -45,7 +45,7 @@ def needs_attention(fleet: Fleet, chosen: _Mask, now: datetime) -> FleetAttentio
     events = serious if is_whole else [event for event in serious if _is_of(event, fleet, chosen, names)]
     found = grouped(EventRows(now).rows(events))
     gone = _gone(fleet, chosen, serious)
-    groups = sorted([*found, *gone], key=lambda group: MARKS[group.severity])
+    groups = sorted([*found, *gone], key=lambda group: (MARKS[group.severity], bool(group.handled)))
     shown = groups[:MOST_GROUPS]
     total = _serious(ongoing_now()) if is_whole else len(events)
     held = fleet.is_held() & chosen

@@ -141,7 +141,10 @@ def _second(moment: datetime) -> str:
 
 @dataclass(frozen=True, slots=True)
 class EventGroup:
-    """The events of one rule on one host: the worst severity, the slots, since when, and how often."""
+    """The events of one rule on one host: the worst severity, the slots, since when, and how often.
+
+    ``handled`` says that all of them are acknowledged, muted or in maintenance.
+    """
 
     rule: str
     title: str
@@ -155,17 +158,18 @@ class EventGroup:
     summary: str
     action: str
     url: str
+    handled: str = ""
 
 
 def grouped(rows: Sequence[EventRow]) -> list[EventGroup]:
-    """Rows in groups by rule and host, the worst first and then those with most events."""
+    """Rows in groups by rule and host: the worst first, then those that nobody has taken up, then those with most events."""
     groups: dict[tuple[str, str, str], list[EventRow]] = {}
     for row in rows:
         source = row.event.entity if row.event.entity_kind == EntityKind.SOURCE else ""
         groups.setdefault((row.event.rule, row.event.hostname, source), []).append(row)
     found = [_group(members) for members in groups.values()]
     found.sort(key=lambda group: group.opened or timezone.now(), reverse=True)
-    return sorted(found, key=lambda group: (MARKS.get(group.severity, 9), -group.events))
+    return sorted(found, key=lambda group: (MARKS.get(group.severity, 9), bool(group.handled), -group.events))
 
 
 def _group(rows: Sequence[EventRow]) -> EventGroup:
@@ -185,7 +189,15 @@ def _group(rows: Sequence[EventRow]) -> EventGroup:
         summary=worst.event.summary,
         action=worst.action,
         url=event_url(event.pk) if only else events_url(rule=event.rule, hostname=event.hostname),
+        handled=_handled(rows),
     )
+
+
+def _handled(rows: Sequence[EventRow]) -> str:
+    if all(row.muted for row in rows):
+        return rows[0].muted if len({row.muted for row in rows}) == 1 else "muted"
+    taken_up = all(row.muted or row.event.acknowledged is not None for row in rows)
+    return "acknowledged" if taken_up else ""
 
 
 def slot_words(slots: Sequence[int], word: str) -> str:

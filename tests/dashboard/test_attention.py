@@ -77,6 +77,15 @@ def test_the_worst_come_first_info_not_at_all_and_the_rest_is_counted() -> None:
     assert attention.more == 12 - MOST_GROUPS
 
 
+def test_what_somebody_has_taken_up_says_so_and_comes_after_the_rest_of_its_severity() -> None:
+    make_event("xid_fatal", entity="GPU-1", hostname="half", severity="critical", subject="48", acknowledged=NOON)
+    make_event("ecc_dbe", entity="GPU-4", hostname="well", severity="critical")
+    assert [(each.rule, each.handled) for each in found().groups if each.rule] == [
+        ("ecc_dbe", ""),
+        ("xid_fatal", "acknowledged"),
+    ]
+
+
 def test_filters_leave_events_of_what_they_choose() -> None:
     make_event("ecc_dbe", severity="critical", entity="GPU-4", hostname="well")
     make_event("temp_high", entity="GPU-1", hostname="half")
