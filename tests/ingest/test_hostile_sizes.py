@@ -212,6 +212,7 @@ NO_READERS = {
     "broker/log/segment.py": "the index of a segment, in entries of one size",
     "ingest/capture/files.py": "the list of finished files",
     "ingest/collector/attempts.py": "one short note of the collector's own",
+    "ingest/simulator/faults.py": "matches the faults that a setting names",
     "readings/catalogue.py": "the catalogue",
     "stores/influxdb/client.py": "hands answers to stores.influxdb.answers",
     "stores/influxdb/influxql.py": "writes questions",

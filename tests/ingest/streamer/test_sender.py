@@ -22,7 +22,7 @@ from readings.batch import encode_block, encode_plain
 from readings.model import Gpu, PointBlock
 from tests.broker.harness import running_broker
 from tests.ingest.processes import free_port
-from tests.ingest.wiring import line_to, read_batches, read_log, readings_of, until
+from tests.ingest.wiring import line_to, outages, read_batches, read_log, readings_of, until
 
 GPUS = [Gpu(uuid=f"GPU-{number}") for number in range(3)]
 
@@ -152,7 +152,7 @@ async def test_a_broker_that_is_not_there_is_waited_for_with_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = free_port()
-    caplog.set_level(logging.INFO, "ingest")
+    caplog.set_level(logging.INFO, "telemetry_site.outage")
     async with sending(port) as memory:
         await memory.put(0)
         await until(lambda: "no broker" in caplog.text)
@@ -160,7 +160,7 @@ async def test_a_broker_that_is_not_there_is_waited_for_with_one_line(
         async with running_broker(tmp_path, port=port) as broker:
             await memory.sender.flush()
             assert await ids(broker.port) == ["b0"]
-    lines = [record.getMessage() for record in caplog.records if record.name.startswith("ingest")]
+    lines = outages(caplog)
     assert len(lines) == 2
     assert lines[0].endswith("waiting until it is back")
     assert "is back after" in lines[1]
