@@ -224,7 +224,7 @@ class XidJudge:
             key = Key(rule.name, entity, str(xid.code))
             if key not in self._book.events:
                 place = place_of(self._registry, row)
-                self._book.open(key, at_ns, rule.severity, place, _values(xid) | {"value": float(bursts)})
+                self._book.open(key, at_ns, rule.severity, place, _figures(xid) | {"value": float(bursts)})
             else:
                 self._book.hold(key, at_ns)
 
@@ -240,7 +240,7 @@ class XidJudge:
         key = Key(rule.name, entity, str(xid.code))
         if between >= rule.settings["resets"] and key not in self._book.events:
             place = place_of(self._registry, row)
-            self._book.open(key, at_ns, rule.severity, place, _values(xid) | {"value": float(between)})
+            self._book.open(key, at_ns, rule.severity, place, _figures(xid) | {"value": float(between)})
 
     def _judge_memory_faults(self, row: int, entity: Entity, xid: Xid, past: XidPast, at_ns: int) -> None:
         """XID 31 on several GPUs of a host comes from an application, again and again on one GPU perhaps not."""
@@ -251,7 +251,7 @@ class XidJudge:
             rows = [each for each in self._registry.by_host[place.hostname] if self._memory_faults(each, at_ns, many)]
             key = Key(many.name, host)
             if len(rows) >= many.settings["count"]:
-                values = _values(xid) | {"value": float(len(rows)), "hostname": place.hostname}
+                values = _figures(xid) | {"value": float(len(rows)), "hostname": place.hostname}
                 if key in self._book.events:
                     self._book.hold(key, at_ns)
                 else:
@@ -267,7 +267,7 @@ class XidJudge:
             self._book.hold(key, at_ns)
         elif not self._book.is_inhibited(same, around(self._registry, row)):
             count = float(self._memory_faults(row, at_ns, same))
-            self._book.open(key, at_ns, same.severity, place, _values(xid) | {"value": count})
+            self._book.open(key, at_ns, same.severity, place, _figures(xid) | {"value": count})
 
     def _memory_faults(self, row: int, at_ns: int, rule: Rule) -> int:
         past = self._pasts.get(row)
@@ -370,4 +370,9 @@ def _is_fatal(key: Key) -> bool:
 
 
 def _values(xid: Xid) -> Values:
-    return {"xid": float(xid.code), "mnemonic": xid.mnemonic, "title": xid.title, "action": xid.action}
+    return _figures(xid) | {"action": xid.action}
+
+
+def _figures(xid: Xid) -> Values:
+    """Those of rules about the history of an XID, which have an action of their own."""
+    return {"xid": float(xid.code), "mnemonic": xid.mnemonic, "title": xid.title}

@@ -98,6 +98,9 @@ def test_the_same_fatal_one_after_two_resets_is_a_fault_of_the_hardware() -> Non
         feed.at += 600
     assert ("xid_after_reset", "48") in opened(feed)
     assert [each for each in opened(feed) if each[0] == "xid_after_reset"] == [("xid_after_reset", "48")]
+    asked = {each.key.rule: each.values.get("action") for each in feed.seen if each.change == "opened"}
+    assert asked["xid_fatal"] == "reset_gpu"
+    assert asked["xid_after_reset"] is None  # its rule's own, since resets do not cure it
 
 
 def test_five_bursts_of_a_fatal_one_in_a_day_ask_for_a_replacement() -> None:
