@@ -225,7 +225,7 @@ def shared_prefix(names: Sequence[str]) -> str:
 
 
 def short_id(gpu_id: str) -> str:
-    """``GPU-39bd9cd5`` for a UUID; any other id as it is."""
+    """``GPU-39bd9cd5`` for a UUID; any other id unchanged."""
     return gpu_id[:_SHORT_UUID] if len(gpu_id) == 40 and gpu_id[:4] == "GPU-" else gpu_id
 
 

@@ -67,7 +67,7 @@ class EventChoice:
         return self != EventChoice(state=self.state)
 
     def ongoing(self) -> QuerySet[Event]:
-        """Those that are open or unknown now: first those that people are told of, the worst first, then the newest."""
+        """Those that are open or unknown now: first those that notify people, the worst first, then the newest."""
         if self.state == "closed":
             return Event.objects.none()
         found = self._with(EventState.UNKNOWN) if self.state == "unknown" else self._with(*ONGOING)
@@ -99,7 +99,7 @@ class EventChoice:
 
 
 def worst_first(events: QuerySet[Event]) -> QuerySet[Event]:
-    """First those that people are told of, the worst first, then the newest."""
+    """First those that notify people, the worst first, then the newest."""
     return events.order_by("quiet", _RANK, "-opened", "-pk")
 
 

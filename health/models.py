@@ -43,7 +43,7 @@ class Event(models.Model):
     """Something that a rule found. At most one is ongoing for a rule, an entity and a subject; repeats raise its ``count``.
 
     ``entity`` is a GPU's id, ``host/slot`` for a slot where no GPU was ever seen, a host's name, a source's name, or empty for
-    the fleet. ``subject`` tells events of one rule and entity apart: an XID, a metric's name. The place (``hostname``, ``slot``,
+    the fleet. ``subject`` distinguishes events of one rule and entity: an XID, a metric's name. The place (``hostname``, ``slot``,
     ``model_name``, ``namespace``, ``pod``) is that of the opening.
     """
 
@@ -212,7 +212,7 @@ class Notice(models.Model):
     """A step of an event that someone has yet to hear of. ``watch`` writes it with the event, and the notifier sends it.
 
     ``channel`` names a way out (health.notify.channels). ``key`` is the same however often it is sent, and so is ``message``, the
-    key of the message that it goes out in, so that receivers can tell a repeat. ``sent``: when it was dealt with, as ``outcome`` says.
+    key of the message that it goes out in, so that receivers recognise a repeat. ``sent``: when it was dealt with, as ``outcome`` says.
     """
 
     event = models.ForeignKey(Event, on_delete=models.CASCADE, related_name="notices")

@@ -104,7 +104,7 @@ def gpus_of_event(event: Event) -> tuple[str, ...]:
 
 
 def board_of(gpu_id: str) -> str:
-    """The GPU that a MIG instance (``board:instance``) is cut out of; a GPU's id as it is."""
+    """The GPU that a MIG instance (``board:instance``) is cut out of; a GPU's id unchanged."""
     return gpu_id.rpartition(":")[0] or gpu_id
 
 

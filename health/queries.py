@@ -1,4 +1,4 @@
-"""Which events there are: lists with filters, counts by severity, and what is ongoing now, for every page."""
+"""Which events there are: lists with filters, counts by severity, and the ongoing ones, for every page."""
 
 from __future__ import annotations
 

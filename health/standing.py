@@ -1,4 +1,4 @@
-"""How the judging itself is doing: how far it is, how old its last commit is, what is open, and which notices wait."""
+"""How the judging itself is doing: how far it is, how old its last commit is, the open events, and the notices that wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shape of what is asked and answered about events, rules and mutes. See api.schema.answers."""
+"""The shape of requests and answers about events, rules and mutes. See api.schema.answers."""
 
 from __future__ import annotations
 

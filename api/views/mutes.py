@@ -1,4 +1,4 @@
-"""Mutes: of which events nobody is notified, and until when."""
+"""Mutes: the events that nobody is notified of, and until when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The events of the fleet's health: what is open now, the worst first, and what was."""
+"""The events of the fleet's health: the open ones, the worst first, then the closed ones."""
 
 from __future__ import annotations
 

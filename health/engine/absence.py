@@ -46,7 +46,7 @@ class SkewStreak(msgspec.Struct):
 
 
 class AbsenceState(msgspec.Struct):
-    """The state of an AbsenceJudge as it is stored."""
+    """The stored state of an AbsenceJudge."""
 
     waits: list[SlotWait]
     skews: dict[str, SkewStreak]

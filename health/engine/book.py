@@ -46,7 +46,7 @@ class Opening(NamedTuple):
 
 
 class BookState(msgspec.Struct):
-    """A book as it is stored."""
+    """The stored state of a Book."""
 
     open: list[OpenEvent]
     points: list[OpenEvent]
@@ -75,7 +75,7 @@ class Book:
         return any(key.rule == rule for key in self._of_entity.get(entity, ()))
 
     def is_inhibited(self, rule: Rule, around: Iterable[Entity]) -> bool:
-        """Whether an event that explains those of this rule is open on one of the entities, of which each holds the one before."""
+        """Whether an event that explains those of this rule is open on one of the entities: the GPU, its host, its source, the fleet."""
         if not rule.inhibited_by:
             return False
         return any(

@@ -45,7 +45,7 @@ class Key(NamedTuple):
 
 
 class Transition(msgspec.Struct, frozen=True):
-    """A step in the life of the event of ``key``. ``opened_ns`` tells it from earlier events of the same key.
+    """A step in the life of the event of ``key``. ``opened_ns`` distinguishes it from earlier events of the same key.
 
     ``at_ns`` is the time of the reading that showed it. ``count`` is how often it has happened by now. ``values`` are the figures
     behind it by name, as they stand in the event's details; ``text`` says them in one sentence, or why the event closed.

@@ -1,4 +1,4 @@
-"""What people decided about hosts and GPUs. The engine takes it as it is given."""
+"""What people decided about hosts and GPUs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only the whole fleet shows: what is usual for a model, how much of it is idle, and whose configuration is not the others'."""
+"""What only the whole fleet shows: a model's usual figures, how much of it is idle, and whose configuration is not the others'."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FEWEST_ALIKE = 5
 
 
 class FleetwideState(msgspec.Struct):
-    """The state of a FleetwideJudge as it is stored. ``drifts`` has since when a GPU differs, by GPU and setting."""
+    """The stored state of a FleetwideJudge. ``drifts`` has since when a GPU differs, by GPU and setting."""
 
     looked_ns: int
     idle_since_ns: int

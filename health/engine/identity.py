@@ -27,7 +27,7 @@ _FORGET_NS = 3600 * SECOND
 
 
 class IdentityState(msgspec.Struct):
-    """The state of an IdentityJudge as it is stored: GPUs that are still to be judged, and when which was reset."""
+    """The stored state of an IdentityJudge: GPUs that are still to be judged, and when which was reset."""
 
     pending: list[int]
     resets: dict[int, int]

@@ -306,7 +306,7 @@ class Registry:
 
 
 class RegistryState(msgspec.Struct):
-    """A registry as it is stored."""
+    """The stored state of a Registry."""
 
     gpus: list[KnownGpu]
     shares: dict[int, list[Share]]

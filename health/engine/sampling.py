@@ -24,7 +24,7 @@ _MOST_BUCKETS = 24
 
 
 class SamplingState(msgspec.Struct):
-    """The state of a SamplingJudge as it is stored. Arrays are by row of the registry, and by metric where they have two sizes."""
+    """The stored state of a SamplingJudge. Arrays are by row of the registry, and by metric where they have two sizes."""
 
     bucket: int
     rows: int

@@ -1,4 +1,4 @@
-"""An engine as it is stored."""
+"""The stored state of an engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from health.engine.xids import XidState
 
 
 class EngineState(msgspec.Struct):
-    """An engine as it is stored. Arrays are raw bytes."""
+    """The stored state of an Engine. Arrays are raw bytes."""
 
     version: int
     now_ns: int

@@ -58,7 +58,7 @@ class XidPast(msgspec.Struct):
 
 
 class XidState(msgspec.Struct):
-    """The state of an XidJudge as it is stored."""
+    """The stored state of an XidJudge."""
 
     pasts: dict[int, XidPast]
     families: set[tuple[str, str]]
@@ -341,7 +341,7 @@ class XidJudge:
         return rule if rule is not None and rule.enabled else None
 
     def expire(self, now_ns: int) -> None:
-        """Forget what is too old for any rule."""
+        """Forget the past that no rule looks at any more."""
         for past in self._pasts.values():
             past.occurrences = [each for each in past.occurrences if now_ns - each.at_ns < _KEEP_NS]
             past.resets = [each for each in past.resets if now_ns - each < _KEEP_NS]

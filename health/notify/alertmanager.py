@@ -1,4 +1,4 @@
-"""Events as alerts of Prometheus' Alertmanager: told what is open again and again, as Prometheus does, so that it may be restarted at any time."""
+"""Events as alerts of Prometheus' Alertmanager: it hears of open ones again and again, as Prometheus does, so that it may be restarted at any time."""
 
 from __future__ import annotations
 

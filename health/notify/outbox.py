@@ -68,7 +68,7 @@ def severity_of(event: Event, step: EventTransition) -> str:
 
 
 def notice_key(event: Event, kind: str, detail: str) -> str:
-    """The key of one step of an event: the same whenever it is made. ``detail`` tells steps of one kind apart."""
+    """The key of one step of an event: the same whenever it is made. ``detail`` distinguishes steps of one kind."""
     opened = f"{event.opened:%Y-%m-%dT%H:%M:%S.%f}"
     return _digest((event.rule, event.entity_kind, event.entity, event.subject, opened, kind, detail))
 

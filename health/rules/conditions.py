@@ -72,7 +72,7 @@ _Truth: TypeAlias = Callable[[View], tuple[Masks, Masks]]
 
 
 class Function(NamedTuple):
-    """A function of the language, as it is written, and what it gives."""
+    """A function of the language: how to write it, and its result."""
 
     usage: str
     gives: str

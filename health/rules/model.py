@@ -152,7 +152,7 @@ class Rules(Mapping[str, Rule]):
 
 
 class _Formatter(string.Formatter):
-    """Formats what it can: a missing value becomes ``?``, and one that does not suit its format stays as it is."""
+    """Formats what it can: a missing value becomes ``?``, and one that does not suit its format is left unformatted."""
 
     def get_value(self, key: int | str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         return kwargs.get(str(key), "?")

@@ -1,4 +1,4 @@
-"""The watch's metrics for Prometheus: how far it is, what it judged, what is open."""
+"""The watch's metrics for Prometheus: its lag, the judged readings, the open events."""
 
 from __future__ import annotations
 

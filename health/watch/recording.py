@@ -20,7 +20,7 @@ _MOST_SUBJECT, _MOST_PLACE = 128, 255
 
 
 class _EventIdentity(NamedTuple):
-    """What tells an event from all others."""
+    """The identity of an event."""
 
     rule: str
     kind: str

@@ -1,4 +1,4 @@
-"""The ground truth of a synthetic fleet: a line of JSON for each event that should come of a fault, or for a fault of which none should."""
+"""The ground truth of a synthetic fleet: a line of JSON for each event that should come of a fault, or for a fault that none should come of."""
 
 from __future__ import annotations
 
