@@ -83,7 +83,14 @@ def compose(
     """One message about these notices, whose events are loaded: in full for one event, a line each for several, figures for many."""
     steps = _steps(notices)
     ordered = sorted(
-        steps, key=lambda each: (each[1] is Step.OVER, -SEVERITIES.index(each[0].severity), each[0].opened)
+        steps,
+        # Of what is as bad, an XID is nearest to the cause.
+        key=lambda each: (
+            each[1] is Step.OVER,
+            -SEVERITIES.index(each[0].severity),
+            not each[0].rule.startswith("xid"),
+            each[0].opened,
+        ),
     )
     worst = _worst(ordered)
     if len(ordered) == 1:

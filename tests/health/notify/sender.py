@@ -19,7 +19,7 @@ def post_events(count: int) -> None:
     now = timezone.now()
     for number in range(count):
         event = Event.objects.create(
-            rule=f"rule_{number}", entity_kind="host", entity="node-1", hostname="node-1", severity="critical", opened=now, last_seen=now
+            rule=f"rule_{number}", entity_kind="host", entity=f"node-1/{number}", hostname="node-1", severity="critical", opened=now, last_seen=now
         )  # fmt: skip
         step = event.transitions.create(kind="opened", at=now, recorded=now, severity="critical")
         post([(event, step)], now)

@@ -99,14 +99,14 @@ def test_several_events_have_a_line_each_the_worst_first() -> None:
 
 def test_several_events_of_one_gpu_are_one_fault_with_all_that_is_to_do() -> None:
     found = message(
-        event(1, rule="remap_pending", severity="warning", action="run_diag"), event(2), event(3, rule="xid")
+        event(1, rule="remap_pending", severity="warning", action="run_diag"), event(2), event(3, rule="slow")
     )
     assert found.title == "CRITICAL: temp_high on node-1 · gpu 3, and 2 more"
     assert [line for line in found.body.splitlines() if line.startswith("To do")] == [
         "To do about temp_high: Drain the GPU and reset it.",
         "To do about remap_pending: Run DCGM's diagnostics (dcgmi diag -r 3) when the GPU is free.",
     ]
-    assert "To do: Drain the GPU and reset it." in message(event(2), event(3, rule="xid")).body
+    assert "To do: Drain the GPU and reset it." in message(event(2), event(3, rule="slow")).body
     assert (
         "To do"
         not in message(event(state="closed", closed=NOW), event(3, state="closed", closed=NOW), kind="closed").body
