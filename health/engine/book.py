@@ -242,7 +242,7 @@ class Book:
         )
 
     def restore(self, state: BookState) -> None:
-        """Take over the state of another book. Events of rules that are gone are dropped without a word."""
+        """Take over the state of another book."""
         self.events = {event.key: event for event in state.open}
         self._points = {event.key: event for event in state.points}
         self.openings = list(state.openings)

@@ -253,3 +253,7 @@ class Engine:
         self._identity.restore(state.identity)
         self._sampling.restore(state.sampling)
         self._fleetwide.restore(state.fleetwide)
+        for key in [*self.book.events, *self.book.dismissed]:
+            rule = self._rules.get(key.rule)
+            if rule is None or not rule.enabled:
+                self.book.close(key, self._now_ns, "its rule is no longer judged")

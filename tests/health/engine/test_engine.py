@@ -25,6 +25,7 @@ from tests.health.engine.building import (
     level,
     make_rules,
     rule,
+    start,
 )
 
 RULES = make_rules(
@@ -155,3 +156,12 @@ def test_a_state_of_another_version_is_refused() -> None:
     state.version += 1
     with pytest.raises(EngineStateError, match="version"):
         Engine.load(zlib.compress(msgspec.msgpack.encode(state)), RULES)
+
+
+def test_events_of_a_rule_that_is_gone_close_at_the_next_start() -> None:
+    feed = start(rule("hot", "condition", level("warning", "GPU_TEMP > 90")))
+    feed.run(30, [(gpu(0), {UTIL: 5.0, TEMP: 95.0})])
+    assert feed.said() == [("opened", "hot", "GPU-node-1-0")]
+    loaded = Engine.load(feed.engine.dump(), make_rules())
+    assert [(each.change, each.key.rule) for each in loaded.drain()] == [("closed", "hot")]
+    assert not loaded.book.events
