@@ -157,6 +157,8 @@ class Intake:
         described = _descriptions(rows_of, known, gpu_at, times_ns)
         self.table.fit(registry.capacity)
         points = np.array(lists, np.float64).reshape(len(lists), -1)[:, chosen.places].T
+        # No counter, code or temperature is infinite: such a reading is none.
+        points[np.isinf(points)] = np.nan
         if max(boards) >= 0:
             rows, times_ns, points = _split_boards(
                 rows, np.array(boards, np.int32)[np.array(gpu_at)], times_ns, points, chosen.of_board

@@ -175,3 +175,9 @@ def test_a_fatal_one_that_comes_back_after_a_reset_stays() -> None:
     codes(feed, 48, more={ENERGY: 20.0})
     codes(feed, *[48.0] * 800, more={ENERGY: 30.0})
     assert ("closed", "xid_fatal", "GPU-node-1-0") not in feed.said()
+
+
+def test_a_code_that_is_infinite_is_no_reading() -> None:
+    feed = start()
+    codes(feed, 0, float("inf"), 79, float("-inf"), 79)
+    assert opened(feed) == [("xid_fatal", "79")]
