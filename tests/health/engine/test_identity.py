@@ -48,3 +48,10 @@ def test_a_reset_whose_counters_come_in_two_messages_is_one() -> None:
         feed.send([(gpu(0), {"DCGM_FI_DEV_ECC_SBE_VOL_TOTAL": errors})])
         feed.at += 10
     assert [(each.change, each.key.rule) for each in feed.seen] == [("opened", "gpu_reset"), ("closed", "gpu_reset")]
+
+
+def test_a_counter_that_is_a_little_lower_shows_no_reset() -> None:
+    feed = start()
+    for energy in (5_000_000.0, 5_001_000.0, 5_000_999.0, 5_002_000.0):
+        feed.run(10, [(gpu(0), {UTIL: 50.0, ENERGY: energy})])
+    assert feed.said() == []
