@@ -12,6 +12,8 @@ from health.engine.intake import Floats
 from health.engine.registry import Ints, Rows
 from readings.times import SECOND
 
+# Two exporters of one GPU, or a late answer of its driver, can show a counter a little lower: a reset sets it back below this share.
+RESET_BELOW = 0.99
 _MOST_STEPS = 4096
 
 

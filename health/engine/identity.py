@@ -9,6 +9,7 @@ import numpy as np
 
 from health.engine.book import Book
 from health.engine.events import Entity, Key
+from health.engine.growth import RESET_BELOW
 from health.engine.intake import Arrivals
 from health.engine.places import FleetPlaces, place_of
 from health.engine.registry import Registry
@@ -21,8 +22,6 @@ VOLATILE = (
     "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL",
     "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION",
 )
-# Two exporters of one GPU, or a late answer of its driver, can show a counter a little lower: a reset sets it back by more.
-_LOWER = 0.99
 # The other GPU may be seen in the same moments as the new one: two exporters can give one slot to both.
 _SETTLE_NS = 60 * SECOND
 _FORGET_NS = 3600 * SECOND
@@ -61,7 +60,7 @@ class IdentityJudge:
             number = arrivals.number_of.get(name)
             if number is None:
                 continue
-            for at in np.flatnonzero(arrivals.points[number] < _LOWER * arrivals.before[number]).tolist():
+            for at in np.flatnonzero(arrivals.points[number] < RESET_BELOW * arrivals.before[number]).tolist():
                 fell[int(arrivals.rows[at]), int(arrivals.times_ns[at])] = None
         rule = self._rules.get("gpu_reset")
         for row, at_ns in sorted(fell, key=lambda each: (each[1], each[0])):

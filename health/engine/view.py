@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from health.engine.growth import GrowthLog, seconds
+from health.engine.growth import RESET_BELOW, GrowthLog, seconds
 from health.engine.intake import Arrivals, Floats, Intake
 from health.engine.registry import GAP_STEPS, Ints, Mask
 from health.rules.model import Rule
@@ -188,7 +188,7 @@ class PointView:
         if not numbers:
             return np.full(len(self._arrivals), np.nan)
         now, before = self._arrivals.points[numbers], self._arrivals.before[numbers]
-        grown = np.where(now >= before, now - before, now)
+        grown = np.where(now >= RESET_BELOW * before, np.maximum(now - before, 0), now)
         grown[np.isnan(before)] = np.nan
         if len(numbers) == 1:
             return np.asarray(grown[0], np.float64)

@@ -89,3 +89,10 @@ def test_growth_is_known_at_a_message_without_the_counter() -> None:
     assert np.isnan(see(intake, 0, {UTIL: 1.0}).windowed(REPLAYS, 60)).tolist() == [True]
     see(intake, 30, {REPLAYS: 5.0})
     assert see(intake, 30, {UTIL: 1.0}).windowed(REPLAYS, 60).tolist() == [0.0]
+
+
+def test_a_counter_that_is_a_little_lower_did_not_grow() -> None:
+    intake = Intake([REPLAYS])
+    see(intake, 0, {REPLAYS: 5000.0})
+    assert see(intake, 10, {REPLAYS: 4999.0}).increase(REPLAYS).tolist() == [0.0]
+    assert see(intake, 20, {REPLAYS: 40.0}).increase(REPLAYS).tolist() == [40.0]
