@@ -255,8 +255,8 @@ class Intake:
         while len(rows):
             first = np.ones(len(rows), np.bool_)
             first[1:] = rows[1:] != rows[:-1]
-            heard = times[first] if received_ns is None else np.full(int(first.sum()), received_ns, np.int64)
-            self.registry.sample(rows[first], times[first], heard)
+            self.registry.sample(rows[first], times[first])
+            self.registry.hear(rows[first], times[first] if received_ns is None else received_ns)
             rows, times = rows[~first], times[~first]
 
 

@@ -52,12 +52,13 @@ class FleetPlaces:
         self.replaced: set[str] = set()
         self._layout: FleetLayout | None = None
         self._key: object = None
+        self._facts: Facts | None = None
 
     def layout(self, facts: Facts) -> FleetLayout:
         """The boards that should report, by host."""
-        key = (self._registry.changes, id(facts), len(self.replaced))
-        if self._layout is None or self._key != key:
-            self._layout, self._key = self._made(facts), key
+        key = (self._registry.changes, len(self.replaced))
+        if self._layout is None or self._key != key or self._facts is not facts:
+            self._layout, self._key, self._facts = self._made(facts), key, facts
         return self._layout
 
     def _made(self, facts: Facts) -> FleetLayout:

@@ -233,8 +233,14 @@ class Registry:
             shares.append(Share(gpu.namespace, gpu.pod, gpu.container, time_ns))
         self._held[row] = True
 
-    def sample(self, rows: Rows, times_ns: Ints, heard_ns: Ints | None = None) -> None:
-        """Note when these GPUs had samples, and when those arrived. Each row at most once, with a time after its last."""
+    def hear(self, rows: Rows, heard_ns: Ints | int) -> None:
+        """Note when samples of these GPUs arrived. Each row at most once."""
+        newer = heard_ns > self._heard[rows]
+        self._heard_before[rows] = np.where(newer, self._heard[rows], self._heard_before[rows])
+        self._heard[rows] = np.where(newer, heard_ns, self._heard[rows])
+
+    def sample(self, rows: Rows, times_ns: Ints) -> None:
+        """Note when these GPUs had samples. Each row at most once, with a time after its last."""
         last = self._last[rows]
         steps = times_ns - last
         usual = self._step[rows]
@@ -243,8 +249,6 @@ class Registry:
         self._first[rows] = np.where(last == 0, times_ns, self._first[rows])
         self._before[rows] = last
         self._last[rows] = times_ns
-        self._heard_before[rows] = self._heard[rows]
-        self._heard[rows] = times_ns if heard_ns is None else heard_ns
         if self.shares:
             self._end_shares(rows.tolist())
 

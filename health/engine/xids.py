@@ -35,6 +35,8 @@ _DAY_NS = 86_400 * SECOND
 _KEEP_NS = 30 * _DAY_NS
 _MOST_KEPT = 200
 _ABSENT_STEPS = 2.5
+# Larger numbers are no codes.
+MOST_CODE = 1_000_000
 PREEMPTIVE_REMOVAL, ACTION_CHANGED = 45, 154
 ENGAGED_AGAIN, DISENGAGED = 162, 163
 FAULTED_MEMORY = 31
@@ -99,7 +101,7 @@ class XidJudge:
         if number is None:
             return
         now, before, before_ns = arrivals.points[number], arrivals.before[number], arrivals.before_ns[number]
-        seen = ~np.isnan(now) & ~np.isnan(before) & (now > 0)
+        seen = ~np.isnan(now) & ~np.isnan(before) & (now > 0) & (now < MOST_CODE)
         steps = self._registry.step_ns[arrivals.rows]
         was_absent = arrivals.newest_ns - before_ns > _ABSENT_STEPS * np.maximum(steps, 1)
         for at in np.flatnonzero(seen & ((now != before) | was_absent)).tolist():
@@ -122,7 +124,7 @@ class XidJudge:
                 continue
             now, before = arrivals.points[number], arrivals.before[number]
             code_text = name.partition(_PART)[2]
-            code = int(code_text) if code_text.isascii() and code_text.isdigit() and len(code_text) < 9 else 0
+            code = int(code_text) if code_text.isascii() and code_text.isdigit() and len(code_text) < 7 else 0
             for at in np.flatnonzero(~np.isnan(now)).tolist():
                 row = int(arrivals.rows[at])
                 known = (self._registry.gpus[row].hostname, family)
@@ -144,7 +146,7 @@ class XidJudge:
         code = float(arrivals.value(GAUGE)[at])
         if code != code and GAUGE in self._table.columns:
             code = float(self._table.values[self._table.columns[GAUGE], row])
-        return int(code) if code == code else 0
+        return int(code) if 0 < code < MOST_CODE else 0
 
     # What it means.
 

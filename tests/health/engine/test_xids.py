@@ -181,3 +181,12 @@ def test_a_code_that_is_infinite_is_no_reading() -> None:
     feed = start()
     codes(feed, 0, float("inf"), 79, float("-inf"), 79)
     assert opened(feed) == [("xid_fatal", "79")]
+
+
+def test_what_is_no_code_is_no_event() -> None:
+    feed = start()
+    codes(feed, 0, 1e15, 0, 1e300, 0, -5)
+    feed.run(20, [(gpu(0), {UTIL: 50.0, PART + "79": 0.0, PART + "99999999999999999999": 0.0})])
+    feed.run(20, [(gpu(0), {UTIL: 50.0, PART + "79": 1.0, PART + "99999999999999999999": 1.0})])
+    assert sorted(opened(feed)) == [("xid_fatal", "79"), ("xid_unknown", "0")]
+    feed.engine.dump()
