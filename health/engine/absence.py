@@ -122,8 +122,9 @@ class AbsenceJudge:
             return
         streak.ahead, streak.sound = 0, streak.sound + 1
         if streak.sound >= rule.settings["clear_samples"]:
-            del self._skews[host]
             self._book.close(key, at_ns, "its clock is right again")
+            if key not in self._book.events:
+                del self._skews[host]
 
     def tick(self, now_ns: int, facts: Facts) -> None:
         """Look for silence, as of ``now_ns`` for live sources."""
@@ -218,7 +219,7 @@ class AbsenceJudge:
             worst = silence[number] > critical[number]
             if key in self._book.events:
                 if excused[number]:
-                    self._book.close(key, int(times.now_ns[number]), "the host is in maintenance")
+                    self._book.close(key, int(times.now_ns[number]), "the host is in maintenance", is_gone=True)
                     continue
                 self._book.hold(key, int(times.now_ns[number]))
             elif not excused[number] and not self._settling[number]:
@@ -258,7 +259,7 @@ class AbsenceJudge:
             excused = gpu.id in facts.excused_gpus or gpu.hostname in facts.excused_hosts
             if key in self._book.events:
                 if excused:
-                    self._book.close(key, int(now_ns[at]), "it is in maintenance")
+                    self._book.close(key, int(now_ns[at]), "it is in maintenance", is_gone=True)
                 else:
                     self._book.hold(key, int(host_ns[at]))
             elif not excused and recent[at]:
@@ -368,15 +369,15 @@ class AbsenceJudge:
                 row = self._registry.row_of.get(name)
                 host = self._registry.gpus[row].hostname if row is not None else ""
                 if gpu_id in facts.retired_gpus or host in facts.retired_hosts:
-                    self._book.close(key, now_ns, "retired")
+                    self._book.close(key, now_ns, "retired", is_gone=True)
                 elif gpu_id in self._places.replaced:
-                    self._book.close(key, now_ns, "another GPU is in its place")
+                    self._book.close(key, now_ns, "another GPU is in its place", is_gone=True)
             elif kind in {"host", "slot"}:
                 host = name if kind == "host" else name.rpartition("/")[0]
                 if host in facts.retired_hosts:
-                    self._book.close(key, now_ns, "retired")
+                    self._book.close(key, now_ns, "retired", is_gone=True)
                 elif kind == "slot" and host in facts.excused_hosts and key.rule == "gpu_missing":
-                    self._book.close(key, now_ns, "it is in maintenance")
+                    self._book.close(key, now_ns, "it is in maintenance", is_gone=True)
 
     def _mark_lost(self, layout: FleetLayout, times: Times) -> None:
         """Of a GPU that is not heard of it is not known whether its events still hold."""

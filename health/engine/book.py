@@ -15,6 +15,8 @@ from readings.times import SECOND
 TOUCH_NS = 60 * SECOND
 # What happens at once and is over counts as one event while it comes again within this time.
 POINT_NS = 3600 * SECOND
+# An event that opened so often within so long comes and goes: instead of one event each time it is one that stays.
+MOST_FLAPS, FLAP_NS = 5, 3600 * SECOND
 _MOST_TOUCHES = 2000
 _MOST_OPENINGS = 10_000
 
@@ -22,7 +24,7 @@ Values = dict[str, float | str]
 
 
 class OpenEvent(msgspec.Struct):
-    """An event that is not over. ``lost``: nothing is heard of its entity. ``point``: it was over at once."""
+    """An event that is not over. ``lost``: nothing is heard of its entity. ``flaps``: it comes and goes. ``point``: it was over at once."""
 
     key: Key
     severity: str
@@ -31,6 +33,7 @@ class OpenEvent(msgspec.Struct):
     place: EntityPlace
     count: int = 1
     lost: bool = False
+    flaps: bool = False
     written_ns: int = 0
     written_count: int = 1
 
@@ -52,6 +55,7 @@ class BookState(msgspec.Struct):
     points: list[OpenEvent]
     openings: list[Opening]
     dismissed: list[tuple[Key, int]]
+    opened: list[tuple[Key, list[int]]] = []
 
 
 class Book:
@@ -65,6 +69,8 @@ class Book:
         self.opened = 0
         # What a person closed while it still held, and when it had opened: it opens again once it was over.
         self.dismissed: dict[Key, int] = {}
+        # When the events of each key opened lately.
+        self._opened: dict[Key, list[int]] = {}
         self._points: dict[Key, OpenEvent] = {}
         self._of_entity: dict[Entity, dict[Key, None]] = {}
         self._held: set[Key] = set()
@@ -99,6 +105,7 @@ class Book:
         event = OpenEvent(key, severity, at_ns, at_ns, place, written_ns=at_ns)
         self.events[key] = event
         self._of_entity.setdefault(key.entity, {})[key] = None
+        self._opened[key] = [*self._opened.get(key, ()), at_ns][-MOST_FLAPS:]
         self._note_opening(event)
         self._say(Change.OPENED, event, at_ns, values, text or self.summary(key.rule, values))
 
@@ -152,27 +159,39 @@ class Book:
         """The keys of a rule's events on entities of a kind, with those that a person closed while they still held."""
         return [key for key in (*self.events, *self.dismissed) if key.rule == rule and key.entity.kind == kind]
 
-    def close(self, key: Key, at_ns: int, reason: str) -> None:
-        """An event is over. One that a person closed before may open again from now on."""
+    def close(self, key: Key, at_ns: int, reason: str, *, is_gone: bool = False) -> None:
+        """An event is over. One that a person closed before may open again from now on.
+
+        One that comes and goes stays open until it has not come for an hour: call this again with the next sample that is well.
+        ``is_gone``: what it is about is no more, so it will not come again.
+        """
         self.dismissed.pop(key, None)
-        event = self.events.pop(key, None)
-        if event is None:
+        event = self.events.get(key)
+        if event is None or (not is_gone and self._flaps(event, at_ns)):
             return
-        self._held.discard(key)
-        keys = self._of_entity[key.entity]
-        del keys[key]
-        if not keys:
-            del self._of_entity[key.entity]
+        self._remove(event)
         self._say(Change.CLOSED, event, max(at_ns, event.opened_ns), None, reason)
+
+    def _flaps(self, event: OpenEvent, at_ns: int) -> bool:
+        """Whether it has opened so often lately that this is hardly its end."""
+        lately = sum(at_ns - each < FLAP_NS for each in self._opened.get(event.key, ()))
+        event.flaps |= lately >= MOST_FLAPS
+        return event.flaps and at_ns - event.last_ns < FLAP_NS
+
+    def _remove(self, event: OpenEvent) -> None:
+        del self.events[event.key]
+        self._held.discard(event.key)
+        keys = self._of_entity[event.key.entity]
+        del keys[event.key]
+        if not keys:
+            del self._of_entity[event.key.entity]
 
     def dismiss(self, key: Key, *, holds: bool) -> None:
         """A person closed the event: nothing is to be said of it. If it ``holds`` still, it opens again only once it was over."""
         event = self.events.get(key)
         if event is None:
             return
-        said = len(self._transitions)
-        self.close(key, 0, "")
-        del self._transitions[said:]
+        self._remove(event)
         if holds:
             self.dismissed[key] = event.opened_ns
 
@@ -212,6 +231,7 @@ class Book:
     def expire(self, now_ns: int, history_ns: int) -> None:
         """Forget points and openings that are too old to matter."""
         self._points = {key: event for key, event in self._points.items() if now_ns - event.last_ns < POINT_NS}
+        self._opened = {key: times for key, times in self._opened.items() if now_ns - times[-1] < FLAP_NS}
         self.openings = [each for each in self.openings if now_ns - each.at_ns <= history_ns][-_MOST_OPENINGS:]
 
     def summary(self, rule: str, values: Mapping[str, float | str] | None) -> str:
@@ -238,7 +258,11 @@ class Book:
     def state(self) -> BookState:
         """Everything but what was not drained, for ``restore``."""
         return BookState(
-            list(self.events.values()), list(self._points.values()), self.openings, list(self.dismissed.items())
+            list(self.events.values()),
+            list(self._points.values()),
+            self.openings,
+            list(self.dismissed.items()),
+            list(self._opened.items()),
         )
 
     def restore(self, state: BookState) -> None:
@@ -247,6 +271,7 @@ class Book:
         self._points = {event.key: event for event in state.points}
         self.openings = list(state.openings)
         self.dismissed = dict(state.dismissed)
+        self._opened = dict(state.opened)
         self.opened = len(self.openings)
         self._of_entity.clear()
         for key in self.events:

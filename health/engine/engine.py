@@ -256,4 +256,4 @@ class Engine:
         for key in [*self.book.events, *self.book.dismissed]:
             rule = self._rules.get(key.rule)
             if rule is None or not rule.enabled:
-                self.book.close(key, self._now_ns, "its rule is no longer judged")
+                self.book.close(key, self._now_ns, "its rule is no longer judged", is_gone=True)

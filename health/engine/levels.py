@@ -160,7 +160,8 @@ class LevelJudge:
                 levels[standing.worst].clear_samples, levels[standing.worst].clear_ns
             ):
                 self._book.close(key, at_ns, "the condition is over")
-                self._end(row)
+                if key not in self._book.events:
+                    self._end(row)
         elif key in self._book.dismissed:
             if not holds and standing.good.is_enough(levels[0].clear_samples, levels[0].clear_ns):
                 self._book.close(key, at_ns, "")

@@ -261,7 +261,9 @@ class XidJudge:
                 for each in rows:
                     one = Key("xid31_same_gpu", Entity("gpu", self._registry.gpus[each].id))
                     if one in self._book.events:
-                        self._book.close(one, at_ns, "other GPUs of the host have it too: it comes from an application")
+                        self._book.close(
+                            one, at_ns, "other GPUs of the host have it too: it comes from an application", is_gone=True
+                        )
         if same is None or self._memory_faults(row, at_ns, same) < same.settings["count"]:
             return
         key = Key(same.name, entity)

@@ -226,3 +226,15 @@ def test_what_waited_in_a_spool_may_arrive_gpu_by_gpu() -> None:
             feed.at += 0.2
     feed.run(600, points(*[each for host in fleet for each in host]))
     assert feed.said() == []
+
+
+def test_a_gpu_that_comes_and_goes_is_soon_one_event_and_ends_when_it_is_retired() -> None:
+    feed = start()
+    feed.run(100, points(gpu(0), gpu(1)))
+    for _ in range(30):
+        feed.run(150, points(gpu(0)))
+        feed.run(40, points(gpu(0), gpu(1)))
+    assert [rule for _, rule, _ in feed.said("opened")].count("gpu_missing") == 5
+    feed.engine.facts = Facts(retired_gpus=frozenset({"GPU-node-1-1"}))
+    feed.run(30, points(gpu(0)))
+    assert ("closed", "gpu_missing", "GPU-node-1-1") in feed.said()[-3:]

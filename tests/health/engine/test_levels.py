@@ -146,3 +146,19 @@ def test_a_level_with_a_window_needs_its_time_within_it_not_on_end() -> None:
     assert len(feed.said()) == 1
     utils(feed, 0)
     assert feed.said()[1:] == [("closed", "slowdown", "GPU-node-1-0")]
+
+
+def test_what_comes_and_goes_is_soon_one_event_that_stays_until_it_is_quiet() -> None:
+    feed = start(rule("flip", "condition", level("warning", "GPU_UTIL > 50")))
+
+    def changes() -> list[str]:
+        return [str(each.change) for each in feed.seen if each.key.rule == "flip"]
+
+    utils(feed, *[60, 0] * 200)  # more than an hour
+    assert changes() == ["opened", "closed"] * 4 + ["opened"]
+    utils(feed, *[0] * 355)
+    assert len(changes()) == 9
+    utils(feed, *[0] * 10)
+    assert changes()[9:] == ["closed"]
+    utils(feed, 60, 0)
+    assert changes()[10:] == ["opened", "closed"]
