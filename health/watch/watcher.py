@@ -31,7 +31,6 @@ from health.expiry import forget_old_events
 from health.models import Event, EventTransition, Resolution, WatchState
 from health.rules.model import Rules
 from health.usage.meter import UsageMeter
-from health.usage.packing import Period
 from health.watch.errors import LeaseLost, StartOver, WatchError
 from health.watch.facts import load_facts
 from health.watch.gathering import WINDOW_MS, GatheredBlock, Gathering, Moment
@@ -75,8 +74,8 @@ RETRIABLE = (OperationalError, InterfaceError)
 T = TypeVar("T")
 # Writes the notices of the steps of events, inside the transaction that writes these.
 Post = Callable[[list[tuple[Event, EventTransition]]], None]
-# Merges the hours that are over into the tables of usage, inside the same transaction, and returns them.
-SaveUsage = Callable[[UsageMeter], list[Period]]
+# Merges the hours that are over into the tables of usage, inside the same transaction.
+SaveUsage = Callable[[UsageMeter], object]
 # Runs beside it until it is cancelled; it is given the stop event, and what says whether it judges.
 Beside = Callable[[asyncio.Event, Callable[[], bool]], Coroutine[Any, Any, None]]
 
@@ -482,34 +481,29 @@ class Watcher:
             self._broker_outage.begin(error)
 
     def _write(self) -> None:
-        """In the worker thread: the transaction. Raises LeaseLost, DatabaseError."""
+        """In the worker thread: the transaction. Raises LeaseLost, DatabaseError: then all is loaded anew before it goes on."""
         close_old_connections()
         now = time.monotonic()
-        handed: list[Period] = []
-        try:
-            with transaction.atomic():
-                if not renew_lease(self.holder):
-                    raise LeaseLost
-                self._take_resolutions()
-                if now - self._looked_at_facts >= FACTS_SECONDS:
-                    self.engine.facts = load_facts()
-                    self._looked_at_facts = now
-                steps = record(self._transitions, self._touches, self._config.rules)
-                if steps:
-                    self._config.post(steps)
-                handed = self._config.save_usage(self._meter)
-                WatchState.objects.filter(pk=1, holder=self.holder).update(
-                    log=self._last.log,
-                    offset=self._judged,
-                    c32=self._last.c32 if self._last.offset == self._judged else "",
-                    judged=self.engine.judged,
-                    updated=timezone.now(),
-                    engine=self.engine.dump(),
-                    usage=self._meter.dump(),
-                )
-        except BaseException:
-            self._meter.give_back(handed)
-            raise
+        with transaction.atomic():
+            if not renew_lease(self.holder):
+                raise LeaseLost
+            self._take_resolutions()
+            if now - self._looked_at_facts >= FACTS_SECONDS:
+                self.engine.facts = load_facts()
+                self._looked_at_facts = now
+            steps = record(self._transitions, self._touches, self._config.rules)
+            if steps:
+                self._config.post(steps)
+            self._config.save_usage(self._meter)
+            WatchState.objects.filter(pk=1, holder=self.holder).update(
+                log=self._last.log,
+                offset=self._judged,
+                c32=self._last.c32 if self._last.offset == self._judged else "",
+                judged=self.engine.judged,
+                updated=timezone.now(),
+                engine=self.engine.dump(),
+                usage=self._meter.dump(),
+            )
         if now - self._forgot >= FORGET_SECONDS:
             self.engine = self._loaded(self.engine.dump(), self.engine.facts)
             self._meter = self._config.make_meter(self._meter.dump())  # it keeps rows of the engine's registry
