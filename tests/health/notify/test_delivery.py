@@ -179,8 +179,14 @@ class Lines(logging.Handler):
 
 
 @pytest.fixture
-def lines() -> Iterator[Lines]:
-    """All that is logged at VERBOSITY=3."""
+def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
+    """All that is logged at VERBOSITY=3, whatever other tests have set for libraries."""
+    for name in ("urllib3", "urllib3.connectionpool", "requests", "apprise"):
+        library = logging.getLogger(name)
+        monkeypatch.setattr(library, "disabled", False)
+        monkeypatch.setattr(library, "propagate", True)
+        monkeypatch.setattr(library, "level", logging.NOTSET)
+        library.manager._clear_cache()  # type: ignore[attr-defined]
     handler, root = Lines(), logging.getLogger()
     level = root.level
     root.addHandler(handler)
