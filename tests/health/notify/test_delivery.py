@@ -186,7 +186,8 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
         monkeypatch.setattr(library, "disabled", False)
         monkeypatch.setattr(library, "propagate", True)
         monkeypatch.setattr(library, "level", logging.NOTSET)
-        library.manager._clear_cache()  # type: ignore[attr-defined]
+    monkeypatch.setattr(logging.root.manager, "disable", logging.NOTSET)
+    logging.root.manager._clear_cache()  # type: ignore[attr-defined]
     handler, root = Lines(), logging.getLogger()
     level = root.level
     root.addHandler(handler)
