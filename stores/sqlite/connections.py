@@ -1,4 +1,4 @@
-"""Connections to the readings' SQLite file, and the translation of its errors."""
+"""Connections to an SQLite file of ours, and the translation of its errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stores.base import StoreError, StoreUnavailable
-from stores.sqlite.schema import create_or_check
+from stores.sqlite.schema import Schema, create_or_check
 
 # Temporary: the same call may succeed later.
 _RETRIABLE = {
@@ -49,8 +49,8 @@ def describe(path: Path, error: sqlite3.Error) -> StoreError:
     return kind(f"{path}: {_MEANING.get(code, 'failed')} ({error})")
 
 
-def open_file(path: Path, *, timeout: float) -> sqlite3.Connection:
-    """Open or create the readings' file, for writing. Raises StoreError or StoreUnavailable."""
+def open_file(path: Path, schema: Schema, *, timeout: float) -> sqlite3.Connection:
+    """Open or create a file of this schema, for writing. Raises StoreError or StoreUnavailable."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -61,7 +61,7 @@ def open_file(path: Path, *, timeout: float) -> sqlite3.Connection:
         raise StoreError(f"{path}: cannot be opened or created ({error}): {_why_not(path)}") from error
     try:
         _use_wal(connection, timeout)
-        create_or_check(connection)
+        create_or_check(connection, schema)
         # FULL: a commit returns when the write-ahead log is on the disk itself. A killed process would lose nothing
         # with NORMAL either (what it wrote is with the kernel). But after a power loss NORMAL may have lost the last
         # commits, while the broker remembers that they were stored and never sends them again.

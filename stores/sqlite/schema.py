@@ -23,18 +23,26 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from stores.base import StoreError
 
-APPLICATION_ID = 0x47505554  # "GPUT", in the file's header: says that it is ours
-VERSION = 2
 BLOCK_NS = 300_000_000_000
 LAST_NS = (1 << 63) - 1
 NEVER = -(1 << 63)
 STRIPE_BITS = 6
 STRIPE = 1 << STRIPE_BITS
 
-_SCHEMA = """
+
+class Schema(NamedTuple):
+    """The tables of a kind of file. ``application_id`` is in the file's header: it says that the file is of this kind."""
+
+    application_id: int
+    version: int
+    tables: str
+
+
+_TABLES = """
 CREATE TABLE state (
     generation INTEGER NOT NULL,
     next_source INTEGER NOT NULL,
@@ -111,21 +119,23 @@ CREATE INDEX recent_by_block ON recent (block, stripe, points, oldest, newest);
 CREATE INDEX recent_by_stripe ON recent (stripe, block)
 """
 
+READINGS = Schema(0x47505554, 2, _TABLES)  # "GPUT"
 
-def create_or_check(connection: sqlite3.Connection) -> None:
+
+def create_or_check(connection: sqlite3.Connection, schema: Schema) -> None:
     """Create the tables in an empty file, or check the kind and version of the file. Raises StoreError."""
     # In one transaction, so that what another process commits meanwhile is seen whole or not at all.
     with transaction(connection, "BEGIN"):
-        if _is_current(connection):
+        if _is_current(connection, schema):
             return
     # Two processes may find the file empty at once: the second waits here, and then finds the tables.
     with transaction(connection):
-        if not _is_current(connection):
+        if not _is_current(connection, schema):
             # executescript() would commit first, and so give up the lock that this waited for.
-            for statement in _SCHEMA.split(";"):
+            for statement in schema.tables.split(";"):
                 connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {VERSION}")
+            connection.execute(f"PRAGMA application_id = {schema.application_id}")
+            connection.execute(f"PRAGMA user_version = {schema.version}")
 
 
 @contextmanager
@@ -140,18 +150,18 @@ def transaction(connection: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") 
             connection.execute("ROLLBACK")
 
 
-def _is_current(connection: sqlite3.Connection) -> bool:
+def _is_current(connection: sqlite3.Connection, schema: Schema) -> bool:
     # Whose file it is first, then its version: so that a newer version is not taken for somebody else's file.
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if application_id != APPLICATION_ID:
+    if application_id != schema.application_id:
         if application_id or version or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise StoreError("is an SQLite file of something else: name another file")
         return False
-    if version != VERSION:
-        age = "a newer" if version > VERSION else "an older"
+    if version != schema.version:
+        age = "a newer" if version > schema.version else "an older"
         raise StoreError(
-            f"has schema version {version}, made by {age} release: this one reads version {VERSION}:"
+            f"has schema version {version}, made by {age} release: this one reads version {schema.version}:"
             " move the file away, or name another (SQLITE_PATH)"
         )
     return True

@@ -9,13 +9,14 @@ import pytest
 
 from stores.base import StoreError, StoreUnavailable
 from stores.sqlite.connections import ReaderPool, describe, open_file, open_reader
+from stores.sqlite.schema import READINGS
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A new file of readings, under a name that a URI must quote."""
     path = tmp_path / "odd ?#%41 ü" / "r&mode=ro.sqlite3"
-    open_file(path, timeout=1.0).close()
+    open_file(path, READINGS, timeout=1.0).close()
     return path
 
 
@@ -76,7 +77,7 @@ def test_what_is_in_use_is_closed_when_it_comes_back(path: Path) -> None:
 
 def test_one_transaction_sees_one_state(path: Path) -> None:
     pool = ReaderPool(lambda: open_reader(path, timeout=0.1))
-    writer = open_file(path, timeout=0.1)
+    writer = open_file(path, READINGS, timeout=0.1)
     with pool.connection() as connection:
         assert connection.execute("SELECT generation FROM state").fetchone() == (1,)
         writer.execute("UPDATE state SET generation = 2")
@@ -94,7 +95,7 @@ def test_openers_at_once_all_succeed(tmp_path: Path) -> None:
     def work() -> None:
         barrier.wait()
         try:
-            open_file(tmp_path / "r.sqlite3", timeout=20.0).close()
+            open_file(tmp_path / "r.sqlite3", READINGS, timeout=20.0).close()
         except BaseException as error:
             errors.append(error)
 
@@ -111,7 +112,7 @@ def test_a_file_that_stays_locked_is_unavailable(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StoreUnavailable, match=r"r\.sqlite3: is locked by another process"):
-            open_file(path, timeout=0.05)
+            open_file(path, READINGS, timeout=0.05)
 
 
 @pytest.mark.parametrize(

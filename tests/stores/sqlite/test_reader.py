@@ -70,7 +70,7 @@ def test_no_more_is_decoded_than_needed(
 
 def test_stats_and_names_look_at_no_reading(filled: SqliteStore) -> None:
     asked: list[str] = []
-    with filled._reading() as connection:
+    with filled.file.reading() as connection:
         connection.set_trace_callback(asked.append)
     assert filled.stats().readings == _READINGS + 1
     assert len(filled.metric_names()) == len(filled.metric_names("GPU-0003")) == 10

@@ -10,7 +10,7 @@ from tests.stores.making import MINUTE, SECOND, START, ask, fleet, gpu, one, sev
 
 
 def _count(store: SqliteStore, table: str) -> int:
-    with store._reading() as connection:
+    with store.file.reading() as connection:
         count: int = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
         return count
 
@@ -99,7 +99,7 @@ def test_space_is_used_again(sqlite_store: SqliteStore) -> None:
     gpus = [gpu(number) for number in range(64)]
 
     def pages() -> int:
-        with sqlite_store._reading() as connection:
+        with sqlite_store.file.reading() as connection:
             count: int = connection.execute("PRAGMA page_count").fetchone()[0]
             return count
 

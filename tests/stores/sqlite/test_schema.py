@@ -8,7 +8,7 @@ import pytest
 
 from stores.base import StoreError
 from stores.sqlite import SqliteStore
-from stores.sqlite.schema import APPLICATION_ID, VERSION, create_or_check
+from stores.sqlite.schema import READINGS, create_or_check
 from stores.sqlite.writer import _FIND_IDENTITY
 
 
@@ -16,8 +16,8 @@ def test_the_file_says_whose_it_is_and_its_version(tmp_path: Path) -> None:
     SqliteStore(tmp_path / "r.sqlite3").close()
     header = (tmp_path / "r.sqlite3").read_bytes()[:100]
     assert header[:16] == b"SQLite format 3\0"
-    assert header[68:72] == b"GPUT" == APPLICATION_ID.to_bytes(4)
-    assert int.from_bytes(header[60:64]) == VERSION
+    assert header[68:72] == b"GPUT" == READINGS.application_id.to_bytes(4)
+    assert int.from_bytes(header[60:64]) == READINGS.version
 
 
 def test_an_empty_file_is_a_new_one(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_somebody_elses_database_is_refused_and_left_alone(tmp_path: Path, state
         assert connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'block'").fetchone() == (0,)
 
 
-@pytest.mark.parametrize(("version", "word"), [(VERSION + 1, "newer"), (VERSION - 1, "older")])
+@pytest.mark.parametrize(("version", "word"), [(READINGS.version + 1, "newer"), (READINGS.version - 1, "older")])
 def test_another_version_is_told_from_another_file(tmp_path: Path, version: int, word: str) -> None:
     path = tmp_path / "r.sqlite3"
     SqliteStore(path).close()
@@ -56,7 +56,7 @@ def test_a_file_of_the_old_layout_is_refused_with_what_to_do(tmp_path: Path) -> 
     path = tmp_path / "r.sqlite3"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE reading (minute INTEGER, series INTEGER, time INTEGER, value REAL)")
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA application_id = {READINGS.application_id}")
         connection.execute("PRAGMA user_version = 1")
     before = path.read_bytes()
     with pytest.raises(StoreError, match=r"move the file away, or name another \(SQLITE_PATH\)") as caught:
@@ -69,8 +69,8 @@ def test_a_file_of_the_old_layout_is_refused_with_what_to_do(tmp_path: Path) -> 
 
 def test_creating_twice_is_harmless() -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        create_or_check(connection)
-        create_or_check(connection)
+        create_or_check(connection, READINGS)
+        create_or_check(connection, READINGS)
         assert connection.execute("SELECT generation FROM state").fetchall() == [(1,)]
 
 
@@ -78,7 +78,7 @@ def test_a_failed_creation_leaves_nothing(tmp_path: Path) -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.execute("PRAGMA max_page_count = 5")
         with pytest.raises(sqlite3.OperationalError, match="full"):
-            create_or_check(connection)
+            create_or_check(connection, READINGS)
         assert not connection.in_transaction
         assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
 
@@ -86,7 +86,7 @@ def test_a_failed_creation_leaves_nothing(tmp_path: Path) -> None:
 def test_a_gpus_description_is_found_by_the_gpu_and_not_by_what_all_have(tmp_path: Path) -> None:
     """Nearly all GPUs may have no pod, so any other index would read all of them for each new one."""
     with closing(sqlite3.connect(tmp_path / "a.sqlite3", isolation_level=None)) as connection:
-        create_or_check(connection)
+        create_or_check(connection, READINGS)
         plan = connection.execute(f"EXPLAIN QUERY PLAN {_FIND_IDENTITY}", [""] * 10).fetchall()
     [(*_, step)] = plan
     assert "USING INDEX identity_by_source (source=? AND pod=? AND namespace=? AND container=? AND hostname=?" in step

@@ -55,7 +55,7 @@ store.write([fleet([gpu(1)], START)])
 # At the fork one thread holds the write lock, and another connection is idle in the pool.
 held, release = threading.Event(), threading.Event()
 def hold():
-    with store._writing():
+    with store.file.writing():
         held.set()
         release.wait()
 assert len(store.page(ReadingsQuery())) == 2
@@ -123,7 +123,7 @@ def test_a_killed_writer_loses_nothing_that_was_written(tmp_path: Path) -> None:
 
 
 def test_a_commit_waits_for_the_disk(sqlite_store: SqliteStore) -> None:
-    with sqlite_store._writing() as writer:
+    with sqlite_store.file.writing() as writer:
         assert writer.connection.execute("PRAGMA synchronous").fetchone()[0] == 2
         assert writer.connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
@@ -202,7 +202,7 @@ def test_a_locked_file_is_unavailable_and_then_works(sqlite_store: SqliteStore) 
 def test_a_full_disk_is_unavailable_and_nothing_of_the_write_stays(sqlite_store: SqliteStore) -> None:
     gpus = [gpu(number) for number in range(64)]
     sqlite_store.write([fleet(gpus, START)])
-    with sqlite_store._writing() as writer:
+    with sqlite_store.file.writing() as writer:
         pages = writer.connection.execute("PRAGMA page_count").fetchone()[0]
         writer.connection.execute(f"PRAGMA max_page_count = {pages + 2}")
     blocks = [fleet([*gpus, gpu(99)], START + step * SECOND) for step in range(1, 100)]
@@ -351,7 +351,7 @@ def test_readers_that_overlap_do_not_let_the_log_grow_for_ever(
         reader.execute("COMMIT")
     sqlite_store.write([fleet(gpus, START + 30 * MINUTE)])
     assert log.stat().st_size == 0
-    with sqlite_store._writing() as writer:
+    with sqlite_store.file.writing() as writer:
         assert writer.connection.execute("PRAGMA busy_timeout").fetchone() == (200,)
     assert sqlite_store.stats().readings == 21 * 128
 

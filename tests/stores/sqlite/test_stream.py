@@ -35,7 +35,7 @@ def test_no_transaction_is_held_between_portions(sqlite_store: SqliteStore, smal
     sqlite_store.write([fleet([gpu(n) for n in range(40)], START + minute * MINUTE) for minute in range(5)])
     stream = sqlite_store.stream(ReadingsQuery(limit=None))
     next(stream)
-    assert not sqlite_store._readers._busy
+    assert not sqlite_store.file._readers._busy
     # Oldest first it would run for ever after what is written meanwhile.
     oldest_first = sqlite_store.stream(ReadingsQuery(limit=None, newest_first=False))
     count = len(next(oldest_first))

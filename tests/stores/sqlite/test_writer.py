@@ -140,7 +140,7 @@ def test_two_collectors_that_are_killed_lose_nothing(tmp_path: Path, seed: int) 
 
 def test_identities_are_kept_once(sqlite_store: SqliteStore) -> None:
     def count() -> int:
-        with sqlite_store._reading() as connection:
+        with sqlite_store.file.reading() as connection:
             found: int = connection.execute("SELECT count(*) FROM identity").fetchone()[0]
             return found
 
@@ -183,7 +183,7 @@ def test_what_is_remembered_is_bounded(sqlite_store: SqliteStore, monkeypatch: p
     monkeypatch.setattr("stores.sqlite.writer._IDS_KNOWN", 50)
     for step in range(200):
         sqlite_store.write([fleet([gpu(step)], START + step * MINUTE)])
-    with sqlite_store._writing() as writer:
+    with sqlite_store.file.writing() as writer:
         assert len(writer._ids) < 60
         assert len(writer._seen) <= 20
     assert len(ask(sqlite_store, limit=1000)) == 400
@@ -191,7 +191,7 @@ def test_what_is_remembered_is_bounded(sqlite_store: SqliteStore, monkeypatch: p
 
 def test_what_waits_is_bounded(sqlite_store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def waiting() -> tuple[int, int]:
-        with sqlite_store._reading() as connection:
+        with sqlite_store.file.reading() as connection:
             found = connection.execute("SELECT count(DISTINCT block), total(readings) FROM recent").fetchone()
             return found[0], int(found[1])
 
