@@ -20,11 +20,11 @@ from stores.base import (
     StoreStats,
     WriteResult,
 )
-from stores.influxdb.answers import InfluxRefused, NoSuchBucket
+from stores.influxdb.answers import InfluxRefused
 from stores.influxdb.client import PING_TIMEOUT, InfluxConfig, InfluxConnection
 from stores.influxdb.line_protocol import FIRST_NS, GPU, LAST_NS, RESERVED, SHARE, LineBuilder, Unwritable
 from stores.influxdb.reader import InfluxReader
-from stores.influxdb.setup import check_config, prepare
+from stores.influxdb.setup import Preparation, check_config, find_bucket
 from stores.influxdb.writer import PointWriter
 from stores.validate import split, split_storable
 
@@ -46,8 +46,8 @@ class InfluxStore:
         check_config(config)
         self.config = config
         self._connection = InfluxConnection(config)
+        self._preparation = Preparation(self._connection)
         self._closed = False
-        self._is_prepared = False
         self._reader = InfluxReader(self._connection)
         self._reset()
         _stores.add(self)
@@ -88,9 +88,8 @@ class InfluxStore:
     def stats(self) -> StoreStats:
         """Size and series as the server's own metrics report them. Anything else would need a scan, so it is None."""
         with self._prepared():
-            query = {"org": self.config.org, "name": self.config.bucket}
-            (bucket,) = self._connection.request_json("GET", "/api/v2/buckets", query=query)["buckets"]
-            size, series = bucket_figures(self._connection, bucket["id"])
+            bucket = find_bucket(self._connection) or {}
+            size, series = bucket_figures(self._connection, bucket.get("id", ""))
             return StoreStats(readings=None, series=series, oldest_ns=None, newest_ns=None, bytes=size, shares=None)
 
     def apply_retention(self, oldest_ns: int) -> int:
@@ -99,7 +98,7 @@ class InfluxStore:
             dropped = {measurement: self._reader.count_before(measurement, oldest_ns) for measurement in (GPU, SHARE)}
             for measurement, count in dropped.items():
                 if count:
-                    self._delete(measurement, oldest_ns)
+                    delete(self._connection, FIRST_NS, max(oldest_ns, FIRST_NS + 1), measurement)
             return sum(dropped.values())
 
     def ping(self) -> None:
@@ -122,33 +121,11 @@ class InfluxStore:
         """Runs the block once server and bucket have been checked."""
         if self._closed:
             raise StoreError(f"{self._connection.name}: the store is closed")
-        if not self._is_prepared:
-            with self._prepare_lock:
-                if not self._is_prepared:
-                    prepare(self._connection)
-                    self._is_prepared = True
-        try:
+        with self._preparation.done():
             yield
-        except NoSuchBucket:
-            # Deleted meanwhile: the next call makes it again.
-            self._is_prepared = False
-            raise
-
-    def _delete(self, measurement: str, oldest_ns: int) -> None:
-        self._connection.request(
-            "POST",
-            "/api/v2/delete",
-            query={"org": self.config.org, "bucket": self.config.bucket},
-            body={
-                "start": format_time(FIRST_NS),
-                "stop": format_time(min(max(oldest_ns, FIRST_NS + 1), LAST_NS) - 1),
-                "predicate": f'_measurement="{measurement}"',
-            },
-        )
 
     def _reset(self) -> None:
-        """Start with empty caches and with locks of this process."""
-        self._prepare_lock = threading.Lock()
+        """Start with empty caches and with a lock of this process."""
         self._write_lock = threading.Lock()
         self._lines = LineBuilder()
         self._writer = PointWriter(self._connection, self._lines)
@@ -183,6 +160,23 @@ def bucket_figures(connection: InfluxConnection, bucket_id: str) -> tuple[int, i
             else:
                 size += value
     return size, series
+
+
+def delete(connection: InfluxConnection, start_ns: int, end_ns: int, measurement: str = "") -> None:
+    """Delete the points in [start, end), of one measurement or of all."""
+    start_ns, end_ns = max(start_ns, FIRST_NS), min(end_ns, LAST_NS)
+    if start_ns >= end_ns:
+        return
+    connection.request(
+        "POST",
+        "/api/v2/delete",
+        query={"org": connection.config.org, "bucket": connection.config.bucket},
+        body={
+            "start": format_time(start_ns),
+            "stop": format_time(end_ns - 1),
+            "predicate": f'_measurement="{measurement}"' if measurement else "",
+        },
+    )
 
 
 _stores: weakref.WeakSet[InfluxStore] = weakref.WeakSet()

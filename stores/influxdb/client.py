@@ -45,7 +45,8 @@ Params = Mapping[str, str | int | float]
 @dataclass(frozen=True, slots=True)
 class InfluxConfig:
     """Where the readings go. ``retention`` (seconds, 0: for ever) applies to a bucket that the store makes, and to an
-    existing one only when ``retention_is_given``. ``tls_ca`` is a PEM file; empty for the system's certificates."""
+    existing one only when ``retention_is_given``. ``retention_setting`` is its name in messages. ``tls_ca`` is a PEM file;
+    empty for the system's certificates."""
 
     url: str
     token: str
@@ -53,6 +54,7 @@ class InfluxConfig:
     bucket: str
     retention: float = 0.0
     retention_is_given: bool = False
+    retention_setting: str = "RETENTION_PERIOD"
     tls_ca: str = ""
 
     @property

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -48,8 +52,8 @@ def check_config(config: InfluxConfig) -> None:
         )
     if 0 < config.retention < SHORTEST_RETENTION:
         raise StoreError(
-            f"RETENTION_PERIOD (--retention-period): {config.retention:g}s is too short: InfluxDB keeps readings for 1h at "
-            "least; use 1h or more, or 0 for ever"
+            f"{_retention_setting(config)}: {config.retention:g}s is too short: InfluxDB keeps readings for 1h at least; use 1h "
+            "or more, or 0 for ever"
         )
 
 
@@ -63,14 +67,38 @@ def prepare(connection: InfluxConnection) -> None:
         connection.request("GET", "/health", timeout=PING_TIMEOUT)
     except (Redirected, InfluxRefused) as error:
         raise StoreError(f"INFLUXDB_URL (--influxdb-url): {error}") from error
-    bucket = _find_bucket(connection)
+    bucket = find_bucket(connection)
     if bucket is None:
         _make_bucket(connection)
-        bucket = _find_bucket(connection)
+        bucket = find_bucket(connection)
     else:
         _set_retention(connection, bucket)
     if bucket is not None:
         _check_mapping(connection, bucket)
+
+
+class Preparation:
+    """Prepares a bucket before the first request to it, and again after it was deleted. Safe for threads, and in the child of a fork."""
+
+    def __init__(self, connection: InfluxConnection) -> None:
+        self._connection = connection
+        self._is_done = False
+        self._locks: dict[int, threading.Lock] = {}  # by process: a thread of the parent may hold its own at a fork
+
+    @contextmanager
+    def done(self) -> Iterator[None]:
+        """Runs the block once server and bucket have been checked. Raises what prepare() raises."""
+        if not self._is_done:
+            with self._locks.setdefault(os.getpid(), threading.Lock()):
+                if not self._is_done:
+                    prepare(self._connection)
+                    self._is_done = True
+        try:
+            yield
+        except NoSuchBucket:
+            # Deleted meanwhile: the next call makes it again.
+            self._is_done = False
+            raise
 
 
 def shard_duration(retention: int) -> int:
@@ -92,7 +120,10 @@ def _set_retention(connection: InfluxConnection, bucket: dict[str, Any]) -> None
         return
     if not config.retention_is_given:
         logger.info(
-            "bucket %s keeps readings %s: RETENTION_PERIOD is not set, so that stays", config.bucket, _spell(current)
+            "bucket %s keeps readings %s: %s is not set, so that stays",
+            config.bucket,
+            _spell(current),
+            config.retention_setting,
         )
         return
     changed: dict[str, Any] = {"type": "expire", "everySeconds": wanted}
@@ -103,11 +134,12 @@ def _set_retention(connection: InfluxConnection, bucket: dict[str, Any]) -> None
         connection.request("PATCH", f"/api/v2/buckets/{bucket['id']}", body={"retentionRules": [changed]})
     except (InfluxRefused, StoreUnavailable) as error:
         what = f"change how long bucket {config.bucket!r} keeps readings ({_spell(current)})"
-        raise _may_not(error, what, connection, "RETENTION_PERIOD (--retention-period)") from error
+        raise _may_not(error, what, connection, _retention_setting(config)) from error
     logger.info("bucket %s now keeps readings %s (before: %s)", config.bucket, _spell(wanted), _spell(current))
 
 
-def _find_bucket(connection: InfluxConnection) -> dict[str, Any] | None:
+def find_bucket(connection: InfluxConnection) -> dict[str, Any] | None:
+    """The bucket as the server describes it. Raises StoreError for a wrong token or organization."""
     config = connection.config
     try:
         answer = connection.request_json("GET", "/api/v2/buckets", query={"org": config.org, "name": config.bucket})
@@ -140,7 +172,7 @@ def _make_bucket(connection: InfluxConnection) -> None:
         body = {"orgID": orgs[0]["id"], "name": config.bucket, "retentionRules": rules}
         connection.request("POST", "/api/v2/buckets", body=body)
     except InfluxRefused as error:
-        if error.status == 422 and _find_bucket(connection) is not None:
+        if error.status == 422 and find_bucket(connection) is not None:
             return  # another process was faster
         raise _may_not(error, what, connection, "INFLUXDB_BUCKET (--influxdb-bucket)") from error
     except StoreUnavailable as error:
@@ -187,6 +219,10 @@ def _token_may_not(what: str, connection: InfluxConnection) -> StoreError:
     return StoreError(
         f"INFLUXDB_TOKEN: {connection.name}: the token may not {what}: do that by hand, or use one that may"
     )
+
+
+def _retention_setting(config: InfluxConfig) -> str:
+    return f"{config.retention_setting} (--{config.retention_setting.lower().replace('_', '-')})"
 
 
 def _spell(seconds: int) -> str:
