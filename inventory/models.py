@@ -180,6 +180,48 @@ class MinuteBands(models.Model):
         return f"minute {self.minute} by {self.writer}"
 
 
+class RollupTouch(models.Model):
+    """Raw readings were written into a window of a roll-up tier since it was rolled up last: it must be made anew.
+
+    There is a row for each process that wrote. ``version`` is another one after each touch.
+    """
+
+    store = models.CharField(max_length=STORE_LENGTH, help_text="the store of the readings")
+    tier = models.CharField(max_length=8)
+    start_ns = models.BigIntegerField(help_text="start of the window, nanoseconds since 1970 UTC")
+    writer = models.CharField(max_length=128, help_text="the process that wrote")
+    version = models.BigIntegerField()
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(fields=("store", "tier", "start_ns", "writer"), name="one_touch_per_writer"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.tier} from {self.start_ns} by {self.writer}"
+
+
+class RollupState(models.Model):
+    """How far the roll-ups of one store are, and which process makes them (see inventory.leases).
+
+    Windows that begin in [``minutes_from_ns``, ``minutes_until_ns``) have all been rolled up; of hours likewise.
+    """
+
+    store = models.CharField(max_length=STORE_LENGTH, unique=True)
+    holder = models.CharField(max_length=128, blank=True, default="")
+    lease_until = models.DateTimeField(null=True, blank=True)
+    minutes_from_ns = models.BigIntegerField(default=0)
+    minutes_until_ns = models.BigIntegerField(default=0)
+    hours_from_ns = models.BigIntegerField(default=0)
+    hours_until_ns = models.BigIntegerField(default=0)
+    newest_minute_ns = models.BigIntegerField(default=0, help_text="start of the newest minute that was ever rolled up")
+    newest_hour_ns = models.BigIntegerField(default=0, help_text="start of the newest hour that was ever rolled up")
+    updated = models.DateTimeField(null=True, blank=True, help_text="when windows were last made")
+
+    def __str__(self) -> str:
+        return f"roll-ups of {self.store}"
+
+
 class CollectorStatus(models.Model):
     """The counters of one collector since the row was created, stored where the web service can read them."""
 

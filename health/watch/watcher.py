@@ -34,8 +34,8 @@ from health.usage.meter import UsageMeter
 from health.watch.errors import LeaseLost, StartOver, WatchError
 from health.watch.facts import load_facts
 from health.watch.gathering import WINDOW_MS, GatheredBlock, Gathering, Moment
-from health.watch.lease import RENEW_SECONDS, give_lease_back, lease_holder, make_holder, renew_lease, take_lease
 from health.watch.recording import record
+from inventory.leases import RENEW_SECONDS, Lease, make_holder
 from readings.batch import BatchError, DecodedBatch, decode
 from readings.times import SECOND
 from telemetry_site.concurrency import drain_deadline, first_of, pause
@@ -68,6 +68,7 @@ LAG_SECONDS = 2.0
 # Judged in one go, before anybody else gets a turn.
 _MOST_BYTES = 2 << 20
 _MOST_MESSAGES = 500
+WATCH_LEASE = Lease(WatchState, "pk", 1)
 # The database is away or locked: retrying may succeed.
 RETRIABLE = (OperationalError, InterfaceError)
 
@@ -223,13 +224,13 @@ class Watcher:
     async def _acquire(self) -> bool:
         """Wait for the lease, and load the state under it. Returns whether it has it: else the stop event is set."""
         while not self._stop.is_set():
-            if await self._until_done(lambda: take_lease(self.holder)):
+            if await self._until_done(lambda: WATCH_LEASE.take(self.holder)):
                 await self._until_done(self._load)
                 self.holds_lease = True
                 self._renewed = time.monotonic()
                 self._said_waiting = ""
                 return True
-            other = await self._until_done(lease_holder)
+            other = await self._until_done(WATCH_LEASE.holder)
             if other != self._said_waiting:
                 self._said_waiting = other
                 logger.info(
@@ -485,7 +486,7 @@ class Watcher:
         close_old_connections()
         now = time.monotonic()
         with transaction.atomic():
-            if not renew_lease(self.holder):
+            if not WATCH_LEASE.renew(self.holder):
                 raise LeaseLost
             self._take_resolutions()
             if now - self._looked_at_facts >= FACTS_SECONDS:
@@ -521,7 +522,7 @@ class Watcher:
 
     async def _renew(self) -> None:
         self._renewed = time.monotonic()
-        if not await self._until_done(lambda: renew_lease(self.holder)):
+        if not await self._until_done(lambda: WATCH_LEASE.renew(self.holder)):
             raise LeaseLost
 
     async def _in_worker(self, call: Callable[[], T]) -> T:
@@ -557,6 +558,6 @@ class Watcher:
 
 def _give_back(holder: str) -> None:
     try:
-        give_lease_back(holder)
+        WATCH_LEASE.give_back(holder)
     except DatabaseError as error:
         logger.info("the lease could not be given back, and runs out by itself: %s", one_line(error))

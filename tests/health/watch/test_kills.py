@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from health.watch.lease import LEASE
 from health.watch.watcher import LEASE_WAIT_SECONDS
+from inventory.leases import LEASE
 from tests.health.watch.kills import JudgedFleet, Outcome, differences, make_log, play
 from tests.ingest.processes import Service
 

@@ -16,7 +16,6 @@ from health.engine.engine import Engine
 from health.models import Event, EventState, EventTransition, WatchState
 from health.watch import watcher as watcher_module
 from health.watch.errors import WatchError
-from health.watch.lease import lease_holder, renew_lease, take_lease
 from health.watch.watcher import Watcher
 from readings.model import Gpu, PointBlock
 from tests.broker.harness import running_broker
@@ -113,21 +112,6 @@ async def test_a_new_log_is_judged_from_its_start_with_what_is_known(tmp_path: P
         await watcher.run(once=True)
         assert watcher.totals.log_restores == 1
     assert [event.subject async for event in Event.objects.order_by("opened")] == ["79", "48"]
-
-
-def test_the_lease_has_one_holder() -> None:
-    assert take_lease("a")
-    assert lease_holder() == "a"
-    assert not take_lease("b")
-    assert take_lease("a")
-    assert renew_lease("a")
-    assert not renew_lease("b")
-    WatchState.objects.update(lease_until="2020-01-01T00:00:00Z")
-    assert lease_holder() == ""
-    assert renew_lease("a")  # nobody took it
-    WatchState.objects.update(lease_until="2020-01-01T00:00:00Z")
-    assert take_lease("b")
-    assert not renew_lease("a")
 
 
 async def test_what_the_database_refuses_for_good_ends_the_watch_with_one_line(tmp_path: Path) -> None:
