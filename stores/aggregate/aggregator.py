@@ -16,6 +16,7 @@ import numpy as np
 
 from readings.mig import how_parts_combine
 from stores.aggregate.attribution import Pod, timelines
+from stores.aggregate.boards import board_means, counted, parts_of
 from stores.aggregate.buckets import Buckets
 from stores.aggregate.functions import (
     PERCENTILES,
@@ -114,9 +115,8 @@ class WindowAggregator:
                 self._merge(partials, numbers[wanted], Partials(*(each[:, wanted] for each in steady[2])))
             self._take(batch, partials)
             return
-        counted = self._counted(partials)
-        chosen = counted[rows, found.members]
-        groups = self._group_of_member()[found.members[chosen]]
+        chosen = self._counted(partials)[rows, found.members]
+        groups = self._members.group_of_member()[found.members[chosen]]
         times, values = found.times[chosen], found.values[chosen]
         count = len(self._members.groups)
         if self._ranks is not None:
@@ -145,13 +145,15 @@ class WindowAggregator:
             self._take(window, totals)
             return
         # Which members count is known only now.
-        counted = self._counted(totals)[0]
+        counting = self._counted(totals)[0]
         selections = [self._ranks] if self._ranks is not None else []
         own = None if self._ranking else self._selection()
         while selections or own is not None:
             for found in self._each_found(parts):
-                chosen = np.append(counted, np.zeros(len(self._members) - len(counted), dtype=np.bool_))[found.members]
-                groups = self._group_of_member()[found.members[chosen]]
+                chosen = np.append(counting, np.zeros(len(self._members) - len(counting), dtype=np.bool_))[
+                    found.members
+                ]
+                groups = self._members.group_of_member()[found.members[chosen]]
                 for selection in (*selections, *([own] if own else ())):
                     selection.add(groups, found.times[chosen], found.values[chosen], len(self._members.groups))
             selections = []
@@ -324,24 +326,15 @@ class WindowAggregator:
 
     def _counted(self, partials: Partials) -> Mask:
         """Which members count in which window, so that no board counts twice."""
-        counted = partials.counts > 0
-        for own, instances in self._members.several():
-            if own:
-                counted[:, instances] &= ~counted[:, own]
-            if self._combination == "once":
-                members = own + instances
-                means = np.where(counted[:, members], partials.totals[:, members], -np.inf)
-                means /= np.maximum(partials.counts[:, members], 1)
-                counted[:, members] &= np.argmax(means, axis=1)[:, np.newaxis] == np.arange(len(members))
-        return counted
+        return counted(parts_of(self._members), self._combination, partials.counts, partials.totals)
 
     def _of_groups(self, partials: Partials) -> Floats:
         """The aggregate of each window (row) and group (column); NaN where there is no reading."""
-        counted = self._counted(partials)
-        counts, totals = np.where(counted, partials.counts, 0.0), np.where(counted, partials.totals, 0.0)
-        shape = (len(self._members.groups), len(counted))
+        chosen = self._counted(partials)
+        counts, totals = np.where(chosen, partials.counts, 0.0), np.where(chosen, partials.totals, 0.0)
+        shape = (len(self._members.groups), len(chosen))
         present = np.zeros(shape)
-        groups = self._group_of_member()
+        groups = self._members.group_of_member()
         np.add.at(present, groups, counts.T)
         result = np.zeros(shape)
         match self.query.aggregate:
@@ -354,30 +347,14 @@ class WindowAggregator:
                 np.add.at(result, groups, totals.T)
                 result = rounded(result)
             case "sum":
-                np.add.at(
-                    result, np.array(self._members.group_of_board, dtype=np.int64), self._of_boards(counts, totals)
-                )
+                means = board_means(self._members, self._combination, counts, totals)
+                np.add.at(result, np.array(self._members.group_of_board, dtype=np.int64), means)
                 result = rounded(result)
             case _:
                 result = np.full(shape, np.nan)
-                self._extreme().at(result, groups, np.where(counted, partials.extremes, np.nan).T)
+                self._extreme().at(result, groups, np.where(chosen, partials.extremes, np.nan).T)
         result[present == 0] = np.nan
         return result.T
-
-    def _of_boards(self, counts: Floats, totals: Floats) -> Floats:
-        """The mean of each board (row) in each window (column), 0 where it has no reading."""
-        boards = np.array(self._members.board_of, dtype=np.int64)
-        means = (totals / np.maximum(counts, 1)).T
-        result = np.zeros((len(self._members.group_of_board), len(counts)))
-        np.add.at(result, boards, means)
-        if self._combination == "average":
-            parts = np.zeros_like(result)
-            np.add.at(parts, boards, (counts > 0).T.astype(np.float64))
-            result /= np.maximum(parts, 1)
-        return result
-
-    def _group_of_member(self) -> Ints:
-        return np.array(self._members.group_of_board, dtype=np.int64)[np.array(self._members.board_of, dtype=np.int64)]
 
     def _store(self, batch: Buckets, result: Floats) -> None:
         self._check_time()

@@ -55,11 +55,10 @@ def columns_of(sources: Sequence[ReadingSource], rows: Sequence[tuple[int, int, 
 Group = tuple[str, ...]
 
 
-class GroupIndex:
+class MemberIndex:
     """Numbers the groups, the boards in each group, and the members of a board: itself and its MIG instances."""
 
-    def __init__(self, query: SeriesQuery) -> None:
-        self._query = query
+    def __init__(self) -> None:
         self.groups: dict[Group, int] = {}
         self._boards: dict[tuple[int, str], int] = {}
         self._members: dict[tuple[int, str], int] = {}
@@ -70,6 +69,37 @@ class GroupIndex:
     def __len__(self) -> int:
         return len(self.board_of)
 
+    def member(self, group: Group, board: str, part: str) -> int:
+        """The number of a board's part in a group; the part of the board itself is empty."""
+        group_number = self.groups.setdefault(group, len(self.groups))
+        board_number = self._boards.setdefault((group_number, board), len(self._boards))
+        if board_number == len(self.group_of_board):
+            self.group_of_board.append(group_number)
+        number = self._members.setdefault((board_number, part), len(self._members))
+        if number == len(self.board_of):
+            self.board_of.append(board_number)
+            self.is_board.append(not part)
+        return number
+
+    def group_of_member(self) -> Ints:
+        """The group of each member."""
+        return np.array(self.group_of_board, dtype=np.int64)[np.array(self.board_of, dtype=np.int64)]
+
+    def several(self) -> list[tuple[list[int], list[int]]]:
+        """For each board with more than one member: the board itself, if it is one, and its instances by their ids."""
+        members: dict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+        for (board, part), number in sorted(self._members.items()):
+            members[board][1 if part else 0].append(number)
+        return [each for each in members.values() if len(each[0]) + len(each[1]) > 1]
+
+
+class GroupIndex(MemberIndex):
+    """The members of a query's groups."""
+
+    def __init__(self, query: SeriesQuery) -> None:
+        super().__init__()
+        self._query = query
+
     def number(self, source: ReadingSource, pod: Pod | None) -> int:
         """The member that a source is while the pod has it; -1 if the query excludes that pod."""
         query = self._query
@@ -79,24 +109,7 @@ class GroupIndex:
             return -1
         alone = query.mig or source.gpu in query.gpus
         board = source.gpu if alone else source.uuid
-        group = self._group(source, pod, board)
-        group_number = self.groups.setdefault(group, len(self.groups))
-        board_number = self._boards.setdefault((group_number, board), len(self._boards))
-        if board_number == len(self.group_of_board):
-            self.group_of_board.append(group_number)
-        part = "" if alone else source.mig_id
-        number = self._members.setdefault((board_number, part), len(self._members))
-        if number == len(self.board_of):
-            self.board_of.append(board_number)
-            self.is_board.append(not part)
-        return number
-
-    def several(self) -> list[tuple[list[int], list[int]]]:
-        """For each board with more than one member: the board itself, if it is one, and its instances."""
-        members: dict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-        for number, board in enumerate(self.board_of):
-            members[board][0 if self.is_board[number] else 1].append(number)
-        return [each for each in members.values() if len(each[0]) + len(each[1]) > 1]
+        return self.member(self._group(source, pod, board), board, "" if alone else source.mig_id)
 
     def _group(self, source: ReadingSource, pod: Pod | None, board: str) -> Group:
         match self._query.by:

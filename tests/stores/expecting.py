@@ -59,7 +59,7 @@ def told(query: SeriesQuery, inside: Sequence[Taken]) -> float | None:
                 del parts[part]
         if combination == "once" and len(parts) > 1:
             best = max(fmean(each.value for each in of) for of in parts.values())
-            chosen = next(part for part, of in parts.items() if fmean(each.value for each in of) == best)
+            chosen = min(part for part, of in parts.items() if fmean(each.value for each in of) == best)
             for part in [part for part in parts if part != chosen]:
                 del parts[part]
         kept += [each for of in parts.values() for each in of]
