@@ -13,7 +13,7 @@ import argparse
 import asyncio
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -134,29 +134,36 @@ async def publish(port: int, messages: Iterator[bytes]) -> None:
 
 
 class MadeFleet:
-    """A fleet in which nothing is wrong. ``batch``: readings of a message."""
+    """A fleet in which nothing is wrong. ``batch``: readings of a message, at most, but at least those of one GPU."""
 
-    def __init__(self, gpus: int, batch: int) -> None:
+    def __init__(self, gpus: int, batch: int, metric_names: Sequence[str] = DEFAULT_METRICS) -> None:
         self.gpus = gpus
+        self.metric_names = list(metric_names)
         self._described = [_gpu(number, gpus) for number in range(gpus)]
         self._rng = np.random.default_rng(1)
         self._step = 0
-        self._at_once = max(1, batch // len(DEFAULT_METRICS))
-        self.readings = self._at_once * len(DEFAULT_METRICS)
+        self._at_once = max(1, batch // len(self.metric_names))
+        self.readings = self._at_once * len(self.metric_names)
 
     def step(self, time_ns: int) -> Iterator[bytes]:
         """The messages of one report."""
-        self._step += 1
-        values = np.zeros((self.gpus, len(DEFAULT_METRICS)))
-        for column, name in enumerate(DEFAULT_METRICS):
+        return self.part(0, 1, time_ns)
+
+    def part(self, number: int, of: int, time_ns: int) -> Iterator[bytes]:
+        """The messages of a part of the fleet, of so many equal ones. The first part begins a report."""
+        self._step += number == 0
+        begin, end = self.gpus * number // of, self.gpus * (number + 1) // of
+        values = np.zeros((end - begin, len(self.metric_names)))
+        for column, name in enumerate(self.metric_names):
             first, around, grows = _SHAPES.get(name, (0.0, 0.0, 0.0))
-            values[:, column] = first + around * self._rng.uniform(-1, 1, self.gpus) + grows * self._step
+            values[:, column] = first + around * self._rng.uniform(-1, 1, end - begin) + grows * self._step
         rows = values.round(3).tolist()
-        for start in range(0, self.gpus, self._at_once):
-            some = rows[start : start + self._at_once]
+        for start in range(begin, end, self._at_once):
+            until = min(end, start + self._at_once)
+            some = rows[start - begin : until - begin]
             block = PointBlock(
-                self._described[start : start + self._at_once],
-                list(DEFAULT_METRICS),
+                self._described[start:until],
+                self.metric_names,
                 [(index, time_ns, list[float | None](row)) for index, row in enumerate(some)],
             )
             yield encode_block(block, batch_id="", source="streamer-1", collected_at="", live=True)
