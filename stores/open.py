@@ -12,6 +12,7 @@ from django.conf import settings
 
 from readings.text import hide_passwords
 from stores.base import Store, StoreError
+from stores.rollups.open import reset_rollups
 
 if TYPE_CHECKING:
     from stores.influxdb.client import InfluxConfig
@@ -44,7 +45,11 @@ def get_store() -> Store:
     global _store
     with _lock:
         if _store is None:
-            influx = _influx_config() if settings.STORAGE_TYPE == "influxdb" else None
+            influx = None
+            if settings.STORAGE_TYPE == "influxdb":
+                from stores.influxdb.settings import influx_config
+
+                influx = influx_config()
             _store = open_store(settings.STORAGE_TYPE, sqlite_path=settings.SQLITE_PATH, influx=influx)
         return _store
 
@@ -76,26 +81,13 @@ def store_key() -> str:
 
 
 def reset_store() -> None:
-    """Close the store. The next get_store() opens it again. For tests and for the end of a service."""
+    """Close the store and its roll-ups. The next call opens them again. For tests and for the end of a service."""
     global _store
+    reset_rollups()
     with _lock:
         if _store is not None:
             _store.close()
             _store = None
-
-
-def _influx_config() -> InfluxConfig:
-    from stores.influxdb.client import InfluxConfig
-
-    return InfluxConfig(
-        url=settings.INFLUXDB_URL,
-        tls_ca=settings.INFLUXDB_TLS_CA,
-        token=settings.INFLUXDB_TOKEN,
-        org=settings.INFLUXDB_ORG,
-        bucket=settings.INFLUXDB_BUCKET,
-        retention=settings.RETENTION_PERIOD,
-        retention_is_given=settings.RETENTION_PERIOD_IS_GIVEN,
-    )
 
 
 def _new_lock() -> None:

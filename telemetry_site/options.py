@@ -457,6 +457,21 @@ INFLUXDB_BUCKET = Option(
     (STORE,),
 )
 
+ROLLUPS = Option(
+    "ROLLUPS",
+    "true",
+    boolean,
+    "keep roll-ups beside the readings, for questions about long ranges and large fleets: statistics of each host, each model and"
+    " the fleet by minute, and of each GPU too by hour",
+    (STORE,),
+)
+RETENTION_1M = Option(
+    "RETENTION_1M", "90d", duration(zero=True), "how long the roll-ups of a minute are kept; 0: for ever", (STORE,)
+)
+RETENTION_1H = Option(
+    "RETENTION_1H", "730d", duration(zero=True), "how long the roll-ups of an hour are kept; 0: for ever", (STORE,)
+)
+
 HEALTH_RULES = Option(
     "HEALTH_RULES",
     "",

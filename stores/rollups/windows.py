@@ -29,6 +29,7 @@ MEANS = "means"
 INCREASE, CARRIED = "increase", "carried"
 # Of the fleet: percentiles over the boards' means.
 P5, P50, P95 = "p5", "p50", "p95"
+STATS = (COUNT, TOTAL, LOW, HIGH, LAST, MEANS, INCREASE, CARRIED, P5, P50, P95)
 
 
 def stats_of(metric_name: str, level: Level) -> tuple[str, ...]:
@@ -55,6 +56,15 @@ class WindowKey(NamedTuple):
     mig_id: str = ""
     hostname: str = ""
     model: str = ""
+
+
+# The fields of a key that a level has.
+KEY_FIELDS: dict[Level, tuple[str, ...]] = {
+    "gpu": ("hostname", "mig_id", "model", "uuid"),
+    "host": ("hostname", "model"),
+    "model": ("model",),
+    "fleet": (),
+}
 
 
 @dataclass(frozen=True, slots=True)
