@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from readings.model import Gpu, PointBlock
 from stores.aggregate.buckets import Buckets
 from stores.aggregate.limits import DEFAULT_MEMORY
+
+if TYPE_CHECKING:
+    from stores.aggregate.arrays import ReadingArrays
 
 Aggregate = Literal["mean", "max", "min", "sum", "count", "last", "p50", "p95", "p99", "increase"]
 By = Literal["gpu", "host", "model", "namespace", "pod"]
@@ -296,6 +299,22 @@ class Store(Protocol):
 
     def series(self, query: SeriesQuery) -> list[GroupSeries]:
         """The groups that have readings in the range, by name, or with ``top`` the largest first. Raises TooMuch or TooBusy."""
+
+    def readings(
+        self,
+        metric_name: str,
+        start_ns: int,
+        end_ns: int,
+        *,
+        gpus: Collection[str] = (),
+        hosts: HostLookup | None = None,
+    ) -> Iterator[ReadingArrays]:
+        """All readings (not shares) of one metric in [start, end) as arrays, in parts, in memory that does not grow with them.
+
+        The parts are in order of time, and those of one time are in one part; within a part there is no order. ``gpus`` are the ids
+        of those that are asked for, empty: all. ``hosts`` is as in ReadingsQuery. As with ``stream()`` no lock is held between
+        parts, and any part may raise.
+        """
 
     def metric_names(self, gpu: str | None = None) -> list[str]:
         """Names of the metrics that have readings (not shares), of one GPU or of all, sorted."""

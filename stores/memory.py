@@ -5,19 +5,21 @@ from __future__ import annotations
 import heapq
 import threading
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 from readings.model import PointBlock
 from stores.aggregate.aggregator import PartReadings
+from stores.aggregate.arrays import ReadingArrays, ReadingSource, columns_of
 from stores.aggregate.buckets import Buckets
-from stores.aggregate.grouping import ReadingArrays, ReadingSource, columns_of
-from stores.aggregate.limits import check_count
-from stores.aggregate.passes import Passes
+from stores.aggregate.limits import READINGS_IN_A_PART, check_count
+from stores.aggregate.passes import Passes, slices
 from stores.base import (
     Description,
     GroupSeries,
+    HostLookup,
     ReadingsQuery,
     RowBatch,
     SeriesLabels,
@@ -108,12 +110,34 @@ class MemoryStore:
         def read(part: Buckets, most: int) -> PartReadings:
             with self._lock:
                 self._check_open()
-                readings = _columns(self._series, query, part, most, shares=False)
+                find = partial(_columns, query.metric_name, part.start_ns, part.end_ns, partial(_is_asked, query))
+                readings = find(self._series, most, shares=False)
                 if query.assignments is None:
                     return readings, None
-                return readings, _columns(self._shares, query, part, most - len(readings.times), shares=True)
+                return readings, find(self._shares, most - len(readings.times), shares=True)
 
         return Passes(query, read, query.buckets.count).answer()
+
+    def readings(
+        self,
+        metric_name: str,
+        start_ns: int,
+        end_ns: int,
+        *,
+        gpus: Collection[str] = (),
+        hosts: HostLookup | None = None,
+    ) -> Iterator[ReadingArrays]:
+        """All readings of one metric in [start, end), in parts."""
+
+        def read(start: int, end: int, of_any_size: bool) -> ReadingArrays:
+            most = 1 << 62 if of_any_size else READINGS_IN_A_PART
+            with self._lock:
+                self._check_open()
+                return _columns(
+                    metric_name, start, end, lambda gpu, _: not gpus or gpu in gpus, self._series, most, shares=False
+                )
+
+        return slices(start_ns, end_ns, end_ns - start_ns, read, lambda part: len(part.times), READINGS_IN_A_PART)
 
     def metric_names(self, gpu: str | None = None) -> list[str]:
         """Names of the metrics that have readings."""
@@ -232,24 +256,37 @@ def _matches(described: Description, query: ReadingsQuery) -> bool:
     )
 
 
+def _is_asked(query: SeriesQuery, gpu: str, described: Description) -> bool:
+    """Whether readings pass the query's filters, before pods are considered."""
+    uuid, _, _, _, model, host, *_ = described
+    return (
+        (not query.gpus or uuid in query.gpus or gpu in query.gpus)
+        and (not query.hostnames or host in query.hostnames)
+        and (not query.models or model in query.models)
+    )
+
+
 def _columns(
-    by_key: dict[_Key, _MemorySeries], query: SeriesQuery, part: Buckets, most: int, *, shares: bool
+    metric_name: str,
+    start_ns: int,
+    end_ns: int,
+    is_asked: Callable[[str, Description], bool],
+    by_key: dict[_Key, _MemorySeries],
+    most: int,
+    *,
+    shares: bool,
 ) -> ReadingArrays:
-    """The readings of a part that pass the query's filters, before pods are considered."""
+    """The readings of [start, end) whose GPU's id and description are asked for."""
     sources: dict[ReadingSource, int] = {}
     rows: list[tuple[int, int, float]] = []
     for (gpu, metric, *share_of), series in by_key.items():
-        if metric != query.metric_name:
+        if metric != metric_name:
             continue
-        low, high = bisect_left(series.times, part.start_ns), bisect_left(series.times, part.end_ns)
+        low, high = bisect_left(series.times, start_ns), bisect_left(series.times, end_ns)
         for time_ns in series.times[low:high]:
             value, described = series.readings[time_ns]
-            uuid, mig_id, _, _, model, host, *_ = described
-            if (
-                (not query.gpus or uuid in query.gpus or gpu in query.gpus)
-                and (not query.hostnames or host in query.hostnames)
-                and (not query.models or model in query.models)
-            ):
+            if is_asked(gpu, described):
+                uuid, mig_id, _, _, model, host, *_ = described
                 pod = (share_of[0], share_of[1], share_of[2]) if shares else None
                 source = ReadingSource(uuid, mig_id, host, model, pod)
                 rows.append((sources.setdefault(source, len(sources)), time_ns, value))

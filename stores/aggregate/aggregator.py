@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from readings.mig import how_parts_combine
-from stores.aggregate.attribution import Pod, timelines
+from stores.aggregate.arrays import Pod, ReadingArrays, ReadingSource
+from stores.aggregate.attribution import timelines
 from stores.aggregate.boards import board_means, counted, parts_of
 from stores.aggregate.buckets import Buckets
 from stores.aggregate.functions import (
@@ -29,7 +30,7 @@ from stores.aggregate.functions import (
     rounded,
     starts_run,
 )
-from stores.aggregate.grouping import GroupIndex, ReadingArrays, ReadingSource
+from stores.aggregate.grouping import GroupIndex
 from stores.aggregate.limits import limits_of
 from stores.aggregate.quantiles import GroupNewest, GroupQuantiles
 from stores.base import GroupSeries, SeriesQuery, TooMuch

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from stores.aggregate.arrays import Pod
 from stores.aggregate.functions import Ints
 from stores.base import PodAssignment
 
 _LAST_NS = (1 << 63) - 1
-
-Pod = tuple[str, str, str]  # namespace, pod, container
 
 
 class AssignmentTimeline:

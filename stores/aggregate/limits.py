@@ -10,6 +10,9 @@ DEFAULT_MEMORY = 128 * MIB
 LIGHT_READINGS = 200_000
 LIGHT_SECONDS = 5.0
 
+# The most readings in a part of Store.readings().
+READINGS_IN_A_PART = 300_000
+
 # Bytes at the peak, with all temporary arrays: of a reading while percentiles are computed, of a partial aggregate (a window
 # of a member), and of a distinct value of a group.
 _READING_BYTES = 256

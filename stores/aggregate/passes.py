@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from stores.aggregate.aggregator import PartReadings, WindowAggregator
 from stores.aggregate.buckets import Buckets
 from stores.aggregate.limits import LIGHT_READINGS, LIGHT_SECONDS, Limits, PartTooLarge, limits_of
 from stores.base import GroupSeries, SeriesQuery
+
+T = TypeVar("T")
 
 _GROWTH = 8
 # How full a part should be; the rest is for parts that are fuller than those before.
@@ -98,21 +101,11 @@ class Passes:
     def _slices(self, window: Buckets) -> Callable[[], Iterator[PartReadings]]:
         """Reads the readings of one window, in parts that fit."""
 
-        def read() -> Iterator[PartReadings]:
-            start, length = window.start_ns, max(1, (window.end_ns - window.start_ns) // 4)
-            while start < window.end_ns:
-                end = min(start + length, window.end_ns)
-                try:
-                    # What is of one instant belongs together.
-                    found = self._read(Buckets(start, end, window.every_ns), whole=length == 1)
-                except PartTooLarge:
-                    length = max(1, length // 4)
-                    continue
-                yield found
-                start = end
-                length = max(1, int(length * min(_GROWTH, self._limits.readings * _FILL / max(1, _count(found)))))
+        def read(start_ns: int, end_ns: int, whole: bool) -> PartReadings:
+            return self._read(Buckets(start_ns, end_ns, window.every_ns), whole=whole)
 
-        return read
+        length = (window.end_ns - window.start_ns) // 4
+        return lambda: slices(window.start_ns, window.end_ns, length, read, _count, self._limits.readings)
 
     def _read(self, part: Buckets, *, whole: bool = False) -> PartReadings:
         effort, most = self._effort, 1 << 62 if whole else self._limits.readings
@@ -125,6 +118,37 @@ class Passes:
             return self._read(part, whole=whole)
         effort.add(_count(found))
         return found
+
+
+def slices(
+    start_ns: int,
+    end_ns: int,
+    length_ns: int,
+    read: Callable[[int, int, bool], T],
+    size: Callable[[T], int],
+    most: int,
+    *,
+    block_ns: int = 1,
+) -> Iterator[T]:
+    """What ``read`` finds in [start, end), in parts of at most ``most``, in order of time.
+
+    ``length_ns`` is for the first part; each next one follows from what was found. ``read`` raises PartTooLarge for a part that
+    is too large, unless its third argument is true: what is of one instant belongs together. See Passes for ``block_ns``.
+    """
+    start, length = start_ns, max(1, length_ns)
+    while start < end_ns:
+        end = min(start + length, end_ns)
+        if end < end_ns:
+            whole_blocks = end // block_ns * block_ns
+            end = whole_blocks if whole_blocks > start else end
+        try:
+            found = read(start, end, end - start == 1)
+        except PartTooLarge:
+            length = max(1, (end - start) // 4)
+            continue
+        yield found
+        length = max(1, int((end - start) * min(_GROWTH, most * _FILL / max(1, size(found)))))
+        start = end
 
 
 def _count(found: PartReadings) -> int:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from readings.model import PointBlock
 from readings.times import format_time
 from stores.base import (
     GroupSeries,
+    HostLookup,
     ReadingsQuery,
     RefusedReading,
     RowBatch,
@@ -27,6 +29,9 @@ from stores.influxdb.reader import InfluxReader
 from stores.influxdb.setup import Preparation, check_config, find_bucket
 from stores.influxdb.writer import PointWriter
 from stores.validate import split, split_storable
+
+if TYPE_CHECKING:
+    from stores.aggregate.arrays import ReadingArrays
 
 _SIZES = ("storage_shard_disk_size{", "storage_cache_inuse_bytes{", "storage_wal_size{")
 _SERIES = "storage_bucket_series_num{"
@@ -79,6 +84,21 @@ class InfluxStore:
 
         with self._prepared():
             return InfluxSeriesReader(self._connection, query).answer()
+
+    def readings(
+        self,
+        metric_name: str,
+        start_ns: int,
+        end_ns: int,
+        *,
+        gpus: Collection[str] = (),
+        hosts: HostLookup | None = None,
+    ) -> Iterator[ReadingArrays]:
+        """All readings of one metric in [start, end), in parts."""
+        from stores.influxdb.arrays import readings
+
+        with self._prepared():
+            yield from readings(self._connection, metric_name, start_ns, end_ns, gpus, hosts)
 
     def metric_names(self, gpu: str | None = None) -> list[str]:
         """Names of the metrics that have readings."""

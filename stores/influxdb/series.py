@@ -14,40 +14,39 @@ A reading that two series hold (see stores.base.HostLookup) is taken once by poi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from typing import TypeVar
 
 import numpy as np
 
 from readings.times import SECOND
 from stores.aggregate.aggregator import FROM_PARTIALS, Partials, PartReadings, WindowAggregator
-from stores.aggregate.attribution import Pod
+from stores.aggregate.arrays import Pod, ReadingSource
 from stores.aggregate.buckets import Buckets
-from stores.aggregate.functions import PERCENTILES, Floats, Ints, starts_run
-from stores.aggregate.grouping import ReadingArrays, ReadingSource
-from stores.aggregate.limits import PartTooLarge, check_count, limits_of
+from stores.aggregate.functions import PERCENTILES, Floats, Ints
+from stores.aggregate.limits import PartTooLarge, limits_of
 from stores.aggregate.passes import Effort, Passes
 from stores.base import GroupSeries, SeriesQuery
 from stores.influxdb.answers import ResultSeries
+from stores.influxdb.arrays import (
+    FIRST_RANGE_NS,
+    MOST_NAMED,
+    POINTS_AT_ONCE,
+    InfluxArrayReader,
+    arrays_of,
+    source_of,
+    text_of,
+)
 from stores.influxdb.client import InfluxConnection
 from stores.influxdb.influxql import (
     Conditions,
     as_tag,
     encoded_metrics,
     select_aggregate,
-    select_fields,
     show_tag_values,
 )
-from stores.influxdb.line_protocol import GPU, LAST_NS, SHARE, TAGS, decode_name
-from stores.influxdb.reader import hosts_at
-
-_POINTS_AT_ONCE = 300_000
-_POINTS_IN_A_PART = 10_000
-_FIRST_RANGE_NS = 300 * SECOND
-# More GPUs than this are filtered out of the answer instead of named in the statement: the server is slow to find many by name.
-_MOST_NAMED = 50
+from stores.influxdb.line_protocol import GPU, LAST_NS, SHARE, TAGS
 
 # The longest range of one query to the server, and the most readings, assuming one a second.
 _LONGEST_BATCH_NS = 6 * 3600 * SECOND
@@ -75,6 +74,7 @@ class InfluxSeriesReader:
         self._aggregator = WindowAggregator(query)
         self._limits = limits_of(query.memory)
         self._field = next(iter(encoded_metrics((query.metric_name,))), "")
+        self._arrays = InfluxArrayReader(connection, self._field, query.hosts)
 
     def answer(self) -> list[GroupSeries]:
         """The groups that have readings in the range."""
@@ -151,7 +151,7 @@ class InfluxSeriesReader:
         """The values of a tag that can match the query. A GPU without the tag has an empty one."""
         query = self._query
         asked = {"uuid": query.gpus, "hostname": query.hostnames, "model": query.models}[tag]
-        return [value for value in ("", *known[tag]) if not asked or _text(value) in asked]
+        return [value for value in ("", *known[tag]) if not asked or text_of(value) in asked]
 
     @property
     def _aggregate(self) -> str:
@@ -159,7 +159,7 @@ class InfluxSeriesReader:
         return "mean" if aggregate == "sum" else aggregate  # each group is a single GPU then
 
     def _group(self, series: ResultSeries, by: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(_text(series.tags.get(tag, "")) for tag in by)
+        return tuple(text_of(series.tags.get(tag, "")) for tag in by)
 
     # By GPU.
 
@@ -187,7 +187,7 @@ class InfluxSeriesReader:
         for batch, (shares, answers) in self._ahead(
             known,
             lambda batch: (
-                self._points(SHARE, batch, self._limits.readings),
+                self._arrays.read(SHARE, self._conditions(SHARE, batch), self._limits.readings),
                 self._ask(self._functions, batch, self._by_gpu),
             ),
             len(self._functions) * len(known["uuid"]),
@@ -196,7 +196,11 @@ class InfluxSeriesReader:
             changing = {each.gpu for each in shares.sources}
             changing |= {gpu for gpu, each in timelines.items() if each.changes(batch.start_ns, batch.end_ns)}
             most = self._limits.readings - len(shares.times)
-            readings = self._points(GPU, batch, most, gpus=changing) if changing else _columns((), GPU, most)
+            readings = (
+                self._arrays.read(GPU, self._conditions(GPU, batch), most, gpus=changing)
+                if changing
+                else arrays_of((), GPU, most)
+            )
             sources, partials = _partials(answers, batch)
             pods: list[Pod] = []
             chosen = []
@@ -264,7 +268,7 @@ class InfluxSeriesReader:
             conditions.boards(query.gpus)
         if query.assignments is not None:
             occupied = {each.gpu for each in query.assignments}
-            if len(occupied) <= _MOST_NAMED:
+            if len(occupied) <= MOST_NAMED:
                 conditions.gpus(sorted(occupied))
         for name, values in (("hostname", query.hostnames), ("model", query.models)):
             if values:
@@ -282,73 +286,22 @@ class InfluxSeriesReader:
             nonlocal rate
             length = part.end_ns - part.start_ns
             # A part may hold any number of points, so an answer is streamed unless it should be small.
-            whole = rate is not None and rate * length <= min(most, _POINTS_AT_ONCE) / 2
-            readings = self._points(GPU, part, most, whole=whole)
+            whole = rate is not None and rate * length <= min(most, POINTS_AT_ONCE) / 2
+            readings = self._arrays.read(GPU, self._conditions(GPU, part), most, whole=whole)
             shares = None
             if self._query.assignments is not None:
-                shares = self._points(SHARE, part, most - len(readings.times), whole=whole)
+                left = most - len(readings.times)
+                shares = self._arrays.read(SHARE, self._conditions(SHARE, part), left, whole=whole)
             rate = (len(readings.times) + (len(shares.times) if shares is not None else 0)) / length
             return readings, shares
 
-        return Passes(self._query, read, _FIRST_RANGE_NS // self._query.buckets.every_ns).answer()
-
-    def _points(
-        self, measurement: str, batch: Buckets, most: int, *, whole: bool = False, gpus: set[str] | None = None
-    ) -> ReadingArrays:
-        """The readings of a batch: with ``whole`` in one answer, with ``gpus`` of these alone. Raises PartTooLarge."""
-        conditions = self._conditions(measurement, batch)
-        if gpus is not None and len(gpus) <= _MOST_NAMED:
-            conditions.gpus(sorted(gpus))
-        also = () if measurement == GPU else ("hostname", "model")
-        statement = select_fields(measurement, (self._field, *also), conditions, by=TAGS[measurement])
-        if whole:
-            found = _columns(self._connection.query(statement, conditions.params), measurement, most)
-        else:
-            with closing(self._connection.stream(statement, conditions.params, _POINTS_IN_A_PART)) as parts:
-                found = _columns(parts, measurement, most)
-        if gpus is not None:
-            wanted = np.array([source.gpu in gpus for source in found.sources], dtype=np.bool_)
-            found = found.only(wanted[found.places])
-        return self._once(found) if measurement == GPU else found
-
-    def _once(self, readings: ReadingArrays) -> ReadingArrays:
-        """One reading for each GPU and time. The one with the GPU's host at that time wins, else the last in tag order."""
-        sources, places, times, _ = readings
-        numbers: dict[str, int] = {}
-        gpus = np.array([numbers.setdefault(source.gpu, len(numbers)) for source in sources], dtype=np.int64)
-        if len(numbers) == len(sources) or not len(times):
-            return readings
-        of_gpu = gpus[places]
-        order = np.lexsort((places, times, of_gpu))
-        is_first = starts_run(of_gpu[order], times[order])
-        is_last = np.roll(is_first, -1)
-        tied = order[~(is_first & is_last)]
-        hosts = hosts_at(self._query.hosts, {(sources[places[row]].gpu, int(times[row])) for row in tied.tolist()})
-        if hosts:
-            ranks = places.copy()
-            for row in tied.tolist():
-                source = sources[places[row]]
-                if hosts.get((source.gpu, int(times[row]))) == source.hostname:
-                    ranks[row] += len(sources)
-            order = np.lexsort((ranks, times, of_gpu))
-        return readings.only(order[is_last])
-
-
-def _text(tag: str) -> str:
-    return decode_name(tag) if tag else ""
-
-
-def _source(series: ResultSeries) -> ReadingSource:
-    tags = series.tags
-    return ReadingSource(
-        _text(tags["uuid"]), _text(tags["mig_id"]), _text(tags.get("hostname", "")), _text(tags.get("model", ""))
-    )
+        return Passes(self._query, read, FIRST_RANGE_NS // self._query.buckets.every_ns).answer()
 
 
 def _partials(answers: list[list[ResultSeries]], batch: Buckets) -> tuple[list[ReadingSource], Partials]:
     """The server's partial aggregates of each GPU, from answers for the mean and, if present, the count and the extreme."""
     sources: dict[ReadingSource, int] = {}
-    places = [[sources.setdefault(_source(series), len(sources)) for series in answer] for answer in answers]
+    places = [[sources.setdefault(source_of(series), len(sources)) for series in answer] for answer in answers]
     arrays = [np.full((batch.count, len(sources)), np.nan) for _ in answers]
     for array, columns, answer in zip(arrays, places, answers, strict=True):
         for column, series in zip(columns, answer, strict=True):
@@ -364,26 +317,3 @@ def _by_window(series: ResultSeries, batch: Buckets) -> tuple[Ints, Floats]:
     times = np.array([row[0] for row in series.values], dtype=np.int64)
     windows = times // batch.every_ns - batch.origin_ns // batch.every_ns
     return windows, np.array([row[1] for row in series.values], dtype=np.float64)
-
-
-def _columns(answer: Iterable[ResultSeries], measurement: str, most: int) -> ReadingArrays:
-    """The readings of an answer. The sources of GPUs are in tag order, one for each series."""
-    sources: dict[tuple[tuple[str, ...], ReadingSource], int] = {}
-    places, times, values = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
-    count = 0
-    for series in answer:
-        check_count(count := count + len(series.values), most)
-        rows = [row for row in series.values if row[1] is not None]
-        source, tags = _source(series), series.tags
-        key = tuple(tags.values())
-        if measurement == GPU:
-            places.append(np.full(len(rows), sources.setdefault((key, source), len(sources)), dtype=np.int64))
-        else:
-            source = source._replace(pod=(_text(tags["namespace"]), _text(tags["pod"]), _text(tags["container"])))
-            described = [source._replace(hostname=row[2] or "", model=row[3] or "") for row in rows]
-            numbers = [sources.setdefault((key, each), len(sources)) for each in described]
-            places.append(np.array(numbers, dtype=np.int64))
-        times.append(np.array([row[0] for row in rows], dtype=np.int64))
-        values.append(np.array([row[1] for row in rows], dtype=np.float64))
-    found = [source for _, source in sources]
-    return ReadingArrays(found, np.concatenate(places), np.concatenate(times), np.concatenate(values))

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from readings.mig import Combination, how_parts_combine
+from stores.aggregate.arrays import ReadingSource
 from stores.aggregate.boards import board_means, counted, parts_of
 from stores.aggregate.functions import Floats, Ints, Mask, percentile, starts_run
-from stores.aggregate.grouping import MemberIndex, ReadingSource
+from stores.aggregate.grouping import MemberIndex
 from stores.rollups.partials import NEVER_NS, SourcePartials
 from stores.rollups.windows import (
     CARRIED,

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from readings.catalogue import is_counter
+from stores.aggregate.arrays import ReadingArrays, ReadingSource
 from stores.aggregate.functions import Floats, Ints, increases, starts_run
-from stores.aggregate.grouping import ReadingArrays, ReadingSource
 
 NEVER_NS = int(np.iinfo(np.int64).min)
 # What an array holds where a source has no reading of a metric.
@@ -85,7 +85,7 @@ class SourcePartials:
             sources = list(dict.fromkeys((*sources, *later.sources)))
             names = list(dict.fromkeys((*names, *later.names)))
         one, other = self._spread(sources, names), later._spread(sources, names)
-        gpus = _gpu_numbers(one.sources)
+        gpus = gpu_numbers(one.sources)
         seen = np.zeros((int(gpus.max(initial=-1)) + 1, len(one.names)), dtype=np.bool_)
         np.logical_or.at(seen, gpus, one.count > 0)
         newer = other.last_ns >= one.last_ns
@@ -213,7 +213,8 @@ class _MetricPartials:
         return number
 
 
-def _gpu_numbers(sources: Sequence[ReadingSource]) -> Ints:
+def gpu_numbers(sources: Sequence[ReadingSource]) -> Ints:
+    """For each source a number, the same for all sources of one GPU."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(source.gpu, len(numbers)) for source in sources], dtype=np.int64)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from readings.model import PointBlock
+from stores.aggregate.arrays import ReadingArrays
 from stores.base import (
     GroupSeries,
+    HostLookup,
     ReadingsQuery,
     RowBatch,
     SeriesQuery,
@@ -19,6 +21,7 @@ from stores.base import (
     WriteResult,
 )
 from stores.paging import bounded
+from stores.sqlite.arrays import readings
 from stores.sqlite.connections import shorten_log
 from stores.sqlite.file import BUSY_TIMEOUT, SqliteFile
 from stores.sqlite.reader import Names, Reader, stream
@@ -64,6 +67,18 @@ class SqliteStore:
         """The groups that have readings in the range."""
         with self.file.reading() as connection:
             return SeriesReader(connection, self._names, query).answer()
+
+    def readings(
+        self,
+        metric_name: str,
+        start_ns: int,
+        end_ns: int,
+        *,
+        gpus: Collection[str] = (),
+        hosts: HostLookup | None = None,
+    ) -> Iterator[ReadingArrays]:
+        """All readings of one metric in [start, end), in parts."""
+        return readings(self.file.reading, self._names, metric_name, start_ns, end_ns, gpus)
 
     def metric_names(self, gpu: str | None = None) -> list[str]:
         """Names of the metrics that have readings."""

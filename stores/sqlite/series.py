@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import replace
-
-import numpy as np
 
 from stores.aggregate.aggregator import PartReadings
 from stores.aggregate.buckets import Buckets
-from stores.aggregate.functions import numbered
-from stores.aggregate.grouping import ReadingArrays, ReadingSource, columns_of
-from stores.aggregate.limits import check_count
 from stores.aggregate.passes import Passes, windows_at_once
 from stores.base import GroupSeries, ReadingsQuery, SeriesQuery
+from stores.sqlite.arrays import SqliteArrayReader
 from stores.sqlite.reader import Names, Reader, Scope, encodable, marks
 from stores.sqlite.schema import BLOCK_NS
 
@@ -38,11 +33,14 @@ class SeriesReader:
             return []
         readings = self._reader.scope(wanted)
         with_shares = query.assignments is not None
+        arrays = SqliteArrayReader(self._connection, self._names)
         shares = self._reader.scope(wanted, shares=True) if with_shares else None
 
         def read(part: Buckets, most: int) -> PartReadings:
-            found = self._columns(readings, part, most)
-            return found, self._columns(shares, part, most - len(found.times)) if with_shares else None
+            found = arrays.read(readings, part.start_ns, part.end_ns, most)
+            if not with_shares:
+                return found, None
+            return found, arrays.read(shares, part.start_ns, part.end_ns, most - len(found.times))
 
         return Passes(query, read, self._windows_at_once(readings), block_ns=BLOCK_NS).answer()
 
@@ -72,28 +70,3 @@ class SeriesReader:
             return self._query.buckets.count
         points = self._reader.expected_points(scope, scope.start, scope.end)
         return windows_at_once(self._query, points, 0 if scope.sources is None else len(scope.sources))
-
-    def _columns(self, scope: Scope | None, part: Buckets, most: int) -> ReadingArrays:
-        parts, count = [], 0
-        if scope is not None:
-            scope = replace(scope, start=max(scope.start, part.start_ns), end=min(scope.end, part.end_ns))
-            for points in self._reader.parts(scope):
-                if len(points.metrics):
-                    check_count(count := count + points.size, most)
-                    parts.append((points.identities, points.times, points.values[0]))
-        if scope is None or not parts:
-            return columns_of((), ())
-        found, times, values = map(np.concatenate, zip(*parts, strict=True))
-        there = ~np.isnan(values)
-        if not there.all():
-            found, times, values = found[there], times[there], values[there]
-        known, places = numbered(found)
-        return ReadingArrays(self._sources(known.tolist(), shares=scope.shares), places, times, values)
-
-    def _sources(self, identities: list[int], *, shares: bool) -> list[ReadingSource]:
-        return [
-            ReadingSource(uuid, mig_id, host, model, (namespace, pod, container) if shares else None)
-            for uuid, mig_id, _, _, model, host, container, pod, namespace in self._names.identities(
-                self._connection, identities
-            )
-        ]

@@ -10,6 +10,7 @@ from pytest_django import Settings
 from api.places import Places
 from readings.times import SECOND
 from stores.base import GroupSeries, Store, TooBusy
+from stores.sqlite.arrays import SqliteArrayReader
 from stores.sqlite.series import SeriesReader
 from tests.api.conftest import A0, T0, UTIL, Api, block_of, save
 
@@ -59,16 +60,16 @@ def test_one_heavy_question_too_many_is_refused_and_light_ones_are_not(
     settings.QUERIES_AT_ONCE = 1
     light = WINDOWS.replace("start_time=2025-07-18T20:00:00Z", "start_time=2025-07-18T20:42:50Z")
     others: list[Any] = []
-    original = SeriesReader._columns
+    original = SqliteArrayReader.read
 
-    def asking(self: SeriesReader, *values: Any) -> Any:
+    def asking(self: SqliteArrayReader, *values: Any) -> Any:
         found = original(self, *values)
         if len(found.times) > 20 and not others:
             others.append(None)
             others[:] = [api.ask(WINDOWS), api.ask(light)]
         return found
 
-    monkeypatch.setattr(SeriesReader, "_columns", asking)
+    monkeypatch.setattr(SqliteArrayReader, "read", asking)
     answer = api.ask(WINDOWS)
     refused, answered = others
     assert refused.status_code == 503

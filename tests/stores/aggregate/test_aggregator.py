@@ -178,7 +178,7 @@ class TestEveryStore:
 
     def test_batch_by_batch_is_as_all_at_once(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         small_memory(monkeypatch, readings=40)
-        monkeypatch.setattr("stores.influxdb.series._FIRST_RANGE_NS", 7 * SECOND)
+        monkeypatch.setattr("stores.influxdb.series.FIRST_RANGE_NS", 7 * SECOND)
         monkeypatch.setattr("stores.influxdb.series._LONGEST_BATCH_NS", 100 * SECOND)
         gpus, occupied = awkward_fleet()
         readings = random_readings(gpus, 2)

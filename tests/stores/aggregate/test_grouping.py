@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from stores.aggregate.arrays import ReadingSource
 from stores.aggregate.buckets import Buckets
-from stores.aggregate.grouping import GroupIndex, ReadingSource, columns_of
+from stores.aggregate.grouping import GroupIndex
 from stores.base import SeriesQuery
 
 BOARD = ReadingSource("GPU-1", "", "host-a", "H100")
 PARTS = [BOARD._replace(mig_id=number) for number in "12"]
-A, B = ReadingSource("GPU-1", "", "h", "m"), ReadingSource("GPU-1", "3", "h", "m")
 
 
 def members(**query: Any) -> GroupIndex:
@@ -53,15 +51,3 @@ def test_holders_that_were_not_asked_for_are_no_members() -> None:
     assert [found.number(BOARD, ("ml", pod, "")) for pod in ("train", "serve")] == [0, -1]
     assert found.groups == {("ml",): 0}
     assert len(found) == 1
-
-
-def test_rows_become_columns() -> None:
-    columns = columns_of([A, B], [(0, (1 << 63) - 1, 1.5), (1, 2, 2.0)])
-    assert columns.times.tolist() == [(1 << 63) - 1, 2]
-    assert columns.only(np.array([1])).values.tolist() == [2.0]
-    assert columns.only(columns.values < 2).places.tolist() == [0]
-    assert [each.dtype.kind for each in columns[1:]] == ["i", "i", "f"]
-
-
-def test_the_id_of_a_source_is_its_gpus() -> None:
-    assert (A.gpu, B.gpu) == ("GPU-1", "GPU-1:3")

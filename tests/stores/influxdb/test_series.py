@@ -8,7 +8,7 @@ import pytest
 
 from stores.aggregate.buckets import Buckets
 from stores.base import PodAssignment, SeriesQuery
-from stores.influxdb import InfluxStore, series
+from stores.influxdb import InfluxStore, arrays, series
 from stores.influxdb.client import InfluxConnection
 from stores.influxdb.influxql import select_fields
 from tests.stores.aggregate.test_aggregator import small_memory
@@ -18,16 +18,16 @@ from tests.stores.making import MINUTE, SECOND, START, UTIL, fleet, gpu
 def test_points_are_asked_for_in_bounded_parts(influx_store: InfluxStore, monkeypatch: pytest.MonkeyPatch) -> None:
     influx_store.write([fleet([gpu(number) for number in range(4)], START + i * 10 * SECOND) for i in range(360)])
     small_memory(monkeypatch, readings=200)
-    monkeypatch.setattr(series, "_FIRST_RANGE_NS", MINUTE)
+    monkeypatch.setattr(series, "FIRST_RANGE_NS", MINUTE)
     sizes: list[int] = []
-    original = series._columns
+    original = arrays.arrays_of
 
     def counting(*values: Any) -> Any:
         columns = original(*values)
         sizes.append(len(columns.times))
         return columns
 
-    monkeypatch.setattr(series, "_columns", counting)
+    monkeypatch.setattr(arrays, "arrays_of", counting)
     asked = SeriesQuery(
         metric_name=UTIL, buckets=Buckets(START, START + 60 * MINUTE, MINUTE), aggregate="increase", by="gpu"
     )
@@ -41,14 +41,14 @@ def test_only_gpus_that_change_hands_are_looked_at_point_by_point(
 ) -> None:
     influx_store.write([fleet([gpu(number) for number in range(4)], START + i * 10 * SECOND) for i in range(360)])
     looked_at: list[str] = []
-    original = series._columns
+    original = arrays.arrays_of
 
     def spying(*values: Any) -> Any:
         columns = original(*values)
         looked_at.extend(source.gpu for source in columns.sources)
         return columns
 
-    monkeypatch.setattr(series, "_columns", spying)
+    monkeypatch.setattr(arrays, "arrays_of", spying)
     half = START + 30 * MINUTE
     occupied = (
         *(PodAssignment(f"GPU-{number:04d}", "ml", "a", "", START, None) for number in range(3)),
@@ -74,7 +74,7 @@ def test_gpus_that_are_too_many_to_name_are_left_out_of_the_answer(
         asked.append(original(*values, **options))
         return asked[-1]
 
-    monkeypatch.setattr(series, "select_fields", spying)
+    monkeypatch.setattr(arrays, "select_fields", spying)
     occupied = tuple(PodAssignment(f"GPU-{number:04d}", "ml", "a", "", START, None) for number in range(2))
     query = SeriesQuery(
         metric_name=UTIL, buckets=Buckets(START, START + MINUTE, MINUTE), by="pod", aggregate="last",
@@ -82,7 +82,7 @@ def test_gpus_that_are_too_many_to_name_are_left_out_of_the_answer(
     )  # fmt: skip
     named = influx_store.series(query)
     assert "uuid" in asked[0].split("WHERE")[1].split("GROUP")[0]
-    monkeypatch.setattr(series, "_MOST_NAMED", 1)
+    monkeypatch.setattr(series, "MOST_NAMED", 1)
     asked.clear()
     assert influx_store.series(query) == named
     assert "uuid" not in asked[0].split("WHERE")[1].split("GROUP")[0]

@@ -9,14 +9,18 @@ from itertools import pairwise
 from statistics import fmean
 from typing import NamedTuple
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from readings.catalogue import is_counter
 from readings.mig import how_parts_combine
 from readings.model import Gpu, PointBlock
-from stores.aggregate.grouping import ReadingArrays, ReadingSource, columns_of
+from stores.aggregate.arrays import ReadingArrays, ReadingSource, columns_of
 from stores.rollups.partials import SourcePartials
 from stores.rollups.windows import LEVELS, STEP_NS, Level, Tier, WindowKey, WindowTable, stats_of
+
+# A busy machine is no failure.
+UNTIMED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stores.aggregate.grouping import ReadingSource
+from stores.aggregate.arrays import ReadingSource
 from stores.rollups.partials import NEVER_NS, SourcePartials, together
-from tests.stores.rollups.reckoning import ENERGY, MINUTE, SECOND, UTIL, Given, flat, gpu, partials, points
+from tests.stores.rollups.reckoning import ENERGY, MINUTE, SECOND, UNTIMED, UTIL, Given, flat, gpu, partials, points
 
 ARRAYS = ("count", "total", "low", "high", "last", "last_ns", "steps", "increase", "carried")
 U = ReadingSource("U", "", "host-0", "A")
@@ -48,6 +48,7 @@ def test_a_cell_without_a_reading_holds_nothing() -> None:
     assert SourcePartials.empty(0, 1).count.shape == (0, 0)
 
 
+@UNTIMED
 @given(found=points(minutes=2), edges=st.sets(st.integers(MINUTE + 1, 2 * MINUTE - 1), max_size=4))
 def test_readings_may_come_in_parts(found: list[list[Given]], edges: set[int]) -> None:
     readings = flat(found)
@@ -55,6 +56,7 @@ def test_readings_may_come_in_parts(found: list[list[Given]], edges: set[int]) -
     assert cells(partials(readings, MINUTE, *sorted(edges), 2 * MINUTE)) == cells(whole)
 
 
+@UNTIMED
 @given(found=points(minutes=2), edge=st.integers(MINUTE + 1, 2 * MINUTE - 1))
 def test_parts_of_a_window_merge_into_it(found: list[list[Given]], edge: int) -> None:
     readings = flat(found)
@@ -63,6 +65,7 @@ def test_parts_of_a_window_merge_into_it(found: list[list[Given]], edge: int) ->
     assert (merged.begins_ns, merged.ends_ns) == (MINUTE, 2 * MINUTE)
 
 
+@UNTIMED
 @given(found=points(minutes=1), gpus=st.sets(st.sampled_from(["U", "U:1", "V", "W:2", "X"])))
 def test_gpus_are_taken_apart_and_put_together(found: list[list[Given]], gpus: set[str]) -> None:
     whole = partials(flat(found), 0, MINUTE)

@@ -9,7 +9,7 @@ import pytest
 from stores.aggregate.buckets import Buckets
 from stores.base import SeriesQuery
 from stores.sqlite import SqliteStore
-from stores.sqlite.series import SeriesReader
+from stores.sqlite.arrays import SqliteArrayReader
 from tests.stores.aggregate.test_aggregator import small_memory
 from tests.stores.making import MINUTE, SECOND, START, UTIL, fleet, gpu
 
@@ -17,14 +17,14 @@ from tests.stores.making import MINUTE, SECOND, START, UTIL, fleet, gpu
 def sizes_of_parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many readings each part has that is read from now on."""
     sizes: list[int] = []
-    original = SeriesReader._columns
+    original = SqliteArrayReader.read
 
     def counting(self: Any, *values: Any) -> Any:
         columns = original(self, *values)
         sizes.append(len(columns.times))
         return columns
 
-    monkeypatch.setattr(SeriesReader, "_columns", counting)
+    monkeypatch.setattr(SqliteArrayReader, "read", counting)
     return sizes
 
 
