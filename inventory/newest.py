@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -100,6 +101,13 @@ def fresh_since(last_seen_ns: Ints, live: NDArray[np.bool_], sources: Sequence[s
     return np.asarray(reference - int(settings.STALE_AFTER * SECOND), np.int64)
 
 
+def fresh_since_of(hosts: Collection[HostNewest]) -> Ints:
+    """The same for the GPUs of these hosts, one host after the other. Give all hosts at once. Raises ValueError for none."""
+    last_seen = np.concatenate([host.last_seen_ns for host in hosts])
+    live = np.concatenate([host.live for host in hosts])
+    return fresh_since(last_seen, live, list(chain.from_iterable(host.sources for host in hosts)), time.time_ns())
+
+
 def _gpus_by_host(hostnames: Collection[str] | None) -> dict[str, list[str]]:
     gpus = GPU.objects.order_by("index", "id")
     found = gpus.values_list("host__name", "id")
@@ -173,6 +181,8 @@ def _host_newest(hostname: str, gpu_ids: tuple[str, ...], rows: Sequence[_Unpack
 
 def _merge(hostname: str, gpu_ids: tuple[str, ...], tables: Sequence[HostReadings]) -> HostNewest:
     """The newest by GPU and metric. At equal times the row written last wins."""
+    if len(tables) == 1 and gpu_ids == tables[0].gpu_ids:
+        return _of_table(hostname, tables[0])
     if len(tables) == 1 and set(gpu_ids) <= set(tables[0].gpu_ids):
         places = {gpu_id: row for row, gpu_id in enumerate(tables[0].gpu_ids)}
         return _of_table(hostname, rows_of(tables[0], [places[gpu_id] for gpu_id in gpu_ids]))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import chain
-from time import time_ns
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast, Coalesce
 
 from inventory.models import GPU, Host, Placement, Residence
-from inventory.newest import fresh_since, newest_by_host
+from inventory.newest import HostNewest, fresh_since_of, newest_by_host
 from readings.catalogue import unit_of
 from readings.times import to_datetime, to_ns
 
@@ -55,14 +54,16 @@ class Ages:
 
 def ages_now() -> Ages:
     """The ages of the whole fleet, as ``stale_mask`` judges them. A few queries."""
-    hosts = newest_by_host().values()
+    return ages_of(newest_by_host().values())
+
+
+def ages_of(hosts: Collection[HostNewest]) -> Ages:
+    """The same from the newest readings of all hosts: those of a source age by the source's newest."""
     if not hosts:
         return Ages({}, {}, frozenset())
     ids = list(chain.from_iterable(host.gpu_ids for host in hosts))
     last_seen = np.concatenate([host.last_seen_ns for host in hosts])
-    live = np.concatenate([host.live for host in hosts])
-    sources = list(chain.from_iterable(host.sources for host in hosts))
-    since = fresh_since(last_seen, live, sources, time_ns())
+    since = fresh_since_of(hosts)
     return Ages(
         dict(zip(ids, last_seen.tolist(), strict=True)),
         dict(zip(ids, since.tolist(), strict=True)),

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from math import fsum
+from itertools import chain
+from math import fsum, isnan
 from statistics import fmean
+from typing import NamedTuple
+
+import numpy as np
 
 from inventory.models import GPU, AssetState, Host
-from inventory.newest import HostNewest, newest_by_host
-from inventory.queries import Ages, ages_now
+from inventory.newest import HostNewest, fresh_since_of, newest_by_host
+from inventory.packing import Floats, Ints
 from readings.mig import MEMORY_USED, POWER, UTILISATION, board_value
 from readings.times import to_datetime
 
@@ -34,93 +38,134 @@ class HostSummary:
 
 
 _SHOWN = (UTILISATION, POWER, MEMORY_USED)
+# Of more hosts, those that were not asked for are left out after reading.
+_MOST_NAMED = 200
 
 
-@dataclass(slots=True)
-class _Board:
-    """The newest readings of a physical GPU (``own``; None before its row was read) and of its instances."""
-
-    last_seen_ns: int
-    stale: bool
-    own: dict[str, float] | None = None
-    instances: list[dict[str, float]] = field(default_factory=list)
-
-    def value(self, metric_name: str) -> float | None:
-        """The board's own value, else the one that its instances make."""
-        if self.own is not None and metric_name in self.own:
-            return self.own[metric_name]
-        values = [instance[metric_name] for instance in self.instances if metric_name in instance]
-        return board_value(metric_name, values) if values else None
-
-
-def host_summaries(names: Sequence[str] | None = None, *, ages: Ages | None = None) -> list[HostSummary]:
+def host_summaries(
+    names: Sequence[str] | None = None, *, newest: Mapping[str, HostNewest] | None = None
+) -> list[HostSummary]:
     """A summary of each host, or of those named, sorted by name. A few queries, however many hosts and GPUs there are.
 
     A board counts once: with its own reading, else with the value of its MIG instances (see readings.mig). Stale GPUs,
-    and single values as old as theirs, count in no mean or sum. Passing ``ages`` saves queries.
+    and single values as old as theirs, count in no mean or sum. Passing ``newest``, of all hosts, saves queries.
     """
-    ages = ages or ages_now()
+    newest = newest_by_host() if newest is None else newest
     hosts = Host.objects.order_by("name")
-    gpus = GPU.objects.exclude(host=None)
-    if names is not None:
+    if names is not None and len(names) <= _MOST_NAMED:
         hosts = hosts.filter(name__in=names)
-        gpus = gpus.filter(host__name__in=names)
-    newest = newest_by_host(names)
-    boards = _boards(gpus.values_list("host__name", "pk", "uuid", "mig_id"), newest, ages)
-    # An instance that was left behind when its board moved is no GPU of the host.
-    return [_summary(host, [board for board in boards[host.name].values() if board.own is not None]) for host in hosts]
+    wanted = None if names is None else set(names)
+    boards = _boards(list(newest.values()))
+    return [
+        _summary(_HostRecord(*row), boards.get(row[0], _NO_BOARDS))
+        for row in hosts.values_list("name", "last_seen", "asset_state", "owner", "tags")
+        if wanted is None or row[0] in wanted
+    ]
 
 
-def _fresh_values(newest: Iterable[HostNewest], ages: Ages) -> dict[str, dict[str, float]]:
-    """The values that summaries show and that are not old, by GPU id and metric name."""
-    fresh: dict[str, dict[str, float]] = defaultdict(dict)
-    for host in newest:
-        for name in _SHOWN:
-            if name not in host.metric_names:
-                continue
-            column = host.metric_names.index(name)
-            rows = zip(host.gpu_ids, host.values[:, column].tolist(), host.times_ns[:, column].tolist(), strict=True)
-            for gpu_id, value, time_ns in rows:
-                if time_ns and time_ns >= ages.fresh_since_ns.get(gpu_id, 0):
-                    fresh[gpu_id][name] = value
-    return fresh
+class _HostRecord(NamedTuple):
+    name: str
+    last_seen: datetime
+    asset_state: str
+    owner: str
+    tags: Mapping[str, str]
 
 
-def _boards(
-    rows: Iterable[tuple[str, str, str, str]], newest: Mapping[str, HostNewest], ages: Ages
-) -> dict[str, dict[str, _Board]]:
-    by_host: dict[str, dict[str, _Board]] = defaultdict(dict)
-    fresh = _fresh_values(newest.values(), ages)
-    for hostname, gpu_id, uuid, mig_id in rows:
-        last_seen_ns, stale = ages.last_seen_ns.get(gpu_id, 0), gpu_id in ages.stale
-        board = by_host[hostname].setdefault(uuid, _Board(last_seen_ns, stale))
-        board.last_seen_ns = max(board.last_seen_ns, last_seen_ns)
-        board.stale = board.stale and stale
-        values = fresh.get(gpu_id, {})
-        if mig_id:
-            board.instances.append(values)
-        else:
-            board.own = values
-    return by_host
+class _HostBoards(NamedTuple):
+    """The physical GPUs of a host, with their instances: ``values`` are those of each metric of _SHOWN that are not old."""
+
+    stale: Sequence[bool]
+    last_seen_ns: Sequence[int]
+    values: Sequence[Sequence[float]]
 
 
-def _summary(host: Host, boards: list[_Board]) -> HostSummary:
-    reporting = [board for board in boards if not board.stale]
+_NO_BOARDS = _HostBoards((), (), ((), (), ()))
 
-    def values(metric_name: str) -> list[float]:
-        return [value for board in reporting if (value := board.value(metric_name)) is not None]
 
-    utilisation, power, memory = values(UTILISATION), values(POWER), values(MEMORY_USED)
+def _summary(host: _HostRecord, boards: _HostBoards) -> HostSummary:
+    utilisation, power, memory = boards.values
+    stale = sum(boards.stale)
+    newest = [to_datetime(max(boards.last_seen_ns))] if boards.last_seen_ns else []
     return HostSummary(
         name=host.name,
-        gpu_count=len(boards),
-        reporting=len(reporting),
-        stale=len(boards) - len(reporting),
+        gpu_count=len(boards.stale),
+        reporting=len(boards.stale) - stale,
+        stale=stale,
         mean_utilisation=fmean(utilisation) if utilisation else None,
         power_watts=fsum(power) if power else None,
         memory_used_mib=fsum(memory) if memory else None,
-        last_seen=max([host.last_seen, *(to_datetime(board.last_seen_ns) for board in boards)]),
+        last_seen=max([host.last_seen, *newest]),
         asset_state=host.asset_state,
         owner=host.owner,
         tags=host.tags,
     )
+
+
+def _boards(hosts: Sequence[HostNewest]) -> dict[str, _HostBoards]:
+    """The boards of each host."""
+    if not hosts:
+        return {}
+    since = fresh_since_of(hosts)
+    last_seen = np.concatenate([host.last_seen_ns for host in hosts])
+    stale = last_seen < since
+    values = _fresh_values(hosts, since)
+    is_board = np.ones(len(since), np.bool_)
+    board_of = dict(GPU.objects.exclude(mig_id="").values_list("pk", "uuid"))
+    first = np.cumsum([0, *(len(host.gpu_ids) for host in hosts)])
+    for host, start in zip(hosts, first.tolist(), strict=False):
+        if not board_of.keys().isdisjoint(host.gpu_ids):
+            parts = _parts(host.gpu_ids, board_of, start)
+            is_board[list(chain.from_iterable(parts.values()))] = False
+            # An instance that was left behind when its board moved is no GPU of the host.
+            for row, gpu_id in enumerate(host.gpu_ids, start):
+                if of_board := parts.get(gpu_id):
+                    stale[row] &= stale[of_board].all()
+                    last_seen[row] = max(last_seen[row], last_seen[of_board].max())
+                    _add_parts(values[row], values[of_board])
+    bounds = np.concatenate(([0], np.cumsum(is_board)))[first].tolist()
+    is_stale, last_ns, columns = stale[is_board].tolist(), last_seen[is_board].tolist(), values[is_board].T.tolist()
+    return {
+        host.hostname: _HostBoards(
+            is_stale[start:end],
+            last_ns[start:end],
+            [[value for value in column[start:end] if not isnan(value)] for column in columns],
+        )
+        for host, start, end in zip(hosts, bounds, bounds[1:], strict=False)
+    }
+
+
+def _fresh_values(hosts: Sequence[HostNewest], since: Ints) -> Floats:
+    """The values of _SHOWN that are not old, a row for each GPU; NaN for others."""
+    found = np.full((len(since), len(_SHOWN)), np.nan)
+    alike: dict[tuple[str, ...], list[tuple[HostNewest, int]]] = defaultdict(list)
+    start = 0
+    for host in hosts:
+        alike[host.metric_names].append((host, start))
+        start += len(host.gpu_ids)
+    for names, placed in alike.items():
+        rows = np.concatenate([np.arange(first, first + len(host.gpu_ids)) for host, first in placed])
+        values = np.concatenate([host.values for host, _ in placed])
+        times = np.concatenate([host.times_ns for host, _ in placed])
+        for number, name in enumerate(_SHOWN):
+            if name in names:
+                column = names.index(name)
+                fresh = (times[:, column] != 0) & (times[:, column] >= since[rows])
+                found[rows, number] = np.where(fresh, values[:, column], np.nan)
+    return found
+
+
+def _parts(gpu_ids: Sequence[str], board_of: Mapping[str, str], start: int) -> dict[str, list[int]]:
+    """The rows of a host's MIG instances by board, where the host's first GPU has this row."""
+    parts: dict[str, list[int]] = defaultdict(list)
+    for row, gpu_id in enumerate(gpu_ids, start):
+        if gpu_id in board_of:
+            parts[board_of[gpu_id]].append(row)
+    return parts
+
+
+def _add_parts(own: Floats, parts: Floats) -> None:
+    """Sets what the board does not say itself to what its instances make."""
+    for column, name in enumerate(_SHOWN):
+        values = [value for value in parts[:, column].tolist() if not isnan(value)]
+        if values and isnan(own[column]):
+            own[column] = board_value(name, values)

@@ -89,4 +89,4 @@ def test_summaries_cost_as_many_queries_with_one_gpu_and_with_fifty() -> None:
         with CaptureQueriesContext(connection) as queries:
             summaries = host_summaries()
         assert sum(each.gpu_count for each in summaries) == count
-        assert len(queries) == 7
+        assert len(queries) == 5
