@@ -6,12 +6,15 @@ A level is a measurement, the parts of its key are tags, and each statistic of e
 
 from __future__ import annotations
 
+import gzip
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import repeat
+from functools import lru_cache
+from itertools import chain, repeat
 
 import numpy as np
 
@@ -23,15 +26,21 @@ from stores.influxdb.client import PING_TIMEOUT, InfluxConfig, InfluxConnection
 from stores.influxdb.influxql import Conditions, as_tag, select_fields
 from stores.influxdb.line_protocol import FIRST_NS, LAST_NS, decode_name, encode_name, escape
 from stores.influxdb.setup import Preparation, check_config, find_bucket
-from stores.influxdb.writer import SENDERS, compress
-from stores.rollups.windows import KEY_FIELDS, STEP_NS, Level, Tier, WindowKey, WindowTable
+from stores.rollups.windows import COUNT, KEY_FIELDS, MEANS, STEP_NS, TOTAL, Level, Tier, WindowKey, WindowTable
 
-# Values in one request: about 2 MB of lines.
+# What is stored in place of most MEANS: from how many boards they are.
+BOARDS = "boards"
+# A sum of means may differ in its last bits, as it would had it been added in another order.
+_CLOSE = 1e-14
+# Values in one request, which makes about 2 MB of lines, and how many requests run at once.
 _VALUES_AT_ONCE = 50_000
+_SENDERS = 2
+_HEADS_KNOWN = 100_000
 # A long answer is read in parts of about so many windows, the first of so many steps.
 _ROWS_AT_ONCE = 100_000
 _FIRST_STEPS = 64
-_BEYOND_RETENTION = "beyond retention policy"
+# Older servers say "beyond".
+_TOO_OLD = re.compile("(outside|beyond) retention policy")
 
 
 class InfluxRollups:
@@ -46,16 +55,11 @@ class InfluxRollups:
 
     def write(self, tables: Sequence[WindowTable]) -> None:
         """Store all windows. Those that are older than the server keeps are left out."""
-        running: deque[Future[None]] = deque()
-        with ThreadPoolExecutor(SENDERS, "influx-rollups") as threads:
-            for table in filter(len, tables):
-                with self._buckets[table.tier].prepared() as connection:
-                    for body in encode(table):
-                        if len(running) == SENDERS:
-                            running.popleft().result()
-                        running.append(threads.submit(_deliver, connection, body))
-            for each in running:
-                each.result()
+        for tier, bucket in self._buckets.items():
+            chosen = [table for table in tables if table.tier == tier and len(table)]
+            if chosen:
+                with bucket.prepared() as connection:
+                    _send(connection, encode(chosen))
 
     def read(
         self,
@@ -146,43 +150,101 @@ class _TierBucket:
         self._connection.close()
 
 
-def encode(table: WindowTable) -> Iterator[bytes]:
-    """A table's windows as gzipped lines, in parts of about _VALUES_AT_ONCE values.
+def encode(tables: Sequence[WindowTable]) -> Iterator[bytes]:
+    """The windows of some tables as gzipped lines, in parts of about _VALUES_AT_ONCE values."""
+    waiting: list[str] = []
+    room = _VALUES_AT_ONCE
+    for table in tables:
+        stats = spare_means(table.stats)
+        # A row for each window, a column for each field.
+        values = np.stack(list(stats.values()), axis=2).reshape(len(table), -1)
+        fields = [escape(_field(name, stat)) for name in table.names for stat in stats]
+        rows = np.flatnonzero((table.starts_ns >= FIRST_NS) & (table.starts_ns <= LAST_NS))
+        rows_at_once = max(1, _VALUES_AT_ONCE // max(1, len(fields)))
+        for first in range(0, len(rows), rows_at_once):
+            part = rows[first : first + rows_at_once]
+            waiting += _lines(table, part, fields, values[part])
+            room -= len(part) * len(fields)
+            if room <= 0:
+                yield _compressed(waiting)
+                waiting, room = [], _VALUES_AT_ONCE
+    if waiting:
+        yield _compressed(waiting)
 
-    The lines of rows that lack the same statistics are made by one template.
+
+def spare_means(stats: Mapping[str, Floats]) -> dict[str, Floats]:
+    """The statistics with BOARDS, and with MEANS only where it does not follow.
+
+    Where all boards of a group have as many readings as each other, the sum of their means is total / count * boards. A mean takes more
+    room than any other statistic, and the number of boards nearly none. Where MEANS does not follow, BOARDS is 0: so what was
+    stored before, either way, counts no longer.
     """
-    # A row for each window, a column for each field.
-    values = np.stack(list(table.stats.values()), axis=2).reshape(len(table), -1)
-    fields = [escape(_field(name, stat)) for name in table.names for stat in table.stats]
+    means = stats.get(MEANS)
+    if means is None:
+        return dict(stats)
+    total, count = (stats.get(stat, np.full(means.shape, np.nan)) for stat in (TOTAL, COUNT))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        boards = np.where(total == 0, 1.0, np.rint(means * count / total))
+        follows = (boards >= 1) & (np.abs(total * boards / count - means) <= _CLOSE * np.abs(means))
+    return {
+        **stats,
+        MEANS: np.where(follows, np.nan, means),
+        BOARDS: np.where(np.isnan(means), np.nan, np.where(follows, boards, 0.0)),
+    }
+
+
+def means_of(stats: Mapping[str, Floats]) -> Floats:
+    """The inverse: MEANS from COUNT, TOTAL, MEANS and BOARDS."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(stats[BOARDS] > 0, stats[TOTAL] * stats[BOARDS] / stats[COUNT], stats[MEANS])
+
+
+def _lines(table: WindowTable, rows: Ints, fields: Sequence[str], values: Floats) -> list[str]:
+    """A line for each row that has a value. Rows that lack the same fields share a template."""
     there = np.isfinite(values)
-    is_writable = there.any(axis=1) & (table.starts_ns >= FIRST_NS) & (table.starts_ns <= LAST_NS)
-    heads = [_head(table.level, key) for key in table.keys]
-    rows_at_once = max(1, _VALUES_AT_ONCE // max(1, len(fields)))
-    written = np.flatnonzero(is_writable)
-    for first in range(0, len(written), rows_at_once):
-        part = written[first : first + rows_at_once]
-        patterns, which = np.unique(np.packbits(there[part], axis=1), axis=0, return_inverse=True)
-        lines: list[str] = []
-        for pattern in range(len(patterns)):
-            rows = part[which.reshape(-1) == pattern]
-            columns = np.flatnonzero(there[rows[0]])
-            template = ",".join(f"{fields[column].replace('%', '%%')}=%r" for column in columns.tolist())
-            lines += map(
-                "%s %s %d".__mod__,
-                zip(
-                    map(heads.__getitem__, table.places[rows].tolist()),
-                    map(template.__mod__, map(tuple, values[np.ix_(rows, columns)].tolist())),
-                    table.starts_ns[rows].tolist(),
-                    strict=True,
-                ),
-            )
-        yield compress("\n".join(lines).encode())
+    patterns = np.packbits(there, axis=1)
+    _, firsts, which = np.unique(
+        patterns.view(f"V{max(1, patterns.shape[1])}").reshape(-1), return_index=True, return_inverse=True
+    )
+    lines: list[str] = []
+    for pattern, first in enumerate(firsts.tolist()):
+        columns = np.flatnonzero(there[first])
+        if not len(columns):
+            continue
+        chosen = np.flatnonzero(which == pattern)
+        template = ",".join(f"{fields[column].replace('%', '%%')}=%r" for column in columns.tolist())
+        heads = (_head(table.level, table.keys[place]) for place in table.places[rows[chosen]].tolist())
+        of_rows = map(template.__mod__, map(tuple, values[np.ix_(chosen, columns)].tolist()))
+        times = table.starts_ns[rows[chosen]].tolist()
+        lines += map("%s %s %d".__mod__, zip(heads, of_rows, times, strict=True))
+    return lines
 
 
+@lru_cache(_HEADS_KNOWN)
 def _head(level: Level, key: WindowKey) -> str:
     tags = ((name, getattr(key, name)) for name in KEY_FIELDS[level])
     # An empty tag cannot be written. A missing one reads as empty.
     return level + "".join(f",{name}={escape(value)}" for name, value in tags if value)
+
+
+def _compressed(lines: Sequence[str]) -> bytes:
+    return gzip.compress("\n".join(lines).encode(), 1)
+
+
+def _send(connection: InfluxConnection, bodies: Iterator[bytes]) -> None:
+    """Send one request, or several at once: then the server works on some while others are made."""
+    first, second = next(bodies, None), next(bodies, None)
+    if first is not None and second is None:
+        _deliver(connection, first)
+    elif first is not None and second is not None:
+        running: deque[Future[None]] = deque()
+        with ThreadPoolExecutor(_SENDERS, "influx-rollups") as threads:
+            for body in chain((first, second), bodies):
+                if len(running) == _SENDERS:
+                    running.popleft().result()
+                running.append(threads.submit(_deliver, connection, body))
+            for each in running:
+                each.result()
 
 
 def _field(metric_name: str, stat: str) -> str:
@@ -194,7 +256,7 @@ def _deliver(connection: InfluxConnection, body: bytes) -> None:
         connection.write(body)
     except InfluxRefused as error:
         # The server has stored the others.
-        if error.status != 422 or _BEYOND_RETENTION not in error.reason:
+        if error.status != 422 or not _TOO_OLD.search(error.reason):
             raise
 
 
@@ -204,11 +266,14 @@ class _AnswerRows:
     def __init__(self, tier: Tier, level: Level, metric_name: str, stats: Sequence[str]) -> None:
         self._tier, self._level, self._metric_name, self._stats = tier, level, metric_name, stats
         self._tags = KEY_FIELDS[level]
-        self.fields = [*(encode_name(_field(metric_name, stat)) for stat in stats), *self._tags]
+        self._asked = [*stats]
+        if MEANS in stats:
+            self._asked += [stat for stat in (COUNT, TOTAL, BOARDS) if stat not in stats]
+        self.fields = [*(encode_name(_field(metric_name, stat)) for stat in self._asked), *self._tags]
         self._numbers: dict[tuple[str | None, ...], int] = {}
         self._places = [np.zeros(0, dtype=np.int64)]
         self._times = [np.zeros(0, dtype=np.int64)]
-        self._values = [np.zeros((0, len(stats)))]
+        self._values = [np.zeros((0, len(self._asked)))]
         self._count = 0
 
     def parts(self, start_ns: int, end_ns: int) -> Iterator[tuple[int, int]]:
@@ -224,7 +289,7 @@ class _AnswerRows:
     def add(self, rows: Sequence[Sequence[float | str | None]]) -> None:
         """Rows of time, statistics and tags."""
         columns = list(zip(*rows, strict=True))
-        ends = 1 + len(self._stats)
+        ends = 1 + len(self._asked)
         keys: Iterator[tuple[str | None, ...]] = (
             zip(*columns[ends:], strict=True) if self._tags else repeat((), len(rows))
         )
@@ -236,13 +301,22 @@ class _AnswerRows:
         self._count += len(rows)
 
     def table(self) -> WindowTable:
-        values: Floats = np.concatenate(self._values)
+        columns: Floats = np.concatenate(self._values)
+        stats = dict(zip(self._asked, columns.T, strict=True))
+        if MEANS in stats:
+            stats[MEANS] = means_of(stats)
+        kept = [stats[stat] for stat in self._stats]
+        there = np.flatnonzero(~np.isnan(kept).all(axis=0))
         keys = [
             WindowKey(**{name: decode_name(tag) for name, tag in zip(self._tags, tags, strict=True) if tag})
             for tags in self._numbers
         ]
-        places: Ints = np.concatenate(self._places)
-        stats = {stat: values[:, place : place + 1] for place, stat in enumerate(self._stats)}
         return WindowTable(
-            self._tier, self._level, keys, (self._metric_name,), places, np.concatenate(self._times), stats
+            self._tier,
+            self._level,
+            keys,
+            (self._metric_name,),
+            np.concatenate(self._places)[there],
+            np.concatenate(self._times)[there],
+            {stat: values[there, np.newaxis] for stat, values in zip(self._stats, kept, strict=True)},
         )
