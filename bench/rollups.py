@@ -28,8 +28,8 @@ from ingest.simulator.fleet import DEFAULT_METRICS, FleetShape, SimFleet
 from readings.catalogue import is_counter
 from readings.model import Gpu, Point, PointBlock
 from readings.times import SECOND
+from stores.aggregate.arrays import ReadingSource
 from stores.aggregate.functions import Floats
-from stores.aggregate.grouping import ReadingSource
 from stores.base import Store
 from stores.influxdb import InfluxStore
 from stores.rollups.combining import combine
