@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from django.db import connections, router
-from django.db.models import Q, QuerySet, TextField, Value
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, TextField, Value
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast, Coalesce
 
@@ -269,6 +269,33 @@ def hosts_between(gpus: Set[str], start_ns: int, end_ns: int) -> list[Hosted]:
         Hosted(gpu, host, to_ns(since), None if until is None else to_ns(until + _TICK))
         for gpu, host, since, until in rows
     ]
+
+
+class BoardCounts(NamedTuple):
+    """How many physical GPUs and MIG instances."""
+
+    boards: int
+    instances: int
+
+
+def count_boards(
+    *, hostnames: Sequence[str] = (), models: Sequence[str] = (), uuids: Sequence[str] = ()
+) -> BoardCounts:
+    """The GPUs that the filters choose, by where they are now. One query."""
+    gpus = GPU.objects.filter(**_given(host__name__in=hostnames, model_name__in=models, uuid__in=uuids))
+    return BoardCounts(*gpus.aggregate(boards=Count("pk", Q(mig_id="")), instances=Count("pk", ~Q(mig_id=""))).values())
+
+
+def instances_of(uuids: Sequence[str]) -> list[str]:
+    """The ids of the MIG instances of these boards. One query."""
+    return list(GPU.objects.filter(uuid__in=uuids).exclude(mig_id="").values_list("pk", flat=True))
+
+
+def has_moved(start_ns: int, end_ns: int, hostnames: Sequence[str] = ()) -> bool:
+    """Whether any GPU left one of these hosts (none: any host) for another one in the range. One query."""
+    left = Residence.objects.filter(until__gte=to_datetime(start_ns), since__lt=to_datetime(end_ns - 1) + _TICK)
+    elsewhere = Residence.objects.filter(gpu=OuterRef("gpu")).exclude(host=OuterRef("host"))
+    return left.filter(Exists(elsewhere), **_given(host__name__in=hostnames)).exists()
 
 
 class FleetCounts(NamedTuple):

@@ -225,6 +225,10 @@ class SeriesAnswer(Answer):
     end_time: Annotated[Time, eg("2025-07-18T20:45:00Z", "readings before this time")]
     data: list[GroupSeriesAnswer]
     count: Annotated[int, eg(1, "groups in this answer")]
+    tier: Annotated[
+        Literal["raw", "1m", "1h"],
+        eg("raw", "whether it comes from raw readings, or from roll-ups of a minute or an hour"),
+    ]
 
 
 class MetricSeriesAnswer(Answer):

@@ -24,6 +24,7 @@ from stores.aggregate.functions import (
     Floats,
     Ints,
     Mask,
+    as_list,
     increases,
     newest,
     percentile,
@@ -214,7 +215,7 @@ class WindowAggregator:
             ranks = self._over_the_range()
             order = sorted(order, key=lambda number: -ranks[number])[: self.query.top]
         self._check_groups(len(order))
-        return [GroupSeries(names[number], _as_list(self._values[number])) for number in order]
+        return [GroupSeries(names[number], as_list(self._values[number])) for number in order]
 
     def _over_the_range(self) -> Mapping[int, float]:
         """The aggregate of each group over the whole range."""
@@ -388,10 +389,3 @@ def _by_place(columns: ReadingArrays) -> list[tuple[int, Ints]]:
     order = np.argsort(columns.places, kind="stable")
     places, starts = np.unique(columns.places[order], return_index=True)
     return list(zip(places.tolist(), np.split(order, starts[1:]), strict=True)) if len(places) else []
-
-
-def _as_list(values: Floats) -> list[float | None]:
-    result: list[float | None] = values.tolist()
-    for place in np.flatnonzero(np.isnan(values)).tolist():
-        result[place] = None
-    return result

@@ -15,11 +15,14 @@ from pytest_django import Settings
 from inventory.models import GPU, Host
 from inventory.queries import (
     ages_now,
+    count_boards,
     find_gpu,
     fleet_counts,
     gpus_for_list,
+    has_moved,
     hosts_between,
     in_state,
+    instances_of,
     latest_readings,
     newest_reading,
     parse_moment,
@@ -208,6 +211,36 @@ def test_hosts_between_are_where_gpus_sat_in_the_range(monkeypatch: pytest.Monke
     assert found({"GPU-c"}, 0, 40) == []
     monkeypatch.setattr("inventory.queries._MOST_GPUS_NAMED", 0)
     assert {each[0] for each in found({"GPU-a"}, 0, 40)} == {"GPU-a", "GPU-b"}
+
+
+def test_boards_and_instances_are_counted_where_they_are_now() -> None:
+    save(
+        block(gpu("GPU-a", hostname="host-1"), 0, {UTIL: 1.0}),
+        block(gpu("GPU-b", hostname="host-1", gpu_id=1, model_name="A100"), 0, {UTIL: 1.0}),
+        block(gpu("GPU-c", hostname="host-2", mig_id="1"), 0, {UTIL: 1.0}),
+        block(gpu("GPU-c", hostname="host-2", mig_id="2"), 0, {UTIL: 1.0}),
+    )
+    assert count_boards() == (3, 2)
+    assert count_boards(hostnames=["host-1"]) == (2, 0)
+    assert count_boards(hostnames=["host-1", "host-2"], models=["A100"]) == (1, 0)
+    assert count_boards(uuids=["GPU-c", "GPU-b"]) == (2, 2)
+    assert count_boards(uuids=["nobody"]) == (0, 0)
+    assert sorted(instances_of(["GPU-c", "GPU-b"])) == ["GPU-c:1", "GPU-c:2"]
+
+
+def test_a_gpu_has_moved_if_it_left_a_host_for_another_one_in_the_range() -> None:
+    for at, host, slot in ((0, "host-1", 0), (10, "host-1", 0), (20, "host-2", 0), (30, "host-2", 1)):
+        save(block(gpu("GPU-a", hostname=host, gpu_id=slot), at, {UTIL: 1.0}), block(gpu("GPU-b"), at, {UTIL: 1.0}))
+
+    def moved(start: int, end: int, *hostnames: str) -> bool:
+        return has_moved(T0 + start * SECOND, T0 + end * SECOND, hostnames)
+
+    assert moved(0, 40)
+    assert moved(5, 40, "host-1")
+    assert not moved(15, 20)
+    assert not moved(0, 40, "host-3")
+    GPU.objects.filter(pk="GPU-a").delete()
+    assert not moved(0, 40)
 
 
 MOMENT = datetime(2025, 7, 18, 20, 42, 34, 500_001, UTC)

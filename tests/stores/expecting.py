@@ -90,7 +90,7 @@ def told(query: SeriesQuery, inside: Sequence[Taken]) -> float | None:
 def _taken(query: SeriesQuery, gpus: Sequence[Gpu], readings: Readings) -> list[Taken]:
     readings = {key: value for key, value in readings.items() if _passes(query, gpus[key[0]], key[1])}
     if query.aggregate == "increase":
-        readings = _increases(gpus, readings)
+        readings = increases_of(gpus, readings)
     taken: list[Taken] = []
     folded: dict[tuple[tuple[str, ...], str, str, int], list[float]] = defaultdict(list)
     shared_at = {(gpus[place].id, time_ns) for place, time_ns in readings if gpus[place].share}
@@ -155,7 +155,7 @@ def _group(query: SeriesQuery, gpu: Gpu, pod: tuple[str, str, str] | None, board
     }[query.by]
 
 
-def _increases(gpus: Sequence[Gpu], readings: Readings) -> Readings:
+def increases_of(gpus: Sequence[Gpu], readings: Readings) -> Readings:
     of: dict[tuple[str, ...], list[tuple[int, float, int]]] = defaultdict(list)
     for (place, time_ns), value in readings.items():
         gpu = gpus[place]

@@ -25,7 +25,7 @@ function asked() {
   return { ...Object.fromEntries(FIELDS.map((name) => [name, query.get(name) || null])), metric: query.get("metric") || data.asked[0][1], ...Object.fromEntries(several) };
 }
 
-/** A preset stays relative in links that somebody keeps; a capture's does not move. */
+/** A preset stays relative, in links that somebody keeps and for roll-ups, which end with what is complete; a capture's does not move. */
 function linkTimes() {
   const { start, end, preset } = current();
   return preset && data.anchor === null ? { start_time: `-${preset}` } : { start_time: iso(start), end_time: iso(end) };
@@ -156,7 +156,7 @@ async function ask({ signal }) {
   let answer;
   try {
     if (params.by === "gpu") await findPlaces(signal);
-    answer = await getJson(apiUrl("/api/v1/query", { ...params, every: params.every ?? auto.every, start_time: iso(start), end_time: iso(end) }), { signal });
+    answer = await getJson(apiUrl("/api/v1/query", { ...params, every: params.every ?? auto.every, ...linkTimes() }), { signal });
   } catch (error) {
     if (error.name !== "AbortError" && "status" in error) sayWrong(error);
     else throw error;
@@ -174,7 +174,7 @@ async function ask({ signal }) {
   const shown = {
     title: metric?.title ?? answer.metric,
     unit: answer.unit,
-    note: `${answer.agg} of ${stepText(step)}${lines.length > MOST_LINES ? ` · first ${MOST_LINES} of ${lines.length} lines` : ""}`,
+    note: `${answer.agg} of ${stepText(step)}${answer.tier === "raw" ? "" : ` · from roll-ups of ${answer.tier}`}${lines.length > MOST_LINES ? ` · first ${MOST_LINES} of ${lines.length} lines` : ""}`,
     times,
     series: lines.slice(0, MOST_LINES),
     scale: ["mean", "max", "min", "last", "p50", "p95", "p99"].includes(answer.agg) ? SCALES[answer.metric] : { min: 0 },
