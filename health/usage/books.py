@@ -77,6 +77,11 @@ class HourBooks:
         for book in self._books.values():
             book.cells = {(unit, place, int(new[holder])): at for (unit, place, holder), at in book.cells.items()}
 
+    def renumber_places(self, new: Ints) -> None:
+        """Place ``p`` is ``new[p]`` from now on."""
+        for book in self._books.values():
+            book.cells = {(unit, int(new[place]), holder): at for (unit, place, holder), at in book.cells.items()}
+
     def state(self) -> list[tuple[int, bytes, bytes]]:
         """Everything, for ``restore``."""
         return [(hour, self[hour].keys.tobytes(), self[hour].figures.tobytes()) for hour in self]

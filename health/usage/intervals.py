@@ -23,6 +23,8 @@ WANTED = (
 
 # A sample counts for at most this many usual steps.
 MOST_STEPS = 3
+# No sample says anything of more than a day.
+MOST_KNOWN_NS = 24 * HOUR_NS
 # Mean power x time is an estimate of energy only between samples that are this close.
 ESTIMATE_NS = 60 * SECOND
 # Energy is counted over gaps up to this long.
@@ -155,7 +157,7 @@ def intervals_of(samples: BoardSamples, units: MeterUnits) -> Intervals:
     at = np.flatnonzero(~samples.is_first)
     before = at - 1
     start, length = samples.time[before], samples.time[at] - samples.time[before]
-    cap = MOST_STEPS * samples.step[at]
+    cap = np.minimum(MOST_STEPS * samples.step[at], MOST_KNOWN_NS)
     known = np.minimum(length, cap)
     values = np.where(start - samples.value_times[:, before] <= cap, samples.values[:, before], np.nan)
     util, (effective, is_bound) = utilisation(values), effective_share(values)

@@ -30,11 +30,11 @@ from health.engine.intake import Arrivals
 from health.engine.registry import KnownGpu, Registry
 from health.usage.books import HourBook, HourBooks
 from health.usage.intervals import WANTED, UnitPoints, intervals_of, samples_of
-from health.usage.packing import FIGURES, FREE, GAP, HOUR_NS, BoardPlace, Figure, Holder, Period
+from health.usage.packing import FIGURES, FREE, GAP, HOUR_NS, BoardPlace, Figure, Holder, Ints, Period
 from health.usage.runs import IdleRuns, Pieces
 from health.usage.sharing import Lane, SharedBoards, Sharer
 from health.usage.spans import AMOUNTS, Spans, cut, whole_numbers
-from health.usage.units import MeterUnits
+from health.usage.units import Mask, MeterUnits
 from readings.times import SECOND
 
 IDLE_PERCENT = 5.0
@@ -44,7 +44,9 @@ SECOND_FACTOR = 2
 GRACE_NS = 20 * 60 * SECOND
 
 _WAITING_POINTS = 20_000
-_UNUSED_HOLDERS = 1000
+# Hours that what is worked out at once may lie in: a hundred days. Only readings that were made up lie in more.
+MOST_HOURS = 2400
+_UNUSED_HOLDERS = _UNUSED_PLACES = 1000
 _VERSION = 1
 _MOST_BYTES = 1 << 32
 _THRESHOLDS = ((Figure.ACTIVE, Figure.IDLE), (Figure.ACTIVE_SECOND, Figure.IDLE_SECOND))
@@ -107,10 +109,8 @@ class UsageMeter:
         unit_of, time = self._unit_of_row[rows], arrivals.times_ns
         now, usual = registry.step_ns[rows], units.step[unit_of]
         holder, place = units.holder[unit_of], units.place[unit_of]
-        for row, from_ns, known in arrivals.described:
-            since = (rows == row) & (time >= from_ns)
-            holder[since] = self._holder(known.namespace, known.pod)
-            place[since] = self._place(BoardPlace(known.uuid, known.hostname, known.model))
+        if arrivals.described:
+            self._describe(arrivals, holder, place)
         points = UnitPoints(
             unit_of,
             time,
@@ -130,6 +130,24 @@ class UsageMeter:
         self._waiting_points += len(points.unit)
         if self._waiting_points >= _WAITING_POINTS:
             self._work_out()
+
+    def _describe(self, arrivals: Arrivals, holder: Ints, place: Ints) -> None:
+        """Set the holder and place of points whose GPUs the block describes in several ways, in place."""
+        of_rows, from_ns, known = zip(*arrivals.described, strict=True)
+        count = len(known)
+        # By row and time, descriptions before points: that of a point is the last one up to it.
+        rows = np.concatenate([np.array(of_rows, np.int64), arrivals.rows])
+        times = np.concatenate([np.array(from_ns, np.int64), arrivals.times_ns])
+        order = np.lexsort((np.arange(len(rows)) >= count, times, rows))
+        is_point = order >= count
+        places = np.arange(len(order))
+        last = np.maximum.accumulate(np.where(is_point, -1, places))[is_point]
+        points = order[is_point]
+        applies = (last >= 0) & (rows[order[last]] == rows[points])
+        points, last = points[applies] - count, order[last[applies]]
+        holders = [self._holder(gpu.namespace, gpu.pod) for gpu in known]
+        places_of = [self._place(BoardPlace(gpu.uuid, gpu.hostname, gpu.model)) for gpu in known]
+        holder[points], place[points] = np.array(holders, np.int64)[last], np.array(places_of, np.int64)[last]
 
     def _see(self, row: int, registry: Registry) -> None:
         """Take over the description of a GPU, if it is new."""
@@ -173,15 +191,16 @@ class UsageMeter:
         self.newest_ns = max(self.newest_ns, int(taken.time.max()))
         is_board = units.board[taken.unit] == taken.unit
         intervals = intervals_of(samples_of(taken.where(is_board), units), units)
-        known = intervals.known
+        kept = _of_newest_hours(intervals.known)
+        known, cap = intervals.known.where(kept), intervals.cap[kept]
         if self._sharers or not is_board.all() or units.is_shared[known.unit].any():
-            known = self._boards.split(known, intervals.cap, taken.where(~is_board), self._sharers)
+            known = self._boards.split(known, cap, taken.where(~is_board), self._sharers)
             self._sharers = []
         self._count(known)
         if self._boards.ended:
             self._end_runs(self._boards.ended)
             self._boards.ended = []
-        gaps = cut(intervals.gaps)
+        gaps = cut(intervals.gaps.where(_of_newest_hours(intervals.gaps)))
         figures = np.zeros((FIGURES, len(gaps.unit)), np.int64)
         figures[list(AMOUNTS)] = gaps.amounts
         self._books.add(gaps.start // HOUR_NS, gaps.unit, gaps.place, gaps.holder, figures)
@@ -288,6 +307,7 @@ class UsageMeter:
         """Everything, for ``load``."""
         self._work_out()
         self._drop_unused_holders()
+        self._drop_unused_places()
         state = _encode(
             _MeterState(
                 _VERSION,
@@ -334,6 +354,32 @@ class UsageMeter:
             runs.pending = Pieces._make(np.frombuffer(column, np.int64) for column in columns)
         self._books.restore(state.books)
 
+    def _drop_unused_places(self) -> None:
+        """Forget where GPUs are no more, so that hosts and names of models that come and go do not add up."""
+        if len(self._places) < _UNUSED_PLACES:
+            return
+        units, count = self._units, len(self._units)
+        used = np.unique(
+            np.concatenate(
+                [
+                    units.place[:count],
+                    units.last_place[:count],
+                    *(runs.pending.place for runs in self._runs),
+                    *(self._books[hour].keys[:, 1] for hour in self._books),
+                ]
+            )
+        )
+        if 2 * len(used) > len(self._places):
+            return
+        new = np.zeros(len(self._places), np.int64)
+        new[used] = np.arange(len(used))
+        units.place[:count], units.last_place[:count] = new[units.place[:count]], new[units.last_place[:count]]
+        for runs in self._runs:
+            runs.pending = runs.pending._replace(place=new[runs.pending.place])
+        self._books.renumber_places(new)
+        places = list(self._places)
+        self._places = {places[code]: at for at, code in enumerate(used.tolist())}
+
     def _drop_unused_holders(self) -> None:
         """Forget pods that nothing refers to any more, so that pods that come and go do not add up."""
         if len(self._holders) < _UNUSED_HOLDERS:
@@ -369,6 +415,12 @@ class UsageMeter:
             }
         holders = list(self._holders)
         self._holders = {holders[code]: at for at, code in enumerate(used.tolist())}
+
+
+def _of_newest_hours(spans: Spans) -> Mask:
+    """Which spans begin in the newest MOST_HOURS of the hours that they begin in: each hour becomes a row in the database."""
+    hours, at = np.unique(spans.start // HOUR_NS, return_inverse=True)
+    return np.asarray(at >= len(hours) - MOST_HOURS, np.bool_)
 
 
 class _MeterState(msgspec.Struct, array_like=True):

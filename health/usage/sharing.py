@@ -16,6 +16,8 @@ from health.usage.units import MeterUnits
 _NAN = float("nan")
 # In place of the holder in a lane's key: the lane is a MIG instance.
 _INSTANCE = -1
+# Instances and pods of one board, at most. NVIDIA's MIG has 7 instances, its MPS 60 clients.
+MOST_LANES = 64
 # Utilisation, engine and SM activity: the first of WANTED.
 _OF_INSTANCES = 3
 
@@ -140,6 +142,8 @@ class SharedBoards:
     def _see(self, lanes: dict[tuple[int, int], Lane], sight: _Sight) -> None:
         lane = lanes.get(sight.key)
         if lane is None:
+            if len(lanes) >= MOST_LANES:
+                return
             unit, sharer = sight.key
             lane = lanes[sight.key] = Lane(
                 unit if sharer == _INSTANCE else self._units.add_run(), sight.time, sight.holder

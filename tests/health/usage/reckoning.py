@@ -128,7 +128,7 @@ class Reckoning:
             newest |= {name: (value, a.time) for name, value in a.values.items()}
             if counter is None and ENERGY in a.values:
                 counter = (a.values[ENERGY], a.time)
-            length, cap = b.time - a.time, 3 * b.step
+            length, cap = b.time - a.time, min(3 * b.step, 24 * HOUR)
             known = min(length, cap)
             values = {name: value for name, (value, time) in newest.items() if a.time - time <= cap}
             after = {**newest, **{name: (value, b.time) for name, value in b.values.items()}}.get(POWER)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from health.engine.intake import Intake
 from health.usage.meter import MeterStateError, UsageMeter
 from health.usage.packing import FREE, Figure, Period
+from health.usage.sharing import MOST_LANES
 from readings.model import Gpu, PointBlock
 from tests.health.usage.reckoning import (
     ENERGY,
@@ -305,8 +306,51 @@ def random_fleet(rng: random.Random) -> Fleet:
     return fleet
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.integers(0, 1 << 32))
 def test_the_meter_agrees_with_a_plain_reckoning(seed: int) -> None:
     fleet = random_fleet(random.Random(seed))
     assert fleet.cells() == fleet.reckoning.cells()
+
+
+def test_readings_over_more_than_a_hundred_days_count_in_their_newest_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("health.usage.meter.MOST_HOURS", 5)
+    fleet = Fleet()
+    fleet.send([(Gpu(uuid="G"), START + number * HOUR, {UTIL: 50.0}) for number in range(20)])
+    assert [period.start_ns for period in fleet.meter.open_hours()] == [
+        START + number * HOUR for number in range(14, 19)
+    ]
+
+
+def test_a_sample_says_nothing_of_more_than_a_day() -> None:
+    fleet = Fleet()
+    years = 365 * 24 * HOUR
+    fleet.send(
+        [(Gpu(uuid=f"G{number}"), START + each * years, {UTIL: 50.0}) for number in range(3) for each in range(4)]
+    )
+    known = [int(period.figures[Figure.KNOWN].sum()) for period in fleet.meter.open_hours()]
+    assert sum(known) == 3 * 3 * 24 * HOUR
+
+
+def test_places_that_a_gpu_has_left_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("health.usage.meter._UNUSED_PLACES", 10)
+    fleet, plain = Fleet(), Fleet()
+    for number in range(40):
+        gpu = Gpu(uuid="G", hostname=f"node-{number}", model_name="H100")
+        for each in (fleet, plain):
+            each.send([(gpu, START + number * HOUR, {UTIL: 50.0}), (gpu, START + number * HOUR + STEP, {UTIL: 50.0})])
+        fleet.closed += fleet.meter.closed()
+        fleet.meter = UsageMeter.load(fleet.meter.dump())
+    assert len(fleet.meter._places) <= 10
+    assert cells_of([*fleet.closed, *fleet.meter.open_hours()]) == cells_of(plain.meter.open_hours())
+    assert fleet.meter.boards() == plain.meter.boards()
+
+
+def test_only_so_many_instances_and_pods_hold_a_board() -> None:
+    fleet = Fleet()
+    crowd = [Gpu(uuid="G", mig_id=str(number), pod=f"p{number}", namespace="n") for number in range(MOST_LANES + 20)]
+    for number in range(3):
+        fleet.send([(each, START + number * STEP, {UTIL: 50.0}) for each in (Gpu(uuid="G"), *crowd)])
+    (period,) = fleet.meter.open_hours()
+    assert len(period.holders) == MOST_LANES
+    assert int(period.figures[Figure.KNOWN].sum()) == 2 * STEP
