@@ -15,6 +15,8 @@ from readings.times import SECOND
 WINDOW_MS = 250
 # More points are judged at once.
 MOST_POINTS = 4000
+# A message with more points than any streamer sends is judged by itself: what is left out of it is its own.
+LARGE_POINTS = 20_000
 _NS_OF_MS = SECOND // 1000
 
 
@@ -52,7 +54,8 @@ class Gathering:
     def add(self, batch: DecodedBatch | None, offset: int, c32: str, received_ms: int) -> Moment | None:
         """Add a message (None: one that is no batch). Returns the moment that is over with it, if one is."""
         window = received_ms // WINDOW_MS
-        is_over = window != self._window or self._points >= MOST_POINTS
+        is_large = batch is not None and len(batch.block.points) > LARGE_POINTS
+        is_over = window != self._window or self._points >= MOST_POINTS or is_large
         over = self.take() if self and (is_over or (batch is not None and self._comes_again(batch.block))) else None
         self._window = window
         self._received_ms = max(self._received_ms, received_ms)

@@ -42,6 +42,14 @@ def _figures(watcher: Watcher, lag: int | None) -> Iterator[Metric]:
     yield CounterMetricFamily(
         _PREFIX + "points_unjudged", "Points that could not be judged: a fault of the engine.", value=totals.unjudged
     )
+    left_out = CounterMetricFamily(
+        _PREFIX + "left_out",
+        "Points, steps and XIDs that were not judged, since a message had more than any streamer sends.",
+        labels=("reason",),
+    )
+    for reason, count in sorted(watcher.engine.left_out.items()):
+        left_out.add_metric((reason,), count)
+    yield left_out
     yield GaugeMetricFamily(_PREFIX + "readings_judged", "Readings judged so far.", value=float(watcher.engine.judged))
     steps = CounterMetricFamily(_PREFIX + "transitions", "Steps of events by kind.", labels=("kind",))
     for kind, count in sorted(totals.transitions.items()):

@@ -125,6 +125,9 @@ class Watcher:
         self._meter = config.make_meter(b"")
         # One thread judges and writes: one connection to the database, and never two at once.
         self._worker = ThreadPoolExecutor(1, "watch")
+        # And one renews the lease meanwhile, so that nobody takes over because judging takes long, to judge the same as long.
+        self._renewer = ThreadPoolExecutor(1, "lease")
+        self._is_committing = False
         self._client: BrokerClient | None = None
         self._receiving: asyncio.Task[list[Message | Gap]] | None = None
         self._received: deque[Message | Gap] = deque()
@@ -137,7 +140,6 @@ class Watcher:
         self._heard, self._heard_ns = time.monotonic(), 0
         self._last_commit = 0.0
         self._commit_took = 0.0
-        self._renewed = 0.0
         self._looked_at_facts = 0.0
         self._expired = 0.0
         self._forgot = time.monotonic()
@@ -183,6 +185,7 @@ class Watcher:
                 try:
                     ended = await first_of(
                         self._work(once=once),
+                        self._keep_lease(),
                         *(each(self._stop, self.is_judging) for each in self._config.beside),
                         drain_deadline(self._stop, DRAIN_SECONDS),
                     )
@@ -227,7 +230,6 @@ class Watcher:
             if await self._until_done(lambda: WATCH_LEASE.take(self.holder)):
                 await self._until_done(self._load)
                 self.holds_lease = True
-                self._renewed = time.monotonic()
                 self._said_waiting = ""
                 return True
             other = await self._until_done(WATCH_LEASE.holder)
@@ -291,7 +293,6 @@ class Watcher:
                 raise WatchError(f"{self._broker_outage.partner} refuses this watch: {one_line(error)}") from error
             self._broker_outage.begin(error)
             self._check_id_in_use(error)
-            await self._renew()
             await pause(self._stop, min(next(self._waits), 1.0))
             return
         idle = time.monotonic() - self._heard
@@ -303,8 +304,6 @@ class Watcher:
             self._heard_ns = self.engine.now_ns
         elif idle >= IDLE_SECONDS and self._heard_ns:
             await self._in_worker(lambda: self._tick(self._heard_ns + int(idle * SECOND)))
-        if time.monotonic() - self._renewed >= RENEW_SECONDS:
-            await self._renew()
 
     def _judge(self) -> None:
         """In the worker thread: judge as much of what was received as fits into one go."""
@@ -458,6 +457,7 @@ class Watcher:
         """Write everything in one transaction, then let the broker know. Raises LeaseLost."""
         began = time.monotonic()
         self._touches += self.engine.touched()
+        self._is_committing = True
         try:
             with self.watch.doing("a commit", STUCK_SECONDS):
                 await self._in_worker(self._write)
@@ -466,8 +466,10 @@ class Watcher:
             raise StartOver from error
         except DatabaseError as error:
             raise WatchError(f"the database refuses what was judged: {one_line(error)}") from error
+        finally:
+            self._is_committing = False
         self._transitions, self._touches = [], []
-        self._last_commit = self._renewed = time.monotonic()
+        self._last_commit = time.monotonic()
         self._commit_took = self._last_commit - began
         self.totals.commits += 1
         self.totals.committed_at = time.time()
@@ -505,6 +507,7 @@ class Watcher:
                 engine=self.engine.dump(),
                 usage=self._meter.dump(),
             )
+            WATCH_LEASE.renew(self.holder)  # what was written may have taken longer than a lease
         if now - self._forgot >= FORGET_SECONDS:
             self.engine = self._loaded(self.engine.dump(), self.engine.facts)
             self._meter = self._config.make_meter(self._meter.dump())  # it keeps rows of the engine's registry
@@ -520,10 +523,27 @@ class Watcher:
         if rows:
             Resolution.objects.filter(pk__in=[row.pk for row in rows]).delete()
 
-    async def _renew(self) -> None:
-        self._renewed = time.monotonic()
-        if not await self._until_done(lambda: WATCH_LEASE.renew(self.holder)):
-            raise LeaseLost
+    async def _keep_lease(self) -> None:
+        """Renew the lease until this is cancelled. A commit does so itself, at its beginning and its end. Raises LeaseLost."""
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            if self._is_committing:
+                continue
+            try:
+                with self.watch.doing("the renewal of the lease", STUCK_SECONDS):
+                    is_ours = await asyncio.get_running_loop().run_in_executor(self._renewer, self._renew)
+            except RETRIABLE as error:
+                self._database_outage.begin(error)
+            except DatabaseError as error:
+                raise WatchError(f"the database refuses the renewal of the lease: {one_line(error)}") from error
+            else:
+                self._database_outage.end()
+                if not is_ours:
+                    raise LeaseLost
+
+    def _renew(self) -> bool:
+        close_old_connections()
+        return WATCH_LEASE.renew(self.holder)
 
     async def _in_worker(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, call)
@@ -552,8 +572,9 @@ class Watcher:
             self.holds_lease = False
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._in_worker(lambda: _give_back(self.holder)), GIVE_BACK_SECONDS)
-        self._worker.submit(connections.close_all)
-        self._worker.shutdown(wait=False)
+        for threads in (self._worker, self._renewer):
+            threads.submit(connections.close_all)
+            threads.shutdown(wait=False)
 
 
 def _give_back(holder: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from health.watch.gathering import MOST_POINTS, WINDOW_MS, Gathering, Moment
+from health.watch.gathering import LARGE_POINTS, MOST_POINTS, WINDOW_MS, Gathering, Moment
 from readings.batch import DecodedBatch, decode
 from readings.model import Gpu
 from tests.health.engine.building import START, TEMP, UTIL
@@ -64,3 +64,13 @@ def test_a_moment_has_its_limit_and_counts_messages_that_are_no_batch() -> None:
     gathering.add(message(2), 2, "c", 1000)
     gathering.clear()
     assert not gathering
+
+
+def test_a_message_that_is_larger_than_any_streamers_is_judged_by_itself() -> None:
+    gathering = Gathering()
+    gathering.add(message(1), 0, "", 1000)
+    assert gathered(gathering.add(message(2, points=LARGE_POINTS + 1), 1, "", 1000)) == [("s", [UTIL], ["GPU-1-0"])]
+    alone = gathering.add(message(3), 2, "", 1000)
+    assert alone is not None
+    assert [len(each.block.points) for each in alone.blocks] == [LARGE_POINTS + 1]
+    assert gathered(gathering.take()) == [("s", [UTIL], ["GPU-3-0"])]

@@ -14,6 +14,7 @@ async def test_a_watch_that_waits_for_the_broker_says_so_without_a_lag() -> None
     watcher.totals.transitions["opened"] += 2
     for number, severity in enumerate(("warning", "warning", "critical")):
         watcher.engine.book.open(Key("temp_high", Entity("gpu", f"GPU-{number}")), 1, severity, EntityPlace())
+    watcher.engine.left_out["too_many_times"] += 7
     monitored = MonitoredWatcher(watcher)
     figures = {metric.name: metric for metric in await monitored.figures()}
     assert "gpu_telemetry_watch_lag_messages" not in figures
@@ -24,4 +25,6 @@ async def test_a_watch_that_waits_for_the_broker_says_so_without_a_lag() -> None
         ("temp_high", "critical", 1),
         ("temp_high", "warning", 2),
     ]
+    left_out = figures["gpu_telemetry_watch_left_out"].samples
+    assert [(each.labels, each.value) for each in left_out] == [({"reason": "too_many_times"}, 7)]
     assert monitored.stuck() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from health.engine.engine import Engine
 from health.models import Event, EventState, EventTransition, WatchState
 from health.watch import watcher as watcher_module
 from health.watch.errors import WatchError
-from health.watch.watcher import Watcher
+from health.watch.watcher import WATCH_LEASE, Watcher
 from readings.model import Gpu, PointBlock
 from tests.broker.harness import running_broker
 from tests.health.watch.wiring import batch, send, watch_config, watching
@@ -173,4 +174,65 @@ async def test_a_fault_of_the_engine_is_counted_and_stops_nothing(
         await watcher.run(once=True)
     assert watcher.totals.unjudged == 1
     assert "1 points up to message" in caplog.text
+    assert await Event.objects.acount() == 1
+
+
+async def test_the_lease_is_renewed_while_judging_takes_longer_than_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher_module, "RENEW_SECONDS", 0.02)
+    take, released, judging = Engine.take, threading.Event(), threading.Event()
+
+    def slow(self: Engine, block: PointBlock, **rest: Any) -> Any:
+        judging.set()
+        assert released.wait(60)
+        return take(self, block, **rest)
+
+    monkeypatch.setattr(Engine, "take", slow)
+    renewed = 0
+
+    def renew(self: Watcher) -> bool:
+        nonlocal renewed
+        renewed += judging.is_set()
+        return renew_once(self)
+
+    renew_once = Watcher._renew
+    monkeypatch.setattr(Watcher, "_renew", renew)
+    async with running_broker(tmp_path) as broker:
+        await send(broker.port, codes(0, 0, 79))
+        async with watching(watch_config(broker.port)) as first:
+            await until(judging.is_set)
+            # As if judging had taken longer than the lease.
+            await WatchState.objects.filter(pk=1).aupdate(lease_until="2020-01-01T00:00:00Z")
+            before = renewed
+            await until(lambda: renewed > before + 1)
+            assert not await sync_to_async(WATCH_LEASE.take)("another")
+            released.set()
+            await until(lambda: first.committed == 1)
+    assert await Event.objects.acount() == 1
+
+
+async def test_a_watch_whose_lease_is_lost_while_it_judges_writes_nothing_and_the_other_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher_module, "RENEW_SECONDS", 0.02)
+    monkeypatch.setattr(watcher_module, "LEASE_WAIT_SECONDS", 0.02)
+    take, released, judging = Engine.take, threading.Event(), threading.Event()
+
+    def slow(self: Engine, block: PointBlock, **rest: Any) -> Any:
+        judging.set()
+        assert released.wait(60)
+        return take(self, block, **rest)
+
+    monkeypatch.setattr(Engine, "take", slow)
+    async with running_broker(tmp_path) as broker:
+        await send(broker.port, codes(0, 0, 79))
+        async with watching(watch_config(broker.port)) as first:
+            await until(judging.is_set)
+            await WatchState.objects.filter(pk=1).aupdate(holder="another", lease_until="2100-01-01T00:00:00Z")
+            await until(lambda: not first.holds_lease)
+            released.set()
+            assert await Event.objects.acount() == 0
+            await WatchState.objects.filter(pk=1).aupdate(holder="", lease_until=None)
+            await until(lambda: first.committed == 1)
     assert await Event.objects.acount() == 1
