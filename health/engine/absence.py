@@ -15,7 +15,7 @@ from health.engine.book import Book
 from health.engine.events import Entity, EntityPlace, Key
 from health.engine.facts import Facts
 from health.engine.intake import Arrivals
-from health.engine.places import FleetLayout, FleetPlaces, Times, place_of
+from health.engine.places import FleetLayout, FleetPlaces, Times, of_boards, place_of
 from health.engine.registry import GAP_STEPS, Ints, Mask, Registry
 from health.rules.model import Rule, Rules
 from inventory.expected import learned_counts
@@ -55,10 +55,10 @@ class AbsenceState(msgspec.Struct):
 
 
 class _HostGroup(NamedTuple):
-    """Hosts that are judged as one: a source's, or all."""
+    """Hosts that are judged as one: a source's, or all. ``members`` are their numbers in the layout."""
 
     entity: Entity
-    members: Mask
+    members: Ints
 
 
 class AbsenceJudge:
@@ -93,10 +93,13 @@ class AbsenceJudge:
         gaps = (arrivals.newest_ns > 0) & (steps > GAP_STEPS * np.maximum(registry.step_ns[rows], SECOND))
         if not gaps.any():
             return
+        newest_of: dict[str, int] = {}
         for at in np.flatnonzero(gaps).tolist():
             row, time_ns = int(rows[at]), int(arrivals.times_ns[at])
             host = registry.gpus[row].hostname
-            newest = int(registry.last_ns[registry.by_host[host]].max())
+            newest = newest_of.get(host)
+            if newest is None:
+                newest = newest_of[host] = int(registry.last_ns[list(registry.by_host[host])].max())
             if time_ns - newest > GAP_STEPS * max(int(registry.step_ns[row]), SECOND):
                 self._resumed[host] = (
                     min(time_ns, self._resumed.get(host, 0)) if self._resumed.get(host, 0) > newest else time_ns
@@ -156,10 +159,13 @@ class AbsenceJudge:
         groups = []
         sources = np.unique(layout.of_source[judged])
         if len(sources) > 1:
-            groups.append(_HostGroup(FLEET, judged))
+            groups.append(_HostGroup(FLEET, np.flatnonzero(judged)))
+        by_source = np.argsort(layout.of_source, kind="stable")
+        starts = np.searchsorted(layout.of_source[by_source], np.arange(len(layout.sources) + 1))
         for number in sources.tolist():
-            members = judged & (layout.of_source == number)
-            if members.sum() >= _FEWEST_HOSTS:
+            members = by_source[starts[number] : starts[number + 1]]
+            members = members[judged[members]]
+            if len(members) >= _FEWEST_HOSTS:
                 groups.append(_HostGroup(Entity("source", layout.sources[number]), members))
         return groups
 
@@ -176,10 +182,10 @@ class AbsenceJudge:
         stale = times.now_ns > stale_at
         for group in groups:
             key = Key(rule.name, group.entity)
-            count = int(group.members.sum())
+            count = len(group.members)
             needed = int(np.ceil(share * count))
             if quiet[group.members].sum() >= needed:
-                self._settling |= group.members
+                self._settling[group.members] = True
             held_until = self._settled.get(group.entity.id or "*")
             if stale[group.members].sum() >= needed:
                 since = int(np.sort(stale_at[group.members])[needed - 1])
@@ -268,15 +274,12 @@ class AbsenceJudge:
                     values: dict[str, float | str] = {"value": float(after[at]) / SECOND, "hostname": gpu.hostname}
                     opened = int(since_ns[at] + after[at])
                     self._book.open(key, opened, rule.severity, place_of(self._registry, row), values)
+        before_ns = of_boards(self._registry.before_ns, self._registry.board)
         for key in self._book.keys_of(rule.name, "gpu"):
             found = self._registry.row_of.get(key.entity.id)
             # Two samples since, so that one stray reading is no return.
-            if found is not None and self._samples_since(found, self._book.opened_ns(key) or 0):
+            if found is not None and before_ns[found] >= (self._book.opened_ns(key) or 0):
                 self._book.close(key, int(self._registry.last_ns[found]), "it is seen again")
-
-    def _samples_since(self, row: int, since_ns: int) -> bool:
-        rows = [row, *(np.flatnonzero(self._registry.board == row).tolist() if since_ns else ())]
-        return any(int(self._registry.before_ns[each]) >= since_ns for each in rows)
 
     def _missing_after(self, rule: Rule, times: Times) -> Ints:
         """How long a GPU has to be absent, by host."""
@@ -318,11 +321,15 @@ class AbsenceJudge:
         """How many GPUs each host has: without those that fell silent before another came to their slot."""
         counts: list[int] = np.bincount(layout.host, minlength=len(layout.hosts)).tolist()
         first_ns, last_ns = self._registry.first_ns, self._registry.last_ns
+        starts = np.searchsorted(layout.host, np.arange(len(layout.hosts) + 1)).tolist()  # rows are by host
         for number, slots in enumerate(layout.slots):
             if len(slots) == counts[number]:
                 continue
             newest: dict[int, int] = {}
-            placed = [(row, self._registry.gpus[row].slot) for row in layout.rows[layout.host == number].tolist()]
+            placed = [
+                (row, self._registry.gpus[row].slot)
+                for row in layout.rows[starts[number] : starts[number + 1]].tolist()
+            ]
             for row, slot in placed:
                 if slot is not None:
                     newest[slot] = max(newest.get(slot, 0), int(first_ns[row]))
@@ -395,6 +402,14 @@ class AbsenceJudge:
                 self._book.lose(key, now_ns)
             else:
                 self._book.regain(key, now_ns)
+
+    def expire(self) -> None:
+        """Forget hosts that have no GPU any more: a GPU may be said to be on any number of hosts, one after the other."""
+        hosts = self._registry.by_host
+        self._resumed = {host: since for host, since in self._resumed.items() if host in hosts}
+        for host in [host for host in self._skews if host not in hosts]:
+            key = Key("clock_skew", Entity("host", host))
+            self._book.close(key, self._skews.pop(host).last_ns, "no GPU is there any more", is_gone=True)
 
     def forget(self, key: Key) -> None:
         """A person closed the event: begin anew."""

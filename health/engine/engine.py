@@ -7,6 +7,7 @@ the clock that ``tick`` brings where no message comes. Captures go by their own 
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
@@ -40,6 +41,9 @@ TICK_NS = 10 * SECOND
 _PAUSE_NS, _SETTLE_NS = 60 * SECOND, 120 * SECOND
 _EXPIRE_NS = 3600 * SECOND
 _WEEK_NS = 7 * 86_400 * SECOND
+# Points that rules look at one by one, for all rules together, and of one block. A message of 20,000 readings has fewer.
+MOST_STEPS = 150_000
+TOO_MANY_STEPS, TOO_MANY_XIDS = "too_many_steps", "too_many_xids"
 # Rises when a state of before cannot be read any more.
 VERSION = 1
 
@@ -96,6 +100,11 @@ class Engine:
         """The time that it has come to; 0 before the first message."""
         return self._now_ns
 
+    @property
+    def left_out(self) -> Counter[str]:
+        """What was not judged because one message asked for too much, by reason: points, or steps and XIDs of points."""
+        return self._intake.left_out
+
     def wants(self, metric: str) -> bool:
         """Whether it looks at the metric, by its canonical name."""
         return self._intake.wants(metric)
@@ -114,9 +123,12 @@ class Engine:
         for metric, keep_ns in self._windows.items():
             view.note_growth(metric, keep_ns)
         self._identity.take(arrivals)
+        left = MOST_STEPS
         for judge in self._levels:
-            judge.take(arrivals, view)
-        self._xids.take(arrivals)
+            taken, left_out = judge.take(arrivals, view, left)
+            left -= taken
+            self.left_out[TOO_MANY_STEPS] += left_out
+        self.left_out[TOO_MANY_XIDS] += self._xids.take(arrivals)
         self._absence.take(arrivals, live, self._now_ns)
         self._sampling.take(arrivals, live)
         self._intake.keep(arrivals, self._now_ns if live else None)
@@ -140,6 +152,7 @@ class Engine:
         if self._now_ns - self._expired_ns >= _EXPIRE_NS:
             self._expired_ns = self._now_ns
             self._xids.expire(self._now_ns)
+            self._absence.expire()
             self._growth.expire(self._now_ns, self._windows)
             self.book.expire(self._now_ns, _WEEK_NS)
 
@@ -237,8 +250,7 @@ class Engine:
         self.judged = state.judged
         self.registry.restore(state.registry)
         table = self._intake.table
-        for name in state.columns:
-            table.column(name)
+        table.restore(state.columns)
         table.fit(self.registry.capacity)
         shape = len(state.columns), len(self.registry)
         table.values[: shape[0], : shape[1]] = np.frombuffer(state.values, np.float64).reshape(shape)

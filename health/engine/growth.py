@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,8 @@ from readings.times import SECOND
 # Two exporters of one GPU, or a late answer of its driver, can show a counter a little lower: a reset sets it back below this share.
 RESET_BELOW = 0.99
 _MOST_STEPS = 4096
+# Below this float64 adds whole numbers without rounding.
+_EXACT = 2.0**53
 
 
 class Growth(NamedTuple):
@@ -41,12 +43,14 @@ class GrowthLog:
     def within(self, metric: str, rows: Rows, times_ns: Ints, window_ns: int) -> Floats:
         """How far each point's counter grew in the window that ends with the point."""
         grown = np.zeros(len(rows))
-        if self.steps:
-            for at, row in enumerate(rows.tolist()):
-                steps = self.steps.get((metric, row))
-                if steps:
-                    end = int(times_ns[at])
-                    grown[at] = sum(step.by for step in steps if end - window_ns < step.at_ns <= end)
+        if not self.steps or not len(rows):
+            return grown
+        starts = np.flatnonzero(np.concatenate([[True], rows[1:] != rows[:-1]]))
+        ends = np.append(starts[1:], len(rows))
+        for start, end, row in zip(starts.tolist(), ends.tolist(), rows[starts].tolist(), strict=True):
+            steps = self.steps.get((metric, row))
+            if steps:
+                grown[start:end] = _sums(steps, times_ns[start:end], window_ns)
         return grown
 
     def restore(self, steps: list[tuple[str, int, list[Growth]]]) -> None:
@@ -60,6 +64,22 @@ class GrowthLog:
             for key, steps in self.steps.items()
             if steps and steps[-1].at_ns > now_ns - keep_ns.get(key[0], 0)
         }
+
+
+def _sums(steps: Collection[Growth], times_ns: Ints, window_ns: int) -> Floats:
+    """For each time the sum of the steps in the window that ends with it."""
+    # Parts of a metric may come in several messages, and their steps out of order.
+    at_ns, by = (np.array(column) for column in zip(*sorted(steps, key=_time_of), strict=True))
+    first = np.searchsorted(at_ns, times_ns - window_ns, "right")
+    last = np.searchsorted(at_ns, times_ns, "right")
+    if by.sum() < _EXACT and not np.mod(by, 1).any():
+        upto = np.concatenate([[0.0], np.cumsum(by)])
+        return np.asarray(upto[last] - upto[first], np.float64)
+    return np.array([by[begin:end].sum() for begin, end in zip(first.tolist(), last.tolist(), strict=True)], np.float64)
+
+
+def _time_of(step: Growth) -> int:
+    return step.at_ns
 
 
 def seconds(ns: Ints) -> Floats:

@@ -25,6 +25,8 @@ VOLATILE = (
 # The other GPU may be seen in the same moments as the new one: two exporters can give one slot to both.
 _SETTLE_NS = 60 * SECOND
 _FORGET_NS = 3600 * SECOND
+# GPUs of one slot that are compared: the newest ones.
+_MOST_IN_SLOT = 16
 
 
 class IdentityState(msgspec.Struct):
@@ -75,6 +77,7 @@ class IdentityJudge:
     def tick(self, now_of: Callable[[int], int]) -> None:
         """Decide whether a new GPU took the place of another."""
         left = []
+        boards: dict[str, dict[int | None, list[int]]] = {}
         for row in self._pending:
             first_ns = int(self._registry.first_ns[row])
             gpu = self._registry.gpus[row]
@@ -82,13 +85,12 @@ class IdentityJudge:
                 if not first_ns and not gpu.mig_id:
                     left.append(row)
                 continue
+            if gpu.hostname not in boards:
+                boards[gpu.hostname] = self._boards_by_slot(gpu.hostname)
             others = [
                 other
-                for other in self._registry.by_host[gpu.hostname]
-                if other != row
-                and self._registry.gpus[other].slot == gpu.slot
-                and not self._registry.gpus[other].mig_id
-                and 0 < self._registry.first_ns[other] < first_ns
+                for other in boards[gpu.hostname][gpu.slot]
+                if other != row and 0 < self._registry.first_ns[other] < first_ns
             ]
             if not others:
                 continue
@@ -98,6 +100,15 @@ class IdentityJudge:
                 continue
             self._replace(row, others, first_ns)
         self._pending = left
+
+    def _boards_by_slot(self, hostname: str) -> dict[int | None, list[int]]:
+        """The boards of a host by slot; of one where too many were seen the newest."""
+        found: dict[int | None, list[int]] = {}
+        for row in self._registry.by_host[hostname]:
+            gpu = self._registry.gpus[row]
+            if not gpu.mig_id:
+                found.setdefault(gpu.slot, []).append(row)
+        return {slot: rows[-_MOST_IN_SLOT:] for slot, rows in found.items()}
 
     def _replace(self, row: int, others: list[int], first_ns: int) -> None:
         rule = self._rules.get("gpu_replaced")
@@ -114,23 +125,30 @@ class IdentityJudge:
 
     def seen_again(self) -> None:
         """A GPU that was replaced and reports again is back, perhaps in another place."""
+        newest_of: dict[str, dict[int | None, list[tuple[int, int]]]] = {}
         for gpu_id in sorted(self._places.replaced):
             row = self._registry.row_of.get(gpu_id)
             if row is None:
                 self._places.replaced.discard(gpu_id)
                 continue
             gpu = self._registry.gpus[row]
-            newest = max(
-                (
-                    int(self._registry.first_ns[other])
-                    for other in self._registry.by_host.get(gpu.hostname, ())
-                    if other != row and self._registry.gpus[other].slot == gpu.slot
-                ),
-                default=0,
-            )
+            if gpu.hostname not in newest_of:
+                newest_of[gpu.hostname] = self._newest_by_slot(gpu.hostname)
+            newest = next((first for first, other in newest_of[gpu.hostname][gpu.slot] if other != row), 0)
             if self._registry.last_ns[row] > newest:
                 self._places.replaced.discard(gpu_id)
                 self._registry.changes += 1
+
+    def _newest_by_slot(self, hostname: str) -> dict[int | None, list[tuple[int, int]]]:
+        """The first samples and rows of the two newest in each slot, the newest first."""
+        found: dict[int | None, list[tuple[int, int]]] = {}
+        first_ns = self._registry.first_ns
+        for row in self._registry.by_host[hostname]:
+            newest = found.setdefault(self._registry.gpus[row].slot, [])
+            newest.append((int(first_ns[row]), row))
+            newest.sort(reverse=True)
+            del newest[2:]
+        return found
 
     def state(self) -> IdentityState:
         """Everything, for ``restore``."""

@@ -23,10 +23,16 @@ HEALTH = "DCGM_EXP_GPU_HEALTH_STATUS"
 # DCGM's watches of power and heat warn of every throttled clock, as most busy GPUs have: other rules judge that.
 _LEFT_OUT = {f"{HEALTH}:health_watch:{watch}" for watch in ("POWER", "THERMAL")}
 # Parts (links, XIDs, watches) that make one metric; the engine adds up the growth of each, or takes the worst.
-MOST_PARTS = 512
-# Metrics and parts of metrics in all: each has room for every GPU.
-MOST_COLUMNS = 512
+MOST_PARTS = 128
+# Parts of all metrics: each has room for every GPU. A metric without parts always has its place.
+MOST_PART_COLUMNS = 512
+# Of a block with more points the earlier ones of GPUs that come again and again are left out: a streamer's largest batch has 20,000
+# readings, and messages that are judged together 4,000 more.
+MOST_POINTS = 25_000
 MOST_GPUS = 500_000
+_MOST_NAMES_KEPT = 2000
+# Why points are left out.
+TOO_MANY_TIMES, TOO_MANY_SHARES = "too_many_times", "too_many_shares"
 
 
 class NewestTable:
@@ -34,15 +40,26 @@ class NewestTable:
 
     def __init__(self) -> None:
         self.columns: dict[str, int] = {}
+        self.parts: Counter[str] = Counter()  # how many parts of each metric have a column
         self.values = np.full((0, 0), np.nan)
         self.times_ns = np.zeros((0, 0), np.int64)
 
     def column(self, name: str) -> int | None:
-        """The number of the metric's column, made if need be; None where there are too many."""
+        """The number of the metric's column, made if need be; None for one of too many parts."""
         number = self.columns.get(name)
-        if number is None and len(self.columns) < MOST_COLUMNS:
+        if number is None:
+            if ":" in name:
+                whole = whole_of(name)
+                if self.parts[whole] >= MOST_PARTS or self.parts.total() >= MOST_PART_COLUMNS:
+                    return None
+                self.parts[whole] += 1
             number = self.columns[name] = len(self.columns)
         return number
+
+    def restore(self, names: Iterable[str]) -> None:
+        """Give these metrics their columns, in order."""
+        self.columns = {name: number for number, name in enumerate(names)}
+        self.parts = Counter(whole_of(name) for name in self.columns if ":" in name)
 
     def fit(self, capacity: int) -> None:
         """Make room for all columns and for ``capacity`` GPUs."""
@@ -96,6 +113,8 @@ class Intake:
         self.table = NewestTable()
         self._wanted = frozenset(wanted)
         self._names_of = lru_cache(256)(self._chosen)
+        # Points that were left out, by reason.
+        self.left_out: Counter[str] = Counter()
 
     def wants(self, metric: str) -> bool:
         """Whether anyone asks for the metric, by its canonical name."""
@@ -105,15 +124,10 @@ class Intake:
         """The wanted ones among the block's metrics, by their places in it."""
         places: list[int] = []
         columns: dict[str, int] = {}
-        parts = 0
         for place, name in enumerate(metric_names):
             canonical = canonical_name(name)
             if not self.wants(canonical):
                 continue
-            if ":" in canonical:
-                parts += 1
-                if parts > MOST_PARTS:
-                    continue
             column = self.table.column(canonical)
             if column is not None and canonical not in columns:
                 places.append(place)
@@ -130,7 +144,9 @@ class Intake:
         """The block's new readings, or None if there are none. ``keep`` them once they are judged."""
         if not block.points:
             return None
-        chosen = self._names_of(tuple(block.metric_names))
+        names = tuple(block.metric_names)
+        # A message may name any number of metrics: such lists are not kept.
+        chosen = self._names_of(names) if len(names) <= _MOST_NAMES_KEPT else self._chosen(names)
         registry = self.registry
         rows_of: list[int] = []
         boards: list[int] = []
@@ -170,6 +186,10 @@ class Intake:
                 return self._arrivals(chosen, rows, times_ns, points, shares, ahead, described)
         order = np.lexsort((times_ns, rows))
         rows, times_ns, points = _merged(rows[order], times_ns[order], points[:, order])
+        if len(rows) > MOST_POINTS:
+            newest = _newest(rows, MOST_POINTS)
+            self.left_out[TOO_MANY_TIMES] += len(rows) - int(newest.sum())
+            rows, times_ns, points = rows[newest], times_ns[newest], points[:, newest]
         return self._arrivals(chosen, rows, times_ns, points, shares, ahead, described)
 
     def _shares(
@@ -180,8 +200,10 @@ class Intake:
             gpu = block.gpus[gpu_at[at]]
             row = self.registry.row_of.get(gpu.id)
             if row is not None:
-                self.registry.share(row, gpu, int(times_ns[at]))
-                found.append((row, gpu, int(times_ns[at])))
+                if self.registry.share(row, gpu, int(times_ns[at])):
+                    found.append((row, gpu, int(times_ns[at])))
+                else:
+                    self.left_out[TOO_MANY_SHARES] += 1
         return found
 
     def _arrivals(
@@ -251,13 +273,7 @@ class Intake:
 
     def _note_samples(self, rows: Rows, times: Ints, newest: Ints, received_ns: int | None) -> None:
         newer = times > newest
-        rows, times = rows[newer], times[newer]
-        while len(rows):
-            first = np.ones(len(rows), np.bool_)
-            first[1:] = rows[1:] != rows[:-1]
-            self.registry.sample(rows[first], times[first])
-            self.registry.hear(rows[first], times[first] if received_ns is None else received_ns)
-            rows, times = rows[~first], times[~first]
+        self.registry.sample_all(rows[newer], times[newer], received_ns)
 
 
 class _Chosen(NamedTuple):
@@ -314,6 +330,21 @@ def _merged(rows: Rows, times_ns: Ints, points: Floats) -> tuple[Rows, Ints, Flo
         return rows, times_ns, points
     starts = np.flatnonzero(np.concatenate([[True], ~same]))
     return rows[starts], times_ns[starts], np.fmax.reduceat(points, starts, axis=1)
+
+
+def _newest(rows: Rows, most: int) -> Mask:
+    """Which points, sorted by row and time, are the newest of their GPUs: as many of each, ``most`` in all, and one of each at least."""
+    starts = np.flatnonzero(np.concatenate([[True], rows[1:] != rows[:-1]]))
+    counts = np.diff(starts, append=len(rows))
+    enough, too_many = 1, int(counts.max()) + 1
+    while too_many - enough > 1:
+        middle = (enough + too_many) // 2
+        if int(np.minimum(counts, middle).sum()) <= most:
+            enough = middle
+        else:
+            too_many = middle
+    following = np.repeat(starts + counts, counts) - np.arange(len(rows))
+    return np.asarray(following <= enough, np.bool_)
 
 
 def _fill_before(points: Floats, times_ns: Ints, before: Floats, before_ns: Ints, first: Mask) -> None:

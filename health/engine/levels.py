@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from health.engine.book import Book, Values
 from health.engine.events import Entity, Key
 from health.engine.intake import Arrivals
 from health.engine.places import around, place_of
-from health.engine.registry import GAP_STEPS, Mask, Registry
+from health.engine.registry import GAP_STEPS, Ints, Mask, Registry
 from health.engine.view import PointView
 from health.rules.model import Level, Rule
 from readings.times import SECOND
@@ -33,13 +34,18 @@ class Streak(msgspec.Struct):
     def grow_within(self, at_ns: int, step_ns: int, within_ns: int) -> None:
         """One more sample in a window, which stands for one usual step."""
         if not self.window or self.window[-1][0] < at_ns:
-            self.window = [*self.window, (at_ns, step_ns)][-_MOST_IN_WINDOW:]
+            self.window.append((at_ns, step_ns))
+            self.spans_ns += step_ns
         self.pass_by(at_ns, within_ns)
 
     def pass_by(self, at_ns: int, within_ns: int) -> None:
         """The window moves on: what left it counts no more."""
-        self.window = [each for each in self.window if each[0] > at_ns - within_ns]
-        self.samples, self.spans_ns = len(self.window), sum(step for _, step in self.window)
+        over = bisect_right(self.window, at_ns - within_ns, key=_time_of)
+        over = max(over, len(self.window) - _MOST_IN_WINDOW)
+        if over:
+            self.spans_ns -= sum(step for _, step in self.window[:over])
+            del self.window[:over]
+        self.samples = len(self.window)
 
     def grow(self, at_ns: int, longest_ns: int) -> None:
         """One more sample. A step longer than ``longest_ns`` is a gap, during which nothing is known."""
@@ -59,6 +65,10 @@ class Streak(msgspec.Struct):
         return self.samples >= samples and self.spans_ns >= for_ns
 
 
+def _time_of(sample: tuple[int, int]) -> int:
+    return sample[0]
+
+
 class Standing(msgspec.Struct):
     """How a GPU stands with a rule: a streak for each level of severity, and one of good samples while an event is open."""
 
@@ -75,10 +85,40 @@ class _Judged(NamedTuple):
     is_false: Mask
     is_good: Mask
 
+    def at(self, places: Ints) -> list[_Verdict]:
+        """The verdicts at some points."""
+        return list(map(_Verdict, *(mask[places].tolist() for mask in self)))
+
+
+class _Verdict(NamedTuple):
+    """The same of one point."""
+
+    is_true: bool
+    is_false: bool
+    is_good: bool
+
+
+class _Sample(NamedTuple):
+    """A point that is judged: its place in the block, its GPU and time, and the usual step between its GPU's samples."""
+
+    at: int
+    row: int
+    at_ns: int
+    step_ns: int
+
 
 def _judged(level: Level, view: PointView) -> _Judged:
     is_true, is_false = level.when.judge(view)
     return _Judged(is_true, is_false, is_false if level.until is None else level.until.judge(view)[0] & ~is_true)
+
+
+def _since(holds: Mask, last: Mask) -> Mask:
+    """Which points hold, or come after one of the same GPU that does. ``last`` marks the last point of each GPU."""
+    if last.all():
+        return holds
+    places = np.arange(len(holds))
+    starts = np.maximum.accumulate(np.where(np.concatenate([[True], last[:-1]]), places, 0))
+    return np.asarray(np.maximum.accumulate(np.where(holds, places, -1)) >= starts, np.bool_)
 
 
 class LevelJudge:
@@ -95,24 +135,34 @@ class LevelJudge:
         conditions = [each for level in rule.levels for each in (level.when, level.until) if each is not None]
         self._metrics = tuple(dict.fromkeys(name for each in conditions for name in each.metrics))
 
-    def take(self, arrivals: Arrivals, view: PointView) -> None:
-        """Judge the new points."""
+    def take(self, arrivals: Arrivals, view: PointView, most: int) -> tuple[int, int]:
+        """Judge the new points. Returns how many were looked at one by one, ``most`` at the most, and how many more should have been."""
         if not any(view.has(metric) for metric in self._metrics):
-            return
+            return 0, 0
         if len(self._active) < self._registry.capacity:
             self._active = np.concatenate(
                 [self._active, np.zeros(self._registry.capacity - len(self._active), np.bool_)]
             )
         view = view.of(self.rule)
         judged = [_judged(level, view) for level in self.rule.levels]
-        looked_at = self._active[arrivals.rows]
+        holds = np.zeros(len(arrivals), np.bool_)
         for each in judged:
-            looked_at = looked_at | each.is_true
+            holds |= each.is_true
+        # From a GPU's first point on that holds its later ones count too: they may end what began.
+        looked_at = self._active[arrivals.rows] | _since(holds, arrivals.last)
         looked_at &= view.is_new(self._metrics)
-        for at in np.flatnonzero(looked_at).tolist():
-            self._step(int(arrivals.rows[at]), int(arrivals.times_ns[at]), judged, view, at)
+        places = np.flatnonzero(looked_at)
+        taken, left_out = places[:most], len(places) - min(len(places), most)
+        rows = arrivals.rows[taken]
+        columns = taken, rows, arrivals.times_ns[taken], self._registry.step_ns[rows]
+        samples = map(_Sample, *(column.tolist() for column in columns))
+        verdicts = zip(*(each.at(taken) for each in judged), strict=True)
+        for sample, of_levels in zip(samples, verdicts, strict=True):
+            self._step(sample, of_levels, view)
+        return len(taken), left_out
 
-    def _step(self, row: int, at_ns: int, judged: list[_Judged], view: PointView, at: int) -> None:
+    def _step(self, sample: _Sample, verdicts: tuple[_Verdict, ...], view: PointView) -> None:
+        row, at_ns = sample.row, sample.at_ns
         standing = self.standings.get(row)
         if standing is None:
             standing = self.standings[row] = Standing([Streak() for _ in self.rule.levels], Streak())
@@ -120,33 +170,32 @@ class LevelJudge:
         if at_ns < standing.judged_ns:
             return
         standing.judged_ns = at_ns
-        longest_ns = GAP_STEPS * int(self._registry.step_ns[row]) or _FIRST_STEP_NS
+        longest_ns = GAP_STEPS * sample.step_ns or _FIRST_STEP_NS
         reached, holds, good, known = -1, False, True, False
-        for number, (level, each) in enumerate(zip(self.rule.levels, judged, strict=True)):
+        for number, (level, verdict) in enumerate(zip(self.rule.levels, verdicts, strict=True)):
             streak = standing.levels[number]
-            if each.is_true[at]:
+            if verdict.is_true:
                 holds = True
                 if level.within_ns:
-                    streak.grow_within(at_ns, int(self._registry.step_ns[row]), level.within_ns)
+                    streak.grow_within(at_ns, sample.step_ns, level.within_ns)
                 else:
                     streak.grow(at_ns, longest_ns)
                 if streak.is_enough(level.samples, level.for_ns):
                     reached = number
             elif level.within_ns:
                 streak.pass_by(at_ns, level.within_ns)
-            elif each.is_false[at]:
+            elif verdict.is_false:
                 streak.end()
-            good &= bool(each.is_good[at])
-            known |= bool(each.is_true[at] | each.is_false[at] | each.is_good[at])
+            good &= verdict.is_good
+            known |= True in verdict
         if good and not holds:
             standing.good.grow(at_ns, longest_ns)
         elif known:
             standing.good.end()
-        self._conclude(row, at_ns, standing, reached, holds, view, at)
+        self._conclude(sample, standing, reached, holds, view)
 
-    def _conclude(
-        self, row: int, at_ns: int, standing: Standing, reached: int, holds: bool, view: PointView, at: int
-    ) -> None:
+    def _conclude(self, sample: _Sample, standing: Standing, reached: int, holds: bool, view: PointView) -> None:
+        at, row, at_ns, _ = sample
         key = self.key(row)
         levels = self.rule.levels
         if key in self._book.events:

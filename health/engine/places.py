@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -107,7 +108,7 @@ class FleetPlaces:
         """The newest samples. Live hosts go by ``now_ns``, those of a capture by the newest sample of their capture."""
         registry = self._registry
         newest, heard, before, step = (
-            _of_boards(each, registry.board)
+            of_boards(each, registry.board)
             for each in (registry.last_ns, registry.heard_ns, registry.heard_before_ns, registry.step_ns)
         )
         board_ns = newest[layout.rows]
@@ -121,7 +122,7 @@ class FleetPlaces:
         return Times(board_ns, heard[layout.rows], host_ns, heard_ns, before_ns, step_ns, now)
 
 
-def _of_boards(times_ns: Ints, board: Rows) -> Ints:
+def of_boards(times_ns: Ints, board: Rows) -> Ints:
     """What counts for a board: the largest of its own and its instances'."""
     largest = times_ns.copy()
     np.maximum.at(largest, board, times_ns)
@@ -135,7 +136,7 @@ def _of_hosts(times_ns: Ints, layout: FleetLayout) -> Ints:
 
 
 def _most_common(names: list[str]) -> str:
-    return max(dict.fromkeys(names), key=names.count) if names else ""
+    return Counter(names).most_common(1)[0][0] if names else ""
 
 
 def place_of(registry: Registry, row: int) -> EntityPlace:

@@ -23,6 +23,10 @@ _SLOWER, _FASTER = 1.25, 0.5
 _SHARE_STEPS = 3
 # How many times of a clock that is ahead are remembered.
 _MOST_AHEAD = 32
+# Pods that share one GPU, at most: NVIDIA's MPS takes 60 clients.
+MOST_SHARES = 64
+# Where fewer GPUs than this have a further sample, the arrays cost more than the numbers one by one.
+_FEW = 16
 
 
 class KnownGpu(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -64,8 +68,10 @@ class Registry:
         self._most_gpus = most_gpus
         self.gpus: list[KnownGpu] = []
         self.row_of: dict[str, int] = {}
-        self.by_host: dict[str, list[int]] = {}
-        self.shares: dict[int, list[Share]] = {}
+        # Rows in the order in which they came to the host. A set: a host may be said to have any number of GPUs.
+        self.by_host: dict[str, dict[int, None]] = {}
+        # Of each shared GPU its pods by (namespace, pod, container), the one that was seen last at the end.
+        self.shares: dict[int, dict[tuple[str, str, str], Share]] = {}
         # Of GPUs whose clock is ahead: their own times, and which time each was taken for.
         self.ahead: dict[int, dict[int, int]] = {}
         # Rises when a description changes, so that what follows from the descriptions can be kept.
@@ -190,14 +196,16 @@ class Registry:
         )
         self._board[row] = board if gpu.mig_id and board >= 0 else row
         self._held[row] = bool(gpu.pod)
-        self.by_host.setdefault(gpu.hostname, []).append(row)
+        self.by_host.setdefault(gpu.hostname, {})[row] = None
         self.changes += 1
         return row
 
     def _describe(self, row: int, known: KnownGpu, gpu: Gpu, source: str, live: bool) -> None:
         if known.hostname != gpu.hostname:
-            self.by_host[known.hostname].remove(row)
-            self.by_host.setdefault(gpu.hostname, []).append(row)
+            del self.by_host[known.hostname][row]
+            if not self.by_host[known.hostname]:
+                del self.by_host[known.hostname]
+            self.by_host.setdefault(gpu.hostname, {})[row] = None
         self.gpus[row] = msgspec.structs.replace(
             known,
             hostname=gpu.hostname,
@@ -222,16 +230,60 @@ class Registry:
             del times[next(iter(times))]
         return known
 
-    def share(self, row: int, gpu: Gpu, time_ns: int) -> None:
-        """A pod shares the GPU of this row."""
-        shares = self.shares.setdefault(row, [])
-        for share in shares:
-            if (share.namespace, share.pod, share.container) == (gpu.namespace, gpu.pod, gpu.container):
-                share.last_ns = max(share.last_ns, time_ns)
-                break
-        else:
-            shares.append(Share(gpu.namespace, gpu.pod, gpu.container, time_ns))
+    def share(self, row: int, gpu: Gpu, time_ns: int) -> bool:
+        """A pod shares the GPU of this row. Returns False for a further pod of a GPU that MOST_SHARES pods share."""
+        shares = self.shares.setdefault(row, {})
+        key = gpu.namespace, gpu.pod, gpu.container
+        share = shares.pop(key, None)
+        if share is None:
+            if len(shares) >= MOST_SHARES:
+                oldest = next(iter(shares))
+                if shares[oldest].last_ns >= time_ns - self._share_ends_after(row):
+                    return False
+                del shares[oldest]
+            share = Share(*key, time_ns)
+        share.last_ns = max(share.last_ns, time_ns)
+        shares[key] = share
         self._held[row] = True
+        return True
+
+    def _share_ends_after(self, row: int) -> int:
+        return _SHARE_STEPS * max(int(self._step[row]), 1)
+
+    def sample_all(self, rows: Rows, times_ns: Ints, heard_ns: int | None) -> None:
+        """Note samples, each after the last of its GPU: by row, and those of a row in order of time.
+
+        ``heard_ns`` is when they arrived; None: at their own times.
+        """
+        starts = np.flatnonzero(np.concatenate([[True], rows[1:] != rows[:-1]])) if len(rows) else np.zeros(0, np.int64)
+        counts = np.diff(starts, append=len(rows))
+        number = 0
+        while len(starts) > (_FEW if number else 0):
+            at = starts + number
+            self.sample(rows[at], times_ns[at])
+            self.hear(rows[at], times_ns[at] if heard_ns is None else heard_ns)
+            number += 1
+            more = counts > number
+            starts, counts = starts[more], counts[more]
+        for start, count in zip(starts.tolist(), counts.tolist(), strict=True):
+            self._sample_one(int(rows[start]), times_ns[start + number : start + count].tolist(), heard_ns)
+
+    def _sample_one(self, row: int, times_ns: list[int], heard_ns: int | None) -> None:
+        """What ``sample`` and ``hear`` do, for many samples of a GPU that has had one."""
+        last, before, usual = int(self._last[row]), int(self._before[row]), int(self._step[row])
+        heard, heard_before = int(self._heard[row]), int(self._heard_before[row])
+        for time_ns in times_ns:
+            step = time_ns - last
+            usual = min(max(step, int(usual * _FASTER)), int(usual * _SLOWER)) if usual else step
+            before, last = last, time_ns
+            arrived = time_ns if heard_ns is None else heard_ns
+            if arrived > heard:
+                heard_before, heard = heard, arrived
+            if row in self.shares:
+                self._last[row], self._step[row] = last, usual
+                self._end_shares([row])
+        self._last[row], self._before[row], self._step[row] = last, before, usual
+        self._heard[row], self._heard_before[row] = heard, heard_before
 
     def hear(self, rows: Rows, heard_ns: Ints | int) -> None:
         """Note when samples of these GPUs arrived. Each row at most once."""
@@ -257,8 +309,8 @@ class Registry:
             shares = self.shares.get(row)
             if shares is None:
                 continue
-            oldest = int(self._last[row]) - _SHARE_STEPS * max(int(self._step[row]), 1)
-            left = [share for share in shares if share.last_ns >= oldest]
+            oldest = int(self._last[row]) - self._share_ends_after(row)
+            left = {key: share for key, share in shares.items() if share.last_ns >= oldest}
             if left:
                 self.shares[row] = left
             else:
@@ -276,7 +328,7 @@ class Registry:
         """Everything, for ``restore``."""
         return RegistryState(
             self.gpus,
-            self.shares,
+            {row: list(shares.values()) for row, shares in self.shares.items()},
             self.first_ns.tobytes(),
             self.last_ns.tobytes(),
             self.before_ns.tobytes(),
@@ -296,8 +348,11 @@ class Registry:
         self.row_of = {gpu.id: row for row, gpu in enumerate(self.gpus)}
         self.by_host = {}
         for row, gpu in enumerate(self.gpus):
-            self.by_host.setdefault(gpu.hostname, []).append(row)
-        self.shares = dict(state.shares)
+            self.by_host.setdefault(gpu.hostname, {})[row] = None
+        self.shares = {
+            row: {(share.namespace, share.pod, share.container): share for share in shares[-MOST_SHARES:]}
+            for row, shares in state.shares.items()
+        }
         self.ahead = {row: dict(times) for row, times in state.ahead.items()}
         self._first[:count] = np.frombuffer(state.first_ns, np.int64)
         self._last[:count] = np.frombuffer(state.last_ns, np.int64)

@@ -100,8 +100,11 @@ class SamplingJudge:
         share = np.full(len(self._counts), np.nan, np.float32)
         live = layout.live[layout.host] if len(layout.rows) else np.zeros(0, np.bool_)
         source = layout.of_source[layout.host] if len(layout.rows) else layout.rows
+        by_source = np.argsort(source, kind="stable")
+        starts = np.searchsorted(source[by_source], np.arange(len(layout.sources) + 1)).tolist()
         for number in range(len(layout.sources)):
-            rows = layout.rows[live & (source == number)]
+            of_source = by_source[starts[number] : starts[number + 1]]
+            rows = layout.rows[of_source[live[of_source]]]
             rows = rows[samples[rows] > 0]
             usual = float(np.median(samples[rows])) if len(rows) else 0.0
             if usual >= _FEWEST_SAMPLES:
@@ -173,23 +176,16 @@ class SamplingJudge:
         for row, host in zip(layout.rows.tolist(), layout.host.tolist(), strict=True):
             if vanished[row] and not self._is_excused(row, facts):
                 of_host[host].append(row)
-        whole = {
-            host
-            for host, rows in of_host.items()
-            if len(rows) > 1 and len(rows) == int(heard[layout.rows[layout.host == host]].sum())
-        }
+        heard_on = np.bincount(layout.host, heard[layout.rows], len(layout.hosts)).astype(np.int64)
+        whole = {host for host, rows in of_host.items() if len(rows) > 1 and len(rows) == heard_on[host]}
         of_source: dict[int, set[int]] = defaultdict(set)
         for host in whole:
             of_source[int(layout.of_source[host])].add(host)
         since_ns = end_ns - self._absent_for * BUCKET_NS
         values: dict[str, float | str] = {"metric": metric, "value": (end_ns - since_ns) / SECOND}
+        hosts_heard = np.bincount(layout.of_source, heard_on > 0, len(layout.sources))
         for number, hosts in sorted(of_source.items()):
-            all_hosts = {
-                host
-                for host in np.flatnonzero(layout.of_source == number).tolist()
-                if heard[layout.rows[layout.host == host]].any()
-            }
-            if len(hosts) > 1 and len(hosts) >= rule.settings["share"] * len(all_hosts):
+            if len(hosts) > 1 and len(hosts) >= rule.settings["share"] * hosts_heard[number]:
                 self._open(
                     rule, Entity("source", layout.sources[number]), metric, end_ns, "warning", EntityPlace(), values
                 )

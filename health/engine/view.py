@@ -165,9 +165,11 @@ class PointView:
         ]
         if not others:
             return np.asarray(own)
-        at = np.ix_(np.array(others, np.int32), arrivals.rows)
-        values = np.where(table.times_ns[at] >= arrivals.newest_ns, table.values[at], np.nan)
-        return np.where(np.isnan(own), np.nan, np.fmin(own, np.fmin.reduce(values, axis=0)))
+        lowest = own
+        for column in others:  # one by one: a message may have many points of one part
+            is_later = table.times_ns[column, arrivals.rows] >= arrivals.newest_ns
+            lowest = np.fmin(lowest, np.where(is_later, table.values[column, arrivals.rows], np.nan))
+        return np.where(np.isnan(own), np.nan, lowest)
 
     def _value(self, metric: str) -> Floats:
         own = self._own(metric)

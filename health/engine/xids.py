@@ -17,7 +17,7 @@ from health.engine.book import Book, Values
 from health.engine.events import Entity, EntityPlace, Key
 from health.engine.intake import Arrivals, NewestTable
 from health.engine.places import around, place_of
-from health.engine.registry import Registry
+from health.engine.registry import Ints, Registry, Rows
 from health.rules.model import Rule, Rules, Xid
 from readings.catalogue import whole_of
 from readings.times import SECOND
@@ -34,6 +34,11 @@ _FOLLOWS_NS = 60 * SECOND
 _DAY_NS = 86_400 * SECOND
 _KEEP_NS = 30 * _DAY_NS
 _MOST_KEPT = 200
+# XIDs of one block that are judged: it takes some 50 µs each.
+MOST_XIDS = 10_000
+_MOST_UNKNOWN = 10
+# GPUs of a host that are compared. Several hundred under one name are no host.
+_MOST_ON_HOST = 256
 _ABSENT_STEPS = 2.5
 # Larger numbers are no codes.
 MOST_CODE = 1_000_000
@@ -57,6 +62,16 @@ class XidPast(msgspec.Struct):
     resets: list[int] = []
     action_was_asked: bool = False
     no_action: int = 0
+    # The newest codes of its event of unknown ones.
+    unknown: list[int] = []
+
+
+class _Newest(NamedTuple):
+    """The GPU of a host whose XID gauge has the newest row, that row's time, and the newest time of the others'."""
+
+    row: int
+    first_ns: int
+    second_ns: int
 
 
 class XidState(msgspec.Struct):
@@ -78,15 +93,15 @@ class XidJudge:
         # Hosts whose exporter is known to give counts: there the first count of a code is an occurrence.
         self._families: set[tuple[str, str]] = set()
 
-    def take(self, arrivals: Arrivals) -> None:
-        """Judge the new points."""
-        found = sorted(
-            {*self._new_codes(arrivals), *self._grown_counts(arrivals)}, key=lambda each: (each[1].at_ns, each[0])
-        )
-        for row, occurrence in found:
+    def take(self, arrivals: Arrivals) -> int:
+        """Judge the new points. Returns how many XIDs were too many: the newest MOST_XIDS of a block are judged."""
+        grown, left_out = self._grown_counts(arrivals)
+        found = sorted({*self._new_codes(arrivals), *grown}, key=lambda each: (each[1].at_ns, each[0], each[1]))
+        for row, occurrence in found[-MOST_XIDS:]:
             self._happened(row, occurrence)
         if self._pasts:
             self._see_recovery(arrivals)
+        return left_out + max(0, len(found) - MOST_XIDS)
 
     def reset(self, row: int, at_ns: int) -> None:
         """The GPU was reset."""
@@ -103,43 +118,62 @@ class XidJudge:
         now, before, before_ns = arrivals.points[number], arrivals.before[number], arrivals.before_ns[number]
         seen = ~np.isnan(now) & ~np.isnan(before) & (now > 0) & (now < MOST_CODE)
         steps = self._registry.step_ns[arrivals.rows]
+        newest_of: dict[str, _Newest] = {}
         was_absent = arrivals.newest_ns - before_ns > _ABSENT_STEPS * np.maximum(steps, 1)
         for at in np.flatnonzero(seen & ((now != before) | was_absent)).tolist():
             row = int(arrivals.rows[at])
-            if now[at] != before[at] or self._others_had_rows(row, int(before_ns[at])):
+            if now[at] != before[at] or self._others_had_rows(row, int(before_ns[at]), newest_of):
                 yield row, Occurrence(int(arrivals.times_ns[at]), int(now[at]), GAUGE)
 
-    def _others_had_rows(self, row: int, since_ns: int) -> bool:
+    def _others_had_rows(self, row: int, since_ns: int, newest_of: dict[str, _Newest]) -> bool:
         """Whether other GPUs of the host had rows of the metric since: then the exporter left out this GPU's alone."""
-        column = self._table.columns[GAUGE]
-        later = since_ns + int(self._registry.step_ns[row])
-        rows = [each for each in self._registry.by_host[self._registry.gpus[row].hostname] if each != row]
-        return bool((self._table.times_ns[column, rows] > later).any())
+        host = self._registry.gpus[row].hostname
+        newest = newest_of.get(host)
+        if newest is None:
+            newest = newest_of[host] = self._newest_of(host)
+        others_ns = newest.second_ns if newest.row == row else newest.first_ns
+        return others_ns > since_ns + int(self._registry.step_ns[row])
 
-    def _grown_counts(self, arrivals: Arrivals) -> Iterator[tuple[int, Occurrence]]:
+    def _newest_of(self, host: str) -> _Newest:
+        rows = np.array(list(self._registry.by_host[host]))
+        times = self._table.times_ns[self._table.columns[GAUGE], rows]
+        first = int(times.argmax())
+        return _Newest(int(rows[first]), int(times[first]), int(np.delete(times, first).max(initial=0)))
+
+    def _grown_counts(self, arrivals: Arrivals) -> tuple[list[tuple[int, Occurrence]], int]:
+        """The XIDs whose counts grew, MOST_XIDS of the newest, and how many more there are."""
+        columns = [(number, name) for name, number in arrivals.number_of.items() if whole_of(name) in (COUNT, TOTAL)]
+        if not columns or not len(arrivals):
+            return [], 0
+        used, of_used = np.unique(arrivals.rows, return_inverse=True)
+        hosts = np.array([self._registry.gpus[row].hostname for row in used.tolist()], object)
         families: set[tuple[str, str]] = set()
-        for name, number in arrivals.number_of.items():
+        grown: list[tuple[Rows, Ints]] = []
+        for number, name in columns:
             family = whole_of(name)
-            if family not in (COUNT, TOTAL):
-                continue
-            now, before = arrivals.points[number], arrivals.before[number]
-            code_text = name.partition(_PART)[2]
-            code = int(code_text) if code_text.isascii() and code_text.isdigit() and len(code_text) < 7 else 0
-            for at in np.flatnonzero(~np.isnan(now)).tolist():
-                row = int(arrivals.rows[at])
-                known = (self._registry.gpus[row].hostname, family)
-                families.add(known)
-                last = float(before[at])
-                if last != last:
-                    last = 0.0 if known in self._families else float(now[at])
-                elif now[at] < last and family == TOTAL:
-                    last = 0.0
-                if now[at] > last:
-                    yield (
-                        row,
-                        Occurrence(int(arrivals.times_ns[at]), code or self._last_code(arrivals, at, row), family),
-                    )
+            now, last = arrivals.points[number], arrivals.before[number]
+            families.update((host, family) for host in hosts[np.unique(of_used[~np.isnan(now)])])
+            is_known = np.array([(host, family) in self._families for host in hosts], np.bool_)[of_used]
+            last = np.where(np.isnan(last), np.where(is_known, 0.0, now), last)
+            if family == TOTAL:
+                last = np.where(now < last, 0.0, last)
+            at = np.flatnonzero(now > last)
+            grown.append((np.full(len(at), number, np.int32), at))
         self._families |= families
+        numbers, places = (np.concatenate(parts) for parts in zip(*grown, strict=True))
+        left_out = max(0, len(places) - MOST_XIDS)
+        if left_out:
+            newest = np.argsort(arrivals.times_ns[places], kind="stable")[left_out:]
+            numbers, places = numbers[newest], places[newest]
+        names = dict(columns)
+        found = []
+        for number, at in zip(numbers.tolist(), places.tolist(), strict=True):
+            row, code = int(arrivals.rows[at]), _code_of(names[number])
+            occurrence = Occurrence(
+                int(arrivals.times_ns[at]), code or self._last_code(arrivals, at, row), whole_of(names[number])
+            )
+            found.append((row, occurrence))
+        return found, left_out
 
     def _last_code(self, arrivals: Arrivals, at: int, row: int) -> int:
         """The code that a count without a code is of: the last one of the GPU."""
@@ -158,10 +192,12 @@ class XidJudge:
                 break
             if each.code == code and each.via != via:
                 return
-        others = [each for each in past.occurrences if 0 <= at_ns - each.at_ns <= _FOLLOWS_NS and each.code != code]
+        follows = code == PREEMPTIVE_REMOVAL and any(
+            0 <= at_ns - each.at_ns <= _FOLLOWS_NS and each.code != code for each in past.occurrences
+        )
         past.occurrences = [*past.occurrences, occurrence][-_MOST_KEPT:]
-        if code == PREEMPTIVE_REMOVAL and others:
-            return  # it follows from the other one
+        if follows:
+            return  # from the other one
         xid = self._rules.xid(code)
         entity = Entity("gpu", self._registry.gpus[row].id)
         if code == ENGAGED_AGAIN:
@@ -176,6 +212,8 @@ class XidJudge:
             elif (rule := self._rule("xid_app")) is not None:
                 key = Key(rule.name, entity, str(code))
                 self._book.point(key, at_ns, xid.severity, place_of(self._registry, row), values)
+        elif xid.kind == "unknown":
+            self._open_unknown(row, entity, xid, past, at_ns)
         else:
             self._open(f"xid_{xid.kind}", row, entity, xid, at_ns, self._severity(xid, entity, past, at_ns), values)
         if xid.kind == "fatal":
@@ -199,11 +237,30 @@ class XidJudge:
     def _asked_within_ns(self) -> int:
         return int(self._rules["xid_nvlink5"].settings["asked_within_s"] * SECOND)
 
-    def _open(self, name: str, row: int, entity: Entity, xid: Xid, at_ns: int, severity: str, values: Values) -> None:
+    def _open_unknown(self, row: int, entity: Entity, xid: Xid, past: XidPast, at_ns: int) -> None:
+        """A GPU has one event of unknown codes at a time: there is no end of such codes. Its subject is the first of them."""
+        name = "xid_unknown"
+        subject = next((key.subject for key in self._book.open_on(entity) if key.rule == name), "")
+        past.unknown = [*(code for code in past.unknown if subject and code != xid.code), xid.code][-_MOST_UNKNOWN:]
+        values = _values(xid) | {"codes": ", ".join(map(str, past.unknown))}
+        self._open(name, row, entity, xid, at_ns, xid.severity, values, subject)
+
+    def _open(
+        self,
+        name: str,
+        row: int,
+        entity: Entity,
+        xid: Xid,
+        at_ns: int,
+        severity: str,
+        values: Values,
+        subject: str = "",
+    ) -> None:
         rule = self._rule(name)
         if rule is None or self._book.is_inhibited(rule, around(self._registry, row)):
             return
-        self._book.open(Key(name, entity, str(xid.code)), at_ns, severity, place_of(self._registry, row), values)
+        key = Key(name, entity, subject or str(xid.code))
+        self._book.open(key, at_ns, severity, place_of(self._registry, row), values)
 
     def _raise_links(self, entity: Entity, at_ns: int) -> None:
         """The driver asks for something: its NVLink errors are critical."""
@@ -250,7 +307,8 @@ class XidJudge:
         many, same = self._rule("xid31_many_gpus"), self._rule("xid31_same_gpu")
         host = Entity("host", place.hostname)
         if many is not None and place.hostname:
-            rows = [each for each in self._registry.by_host[place.hostname] if self._memory_faults(each, at_ns, many)]
+            on_host = itertools.islice(self._registry.by_host[place.hostname], _MOST_ON_HOST)
+            rows = [each for each in on_host if self._memory_faults(each, at_ns, many)]
             key = Key(many.name, host)
             if len(rows) >= many.settings["count"]:
                 values = _figures(xid) | {"value": float(len(rows)), "hostname": place.hostname}
@@ -367,6 +425,12 @@ class XidJudge:
 
 
 _CLOSE_WHEN_QUIET = frozenset({"xid_warning", "xid_nvlink5", "xid_unknown", "xid31_same_gpu", "xid31_many_gpus"})
+
+
+def _code_of(name: str) -> int:
+    """The code that a count's name ends in, 0 without one."""
+    text = name.partition(_PART)[2]
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 0
 
 
 def _is_fatal(key: Key) -> bool:

@@ -238,3 +238,16 @@ def test_a_gpu_that_comes_and_goes_is_soon_one_event_and_ends_when_it_is_retired
     feed.engine.facts = Facts(retired_gpus=frozenset({"GPU-node-1-1"}))
     feed.run(30, points(gpu(0)))
     assert ("closed", "gpu_missing", "GPU-node-1-1") in feed.said()[-3:]
+
+
+def test_a_clock_of_a_host_without_gpus_is_forgotten() -> None:
+    feed = start()
+    for number in range(6):
+        # The GPU is said to be on another host after three messages each.
+        feed.send([(gpu(0, f"node-{number // 3}", uuid="GPU-1"), {UTIL: 1.0})], at=feed.at + 600)
+        feed.at += 10
+    assert feed.said() == [("opened", "clock_skew", "node-0"), ("opened", "clock_skew", "node-1")]
+    feed.silence(7300)
+    assert ("closed", "clock_skew", "node-0") in feed.said()
+    assert ("closed", "clock_skew", "node-1") not in feed.said()
+    assert set(feed.engine._absence.state().skews) == {"node-1"}

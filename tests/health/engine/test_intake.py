@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from health.engine.intake import Arrivals, Intake
+from health.engine.intake import MOST_PART_COLUMNS, MOST_PARTS, Arrivals, Intake, NewestTable
 from health.engine.registry import Registry
 from readings.model import Gpu, PointBlock
 from readings.times import SECOND
@@ -122,3 +123,40 @@ def test_the_usual_step_is_learned_and_outlives_a_gap_and_a_burst() -> None:
         at += 60 * SECOND
         registry.sample(rows, np.array([at], np.int64))
     assert registry.step_ns[0] == 60 * SECOND
+
+
+def test_of_a_block_with_too_many_points_the_newest_of_each_gpu_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("health.engine.intake.MOST_POINTS", 10)
+    intake = Intake([UTIL])
+    few = [(gpu(0), at, [float(at), None, None]) for at in range(2)]
+    many = [(gpu(1), at, [float(at), None, None]) for at in range(50)]
+    arrivals = take(intake, *few, *many)
+    assert arrivals.value(UTIL).tolist() == [0.0, 1.0, *(float(at) for at in range(42, 50))]
+    assert intake.left_out == {"too_many_times": 42}
+    # Of each GPU at least one.
+    crowd = [(gpu(number), at, [1.0, None, None]) for number in range(20) for at in (60, 61)]
+    arrivals = take(intake, *crowd)
+    assert arrivals.rows.tolist() == list(range(20))
+    assert {(each - START) // SECOND for each in arrivals.times_ns.tolist()} == {61}
+
+
+def test_parts_of_one_metric_leave_room_for_those_of_others_and_for_whole_metrics() -> None:
+    links, whole = "DCGM_FI_DEV_NVLINK_GET_STATE", "DCGM_FI_DEV_POWER_USAGE"
+    errors = "DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL"
+    wanted = [links, errors, whole, *(f"DCGM_FI_MADE_UP_{number}" for number in range(9))]
+    intake = Intake(wanted)
+
+    def names(*metrics: str) -> int:
+        block = PointBlock([gpu(0)], list(metrics), [(0, START + len(intake.registry) * SECOND, [1.0] * len(metrics))])
+        arrivals = intake.take(block, source="s", live=False, received_ns=START)
+        return len(arrivals.names) if arrivals else 0
+
+    assert names(*(f"{links}:nvlink:{number}" for number in range(600))) == MOST_PARTS
+    assert names(f"{errors}:nvlink:0", whole) == 2
+    for metric in wanted[3:]:
+        names(*(f"{metric}:nvlink:{number}" for number in range(600)))
+    assert intake.table.parts.total() == MOST_PART_COLUMNS
+    assert names(*wanted[3:]) == 9
+    again = NewestTable()
+    again.restore(intake.table.columns)
+    assert (again.columns, again.parts) == (intake.table.columns, intake.table.parts)

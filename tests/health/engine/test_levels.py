@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+from readings.model import Point, PointBlock
+from readings.times import SECOND
 from tests.health.engine.building import (
     ENERGY,
     MINUTE,
@@ -162,3 +166,41 @@ def test_what_comes_and_goes_is_soon_one_event_that_stays_until_it_is_quiet() ->
     assert changes()[9:] == ["closed"]
     utils(feed, 60, 0)
     assert changes()[10:] == ["opened", "closed"]
+
+
+def test_a_block_has_only_so_many_steps_for_all_rules_and_the_rest_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("health.engine.engine.MOST_STEPS", 5)
+    feed = start(rule("busy", "condition", level("warning", "GPU_UTIL > 50")), THREE)
+    feed.send([(gpu(number), {UTIL: 90.0}) for number in range(4)])
+    feed.send([(gpu(number), {UTIL: 90.0}) for number in range(4)], at=10)
+    assert [entity for _, rule_name, entity in feed.said() if rule_name == "busy"] == [
+        f"GPU-node-1-{number}" for number in range(4)
+    ]
+    assert feed.engine.left_out["too_many_steps"] == 6
+
+
+def test_a_window_counts_the_same_however_many_samples_come_at_once() -> None:
+    flapping = rule(
+        "flapping",
+        "condition",
+        level("warning", "GPU_UTIL > 50", samples=6, within_ns=10 * MINUTE, clear_ns=10 * MINUTE),
+    )
+    values = [90.0 if number % 3 else 10.0 for number in range(40)] + [10.0] * 90
+    one_by_one, at_once = start(flapping), start(flapping)
+    for feed in (one_by_one, at_once):
+        feed.send([(gpu(0), {UTIL: 10.0})], at=-20)
+        feed.send([(gpu(0), {UTIL: 10.0})], at=-10)
+    utils(one_by_one, *values)
+    points: list[Point] = [(0, START + number * 10 * SECOND, [value]) for number, value in enumerate(values)]
+    at_once.engine.take(PointBlock([gpu(0)], [UTIL], points), source="s", live=True, received_ns=START + 1300 * SECOND)
+    said = [each for each in one_by_one.seen if each.key.rule == "flapping"]
+    assert [each.change for each in said] == ["opened", "closed"]
+    assert [each for each in at_once.engine.drain() if each.key.rule == "flapping"] == said
+
+
+def test_a_sample_that_is_well_ends_what_began_in_the_same_block() -> None:
+    values = [60.0, 60.0, 0.0, 60.0, 60.0, 0.0]
+    feed = start(THREE)
+    points: list[Point] = [(0, START + number * 10 * SECOND, [value]) for number, value in enumerate(values)]
+    feed.engine.take(PointBlock([gpu(0)], [UTIL], points), source="s", live=True, received_ns=START + MINUTE)
+    assert feed.engine.drain() == []

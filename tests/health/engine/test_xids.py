@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from readings.model import Point, PointBlock
 from readings.times import SECOND
 from tests.health.engine.building import ENERGY, START, UTIL, XID, FleetFeed, gpu, start
 
@@ -190,3 +193,51 @@ def test_what_is_no_code_is_no_event() -> None:
     feed.run(20, [(gpu(0), {UTIL: 50.0, PART + "79": 1.0, PART + "99999999999999999999": 1.0})])
     assert sorted(opened(feed)) == [("xid_fatal", "79"), ("xid_unknown", "0")]
     feed.engine.dump()
+
+
+def test_unknown_codes_of_a_gpu_are_one_event_that_names_the_newest_ones() -> None:
+    feed = start(step=120)
+    codes(feed, 0, *range(1001, 1031))
+    codes(feed, 0, 2001, number=1)
+    assert opened(feed) == [("xid_unknown", "1001"), ("xid_unknown", "2001")]
+    newest = next(each for each in reversed(feed.seen) if each.key.subject == "1001")
+    assert (newest.change, newest.count) == ("repeated", 30)
+    assert newest.values["codes"] == ", ".join(map(str, range(1021, 1031)))
+    # After a quiet day the next one is another event, of its own code.
+    codes(feed, *[1030.0] * 730)
+    codes(feed, 3001)
+    assert opened(feed)[2:] == [("xid_unknown", "3001")]
+    assert feed.seen[-1].values["codes"] == "3001"
+
+
+def test_unknown_codes_of_counts_are_one_event_too() -> None:
+    feed = start()
+    names = [f"{PART}{code}" for code in range(5000, 5060)]
+    feed.run(20, [(gpu(0), {UTIL: 50.0} | dict.fromkeys(names, 0.0))])
+    feed.run(20, [(gpu(0), {UTIL: 50.0} | dict.fromkeys(names, 1.0))])
+    assert opened(feed) == [("xid_unknown", "5000")]
+
+
+def test_of_too_many_xids_in_one_block_the_newest_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("health.engine.xids.MOST_XIDS", 5)
+    feed = start()
+    codes(feed, 0, more={PART + "94": 0.0})
+    codes(feed, 0, more={PART + "94": 0.0})
+    points: list[Point] = [
+        (0, START + (100 + number) * SECOND, [(48.0, 79.0)[number % 2], float(number + 1)]) for number in range(20)
+    ]
+    block = PointBlock([gpu(0)], [XID, PART + "94"], points)
+    feed.engine.take(block, source="s", live=True, received_ns=START + 200 * SECOND)
+    said = feed.engine.drain()
+    assert min(each.at_ns for each in said) >= START + 115 * SECOND
+    assert feed.engine.left_out["too_many_xids"] >= 15
+
+
+def test_hosts_with_many_gpus_know_which_had_rows() -> None:
+    feed = start()
+    everyone = [(gpu(number), {UTIL: 50.0, XID: 48.0}) for number in range(3)]
+    feed.run(50, everyone)
+    # The newest row of the host is that of the GPU itself: others had none meanwhile.
+    feed.run(100, [(gpu(number), {UTIL: 50.0, XID: None}) for number in range(3)])
+    feed.run(10, [everyone[0], (gpu(1), {UTIL: 50.0, XID: None})])
+    assert opened(feed) == []
