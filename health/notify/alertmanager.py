@@ -23,7 +23,7 @@ from health.models import ONGOING, EntityKind, Event, EventState, EventTransitio
 from health.muting import Muting, load_muting
 from health.notify.channels import SEVERITIES
 from health.notify.errors import ChannelError, DeliveryError
-from health.notify.messages import Wording, where
+from health.notify.messages import Wording, summary_of, where
 from health.notify.outbox import LATEST
 from health.notify.retrying import retry_wait
 from health.notify.tagging import tags_by_event
@@ -277,7 +277,8 @@ def _end(event: Event, times: Mapping[str, datetime], now: datetime) -> datetime
 def _alert(event: Event, labels: dict[str, str], ends: datetime, wording: Wording, now: datetime) -> Alert:
     link = wording.link(event)
     annotations = {
-        "summary": f"{wording.title(event.rule)}: {printable(event.summary)}",
+        # Its templates hand this on to chats as it is.
+        "summary": f"{wording.title(event.rule)}: {summary_of(event)}",
         "description": where(event),
         "action": wording.advice(event),
         "link": link,

@@ -21,7 +21,7 @@ _MOST_ADVICE = 5
 _MOST_NAME, _MOST_SENTENCE = 100, 300
 _SHORT = 8  # characters of a UUID, as on the pages
 # In a chat these begin a mention, a link or a command.
-_MEANINGLESS = str.maketrans({"<": "‹", ">": "›", "@": "＠", "`": "'", "*": "∗", "|": "¦"})
+_MEANINGLESS = str.maketrans({"<": "‹", ">": "›", "@": "＠", "`": "'", "*": "∗", "|": "¦", "[": "［", "]": "］"})
 
 
 class MessageType(StrEnum):
@@ -146,12 +146,16 @@ def where(event: Event) -> str:
 
 def plain(text: str) -> str:
     """A name as it may stand in a message: one line, of bounded length, without signs that chats take for commands."""
-    return _cut(printable(text).translate(_MEANINGLESS), _MOST_NAME)
+    return _cut(_without_commands(text), _MOST_NAME)
 
 
 def summary_of(event: Event) -> str:
     """The event in one sentence, on one line."""
-    return _cut(printable(event.summary).translate(_MEANINGLESS), _MOST_SENTENCE)
+    return _cut(_without_commands(event.summary), _MOST_SENTENCE)
+
+
+def _without_commands(text: str) -> str:
+    return printable(text).translate(_MEANINGLESS).replace("://", ":∕∕")
 
 
 def _steps(notices: Sequence[Notice]) -> list[tuple[Event, Step]]:

@@ -239,11 +239,15 @@ def test_hostile_names_are_labels_like_others(manager: Alertmanager, settings: A
     settings.ALERTMANAGER_URL = [manager.url]
     desk = Desk()
     evil = 'x"}\r\n\x1b{{ .Labels }}\u202e'
-    desk.open(hostname=evil, pod="p" * 255, summary=evil * 10)
+    desk.open(hostname=evil, pod="p" * 255, summary="<!channel> [x](https://evil.example)" + evil * 10)
     desk.step()
     assert desk.feed.failures == 0
     (alert,) = manager.alerts()
     assert alert["labels"]["hostname"] == 'x"}\\r\\n\\x1b{{ .Labels }}\\u202e'
+    summary = alert["annotations"]["summary"]
+    assert "‹!channel›" in summary
+    assert not {"<", "[", "\n"} & set(summary)
+    assert "://" not in summary
 
 
 def test_tags_are_labels_and_replace_none_of_ours() -> None:

@@ -130,13 +130,15 @@ def test_names_that_exporters_give_mean_nothing_to_a_chat_and_make_no_line() -> 
         hostname="node-1\r\nBcc: all@example.com",
         model_name="<!channel> @here `rm`",
         pod="x\u202ey",
+        namespace="[reset](https://evil.example)",
         summary="a\nb" + "c" * 600,
     )
     found = message(evil)
     assert "\n" not in found.title
     assert "\r" not in found.title
     assert found.body.count("\n") == message(event(pod="x")).body.count("\n")
-    for sign in ("<", "@", "`", "\u202e"):
+    for sign in ("<", "@", "`", "\u202e", "[", "]", "://evil"):
         assert sign not in found.title + found.body
+    assert "［reset］" in found.body
     assert max(map(len, found.body.splitlines())) < 600
     assert plain("a" * 300) == "a" * 99 + "…"
