@@ -14,8 +14,7 @@ from readings.times import format_time
 # Rows in one row group of a Parquet file. The encoder holds that many in memory.
 _ROW_GROUP = 100_000
 # A spreadsheet takes a field that begins like this for a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 BOM = "\ufeff".encode()
 

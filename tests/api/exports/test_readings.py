@@ -94,7 +94,9 @@ def test_every_line_of_csv_ends_as_rfc_4180_says() -> None:
     assert all(line.endswith("\r\n") and line.count("\n") == 1 for line in csv_rows(of(ORIGIN, ORIGIN)))
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx"])
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\nx", "＝1", "＋1", "－1", "＠SUM(A1)"]
+)
 def test_a_formula_is_defused_on_request_alone(text: str) -> None:
     portion = of(ORIGIN._replace(pod=text))
     plain, safe = (next(csv.reader(io.StringIO(csv_rows(portion, safe=safe)[0], newline=""))) for safe in (False, True))
