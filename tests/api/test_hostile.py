@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import random
 from urllib.parse import quote
 
@@ -62,6 +64,7 @@ PATHS = {
     "/api/v1/events": "EventListView",
     "/api/v1/events/summary": "EventSummaryView",
     "/api/v1/mutes": "MuteListView",
+    "/api/v1/usage": "UsageView",
 }
 
 
@@ -91,6 +94,48 @@ def test_every_parameter_survives_every_nasty_value(api: Api, fleet: Store, path
 def test_every_path_survives_every_nasty_value(api: Api, fleet: Store, path: str) -> None:
     for value in NASTY:
         check(api, path.format(quote(value, safe="")))
+
+
+CURSORS: list[object] = [
+    [0, 0],
+    [-(1 << 63), 1],
+    [1 << 63, 1],
+    [10**300, 1],
+    [0, -1],
+    [0, 1 << 63],
+    [0, 10**300],
+    [0, 1, 2],
+    ["\ud800", 1],
+    {},
+    None,
+    [[[[[]]]]],
+]
+
+
+@pytest.mark.parametrize("cursor", CURSORS, ids=repr)
+def test_made_up_cursors_of_events_are_refused_or_lead_to_a_page(api: Api, fleet: Store, cursor: object) -> None:
+    text = base64.urlsafe_b64encode(json.dumps(cursor).encode()).decode().rstrip("=")
+    check(api, f"/api/v1/events?cursor={text}")
+
+
+@pytest.mark.parametrize("path", ["/api/v1/events", "/api/v1/mutes"])
+@pytest.mark.parametrize(
+    "query", ["page=1000000000000&page_size=1000000000000", "limit=1000000000000&offset=1000000000000"]
+)
+def test_pages_far_beyond_the_end_are_empty(api: Api, fleet: Store, path: str, query: str) -> None:
+    response = api.ask(f"{path}?{query}")
+    assert response.status_code in {200, 400}
+    assert response.json().get("data", []) == []
+
+
+@pytest.mark.parametrize("name", ["rule", "hostname", "uuid", "tag"])
+def test_filters_of_events_are_bounded_in_number_and_length(api: Api, fleet: Store, name: str) -> None:
+    value = "a=" + "😀" * 200 if name == "tag" else "😀" * 500
+    for count in (1, 100, 101, 1000):
+        response = api.ask(
+            "/api/v1/events?" + "&".join(f"{name}={quote(f'{value}{number}')}" for number in range(count))
+        )
+        assert response.status_code == (400 if count > 100 or name == "tag" else 200), response.content[:200]
 
 
 def test_random_questions(api: Api, fleet: Store) -> None:
