@@ -98,7 +98,7 @@ class _Verdict(NamedTuple):
     is_good: bool
 
 
-class _Sample(NamedTuple):
+class _JudgedPoint(NamedTuple):
     """A point that is judged: its place in the block, its GPU and time, and the usual step between its GPU's samples."""
 
     at: int
@@ -155,13 +155,13 @@ class LevelJudge:
         taken, left_out = places[:most], len(places) - min(len(places), most)
         rows = arrivals.rows[taken]
         columns = taken, rows, arrivals.times_ns[taken], self._registry.step_ns[rows]
-        samples = map(_Sample, *(column.tolist() for column in columns))
+        samples = map(_JudgedPoint, *(column.tolist() for column in columns))
         verdicts = zip(*(each.at(taken) for each in judged), strict=True)
         for sample, of_levels in zip(samples, verdicts, strict=True):
             self._step(sample, of_levels, view)
         return len(taken), left_out
 
-    def _step(self, sample: _Sample, verdicts: tuple[_Verdict, ...], view: PointView) -> None:
+    def _step(self, sample: _JudgedPoint, verdicts: tuple[_Verdict, ...], view: PointView) -> None:
         row, at_ns = sample.row, sample.at_ns
         standing = self.standings.get(row)
         if standing is None:
@@ -194,7 +194,7 @@ class LevelJudge:
             standing.good.end()
         self._conclude(sample, standing, reached, holds, view)
 
-    def _conclude(self, sample: _Sample, standing: Standing, reached: int, holds: bool, view: PointView) -> None:
+    def _conclude(self, sample: _JudgedPoint, standing: Standing, reached: int, holds: bool, view: PointView) -> None:
         at, row, at_ns, _ = sample
         key = self.key(row)
         levels = self.rule.levels

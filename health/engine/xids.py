@@ -66,7 +66,7 @@ class XidPast(msgspec.Struct):
     unknown: list[int] = []
 
 
-class _Newest(NamedTuple):
+class _NewestXidRow(NamedTuple):
     """The GPU of a host whose XID gauge has the newest row, that row's time, and the newest time of the others'."""
 
     row: int
@@ -118,14 +118,14 @@ class XidJudge:
         now, before, before_ns = arrivals.points[number], arrivals.before[number], arrivals.before_ns[number]
         seen = ~np.isnan(now) & ~np.isnan(before) & (now > 0) & (now < MOST_CODE)
         steps = self._registry.step_ns[arrivals.rows]
-        newest_of: dict[str, _Newest] = {}
+        newest_of: dict[str, _NewestXidRow] = {}
         was_absent = arrivals.newest_ns - before_ns > _ABSENT_STEPS * np.maximum(steps, 1)
         for at in np.flatnonzero(seen & ((now != before) | was_absent)).tolist():
             row = int(arrivals.rows[at])
             if now[at] != before[at] or self._others_had_rows(row, int(before_ns[at]), newest_of):
                 yield row, Occurrence(int(arrivals.times_ns[at]), int(now[at]), GAUGE)
 
-    def _others_had_rows(self, row: int, since_ns: int, newest_of: dict[str, _Newest]) -> bool:
+    def _others_had_rows(self, row: int, since_ns: int, newest_of: dict[str, _NewestXidRow]) -> bool:
         """Whether other GPUs of the host had rows of the metric since: then the exporter left out this GPU's alone."""
         host = self._registry.gpus[row].hostname
         newest = newest_of.get(host)
@@ -134,11 +134,11 @@ class XidJudge:
         others_ns = newest.second_ns if newest.row == row else newest.first_ns
         return others_ns > since_ns + int(self._registry.step_ns[row])
 
-    def _newest_of(self, host: str) -> _Newest:
+    def _newest_of(self, host: str) -> _NewestXidRow:
         rows = np.array(list(self._registry.by_host[host]))
         times = self._table.times_ns[self._table.columns[GAUGE], rows]
         first = int(times.argmax())
-        return _Newest(int(rows[first]), int(times[first]), int(np.delete(times, first).max(initial=0)))
+        return _NewestXidRow(int(rows[first]), int(times[first]), int(np.delete(times, first).max(initial=0)))
 
     def _grown_counts(self, arrivals: Arrivals) -> tuple[list[tuple[int, Occurrence]], int]:
         """The XIDs whose counts grew, MOST_XIDS of the newest, and how many more there are."""
