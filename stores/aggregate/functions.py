@@ -19,6 +19,13 @@ def starts_run(*columns: Ints | Floats) -> Mask:
     return starts
 
 
+def in_order(series: Ints, times: Ints) -> Ints:
+    """The indexes of readings by series and time. Much quicker where they are in that order already."""
+    after = series[1:] > series[:-1]
+    after |= (series[1:] == series[:-1]) & (times[1:] >= times[:-1])
+    return np.arange(len(series)) if after.all() else np.lexsort((times, series))
+
+
 def numbered(ids: Ints) -> tuple[Ints, Ints]:
     """The distinct ids in ascending order, and each id's index among them. Quicker than np.unique for small ids: no sort."""
     is_there = np.zeros(int(ids.max(initial=-1)) + 1, dtype=np.bool_)
@@ -91,7 +98,7 @@ def increases(series: Ints, times: Ints, values: Floats, before: dict[int, float
     Returns the indexes of the readings that have a predecessor, and their increases. ``before`` holds the last value of each
     series from earlier calls, and is updated.
     """
-    order = np.lexsort((times, series))
+    order = in_order(series, times)
     series, values = series[order], values[order]
     first = starts_run(series)
     earlier = np.empty(len(order))

@@ -45,6 +45,8 @@ class MemberIndex:
 
     def several(self) -> list[tuple[list[int], list[int]]]:
         """For each board with more than one member: the board itself, if it is one, and its instances by their ids."""
+        if len(self.board_of) == len(self.group_of_board):
+            return []
         members: dict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
         for (board, part), number in sorted(self._members.items()):
             members[board][1 if part else 0].append(number)

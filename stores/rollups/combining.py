@@ -50,7 +50,9 @@ def combine(partials: SourcePartials, tier: Tier, start_ns: int) -> list[WindowT
     A board counts once, as in SeriesQuery: a statistic of a group is what ``series()`` computes from the same readings, unrounded.
     CARRIED is NaN where ``series()``, asked from this window on, would find no increase in it.
     """
-    return [_table(_Groups(partials, level), tier, level, start_ns) for level in LEVELS[tier]]
+    # In an order of their own, so that nothing depends on the order in which readings came.
+    order = sorted(range(len(partials.sources)), key=lambda place: partials.sources[place])
+    return [_table(_Groups(partials, order, level), tier, level, start_ns) for level in LEVELS[tier]]
 
 
 def _table(groups: _Groups, tier: Tier, level: Level, start_ns: int) -> WindowTable:
@@ -72,17 +74,13 @@ def _table(groups: _Groups, tier: Tier, level: Level, start_ns: int) -> WindowTa
 class _Groups:
     """The groups of a level. Its arrays have a row for each metric, and a column for each source, member, board or group."""
 
-    def __init__(self, partials: SourcePartials, level: Level) -> None:
-        # In an order of their own, so that nothing depends on the order in which readings came.
-        order = sorted(range(len(partials.sources)), key=lambda place: partials.sources[place])
-        alone, members, numbers = level == "gpu", MemberIndex(), []
-        keys: dict[WindowKey, int] = {}
+    def __init__(self, partials: SourcePartials, order: list[int], level: Level) -> None:
+        key_of, members, numbers = _KEY_OF[level], MemberIndex(), []
         for source in (partials.sources[place] for place in order):
-            key = _KEY_OF[level](source)
-            keys.setdefault(key, len(keys))
-            board, part = (source.gpu, "") if alone else (source.uuid, source.mig_id)
-            numbers.append(members.member(key, board, part))
-        self.keys, self.names = list(keys), partials.names
+            board, part = (source.gpu, "") if level == "gpu" else (source.uuid, source.mig_id)
+            numbers.append(members.member(key_of(source), board, part))
+        self.keys = [WindowKey(*key) for key in members.groups]
+        self.names = partials.names
         self._partials, self._order, self._has_percentiles = partials, order, level == "fleet"
         self._members, self._parts = members, parts_of(members)
         self._member_of = np.array(numbers, dtype=np.int64)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from readings.catalogue import is_counter
 from stores.aggregate.arrays import ReadingArrays, ReadingSource
-from stores.aggregate.functions import Floats, Ints, increases, starts_run
+from stores.aggregate.functions import Floats, Ints, in_order, increases, starts_run
 
 NEVER_NS = int(np.iinfo(np.int64).min)
 # What an array holds where a source has no reading of a metric.
@@ -58,13 +58,12 @@ class SourcePartials:
 
         ``before`` has the newest value before the window, by counter and GPU id.
         """
-        sources: dict[ReadingSource, int] = {}
-        columns = []
+        sources, columns = _Sources(), []
         for name, parts in readings.items():
             columns.append(_MetricPartials(is_counter(name), sources, (before or {}).get(name, {})))
             for part in parts:
                 columns[-1].add(part)
-        made = cls.empty(begins_ns, ends_ns, list(sources), list(readings))
+        made = cls.empty(begins_ns, ends_ns, list(sources.rows), list(readings))
         for place, column in enumerate(columns):
             for name, values in column.arrays.items():
                 getattr(made, name)[: len(values), place] = values
@@ -156,16 +155,38 @@ def together(parts: Sequence[SourcePartials]) -> SourcePartials:
     return made
 
 
+class _Sources:
+    """Numbers sources and GPUs in the order in which they come."""
+
+    def __init__(self) -> None:
+        self.rows: dict[ReadingSource, int] = {}
+        self.gpus: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self._last: tuple[Sequence[ReadingSource], Ints, Ints] | None = None
+
+    def of(self, sources: Sequence[ReadingSource]) -> tuple[Ints, Ints]:
+        """The row and the GPU of each source."""
+        # The same list may come with each metric.
+        if self._last is None or self._last[0] is not sources:
+            rows, gpus = [], []
+            for source in sources:
+                rows.append(self.rows.setdefault(source, len(self.rows)))
+                gpus.append(self._numbers.setdefault(source.gpu, len(self.gpus)))
+                if gpus[-1] == len(self.gpus):
+                    self.gpus.append(source.gpu)
+            self._last = sources, np.array(rows, dtype=np.int64), np.array(gpus, dtype=np.int64)
+        return self._last[1:]
+
+
 class _MetricPartials:
     """One metric while its readings are added: for each aggregate an array over the sources that there are so far."""
 
-    def __init__(self, counts_up: bool, sources: dict[ReadingSource, int], before: Mapping[str, float]) -> None:
+    def __init__(self, counts_up: bool, sources: _Sources, before: Mapping[str, float]) -> None:
         self.arrays: dict[str, npt.NDArray[Any]] = {name: _nothing(name, (0,)) for name in _NOTHING}
         self._counts_up = counts_up
         self._sources = sources
         self._before = before
-        # Of each GPU's number: the newest value so far.
-        self._numbers: dict[str, int] = {}
+        # By GPU: the newest value so far, and whether there was a reading.
         self._newest: dict[int, float] = {}
         self._seen = np.zeros(0, dtype=np.bool_)
 
@@ -173,10 +194,11 @@ class _MetricPartials:
         """Add readings that are later than all before."""
         if not len(part.times):
             return
-        numbers = np.array([self._sources.setdefault(each, len(self._sources)) for each in part.sources])
-        places, size = numbers[part.places], len(self._sources)
+        rows, gpus = self._sources.of(part.sources)
+        places, size = rows[part.places], len(self._sources.rows)
         for name, values in self.arrays.items():
-            self.arrays[name] = np.concatenate([values, _nothing(name, (size - len(values),))])
+            if len(values) < size:
+                self.arrays[name] = np.concatenate([values, _nothing(name, (size - len(values),))])
         arrays = self.arrays
         arrays["count"] += np.bincount(places, minlength=size)
         arrays["total"] += np.bincount(places, weights=part.values, minlength=size)
@@ -187,30 +209,26 @@ class _MetricPartials:
         is_last = part.times == latest[places]
         arrays["last"][places[is_last]] = part.values[is_last]
         if self._counts_up:
-            self._add_steps(part, places)
+            self._add_steps(part, places, gpus[part.places])
 
-    def _add_steps(self, part: ReadingArrays, places: Ints) -> None:
-        gpus = np.array([self._number(source.gpu) for source in part.sources])[part.places]
-        self._seen = np.append(self._seen, np.zeros(len(self._numbers) - len(self._seen), dtype=np.bool_))
-        chosen, grown = increases(gpus, part.times, part.values, self._newest)
-        size = len(self._sources)
-        self.arrays["steps"] += np.bincount(places[chosen], minlength=size)
-        self.arrays["increase"] += np.bincount(places[chosen], weights=grown, minlength=size)
-        order = np.lexsort((part.times, gpus))
+    def _add_steps(self, part: ReadingArrays, places: Ints, gpus: Ints) -> None:
+        ids = self._sources.gpus
+        self._seen = np.append(self._seen, np.zeros(len(ids) - len(self._seen), dtype=np.bool_))
+        order = in_order(gpus, part.times)
         firsts = order[starts_run(gpus[order])]
         firsts = firsts[~self._seen[gpus[firsts]]]
+        for gpu in gpus[firsts].tolist():
+            value = self._before.get(ids[gpu])
+            if value is not None:
+                self._newest[gpu] = value
+        self._seen[gpus] = True
+        chosen, grown = increases(gpus, part.times, part.values, self._newest)
+        size = len(self._sources.rows)
+        self.arrays["steps"] += np.bincount(places[chosen], minlength=size)
+        self.arrays["increase"] += np.bincount(places[chosen], weights=grown, minlength=size)
         steps = np.full(len(places), np.nan)
         steps[chosen] = grown
         self.arrays["carried"][places[firsts]] = steps[firsts]
-        self._seen[gpus] = True
-
-    def _number(self, gpu: str) -> int:
-        number = self._numbers.get(gpu)
-        if number is None:
-            number = self._numbers[gpu] = len(self._numbers)
-            if gpu in self._before:
-                self._newest[number] = self._before[gpu]
-        return number
 
 
 def gpu_numbers(sources: Sequence[ReadingSource]) -> Ints:

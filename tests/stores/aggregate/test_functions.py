@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stores.aggregate.functions import increases, newest, percentile, rounded
+from stores.aggregate.functions import in_order, increases, newest, percentile, rounded
 
 ROWS = st.lists(
     st.tuples(st.integers(0, 4), st.integers(0, 6), st.floats(-1e9, 1e9).map(lambda value: round(value, 3))),
@@ -91,3 +91,11 @@ def test_digits_that_depend_on_the_order_of_adding_are_not_told(value: float, ex
 
 def test_what_is_not_there_stays_so() -> None:
     assert math.isnan(rounded(np.array([math.nan]))[0])
+
+
+@pytest.mark.parametrize(
+    ("series", "times"), [([0, 0, 2, 2], [1, 1, 0, 5]), ([0, 0, 2, 2], [1, 0, 0, 5]), ([1, 0, 1], [1, 5, 0]), ([], [])]
+)
+def test_readings_are_put_in_order_by_series_and_time(series: list[int], times: list[int]) -> None:
+    order = in_order(np.array(series, dtype=np.int64), np.array(times, dtype=np.int64)).tolist()
+    assert order == sorted(range(len(series)), key=lambda place: (series[place], times[place]))
