@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
+from functools import lru_cache
+from itertools import chain, groupby
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from inventory.models import MinuteBands
 from inventory.packing import Floats, HostTable, Ints
@@ -78,21 +78,19 @@ class BandKeeper:
 
     def __init__(self) -> None:
         self._minutes: dict[int, dict[str, Floats]] = {}  # by minute and host: GPUs x metrics
-        self._models: dict[str, NDArray[np.int64]] = {}  # of each host's GPUs; -1: no physical GPU
-        self._numbers: dict[str, int] = {}  # of the models
+        self._models: dict[str, list[str | None]] = {}  # of each host's GPUs; None: no physical GPU
         self._changed: set[int] = set()
 
     def take(self, tables: Mapping[str, HostTable], models: Mapping[str, str]) -> None:
         """Takes over the new readings of the tables. ``models`` has the model of each physical GPU."""
         for host, table in tables.items():
-            rows = np.flatnonzero(table.fresh)
-            if len(rows):
+            if table.fresh.any():
                 if len(self._models.get(host, table.gpu_ids)) != len(table.gpu_ids):
                     # GPUs have come or gone. A minute that has fewer values now than before is not written.
                     for hosts in self._minutes.values():
                         hosts.pop(host, None)
-                self._models[host] = np.array([self._number(models.get(gpu_id)) for gpu_id in table.gpu_ids])
-                self._take(host, table, rows)
+                self._models[host] = [models.get(gpu_id) for gpu_id in table.gpu_ids]
+                self._take(host, table)
                 table.fresh[:] = False
 
     @property
@@ -100,21 +98,25 @@ class BandKeeper:
         """Whether several minutes wait to be packed, as while a capture is read: soon they would be forgotten."""
         return len(self._changed) > _MOST_WAITING
 
-    def _take(self, host: str, table: HostTable, rows: NDArray[np.intp]) -> None:
-        names = table.metric_names
-        present = [number for number, name in enumerate(BAND_METRICS) if name in names]
-        if not present:
+    def _take(self, host: str, table: HostTable) -> None:
+        metrics, columns = _columns(table.metric_names)
+        if not len(columns):
             return
-        at = np.ix_(rows, np.array([names.index(BAND_METRICS[number]) for number in present]))
-        values, minutes = table.values[at], table.times_ns[at] // MINUTE_NS
-        into = np.ix_(rows, np.array(present))
+        rows: Any = slice(None)
+        values, minutes = table.values[:, columns], table.times_ns[:, columns] // MINUTE_NS
+        if not table.fresh.all():
+            rows = np.flatnonzero(table.fresh)
+            values, minutes = values[rows], minutes[rows]
+        into = rows if len(metrics) == len(BAND_METRICS) else (np.arange(len(table.fresh))[rows, None], metrics)
+        minute = int(minutes[0, 0])
+        if (minutes == minute).all():  # as mostly
+            if minute:
+                self._kept(minute, host, len(table.gpu_ids))[into] = values
+            return
         for minute in np.unique(minutes).tolist():
             if minute:
                 kept = self._kept(minute, host, len(table.gpu_ids))
                 kept[into] = np.where(minutes == minute, values, kept[into])
-
-    def _number(self, model: str | None) -> int:
-        return -1 if model is None else self._numbers.setdefault(model, len(self._numbers))
 
     def _kept(self, minute: int, host: str, gpus: int) -> Floats:
         hosts = self._minutes.pop(minute, {})
@@ -137,13 +139,18 @@ class BandKeeper:
             if not hosts:
                 continue
             values = np.concatenate(list(hosts.values()))
-            models = np.concatenate([self._models[host] for host in hosts])
-            spreads = [
-                spread
-                for model, number in self._numbers.items()
-                for spread in _spreads(values[models == number], model)
-            ]
+            models = np.array(list(chain.from_iterable(self._models[host] for host in hosts)), np.object_)
+            names = dict.fromkeys(name for name in models.tolist() if name is not None)
+            spreads = [spread for name in names for spread in _spreads(values[models == name], name)]
             yield PackedMinute(minute, sum(each.count for each in spreads), _encode(spreads))
+
+
+@lru_cache(maxsize=1024)
+def _columns(names: tuple[str, ...]) -> tuple[Ints, Ints]:
+    """The places of metrics in BAND_METRICS, and of the same ones in ``names``."""
+    present = [(number, names.index(name)) for number, name in enumerate(BAND_METRICS) if name in names]
+    metrics, columns = np.array(present, np.int64).reshape(-1, 2).T
+    return metrics, columns
 
 
 def _spreads(values: Floats, model: str) -> Iterator[_Spread]:

@@ -58,7 +58,8 @@ _decode = msgspec.msgpack.Decoder(_PackedRow).decode
 def pack(readings: HostReadings) -> bytes:
     """The bytes that ``unpack`` reads."""
     times, sources = readings.times_ns, readings.sources
-    is_whole = bool(np.all((times == readings.last_seen_ns[:, None]) | ((times == 0) & np.isnan(readings.values))))
+    newest = times == readings.last_seen_ns[:, None]
+    is_whole = bool(newest.all()) or bool((newest | ((times == 0) & np.isnan(readings.values))).all())
     return _encode(
         _PackedRow(
             readings.gpu_ids,
@@ -220,19 +221,23 @@ class HostTable:
         return self._merge(names, [row], times_ns[None, :], values[None, :])
 
     def _merge(self, names: tuple[str, ...], rows: Sequence[int], new_times: Ints, new: Floats) -> int:
-        columns = self._columns(names)
-        at = np.ix_(np.array(rows), columns)
+        # Whole rows, as most are, need no index of columns, which would cost more than all the rest.
+        at: Any = list(rows) if names == self.metric_names else np.ix_(np.array(rows), self._columns(names))
         old, old_times = self.values[at], self.times_ns[at]
         newer = np.isfinite(new) & (new_times >= old_times)
-        resets = np.count_nonzero(newer & (new_times > old_times) & (new < old) & _counters(names))
-        self.values[at] = np.where(newer, new, old)
-        self.times_ns[at] = np.where(newer, new_times, old_times)
+        counters, resets = _counters(names), 0
+        if len(counters):
+            fell = newer[:, counters] & (new[:, counters] < old[:, counters]) & (new_times > old_times)[:, counters]
+            resets = int(np.count_nonzero(fell))
+        if newer.all():
+            self.values[at], self.times_ns[at] = new, new_times
+        else:
+            self.values[at] = np.where(newer, new, old)
+            self.times_ns[at] = np.where(newer, new_times, old_times)
         self.changed = True
-        return int(resets)
+        return resets
 
     def _columns(self, names: tuple[str, ...]) -> Ints:
-        if names == self.metric_names:
-            return np.arange(len(names))
         missing = tuple(name for name in names if name not in self.metric_names)
         if missing:
             self.metric_names += missing
@@ -244,5 +249,6 @@ class HostTable:
 
 
 @lru_cache(maxsize=1024)
-def _counters(names: tuple[str, ...]) -> Bools:
-    return np.array([is_counter(name) for name in names], np.bool_)
+def _counters(names: tuple[str, ...]) -> Ints:
+    """The columns of counters."""
+    return np.flatnonzero([is_counter(name) for name in names])
