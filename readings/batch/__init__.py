@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import msgspec
 from msgspec import UNSET
@@ -91,7 +92,8 @@ def decode(payload: bytes, *, now_ns: int | None = None, oldest_ns: int | None =
 def _joined(block: PointBlock, builder: BlockBuilder) -> PointBlock:
     """One block of the compact points, if there are any, followed by the plain ones."""
     readings = len(builder)
-    plain, *rest = builder.blocks(2 * readings)  # each may be a value of a GPU and the place of a pod that shares it
+    # Each may be a value of a GPU and the place of a pod that shares it. A second block is too many, and there may be very many.
+    plain, *rest = islice(builder.blocks(2 * readings), 2)
     if not rest and not block.points:
         return plain
     names = list(dict.fromkeys((*block.metric_names, *plain.metric_names)))

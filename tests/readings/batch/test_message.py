@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -299,6 +300,22 @@ def test_readings_that_share_nothing_do_not_make_a_huge_table() -> None:
     with pytest.raises(BatchError, match="too many metric names"):
         decoded(**table, metrics=[metric(uuid=f"GPU-{n}") for n in range(300)])
     assert decoded(**table, metrics=[metric()]).block.count() == 2
+
+
+def test_of_readings_that_make_many_blocks_no_more_are_made_than_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = 0
+    blocks = BlockBuilder.blocks
+
+    def counted(self: BlockBuilder, batch_size: int) -> Iterator[PointBlock]:
+        nonlocal made
+        for block in blocks(self, batch_size):
+            made += 1
+            yield block
+
+    monkeypatch.setattr(BlockBuilder, "blocks", counted)
+    with pytest.raises(BatchError, match="too many metric names"):
+        decoded(metrics=[metric(uuid=f"GPU-{n}", metric_name=f"m{n}") for n in range(9000)])
+    assert made == 2
 
 
 @given(st.binary(max_size=60))
