@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from contextlib import AsyncExitStack
 from typing import Any
@@ -27,7 +26,7 @@ from stores.base import StoreError
 from stores.open import get_store, reset_store
 from telemetry_site.broker_address import broker_address
 from telemetry_site.flags import ServiceCommand
-from telemetry_site.service import CannotListen, stop_signals
+from telemetry_site.service import CannotListen, collect_garbage_rarely, stop_signals
 
 
 class Command(ServiceCommand):
@@ -57,8 +56,7 @@ class Command(ServiceCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run until a stop signal, or for a back-test to its end."""
-        # It makes many objects and hardly any circle: scanning what it keeps is a waste.
-        gc.set_threshold(100_000, 50, 100)
+        collect_garbage_rarely()
         try:
             rules = rules_now()
         except RulesError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from contextlib import AsyncExitStack
 from typing import Any
@@ -19,7 +18,7 @@ from inventory.migrating import wait_until_migrated
 from stores.base import Store, StoreError
 from stores.open import describe_store, get_store, reset_store
 from telemetry_site.flags import ServiceCommand
-from telemetry_site.service import CannotListen, stop_signals
+from telemetry_site.service import CannotListen, collect_garbage_rarely, stop_signals
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +43,7 @@ class Command(ServiceCommand):
                 "STORAGE_TYPE (--storage-type): memory lives in the web process, which then collects by itself: "
                 "run manage.py serve alone, or use sqlite"
             )
-        # A fifth of the CPU at 10,000 GPUs went into scanning what a collector keeps: it makes many objects and hardly any circle.
-        gc.set_threshold(100_000, 50, 100)
+        collect_garbage_rarely()
         logger.info("storing to %s", describe_store())
         try:
             asyncio.run(_run(get_store(), once=options["once"]))

@@ -17,7 +17,7 @@ from ingest.config import live_config, live_source, stream_config
 from ingest.errors import IngestError, SourceError
 from ingest.streamer.report import Report
 from telemetry_site.flags import ServiceCommand
-from telemetry_site.service import CannotListen, stop_signals
+from telemetry_site.service import CannotListen, collect_garbage_rarely, stop_signals
 
 # Captures need numpy and pyarrow, live sources aiohttp: a streamer imports only what its source needs.
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Command(ServiceCommand):
             raise CommandError(
                 "--truth is for a synthetic fleet that is streamed: use --source simulate, without --dry-run"
             )
+        collect_garbage_rarely()
         try:
             if options["dry_run"]:
                 report, text = asyncio.run(_try())
