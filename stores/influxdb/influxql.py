@@ -93,7 +93,10 @@ class Conditions:
 
 
 def conditions_of(query: ReadingsQuery) -> Conditions:
-    """A query's filters, without its time range and metrics."""
+    """A query's filters, without its time range and metrics, and without those that the reader has to apply.
+
+    A GPU without a pod has no such field, and no condition finds what is missing.
+    """
     conditions = Conditions()
     if query.gpus:
         conditions.gpus(query.gpus)
@@ -104,7 +107,7 @@ def conditions_of(query: ReadingsQuery) -> Conditions:
         ("namespace", query.namespaces),
         ("pod", query.pods),
     ):
-        if values:
+        if values and not (name in STRING_FIELDS[GPU] and "" in values):
             conditions.equals(name, [as_tag(value) if name in TAGS[GPU] else value for value in values])
     if query.metric_names and not encoded_metrics(query.metric_names):
         conditions.impossible = True

@@ -1,6 +1,6 @@
 """Points as InfluxDB's line protocol: names, escaping, and one line for all readings of a GPU at one time.
 
-A line is ``gpu,uuid=…,hostname=… DCGM_FI_DEV_GPU_UTIL=12.0,…,container="",pod="",namespace="" 1752871354000000000``. The
+A line is ``gpu,uuid=…,hostname=… DCGM_FI_DEV_GPU_UTIL=12.0,…,container="…",namespace="…",pod="…" 1752871354000000000``. The
 GPU's description becomes tags, and so series; its pod becomes string fields, so that pod churn makes no series. A pod's
 share of a GPU is a line of ``gpu_share``. There the pod is in the tags, because one GPU has several shares at one time.
 """
@@ -91,7 +91,11 @@ class LineSource:
         tags = [(name, described[name]) for name in TAGS[measurement]]
         # An empty tag cannot be written. A missing one reads as empty.
         head = measurement + "".join(f",{name}={escape(value)}" for name, value in tags if value)
-        tail = "".join(f",{name}={quote_string(described[name])}" for name in STRING_FIELDS[measurement])
+        texts = [(name, described[name]) for name in STRING_FIELDS[measurement]]
+        if not gpu.share:
+            # A field costs the server as much as a reading. A missing one reads as empty too, except in a condition.
+            texts = [(name, value) for name, value in texts if value]
+        tail = "".join(f",{name}={quote_string(value)}" for name, value in texts)
         return cls(gpu, (measurement, *(value for _, value in tags)) if gpu.share else (gpu.id,), head, tail)
 
 

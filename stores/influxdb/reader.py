@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import compress, groupby, pairwise
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -57,11 +57,14 @@ class _LabelledRows(NamedTuple):
 
 
 class RowBuilder:
-    """Turns result series of GPUs into rows, of the ``wanted`` metrics or (empty) of all."""
+    """Turns result series of GPUs into rows that match a query."""
 
-    def __init__(self, wanted: frozenset[str], lookup: HostLookup | None = None) -> None:
-        self._wanted = wanted
-        self._lookup = lookup
+    def __init__(self, query: ReadingsQuery) -> None:
+        self._wanted = frozenset(query.metric_names)
+        self._lookup = query.hosts
+        self._owners = [
+            (name, values) for name, values in (("namespace", query.namespaces), ("pod", query.pods)) if values
+        ]
         self._labels: list[SeriesLabels] = []
         self._parts: list[_LabelledRows] = []
         self._series = 0
@@ -86,12 +89,17 @@ class RowBuilder:
             rows = [row for row in rows if row[0] >= from_ns]
         if to_ns is not None:
             rows = [row for row in rows if row[0] < to_ns]
-        known: dict[Any, tuple[str, list[int]]] = {}
+        known: dict[Any, tuple[str, list[int]] | None] = {}
         for values, same in groupby(rows, description):
-            if (labelled := known.get(values)) is None:
+            if values in known:
+                labelled = known[values]
+            else:
                 texts = values if len(described) > 1 else (values,)
-                labelled = known[values] = self._label(series, dict(zip(described, texts, strict=False)), metrics)
-            self._parts.append(_LabelledRows(*labelled, metrics, list(same)))
+                description_of = dict(zip(described, texts, strict=False))
+                labelled = self._label(series, description_of, metrics) if self._is_owned(description_of) else None
+                known[values] = labelled
+            if labelled is not None:
+                self._parts.append(_LabelledRows(*labelled, metrics, list(same)))
 
     def batch(self, *, newest_first: bool) -> RowBatch:
         """All rows that were added, in order. Each GPU, time and metric has one."""
@@ -113,6 +121,10 @@ class RowBuilder:
                 ((_, _, part, row),) = same
                 _extend(batch, part, [row])
         return batch
+
+    def _is_owned(self, description: Mapping[str, Any]) -> bool:
+        """Whether the GPU was with one of the pods that are asked for. The server cannot look for no pod (see ``conditions_of``)."""
+        return all((description.get(name) or "") in values for name, values in self._owners)
 
     def _metrics(self, series: ResultSeries) -> _MetricColumns:
         """The columns that hold numbers. The first column is the time."""
@@ -314,7 +326,7 @@ class InfluxReader:
         self, query: ReadingsQuery, series: list[ResultSeries], *, from_ns: int | None = None, to_ns: int | None = None
     ) -> RowBatch:
         """The rows of an answer in order, of [from, to) alone."""
-        rows = RowBuilder(frozenset(query.metric_names), query.hosts)
+        rows = RowBuilder(query)
         for each in series:
             rows.add(each, from_ns, to_ns)
         batch = rows.batch(newest_first=query.newest_first)

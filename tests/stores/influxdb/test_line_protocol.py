@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from readings.model import PointBlock
+from stores.base import ReadingsQuery
 from stores.influxdb import InfluxStore
 from stores.influxdb.line_protocol import (
     FIRST_NS,
@@ -65,6 +66,17 @@ def test_a_point_is_one_line() -> None:
         "gpu,device=nvidia3,gpu_id=3,hostname=host-000,model=NVIDIA\\ H100\\ 80GB\\ HBM3,uuid=GPU-0003 "
         'U=12.0,T=0.1,container="main",namespace="ml",pod="job 1" 1752871354000000000'
     )
+
+
+def test_a_gpu_without_a_pod_has_no_field_for_it() -> None:
+    points = LineBuilder().points([one(gpu(3, container="", pod="", namespace=""), START, U=12.0)])
+    assert render(points).decode().partition(" U=")[2] == "12.0 1752871354000000000"
+
+
+def test_a_gpu_without_a_pod_is_found_by_that(influx_store: InfluxStore) -> None:
+    influx_store.write([one(gpu(1), START, U=1.0), one(gpu(2, namespace="ml", pod="job"), START, U=2.0)])
+    found = influx_store.page(ReadingsQuery(pods=("",), namespaces=("", "other")))
+    assert found.values == [1.0]
 
 
 def test_a_share_is_told_apart_by_its_pod() -> None:
@@ -153,7 +165,8 @@ def test_a_hundred_pod_restarts_on_one_gpu_make_one_series(influxd: Influxd, inf
 
 
 def test_whole_points_make_one_field_for_each_metric(influxd: Influxd, influx_store: InfluxStore) -> None:
-    influx_store.write([one(gpu(mig_id="3"), START, U=1.0), one(gpu(), START, T=1.0)])
+    of_pod = gpu(container="main", namespace="ml", pod="job")
+    influx_store.write([one(gpu(mig_id="3"), START, U=1.0), one(gpu(), START, T=1.0), one(of_pod, START + 1, T=1.0)])
     bucket = influx_store.config.bucket
     assert influxd.query(bucket, "SHOW MEASUREMENTS") == [["gpu"]]
     assert sorted(row[0] for row in influxd.query(bucket, "SHOW TAG KEYS")) == [

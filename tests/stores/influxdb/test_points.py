@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stores.base import ReadingsQuery
 from stores.influxdb.answers import ResultSeries
 from stores.influxdb.reader import RowBuilder
 from tests.stores.making import rows
@@ -22,7 +23,7 @@ def told(points: RowBuilder, *, newest_first: bool = True) -> list[tuple[int, st
 
 
 def test_metrics_of_a_point_are_in_the_order_of_their_names() -> None:
-    points = RowBuilder(frozenset())
+    points = RowBuilder(ReadingsQuery())
     points.add(series([2, 1.0, 2.0, "p"], [1, None, 4.0, "q"]))
     assert told(points) == [(2, "a", 2.0, "p"), (2, "b", 1.0, "p"), (1, "a", 4.0, "q")]
     assert points.count == 2
@@ -31,7 +32,7 @@ def test_metrics_of_a_point_are_in_the_order_of_their_names() -> None:
 
 
 def test_points_of_several_series_are_in_one_order() -> None:
-    points = RowBuilder(frozenset())
+    points = RowBuilder(ReadingsQuery())
     points.add(series([1, 1.0, None, ""], [2, 2.0, None, ""], tags={**TAGS, "uuid": "GPU-2"}))
     points.add(series([2, 3.0, None, ""]))
     found = rows(points.batch(newest_first=True))
@@ -41,14 +42,21 @@ def test_points_of_several_series_are_in_one_order() -> None:
 
 
 def test_of_two_points_of_one_gpu_and_time_the_last_in_tag_order_counts() -> None:
-    points = RowBuilder(frozenset())
+    points = RowBuilder(ReadingsQuery())
     points.add(series([1, 1.0, 2.0, "old"]))
     points.add(series([1, 9.0, None, "new"], tags={**TAGS, "hostname": "in another"}))
     assert told(points) == [(1, "a", 2.0, "old"), (1, "b", 9.0, "new")]
 
 
 def test_what_is_out_of_range_or_no_number_is_left_out() -> None:
-    points = RowBuilder(frozenset({"a", "b"}))
+    points = RowBuilder(
+        ReadingsQuery(
+            metric_names=(
+                "a",
+                "b",
+            )
+        )
+    )
     values: list[list[object]] = [
         [5, 1, "x"],
         [4, 2, None],
@@ -65,14 +73,14 @@ def test_what_is_out_of_range_or_no_number_is_left_out() -> None:
 
 
 def test_only_wanted_metrics_are_told() -> None:
-    points = RowBuilder(frozenset({"a"}))
+    points = RowBuilder(ReadingsQuery(metric_names=("a",)))
     points.add(series([1, 1.0, 2.0, ""]))
     assert told(points) == [(1, "a", 2.0, "")]
 
 
 def test_two_points_of_one_time_in_an_answer_without_tags_are_one() -> None:
     # As a stream gives a GPU that moved while it was written: the tags stand in the rows.
-    points = RowBuilder(frozenset())
+    points = RowBuilder(ReadingsQuery())
     told: list[list[object]] = [[2, 1.0, "GPU-1", "here"], [2, 5.0, "GPU-1", "there"], [1, 3.0, "GPU-1", "here"]]
     points.add(ResultSeries(columns=["time", "a", "uuid", "hostname"], values=[list(row) for row in told]))
     assert [(row.time_ns, row.value, row.hostname) for row in rows(points.batch(newest_first=True))] == [
