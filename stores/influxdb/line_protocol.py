@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import NamedTuple
 
+import msgspec
+
 from readings.model import Gpu, PointBlock
 from stores.base import Description, describe
 
@@ -37,7 +39,12 @@ _WRITTEN = re.compile("%([0-9A-F]{2})")
 _MISUNDERSTOOD = frozenset({"%", "now()"})
 _SPECIAL = re.compile("[,= ]")
 _TEMPLATES_KNOWN = 10_000
+# From so many values in a line on it pays to make text of all numbers first.
+_MANY_VALUES = 8
 _SOURCES_KNOWN = 200_000
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Unwritable(Exception):
@@ -110,13 +117,38 @@ class Shape(NamedTuple):
 LinePoint = tuple[LineSource, int, Shape, Sequence[float]]
 
 
-def render(points: Iterable[LinePoint]) -> bytes:
+def render(points: Sequence[LinePoint]) -> bytes:
     """The lines. Raises Unwritable for text that is not Unicode."""
-    lines = [shape.template % (source.head, *values, source.tail, time_ns) for source, time_ns, shape, values in points]
+    flat: list[float] = []
+    for _, _, _, values in points:
+        flat += values
+    are_wide = len(flat) >= _MANY_VALUES * len(points)
     try:
-        return "\n".join(lines).encode()
+        return (_lines_of_many(points, flat) if are_wide else _lines_of_few(points)).encode()
     except UnicodeEncodeError as error:
         raise Unwritable from error
+
+
+def _lines_of_few(points: Sequence[LinePoint]) -> str:
+    """All lines in one go: a fifth faster than line by line."""
+    arguments: list[object] = []
+    for source, time_ns, _, values in points:
+        arguments.append(source.head)
+        arguments += values
+        arguments += source.tail, time_ns
+    return "\n".join([shape.template for _, _, shape, _ in points]) % tuple(arguments)
+
+
+def _lines_of_many(points: Sequence[LinePoint], flat: Sequence[float]) -> str:
+    """All numbers become text in one go, by JSON, which writes a float as shortly as Python and thrice as fast."""
+    texts = _encode(flat)[1:-1].decode().split(",")
+    lines = []
+    start = 0
+    for source, time_ns, shape, values in points:
+        end = start + len(values)
+        lines.append(shape.template % (source.head, *texts[start:end], source.tail, time_ns))
+        start = end
+    return "\n".join(lines)
 
 
 @dataclass(slots=True)
@@ -147,7 +179,7 @@ class LineBuilder:
                 raise Unwritable
             if len(self._shapes) > _TEMPLATES_KNOWN:
                 self._shapes.clear()
-            fields = ",".join(escape(name).replace("%", "%%") + "=%r" for name in names)
+            fields = ",".join(escape(name).replace("%", "%%") + "=%s" for name in names)
             known = self._shapes[names] = Shape(names, f"%s {fields}%s %d")
         return known
 
