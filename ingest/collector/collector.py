@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.db import connections
 
@@ -40,6 +40,9 @@ from telemetry_site.watchdog import Watchdog
 logger = logging.getLogger(__name__)
 
 COMMIT_SECONDS = 1.0
+# What was read is written as soon as nothing more has come for so long, if writing took less than this part of the time since.
+QUIET_SECONDS = 0.25
+MOST_WRITING = 0.02
 DRAIN_SECONDS = 7.0
 ID_IN_USE_SECONDS = 60.0
 LAG_SECONDS = 2.0
@@ -86,7 +89,7 @@ class CollectTotals:
 class Collector:
     """Reads the log into one store. Call ``run``, or its steps: ``poll_once``, ``flush``, ``commit`` and finally ``close``.
 
-    Steps run one at a time. Nothing is received during a flush, so memory stays bounded.
+    ``run`` receives and decodes what one flush may hold while the store takes the flush before it. So memory stays bounded.
     """
 
     def __init__(self, config: CollectConfig, store: Store, stop: asyncio.Event | None = None) -> None:
@@ -97,6 +100,8 @@ class Collector:
         self._store = store
         self._stop = stop or asyncio.Event()
         self._stopping: asyncio.Task[bool] | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._in_hand: Pending | None = None  # what is being written
         confirmation = config.state_dir / f"collector-{config.collector_id}.apply-retention"
         self._retention = Retention(store, config.retention, confirmation)
         self._limits = IntakeLimits(config.limits)
@@ -115,6 +120,9 @@ class Collector:
         self._end: int | None = None
         self._written = -1
         self._last_commit = 0.0
+        self._last_message = 0.0
+        self._writing_seconds = 0.0  # the last flush and commit took so long
+        self._writing_ended = 0.0
         self._oldest_uncommitted: float | None = None
         self._waits = backoff()
         self._closed = False
@@ -141,8 +149,8 @@ class Collector:
 
     @property
     def waiting_readings(self) -> int:
-        """Readings that wait for the next flush."""
-        return self._decoder.pending.readings
+        """Readings that are not written yet."""
+        return self._decoder.pending.readings + (self._in_hand.readings if self._in_hand else 0)
 
     @property
     def behind_s(self) -> float:
@@ -199,16 +207,39 @@ class Collector:
             if self._limits.is_due:
                 await self._load_limits()
             await self.poll_once()
-            at_once = self._attempts.careful
-            if self._flush_due() <= 0 or at_once:
-                await self.flush()
-            if self._commit_due() <= 0 or (at_once and self._written > self.committed):
-                await self.commit()
+            if self._writing is None or self._writing.done():
+                await self._end_writing()
+                self._begin_writing()
+            if self._attempts.careful:
+                await self._end_writing()
             if once and self._end is not None and self._next is not None and self._next >= self._end:
                 break
+        await self._end_writing()
         await self.flush()
         await self.commit()
         await self._until_done(self._inventory.save_last_seen, self._database_outage)
+
+    def _begin_writing(self) -> None:
+        """Start to write or commit what is due, beside the receiving of the next messages."""
+        careful = self._attempts.careful
+        flush = self._flush_due() <= 0 or careful
+        if flush or self._commit_due() <= 0:
+            self._writing = asyncio.create_task(self._write_and_commit(flush=flush, careful=careful), name="write")
+
+    async def _write_and_commit(self, *, flush: bool, careful: bool) -> None:
+        began = time.monotonic()
+        if flush:
+            await self.flush()
+        if self._commit_due() <= 0 or (careful and self._written > self.committed):
+            await self.commit()
+        self._writing_ended = time.monotonic()
+        self._writing_seconds = self._writing_ended - began
+
+    async def _end_writing(self) -> None:
+        """Wait until all that was begun is written. Raises what stopped it."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            await writing
 
     async def _wait_for_store(self) -> None:
         """Wait for a store that is away, before anything is read. Raises StoreRefusal for one that refuses readings for good."""
@@ -227,8 +258,9 @@ class Collector:
     async def close(self) -> None:
         """Disconnect, and close the threads' connections. The broker delivers uncommitted messages again."""
         await self._disconnect()
-        if self._stopping is not None:
-            self._stopping.cancel()
+        for task in (self._stopping, self._writing):
+            if task is not None:
+                task.cancel()
         if not self._closed:
             self._closed = True
             self._worker.submit(connections.close_all)
@@ -241,7 +273,12 @@ class Collector:
 
         Connects first if need be. Returns the number of messages.
         """
-        wait = max(0.0, min(wait, self._flush_due(), self._commit_due()))
+        if self._is_writing:
+            if self._decoder.full:
+                await self._wait_for(None, wait)
+                return 0
+        else:
+            wait = max(0.0, min(wait, self._flush_due(), self._commit_due()))
         try:
             client = self._client or await self._connect()
             if not self._received:
@@ -303,6 +340,8 @@ class Collector:
             # The old log's offsets mean nothing in this one. Its readings are written all the same.
             self._written = self.committed = resumed.offset - 1
             self._decoder.forget_offsets()
+            if self._in_hand is not None:
+                self._in_hand.last_offset = -1
         return resumed.offset
 
     def _check_id_in_use(self, error: BrokerError) -> None:
@@ -323,13 +362,24 @@ class Collector:
         """Messages that have arrived; none when the time is over or the stop event is set. No message is lost between calls."""
         if self._receiving is None:
             self._receiving = asyncio.create_task(client.receive(), name="receive")
-        if self._stopping is None:
-            self._stopping = asyncio.create_task(self._stop.wait(), name="wait for stop")
-        await asyncio.wait({self._receiving, self._stopping}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+        await self._wait_for(self._receiving, wait)
         if not self._receiving.done():
             return []
         received, self._receiving = self._receiving, None
+        self._last_message = time.monotonic()
         return received.result()
+
+    @property
+    def _is_writing(self) -> bool:
+        return self._writing is not None and not self._writing.done()
+
+    async def _wait_for(self, receiving: asyncio.Task[list[Message | Gap]] | None, seconds: float) -> None:
+        """Wait for messages, the end of the writing, or the stop event."""
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop.wait(), name="wait for stop")
+        writing = self._writing if self._is_writing else None
+        tasks: set[asyncio.Task[Any]] = {task for task in (receiving, writing, self._stopping) if task is not None}
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
     def _take(self) -> int:
         """Decode what was received, up to what one flush may hold; returns the number of messages."""
@@ -372,7 +422,8 @@ class Collector:
             return self._config.flush_interval
         if self._decoder.full:
             return 0.0
-        return pending.since + self._config.flush_interval - time.monotonic()
+        quiet = max(self._last_message + QUIET_SECONDS, self._writing_ended + self._writing_seconds / MOST_WRITING)
+        return min(pending.since + self._config.flush_interval, quiet) - time.monotonic()
 
     async def flush(self) -> int:
         """Write the pending readings to the store; returns how many it took. Waits for a store that is away.
@@ -382,7 +433,9 @@ class Collector:
         pending = self._decoder.drain()
         if not pending:
             return 0
+        self._in_hand = pending
         stored, seconds = await self._until_done(lambda: self._write(pending), self._store_outage)
+        self._in_hand = None
         self._written = max(self._written, pending.last_offset)
         self.totals.messages += pending.messages
         self.totals.stored += stored
@@ -419,20 +472,26 @@ class Collector:
 
     async def commit(self) -> None:
         """Save the inventory, commit the written messages at the broker, then save the counters."""
-        written = self._written
+        written, client, log = self._written, self._client, self.totals.log_restores
         resets = await self._until_done(self._inventory.save_inventory, self._database_outage)
         if resets:
             self.totals.refused_by[COUNTER_RESET] += resets
-        if self._client is not None and written > self.committed:
+        # Meanwhile there may be another connection, and another log.
+        if (
+            client is not None
+            and client is self._client
+            and log == self.totals.log_restores
+            and written > self.committed
+        ):
             try:
-                await self._client.ack(written)
+                await client.ack(written)
                 self.committed = written
                 self.totals.committed_at = time.time()
                 self._attempts.committed()
                 self._oldest_uncommitted = self._decoder.pending.since if self._decoder.pending else None
             except BrokerError as error:
-                # The messages are stored: at worst they are delivered again.
-                await self._disconnect()
+                # The messages are stored: at worst they are delivered again. Whoever receives finds the connection closed.
+                await client.close()
                 if not error.retriable:
                     raise BrokerRefusal(f"{self._broker_outage.partner} refuses a commit: {one_line(error)}") from error
                 self._broker_outage.begin(error)
