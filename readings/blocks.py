@@ -359,19 +359,21 @@ def _settle_mixed(
 def _cut_table(table: PointTable, batch_size: int) -> Iterator[PointBlock]:
     """Cut a table, in which no point is larger than ``batch_size``, into blocks with only the GPUs and names that they need."""
     total = table.present.sum(axis=1).cumsum()
-    gpus, times, rows = table.gpu.tolist(), table.time_ns.tolist(), table.rows()
+    is_full = int(total[-1]) == table.present.size
+    place, times, rows = table.runs(), table.time_ns.tolist(), table.rows()
+    places, gpus = place.tolist(), table.gpu
     start, before = 0, 0
     while start < len(rows):
         end = int(total.searchsorted(before + batch_size, "right"))
         names, values = table.names, rows[start:end]
-        used = table.used_names(start, end)
-        if len(used) < len(names):
-            names = [names[column] for column in used]
-            values = [[row[column] for column in used] for row in values]
-        indexes: dict[int, int] = {}
-        points: list[Point] = [
-            (indexes.setdefault(gpu, len(indexes)), time_ns, row)
-            for gpu, time_ns, row in zip(gpus[start:end], times[start:end], values, strict=True)
-        ]
-        yield PointBlock([table.gpus[gpu] for gpu in indexes], names, points)
+        if not is_full:
+            used = table.used_names(start, end)
+            if len(used) < len(names):
+                names = [names[column] for column in used]
+                values = [[row[column] for column in used] for row in values]
+        first, last = places[start], places[end - 1]
+        used_gpus = gpus[place.searchsorted(range(first, last + 1))].tolist()
+        indexes = places[start:end] if not first else (place[start:end] - first).tolist()
+        points: list[Point] = list(zip(indexes, times[start:end], values, strict=True))
+        yield PointBlock([table.gpus[gpu] for gpu in used_gpus], names, points)
         start, before = end, int(total[end - 1])

@@ -215,6 +215,10 @@ class PointTable(NamedTuple):
             cells, present = self.cells[rows][:, has], self.present[rows][:, has]
             yield PointTable(self.gpus, names, self.gpu[rows], self.time_ns[rows], cells, present)
 
+    def runs(self) -> Ints:
+        """The number of each point's run of points with one GPU, from 0."""
+        return cast(Ints, np.cumsum(np.diff(self.gpu, prepend=self.gpu[:1]) != 0))
+
     def used_names(self, start: int, end: int) -> list[int]:
         """The places in ``names`` that have readings in points ``start`` to ``end``."""
         return np.flatnonzero(self.present[start:end].any(axis=0)).tolist()
