@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ingest.capture.header import CaptureHeader
 from ingest.capture.rows import MAX_CACHED_GPUS, GpuDescription, RowReader
@@ -19,6 +21,8 @@ from readings.model import Gpu
 
 _MAX_CODE = 1 << 62
 _MAX_LABELS_HELD = 16 << 20  # bytes
+# Labels are foreseen for so many metrics of a capture.
+_MOST_METRICS = 256
 
 
 class GpuEntries(NamedTuple):
@@ -46,114 +50,204 @@ class _CodedColumn(NamedTuple):
     texts: pa.Array
 
 
+class _Known(NamedTuple):
+    """A description that was parsed (None: it is refused), and the place of its labels in ``naming``."""
+
+    described: GpuDescription | None
+    kind: int
+
+
 class GpuTable:
-    """Remembers the descriptions of GPUs, so that each is parsed once. Needs the columns in ``columns`` as text."""
+    """Remembers the descriptions of GPUs, so that each is parsed once. Needs the columns in ``columns`` as text.
+
+    Labels are long, and mostly those of the last row with the same metric and the same other columns. Comparing a block's labels with these
+    takes a third of the time of looking for the distinct ones.
+    """
 
     def __init__(self, header: CaptureHeader, rows: RowReader) -> None:
         self._rows = rows
         self._width = len(header.names)
         self._labels = header.column("labels")
-        self._key = [*rows.key_columns, *([] if self._labels is None else [self._labels])]
-        self.columns = [str(at) for at in self._key]
+        self._key = [at for at in rows.key_columns if at != self._labels]
+        self.columns = [str(at) for at in (*self._key, *([] if self._labels is None else [self._labels]))]
         self._texts: list[dict[str, int]] = [{} for _ in self._key]
+        self._metrics: dict[str, int] = {}
+        self._plain_labels: dict[str, int] = {}
         self._raw_labels: dict[str, int] = {}
         self._raw_size = 0
-        self._descriptions: dict[tuple[int, ...], tuple[GpuDescription | None, int]] = {}
+        self._bases: dict[tuple[int, ...], int] = {}
+        self._places: dict[tuple[int, int], int] = {}
         self._naming: dict[NamingLabels, int] = {}
+        self._known: list[_Known] = []
+        # By base and metric: the place in ``_texts_foreseen`` (-1: none), and the number of the description.
+        self._slot_text = self._slot_known = np.zeros(0, np.int64)
+        self._texts_foreseen: pa.Array | None = None
         self._version = rows.parts.version
 
-    def find(self, table: pa.Table) -> GpuEntries:
-        """The descriptions in the rows of ``table``, which must have one chunk."""
-        if len(self._descriptions) > MAX_CACHED_GPUS or self._version != self._rows.parts.version:
+    def find(self, table: pa.Table, metric: Ints, metric_names: Sequence[str]) -> GpuEntries:
+        """The descriptions in the rows of ``table``, which must have one chunk. Row i is of ``metric_names[metric[i]]``."""
+        if len(self._known) > MAX_CACHED_GPUS or self._version != self._rows.parts.version:
             self._forget()
-        columns = [self._read(place, table.column(name).chunk(0)) for place, name in enumerate(self.columns)]
+        columns = [self._read(at, table.column(str(key)).chunk(0)) for at, key in enumerate(self._key)]
         entry, firsts = _entries(columns, table.num_rows)
-        return self._describe(entry, firsts, columns)
+        bases = self._number_bases(columns, firsts)[entry]
+        if self._labels is None:
+            return self._entries_of(self._numbers(bases, np.zeros(len(bases), np.int64), columns, None))
+        column = table.column(str(self._labels)).chunk(0)
+        metrics = np.array([self._metrics.setdefault(name, len(self._metrics)) for name in metric_names], np.int64)
+        slots = bases * _MOST_METRICS + metrics[metric] if len(self._metrics) <= _MOST_METRICS else None
+        known = self._foreseen(slots, column)
+        if known is None:
+            known = self._numbers(bases, self._number_labels(column), columns, column)
+            self._foresee(slots, known, column)
+        return self._entries_of(known)
+
+    # Columns.
 
     def _read(self, place: int, column: pa.Array) -> _CodedColumn:
         encoded = column.dictionary_encode()
         texts, rows = encoded.dictionary, encoded.indices.to_numpy()
-        if self._key[place] != self._labels:
-            numbers = self._number(place, texts.to_pylist())
-        else:  # labels that differ only in __name__ are one description
-            numbers, firsts, local = np.unique(
-                self._number_labels(texts.to_pylist()), return_index=True, return_inverse=True
-            )
-            texts, rows = texts.take(pa.array(firsts)), local[rows]
-        return _CodedColumn(None if len(numbers) == 1 else rows, numbers, texts)
-
-    def _describe(self, entry: Ints, firsts: Ints, columns: list[_CodedColumn]) -> GpuEntries:
-        """Parse each distinct description, from the first row that has it."""
-        places = [np.zeros(len(firsts), np.int64) if each.rows is None else each.rows[firsts] for each in columns]
-        keys = zip(*[each.numbers[place].tolist() for each, place in zip(columns, places, strict=True)], strict=True)
-        numbers: dict[int, int] = {}
-        gpus: list[Gpu] = []
-        gpu = np.zeros(len(firsts), np.int64)
-        kind = np.zeros(len(firsts), np.int64)
-        refused = np.zeros(len(firsts), bool)
-        remarks: dict[int, frozenset[str]] = {}
-        of_gpu: dict[tuple[str, ...], list[tuple[int, Described]]] = {}
-        for number, key in enumerate(keys):
-            description = self._descriptions.get(key)
-            if description is None:
-                fields = [""] * self._width
-                for at, each, place in zip(self._key, columns, places, strict=True):
-                    fields[at] = each.texts[int(place[number])].as_py()
-                description = self._descriptions[key] = self._describe_anew(fields)
-            described, kind[number] = description
-            if described is None:
-                refused[number] = True
-                continue
-            of_gpu.setdefault(described.described.identity, []).append((number, described.described))
-            if described.remarks:
-                remarks[number] = described.remarks
-            gpu[number] = numbers.setdefault(id(described.gpu), len(gpus))
-            if gpu[number] == len(gpus):
-                gpus.append(described.gpu)
-        suspected = self._rows.twins.suspected_gpus
-        several = {
-            number: each
-            for identity, same in of_gpu.items()
-            if len(same) > 1 or identity in suspected
-            for number, each in same
-        }
-        return GpuEntries(entry, gpus, gpu, list(self._naming), kind, refused, remarks, several)
-
-    def _describe_anew(self, fields: list[str]) -> tuple[GpuDescription | None, int]:
-        try:
-            described = self._rows.describe(fields)
-        except Refused:
-            return None, self._naming.setdefault((), len(self._naming))
-        return described, self._naming.setdefault(described.naming, len(self._naming))
-
-    def _number(self, place: int, texts: list[str]) -> Ints:
         numbers = self._texts[place]
-        return np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int64)
+        each = np.array([numbers.setdefault(text, len(numbers)) for text in texts.to_pylist()], np.int64)
+        return _CodedColumn(None if len(each) == 1 else rows, each, texts)
 
-    def _number_labels(self, texts: list[str]) -> Ints:
-        raw, distinct = self._raw_labels, self._texts[-1]
+    def _number_bases(self, columns: list[_CodedColumn], firsts: Ints) -> Ints:
+        """A number for each distinct combination of the columns without labels."""
+        numbers = [each.numbers[_places(each, firsts)].tolist() for each in columns]
+        keys = zip(*numbers, strict=True) if numbers else [()]
+        return np.array([self._bases.setdefault(key, len(self._bases)) for key in keys], np.int64)
+
+    def _number_labels(self, column: pa.Array) -> Ints:
+        """A number for the labels of each row. Labels that differ only in __name__ are one description."""
+        encoded = column.dictionary_encode()
+        raw, plain = self._raw_labels, self._plain_labels
         numbers = []
-        for text in texts:
+        for text in encoded.dictionary.to_pylist():
             number = raw.get(text)
             if number is None:
-                number = distinct.setdefault(without_name(text), len(distinct))
+                number = plain.setdefault(without_name(text), len(plain))
                 self._raw_size += len(text)
                 if self._raw_size > _MAX_LABELS_HELD:
                     raw.clear()
                     self._raw_size = len(text)
                 raw[text] = number
             numbers.append(number)
-        return np.array(numbers, np.int64)
+        rows: Ints = np.array(numbers, np.int64)[encoded.indices.to_numpy()]
+        return rows
+
+    # What is foreseen: the labels of a row, by its metric and other columns.
+
+    def _foreseen(self, slots: Ints | None, column: pa.Array) -> Ints | None:
+        """The number of each row's description, if all rows have the labels that are foreseen."""
+        if slots is None or self._texts_foreseen is None or int(slots.max()) >= len(self._slot_text):
+            return None
+        texts: Ints = self._slot_text[slots]
+        if texts.min() < 0 or not pc.all(pc.equal(self._texts_foreseen.take(pa.array(texts)), column)).as_py():
+            return None
+        return self._slot_known[slots]
+
+    def _foresee(self, slots: Ints | None, known: Ints, column: pa.Array) -> None:
+        """Foresee for later rows what these had."""
+        if slots is None:
+            return
+        distinct, rows = np.unique(slots, return_index=True)
+        size = (int(distinct[-1]) // _MOST_METRICS + 1) * _MOST_METRICS
+        if size > len(self._slot_text):
+            grown = max(size, 2 * len(self._slot_text))
+            self._slot_text = np.append(self._slot_text, np.full(grown - len(self._slot_text), -1, np.int64))
+            self._slot_known = np.append(self._slot_known, np.zeros(grown - len(self._slot_known), np.int64))
+        texts = column.take(pa.array(rows))
+        before = self._texts_foreseen
+        if before is None or before.nbytes > _MAX_LABELS_HELD:
+            self._slot_text[:] = -1
+            before = texts.slice(0, 0)
+        self._texts_foreseen = pa.concat_arrays([before, texts])
+        self._slot_text[distinct] = np.arange(len(before), len(before) + len(texts))
+        self._slot_known[distinct] = known[rows]
+
+    # Descriptions.
+
+    def _numbers(self, bases: Ints, labels: Ints, columns: list[_CodedColumn], column: pa.Array | None) -> Ints:
+        """The number of each row's description. Parses those that are new, each from the first row that has it."""
+        pairs, rows, pair = np.unique(bases * (int(labels.max()) + 1) + labels, return_index=True, return_inverse=True)
+        numbers = np.zeros(len(pairs), np.int64)
+        for place in np.argsort(rows).tolist():
+            row = int(rows[place])
+            key = int(bases[row]), int(labels[row])
+            number = self._places.get(key)
+            if number is None:
+                fields = [""] * self._width
+                for at, each in zip(self._key, columns, strict=True):
+                    fields[at] = each.texts[0 if each.rows is None else int(each.rows[row])].as_py()
+                if column is not None and self._labels is not None:
+                    fields[self._labels] = column[row].as_py()
+                number = self._places[key] = self._describe_anew(fields)
+            numbers[place] = number
+        return numbers[pair]
+
+    def _describe_anew(self, fields: list[str]) -> int:
+        try:
+            described = self._rows.describe(fields)
+        except Refused:
+            known = _Known(None, self._naming.setdefault((), len(self._naming)))
+        else:
+            known = _Known(described, self._naming.setdefault(described.naming, len(self._naming)))
+        self._known.append(known)
+        return len(self._known) - 1
+
+    def _entries_of(self, known: Ints) -> GpuEntries:
+        """What a block has of these descriptions, in the order in which they were first met."""
+        is_there = np.zeros(len(self._known), np.bool_)
+        is_there[known] = True
+        found = [self._known[number] for number in np.flatnonzero(is_there).tolist()]
+        numbers: dict[int, int] = {}
+        gpus: list[Gpu] = []
+        gpu = np.zeros(len(found), np.int64)
+        refused = np.zeros(len(found), bool)
+        remarks: dict[int, frozenset[str]] = {}
+        of_gpu: dict[tuple[str, ...], list[int]] = {}
+        for number, (described, _) in enumerate(found):
+            if described is None:
+                refused[number] = True
+                continue
+            of_gpu.setdefault(described.described.identity, []).append(number)
+            if described.remarks:
+                remarks[number] = described.remarks
+            place = numbers.setdefault(id(described.gpu), len(gpus))
+            if place == len(gpus):
+                gpus.append(described.gpu)
+            gpu[number] = place
+        suspected = self._rows.twins.suspected_gpus
+        several = {
+            number: described.described
+            for identity, same in of_gpu.items()
+            if len(same) > 1 or identity in suspected
+            for number in same
+            if (described := found[number].described) is not None
+        }
+        kind = np.array([each.kind for each in found], np.int64)
+        entry = (np.cumsum(is_there) - 1)[known]
+        return GpuEntries(entry, gpus, gpu, list(self._naming), kind, refused, remarks, several)
 
     def _forget(self) -> None:
         """Start over: labels that never repeat must not fill the memory, and labels that were found are no longer of GPUs."""
         self._version = self._rows.parts.version
         for texts in self._texts:
             texts.clear()
+        self._metrics.clear()
+        self._plain_labels.clear()
         self._raw_labels.clear()
         self._raw_size = 0
-        self._descriptions.clear()
+        self._bases.clear()
+        self._places.clear()
         self._naming.clear()
+        self._known.clear()
+        self._slot_text = self._slot_known = np.zeros(0, np.int64)
+        self._texts_foreseen = None
+
+
+def _places(column: _CodedColumn, rows: Ints) -> Ints:
+    return np.zeros(len(rows), np.int64) if column.rows is None else column.rows[rows]
 
 
 def _entries(columns: list[_CodedColumn], count: int) -> tuple[Ints, Ints]:

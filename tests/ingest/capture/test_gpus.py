@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -19,7 +20,9 @@ def table_of(columns: Sequence[str] = COLUMNS) -> GpuTable:
 
 def find(table: GpuTable, rows: Sequence[Sequence[str]]) -> GpuEntries:
     columns = [pa.array(list(column), pa.string()) for column in zip(*rows, strict=True)]
-    return table.find(pa.table(columns, [str(number) for number in range(len(columns))]))
+    names = list(dict.fromkeys(each[1] for each in rows))
+    metric = np.array([names.index(each[1]) for each in rows])
+    return table.find(pa.table(columns, [str(number) for number in range(len(columns))]), metric, names)
 
 
 def uuids(found: GpuEntries) -> list[str]:
@@ -69,8 +72,10 @@ def test_labels_that_never_come_again_do_not_fill_the_memory(monkeypatch: pytest
     for start in range(0, 400, 40):
         rows = [row(gpu=number, labels=f'n="{number}"') for number in range(start, start + 40)]
         assert uuids(find(table, rows)) == [uuid_of(number) for number in range(start, start + 40)]
-    assert len(table._descriptions) <= 120
+    assert len(table._known) <= 120
     assert sum(map(len, table._raw_labels)) <= 1000
+    assert table._texts_foreseen is not None
+    assert table._texts_foreseen.nbytes <= 2000
 
 
 def test_combinations_beyond_a_number_are_counted_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,3 +90,27 @@ def test_a_capture_may_tell_its_gpus_by_labels_alone() -> None:
     found = find(table_of(columns), rows)
     assert uuids(found) == [uuid_of(0), uuid_of(1)] * 3
     assert len(found.gpu) == 2
+
+
+def test_labels_that_change_are_not_those_that_were_foreseen() -> None:
+    table = table_of()
+    rows = [row(metric, gpu) for metric in METRICS for gpu in (0, 1)]
+    first = find(table, rows)
+    assert find(table, rows).gpus == first.gpus  # as foreseen
+    changed = [row(metric, gpu, labels=f'rack="r{gpu}",__name__="{metric}"') for metric in METRICS for gpu in (0, 1)]
+    mixed = find(table, [*rows, *changed])
+    assert [mixed.gpus[place].labels.get("rack") for place in mixed.gpu[mixed.entry].tolist()] == [
+        *[None] * 6, *["r0", "r1"] * 3,
+    ]  # fmt: skip
+    for each in (changed, rows, changed):
+        found = find(table, each)
+        racks = {found.gpus[place].labels.get("rack") for place in found.gpu[found.entry].tolist()}
+        assert racks == ({"r0", "r1"} if each is changed else {None})
+
+
+def test_more_metrics_than_are_foreseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "_MOST_METRICS", 2)
+    table = table_of()
+    rows = [row(f"M{number}", gpu) for number in range(5) for gpu in (0, 1)]
+    for _ in range(3):
+        assert uuids(find(table, rows)) == [uuid_of(0), uuid_of(1)] * 5
