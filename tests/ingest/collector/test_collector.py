@@ -3,8 +3,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,15 @@ def one_reading(gpu: str) -> bytes:
     return encode_block(block, batch_id="", source="", collected_at="")
 
 
+@asynccontextmanager
+async def publishing(port: int) -> AsyncIterator[BrokerClient]:
+    client = await BrokerClient.connect("127.0.0.1", port)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
 async def counts() -> CollectorStatus:
     return await CollectorStatus.objects.aget(pk="collector-1")
 
@@ -66,6 +77,27 @@ class Shaky(SqliteStore):
         if self.error is not None:
             raise self.error
         return super().write(blocks)
+
+
+class Held(SqliteStore):
+    """A store whose writes wait until they are let go."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.writing, self.let_go = threading.Event(), threading.Event()
+
+    def write(self, blocks: Sequence[PointBlock]) -> WriteResult:
+        self.writing.set()
+        assert self.let_go.wait(60)
+        return super().write(blocks)
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[Held]:
+    store = Held(tmp_path / "held.sqlite3")
+    yield store
+    store.let_go.set()
+    store.close()
 
 
 @pytest.fixture
@@ -447,6 +479,54 @@ async def test_without_a_broker_a_stop_ends_it_at_once(tmp_path: Path, store: Sh
 
 class Killed(BaseException):
     """Stands for the kernel, which takes the process."""
+
+
+async def test_messages_are_decoded_while_the_store_takes_the_last_flush(tmp_path: Path, held: Held) -> None:
+    async with running_broker(tmp_path / "log") as broker, publishing(broker.port) as client:
+        await client.publish(one_reading("GPU-1"))
+        async with collecting(collect_config(broker.port, tmp_path), held) as collector:
+            await until(held.writing.is_set)
+            await client.publish(one_reading("GPU-2"))
+            await until(lambda: collector._next == 2)
+            assert collector.waiting_readings == 2
+            assert committed(broker) is None
+            held.let_go.set()
+            await until(lambda: collector.committed == 1)
+        assert committed(broker) == 1
+    assert len(stored_readings(held)) == 2
+
+
+async def test_what_nothing_follows_is_written_long_before_the_interval_is_over(tmp_path: Path, store: Shaky) -> None:
+    async with (
+        running_broker(tmp_path / "log") as broker,
+        publishing(broker.port) as client,
+        collecting(collect_config(broker.port, tmp_path, flush_interval=3600.0), store) as collector,
+    ):
+        for number in range(3):
+            await client.publish(one_reading(f"GPU-{number}"))
+            await until(lambda number=number: collector.committed == number)  # type: ignore[misc]
+    assert collector.totals.flushes >= 3
+
+
+async def test_a_log_replaced_while_the_store_takes_the_old_one_is_committed_no_further_than_it_was_read(
+    tmp_path: Path, held: Held
+) -> None:
+    port = free_port()
+    async with collecting(collect_config(port, tmp_path), held) as collector:
+        async with running_broker(tmp_path / "old", port=port), publishing(port) as client:
+            for number in range(5):
+                await client.publish(one_reading(f"GPU-{number}"))
+            await until(lambda: collector._next == 5 and held.writing.is_set())
+        async with running_broker(tmp_path / "new", port=port) as broker, publishing(port) as client:
+            await client.publish(one_reading("GPU-new"))
+            await until(lambda: collector.totals.log_restores == 1 and collector._next == 1)
+            held.let_go.set()
+            await until(lambda: collector.committed == 0)
+            assert committed(broker) == 0
+            for number in range(3):
+                await client.publish(one_reading(f"GPU-new-{number}"))
+            await until(lambda: collector.committed == 3)
+    assert len(stored_readings(held)) == 9
 
 
 @pytest.mark.parametrize("place", ["decode", "store"])
