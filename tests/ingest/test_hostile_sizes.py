@@ -214,6 +214,7 @@ NO_READERS = {
     "ingest/collector/attempts.py": "one short note of the collector's own",
     "ingest/simulator/faults.py": "matches the faults that a setting names",
     "readings/catalogue.py": "the catalogue",
+    "stores/rollups/sqlite.py": "reads with stores.sqlite.reader",
     "stores/influxdb/client.py": "hands answers to stores.influxdb.answers",
     "stores/influxdb/influxql.py": "writes questions",
     "stores/influxdb/line_protocol.py": "writes lines",

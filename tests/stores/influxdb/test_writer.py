@@ -11,6 +11,7 @@ from readings.model import PointBlock
 from stores.base import StoreError, StoreUnavailable, WriteResult
 from stores.influxdb import InfluxStore, writer
 from stores.influxdb.client import InfluxConfig
+from stores.influxdb.line_protocol import LineBuilder
 from tests.influxd import Influxd
 from tests.stand_in import Answer, StandIn
 from tests.stores.making import MINUTE, SECOND, START, ask, fleet, gpu, held, one, several, values
@@ -35,12 +36,17 @@ def message(text: str) -> str:
 
 
 def test_a_call_is_sent_in_requests_of_a_bounded_size(store: InfluxStore, door: StandIn) -> None:
-    blocks = [fleet([gpu(number) for number in range(100)], START + step) for step in range(40)]
-    assert store.write(blocks).written == 8000
+    blocks = [fleet([gpu(number) for number in range(100)], START + step) for step in range(60)]
+    assert store.write(blocks).written == 12_000
     sizes = [len(seen.lines) for seen in door.seen]
-    assert sum(sizes) == 4000
-    assert max(sizes) == writer.CHUNK
-    assert held(store).readings == 8000
+    assert sorted(sizes) == [1_000, writer.MOST_LINES]
+    assert held(store).readings == 12_000
+
+
+def test_requests_with_many_readings_in_a_line_have_fewer_lines() -> None:
+    names = [f"M{number}" for number in range(100)]
+    points = LineBuilder().points([PointBlock([gpu()], names, [(0, START + step, [1.0] * 100) for step in range(400)])])
+    assert writer.lines_at_once(points) == writer.CHUNK_READINGS // 100
 
 
 class TestRealRefusals:
@@ -154,14 +160,14 @@ class TestScriptedRefusals:
             store.write([one(gpu(), START, U=1.0)])
 
     def test_trouble_in_the_middle_of_a_call_is_all_of_it_again(self, store: InfluxStore, door: StandIn) -> None:
-        blocks = [fleet([gpu(number) for number in range(100)], START + step * MINUTE) for step in range(40)]
+        blocks = [fleet([gpu(number) for number in range(100)], START + step * MINUTE) for step in range(60)]
         store.ping()
         door.script += [Answer(204, forward=True), Answer(503, message("busy"), {"Retry-After": "1"})]
         with pytest.raises(StoreUnavailable) as caught:
             store.write(blocks)
         assert caught.value.retry_after == 1.0
-        assert store.write(blocks).written == 8000
-        assert held(store).readings == 8000
+        assert store.write(blocks).written == 12_000
+        assert held(store).readings == 12_000
 
     def test_a_write_whose_answer_was_lost_is_stored_once(self, store: InfluxStore, door: StandIn) -> None:
         store.ping()
