@@ -3,6 +3,7 @@
     python -m bench.endtoend capture.csv                                  # 2,000,000 rows made from this one
     python -m bench.endtoend capture.csv --telegraf ~/bin/telegraf        # with the peer
     python -m bench.endtoend capture.csv --roads defaults sqlite --rounds 1
+    python -m bench.endtoend --docs                                       # writes the last figures into docs/performance.md
 
 The roads run in turn, round by round, each into a new bucket of one InfluxDB (or a new SQLite file):
 
@@ -21,21 +22,22 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
 import os
 import resource
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import urllib3
 
 from bench.make_capture import make_capture
+from bench.plot import Axis, Line, save_chart
+from bench.report import IMAGES, described, load, put_section, save, table
 from ingest.capture.source import CsvSource
 from readings.blocks import blocks as blocks_of
 from readings.columns import Columns
@@ -295,56 +297,85 @@ def _watch(fleet: Fleet, began: float) -> dict[str, float]:
     return peaks
 
 
-def describe_machine() -> str:
-    """The machine in a line, for the page that quotes the figures."""
-    model = next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        "unknown CPU",
-    )
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
-    return f"{os.cpu_count()} cores ({model}), {memory:.0f} GiB of memory, Python {sys.version.split()[0]}"
+TITLES = {
+    "ceiling": "ready-made lines",
+    "defaults": "defaults",
+    "backfill": "BATCH_SIZE=5000, FLUSH_INTERVAL=1s",
+    "telegraf": "Telegraf",
+    "sqlite": "defaults, to SQLite",
+}
 
 
-def report(runs: dict[str, list[Run]], rows: int) -> dict[str, dict[str, object]]:
-    """Print the medians and ratios; returns them."""
-    rates = {road: statistics.median(run.rate for run in each) for road, each in runs.items()}
-    figures: dict[str, dict[str, object]] = {}
+def summarise(runs: dict[str, list[Run]], rows: int) -> dict[str, Any]:
+    """Medians of all runs, by road."""
+    figures: dict[str, Any] = {"rows": rows, "roads": {}}
     for road, each in runs.items():
-        cpu = {name: statistics.median(run.cpu[name] for run in each) / (rows / 1e6) for name in each[0].cpu}
-        peak = {name: max(run.peak_mib[name] for run in each) for name in each[0].peak_mib}
-        ours = sum(used for name, used in cpu.items() if name != "influxd")
-        figures[road] = {
-            "readings_per_second": round(rates[road]),
-            "cpu_seconds_per_million": {name: round(used, 2) for name, used in cpu.items()},
-            "peak_mib": {name: round(most) for name, most in peak.items()},
-            "runs": [asdict(run) for run in each],
+        figures["roads"][road] = {
+            "readings_per_second": statistics.median(run.rate for run in each),
+            "cpu": {name: statistics.median(run.cpu[name] for run in each) / (rows / 1e6) for name in each[0].cpu},
+            "peak_mib": {name: max(run.peak_mib[name] for run in each) for name in each[0].peak_mib},
+            "rates": [run.rate for run in each],
         }
-        ratios = "".join(
-            f"   {rates[road] / rates[other]:5.2f} of {other}"
-            for other in ("ceiling", "telegraf")
-            if other in rates and other != road
-        )
-        spelled = ", ".join(f"{name} {used:.2f}" for name, used in cpu.items())
-        print(f"{road:<9} {rates[road]:>9,.0f} readings/s{ratios}")
-        print(f"          CPU s per million: {spelled} (without the server {ours:.2f}); peak MiB: {peak}")
     return figures
+
+
+def rows_of(figures: dict[str, Any]) -> list[list[str]]:
+    """The table: a row for each road."""
+    roads = figures["roads"]
+    rows = []
+    for road, each in roads.items():
+        rate, cpu = each["readings_per_second"], each["cpu"]
+        ratios = [
+            f"{rate / roads[other]['readings_per_second']:.2f}" if other in roads else "–"
+            for other in ("ceiling", "telegraf")
+        ]
+        ours = {name: used for name, used in cpu.items() if name != "influxd"}
+        spelled = " + ".join(f"{name} {used:.2f}" for name, used in ours.items())
+        rows.append(
+            [
+                TITLES[road], f"{rate:,.0f}", *ratios, f"{sum(ours.values()):.2f}{f' ({spelled})' if spelled else ''}",
+                f"{cpu['influxd']:.2f}" if "influxd" in cpu else "–", f"{sum(each['peak_mib'].values()):,.0f}",
+            ]
+        )  # fmt: skip
+    return rows
+
+
+HEAD = (
+    "road", "readings/s", "of ready-made lines", "of Telegraf", "CPU s per million, without the server",
+    "the server's", "peak MiB, without the server",
+)  # fmt: skip
+
+
+def document(kept: dict[str, str], figures: dict[str, Any]) -> None:
+    """Write the page's section and its chart."""
+    lines = [
+        Line(TITLES[road], [(number, rate) for number, rate in enumerate(each["rates"], 1)])
+        for road, each in figures["roads"].items()
+    ]
+    title = f"{figures['rows']:,} readings from a capture to the store, round by round"
+    save_chart(IMAGES / "endtoend.svg", title, Axis("round"), Axis("readings/s"), lines)
+    text = [table(HEAD, rows_of(figures)), "", f"![{title}](images/endtoend.svg)", "", described(kept)]
+    put_section("endtoend", "\n".join(text))
 
 
 def main() -> None:
     """Measure all roads in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("capture", type=Path)
+    parser.add_argument("capture", type=Path, nargs="?")
     parser.add_argument("--rows", type=int, default=2_000_000, help="[%(default)s]")
     parser.add_argument("--rounds", type=int, default=5, help="[%(default)s]")
     parser.add_argument("--roads", nargs="+", choices=ROADS, default=list(ROADS))
     parser.add_argument("--telegraf", default="", help="the peer's binary; without it that road is left out")
     parser.add_argument("--folder", type=Path, default=None, help="a folder on the disk to measure")
-    parser.add_argument("--json", type=Path, default=None, help="write all figures there")
+    parser.add_argument(
+        "--docs", action="store_true", help="measure nothing: write the last figures into the documentation"
+    )
     options = parser.parse_args()
+    if options.docs:
+        document(*load("endtoend"))
+        return
+    if options.capture is None:
+        parser.error("name a capture")
     roads = [road for road in options.roads if road != "telegraf" or options.telegraf]
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="bench-endtoend-") as name:
         folder = Path(name)
@@ -363,12 +394,9 @@ def main() -> None:
                     print(f"round {number + 1}: {road:<9} {run.rate:>9,.0f} readings/s   CPU s: {cpu}", flush=True)
         finally:
             server.stop()
-    print(f"{options.rows:,} readings, medians of {options.rounds}, on {describe_machine()}:")
-    figures = report(runs, options.rows)
-    if options.json:
-        options.json.write_text(
-            json.dumps({"machine": describe_machine(), "rows": options.rows, "roads": figures}, indent=1)
-        )
+    figures = summarise(runs, options.rows)
+    print(table(HEAD, rows_of(figures)))
+    print(save("endtoend", figures))
 
 
 if __name__ == "__main__":
