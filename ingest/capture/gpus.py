@@ -50,7 +50,7 @@ class _CodedColumn(NamedTuple):
     texts: pa.Array
 
 
-class _Known(NamedTuple):
+class _ParsedDescription(NamedTuple):
     """A description that was parsed (None: it is refused), and the place of its labels in ``naming``."""
 
     described: GpuDescription | None
@@ -78,7 +78,7 @@ class GpuTable:
         self._bases: dict[tuple[int, ...], int] = {}
         self._places: dict[tuple[int, int], int] = {}
         self._naming: dict[NamingLabels, int] = {}
-        self._known: list[_Known] = []
+        self._known: list[_ParsedDescription] = []
         # By base and metric: the place in ``_texts_foreseen`` (-1: none), and the number of the description.
         self._slot_text = self._slot_known = np.zeros(0, np.int64)
         self._texts_foreseen: pa.Array | None = None
@@ -189,9 +189,9 @@ class GpuTable:
         try:
             described = self._rows.describe(fields)
         except Refused:
-            known = _Known(None, self._naming.setdefault((), len(self._naming)))
+            known = _ParsedDescription(None, self._naming.setdefault((), len(self._naming)))
         else:
-            known = _Known(described, self._naming.setdefault(described.naming, len(self._naming)))
+            known = _ParsedDescription(described, self._naming.setdefault(described.naming, len(self._naming)))
         self._known.append(known)
         return len(self._known) - 1
 
