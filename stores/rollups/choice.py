@@ -39,6 +39,8 @@ from stores.rollups.windows import (
 INTERVAL_NS = 10 * SECOND
 # Raw readings go in whole pieces of the store, and a question takes a while to arrive.
 _RETENTION_SLACK_NS = 300 * SECOND
+# A window is rolled up some time after its end.
+_USUAL_LAG_NS = 300 * SECOND
 _COARSEST_FIRST: tuple[Tier, ...] = ("1h", "1m")
 
 
@@ -243,7 +245,8 @@ def _stats(query: SeriesQuery, *, by_source: bool, at_gpu: bool) -> tuple[str, .
 
 def _snapped(buckets: Buckets, step: int, have: TierRange, snap: Snap) -> Buckets:
     start, end = buckets.start_ns, buckets.end_ns
-    if snap.end:
+    # Where roll-ups are behind, what is missing comes from elsewhere, as for fixed times.
+    if snap.end and end - have.until_ns <= step + _USUAL_LAG_NS:
         end = min(end // step * step, have.until_ns)
     if snap.start:
         start = start // step * step

@@ -87,6 +87,18 @@ def test_ends_that_may_move_are_the_last_whole_steps_that_are_complete() -> None
         plan_for(asked(start=12 * HOUR + MINUTE, end=13 * HOUR), "1h", FACTS, Snap(start=True, end=True))
 
 
+def test_while_roll_ups_are_behind_the_newest_part_comes_from_elsewhere() -> None:
+    query = asked(end=12 * HOUR + 30 * MINUTE, every=MINUTE)
+    plan = plan_for(query, "1m", FACTS, Snap(start=True, end=True))
+    assert plan.query.buckets == query.buckets
+    assert plan.parts == (
+        RangePart("1m", T0, T0 + 12 * HOUR + 7 * MINUTE),
+        RangePart("raw", T0 + 12 * HOUR + 7 * MINUTE, T0 + 12 * HOUR + 30 * MINUTE),
+    )
+    plan = plan_for(asked(end=13 * HOUR + 7 * MINUTE), "1h", FACTS, Snap(start=True, end=True))
+    assert [part.source for part in plan.parts] == ["1h", "1m", "raw"]
+
+
 def test_what_is_beside_whole_steps_comes_from_the_finer_tier_and_from_raw_readings() -> None:
     plan = plan_for(asked(start=HOUR + 30 * MINUTE + SECOND, end=12 * HOUR + 9 * MINUTE), "1h", FACTS, NO_SNAP)
     assert plan.query.buckets == asked(start=HOUR + 30 * MINUTE + SECOND, end=12 * HOUR + 9 * MINUTE).buckets
