@@ -214,8 +214,7 @@ class RollupState(models.Model):
     minutes_until_ns = models.BigIntegerField(default=0)
     hours_from_ns = models.BigIntegerField(default=0)
     hours_until_ns = models.BigIntegerField(default=0)
-    newest_minute_ns = models.BigIntegerField(default=0, help_text="start of the newest minute that was ever rolled up")
-    newest_hour_ns = models.BigIntegerField(default=0, help_text="start of the newest hour that was ever rolled up")
+    newest_ns = models.BigIntegerField(default=0, help_text="start of the newest minute that was ever rolled up")
     updated = models.DateTimeField(null=True, blank=True, help_text="when windows were last made")
 
     def __str__(self) -> str:

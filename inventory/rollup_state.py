@@ -56,8 +56,7 @@ def open_state(store: str, newest_ns: int | None) -> None:
             "minutes_until_ns": minutes_from_ns,
             "hours_from_ns": hours_from_ns,
             "hours_until_ns": hours_from_ns,
-            "newest_minute_ns": first_ns - first_ns % MINUTE_NS,
-            "newest_hour_ns": first_ns - first_ns % HOUR_NS,
+            "newest_ns": first_ns - first_ns % MINUTE_NS,
         },
     )
 
@@ -103,15 +102,12 @@ def standing(store: str) -> RollupStanding | None:
     )
 
 
-def advance(
-    store: str, *, minutes_until_ns: int, hours_until_ns: int, newest_minute_ns: int, newest_hour_ns: int
-) -> None:
+def advance(store: str, *, minutes_until_ns: int, hours_until_ns: int, newest_ns: int) -> None:
     """Windows up to there have been rolled up: never less than before."""
     RollupState.objects.filter(store=store).update(
         minutes_until_ns=Greatest(F("minutes_until_ns"), minutes_until_ns),
         hours_until_ns=Greatest(F("hours_until_ns"), hours_until_ns),
-        newest_minute_ns=Greatest(F("newest_minute_ns"), newest_minute_ns),
-        newest_hour_ns=Greatest(F("newest_hour_ns"), newest_hour_ns),
+        newest_ns=Greatest(F("newest_ns"), newest_ns),
         updated=Now(),
     )
 

@@ -83,7 +83,7 @@ def set_complete(start_ns: int, end_ns: int) -> None:
     open_state(store_key(), end_ns)
     RollupState.objects.update(minutes_from_ns=start_ns, hours_from_ns=start_ns)
     reach_back(store_key(), start_ns)
-    advance(store_key(), minutes_until_ns=end_ns, hours_until_ns=end_ns, newest_minute_ns=end_ns, newest_hour_ns=end_ns)
+    advance(store_key(), minutes_until_ns=end_ns, hours_until_ns=end_ns, newest_ns=end_ns)
 
 
 @pytest.fixture(params=["sqlite", "influxdb"])

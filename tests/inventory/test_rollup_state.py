@@ -28,7 +28,7 @@ def test_nothing_is_complete_before_anything_is_rolled_up() -> None:
     assert standing("here") is None
     open_state("here", None)
     assert complete("here", MINUTES) is None
-    advance("here", minutes_until_ns=NOON + MINUTE_NS, hours_until_ns=NOON, newest_minute_ns=NOON, newest_hour_ns=NOON)
+    advance("here", minutes_until_ns=NOON + MINUTE_NS, hours_until_ns=NOON, newest_ns=NOON)
     assert complete("here", MINUTES) == (0, NOON + MINUTE_NS)
     assert complete("here", HOURS) == (0, NOON)
     assert complete("elsewhere", HOURS) is None
@@ -37,13 +37,7 @@ def test_nothing_is_complete_before_anything_is_rolled_up() -> None:
 def test_what_was_stored_before_is_not_complete_until_it_is_rebuilt() -> None:
     open_state("here", NOON)
     open_state("here", NOON + 9 * HOUR_NS)  # only once
-    advance(
-        "here",
-        minutes_until_ns=NOON + 2 * HOUR_NS,
-        hours_until_ns=NOON + 2 * HOUR_NS,
-        newest_minute_ns=NOON,
-        newest_hour_ns=NOON,
-    )
+    advance("here", minutes_until_ns=NOON + 2 * HOUR_NS, hours_until_ns=NOON + 2 * HOUR_NS, newest_ns=NOON)
     assert complete("here", MINUTES) == (NOON + MINUTE_NS, NOON + 2 * HOUR_NS)
     assert complete("here", HOURS) == (NOON + HOUR_NS, NOON + 2 * HOUR_NS)
     reach_back("here", NOON - 24 * HOUR_NS)
@@ -53,15 +47,13 @@ def test_what_was_stored_before_is_not_complete_until_it_is_rebuilt() -> None:
 
 def test_what_is_complete_grows_only() -> None:
     open_state("here", None)
-    advance("here", minutes_until_ns=NOON, hours_until_ns=NOON, newest_minute_ns=NOON, newest_hour_ns=NOON)
-    advance(
-        "here", minutes_until_ns=NOON - MINUTE_NS, hours_until_ns=NOON + HOUR_NS, newest_minute_ns=0, newest_hour_ns=0
-    )
+    advance("here", minutes_until_ns=NOON, hours_until_ns=NOON, newest_ns=NOON)
+    advance("here", minutes_until_ns=NOON - MINUTE_NS, hours_until_ns=NOON + HOUR_NS, newest_ns=0)
     assert complete("here", MINUTES) == (0, NOON)
     assert complete("here", HOURS) == (0, NOON + HOUR_NS)
     state = read_state("here")
     assert state is not None
-    assert (state.newest_minute_ns, state.newest_hour_ns) == (NOON, NOON)
+    assert state.newest_ns == NOON
 
 
 def test_people_see_what_waits() -> None:
@@ -74,7 +66,7 @@ def test_people_see_what_waits() -> None:
     assert (told.waiting, told.oldest_waiting_ns) == ({MINUTES: 1, HOURS: 1}, NOON)
     assert (told.is_rolling, told.updated) == (False, None)
     lease_of("here").take("c")
-    advance("here", minutes_until_ns=NOON, hours_until_ns=NOON, newest_minute_ns=NOON, newest_hour_ns=NOON)
+    advance("here", minutes_until_ns=NOON, hours_until_ns=NOON, newest_ns=NOON)
     told = standing("here")
     assert told is not None
     assert told.is_rolling
