@@ -14,6 +14,7 @@ from telemetry_site.broker_address import broker_address
 if TYPE_CHECKING:
     from ingest.collector.collector import CollectConfig
     from ingest.parts import Parts
+    from ingest.rollups.service import RollupSettings
     from ingest.streamer.file import StreamConfig
     from ingest.streamer.live import LiveConfig, LiveSource
 
@@ -42,7 +43,22 @@ def collect_config() -> CollectConfig:
             metrics=settings.MAX_METRICS,
             new_metrics=settings.MAX_NEW_METRICS,
         ),
+        rollups=rollup_settings(),
     )
+
+
+def rollup_settings() -> RollupSettings:
+    """How roll-ups are made, from django.conf.settings."""
+    from ingest.rollups.roller import RollupConfig
+    from ingest.rollups.service import RollupSettings
+    from stores.rollups.open import get_rollups
+
+    config = RollupConfig(
+        raw_retention=settings.RETENTION_PERIOD,
+        minute_retention=settings.RETENTION_1M,
+        hour_retention=settings.RETENTION_1H,
+    )
+    return RollupSettings(open_rollups=get_rollups, config=config)
 
 
 def _streamer_settings() -> dict[str, Any]:

@@ -31,6 +31,7 @@ from ingest.collector.limits import IntakeLimits, LimitsConfig
 from ingest.collector.retention import Retention
 from ingest.dead_letters import DeadLetters
 from ingest.errors import BrokerRefusal, IngestError, StoreRefusal
+from ingest.rollups.service import CollectorRollups, RollupSettings
 from readings.checks import COUNTER_RESET, STORE_REFUSED, Kinds
 from stores.base import Store, StoreError
 from telemetry_site.concurrency import drain_deadline, first_of, pause
@@ -54,7 +55,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectConfig:
-    """A collector's settings. Durations in seconds; a retention of 0 keeps for ever; ``start_offset`` as in subscribe."""
+    """A collector's settings. Durations in seconds; a retention of 0 keeps for ever; ``start_offset`` as in subscribe.
+
+    ``rollups``: None where nobody needs to know which windows were touched.
+    """
 
     collector_id: str
     broker: BrokerAddress
@@ -65,6 +69,7 @@ class CollectConfig:
     placement_retention: float = 0.0
     gpu_retention: float = 0.0
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    rollups: RollupSettings | None = None
 
 
 @dataclass(slots=True)
@@ -96,6 +101,7 @@ class Collector:
         self.totals = CollectTotals()
         self.committed = -1
         self.watch = Watchdog()
+        self.rollups = CollectorRollups(store, config.rollups)
         self._config = config
         self._store = store
         self._stop = stop or asyncio.Event()
@@ -182,6 +188,7 @@ class Collector:
                 self._work(once=once),
                 self._retention.run(),
                 forgetting.run(config.placement_retention, config.gpu_retention),
+                self.rollups.run(),
                 drain_deadline(self._stop, DRAIN_SECONDS),
             )
             if ended == 0:
@@ -203,6 +210,7 @@ class Collector:
     async def _work(self, *, once: bool) -> None:
         await self._wait_for_store()
         await first_of(self._retention.looked.wait(), self._stop.wait())
+        await first_of(self._until_done(self.rollups.prepare, self._database_outage), self._stop.wait())
         while not self._stop.is_set():
             if self._limits.is_due:
                 await self._load_limits()
@@ -261,6 +269,7 @@ class Collector:
         for task in (self._stopping, self._writing):
             if task is not None:
                 task.cancel()
+        await self.rollups.close()
         if not self._closed:
             self._closed = True
             self._worker.submit(connections.close_all)
@@ -458,6 +467,7 @@ class Collector:
             pending.refused[STORE_REFUSED] += len(result.refused)
             pending.letters += self._store_letters.refuse_stored(result.refused, time.time_ns())
         self._dead_letters.write(pending.letters)
+        self.rollups.see(pending.blocks, result.refused)
         self._inventory.see(pending.blocks, pending.origins)
         self._inventory.count(messages=pending.messages, stored=result.written, refused=pending.refused)
         return result.written, seconds
@@ -473,7 +483,7 @@ class Collector:
     async def commit(self) -> None:
         """Save the inventory, commit the written messages at the broker, then save the counters."""
         written, client, log = self._written, self._client, self.totals.log_restores
-        resets = await self._until_done(self._inventory.save_inventory, self._database_outage)
+        resets = await self._until_done(self._save, self._database_outage)
         if resets:
             self.totals.refused_by[COUNTER_RESET] += resets
         # Meanwhile there may be another connection, and another log.
@@ -497,6 +507,11 @@ class Collector:
                 self._broker_outage.begin(error)
         await self._until_done(lambda: self._inventory.save_counts(self.committed), self._database_outage)
         self._last_commit = time.monotonic()
+
+    def _save(self) -> int:
+        """In the worker thread: what must be in the database before the offset is committed."""
+        self.rollups.save()
+        return self._inventory.save_inventory()
 
     async def _until_done(self, call: Callable[[], T], outage: Outage) -> T:
         """Call ``call`` in the worker thread, again and again while its partner is away."""

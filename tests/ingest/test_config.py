@@ -8,6 +8,9 @@ from broker.client.address import BrokerAddress
 from ingest.collector.collector import CollectConfig
 from ingest.collector.limits import LimitsConfig
 from ingest.config import collect_config
+from ingest.rollups.roller import RollupConfig
+from ingest.rollups.service import RollupSettings
+from stores.rollups.open import get_rollups
 
 
 def test_every_setting_of_a_collector_reaches_it(settings: Settings, tmp_path: Path) -> None:
@@ -17,6 +20,7 @@ def test_every_setting_of_a_collector_reaches_it(settings: Settings, tmp_path: P
     settings.START_OFFSET, settings.FLUSH_INTERVAL, settings.RETENTION_PERIOD = 5, 2.5, 60.0
     settings.PLACEMENT_RETENTION, settings.GPU_RETENTION = 90.0, 80.0
     settings.MAX_GPUS, settings.MAX_NEW_GPUS, settings.MAX_METRICS, settings.MAX_NEW_METRICS = 40, 30, 20, 10
+    settings.RETENTION_1M, settings.RETENTION_1H = 70.0, 0.0
     assert collect_config() == CollectConfig(
         collector_id="c7",
         broker=BrokerAddress(host="mq", port=9123, token="secret"),
@@ -27,4 +31,8 @@ def test_every_setting_of_a_collector_reaches_it(settings: Settings, tmp_path: P
         placement_retention=90.0,
         gpu_retention=80.0,
         limits=LimitsConfig(gpus=40, new_gpus=30, metrics=20, new_metrics=10),
+        rollups=RollupSettings(
+            open_rollups=get_rollups,
+            config=RollupConfig(raw_retention=60.0, minute_retention=70.0, hour_retention=0.0),
+        ),
     )
