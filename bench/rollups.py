@@ -1,7 +1,7 @@
 """What roll-ups cost: their disk and the CPU of making and writing them, beside the raw readings of the same simulated days.
 
     python -m bench.rollups                                   # 1,000 GPUs x 25 metrics, 10 s, 24 h: half an hour
-    python -m bench.rollups --gpus 200 --hours 6 --stores sqlite
+    python -m bench.rollups --raw-hours 1 --stores influxdb   # … a quarter of that: most raw readings are not stored
     python -m bench.rollups --read                            # only how fast windows come back: tiers made directly
 
 Raw readings and windows go through the stores' own write(): readings in blocks of five minutes, minutes one by one as the
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -52,6 +53,7 @@ from tests.influxd import Influxd
 INTERVAL_NS = 10 * SECOND
 _STEPS = 6  # of a minute
 _GPUS_A_HOST = 8
+_ROUNDS = 9
 _RAW_RETENTION = 47 * 3600.0  # InfluxDB makes shards of an hour for it
 _FOREVER: dict[Tier, float] = dict.fromkeys(STEP_NS, 0.0)
 # An influxd that puts into its files at once what it would leave in its log for hours.
@@ -133,11 +135,21 @@ def _cpu(server: Influxd | None) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def fill(store: Store, rollups: RollupStore, server: Influxd | None, gpus: int, hours: int, end_ns: int) -> int:
-    """Write raw readings and their windows; prints the costs. Returns how many readings there were."""
-    simulated, readings = Simulated(gpus), 0
+class Readings(NamedTuple):
+    """How many readings there were, and how many of them were stored."""
+
+    made: int
+    stored: int
+
+
+def fill(
+    store: Store, rollups: RollupStore, server: Influxd | None, options: argparse.Namespace, end_ns: int
+) -> Readings:
+    """Write raw readings and their windows; prints the costs."""
+    simulated, readings, stored = Simulated(options.gpus), 0, 0
     raw, making, writing = Cost(server), Cost(server), Cost(server)
-    begin_ns = end_ns - hours * STEP_NS["1h"]
+    begin_ns = end_ns - options.hours * STEP_NS["1h"]
+    raw_until_ns = end_ns if options.raw_hours is None else begin_ns + options.raw_hours * STEP_NS["1h"]
     for hour_ns in range(begin_ns, end_ns, STEP_NS["1h"]):
         hour: SourcePartials | None = None
         waiting: list[tuple[int, Floats]] = []
@@ -145,8 +157,10 @@ def fill(store: Store, rollups: RollupStore, server: Influxd | None, gpus: int, 
         for start_ns in range(hour_ns, hour_ns + STEP_NS["1h"], STEP_NS["1m"]):
             values = simulated.minute()
             readings += values.size
-            waiting.append((start_ns, values))
             minutes.append(simulated.partials(values, start_ns))
+            if start_ns < raw_until_ns:
+                waiting.append((start_ns, values))
+                stored += values.size
             if len(waiting) == 5:
                 block = PointBlock(simulated.gpus, list(DEFAULT_METRICS), list(_points(waiting)))
                 waiting.clear()
@@ -163,9 +177,9 @@ def fill(store: Store, rollups: RollupStore, server: Influxd | None, gpus: int, 
             tables = combine(hour, "1h", hour_ns)
         with writing:
             rollups.write(tables)
-    print(f"  {readings:,} readings. Raw: {raw.per_million(readings)}", flush=True)
+    print(f"  {readings:,} readings, {stored:,} stored raw. Raw: {raw.per_million(stored)}", flush=True)
     print(f"  roll-ups: making {making.per_million(readings)}, writing {writing.per_million(readings)}", flush=True)
-    return readings
+    return Readings(readings, stored)
 
 
 def _points(minutes: list[tuple[int, Floats]]) -> Iterator[Point]:
@@ -175,10 +189,11 @@ def _points(minutes: list[tuple[int, Floats]]) -> Iterator[Point]:
                 yield place, start_ns + step * INTERVAL_NS, of_metrics
 
 
-def report(readings: int, hours: int, sizes: dict[str, int]) -> None:
+def report(readings: Readings, hours: int, sizes: dict[str, int]) -> None:
     """Print the bytes of raw and of each tier."""
-    raw = sizes.pop("raw")
-    print(f"  raw {raw / 1e6:9,.1f} MB   {raw / readings:.2f} B a reading", flush=True)
+    a_reading = sizes.pop("raw") / readings.stored
+    raw = a_reading * readings.made
+    print(f"  raw {raw / 1e6:9,.1f} MB   {a_reading:.2f} B a reading", flush=True)
     for name, size in sizes.items():
         print(f"  {name:<3} {size / 1e6:9,.1f} MB   {size / raw:7.2%} of raw", flush=True)
     print(f"  all tiers {sum(sizes.values()) / raw:.2%} of raw over the same {hours} hours (goal 15 %)", flush=True)
@@ -211,7 +226,7 @@ def on_sqlite(folder: Path, options: argparse.Namespace, end_ns: int) -> None:
     """Fill SQLite files and measure them."""
     path = folder / "readings.sqlite3"
     store, rollups = SqliteStore(path), SqliteRollups(path, retention=_FOREVER)
-    readings = fill(store, rollups, None, options.gpus, options.hours, end_ns)
+    readings = fill(store, rollups, None, options, end_ns)
     store.close()
     rollups.close()
     sizes = {"raw": path.stat().st_size}
@@ -224,7 +239,7 @@ def on_influxdb(folder: Path, server: Influxd, options: argparse.Namespace, end_
     config = server.config(bucket="raw", retention=_RAW_RETENTION)
     store = InfluxStore(config)
     rollups = InfluxRollups(config, retention=_FOREVER)
-    readings = fill(store, rollups, server, options.gpus, options.hours, end_ns)
+    readings = fill(store, rollups, server, options, end_ns)
     buckets = {name: server.bucket(bucket) for name, bucket in (("raw", "raw"), ("1m", "raw_1m"), ("1h", "raw_1h"))}
     store.close()
     rollups.close()
@@ -244,7 +259,7 @@ def windows(tier: Tier, level: Level, keys: list[WindowKey], first_ns: int, coun
     return WindowTable(tier, level, keys, DEFAULT_METRICS[:1], np.tile(np.arange(len(keys)), count), starts, stats)
 
 
-def read(rollups: RollupStore, end_ns: int) -> None:
+def read(rollups: RollupStore, server: Influxd | None, end_ns: int) -> None:
     """Print how long questions of one metric take."""
     few, many = ([WindowKey(hostname=f"host-{number:05d}", model="H100") for number in range(n)] for n in (125, 1250))
     gpus = [WindowKey(f"GPU-{n:08x}-86f3-7a43-b711", "", f"host-{n // 8:05d}", "H100") for n in range(10_000)]
@@ -274,15 +289,16 @@ def read(rollups: RollupStore, end_ns: int) -> None:
     ask("60 min of 1,250 hosts, minutes", "1m", "host", 60)
     ask("24 h of the fleet, minutes", "1m", "fleet", 1440)
     for name, question in questions.items():
-        spent, busy = [], []
-        for _ in range(9):
-            began, cpu = time.perf_counter(), time.process_time()
-            answer = question()
+        spent, cost = [], Cost(server)
+        for _ in range(_ROUNDS):
+            began = time.perf_counter()
+            with cost:
+                answer = question()
             spent.append((time.perf_counter() - began) * 1e3)
-            busy.append((time.process_time() - cpu) * 1e3)
+        servers = f" + server {cost.servers / _ROUNDS * 1e3:4.0f}" if server else ""
         print(
             f"  {name:<52} {len(answer):>8,} windows  p50 {statistics.median(spent):7.1f} ms  slowest {max(spent):7.1f} ms"
-            f"  of it ours {statistics.median(busy):6.1f} ms CPU",
+            f"  CPU {cost.ours / _ROUNDS * 1e3:6.1f}{servers} ms",
             flush=True,
         )
 
@@ -294,7 +310,7 @@ def run(folder: Path, options: argparse.Namespace) -> None:
         print(f"{storage}:", flush=True)
         if storage == "sqlite":
             if options.read:
-                read(SqliteRollups(folder / "read.sqlite3", retention=_FOREVER), end_ns)
+                read(SqliteRollups(folder / "read.sqlite3", retention=_FOREVER), None, end_ns)
             else:
                 on_sqlite(folder, options, end_ns)
             continue
@@ -304,7 +320,7 @@ def run(folder: Path, options: argparse.Namespace) -> None:
             continue
         try:
             if options.read:
-                read(InfluxRollups(server.config(bucket="read"), retention=_FOREVER), end_ns)
+                read(InfluxRollups(server.config(bucket="read"), retention=_FOREVER), server, end_ns)
             else:
                 on_influxdb(folder, server, options, end_ns)
         finally:
@@ -316,6 +332,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpus", type=int, default=1000)
     parser.add_argument("--hours", type=int, default=24)
+    parser.add_argument(
+        "--raw-hours", type=int, help="store the raw readings of so many hours only, and count them as more"
+    )
     parser.add_argument("--stores", nargs="+", choices=STORES, default=STORES)
     parser.add_argument("--folder", type=Path, help="where the data is made and stays; else in a temporary folder")
     parser.add_argument("--read", action="store_true", help="measure reading instead")
