@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from itertools import chain, repeat
+from operator import itemgetter
 
 import numpy as np
 
@@ -288,8 +289,9 @@ class _AnswerRows:
 
     def add(self, rows: Sequence[Sequence[float | str | None]]) -> None:
         """Rows of time, statistics and tags."""
-        columns = list(zip(*rows, strict=True))
         ends = 1 + len(self._asked)
+        # Column by column: zip(*rows) needs an iterator for each row, and takes six times as long.
+        columns = [list(map(itemgetter(place), rows)) for place in range(ends + len(self._tags))]
         keys: Iterator[tuple[str | None, ...]] = (
             zip(*columns[ends:], strict=True) if self._tags else repeat((), len(rows))
         )
