@@ -134,7 +134,7 @@ class InfluxStore:
 
     def _write(self, blocks: Sequence[PointBlock]) -> WriteResult:
         refused = self._writer.write(self._lines.points(blocks))
-        return WriteResult(sum(block.count() for block in blocks) - len(refused), tuple(refused))
+        return WriteResult(self._lines.readings - len(refused), tuple(refused))
 
     @contextmanager
     def _prepared(self) -> Iterator[None]:

@@ -155,6 +155,7 @@ def _lines_of_many(points: Sequence[LinePoint], flat: Sequence[float]) -> str:
 class LineBuilder:
     """Turns blocks into points. Caches sources and shapes, since a fleet has few. One thread at a time."""
 
+    readings: int = 0  # of the last call's blocks
     _sources: dict[tuple[Description, bool], LineSource] = field(default_factory=dict)
     _shapes: dict[tuple[str, ...], Shape] = field(default_factory=dict)
 
@@ -164,6 +165,7 @@ class LineBuilder:
         Raises Unwritable.
         """
         by_key: dict[tuple[str, ...], dict[int, LinePoint]] = {}
+        self.readings = 0
         try:
             for block in blocks:
                 self._add(block, by_key)
@@ -188,6 +190,7 @@ class LineBuilder:
         distinct = len(set(names)) == len(names)
         whole: Shape | None = None  # made only when needed: a reserved name without a reading does no harm
         of_gpu: list[tuple[LineSource, dict[int, LinePoint]] | None] = [None] * len(block.gpus)
+        self.readings += len(block.points) * len(names)
         for index, time_ns, values in block.points:
             pair = of_gpu[index]
             if pair is None:
@@ -201,6 +204,7 @@ class LineBuilder:
                 total = sum(full, 0.0)
                 point: LinePoint = (source, time_ns, whole, full)
             else:
+                self.readings -= values.count(None)
                 present = {name: value for name, value in zip(names, values, strict=True) if value is not None}
                 if not present:
                     continue
