@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
+from functools import lru_cache
 
 import numpy as np
 
@@ -112,23 +114,26 @@ def readings(
 
 
 def text_of(tag: str) -> str:
+    """The text that a tag stands for."""
     return decode_name(tag) if tag else ""
 
 
 def source_of(series: ResultSeries) -> ReadingSource:
+    """The GPU of a series."""
     tags = series.tags
-    return ReadingSource(
-        text_of(tags["uuid"]),
-        text_of(tags["mig_id"]),
-        text_of(tags.get("hostname", "")),
-        text_of(tags.get("model", "")),
-    )
+    return _source(tags["uuid"], tags["mig_id"], tags.get("hostname", ""), tags.get("model", ""))
+
+
+@lru_cache(maxsize=100_000)
+def _source(uuid: str, mig_id: str, hostname: str, model: str) -> ReadingSource:
+    return ReadingSource(text_of(uuid), text_of(mig_id), text_of(hostname), text_of(model))
 
 
 def arrays_of(answer: Iterable[ResultSeries], measurement: str, most: int) -> ReadingArrays:
     """The readings of an answer. The sources of GPUs are in tag order, one for each series."""
     sources: dict[tuple[tuple[str, ...], ReadingSource], int] = {}
-    places, times, values = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
+    # An answer has many series of a few points each, for which these take a third of the time that numpy's would.
+    places, times, values = array("q"), array("q"), array("d")
     count = 0
     for series in answer:
         check_count(count := count + len(series.values), most)
@@ -136,13 +141,17 @@ def arrays_of(answer: Iterable[ResultSeries], measurement: str, most: int) -> Re
         source, tags = source_of(series), series.tags
         key = tuple(tags.values())
         if measurement == GPU:
-            places.append(np.full(len(rows), sources.setdefault((key, source), len(sources)), dtype=np.int64))
+            places.extend([sources.setdefault((key, source), len(sources))] * len(rows))
         else:
             source = source._replace(pod=(text_of(tags["namespace"]), text_of(tags["pod"]), text_of(tags["container"])))
             described = [source._replace(hostname=row[2] or "", model=row[3] or "") for row in rows]
-            numbers = [sources.setdefault((key, each), len(sources)) for each in described]
-            places.append(np.array(numbers, dtype=np.int64))
-        times.append(np.array([row[0] for row in rows], dtype=np.int64))
-        values.append(np.array([row[1] for row in rows], dtype=np.float64))
+            places.extend([sources.setdefault((key, each), len(sources)) for each in described])
+        times.extend([row[0] for row in rows])
+        values.extend([row[1] for row in rows])
     found = [source for _, source in sources]
-    return ReadingArrays(found, np.concatenate(places), np.concatenate(times), np.concatenate(values))
+    return ReadingArrays(
+        found,
+        np.array(places, dtype=np.int64),
+        np.array(times, dtype=np.int64),
+        np.array(values, dtype=np.float64),
+    )
