@@ -70,6 +70,7 @@ def post_worker_init(worker: Any) -> None:
     from api.auth import openness
     from api.exports.stream import serving
     from api.middleware import write_error
+    from telemetry_site.service import collect_garbage_rarely
 
     openness.server.is_on_loopback = openness.only_loopback(worker.sockets)
     # Exports have to know when the worker stops. Other workers end them with everything else.
@@ -79,6 +80,7 @@ def post_worker_init(worker: Any) -> None:
     # The garbage collector need not look at what was loaded so far.
     gc.collect()
     gc.freeze()
+    collect_garbage_rarely()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
