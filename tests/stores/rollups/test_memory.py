@@ -321,6 +321,18 @@ def test_points_may_come_in_parts() -> None:
     pipeline.check("1m", 2 * MINUTE)
 
 
+def test_a_part_of_a_point_may_be_late_for_the_next_minute() -> None:
+    pipeline = Pipeline()
+    live(pipeline, 0, 120, names=(UTIL, REPLAYS))
+    pipeline.write([block(FLEET, [130 * SECOND])])
+    # Of this metric it is the newest, and the next minute's first reading counts from it.
+    pipeline.write([block(FLEET[0], [110 * SECOND], REPLAYS, 500.0)])
+    pipeline.write([block(FLEET, [150 * SECOND], REPLAYS, 900.0)])
+    assert pipeline.window("1m", 2 * MINUTE).untrusted == {"U0"}
+    for minute in (1, 2):
+        pipeline.check("1m", minute * MINUTE)
+
+
 def test_a_counter_that_is_new_may_count_from_what_is_in_the_store() -> None:
     pipeline = Pipeline(-MINUTE)
     pipeline.write([block(FLEET, [-30 * SECOND], REPLAYS, 5.0)], by_another=True)
