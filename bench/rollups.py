@@ -149,7 +149,7 @@ def fill(
     simulated, readings, stored = Simulated(options.gpus), 0, 0
     raw, making, writing = Cost(server), Cost(server), Cost(server)
     begin_ns = end_ns - options.hours * STEP_NS["1h"]
-    raw_until_ns = end_ns if options.raw_hours is None else begin_ns + options.raw_hours * STEP_NS["1h"]
+    raw_from_ns = begin_ns if options.raw_hours is None else end_ns - options.raw_hours * STEP_NS["1h"]
     for hour_ns in range(begin_ns, end_ns, STEP_NS["1h"]):
         hour: SourcePartials | None = None
         waiting: list[tuple[int, Floats]] = []
@@ -158,7 +158,7 @@ def fill(
             values = simulated.minute()
             readings += values.size
             minutes.append(simulated.partials(values, start_ns))
-            if start_ns < raw_until_ns:
+            if start_ns >= raw_from_ns:
                 waiting.append((start_ns, values))
                 stored += values.size
             if len(waiting) == 5:
@@ -333,7 +333,9 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, default=1000)
     parser.add_argument("--hours", type=int, default=24)
     parser.add_argument(
-        "--raw-hours", type=int, help="store the raw readings of so many hours only, and count them as more"
+        "--raw-hours",
+        type=int,
+        help="store raw readings of the last so many hours only, and count them as more; needed for more than 46 hours",
     )
     parser.add_argument("--stores", nargs="+", choices=STORES, default=STORES)
     parser.add_argument("--folder", type=Path, help="where the data is made and stays; else in a temporary folder")
