@@ -602,6 +602,20 @@ class WatchAnswer(Answer):
     notices_overdue_seconds: Annotated[float, eg(0.0, "for how long the first of them should have been sent")]
 
 
+class RollupsAnswer(Answer):
+    """How far the roll-ups are. Windows that begin in [since, until) have all been made; where both are null there are none yet."""
+
+    off: Annotated[str | None, eg(None, "why there are none; null: there are")]
+    rolling: Annotated[bool, eg(True, "whether a process makes them now")]
+    minutes_since: Annotated[Time | None, eg(None, "null: as far back as readings go")]
+    minutes_until: Annotated[Time | None, eg("2025-07-18T20:41:00Z")]
+    hours_since: Annotated[Time | None, eg(None, "null: as far back as readings go")]
+    hours_until: Annotated[Time | None, eg("2025-07-18T20:00:00Z")]
+    minutes_waiting: Annotated[int, eg(1, "windows that readings were written into since they were made")]
+    hours_waiting: Annotated[int, eg(1)]
+    lag_seconds: Annotated[float | None, eg(42.5, "age of minutes_until; null: there is none")]
+
+
 class StatsAnswer(Answer):
     """The pipeline from broker to store, and the judging of health."""
 
@@ -612,6 +626,7 @@ class StatsAnswer(Answer):
     store: StoreAnswer
     hosts: Annotated[list[HostAgeAnswer], Meta(description="the one with the oldest newest reading first")]
     watch: Annotated[WatchAnswer | None, Meta(description="null: health was never judged here")]
+    rollups: RollupsAnswer
 
 
 class TokenAnswer(Answer):

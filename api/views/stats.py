@@ -16,6 +16,7 @@ from api.schema.answers import (
     EventCountsAnswer,
     HostAgeAnswer,
     ReadingCountsAnswer,
+    RollupsAnswer,
     StatsAnswer,
     StoreAnswer,
     SubscriberAnswer,
@@ -29,10 +30,13 @@ from health.standing import waiting_notices, watch_standing
 from inventory.models import CollectorStatus, Host
 from inventory.newest import newest_by_host
 from inventory.queries import newest_reading
+from inventory.rollup_state import standing
+from inventory.rollup_touches import HOURS, MINUTES
 from readings.checks import Kinds
 from readings.times import format_time, to_datetime, to_ns
 from stores.base import StoreStats
-from stores.open import get_store
+from stores.open import get_store, store_key
+from stores.rollups.open import why_no_rollups
 from telemetry_site.env import Address
 
 BROKER_TIMEOUT_SECONDS = 2.0
@@ -139,6 +143,33 @@ def watch_answer(broker: BrokerAnswer) -> WatchAnswer | None:
     )
 
 
+def rollups_answer() -> RollupsAnswer:
+    """How far the roll-ups are. At most four queries."""
+    told = standing(store_key())
+    off = why_no_rollups() or None
+    if told is None:
+        return RollupsAnswer(off, False, None, None, None, None, 0, 0, None)
+    (minutes_since, minutes_until), (hours_since, hours_until) = (
+        (_time_or_none(reach.start_ns), _time_or_none(reach.end_ns) if reach.start_ns < reach.end_ns else None)
+        for reach in (told.minutes, told.hours)
+    )
+    return RollupsAnswer(
+        off,
+        told.is_rolling,
+        minutes_since,
+        minutes_until,
+        hours_since,
+        hours_until,
+        told.waiting[MINUTES],
+        told.waiting[HOURS],
+        None if minutes_until is None else age_seconds(told.minutes.end_ns),
+    )
+
+
+def _time_or_none(time_ns: int) -> str | None:
+    return format_time(time_ns) if time_ns else None
+
+
 class StatsView(ApiView):
     """The state of the pipeline: broker, subscribers and lag, collectors' counters, store size, age of the newest reading.
 
@@ -164,5 +195,6 @@ class StatsView(ApiView):
                 store,
                 host_answers(),
                 watch_answer(broker),
+                rollups_answer(),
             )
         )

@@ -8,6 +8,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from ingest.collector.collector import Collector
 from ingest.reason_counters import counters_by_kind
+from ingest.rollups.making import ROADS
+from ingest.rollups.roller import Roller
 
 _PREFIX = "gpu_telemetry_collector_"
 
@@ -20,7 +22,7 @@ class MonitoredCollector:
 
     def stuck(self) -> list[str]:
         """Calls that hang."""
-        return self._collector.watch.stuck()
+        return self._collector.watch.stuck() + self._collector.rollups.watch.stuck()
 
     def trouble(self) -> list[str]:
         """Partners that it waits for."""
@@ -60,6 +62,36 @@ def _figures(collector: Collector, lag: int | None) -> Iterator[Metric]:
         sum_value=totals.flush_seconds,
     )
     yield _gauge("last_flush_duration_seconds", "How long the last write to the store took.", totals.last_flush_seconds)
+    roller = collector.rollups.roller
+    if roller is not None:
+        yield from _of_rollups(roller)
+
+
+def _of_rollups(roller: Roller) -> Iterator[Metric]:
+    yield _gauge("rollup_rolling", "1 while this collector makes the roll-ups.", roller.holds_lease)
+    made = CounterMetricFamily(
+        _PREFIX + "rollup_windows_made",
+        "Windows of roll-ups that were made: from memory, from raw readings, or from both.",
+        labels=("road",),
+    )
+    for road in ROADS:
+        made.add_metric((road,), roller.maker.made[road])
+    yield made
+    totals = roller.totals
+    yield CounterMetricFamily(_PREFIX + "rollup_seconds", "How long that took.", value=totals.seconds)
+    yield CounterMetricFamily(
+        _PREFIX + "rollup_windows_outdated",
+        "Windows that were touched when raw readings of then might be gone: they stayed as they were.",
+        value=totals.outdated,
+    )
+    yield CounterMetricFamily(
+        _PREFIX + "rollup_windows_refused", "Times that a window could not be read or written.", value=totals.refused
+    )
+    if roller.holds_lease:
+        yield _gauge("rollup_windows_waiting", "Touched windows that wait to be made.", len(roller.waiting))
+        yield _gauge(
+            "rollup_lag_seconds", "Age of the newest time up to which all minutes are made.", totals.lag_seconds
+        )
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

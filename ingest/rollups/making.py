@@ -16,6 +16,7 @@ from stores.rollups.raw import partials_from_raw, windows_after
 from stores.rollups.windows import STEP_NS, Tier, WindowTable
 
 Road = Literal["memory", "mixed", "raw"]
+ROADS: tuple[Road, ...] = ("memory", "mixed", "raw")
 # With more GPUs to read, all of them are read: a store answers that as fast.
 MOST_UNTRUSTED = 200
 

@@ -12,8 +12,11 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from health.models import Notice, WatchState
+from inventory.rollup_state import advance, lease_of, open_state
+from inventory.rollup_touches import touch
 from inventory.status import add_counts
 from stores.base import Store
+from stores.open import store_key
 from tests.api.broker_thread import broker_in_thread
 from tests.api.conftest import Api
 from tests.health.building import make_event
@@ -123,13 +126,41 @@ def test_how_far_the_judging_of_health_is(
     Notice.objects.create(event=event, kind="opened", channel="n", key="a", created=now, due=now, sent=now)
     with broker_in_thread(tmp_path / "log", payloads=[b"{}"] * 5, fsync="never") as port:
         settings.MQ_PORT = port
-        with django_assert_max_num_queries(11):
+        with django_assert_max_num_queries(12):
             watch = api.get(STATS)["watch"]
     assert (watch["judging"], watch["offset"], watch["lag"], watch["judged"]) == (True, 2, 2, 70)
     assert (watch["open_events"], watch["notices_waiting"]) == ({"critical": 1, "warning": 0, "info": 0}, 1)
     assert 4 <= watch["age_seconds"] < 30 <= watch["notices_overdue_seconds"] < 90
     settings.MQ_PORT = free_port()
     assert api.get(STATS)["watch"]["lag"] is None
+
+
+def test_how_far_the_roll_ups_are(api: Api, fleet: Store, settings: Settings) -> None:
+    settings.MQ_HOST, settings.MQ_PORT = "127.0.0.1", free_port()
+    nothing = {"rolling": False, "lag_seconds": None, "minutes_waiting": 0, "hours_waiting": 0}
+    reach = dict.fromkeys(("minutes_since", "minutes_until", "hours_since", "hours_until"))
+    assert api.get(STATS)["rollups"] == {"off": None, **nothing, **reach}
+    noon = datetime(2025, 7, 18, 12, 0, tzinfo=UTC)
+    noon_ns = int(noon.timestamp()) * 10**9
+    open_state(store_key(), noon_ns - 1)
+    advance(store_key(), minutes_until_ns=noon_ns + 300 * 10**9, hours_until_ns=noon_ns, newest_ns=noon_ns)
+    touch(store_key(), "1m", [noon_ns, noon_ns + 60 * 10**9], "a")
+    touch(store_key(), "1h", [noon_ns], "a")
+    lease_of(store_key()).take("a")
+    told = api.get(STATS)["rollups"]
+    assert told.pop("lag_seconds") == pytest.approx((timezone.now() - noon).total_seconds() - 300, abs=30)
+    assert told == {
+        "off": None,
+        "rolling": True,
+        "minutes_since": "2025-07-18T12:00:00Z",
+        "minutes_until": "2025-07-18T12:05:00Z",
+        "hours_since": "2025-07-18T12:00:00Z",
+        "hours_until": None,
+        "minutes_waiting": 2,
+        "hours_waiting": 1,
+    }
+    settings.ROLLUPS = False
+    assert api.get(STATS)["rollups"]["off"] == "ROLLUPS=false"
 
 
 def test_what_the_store_holds(api: Api, fleet: Store, settings: Settings) -> None:

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ingest.collector.collector import Collector
 from ingest.collector.metrics import MonitoredCollector
+from ingest.rollups.service import RollupSettings
 from ingest.streamer.file import stream
 from stores.base import StoreUnavailable
 from stores.memory import MemoryStore
@@ -18,7 +19,8 @@ from tests.broker.faults.tools import need
 from tests.broker.harness import running_broker
 from tests.ingest.captures import write_capture
 from tests.ingest.processes import free_port
-from tests.ingest.wiring import collect_config, stream_config, until
+from tests.ingest.rollups.keeping import KeptWindows
+from tests.ingest.wiring import collect_config, collecting, stream_config, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -66,6 +68,35 @@ async def test_what_it_stored_refused_and_has_before_it_is_told(tmp_path: Path) 
     promtool = need("promtool", "prometheus")
     checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)  # noqa: ASYNC221
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+async def test_how_far_the_roll_ups_are_is_told(tmp_path: Path) -> None:
+    kept = KeptWindows()
+    async with running_broker(tmp_path / "log") as broker:
+        config = collect_config(broker.port, tmp_path, rollups=RollupSettings(open_rollups=lambda: kept))
+        async with collecting(config, MemoryStore()) as collector:
+            assert "rollup_rolling" not in await figures(
+                Collector(collect_config(broker.port, tmp_path), MemoryStore())
+            )
+            await until(
+                lambda: collector.rollups.roller is not None and collector.rollups.roller.totals.lag_seconds > 0
+            )
+            found = await figures(collector)
+            text = render(await MonitoredCollector(collector).figures())
+    assert found["rollup_rolling"] == 1
+    assert found["rollup_windows_waiting"] == 0
+    assert found["rollup_windows_made_total:memory"] == found["rollup_windows_made_total:raw"] == 0
+    assert 90 <= found["rollup_lag_seconds"] < 200
+    promtool = need("promtool", "prometheus")
+    checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)  # noqa: ASYNC221
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+async def test_roll_ups_that_hang_need_a_restart(tmp_path: Path) -> None:
+    collector = Collector(collect_config(free_port(), tmp_path), MemoryStore())
+    with collector.rollups.watch.doing("rolling up", -1.0):
+        assert MonitoredCollector(collector).stuck()[0].startswith("rolling up has not ended for")
+    await collector.close()
 
 
 async def test_a_broker_that_is_away_is_trouble_and_leaves_the_lag_out(tmp_path: Path) -> None:
