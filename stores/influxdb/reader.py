@@ -6,8 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import compress, groupby, pairwise
 from operator import itemgetter
+from time import time_ns as clock_ns
 from typing import Any, NamedTuple
 
+from readings.times import SECOND
 from stores.base import HostLookup, ReadingsQuery, RowBatch, SeriesLabels
 from stores.influxdb.answers import ResultSeries
 from stores.influxdb.client import InfluxConnection
@@ -202,11 +204,39 @@ def _extend(batch: RowBatch, part: _LabelledRows, rows: list[list[Any]]) -> None
     batch.times.extend(times)
 
 
+# A server that keeps readings for a day has a shard for each hour and opens all that a question may concern, so the rows of a
+# page are looked for in ranges of time, each four times as long as the one before; the last one has no bound of its own.
+_FIRST_RANGE_NS, _RANGE_GROWTH, _RANGES = 30 * 60 * SECOND, 4, 4
 # The most points in one answer, so that a query far into the past takes bounded memory.
 _MOST_POINTS = 5_000
 _FEW_GPUS = 10
 _FIELD_KINDS = frozenset({"float", "integer", "unsigned"})
 POINT_READINGS = 10  # in a usual fleet
+
+
+def ranges(
+    start: int | None, end: int | None, *, newest_first: bool, now_ns: int
+) -> Iterator[tuple[int | None, int | None]]:
+    """Parts of [start, end), in the order of the rows: short ones where the rows of a page probably are, then the rest.
+
+    The newest rows are looked for before the end or, if that is later or open, before now; the oldest from the start on.
+    Without a start it is not known where those are.
+    """
+    latest = now_ns if end is None else min(end, now_ns)
+    lengths = [_FIRST_RANGE_NS * _RANGE_GROWTH**number for number in range(_RANGES)]
+    for length in lengths:
+        if newest_first:
+            edge = latest - length
+            if start is not None and edge <= start:
+                break
+            yield edge, end
+            latest = end = edge
+        else:
+            if start is None or start + length >= latest:
+                break
+            yield start, start + length
+            start += length
+    yield start, end
 
 
 class InfluxReader:
@@ -261,28 +291,28 @@ class InfluxReader:
 
     def _walk(self, query: ReadingsQuery) -> Iterator[RowBatch]:
         """All matching rows in order, from the time of the query's cursor on, in parts that grow with demand."""
-        start, end = query.bounds()
         # One more than needed: other points may share the time of the last one, so that time is read again as a whole.
         rows = query.offset + (query.limit or 0)
         points = rows if query.metric_names else int(rows / self._readings_a_point) + 1
         limit = min(points + 1, _MOST_POINTS)
-        while True:
-            series = self._points(query, start, end, limit)
-            ends = [each.values[-1][0] for each in series if len(each.values) >= limit]
-            if not ends:
-                yield self._batch(query, series)
-                return
-            # The answer is complete up to here, without this time.
-            if query.newest_first:
-                edge = max(ends)
-                yield self._batch(query, series, from_ns=edge + 1)
-                end = edge
-            else:
-                edge = min(ends)
-                yield self._batch(query, series, to_ns=edge)
-                start = edge + 1
-            yield self._batch(query, self._points(query, edge, edge + 1, 0))
-            limit = min(limit * 4, _MOST_POINTS)
+        for start, end in ranges(*query.bounds(), newest_first=query.newest_first, now_ns=clock_ns()):
+            while True:
+                series = self._points(query, start, end, limit)
+                ends = [each.values[-1][0] for each in series if len(each.values) >= limit]
+                if not ends:
+                    yield self._batch(query, series)
+                    break
+                # The answer is complete up to here, without this time.
+                if query.newest_first:
+                    edge = max(ends)
+                    yield self._batch(query, series, from_ns=edge + 1)
+                    end = edge
+                else:
+                    edge = min(ends)
+                    yield self._batch(query, series, to_ns=edge)
+                    start = edge + 1
+                yield self._batch(query, self._points(query, edge, edge + 1, 0))
+                limit = min(limit * 4, _MOST_POINTS)
 
     def _parts(self, query: ReadingsQuery) -> Iterator[RowBatch]:
         statement, params = self._selection(query, *query.bounds(), limit=0, by_series=False)
