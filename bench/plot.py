@@ -18,10 +18,10 @@ _DASHES = ("none", "7 3", "2 3", "9 3 2 3", "4 2", "12 4")
 _STYLE = "".join(
     [
         "text{font:12px system-ui,sans-serif;fill:#1f2328}.title{font-size:14px;font-weight:600}.grid{stroke:#d0d7de}.axis{stroke:#57606a}",
-        *(f".s{n}{{stroke:{light};fill:{light}}}" for n, (light, _) in enumerate(_COLOURS)),
+        *(f".s{n}{{stroke:{light}}}circle.s{n},text.s{n}{{fill:{light}}}" for n, (light, _) in enumerate(_COLOURS)),
         *(f".l{n}{{fill:none;stroke-width:2;stroke-dasharray:{dash}}}" for n, dash in enumerate(_DASHES)),
         "text.mark{stroke:none}@media(prefers-color-scheme:dark){text{fill:#e6edf3}.grid{stroke:#3d444d}.axis{stroke:#9198a1}",
-        *(f".s{n}{{stroke:{dark};fill:{dark}}}" for n, (_, dark) in enumerate(_COLOURS)),
+        *(f".s{n}{{stroke:{dark}}}circle.s{n},text.s{n}{{fill:{dark}}}" for n, (_, dark) in enumerate(_COLOURS)),
         "}",
     ]
 )
