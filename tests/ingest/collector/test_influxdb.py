@@ -98,7 +98,7 @@ async def test_row_20_trouble_with_the_server_loses_and_doubles_nothing(
 ) -> None:
     caplog.set_level(logging.INFO, "ingest")
     monkeypatch.setattr(client, "WRITE_TIMEOUT", 0.3)
-    monkeypatch.setattr(writer, "CHUNK", 20)
+    monkeypatch.setattr(writer, "MOST_LINES", 20)
     monkeypatch.setattr(writer, "SENDERS", 1)
     door.script += answers
     async with running_broker(tmp_path / "log") as broker:
