@@ -263,7 +263,9 @@ def printed(found: Mapping[str, Any]) -> str:
 def write_docs() -> None:
     """Tables and curves of build/fleet.json."""
     kept, results = load("fleet")
-    results = sorted(results, key=lambda each: (each["store"], str(each["settings"]), each["gpus"], each["metrics"]))
+    results = sorted(
+        results, key=lambda each: (each["store"], len(each["settings"]), case_of(each), each["gpus"], each["metrics"])
+    )
     names = [
         name
         for name in ("collector", "broker", "watch", "api", "influxd")
@@ -276,13 +278,16 @@ def write_docs() -> None:
             f"{each['cpu_s_per_million']['collector']:.2f}",
             f"{each['age_s']['p50']:.1f}",
             f"{each['age_s']['p99']:.1f}",
+            f"{each['load']:.1f}",
         ]
         for each in results
     ]
     text = [
         "CPU in parts of one core, by process, with one dashboard open; the collector's also in seconds for a million readings. The age is that"
         " of a GPU's newest reading, which is made every 10 s.\n",
-        table(["GPUs × metrics", "store, settings", *names, "collector, s/M", "age p50, s", "age p99, s"], rows),
+        table(
+            ["GPUs × metrics", "store, settings", *names, "collector, s/M", "age p50, s", "age p99, s", "load"], rows
+        ),
     ]
     asked = list(dict.fromkeys(name for each in results for name in each["times"]))
     text += [

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 720, 360
-LEFT, RIGHT, TOP, BOTTOM = 70, 90, 62, 52
+LEFT, RIGHT, TOP, BOTTOM = 70, 90, 78, 52
 # For light and for dark pages; told apart by people who see no red or green, and by their dashes.
 _COLOURS = (("#0b62a4", "#6cb6ff"), ("#b35900", "#f0a04b"), ("#1a7f4b", "#56d39a"), ("#8e3a8a", "#dd9be0"), ("#5c5c5c", "#b8b8b8"),
             ("#a11d33", "#ff8095"))  # fmt: skip
@@ -101,7 +101,7 @@ def chart(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str:
     parts.append(
         f'<text transform="translate(16 {(TOP + bottom) / 2}) rotate(-90)" text-anchor="middle">{escape(y.title)}</text>'
     )
-    legend, taken = float(LEFT), list[float]()
+    legend, height, taken = float(LEFT), 40, list[float]()
     for number, line in enumerate(lines):
         places = [at(point) for point in line.points]
         path = "L".join(f"{across:.1f} {down:.1f}" for across, down in places)
@@ -114,9 +114,12 @@ def chart(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str:
         parts.append(
             f'<text class="mark s{number}" x="{across + 8:.1f}" y="{down + 4:.1f}">{label_of(line.points[-1][1])}</text>'
         )
-        parts.append(f'<path class="s{number} l{number}" d="M{legend:.0f} 40h24"/>')
-        parts.append(f'<text x="{legend + 29:.0f}" y="44">{escape(line.label)}</text>')
-        legend += 47 + 6.6 * len(line.label)
+        wide = 47 + 6.6 * len(line.label)
+        if legend + wide > WIDTH:  # a second row
+            legend, height = float(LEFT), 58
+        parts.append(f'<path class="s{number} l{number}" d="M{legend:.0f} {height}h24"/>')
+        parts.append(f'<text x="{legend + 29:.0f}" y="{height + 4}">{escape(line.label)}</text>')
+        legend += wide
     return "\n".join([*parts, "</svg>", ""])
 
 

@@ -32,6 +32,7 @@ def machine() -> dict[str, str]:
         "cpu": f"{os.cpu_count()} cores, {_field('/proc/cpuinfo', 'model name') or platform.processor()}",
         "memory": f"{int((_field('/proc/meminfo', 'MemTotal') or '0 kB').split()[0]) / 1024**2:.0f} GiB",
         "disk": f"{_mount()} ({disk.total / 1024**3:.0f} GiB)",
+        "load": f"{os.getloadavg()[0]:.1f}",
         "system": f"{platform.system()} {platform.release()}",
         "versions": ", ".join(
             [f"Python {platform.python_version()}", f"SQLite {sqlite3.sqlite_version}"]
@@ -86,7 +87,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def described(kept: dict[str, str]) -> str:
     """The line under a table that says where and when it was measured."""
-    return f"Measured {kept['time']} at {kept['revision']} on {kept['cpu']}, {kept['memory']}, {kept['disk']}, {kept['system']}; {kept['versions']}."
+    return (
+        f"Measured {kept['time']} at {kept['revision']} on {kept['cpu']}, {kept['memory']}, {kept['disk']}, {kept['system']}; {kept['versions']}."
+        f" The load at the end was {kept['load']}: where it is above the number of cores, times are too long."
+    )
 
 
 def put_section(name: str, text: str, page: Path = PAGE) -> None:
