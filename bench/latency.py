@@ -47,10 +47,13 @@ async def measure_latencies(pipeline: Pipeline, count: int, every_s: float) -> l
     client = await BrokerClient.connect("127.0.0.1", pipeline.port)
     waiting: dict[int, float] = {}
     found: list[float] = []
+    known = asyncio.Event()
 
     async def publish() -> None:
-        for number in range(count):
+        for number in range(-1, count):  # the first one is to make the GPU known, and is not counted
             await asyncio.sleep(random.uniform(0, 2 * every_s))
+            if number == 0:
+                await known.wait()
             time_ns = time.time_ns()
             block = PointBlock([PROBE], [UTIL], [(0, time_ns, [float(number % 100)])])
             waiting[time_ns] = time.monotonic()
@@ -65,8 +68,9 @@ async def measure_latencies(pipeline: Pipeline, count: int, every_s: float) -> l
             if reply.status == 200:  # else the GPU is not known yet
                 for row in json.loads(reply.body)["data"]:
                     published = waiting.pop(parse_time(row["timestamp"]), None)
-                    if published is not None:
+                    if published is not None and known.is_set():
                         found.append(now - published)
+                    known.set()
 
     async with asyncio.timeout(count * every_s * 2 + 120):
         await asyncio.gather(publish(), ask())
