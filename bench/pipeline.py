@@ -12,7 +12,8 @@ from typing import NamedTuple, Self
 import urllib3
 
 from tests.influxd import Influxd, find_binary
-from tests.ingest.processes import Fleet, Service, all_committed, free_port, wait_until
+from tests.ingest.processes import Fleet, Service, all_committed, wait_until
+from tests.ports import free_port
 
 STORES = ("influxdb", "sqlite")
 _CPU_CLOCK = 2  # Linux: the clock of all CPU time of a process

@@ -27,7 +27,8 @@ from pathlib import Path
 from broker.client.client import fetch_stats
 from stores.sqlite import SqliteStore
 from tests.ingest.captures import Reading, readings_in, stored_readings, write_capture
-from tests.ingest.processes import Fleet, Service, all_committed, free_port, wait_until
+from tests.ingest.processes import Fleet, Service, all_committed, wait_until
+from tests.ports import free_port
 
 logger = logging.getLogger(__name__)
 

@@ -42,7 +42,8 @@ from stores.sqlite import SqliteStore
 from telemetry_site.options import SPOOL_BYTES
 from tests.influxd import Influxd, find_binary
 from tests.ingest.captures import METRICS, START, Reading, read_log, readings_in, readings_of, stored_readings, uuid_of
-from tests.ingest.processes import Fleet, Service, all_committed, free_port, wait_until
+from tests.ingest.processes import Fleet, Service, all_committed, wait_until
+from tests.ports import free_port
 from tests.stand_in import standing_in
 
 logger = logging.getLogger(__name__)

@@ -31,8 +31,8 @@ from readings.times import parse_time
 from tests.broker.harness import running_broker
 from tests.ingest.captures import METRICS, START, line, row, uuid_of, write_capture
 from tests.ingest.exporter.test_scraper import serving
-from tests.ingest.processes import free_port
 from tests.ingest.wiring import local, read_batches, readings_of, stream_config
+from tests.ports import free_port
 
 T0 = parse_time(START)
 GOOD = {"metrics": [{"timestamp": 1752871354, "metric_name": "x", "uuid": "GPU-1", "value": 5}]}

@@ -18,7 +18,8 @@ from pytest_django import Settings
 from ingest.management.commands import stream
 from tests.ingest.captures import write_capture
 from tests.ingest.exporter.test_scraper import saying, serving
-from tests.ingest.processes import Fleet, free_port, wait_until
+from tests.ingest.processes import Fleet, wait_until
+from tests.ports import free_port
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from inventory.status import add_counts
 from stores.base import Store
 from stores.open import reset_store
 from tests.api.broker_thread import broker_in_thread
-from tests.api.views.test_stats import STARTED, free_port
+from tests.api.views.test_stats import STARTED
 from tests.health.building import NOON, make_event
+from tests.ports import free_port
 
 
 def samples() -> dict[tuple[str, tuple[str, ...]], float]:

@@ -20,15 +20,10 @@ from stores.open import store_key
 from tests.api.broker_thread import broker_in_thread
 from tests.api.conftest import Api
 from tests.health.building import make_event
+from tests.ports import free_port
 
 STATS = "/api/v1/stats"
 STARTED = datetime(2025, 7, 18, 20, 0, tzinfo=UTC)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])

@@ -15,13 +15,7 @@ from broker.protocol import messages
 from broker.protocol.frames import frame
 from tests.broker.harness import running_broker
 from tests.broker.peer import WELCOME, peer, read_frame
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+from tests.ports import free_port
 
 
 async def test_it_learns_what_the_broker_is(tmp_path: Path) -> None:

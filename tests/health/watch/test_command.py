@@ -15,7 +15,7 @@ from readings.times import SECOND
 from stores.open import reset_store
 from stores.sqlite import SqliteStore
 from tests.health.watch.feeding import faulty_blocks
-from tests.ingest.processes import free_port
+from tests.ports import free_port
 
 pytestmark = pytest.mark.django_db
 

@@ -28,7 +28,6 @@ from stores.base import RefusedReading, StoreError, StoreUnavailable, WriteResul
 from stores.sqlite import SqliteStore
 from tests.broker.harness import running_broker
 from tests.ingest.captures import readings_in, stored_readings
-from tests.ingest.processes import free_port
 from tests.ingest.wiring import (
     all_is_committed,
     collect_config,
@@ -40,6 +39,7 @@ from tests.ingest.wiring import (
     publish,
     until,
 )
+from tests.ports import free_port
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -14,8 +14,8 @@ from stores.memory import MemoryStore
 from stores.open import get_store, reset_store
 from tests.broker.harness import running_broker
 from tests.ingest.captures import readings_in, stored_readings, write_capture
-from tests.ingest.processes import free_port
 from tests.ingest.wiring import collect_config, collecting, stream_config, until
+from tests.ports import free_port
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

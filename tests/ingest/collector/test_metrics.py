@@ -18,9 +18,9 @@ from telemetry_site.monitor import render
 from tests.broker.faults.tools import need
 from tests.broker.harness import running_broker
 from tests.ingest.captures import write_capture
-from tests.ingest.processes import free_port
 from tests.ingest.rollups.keeping import KeptWindows
 from tests.ingest.wiring import collect_config, collecting, stream_config, until
+from tests.ports import free_port
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -22,8 +22,8 @@ from ingest.simulator.exporter import FakeConfig, fake_exporters
 from ingest.simulator.fleet import FleetShape
 from ingest.simulator.versions import GENERATIONS
 from ingest.streamer.live import SourceBatch
-from tests.ingest.processes import free_port
 from tests.ingest.wiring import until
+from tests.ports import free_port
 
 LINE = 'DCGM_FI_DEV_GPU_UTIL{gpu="0",UUID="GPU-1"} 5\n'
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -15,7 +15,8 @@ from django.core.management.base import CommandError
 from ingest.simulator.exporter import FakeConfig, fake_exporters
 from ingest.simulator.fleet import ALL_METRICS, FleetShape
 from ingest.simulator.versions import GENERATIONS
-from tests.ingest.processes import ROOT, free_port, wait_until
+from tests.ingest.processes import ROOT, wait_until
+from tests.ports import free_port
 
 
 async def test_each_host_has_an_exporter_of_its_kind() -> None:

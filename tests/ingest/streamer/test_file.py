@@ -22,8 +22,8 @@ from readings.batch import DecodedBatch
 from readings.times import SECOND, parse_time
 from tests.broker.harness import running_broker
 from tests.ingest.captures import COLUMNS, START, line, read_rest, readings_in, row, write_capture
-from tests.ingest.processes import free_port
 from tests.ingest.wiring import line_to, read_batches, read_log, readings_of, stream_config, until
+from tests.ports import free_port
 
 
 def saved_state(tmp_path: Path, path: Path) -> object:

@@ -17,8 +17,8 @@ from ingest.streamer.spool import Spool
 from readings.model import Gpu
 from telemetry_site.concurrency import pause
 from tests.broker.harness import running_broker
-from tests.ingest.processes import free_port
 from tests.ingest.wiring import local, read_batches, read_log, readings_of, until
+from tests.ports import free_port
 
 GPU = Gpu(uuid="GPU-1", hostname="a")
 

@@ -21,8 +21,8 @@ from ingest.streamer.spool import Spool
 from readings.batch import encode_block, encode_plain
 from readings.model import Gpu, PointBlock
 from tests.broker.harness import running_broker
-from tests.ingest.processes import free_port
 from tests.ingest.wiring import line_to, outages, read_batches, read_log, readings_of, until
+from tests.ports import free_port
 
 GPUS = [Gpu(uuid=f"GPU-{number}") for number in range(3)]
 
