@@ -40,8 +40,11 @@ run: setup ## run the whole pipeline on this machine: make run, or CSV_PATH=capt
 top: setup ## show the fleet in this terminal: make top, or API_URL=https://gpus.example.com make top
 	@API_URL="$${API_URL:-http://127.0.0.1:$${PORT:-8080}}" exec $(MANAGE) top
 
-test: setup-dev ## run all tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+# A file's tests run in one worker. Files keep the order of their folders, in which some share what is started for them.
+PYTEST_WORKERS ?= auto
+PYTEST = $(BIN)/python -m pytest --numprocesses $(PYTEST_WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+test: setup-dev ## run all tests, with a worker for each core, at most 4 (PYTEST_WORKERS=0: in one process)
+	$(PYTEST) $(PYTEST_ARGS)
 
 helm: ## get Helm for the chart's tests (builds it once with Go, in a minute or two, unless it is on PATH)
 	@ci/helm.sh
@@ -54,7 +57,7 @@ chart-docs: setup-dev ## write the chart's README.md and values.schema.json from
 
 .PHONY: test-postgres
 test-postgres: setup-dev ## run the tests of inventory and API again, with Django's database on a real PostgreSQL
-	TEST_DATABASE=postgresql $(BIN)/python -m pytest -q tests/inventory tests/api $(patsubst %,--ignore tests/%.py,$(OWN_DATABASE)) $(PYTEST_ARGS)
+	TEST_DATABASE=postgresql $(PYTEST) -q tests/inventory tests/api $(patsubst %,--ignore tests/%.py,$(OWN_DATABASE)) $(PYTEST_ARGS)
 # These tests start services of their own, with another database.
 OWN_DATABASE := api/test_serve api/test_influxdb api/test_serve_exports inventory/test_postgres
 
@@ -189,7 +192,7 @@ $(AUDIT)/.done: requirements-audit.txt
 	@touch $@
 
 coverage: setup-dev ## run the tests with branch coverage, written to coverage/coverage.html
-	$(BIN)/python -m pytest --cov --cov-report= $(PYTEST_ARGS)
+	$(PYTEST) --cov --cov-report= $(PYTEST_ARGS)
 	$(BIN)/coverage html --directory coverage && cp coverage/index.html coverage/coverage.html
 
 coverage-summary: setup-dev ## show the figures of the last coverage run

@@ -21,7 +21,8 @@ for _name in BY_NAME:
 _state = tempfile.TemporaryDirectory(prefix="gpu-telemetry-tests-")
 os.environ["STATE_DIR"] = _state.name
 
-if os.environ.get("TEST_DATABASE") == "postgresql":
+# Workers have it from the process that starts them: they share the server, each with a database of its own.
+if os.environ.get("TEST_DATABASE") == "postgresql" and "TEST_DATABASE_URL" not in os.environ:
     _programs = find_bin()
     if _programs is None:
         sys.exit("error: TEST_DATABASE=postgresql needs a real PostgreSQL: apt-get install postgresql")
@@ -30,7 +31,9 @@ if os.environ.get("TEST_DATABASE") == "postgresql":
     atexit.register(_folder.cleanup)
     atexit.register(_server.stop)
     _server.start()
-    os.environ["DATABASE_URL"] = _server.url("postgres")
+    os.environ["TEST_DATABASE_URL"] = _server.url("postgres")
+if "TEST_DATABASE_URL" in os.environ:
+    os.environ["DATABASE_URL"] = os.environ["TEST_DATABASE_URL"]
 
 from telemetry_site.settings import *  # noqa: E402, F403
 

@@ -181,7 +181,7 @@ def test_files_and_modules_of_the_repository_are_there(page: Path) -> None:
 # Said to make, to the tests or to a shell, not to a service.
 OTHERS = {
     "INFLUX", "ORG", "BUCKET", "PASSWORD", "DOCKER_REGISTRY", "PYTHON", "CAPTURE", "TOKEN", "VERSION", "NAME", "PATH",
-    "PYTEST_ARGS", "GRAFANA_PASSWORD",
+    "PYTEST_ARGS", "PYTEST_WORKERS", "GRAFANA_PASSWORD",
 }  # fmt: skip
 OTHER_KINDS = ("DCGM_", "GPU_I_", "REQUIRE_", "FAULT_")
 
