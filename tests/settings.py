@@ -19,6 +19,7 @@ for _name in BY_NAME:
     os.environ.pop(_name, None)
     os.environ.pop(f"{_name}_FILE", None)
 _state = tempfile.TemporaryDirectory(prefix="gpu-telemetry-tests-")
+atexit.register(_state.cleanup)
 os.environ["STATE_DIR"] = _state.name
 
 # Workers have it from the process that starts them: they share the server, each with a database of its own.
