@@ -102,8 +102,10 @@ def terminal(state: Path, *flags: str, size: tuple[int, int] = (80, 24)) -> Iter
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
     process = subprocess.Popen(
-        manage("top", *flags), env=environ, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
-    )
+        manage("top", *flags), env=environ, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        # A shell starts what runs in its background deaf to Ctrl-C, as these tests may be.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     os.close(theirs)
     try:
         yield Terminal(process.pid, ours)
