@@ -7,10 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from stores.influxdb.client import InfluxConfig
 from tests.influxd import Influxd, find_binary
 from tests.postgres import Postgres, folder_for_cluster, required_bin
+
+# A busy machine fails no test. In a fresh clone the first text alone takes a second: Hypothesis makes its table of Unicode.
+settings.register_profile(
+    "without a clock", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("without a clock")
 
 # The real capture that some tests check against. It is no part of this project: absent, they are skipped.
 _CAPTURE = Path(__file__).resolve().parents[2] / "shared" / "data" / "dcgm_metrics_20250718_134233.csv"
