@@ -20,6 +20,8 @@ NO_SCHEMA_SAYS = re.compile(
     r"|cursor comes from an answer in the other order: keep order unchanged"
     r"|mig=true separates MIG instances: use it with by=gpu"
     r"|agg increase is for counters, and \w+ is not one: use mean, max or another"
+    r"|tier (1m|1h) cannot (answer this|be): .+"
+    r"|raw readings of that time are gone, and .+"
     r"|\w+ is a code, a state or a bitmask: it has no bands"
     r"|every \S+ would make [0-9,]+ points in a series: [0-9,]+ are allowed; leave it out or use \S+"
     r"|every '[^']+' is out of range: use \S+ to \S+"
