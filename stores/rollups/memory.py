@@ -333,9 +333,8 @@ class _NewestReadings:
         self.source_of[gpus[is_newest]] = points.sources[ends][is_newest]
 
     def forget(self, gpu: int) -> None:
-        """What the next readings of a GPU count from is not known."""
+        """What the next readings of a GPU count from is not known. What is not newer than its newest readings stays late."""
         if gpu < len(self.latest):
-            self._newest_ns[gpu] = NEVER_NS
             self._newest[gpu] = np.nan
 
     def _source(self, gpu: Gpu) -> int:

@@ -417,3 +417,15 @@ def test_odd_times_fill_nothing() -> None:
         pipeline.memory.add([block(FLEET, [(number * 7919 % 100_003) * HOUR])])
     assert len(pipeline.memory._minutes) <= memory._MOST
     assert len(pipeline.memory._hours) <= memory._MOST + 2
+
+
+def test_what_is_late_stays_late_after_a_reading_that_contradicts_the_newest() -> None:
+    pipeline = Pipeline()
+    of = gpu("U")
+    pipeline.write([PointBlock([of], [UTIL, ENERGY], [(0, 40 * SECOND, [5.0, 3.0])])])
+    pipeline.write([PointBlock([of], [UTIL], [(0, 40 * SECOND, [6.0])])])
+    pipeline.write([block(of, [30 * SECOND], ENERGY, 6.0)])
+    pipeline.write([block(of, [200 * SECOND], ENERGY, 4.0)])
+    for minute in range(4):
+        pipeline.check("1m", minute * MINUTE)
+    pipeline.check("1h", 0)
