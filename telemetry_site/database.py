@@ -34,9 +34,9 @@ def database_config(url: str, state_dir: Path) -> dict[str, Any]:
 def _sqlite(config: dict[str, Any]) -> dict[str, Any]:
     config["CONN_MAX_AGE"] = 60
     config["OPTIONS"] = {
-        # WAL lets the web service read while collectors write. IMMEDIATE takes the write lock when a transaction begins,
-        # so that two writers wait for each other instead of failing half-way.
-        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        # IMMEDIATE takes the write lock when a transaction begins, so that two writers wait for each other instead of
+        # failing half-way. See also inventory.apps.write_ahead.
+        "init_command": "PRAGMA synchronous=NORMAL;",
         "transaction_mode": "IMMEDIATE",
         "timeout": SQLITE_WAIT,
     }
