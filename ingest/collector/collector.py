@@ -478,6 +478,8 @@ class Collector:
         """Seconds until a commit is due; 0 or less: now; infinite when there is nothing to commit."""
         if not self._inventory and (self._client is None or self._written <= self.committed):
             return float("inf")
+        if not self._decoder.pending and self._in_hand is None:
+            return 0.0  # nothing follows
         return self._last_commit + COMMIT_SECONDS - time.monotonic()
 
     async def commit(self) -> None:
