@@ -73,6 +73,7 @@ def test_a_filter_and_a_metric_are_in_the_url_and_back_undoes_them(page: Page) -
     page.locator("#pick-namespace").select_option("notebooks")
     assert parameters(page) == {"metric": "DCGM_FI_DEV_GPU_TEMP", "namespace": "notebooks"}
     page.go_back()
+    expect(page.locator("#pick-namespace")).to_have_value("")
     page.go_back()
     expect(page.locator("#pick-metric")).to_have_value(UTIL)
     assert parameters(page) == {}
