@@ -41,7 +41,7 @@ from telemetry_site.watchdog import Watchdog
 logger = logging.getLogger(__name__)
 
 COMMIT_SECONDS = 1.0
-# What was read is written as soon as nothing more has come for so long, if writing took less than this part of the time since.
+# What was read is written as soon as nothing more has come for so long. Flushes that are not full take no more than this part of the time.
 QUIET_SECONDS = 0.25
 MOST_WRITING = 0.02
 DRAIN_SECONDS = 7.0
@@ -127,8 +127,7 @@ class Collector:
         self._written = -1
         self._last_commit = 0.0
         self._last_message = 0.0
-        self._writing_seconds = 0.0  # the last flush and commit took so long
-        self._writing_ended = 0.0
+        self._quiet_from = 0.0  # when what was read may be written before the interval is over
         self._oldest_uncommitted: float | None = None
         self._waits = backoff()
         self._closed = False
@@ -232,16 +231,18 @@ class Collector:
         careful = self._attempts.careful
         flush = self._flush_due() <= 0 or careful
         if flush or self._commit_due() <= 0:
-            self._writing = asyncio.create_task(self._write_and_commit(flush=flush, careful=careful), name="write")
+            full = self._decoder.full
+            write = self._write_and_commit(flush=flush, careful=careful, full=full)
+            self._writing = asyncio.create_task(write, name="write")
 
-    async def _write_and_commit(self, *, flush: bool, careful: bool) -> None:
+    async def _write_and_commit(self, *, flush: bool, careful: bool, full: bool) -> None:
         began = time.monotonic()
         if flush:
             await self.flush()
         if self._commit_due() <= 0 or (careful and self._written > self.committed):
             await self.commit()
-        self._writing_ended = time.monotonic()
-        self._writing_seconds = self._writing_ended - began
+        ended = time.monotonic()
+        self._quiet_from = ended if full else ended + (ended - began) / MOST_WRITING
 
     async def _end_writing(self) -> None:
         """Wait until all that was begun is written. Raises what stopped it."""
@@ -431,7 +432,7 @@ class Collector:
             return self._config.flush_interval
         if self._decoder.full:
             return 0.0
-        quiet = max(self._last_message + QUIET_SECONDS, self._writing_ended + self._writing_seconds / MOST_WRITING)
+        quiet = max(self._last_message + QUIET_SECONDS, self._quiet_from)
         return min(pending.since + self._config.flush_interval, quiet) - time.monotonic()
 
     async def flush(self) -> int:
