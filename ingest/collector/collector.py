@@ -241,8 +241,9 @@ class Collector:
             await self.flush()
         if self._commit_due() <= 0 or (careful and self._written > self.committed):
             await self.commit()
-        ended = time.monotonic()
-        self._quiet_from = ended if full else ended + (ended - began) / MOST_WRITING
+        if flush:
+            ended = time.monotonic()
+            self._quiet_from = ended if full else ended + (ended - began) / MOST_WRITING
 
     async def _end_writing(self) -> None:
         """Wait until all that was begun is written. Raises what stopped it."""
