@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import os
 import resource
 import statistics
 import subprocess
@@ -35,6 +34,7 @@ from typing import Any
 
 import urllib3
 
+from bench.capture import cpu_seconds
 from bench.make_capture import make_capture
 from bench.plot import Axis, Line, save_chart
 from bench.report import IMAGES, described, load, put_section, save, table
@@ -93,14 +93,8 @@ class Run:
         return self.readings / self.seconds
 
 
-def process_cpu(pid: int) -> float:
-    """User and system time of a process, in seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def children_cpu() -> float:
-    """The same of all children that have ended and were waited for."""
+    """User and system time of all children that have ended and were waited for, in seconds."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -196,7 +190,7 @@ class Bench:
 
     def _server_cpu(self) -> float:
         assert self._server.process is not None
-        return process_cpu(self._server.process.pid)
+        return cpu_seconds(self._server.process.pid)
 
     def _peer(self, config: InfluxConfig) -> Run:
         settings = self._folder / "telegraf.conf"
