@@ -8,10 +8,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import msgspec
 from msgspec import Meta
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # One point: index into the block's gpus, nanoseconds since 1970 UTC, one value per metric name (None: no reading).
 Point = tuple[int, int, list[float | None]]
@@ -64,12 +70,36 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 Reading = tuple[Gpu, str, int, float]
 
 
-class PointBlock(msgspec.Struct):
-    """Points that share their GPUs and metric names."""
+class PointArrays(NamedTuple):
+    """A block's points as arrays: ``gpu`` (int64) indexes the block's GPUs, ``time_ns`` is int64.
+
+    ``values`` (float64, points x metric names) has NaN where there is no reading.
+    """
+
+    gpu: NDArray[np.int64]
+    time_ns: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+class PointBlock(msgspec.Struct, dict=True):
+    """Points that share their GPUs and metric names. Nobody changes the points of a block that has given its ``arrays``."""
 
     gpus: list[Gpu]
     metric_names: list[str]
     points: list[Point]
+
+    @cached_property
+    def arrays(self) -> PointArrays:
+        """The points as arrays, made once. Raises TypeError, ValueError or OverflowError where they are no numbers, or too large."""
+        import numpy as np  # a live source does without
+
+        count, width = len(self.points), len(self.metric_names)
+        gpus, times, lists = zip(*self.points, strict=True) if count else ((), (), ())
+        try:
+            values = np.fromiter(chain.from_iterable(lists), np.float64, count * width)
+        except TypeError:  # None among them
+            values = np.array(lists, np.float64)
+        return PointArrays(np.array(gpus, np.int64), np.array(times, np.int64), values.reshape(count, width))
 
     def count(self) -> int:
         """The number of readings."""

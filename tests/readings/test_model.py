@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+import numpy as np
 import pytest
 
 from readings.model import Gpu, PointBlock
@@ -19,6 +22,29 @@ def test_the_driver_version_comes_from_the_labels() -> None:
 def test_a_block_counts_readings_not_places() -> None:
     block = PointBlock([Gpu(uuid="GPU-1")], ["a", "b"], [(0, 1, [0.0, None]), (0, 2, [1.0, 2.0]), (0, 3, [None, None])])
     assert block.count() == 3
+
+
+def test_a_block_gives_its_points_as_arrays() -> None:
+    whole = PointBlock([Gpu(uuid="GPU-1"), Gpu(uuid="GPU-2")], ["a", "b"], [(1, 5, [0.5, 1.5]), (0, 6, [2.5, 3.5])])
+    assert whole.arrays.gpu.tolist() == [1, 0]
+    assert whole.arrays.time_ns.tolist() == [5, 6]
+    assert whole.arrays.values.tolist() == [[0.5, 1.5], [2.5, 3.5]]
+    assert whole.arrays is whole.arrays
+    gaps = PointBlock([Gpu(uuid="GPU-1")], ["a", "b"], [(0, 1, [0.0, None]), (0, 2, [None, None])])
+    assert np.array_equal(gaps.arrays.values, [[0.0, np.nan], [np.nan, np.nan]], equal_nan=True)
+    assert PointBlock([], ["a", "b"], []).arrays.values.shape == (0, 2)
+    assert whole == PointBlock(whole.gpus, ["a", "b"], list(whole.points))
+
+
+@pytest.mark.parametrize("value", ["x", {}, 10**400])
+def test_what_is_no_number_has_no_arrays(value: Any) -> None:
+    with pytest.raises((TypeError, ValueError, OverflowError)):
+        _ = PointBlock([Gpu(uuid="GPU-1")], ["a"], [(0, 1, [value])]).arrays
+
+
+def test_points_of_another_width_have_no_arrays() -> None:
+    with pytest.raises(ValueError, match="iterator too short"):
+        _ = PointBlock([Gpu(uuid="GPU-1")], ["a", "b"], [(0, 1, [1.0])]).arrays
 
 
 @pytest.mark.parametrize(
