@@ -36,15 +36,18 @@ def test_a_block_gives_its_points_as_arrays() -> None:
     assert whole == PointBlock(whole.gpus, ["a", "b"], list(whole.points))
 
 
-@pytest.mark.parametrize("value", ["x", {}, 10**400])
-def test_what_is_no_number_has_no_arrays(value: Any) -> None:
-    with pytest.raises((TypeError, ValueError, OverflowError)):
-        _ = PointBlock([Gpu(uuid="GPU-1")], ["a"], [(0, 1, [value])]).arrays
+@pytest.mark.parametrize(
+    "point", [(0, 1, ["1"]), (0, 1, [{}]), (0, 1, [10**400]), (0, 1 << 70, [1.0]), (0, None, [None])]
+)
+def test_what_is_no_number_has_no_arrays(point: Any) -> None:
+    with pytest.raises(ValueError, match=r"argument|range|integer"):
+        _ = PointBlock([Gpu(uuid="GPU-1")], ["a"], [point]).arrays
 
 
-def test_points_of_another_width_have_no_arrays() -> None:
-    with pytest.raises(ValueError, match="iterator too short"):
-        _ = PointBlock([Gpu(uuid="GPU-1")], ["a", "b"], [(0, 1, [1.0])]).arrays
+@pytest.mark.parametrize("values", [[[1.0]], [[1.0, 2.0, 3.0]], [[1.0], [1.0, 2.0, 3.0]]])
+def test_points_of_another_width_have_no_arrays(values: list[list[float | None]]) -> None:
+    with pytest.raises(ValueError, match="not 2 values"):
+        _ = PointBlock([Gpu(uuid="GPU-1")], ["a", "b"], [(0, 1, each) for each in values]).arrays
 
 
 @pytest.mark.parametrize(
