@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from itertools import chain, pairwise
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -61,15 +63,17 @@ class WindowMemory:
         with self._lock:
             try:
                 tables = list(self._known.tables(blocks))
-            except (TypeError, OverflowError):
+            except ValueError:
                 tables = list(self._known.tables(split_storable(blocks)[0]))
-            for points in tables:
-                self._add(points)
+            # Minute by minute: no table is late because another one that came with it reaches further.
+            parts = [(start, part) for table in tables for start, part in table.by_minute()]
+            for start, part in sorted(parts, key=itemgetter(0)):
+                self._add(start, part)
 
     def distrust(self, gpu: str, time_ns: int) -> None:
         """A reading of a GPU (its id) at this time is not in the store as it was added, or may not be."""
         with self._lock:
-            self._doubt(self._known.gpu(gpu), time_ns)
+            self._doubt(np.array([self._known.gpu(gpu)]), time_ns // _MINUTE * _MINUTE)
             self._known.forget(self._known.gpu(gpu))
 
     def window(self, tier: Tier, start_ns: int) -> MemoryWindow | None:
@@ -121,28 +125,26 @@ class WindowMemory:
 
     # From points to minutes.
 
-    def _add(self, points: _PointRows) -> None:
+    def _add(self, start_ns: int, points: _PointRows) -> None:
+        """Add the points of one minute."""
         known = self._known
         again = ~starts_run(points.gpus, points.times)
-        for row in np.flatnonzero(again).tolist():
-            self._doubt(int(points.gpus[row]), int(points.times[row]))
-        late = points.times <= known.latest[points.gpus]
-        if late.any():
-            points = self._without_late(points, np.flatnonzero(late))
-        starts = points.times // _MINUTE * _MINUTE
-        for start in np.unique(starts).tolist():
-            mine = (
-                points if starts[0] == starts[-1] == start and (starts == start).all() else points.only(starts == start)
-            )
-            minute = self._minute(start)
-            if minute is not None:
-                minute.add(mine, known)
-            elif (hour := self._hour(start)) is not None:
-                hour.doubtful.update(mine.gpus.tolist())
-            known.remember(mine)
-            self._let_go()
+        if again.any():
+            self._doubt(points.gpus[again], start_ns)
+        late = known.late(start_ns, points)
+        if len(late):
+            points = self._without_late(start_ns, points, late)
+        if not len(points.times):
+            return
+        minute = self._minute(start_ns)
+        if minute is not None:
+            minute.add(points, known)
+        elif (hour := self._hour(start_ns)) is not None:
+            hour.doubtful.update(points.gpus.tolist())
+        known.remember(points)
+        self._let_go()
 
-    def _without_late(self, points: _PointRows, rows: Ints) -> _PointRows:
+    def _without_late(self, start_ns: int, points: _PointRows, rows: Ints) -> _PointRows:
         """Leave out readings that are not newer than the newest of their GPU and metric, and doubt their windows.
 
         The newest reading again, with the same value, changes nothing.
@@ -155,27 +157,27 @@ class WindowMemory:
             (times == newest_ns) & (late.values == newest) & (known.source_of[late.gpus] == late.sources)[:, np.newaxis]
         )
         # A new reading of an earlier minute may be what a counter in a later one counts from.
-        earlier = late.times // _MINUTE < known.latest[late.gpus] // _MINUTE
+        earlier = start_ns < known.latest[late.gpus] // _MINUTE * _MINUTE
         doubtful = (behind & ~same).any(axis=1) | (earlier & (~np.isnan(late.values) & ~behind).any(axis=1))
-        for gpu, time_ns in zip(late.gpus[doubtful].tolist(), late.times[doubtful].tolist(), strict=True):
-            self._doubt(gpu, time_ns)
+        if doubtful.any():
+            self._doubt(late.gpus[doubtful], start_ns)
         for gpu in np.unique(late.gpus[(behind & ~same & (times == newest_ns)).any(axis=1)]).tolist():
             known.forget(gpu)
         values = points.values.copy()
         values[rows] = np.where(behind, np.nan, late.values)
         return points._replace(values=values).only(np.flatnonzero(~np.isnan(values).all(axis=1)))
 
-    def _doubt(self, gpu: int, time_ns: int) -> None:
-        """What there is of a GPU from this time's window on may be wrong."""
-        start = time_ns // _MINUTE * _MINUTE
-        if self._minute(start) is None:
-            self._hour(start)
+    def _doubt(self, gpus: Ints, start_ns: int) -> None:
+        """What there is of some GPUs from this minute on may be wrong."""
+        numbers = set(gpus.tolist())
+        if self._minute(start_ns) is None:
+            self._hour(start_ns)
             for hour_ns, hour in self._hours.items():
-                if hour_ns + _HOUR > time_ns:
-                    hour.doubtful.add(gpu)
+                if hour_ns + _HOUR > start_ns:
+                    hour.doubtful |= numbers
         for minute in self._minutes.values():
-            if minute.start_ns >= start:
-                minute.doubtful.add(gpu)
+            if minute.start_ns >= start_ns:
+                minute.doubtful |= numbers
                 minute.version += 1
 
     def _minute(self, start_ns: int) -> _Minute | None:
@@ -223,6 +225,17 @@ class _PointRows(NamedTuple):
         columns, sources, gpus, times, values = self
         return _PointRows(columns, sources[chosen], gpus[chosen], times[chosen], values[chosen])
 
+    def by_minute(self) -> Iterator[tuple[int, _PointRows]]:
+        """The points of each minute, and its begin."""
+        minutes = self.times // _MINUTE
+        if minutes.min() == minutes.max():
+            yield int(minutes[0]) * _MINUTE, self
+            return
+        order = np.argsort(minutes, kind="stable")
+        minutes = minutes[order]
+        for start, end in pairwise([*np.flatnonzero(starts_run(minutes)).tolist(), len(minutes)]):
+            yield int(minutes[start]) * _MINUTE, self.only(order[start:end])
+
 
 class _NewestReadings:
     """The GPUs, their sources and the metrics that there were, by number; and the newest reading of each GPU and metric."""
@@ -262,7 +275,7 @@ class _NewestReadings:
         return [self._ids[gpu] for gpu in gpus.tolist()]
 
     def tables(self, blocks: Sequence[PointBlock]) -> Iterator[_PointRows]:
-        """The points of blocks, those with the same metrics together. Raises TypeError or OverflowError for what no store takes."""
+        """The points of blocks, those with the same metrics together. Raises ValueError for what no store takes."""
         by_names: dict[tuple[str, ...], list[PointBlock]] = {}
         for block in blocks:
             if block.points:
@@ -273,12 +286,11 @@ class _NewestReadings:
                 yield points
 
     def _table(self, names: tuple[str, ...], blocks: Sequence[PointBlock]) -> _PointRows:
-        values = np.array([values for block in blocks for _, _, values in block.points], dtype=np.float64)
-        times = np.array([time_ns for block in blocks for _, time_ns, _ in block.points], dtype=np.int64)
-        numbers: list[int] = []
-        for block in blocks:
-            of_block = [self._source(gpu) for gpu in block.gpus]
-            numbers += [of_block[index] for index, _, _ in block.points]
+        values = np.concatenate([block.arrays.values for block in blocks])
+        times = np.concatenate([block.arrays.time_ns for block in blocks])
+        sources = np.concatenate(
+            [np.array([self._source(gpu) for gpu in block.gpus], dtype=np.int64)[block.arrays.gpu] for block in blocks]
+        )
         columns = [self._column(name) for name in names]
         self._grow()
         values[np.isinf(values)] = np.nan
@@ -289,7 +301,6 @@ class _NewestReadings:
         kept = [place for place, column in enumerate(columns) if column >= 0 and column not in columns[:place]]
         if len(kept) < len(columns):
             values = values[:, kept]
-        sources = np.array(numbers, dtype=np.int64)
         there = sources >= 0
         absent = np.isnan(values)
         if absent.any():
@@ -300,6 +311,23 @@ class _NewestReadings:
         order = in_order(gpus, times)
         kept_columns = np.array([columns[place] for place in kept], dtype=np.int64)
         return _PointRows(kept_columns, sources, gpus, times, values).only(order)
+
+    def late(self, start_ns: int, points: _PointRows) -> Ints:
+        """The rows of those points of a minute that may not be newer than what there is of their GPUs."""
+        starts = np.flatnonzero(starts_run(points.gpus))
+        gpus, first = points.gpus[starts], points.times[starts]
+        suspects = np.flatnonzero(first <= self.latest[gpus])
+        if len(suspects):
+            # Other metrics of the GPU may be newer by seconds, as in a capture, where each has rows of its own: no harm.
+            own = self._newest_ns[np.ix_(gpus[suspects], points.columns)].max(axis=1, initial=NEVER_NS)
+            is_late = (first[suspects] <= own) | (self.latest[gpus[suspects]] >= start_ns + _MINUTE)
+            suspects = suspects[is_late]
+        if not len(suspects):
+            return suspects
+        of_run = np.zeros(len(starts), dtype=np.bool_)
+        of_run[suspects] = True
+        mine = np.repeat(of_run, np.diff(np.append(starts, len(points.gpus))))
+        return np.flatnonzero(mine & (points.times <= self.latest[points.gpus]))
 
     def newest_of(self, points: _PointRows) -> tuple[Ints, Floats]:
         """Time and value of the newest reading of each GPU and metric of some points."""
@@ -453,24 +481,40 @@ class _Minute:
 
     def _readings(self, known: _NewestReadings) -> dict[str, list[ReadingArrays]]:
         """What waits, by metric."""
-        columns, places = numbered(np.concatenate([points.columns for points in self.waiting]))
-        times = np.concatenate([points.times for points in self.waiting])
-        values = np.full((len(times), len(columns)), np.nan)
-        row = at = 0
+        alike: dict[tuple[int, ...], list[_PointRows]] = {}
         for points in self.waiting:
-            high, width = row + len(points.times), len(points.columns)
-            values[row:high, places[at : at + width]] = points.values
-            row, at = high, at + width
-        used, of = numbered(np.concatenate([points.sources for points in self.waiting]))
+            alike.setdefault(tuple(points.columns.tolist()), []).append(points)
+        tables = [
+            _PointRows(parts[0].columns, *map(np.concatenate, list(zip(*parts, strict=True))[1:]))
+            for parts in alike.values()
+        ]
+        if len(set(chain.from_iterable(alike))) < sum(map(len, alike)):  # some have a metric in common
+            tables = [_under_one(tables)]
+        used, places = numbered(np.concatenate([points.sources for points in tables]))
         sources = [known.sources[number] for number in used.tolist()]
-        order = in_order(of, times)
-        of, times, values = of[order], times[order], np.ascontiguousarray(values[order].T)
-        readings = {}
-        for column, mine in zip(columns.tolist(), values, strict=True):
-            arrays = ReadingArrays(sources, of, times, mine)
-            there = ~np.isnan(mine)
-            readings[known.names[column]] = [arrays if there.all() else arrays.only(there)]
+        readings, at = {}, 0
+        for points in tables:
+            of, at = places[at : at + len(points.times)], at + len(points.times)
+            order = in_order(of, points.times)
+            of, times, values = of[order], points.times[order], np.ascontiguousarray(points.values[order].T)
+            for column, mine in zip(points.columns.tolist(), values, strict=True):
+                arrays = ReadingArrays(sources, of, times, mine)
+                there = ~np.isnan(mine)
+                readings[known.names[column]] = [arrays if there.all() else arrays.only(there)]
         return readings
+
+
+def _under_one(tables: Sequence[_PointRows]) -> _PointRows:
+    """One table with the metrics of all."""
+    columns, places = numbered(np.concatenate([points.columns for points in tables]))
+    sources, gpus, times = (np.concatenate(each) for each in list(zip(*tables, strict=True))[1:4])
+    values = np.full((len(times), len(columns)), np.nan)
+    row = at = 0
+    for points in tables:
+        high, width = row + len(points.times), len(points.columns)
+        values[row:high, places[at : at + width]] = points.values
+        row, at = high, at + width
+    return _PointRows(columns, sources, gpus, times, values)
 
 
 @dataclass(slots=True)

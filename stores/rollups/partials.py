@@ -182,7 +182,7 @@ class _MetricPartials:
     """One metric while its readings are added: for each aggregate an array over the sources that there are so far."""
 
     def __init__(self, counts_up: bool, sources: _Sources, before: Mapping[str, float]) -> None:
-        self.arrays: dict[str, npt.NDArray[Any]] = {name: _nothing(name, (0,)) for name in _NOTHING}
+        self.arrays: dict[str, npt.NDArray[Any]] = {}
         self._counts_up = counts_up
         self._sources = sources
         self._before = before
@@ -196,8 +196,10 @@ class _MetricPartials:
             return
         rows, gpus = self._sources.of(part.sources)
         places, size = rows[part.places], len(self._sources.rows)
-        for name, values in self.arrays.items():
-            if len(values) < size:
+        if not self.arrays:
+            self.arrays = {name: _nothing(name, (size,)) for name in _NOTHING}
+        elif len(self.arrays["count"]) < size:
+            for name, values in self.arrays.items():
                 self.arrays[name] = np.concatenate([values, _nothing(name, (size - len(values),))])
         arrays = self.arrays
         arrays["count"] += np.bincount(places, minlength=size)

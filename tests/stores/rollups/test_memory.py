@@ -321,6 +321,20 @@ def test_points_may_come_in_parts() -> None:
     pipeline.check("1m", 2 * MINUTE)
 
 
+def test_a_flush_of_several_minutes_may_have_them_metric_by_metric() -> None:
+    """As that of a capture, whose rows of other metrics are a second later."""
+    pipeline = Pipeline()
+    for begin in range(0, 360, 120):
+        seconds = range(begin, begin + 120, 10)
+        later = [(second + 1) * SECOND for second in seconds]
+        pipeline.write(
+            [block(FLEET, [second * SECOND for second in seconds]), block(FLEET, later, ENERGY, float(begin))]
+        )
+        for minute in range(max(1, begin // 60), begin // 60 + 2):
+            assert pipeline.window("1m", minute * MINUTE).untrusted == set()
+            pipeline.check("1m", minute * MINUTE)
+
+
 def test_a_part_of_a_point_may_be_late_for_the_next_minute() -> None:
     pipeline = Pipeline()
     live(pipeline, 0, 120, names=(UTIL, REPLAYS))
