@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from operator import itemgetter
+
+import numpy as np
 
 from inventory.rollup_state import MINUTE_NS
 from inventory.rollup_touches import MINUTES, touch
 from readings.model import PointBlock
 from stores.base import RefusedReading
 from stores.rollups.memory import WindowMemory
-
-_time_of = itemgetter(1)
+from stores.validate import split_storable
 
 
 class RollupFeed:
@@ -39,16 +39,7 @@ class RollupFeed:
         """Note blocks that the store has written, but for those readings."""
         if not self.is_on:
             return
-        touched: set[int] = set()
-        for block in blocks:
-            times = list(map(_time_of, block.points))
-            if not times:
-                continue
-            first, last = min(times) // MINUTE_NS, max(times) // MINUTE_NS
-            if last - first <= 1:
-                touched |= {first, last}
-            else:
-                touched.update({time_ns // MINUTE_NS for time_ns in times})
+        touched = _minutes_of(blocks)
         if not touched:
             return
         with self._lock:
@@ -93,3 +84,15 @@ class RollupFeed:
             self.is_on = False
             self._memory = None
             self._minutes = set()
+
+
+def _minutes_of(blocks: Sequence[PointBlock]) -> set[int]:
+    """The minutes since 1970 that have points."""
+    try:
+        times = [block.arrays.time_ns for block in blocks if block.points]
+    except ValueError:  # something that no store takes
+        times = [block.arrays.time_ns for block in split_storable(blocks)[0]]
+    if not times:
+        return set()
+    minutes: list[int] = np.unique(np.concatenate(times) // MINUTE_NS).tolist()
+    return set(minutes)

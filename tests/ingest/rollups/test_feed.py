@@ -41,6 +41,14 @@ def test_the_minutes_of_all_points_are_recorded(feed: RollupFeed) -> None:
     assert {each.writer for each in touches("here")} == {"a"}
 
 
+def test_what_no_store_takes_touches_nothing(feed: RollupFeed) -> None:
+    odd = PointBlock([Gpu(uuid="G")], ["DCGM_FI_DEV_GPU_UTIL"], [(0, 1 << 70, [1.0])])
+    feed.see([odd])
+    feed.see([odd, block(0)])
+    feed.save()
+    assert minutes() == [0]
+
+
 def test_each_save_touches_again(feed: RollupFeed) -> None:
     versions = set()
     for _ in range(3):
