@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Sequence, Set
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from readings.columns import Ints
 from readings.labels import without_name
 from readings.model import Gpu
 
-_MAX_CODE = 1 << 62
+_BETWEEN = "\0"  # blocks with this byte are read row by row
 _MAX_LABELS_HELD = 16 << 20  # bytes
 # Labels are foreseen for so many metrics of a capture.
 _MOST_METRICS = 256
@@ -42,14 +42,6 @@ class GpuEntries(NamedTuple):
     several: dict[int, Described]
 
 
-class _CodedColumn(NamedTuple):
-    """A column of a block: the distinct ``texts``, the number that each has in all blocks, and the text of each row (None: one for all)."""
-
-    rows: Ints | None
-    numbers: Ints
-    texts: pa.Array
-
-
 class _ParsedDescription(NamedTuple):
     """A description that was parsed (None: it is refused), and the place of its labels in ``naming``."""
 
@@ -58,7 +50,7 @@ class _ParsedDescription(NamedTuple):
 
 
 class GpuTable:
-    """Remembers the descriptions of GPUs, so that each is parsed once. Needs the columns in ``columns`` as text.
+    """Remembers the descriptions of GPUs, so that each is parsed once. Needs the columns in ``columns`` as text without NUL.
 
     Labels are long, and mostly those of the last row with the same metric and the same other columns. Comparing a block's labels with these
     takes a third of the time of looking for the distinct ones.
@@ -70,27 +62,28 @@ class GpuTable:
         self._labels = header.column("labels")
         self._key = [at for at in rows.key_columns if at != self._labels]
         self.columns = [str(at) for at in (*self._key, *([] if self._labels is None else [self._labels]))]
-        self._texts: list[dict[str, int]] = [{} for _ in self._key]
+        self._raw_bases: dict[tuple[str | None, ...], dict[str, int]] = {}
         self._metrics: dict[str, int] = {}
         self._plain_labels: dict[str, int] = {}
         self._raw_labels: dict[str, int] = {}
         self._raw_size = 0
-        self._bases: dict[tuple[int, ...], int] = {}
+        self._bases: dict[tuple[str, ...], int] = {}
         self._places: dict[tuple[int, int], int] = {}
         self._naming: dict[NamingLabels, int] = {}
         self._known: list[_ParsedDescription] = []
         # By base and metric: the place in ``_texts_foreseen`` (-1: none), and the number of the description.
         self._slot_text = self._slot_known = np.zeros(0, np.int64)
         self._texts_foreseen: pa.Array | None = None
+        # What the last block had: the next one mostly has the same descriptions.
+        self._last: tuple[tuple[bytes, int], GpuEntries] | None = None
         self._version = rows.parts.version
 
     def find(self, table: pa.Table, metric: Ints, metric_names: Sequence[str]) -> GpuEntries:
         """The descriptions in the rows of ``table``, which must have one chunk. Row i is of ``metric_names[metric[i]]``."""
         if len(self._known) > MAX_CACHED_GPUS or self._version != self._rows.parts.version:
             self._forget()
-        columns = [self._read(at, table.column(str(key)).chunk(0)) for at, key in enumerate(self._key)]
-        entry, firsts = _entries(columns, table.num_rows)
-        bases = self._number_bases(columns, firsts)[entry]
+        columns = [table.column(str(key)).chunk(0) for key in self._key]
+        bases = self._number_bases(columns, table.num_rows)
         if self._labels is None:
             return self._entries_of(self._numbers(bases, np.zeros(len(bases), np.int64), columns, None))
         column = table.column(str(self._labels)).chunk(0)
@@ -104,18 +97,30 @@ class GpuTable:
 
     # Columns.
 
-    def _read(self, place: int, column: pa.Array) -> _CodedColumn:
-        encoded = column.dictionary_encode()
-        texts, rows = encoded.dictionary, encoded.indices.to_numpy()
-        numbers = self._texts[place]
-        each = np.array([numbers.setdefault(text, len(numbers)) for text in texts.to_pylist()], np.int64)
-        return _CodedColumn(None if len(each) == 1 else rows, each, texts)
+    def _number_bases(self, columns: list[pa.Array], count: int) -> Ints:
+        """A number for the columns without labels in each row.
 
-    def _number_bases(self, columns: list[_CodedColumn], firsts: Ints) -> Ints:
-        """A number for each distinct combination of the columns without labels."""
-        numbers = [each.numbers[_places(each, firsts)].tolist() for each in columns]
-        keys = zip(*numbers, strict=True) if numbers else [()]
-        return np.array([self._bases.setdefault(key, len(self._bases)) for key in keys], np.int64)
+        Looking for distinct texts once, in all columns that are not constant, takes half the time of looking in each.
+        """
+        constants = tuple(_constant(column) for column in columns)
+        varying = [column for column, text in zip(columns, constants, strict=True) if text is None]
+        raw = self._raw_bases.setdefault(constants, {})
+        if not varying:
+            return np.full(count, self._number_base(raw, constants, ""), np.int64)
+        encoded = pc.binary_join_element_wise(*varying, _BETWEEN).dictionary_encode()
+        numbers = [
+            number if (number := raw.get(text)) is not None else self._number_base(raw, constants, text)
+            for text in encoded.dictionary.to_pylist()
+        ]
+        rows: Ints = np.array(numbers, np.int64)[encoded.indices.to_numpy()]
+        return rows
+
+    def _number_base(self, raw: dict[str, int], constants: tuple[str | None, ...], joined: str) -> int:
+        """The number of one combination of texts, in whichever of its columns they are constant."""
+        varying = iter(joined.split(_BETWEEN))
+        texts = tuple(next(varying) if text is None else text for text in constants)
+        number = raw[joined] = self._bases.setdefault(texts, len(self._bases))
+        return number
 
     def _number_labels(self, column: pa.Array) -> Ints:
         """A number for the labels of each row. Labels that differ only in __name__ are one description."""
@@ -167,7 +172,7 @@ class GpuTable:
 
     # Descriptions.
 
-    def _numbers(self, bases: Ints, labels: Ints, columns: list[_CodedColumn], column: pa.Array | None) -> Ints:
+    def _numbers(self, bases: Ints, labels: Ints, columns: list[pa.Array], column: pa.Array | None) -> Ints:
         """The number of each row's description. Parses those that are new, each from the first row that has it."""
         pairs, rows, pair = np.unique(bases * (int(labels.max()) + 1) + labels, return_index=True, return_inverse=True)
         numbers = np.zeros(len(pairs), np.int64)
@@ -178,7 +183,7 @@ class GpuTable:
             if number is None:
                 fields = [""] * self._width
                 for at, each in zip(self._key, columns, strict=True):
-                    fields[at] = each.texts[0 if each.rows is None else int(each.rows[row])].as_py()
+                    fields[at] = each[row].as_py()
                 if column is not None and self._labels is not None:
                     fields[self._labels] = column[row].as_py()
                 number = self._places[key] = self._describe_anew(fields)
@@ -199,6 +204,14 @@ class GpuTable:
         """What a block has of these descriptions, in the order in which they were first met."""
         is_there = np.zeros(len(self._known), np.bool_)
         is_there[known] = True
+        entry = (np.cumsum(is_there) - 1)[known]
+        suspected = self._rows.twins.suspected_gpus
+        key = is_there.tobytes(), len(suspected)  # of these there are ever more
+        if self._last is None or self._last[0] != key:
+            self._last = key, self._entries_there(is_there, suspected)
+        return self._last[1]._replace(entry=entry)
+
+    def _entries_there(self, is_there: npt.NDArray[np.bool_], suspected: Set[tuple[str, ...]]) -> GpuEntries:
         found = [self._known[number] for number in np.flatnonzero(is_there).tolist()]
         numbers: dict[int, int] = {}
         gpus: list[Gpu] = []
@@ -217,7 +230,6 @@ class GpuTable:
             if place == len(gpus):
                 gpus.append(described.gpu)
             gpu[number] = place
-        suspected = self._rows.twins.suspected_gpus
         several = {
             number: described.described
             for identity, same in of_gpu.items()
@@ -226,14 +238,12 @@ class GpuTable:
             if (described := found[number].described) is not None
         }
         kind = np.array([each.kind for each in found], np.int64)
-        entry = (np.cumsum(is_there) - 1)[known]
-        return GpuEntries(entry, gpus, gpu, list(self._naming), kind, refused, remarks, several)
+        return GpuEntries(np.zeros(0, np.int64), gpus, gpu, list(self._naming), kind, refused, remarks, several)
 
     def _forget(self) -> None:
         """Start over: labels that never repeat must not fill the memory, and labels that were found are no longer of GPUs."""
         self._version = self._rows.parts.version
-        for texts in self._texts:
-            texts.clear()
+        self._raw_bases.clear()
         self._metrics.clear()
         self._plain_labels.clear()
         self._raw_labels.clear()
@@ -244,26 +254,12 @@ class GpuTable:
         self._known.clear()
         self._slot_text = self._slot_known = np.zeros(0, np.int64)
         self._texts_foreseen = None
+        self._last = None
 
 
-def _places(column: _CodedColumn, rows: Ints) -> Ints:
-    return np.zeros(len(rows), np.int64) if column.rows is None else column.rows[rows]
-
-
-def _entries(columns: list[_CodedColumn], count: int) -> tuple[Ints, Ints]:
-    """The distinct combination that each row has, numbered in the order of their first rows; and these first rows."""
-    code = np.zeros(count, np.int64)
-    many = 1
-    for column in columns:
-        if column.rows is not None:
-            size = len(column.numbers)
-            if many > _MAX_CODE // size:  # renumber without gaps
-                distinct, code = np.unique(code, return_inverse=True)
-                many = len(distinct)
-            code = code * size + column.rows
-            many *= size
-    encoded = pa.array(code).dictionary_encode()
-    entry = encoded.indices.to_numpy().astype(np.int64)
-    firsts = np.zeros(len(encoded.dictionary), np.int64)
-    firsts[entry[::-1]] = np.arange(count - 1, -1, -1)
-    return entry, firsts
+def _constant(column: pa.Array) -> str | None:
+    """The text of all rows; None if they differ."""
+    first = column[0]
+    if column[-1] != first or not pc.all(pc.equal(column, first)).as_py():
+        return None
+    return cast(str, first.as_py())

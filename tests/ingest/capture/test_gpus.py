@@ -9,7 +9,7 @@ import pytest
 from ingest.capture import gpus
 from ingest.capture.gpus import GpuEntries, GpuTable
 from ingest.capture.header import parse_header
-from ingest.capture.rows import RowReader
+from ingest.capture.rows import GpuDescription, RowReader
 from tests.ingest.captures import COLUMNS, METRICS, row, uuid_of
 
 
@@ -78,10 +78,28 @@ def test_labels_that_never_come_again_do_not_fill_the_memory(monkeypatch: pytest
     assert table._texts_foreseen.nbytes <= 2000
 
 
-def test_combinations_beyond_a_number_are_counted_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpus, "_MAX_CODE", 50)
-    rows = [row(gpu=number) for number in (*range(40), *range(40))]
-    assert uuids(find(table_of(), rows)) == [uuid_of(number) for number in range(40)] * 2
+def test_a_description_is_parsed_once_whichever_columns_are_constant(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    describe = RowReader.describe
+
+    def note(rows: RowReader, fields: Sequence[str]) -> GpuDescription:
+        parsed.append(fields[4])
+        return describe(rows, fields)
+
+    monkeypatch.setattr(RowReader, "describe", note)
+    table = table_of()
+    blocks = [[1], [1, 1], [1, 2, 1], [2], [1, 9, 2], [9, 9]]  # 9 is of another host
+    found = [uuids(find(table, [row(gpu=number) for number in block])) for block in blocks]
+    assert found == [[uuid_of(number) for number in block] for block in blocks]
+    assert parsed == [uuid_of(number) for number in (1, 2, 9)]
+
+
+def test_texts_that_join_alike_are_told_apart() -> None:
+    first, second = row(), row()
+    first[2], first[3] = "0", "1"
+    second[2], second[3] = "01", ""
+    found = find(table_of(), [first, second])
+    assert found.entry.tolist() == [0, 1]
 
 
 def test_a_capture_may_tell_its_gpus_by_labels_alone() -> None:
