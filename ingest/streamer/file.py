@@ -16,9 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
-from typing import Any, TypeVar
-
-from tqdm import tqdm
+from typing import TypeVar
 
 from ingest.capture.compression import STDIN
 from ingest.capture.position import Positions, ResumeStore, SourcePosition
@@ -121,7 +119,7 @@ class FileStreamer:
         source: CsvSource,
         store: ResumeStore,
         stop: asyncio.Event,
-        progress: tqdm[Any],
+        progress: Callable[[int], None],
         report: Report,
     ) -> None:
         self._config = config
@@ -301,7 +299,7 @@ class FileStreamer:
         while not self._stop.is_set():
             with self._report.watch.doing(f"a read of {self._source.path}", STUCK_SECONDS):
                 chunk = await self._in_thread(self._read, pacer.chunk if paced else None)
-            self._progress.update(chunk.position - self._progress.n)
+            self._progress(chunk.position)
             self._report.read += chunk.columns.size
             await self._buffer.put(chunk)
             if chunk.done:

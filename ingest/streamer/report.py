@@ -7,12 +7,9 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
+from typing import NamedTuple
 
 from ingest.samples import RefusedRow
 from readings.checks import Kinds
@@ -22,14 +19,23 @@ from telemetry_site.watchdog import Watchdog
 
 
 @contextmanager
-def progress_bar(total: int, title: str) -> Iterator[tqdm[Any]]:
-    """A bar of bytes on standard error if that is a terminal; log lines appear above it."""
-    shown = sys.stderr.isatty()
+def progress_bar(total: int, title: str) -> Iterator[Callable[[int], None]]:
+    """A bar of bytes on standard error if that is a terminal; log lines appear above it. Yields what moves it to a position."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from tqdm import tqdm  # a service does without: it takes 10 ms to import, and starts a thread
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
     with (
-        logging_redirect_tqdm() if shown else nullcontext(),
-        tqdm(total=total, desc=title, unit="B", unit_scale=True, dynamic_ncols=True, disable=not shown) as bar,
+        logging_redirect_tqdm(),
+        tqdm(total=total, desc=title, unit="B", unit_scale=True, dynamic_ncols=True) as bar,
     ):
-        yield bar
+
+        def move(position: int) -> None:
+            bar.update(position - bar.n)
+
+        yield move
 
 
 logger = logging.getLogger(__name__)

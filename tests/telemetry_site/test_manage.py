@@ -22,7 +22,7 @@ try:
 except SystemExit as end:
     print(json.dumps([end.code, sorted(sys.modules)]), file=sys.stderr)
 """
-LIBRARIES = {"numpy", "pyarrow", "aiohttp", "urllib3"}
+LIBRARIES = {"numpy", "pyarrow", "aiohttp", "urllib3", "tqdm"}
 # The inventory, which these have, keeps newest readings in arrays.
 WITH_INVENTORY = LIBRARIES - {"numpy"}
 WEB = {"rest_framework", "drf_spectacular", "django.contrib.admin", "django.urls", "django.db.models"}
@@ -53,6 +53,15 @@ def test_a_service_starts_without_what_it_does_not_need(command: str, unwanted: 
     assert status == 0
     assert "usage: manage.py" in done.stdout
     assert unwanted.isdisjoint(names)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_numpy_starts_no_threads(tmp_path: Path) -> None:
+    count = f"{PROBE}\nimport numpy, os\nprint(len(os.listdir('/proc/self/task')))"
+    done = run(
+        tmp_path, "-c", count.replace("import manage", "sys.argv = ['manage.py', 'stream', '--help']; import manage")
+    )
+    assert done.stdout.splitlines()[-1] == "1"
 
 
 def test_another_settings_module_may_be_named(tmp_path: Path) -> None:

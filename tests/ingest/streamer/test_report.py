@@ -63,8 +63,8 @@ def test_a_terminal_sees_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     with progress_bar(1000, "capture.csv") as progress:
-        progress.update(250)
-        progress.update(750)
+        progress(250)
+        progress(1000)
     assert "capture.csv" in screen.getvalue()
     assert "100%" in screen.getvalue()
 
@@ -73,5 +73,5 @@ def test_where_nobody_looks_nothing_is_written(monkeypatch: pytest.MonkeyPatch) 
     pipe = io.StringIO()
     monkeypatch.setattr(sys, "stderr", pipe)
     with progress_bar(1000, "capture.csv") as progress:
-        progress.update(250)
+        progress(250)
     assert pipe.getvalue() == ""
