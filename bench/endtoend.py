@@ -44,14 +44,13 @@ from readings.columns import Columns
 from stores.influxdb import InfluxStore
 from stores.influxdb.client import InfluxConfig
 from stores.influxdb.line_protocol import LineBuilder, render
+from stores.influxdb.writer import requests_of
 from stores.sqlite import SqliteStore
 from tests.influxd import Influxd, find_binary
 from tests.ingest.processes import Fleet, Service, all_committed
 
 ROADS = ("ceiling", "defaults", "backfill", "telegraf", "sqlite")
 BACKFILL = {"BATCH_SIZE": "5000", "FLUSH_INTERVAL": "1s"}
-# Lines of a request of the ceiling, as Telegraf sends by default in the peer's settings below.
-LINES_A_REQUEST = 5_000
 LONGEST_SECONDS = 600.0
 
 TELEGRAF = """
@@ -119,11 +118,8 @@ def ready_lines(capture: Path) -> list[bytes]:
     lines = LineBuilder()
     bodies = []
     for parts in columns_of(capture):
-        points = lines.points(blocks_of(parts, 5_000))
-        bodies += [
-            gzip.compress(render(points[start : start + LINES_A_REQUEST]), 1)
-            for start in range(0, len(points), LINES_A_REQUEST)
-        ]
+        tables = lines.tables(list(blocks_of(parts, 5_000)))
+        bodies += [gzip.compress(render(request), 1) for request in requests_of(tables)]
     return bodies
 
 

@@ -37,6 +37,7 @@ from stores.base import ReadingsQuery
 from stores.influxdb import InfluxStore
 from stores.influxdb.client import InfluxConfig
 from stores.influxdb.line_protocol import LineBuilder, escape, render
+from stores.influxdb.writer import requests_of
 from tests.influxd import Influxd
 
 SECOND = 1_000_000_000
@@ -109,8 +110,7 @@ class Plain:
 
 def wide_lines(flush: Sequence[PointBlock]) -> list[bytes]:
     """The request bodies of a flush, one line for a GPU and time."""
-    points = LineBuilder().points(flush)
-    return [render(points[start : start + LINES_A_REQUEST]) for start in range(0, len(points), LINES_A_REQUEST)]
+    return [render(request) for request in requests_of(LineBuilder().tables(flush))]
 
 
 def narrow_lines(flush: Sequence[PointBlock]) -> list[bytes]:

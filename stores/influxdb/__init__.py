@@ -133,7 +133,7 @@ class InfluxStore:
         self._connection.close()
 
     def _write(self, blocks: Sequence[PointBlock]) -> WriteResult:
-        refused = self._writer.write(self._lines.points(blocks))
+        refused = self._writer.write(self._lines.tables(blocks))
         return WriteResult(self._lines.readings - len(refused), tuple(refused))
 
     @contextmanager

@@ -5,21 +5,19 @@ from __future__ import annotations
 import re
 import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from operator import itemgetter
 
 from stores.base import RefusedReading
 from stores.influxdb.answers import InfluxRefused
 from stores.influxdb.client import InfluxConnection
-from stores.influxdb.line_protocol import LineBuilder, LinePoint, decode_name, readings_of, render
+from stores.influxdb.line_protocol import LineBuilder, LinePoint, LineTable, decode_name, readings_of, render, tables_of
 
 # Readings and lines in one request, and how many requests run at once. Each request costs the server a write to its disk: with 1,250
 # lines of a capture's few metrics in one it takes a fifth more CPU. More would hold more memory, and gain nothing.
 CHUNK_READINGS, MOST_LINES = 30_000, 5_000
 SENDERS = 2
-# Lines of a flush that are looked at to find out how many readings a line has.
-_EVERY = 16
 _GZIP = 31  # zlib's name for "with gzip's header"
 _DROPPED_COUNT = re.compile(r"dropped=(\d+)")
 _TYPE_CONFLICT = re.compile(r'input field "([^"\\]+)" on measurement')
@@ -33,11 +31,23 @@ def compress(body: bytes) -> bytes:
     return packer.compress(body) + packer.flush()
 
 
-def lines_at_once(points: Sequence[LinePoint]) -> int:
-    """How many lines one request should have."""
-    looked_at = points[::_EVERY]
-    readings = sum(len(values) for _, _, _, values in looked_at)
-    return max(1, min(MOST_LINES, CHUNK_READINGS * len(looked_at) // max(readings, 1)))
+def requests_of(tables: Iterable[LineTable]) -> Iterator[list[LineTable]]:
+    """The tables, cut and put together so that each list makes one request."""
+    request: list[LineTable] = []
+    lines = readings = 0
+    for table in tables:
+        start, width = 0, len(table.shape.names)
+        while start < table.lines:
+            room = min(MOST_LINES - lines, (CHUNK_READINGS - readings) // width)
+            if room <= 0 and request:
+                yield request
+                request, lines, readings = [], 0, 0
+                continue
+            part = table.part(start, start + max(room, 1))
+            request.append(part)
+            start, lines, readings = start + part.lines, lines + part.lines, readings + part.lines * width
+    if request:
+        yield request
 
 
 class PointWriter:
@@ -47,32 +57,31 @@ class PointWriter:
         self._connection = connection
         self._lines = lines
 
-    def write(self, points: Sequence[LinePoint]) -> list[RefusedReading]:
+    def write(self, tables: Sequence[LineTable]) -> list[RefusedReading]:
         """Store the points. Returns the readings that the server refused; all others are stored."""
-        chunk_lines = lines_at_once(points)
-        if len(points) <= chunk_lines:
-            return self._deliver(points, render(points)) if points else []
+        requests = list(requests_of(tables))
+        if len(requests) <= 1:
+            return self._deliver(requests[0], render(requests[0])) if requests else []
         refused: list[RefusedReading] = []
         # Several requests at once keep the server busy while one waits for its disk. A few, since each holds its body in memory.
         running: deque[Future[list[RefusedReading]]] = deque()
         with ThreadPoolExecutor(SENDERS, "influx-writer") as threads:
-            for start in range(0, len(points), chunk_lines):
-                chunk = points[start : start + chunk_lines]
-                body = render(chunk)
+            for request in requests:
+                body = render(request)
                 if len(running) == SENDERS:
                     refused += running.popleft().result()
-                running.append(threads.submit(self._deliver, chunk, body))
+                running.append(threads.submit(self._deliver, request, body))
             for each in running:
                 refused += each.result()
         return refused
 
-    def _deliver(self, points: Sequence[LinePoint], body: bytes) -> list[RefusedReading]:
+    def _deliver(self, tables: Sequence[LineTable], body: bytes) -> list[RefusedReading]:
         try:
             self._connection.write(compress(body))
         except InfluxRefused as error:
             if error.status not in _ABOUT_LINES:
                 raise
-            return self._narrow_down(points, error)
+            return self._narrow_down([point for table in tables for point in table.points()], error)
         return []
 
     def _narrow_down(self, points: Sequence[LinePoint], error: InfluxRefused) -> list[RefusedReading]:
@@ -86,7 +95,8 @@ class PointWriter:
             ]
         refused: list[RefusedReading] = []
         for part in parts:
-            refused += self._deliver(part, render(part))
+            tables = tables_of(part)
+            refused += self._deliver(tables, render(tables))
         return refused
 
     def _parts(self, points: Sequence[LinePoint], error: InfluxRefused) -> list[list[LinePoint]]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from stores.influxdb.line_protocol import (
     LAST_NS,
     RESERVED,
     LineBuilder,
+    LinePoint,
+    LineSource,
     Unwritable,
     decode_name,
     encode_name,
@@ -25,6 +28,11 @@ from stores.influxdb.line_protocol import (
 )
 from tests.influxd import Influxd
 from tests.stores.making import START, ask, gpu, one, several
+
+
+def points_of(blocks: Sequence[PointBlock]) -> list[LinePoint]:
+    return [point for table in LineBuilder().tables(blocks) for point in table.points()]
+
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
@@ -61,16 +69,16 @@ def test_escaping_follows_the_protocol() -> None:
 
 def test_a_point_is_one_line() -> None:
     of = gpu(3, container="main", pod="job 1", namespace="ml")
-    points = LineBuilder().points([one(of, START, U=12.0, T=0.1)])
-    assert render(points).decode() == (
+    tables = LineBuilder().tables([one(of, START, U=12.0, T=0.1)])
+    assert render(tables).decode() == (
         "gpu,device=nvidia3,gpu_id=3,hostname=host-000,model=NVIDIA\\ H100\\ 80GB\\ HBM3,uuid=GPU-0003 "
         'U=12.0,T=0.1,container="main",namespace="ml",pod="job 1" 1752871354000000000'
     )
 
 
 def test_a_gpu_without_a_pod_has_no_field_for_it() -> None:
-    points = LineBuilder().points([one(gpu(3, container="", pod="", namespace=""), START, U=12.0)])
-    assert render(points).decode().partition(" U=")[2] == "12.0 1752871354000000000"
+    tables = LineBuilder().tables([one(gpu(3, container="", pod="", namespace=""), START, U=12.0)])
+    assert render(tables).decode().partition(" U=")[2] == "12.0 1752871354000000000"
 
 
 def test_a_gpu_without_a_pod_is_found_by_that(influx_store: InfluxStore) -> None:
@@ -81,7 +89,7 @@ def test_a_gpu_without_a_pod_is_found_by_that(influx_store: InfluxStore) -> None
 
 def test_a_share_is_told_apart_by_its_pod() -> None:
     of = gpu(3, container="main", pod="job", namespace="ml", share=True, gpu_id=None)
-    assert render(LineBuilder().points([one(of, START, U=1.0)])).decode() == (
+    assert render(LineBuilder().tables([one(of, START, U=1.0)])).decode() == (
         "gpu_share,container=main,namespace=ml,pod=job,uuid=GPU-0003 "
         'U=1.0,device="nvidia3",gpu_id="",hostname="host-000",model="NVIDIA H100 80GB HBM3" 1752871354000000000'
     )
@@ -89,38 +97,101 @@ def test_a_share_is_told_apart_by_its_pod() -> None:
 
 def test_readings_of_one_gpu_and_time_are_merged_across_blocks_and_the_later_value_stays() -> None:
     blocks = [one(gpu(), START, a=1.0, b=2.0), one(gpu(1), START, a=5.0), one(gpu(pod="x"), START, b=3.0, c=4.0)]
-    points = LineBuilder().points(blocks)
-    assert [readings_of(point) for point in points] == [{"a": 1.0, "b": 3.0, "c": 4.0}, {"a": 5.0}]
-    assert points[0][0].gpu.pod == "x"
+    found = {point[0].gpu.uuid: point for point in points_of(blocks)}
+    readings = {uuid: readings_of(point) for uuid, point in found.items()}
+    assert readings == {"GPU-0000": {"a": 1.0, "b": 3.0, "c": 4.0}, "GPU-0001": {"a": 5.0}}
+    assert found["GPU-0000"][0].gpu.pod == "x"
 
 
 def test_a_name_told_twice_in_a_block_is_one_field() -> None:
-    (point,) = LineBuilder().points([PointBlock([gpu()], ["a", "a"], [(0, START, [1.0, 2.0])])])
+    (point,) = points_of([PointBlock([gpu()], ["a", "a"], [(0, START, [1.0, 2.0])])])
     assert readings_of(point) == {"a": 2.0}
+
+
+@st.composite
+def any_blocks(draw: st.DrawFn) -> list[PointBlock]:
+    """Blocks with gaps, whose GPUs, times and names may come again."""
+    blocks = []
+    for _ in range(draw(st.integers(0, 4))):
+        names = draw(st.lists(st.sampled_from("abcdefghij"), max_size=10, unique=draw(st.booleans())))
+        values = st.lists(
+            st.none() | st.floats(allow_nan=False, allow_infinity=False), min_size=len(names), max_size=len(names)
+        )
+        times = st.one_of(st.integers(FIRST_NS, LAST_NS), st.integers(START, START + 2))
+        gpus = [gpu(draw(st.integers(0, 2)), share=draw(st.booleans()), model_name="H100") for _ in range(2)]
+        blocks.append(PointBlock(gpus, names, draw(st.lists(st.tuples(st.integers(0, 1), times, values), max_size=5))))
+    return blocks
+
+
+@given(any_blocks())
+def test_lines_have_every_reading_once(blocks: list[PointBlock]) -> None:
+    expected: dict[tuple[tuple[str, ...], int], dict[str, float]] = {}
+    count = 0
+    for block in blocks:
+        for index, time_ns, values in block.points:
+            present = [
+                (name, value) for name, value in zip(block.metric_names, values, strict=True) if value is not None
+            ]
+            count += len(present)
+            if present:
+                key = LineSource.of(block.gpus[index]).key
+                expected.setdefault((key, time_ns), {}).update(present)
+    lines = LineBuilder()
+    tables = lines.tables(blocks)
+    assert lines.readings == count
+    points = [point for table in tables for point in table.points()]
+    found = {
+        (source.key, time_ns): dict(zip(shape.names, values, strict=True)) for source, time_ns, shape, values in points
+    }
+    assert found == expected
+    assert len(points) == len(expected)
+    written = [line.rsplit(" ", 2) for line in render(tables).decode().split("\n") if line]
+    assert sorted(int(time_ns) for _, _, time_ns in written) == sorted(time_ns for _, time_ns in expected)
+    texts = [
+        {name: value for name, _, value in (part.partition("=") for part in fields.split(","))}
+        for _, fields, _ in written
+    ]
+    for text, point in zip(texts, points, strict=True):
+        readings = readings_of(point)
+        assert {name: float(text[name]) for name in readings} == readings
+
+
+def test_a_point_without_readings_does_no_harm() -> None:
+    odd = gpu(gpu_id=LAST_NS + 1)
+    blocks = [
+        PointBlock(
+            [gpu(), odd],
+            ["a", "b"],
+            [(0, START, [1.0, None]), (1, START, [None, None]), (0, LAST_NS + 1, [None, None])],
+        ),
+        PointBlock([odd], ["time"], [(0, START, [None])]),
+        PointBlock([odd], [], [(0, START, [])]),
+    ]
+    assert [readings_of(point) for point in points_of(blocks)] == [{"a": 1.0}]
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED))
 def test_names_that_are_tags_or_fields_of_ours_are_no_metrics(name: str) -> None:
     with pytest.raises(Unwritable):
-        LineBuilder().points([one(gpu(), START, **{name: 1.0})])
+        LineBuilder().tables([one(gpu(), START, **{name: 1.0})])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "x", 10**400])
 def test_a_value_that_is_no_finite_number_is_found(value: Any) -> None:
     for values in ({"a": 1.0, "b": value}, {"a": None, "b": value}):
         with pytest.raises(Unwritable):
-            LineBuilder().points([one(gpu(), START, **values)])
+            LineBuilder().tables([one(gpu(), START, **values)])
 
 
 @pytest.mark.parametrize("time_ns", [FIRST_NS - 1, LAST_NS + 1])
 def test_a_time_that_the_server_keeps_for_itself_is_found(time_ns: int) -> None:
     with pytest.raises(Unwritable):
-        LineBuilder().points([several(gpu(), [(time_ns, 1.0)])])
+        LineBuilder().tables([several(gpu(), [(time_ns, 1.0)])])
 
 
 def test_text_that_is_not_unicode_is_found() -> None:
     with pytest.raises(Unwritable):
-        render(LineBuilder().points([one(gpu(hostname="\ud800"), START, a=1.0)]))
+        render(LineBuilder().tables([one(gpu(hostname="\ud800"), START, a=1.0)]))
 
 
 # The worst of what can be in a name, more often than chance would have it.

@@ -12,6 +12,7 @@ from stores.base import StoreError, StoreUnavailable, WriteResult
 from stores.influxdb import InfluxStore, writer
 from stores.influxdb.client import InfluxConfig
 from stores.influxdb.line_protocol import LineBuilder
+from stores.influxdb.writer import requests_of
 from tests.influxd import Influxd
 from tests.stand_in import Answer, StandIn
 from tests.stores.making import MINUTE, SECOND, START, ask, fleet, gpu, held, one, several, values
@@ -45,8 +46,10 @@ def test_a_call_is_sent_in_requests_of_a_bounded_size(store: InfluxStore, door: 
 
 def test_requests_with_many_readings_in_a_line_have_fewer_lines() -> None:
     names = [f"M{number}" for number in range(100)]
-    points = LineBuilder().points([PointBlock([gpu()], names, [(0, START + step, [1.0] * 100) for step in range(400)])])
-    assert writer.lines_at_once(points) == writer.CHUNK_READINGS // 100
+    wide = PointBlock([gpu()], names, [(0, START + step, [1.0] * 100) for step in range(400)])
+    narrow = several(gpu(1), [(START + step, 1.0) for step in range(6000)])
+    requests = [[table.lines for table in request] for request in requests_of(LineBuilder().tables([wide, narrow]))]
+    assert requests == [[300], [100, 4900], [1100]]
 
 
 class TestRealRefusals:
