@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Callable, Mapping
+from math import isnan
+from sys import float_info
+from typing import TYPE_CHECKING, NamedTuple
 
 from readings.catalogue import CATALOGUE, canonical_name, whole_of
 from readings.labels import BAD_LABEL, REPEATED_LABEL, is_blank_text
 from readings.model import MAX_LABELS, Gpu, Point, PointBlock
 from readings.text import is_safe_name
 from readings.times import INT64_MAX, SECOND, format_time
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 BLANK = "blank"
 NOT_AVAILABLE = "not_available"
@@ -199,6 +205,7 @@ _NOT_AVAILABLE = frozenset({"", "-", "n/a", "na", "none", "null", "not available
 _NO_NUMBER = ("ERROR - FAILED TO CONVERT",)
 _NOT_SUPPORTED = frozenset({"not supported", "[not supported]", "[n/a]", "<<<not_supported>>>"})
 
+_LOWEST = -float_info.max
 _UNBOUNDED = (float("-inf"), float("inf"))
 _RANGES = {metric.name: (float(metric.range[0]), float(metric.range[1])) for metric in CATALOGUE.values()}
 
@@ -281,38 +288,43 @@ def check_block(block: PointBlock, *, now_ns: int, oldest_ns: int | None) -> tup
     Refuses blanks, NaN, infinities, values outside the metric's range, and times before ``oldest_ns`` (None: no limit),
     before 1970 or over 5 minutes after ``now_ns``. The block is not changed; a good one is returned unchanged.
     """
-    points = block.points
-    if not points:
+    if not block.points:
         return block, _NONE
-    # One pass per column instead of a test per reading: min, max and sum run in C, so a good block costs some tens of
-    # nanoseconds a reading. Only a block in which they find something is checked value by value.
-    times = [point[1] for point in points]
     newest, oldest = now_ns + MAX_AHEAD_NS, 0 if oldest_ns is None else max(oldest_ns, 0)
-    if min(times) >= oldest and max(times) <= newest:
-        columns = zip(*[point[2] for point in points], strict=True)
-        if all(map(_column_is_good, block.metric_names, columns)):
-            return block, _NONE
-    return _sift(block, oldest, newest)
+    return (block, _NONE) if _is_good(block, oldest, newest) else _sift(block, oldest, newest)
 
 
-def _column_is_good(name: str, column: Sequence[float | None]) -> bool:
-    values = cast("Sequence[float]", column)
+def _is_good(block: PointBlock, oldest: int, newest: int) -> bool:
+    """Whether all readings can be true. If that is not plain from each column's lowest and highest value: no.
+
+    It takes a tenth of the time that a test for each reading would.
+    """
     try:
-        total = sum(values)
-    except TypeError:  # None among the values
-        values = [value for value in column if value is not None]
-        if not values:
-            return True
-        total = sum(values)
-    low, high = _range_of(name)
-    highest = max(values)
-    # min and max may miss a NaN, a sum cannot. It is also infinite if a value is.
-    return (
-        total - total == 0
-        and low <= min(values)
-        and highest <= high
-        and (highest < _INT32_BLANK or (highest < _INT64_BLANK and _BLANKS.isdisjoint(values)))
-    )
+        _, times, values = block.arrays
+    except ValueError:
+        return False
+    if not oldest <= int(times.min()) <= int(times.max()) <= newest:
+        return False
+    lowest, highest = values.min(axis=0).tolist(), values.max(axis=0).tolist()
+    if any(map(isnan, lowest)):
+        lowest, highest, absent = _without_gaps(values)
+        if absent != values.size - block.count():  # a value that is NaN
+            return False
+    for place, (name, least, most) in enumerate(zip(block.metric_names, lowest, highest, strict=True)):
+        low, high = _range_of(name)
+        if not (low <= least and least >= _LOWEST and most <= high) and not isnan(least):
+            return False
+        if most >= _INT32_BLANK and (most >= _INT64_BLANK or not _BLANKS.isdisjoint(values[:, place].tolist())):
+            return False
+    return True
+
+
+def _without_gaps(values: NDArray[np.float64]) -> tuple[list[float], list[float], int]:
+    """The lowest and highest value of each column (NaN: it has none), and how many there are not."""
+    import numpy as np  # a live source does without
+
+    lowest, highest = np.fmin.reduce(values, axis=0), np.fmax.reduce(values, axis=0)
+    return lowest.tolist(), highest.tolist(), int(np.count_nonzero(np.isnan(values)))
 
 
 def _sift(block: PointBlock, oldest: int, newest: int) -> tuple[PointBlock, Refusals]:

@@ -61,9 +61,9 @@ def decode(payload: bytes, *, now_ns: int | None = None, oldest_ns: int | None =
     remarks: dict[str, int] = {}
     whole = parse_whole(payload)
     if whole is not None:
-        message = whole
-        block, refusals = PointBlock(whole.gpus, canonical_names(whole.metric_names), whole.points or []), Refusals()
-        plain = read_metrics(whole.metrics) if whole.metrics else None
+        message, block = whole
+        block.metric_names, refusals = canonical_names(block.metric_names), Refusals()
+        plain = read_metrics(message.metrics) if message.metrics else None
     else:
         message = items = parse_items(payload)
         block, refusals, remarks = salvage_points(items.gpus, canonical_names(items.metric_names), items.points or [])
