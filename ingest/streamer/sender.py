@@ -337,8 +337,8 @@ class BatchSender:
 
 
 def encode_blocks(
-    blocks: Sequence[PointBlock],
-    batch_ids: Iterable[str],
+    blocks: Iterable[PointBlock],
+    batch_ids: Iterator[str],
     *,
     source: str,
     refused: Mapping[str, int],
@@ -349,13 +349,19 @@ def encode_blocks(
 
     ``live``: the readings are sent as they are made.
     """
-    if not blocks and refused:
-        blocks = [PointBlock([], [], [])]
     collected_at = format_time(time.time_ns())
-    for block, batch_id in zip(blocks, batch_ids, strict=False):
-        payload = encode(block, batch_id=batch_id, source=source, collected_at=collected_at, refused=refused, live=live)
-        yield payload, block.count()
+
+    def batch(block: PointBlock, refused: Mapping[str, int]) -> tuple[bytes, int]:
+        payload = encode(
+            block, batch_id=next(batch_ids), source=source, collected_at=collected_at, refused=refused, live=live
+        )
+        return payload, block.count()
+
+    for block in blocks:
+        yield batch(block, refused)
         refused = {}
+    if refused:
+        yield batch(PointBlock([], [], []), refused)
 
 
 def split_block(block: PointBlock) -> tuple[PointBlock, PointBlock] | None:

@@ -16,9 +16,9 @@ from broker.errors import Unauthorized
 from broker.log.disk import Buffer, Disk
 from broker.log.record import key_of
 from ingest.errors import BrokerRefusal
-from ingest.streamer.sender import BatchSender, Encode, MemoryQueue, split_block
+from ingest.streamer.sender import BatchSender, Encode, MemoryQueue, encode_blocks, split_block
 from ingest.streamer.spool import Spool
-from readings.batch import encode_block, encode_plain
+from readings.batch import decode, encode_block, encode_plain
 from readings.model import Gpu, PointBlock
 from tests.broker.harness import running_broker
 from tests.ingest.wiring import line_to, outages, read_batches, read_log, readings_of, until
@@ -422,3 +422,29 @@ def test_a_block_can_be_cut_down_to_single_readings() -> None:
 
 def test_what_holds_nothing_cannot_be_cut() -> None:
     assert split_block(PointBlock([], [], [])) is None
+
+
+def test_a_block_is_encoded_before_the_next_is_made() -> None:
+    made: list[int] = []
+
+    def blocks() -> Iterator[PointBlock]:
+        for number in range(3):
+            made.append(number)
+            yield a_block(number)
+
+    batches = encode_blocks(blocks(), iter(named(range(3))), source="streamer-1", refused={"bad_value": 2})
+    first, readings = next(batches)
+    assert made == [0]
+    assert (decode(first).block, readings) == (a_block(0), a_block(0).count())
+    assert [decode(each).reported for each in (first, *(payload for payload, _ in batches))] == [
+        {"bad_value": 2},
+        {},
+        {},
+    ]
+
+
+def test_refused_readings_are_counted_without_a_block_too() -> None:
+    [(payload, readings)] = encode_blocks([], iter(["run-1"]), source="streamer-1", refused={"bad_value": 2})
+    decoded = decode(payload)
+    assert (decoded.batch_id, decoded.reported, decoded.block.points, readings) == ("run-1", {"bad_value": 2}, [], 0)
+    assert list(encode_blocks([], iter(["run-1"]), source="streamer-1", refused={})) == []
