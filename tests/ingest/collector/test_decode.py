@@ -36,6 +36,19 @@ def test_good_messages_gather_until_they_are_drained() -> None:
     assert not taken.pending
 
 
+@pytest.mark.parametrize("points", [1, 63, 64, 200])
+def test_the_readings_of_small_and_large_blocks_are_counted(points: int) -> None:
+    now_ns = time.time_ns()
+    block = PointBlock(
+        [Gpu(uuid="GPU-1")],
+        ["DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_GPU_TEMP"],
+        [(0, now_ns - each * SECOND, [50.0, None if each % 3 else 40.0]) for each in range(points)],
+    )
+    taken = BatchDecoder(0)
+    taken.take(message(1, encode_block(block, batch_id="b1", source="s1", collected_at="2025-07-18T20:42:34Z")))
+    assert taken.pending.readings == block.count()
+
+
 @pytest.mark.parametrize("bad", [b"null", b"[]", b"{}", b'"text"', b'{"points": 3}', b"\xff", b"[" * 100_000])
 def test_what_is_no_batch_becomes_a_dead_letter_with_offset_and_reason(bad: bytes) -> None:
     taken = BatchDecoder(0)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from inventory.sync.sightings import Sighting
+from inventory.sync import sightings as sightings_module
+from inventory.sync.sightings import Origin, Sighting, Sightings, Span
 from readings.model import Point, PointBlock
 from tests.inventory.building import POWER, T0, TEMP, UTIL, block, gpu, seen
 
@@ -141,3 +144,67 @@ def test_parts_hold_a_board_with_its_instances_and_shares_and_are_all_of_it() ->
         boards = {gpu_id.partition(":")[0] for gpu_id, _ in part.gpus()}
         assert len(boards) == 2
         assert {span.gpu.uuid for span in part.shares()} == boards
+
+
+DESCRIBED = [
+    gpu(),
+    gpu(pod="train"),
+    gpu("GPU-b"),
+    gpu("GPU-c", labels={}),
+    gpu(mig_id="1"),
+    gpu(pod="a", share=True),
+    gpu("GPU-b", pod="b", share=True),
+]
+
+
+@st.composite
+def blocks_of_few_gpus(draw: st.DrawFn) -> PointBlock:
+    """About as large as arrays are made for: whole points, and others with gaps; some GPUs described twice, and shares."""
+    gpus = draw(st.lists(st.sampled_from(DESCRIBED), min_size=1, max_size=6))
+    names = draw(st.sampled_from([[UTIL], [UTIL, POWER, TEMP], [TEMP, UTIL], []]))
+    with_gaps = draw(st.sets(st.integers(0, len(gpus) - 1)))
+    odd: list[float | None] = draw(
+        st.sampled_from([[None], [None, float("nan")], [None, float("inf")], [None, 10**400]])
+    )
+    choose = draw(st.randoms(use_true_random=False))
+    points: list[Point] = []
+    for number in range(draw(st.sampled_from([0, 3, 63, 64, 90]))):
+        index = choose.randrange(len(gpus))
+        values: list[float | None] = [float(number * 10 + column) for column in range(len(names))]
+        if index in with_gaps:
+            values = [choose.choice([value, *odd]) for value in values]
+        points.append((index, T0 + choose.randrange(choose.choice([1, 5, 1000])), values))
+    return PointBlock(gpus, names, points)
+
+
+def all_of(sightings: Sightings) -> object:
+    """Everything that a save reads."""
+
+    def told(span: Span) -> object:
+        return span.gpu, span.first_ns, span.last_ns, span.origin
+
+    return (
+        {
+            gpu_id: (
+                [told(span) for span in sighting.spans()],
+                {
+                    each.names: repr((each.whole_ns, each.whole, each.partial_ns, each.partial))  # NaN equals nothing
+                    for each in sighting.values()
+                },
+            )
+            for gpu_id, sighting in sightings.gpus()
+        },
+        {(span.gpu.id, span.gpu.pod): told(span) for span in sightings.shares()},
+    )
+
+
+@given(st.lists(blocks_of_few_gpus(), max_size=4))
+def test_arrays_come_to_the_same_as_point_by_point(blocks: list[PointBlock]) -> None:
+    found, expected = Sightings(), Sightings()
+    for number, each in enumerate(blocks):
+        found.add(each, Origin(f"s{number}", number % 2 == 0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sightings_module, "_FEWEST_FOR_ARRAYS", 1_000_000)
+        for number, each in enumerate(blocks):
+            expected.add(each, Origin(f"s{number}", number % 2 == 0))
+    assert all_of(found) == all_of(expected)
