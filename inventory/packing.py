@@ -221,14 +221,18 @@ class HostTable:
         return self._merge(names, [row], times_ns[None, :], values[None, :])
 
     def _merge(self, names: tuple[str, ...], rows: Sequence[int], new_times: Ints, new: Floats) -> int:
-        # Whole rows, as most are, need no index of columns, which would cost more than all the rest.
-        at: Any = list(rows) if names == self.metric_names else np.ix_(np.array(rows), self._columns(names))
+        at: Any
+        if names != self.metric_names:
+            at = np.ix_(np.array(rows), self._columns(names))
+        elif list(rows) == list(range(rows[0], rows[0] + len(rows))):
+            at = slice(rows[0], rows[0] + len(rows))  # a host's GPUs in their order, as most are: a fifth of the cost
+        else:
+            at = list(rows)
         old, old_times = self.values[at], self.times_ns[at]
         newer = np.isfinite(new) & (new_times >= old_times)
-        counters, resets = _counters(names), 0
-        if len(counters):
-            fell = newer[:, counters] & (new[:, counters] < old[:, counters]) & (new_times > old_times)[:, counters]
-            resets = int(np.count_nonzero(fell))
+        # Of all columns at once: to pick the few costs more.
+        fell = (new < old) & (new_times > old_times) & newer & _counters(names)
+        resets = int(np.count_nonzero(fell))
         if newer.all():
             self.values[at], self.times_ns[at] = new, new_times
         else:
@@ -249,6 +253,6 @@ class HostTable:
 
 
 @lru_cache(maxsize=1024)
-def _counters(names: tuple[str, ...]) -> Ints:
-    """The columns of counters."""
-    return np.flatnonzero([is_counter(name) for name in names])
+def _counters(names: tuple[str, ...]) -> Bools:
+    """Which of the columns are counters."""
+    return np.array([is_counter(name) for name in names], np.bool_)
