@@ -1,4 +1,7 @@
-"""The collector: subscribe -> decode -> check -> write -> inventory -> commit.
+"""The collector: subscribe -> decode -> check -> write -> note in the inventory -> commit.
+
+Three flushes are in hand at most, so that neither the store nor a core waits: one is received and decoded, one is written, and one is
+noted and committed.
 
 The promise: an offset is committed only when the readings of all messages up to it are in the store and in the inventory.
 Writes are idempotent, so a collector that is killed at any moment loses nothing and stores nothing twice.
@@ -14,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from django.db import connections
 
@@ -33,7 +36,7 @@ from ingest.dead_letters import DeadLetters
 from ingest.errors import BrokerRefusal, IngestError, StoreRefusal
 from ingest.rollups.service import CollectorRollups, RollupSettings
 from readings.checks import COUNTER_RESET, STORE_REFUSED, Kinds
-from stores.base import Store, StoreError
+from stores.base import Store, StoreError, WriteResult
 from telemetry_site.concurrency import drain_deadline, first_of, pause
 from telemetry_site.outage import Outage, one_line
 from telemetry_site.watchdog import Watchdog
@@ -91,11 +94,16 @@ class CollectTotals:
         return Kinds.of(self.refused_by).refused.total()
 
 
-class Collector:
-    """Reads the log into one store. Call ``run``, or its steps: ``poll_once``, ``flush``, ``commit`` and finally ``close``.
+class _WrittenFlush(NamedTuple):
+    """A flush that the store has taken, what it said, and the seconds that it needed."""
 
-    ``run`` receives and decodes what one flush may hold while the store takes the flush before it. So memory stays bounded.
-    """
+    pending: Pending
+    result: WriteResult
+    seconds: float
+
+
+class Collector:
+    """Reads the log into one store. Call ``run``, or its steps: ``poll_once``, ``flush``, ``commit`` and finally ``close``."""
 
     def __init__(self, config: CollectConfig, store: Store, stop: asyncio.Event | None = None) -> None:
         self.totals = CollectTotals()
@@ -106,8 +114,10 @@ class Collector:
         self._store = store
         self._stop = stop or asyncio.Event()
         self._stopping: asyncio.Task[bool] | None = None
+        # The two steps after decoding. Each waits for the one before it, of the same flush, and for itself, of the flush before.
         self._writing: asyncio.Task[None] | None = None
-        self._in_hand: Pending | None = None  # what is being written
+        self._noting: asyncio.Task[None] | None = None
+        self._in_hand: deque[Pending] = deque()  # what is being written or noted
         confirmation = config.state_dir / f"collector-{config.collector_id}.apply-retention"
         self._retention = Retention(store, config.retention, confirmation)
         self._limits = IntakeLimits(config.limits)
@@ -116,8 +126,9 @@ class Collector:
         self._attempts = Attempts(config.state_dir, config.collector_id)
         self._store_letters = StoreLetters()
         self._dead_letters = DeadLetters(config.state_dir, f"collector-{config.collector_id}")
-        # One thread for store and database: one connection each, and never two writes at once.
-        self._worker = ThreadPoolExecutor(1, "collector-writer")
+        # One thread each: one connection each, and never two writes at once.
+        self._store_thread = ThreadPoolExecutor(1, "collector-store")
+        self._database_thread = ThreadPoolExecutor(1, "collector-database")
         self._client: BrokerClient | None = None
         self._receiving: asyncio.Task[list[Message | Gap]] | None = None
         self._received: deque[Message | Gap] = deque()
@@ -155,7 +166,7 @@ class Collector:
     @property
     def waiting_readings(self) -> int:
         """Readings that are not written yet."""
-        return self._decoder.pending.readings + (self._in_hand.readings if self._in_hand else 0)
+        return self._decoder.pending.readings + sum(each.readings for each in self._in_hand)
 
     @property
     def behind_s(self) -> float:
@@ -209,14 +220,13 @@ class Collector:
     async def _work(self, *, once: bool) -> None:
         await self._wait_for_store()
         await first_of(self._retention.looked.wait(), self._stop.wait())
-        await first_of(self._until_done(self.rollups.prepare, self._database_outage), self._stop.wait())
+        await first_of(self._in_database(self.rollups.prepare), self._stop.wait())
         while not self._stop.is_set():
             if self._limits.is_due:
                 await self._load_limits()
             await self.poll_once()
-            if self._writing is None or self._writing.done():
-                await self._end_writing()
-                self._begin_writing()
+            await self._take_results()
+            self._begin_steps()
             if self._attempts.careful:
                 await self._end_writing()
             if once and self._end is not None and self._next is not None and self._next >= self._end:
@@ -224,43 +234,61 @@ class Collector:
         await self._end_writing()
         await self.flush()
         await self.commit()
-        await self._until_done(self._inventory.save_last_seen, self._database_outage)
+        await self._in_database(self._inventory.save_last_seen)
 
-    def _begin_writing(self) -> None:
-        """Start to write or commit what is due, beside the receiving of the next messages."""
+    def _begin_steps(self) -> None:
+        """Start what is due and has nothing to wait for, beside the receiving of the next messages."""
         careful = self._attempts.careful
-        flush = self._flush_due() <= 0 or careful
-        if flush or self._commit_due() <= 0:
-            full = self._decoder.full
-            write = self._write_and_commit(flush=flush, careful=careful, full=full)
-            self._writing = asyncio.create_task(write, name="write")
+        if self._writing is None and (self._flush_due() <= 0 or careful):
+            self._writing = asyncio.create_task(self._write_one(careful=careful), name="write")
+        if self._noting is None and self._commit_due() <= 0:
+            self._noting = asyncio.create_task(self.commit(), name="commit")
 
-    async def _write_and_commit(self, *, flush: bool, careful: bool, full: bool) -> None:
-        began = time.monotonic()
-        if flush:
-            await self.flush()
+    async def _write_one(self, *, careful: bool) -> None:
+        began, full = time.monotonic(), self._decoder.full
+        written = await self._write_pending()
+        await self._end_noting()
+        self._noting = asyncio.create_task(self._note_one(written, began, careful=careful, full=full), name="note")
+
+    async def _note_one(self, written: _WrittenFlush | None, began: float, *, careful: bool, full: bool) -> None:
+        if written is not None:
+            await self._note(written)
         if self._commit_due() <= 0 or (careful and self._written > self.committed):
             await self.commit()
-        if flush:
-            ended = time.monotonic()
-            self._quiet_from = ended if full else ended + (ended - began) / MOST_WRITING
+        ended = time.monotonic()
+        self._quiet_from = ended if full else ended + (ended - began) / MOST_WRITING
+
+    async def _take_results(self) -> None:
+        """Let go of the steps that have ended. Raises what stopped them."""
+        if self._writing is not None and self._writing.done():
+            await self._writing
+            self._writing = None
+        if self._noting is not None and self._noting.done():
+            await self._end_noting()
+
+    async def _end_noting(self) -> None:
+        while (noting := self._noting) is not None:
+            await noting
+            if self._noting is noting:  # meanwhile another may have begun
+                self._noting = None
 
     async def _end_writing(self) -> None:
-        """Wait until all that was begun is written. Raises what stopped it."""
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            await writing
+        """Wait until all that was begun is written and noted. Raises what stopped it."""
+        if self._writing is not None:
+            await self._writing
+            self._writing = None
+        await self._end_noting()
 
     async def _wait_for_store(self) -> None:
         """Wait for a store that is away, before anything is read. Raises StoreRefusal for one that refuses readings for good."""
-        await first_of(self._until_done(self._store.ping, self._store_outage), self._stop.wait())
+        await first_of(self._in_store(self._store.ping), self._stop.wait())
 
     async def _load_limits(self) -> None:
         """Tell the limits what is known, waiting for store and database."""
 
         async def load() -> None:
-            metrics = await self._until_done(self._store.metric_names, self._store_outage)
-            known = await self._until_done(lambda: load_known(metrics), self._database_outage)
+            metrics = await self._in_store(self._store.metric_names)
+            known = await self._in_database(lambda: load_known(metrics))
             self._limits.load(known)
 
         await first_of(load(), self._stop.wait())
@@ -268,14 +296,15 @@ class Collector:
     async def close(self) -> None:
         """Disconnect, and close the threads' connections. The broker delivers uncommitted messages again."""
         await self._disconnect()
-        for task in (self._stopping, self._writing):
+        for task in (self._stopping, self._writing, self._noting):
             if task is not None:
                 task.cancel()
         await self.rollups.close()
         if not self._closed:
             self._closed = True
-            self._worker.submit(connections.close_all)
-            self._worker.shutdown(wait=False)
+            for thread in (self._store_thread, self._database_thread):
+                thread.submit(connections.close_all)
+                thread.shutdown(wait=False)
 
     # Receiving.
 
@@ -284,12 +313,13 @@ class Collector:
 
         Connects first if need be. Returns the number of messages.
         """
-        if self._is_writing:
-            if self._decoder.full:
-                await self._wait_for(None, wait)
-                return 0
-        else:
-            wait = max(0.0, min(wait, self._flush_due(), self._commit_due()))
+        if not _is_running(self._noting):
+            wait = max(0.0, min(wait, self._commit_due()))
+        if not _is_running(self._writing):
+            wait = max(0.0, min(wait, self._flush_due()))
+        elif self._decoder.full:
+            await self._wait_for(None, wait)
+            return 0
         try:
             client = self._client or await self._connect()
             if not self._received:
@@ -351,8 +381,8 @@ class Collector:
             # The old log's offsets mean nothing in this one. Its readings are written all the same.
             self._written = self.committed = resumed.offset - 1
             self._decoder.forget_offsets()
-            if self._in_hand is not None:
-                self._in_hand.last_offset = -1
+            for pending in self._in_hand:
+                pending.last_offset = -1
         return resumed.offset
 
     def _check_id_in_use(self, error: BrokerError) -> None:
@@ -380,16 +410,12 @@ class Collector:
         self._last_message = time.monotonic()
         return received.result()
 
-    @property
-    def _is_writing(self) -> bool:
-        return self._writing is not None and not self._writing.done()
-
     async def _wait_for(self, receiving: asyncio.Task[list[Message | Gap]] | None, seconds: float) -> None:
-        """Wait for messages, the end of the writing, or the stop event."""
+        """Wait for messages, the end of a step that is running, or the stop event."""
         if self._stopping is None:
             self._stopping = asyncio.create_task(self._stop.wait(), name="wait for stop")
-        writing = self._writing if self._is_writing else None
-        tasks: set[asyncio.Task[Any]] = {task for task in (receiving, writing, self._stopping) if task is not None}
+        running = [task for task in (self._writing, self._noting) if _is_running(task)]
+        tasks: set[asyncio.Task[Any]] = {task for task in (receiving, *running, self._stopping) if task is not None}
         await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
     def _take(self) -> int:
@@ -441,30 +467,42 @@ class Collector:
 
         Raises StoreRefusal when the store refuses them for good.
         """
+        written = await self._write_pending()
+        if written is None:
+            return 0
+        await self._note(written)
+        return written.result.written
+
+    async def _write_pending(self) -> _WrittenFlush | None:
         pending = self._decoder.drain()
         if not pending:
-            return 0
-        self._in_hand = pending
-        stored, seconds = await self._until_done(lambda: self._write(pending), self._store_outage)
-        self._in_hand = None
+            return None
+        self._in_hand.append(pending)
+        return await self._in_store(lambda: self._write(pending))
+
+    def _write(self, pending: Pending) -> _WrittenFlush:
+        began = time.monotonic()
+        result = self._store.write(pending.blocks)
+        return _WrittenFlush(pending, result, time.monotonic() - began)
+
+    async def _note(self, written: _WrittenFlush) -> None:
+        """Count and log what the store accepted, and note it for the inventory and the roll-ups."""
+        await self._in_database(lambda: self._see(written))
+        pending, result, seconds = written
+        self._in_hand.popleft()
         self._written = max(self._written, pending.last_offset)
         self.totals.messages += pending.messages
-        self.totals.stored += stored
+        self.totals.stored += result.written
         self.totals.flushes += 1
         self.totals.flush_seconds += seconds
         self.totals.last_flush_seconds = seconds
         self.totals.refused_by.update(pending.refused)
-        logger.debug("wrote %d readings of %d messages up to offset %d", stored, pending.messages, self._written)
-        return stored
+        logger.debug(
+            "wrote %d readings of %d messages up to offset %d", result.written, pending.messages, self._written
+        )
 
-    def _write(self, pending: Pending) -> tuple[int, float]:
-        """In the worker thread: write to the store first, then count and log what it accepted.
-
-        Returns the number of readings written, and the seconds that the store needed.
-        """
-        began = time.monotonic()
-        result = self._store.write(pending.blocks)
-        seconds = time.monotonic() - began
+    def _see(self, written: _WrittenFlush) -> None:
+        pending, result, _ = written
         if result.refused:
             pending.refused[STORE_REFUSED] += len(result.refused)
             pending.letters += self._store_letters.refuse_stored(result.refused, time.time_ns())
@@ -472,7 +510,6 @@ class Collector:
         self.rollups.see(pending.blocks, result.refused)
         self._inventory.see(pending.blocks, pending.origins)
         self._inventory.count(messages=pending.messages, stored=result.written, refused=pending.refused)
-        return result.written, seconds
 
     # Committing.
 
@@ -480,14 +517,14 @@ class Collector:
         """Seconds until a commit is due; 0 or less: now; infinite when there is nothing to commit."""
         if not self._inventory and (self._client is None or self._written <= self.committed):
             return float("inf")
-        if not self._decoder.pending and self._in_hand is None:
+        if not self._decoder.pending and not self._in_hand:
             return 0.0  # nothing follows
         return self._last_commit + COMMIT_SECONDS - time.monotonic()
 
     async def commit(self) -> None:
         """Save the inventory, commit the written messages at the broker, then save the counters."""
         written, client, log = self._written, self._client, self.totals.log_restores
-        resets = await self._until_done(self._save, self._database_outage)
+        resets = await self._in_database(self._save)
         if resets:
             self.totals.refused_by[COUNTER_RESET] += resets
         # Meanwhile there may be another connection, and another log.
@@ -509,21 +546,29 @@ class Collector:
                 if not error.retriable:
                     raise BrokerRefusal(f"{self._broker_outage.partner} refuses a commit: {one_line(error)}") from error
                 self._broker_outage.begin(error)
-        await self._until_done(lambda: self._inventory.save_counts(self.committed), self._database_outage)
+        await self._in_database(lambda: self._inventory.save_counts(self.committed))
         self._last_commit = time.monotonic()
 
     def _save(self) -> int:
-        """In the worker thread: what must be in the database before the offset is committed."""
+        """What must be in the database before the offset is committed."""
         self.rollups.save()
         return self._inventory.save_inventory()
 
-    async def _until_done(self, call: Callable[[], T], outage: Outage) -> T:
-        """Call ``call`` in the worker thread, again and again while its partner is away."""
+    # Store and database, each in its thread.
+
+    async def _in_store(self, call: Callable[[], T]) -> T:
+        return await self._until_done(call, self._store_outage, self._store_thread)
+
+    async def _in_database(self, call: Callable[[], T]) -> T:
+        return await self._until_done(call, self._database_outage, self._database_thread)
+
+    async def _until_done(self, call: Callable[[], T], outage: Outage, thread: ThreadPoolExecutor) -> T:
+        """Call ``call`` in the thread, again and again while its partner is away."""
         for seconds in backoff():
             asked_for = 0.0
             try:
                 with self.watch.doing(f"a call to {outage.partner}", STUCK_SECONDS):
-                    result = await asyncio.get_running_loop().run_in_executor(self._worker, call)
+                    result = await asyncio.get_running_loop().run_in_executor(thread, call)
             except StoreError as error:
                 if not error.retriable:
                     raise StoreRefusal(f"{outage.partner} does not take readings: {one_line(error)}") from error
@@ -538,3 +583,7 @@ class Collector:
                 return result
             await asyncio.sleep(max(seconds, asked_for))
         raise AssertionError("backoff has no end")
+
+
+def _is_running(task: asyncio.Task[None] | None) -> bool:
+    return task is not None and not task.done()

@@ -20,6 +20,7 @@ from ingest.collector import retention as retention_module
 from ingest.collector.attempts import Attempts
 from ingest.collector.collector import Collector
 from ingest.errors import BrokerRefusal, StoreRefusal
+from ingest.rollups.service import CollectorRollups
 from inventory.models import GPU, CollectorStatus, Host
 from readings.batch import decode as decode_batch
 from readings.batch import encode_block
@@ -80,15 +81,19 @@ class Shaky(SqliteStore):
 
 
 class Held(SqliteStore):
-    """A store whose writes wait until they are let go."""
+    """A store whose writes, but for some ``free`` ones, wait until they are let go."""
+
+    free = 0
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.writing, self.let_go = threading.Event(), threading.Event()
 
     def write(self, blocks: Sequence[PointBlock]) -> WriteResult:
-        self.writing.set()
-        assert self.let_go.wait(60)
+        self.free -= 1
+        if self.free < 0:
+            self.writing.set()
+            assert self.let_go.wait(60)
         return super().write(blocks)
 
 
@@ -494,6 +499,77 @@ async def test_messages_are_decoded_while_the_store_takes_the_last_flush(tmp_pat
             await until(lambda: collector.committed == 1)
         assert committed(broker) == 1
     assert len(stored_readings(held)) == 2
+
+
+async def test_the_store_takes_the_next_flush_and_no_more_while_the_last_is_noted(
+    tmp_path: Path, store: Shaky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode_module, "FLUSH_READINGS", 1)
+    noting, noted = threading.Event(), threading.Event()
+    see = CollectorRollups.see
+
+    def slow(self: CollectorRollups, *written: Any) -> None:
+        noting.set()
+        assert noted.wait(60)
+        see(self, *written)
+
+    monkeypatch.setattr(CollectorRollups, "see", slow)
+    async with running_broker(tmp_path / "log") as broker, publishing(broker.port) as client:
+        async with collecting(collect_config(broker.port, tmp_path), store) as collector:
+            await client.publish(one_reading("GPU-0"))
+            await until(noting.is_set)
+            for number in range(1, 5):
+                await client.publish(one_reading(f"GPU-{number}"))
+            await until(lambda: store.tries == 2 and collector._next == 3)
+            assert collector.waiting_readings == 3
+            await asyncio.sleep(0.2)
+            assert (store.tries, collector._next) == (2, 3)
+            assert committed(broker) is None
+            noted.set()
+            await until(lambda: collector.committed == 4)
+        assert committed(broker) == 4
+    assert len(stored_readings(store)) == 5
+
+
+async def test_what_was_written_is_committed_while_the_store_hangs_at_the_next_flush(
+    tmp_path: Path, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode_module, "FLUSH_READINGS", 1)
+    held.free = 1
+    async with (
+        running_broker(tmp_path / "log") as broker,
+        publishing(broker.port) as client,
+        collecting(collect_config(broker.port, tmp_path), held) as collector,
+    ):
+        # So that the first flush is not committed as soon as it is written.
+        collector._last_commit = time.monotonic()
+        for number in range(2):
+            client.publish(one_reading(f"GPU-{number}"))
+        await client.drain()
+        await until(held.writing.is_set)
+        await until(lambda: collector.committed == 0)
+        assert collector.waiting_readings == 1
+        held.let_go.set()
+        await until(lambda: collector.committed == 1)
+    assert len(stored_readings(held)) == 2
+
+
+async def test_a_fault_while_noting_ends_the_collector_and_commits_nothing(
+    tmp_path: Path, store: Shaky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_broker(tmp_path / "log") as broker, publishing(broker.port) as client:
+        await client.publish(one_reading("GPU-0"))
+
+        def fail(*_: Any) -> None:
+            raise ZeroDivisionError("made up")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(CollectorRollups, "see", fail)
+            with pytest.raises(ZeroDivisionError):
+                await collect_once(broker, tmp_path, store)
+        assert committed(broker) is None
+        assert (await collect_once(broker, tmp_path, store)).stored == 1
+        assert committed(broker) == 0
 
 
 async def test_what_nothing_follows_is_written_long_before_the_interval_is_over(tmp_path: Path, store: Shaky) -> None:
