@@ -34,7 +34,7 @@ def load_known(metrics: Iterable[str]) -> Known:
 
 
 class InventoryWriter:
-    """Gathers in memory and saves on request. All methods are for the worker thread."""
+    """Gathers in memory and saves on request. All methods are for one thread."""
 
     def __init__(self, collector_id: str) -> None:
         self._collector_id = collector_id

@@ -125,7 +125,7 @@ class Letters:
 
 
 class StoreLetters:
-    """Letters for readings that the store refused, whose messages are gone by then. For the worker thread."""
+    """Letters for readings that the store refused, whose messages are gone by then. For one thread."""
 
     def __init__(self) -> None:
         self._repeats = Repeats()
