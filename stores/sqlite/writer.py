@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby, pairwise
-from math import nan
+from itertools import compress, groupby, pairwise
 
 import numpy as np
 
@@ -145,24 +143,17 @@ class Writer:
 
     def _points(self, blocks: Sequence[PointBlock], names: list[str]) -> tuple[int, Points]:
         """The number of readings in the blocks, and the points, without those points and metrics that have no reading."""
-        rows = [values for block in blocks for _, _, values in block.points]
-        width = len(names)
-        for row in rows:
-            if len(row) != width:
-                list(zip(names, row, strict=True))  # raises ValueError
-        flat = list(chain.from_iterable(rows))
-        nulls = flat.count(None)
         try:
-            numbers = array("d", [nan if value is None else value for value in flat])
-        except TypeError as error:
+            table = np.concatenate([block.arrays.values for block in blocks])
+            times = np.concatenate([block.arrays.time_ns for block in blocks])
+        except ValueError as error:
             raise Unstorable from error
-        table = np.frombuffer(numbers, np.float64).reshape(len(rows), width)
         absent = ~np.isfinite(table)
-        if np.count_nonzero(absent) != nulls:
+        nulls = int(np.count_nonzero(absent))
+        if nulls and table.size - nulls != sum(map(PointBlock.count, blocks)):
             raise Unstorable
-        there = ~absent.all(axis=1) if nulls else np.ones(len(rows), dtype=np.bool_)
-        held = np.flatnonzero(~absent.all(axis=0)) if nulls else np.arange(width if rows else 0)
-        times = np.frombuffer(array("q", [time_ns for block in blocks for _, time_ns, _ in block.points]), np.int64)
+        there = ~absent.all(axis=1) if nulls else np.ones(len(table), dtype=np.bool_)
+        held = np.flatnonzero(~absent.all(axis=0)) if nulls else np.arange(len(names) if len(table) else 0)
         ids = self._ids_of(blocks, np.asarray(there))
         metrics = [self._metric(names[place]) for place in held.tolist()]
         values = np.ascontiguousarray(table[np.ix_(there, held)].T if nulls else table.T)
@@ -170,23 +161,26 @@ class Writer:
         if len(set(metrics)) != len(metrics):  # a name that a block has twice
             columns = zip(points.metrics[:, None], values[:, None], strict=True)
             points = merge([points._replace(metrics=metric, values=row) for metric, row in columns])
-        return len(flat) - nulls, points
+        return table.size - nulls, points
 
     def _ids_of(self, blocks: Sequence[PointBlock], there: Mask) -> Ints:
         """Source and identity of each point that is there."""
         found: list[tuple[int, int]] = []
+        numbers: list[int] = []  # of each point: the place of its ids among those found
         at = 0
         for block in blocks:
-            known: dict[int, tuple[int, int]] = {}
-            mine = there[at : at + len(block.points)].tolist()
-            for (index, time_ns, _), is_there in zip(block.points, mine, strict=True):
-                if is_there:
-                    ids = known.get(index)
-                    if ids is None:
-                        ids = known[index] = self._id(block.gpus[index], time_ns // BLOCK_NS)
-                    found.append(ids)
-            at += len(block.points)
-        return np.array(found, dtype=np.int64).reshape(-1, 2)
+            known: dict[int, int] = {}
+            indexes, times = block.arrays.gpu.tolist(), block.arrays.time_ns.tolist()
+            mine = there[at : at + len(indexes)].tolist()
+            at += len(indexes)
+            if not all(mine):
+                indexes, times = list(compress(indexes, mine)), list(compress(times, mine))
+            for index, time_ns in zip(indexes, times, strict=True):
+                if index not in known:
+                    known[index] = len(found)
+                    found.append(self._id(block.gpus[index], time_ns // BLOCK_NS))
+            numbers += [known[index] for index in indexes]
+        return np.array(found, dtype=np.int64).reshape(-1, 2)[np.array(numbers, dtype=np.int64)]
 
     def _id(self, gpu: Gpu, block: int) -> tuple[int, int]:
         described = describe(gpu)
