@@ -225,7 +225,7 @@ class HostTable:
         if names != self.metric_names:
             at = np.ix_(np.array(rows), self._columns(names))
         elif list(rows) == list(range(rows[0], rows[0] + len(rows))):
-            at = slice(rows[0], rows[0] + len(rows))  # a host's GPUs in their order, as most are: a fifth of the cost
+            at = slice(rows[0], rows[0] + len(rows))  # a host's GPUs in their order, as most are: a third less
         else:
             at = list(rows)
         old, old_times = self.values[at], self.times_ns[at]

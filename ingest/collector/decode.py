@@ -146,7 +146,7 @@ class BatchDecoder:
 
 
 def _count(block: PointBlock) -> int:
-    """The number of readings. Others need the arrays of a large block as well, and counting there takes a tenth of the time."""
+    """The number of readings. Others need the arrays of a large block as well, and counting there takes a twentieth of the time."""
     if len(block.points) < _FEWEST_FOR_ARRAYS:
         return block.count()
     try:
