@@ -37,7 +37,11 @@ if "TEST_DATABASE_URL" in os.environ:
     os.environ["DATABASE_URL"] = os.environ["TEST_DATABASE_URL"]
 
 from telemetry_site.settings import *  # noqa: E402, F403
+from telemetry_site.settings import DATABASES  # noqa: E402
 
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    # In a file, as in use. In memory threads share one lock, and whoever finds it taken fails at once.
+    DATABASES["default"]["TEST"] = {"NAME": Path(_state.name) / "tests.sqlite3"}
 # Django's test client is a server that says nothing of its listeners, so reading would be closed.
 API_AUTH_REQUIRED = False
 # A test sees what it has just saved.

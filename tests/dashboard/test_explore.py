@@ -87,6 +87,7 @@ def test_empty_fields_of_the_form_are_as_if_left_out(client: Client) -> None:
     assert page_data(body)["asked"] == [["metric", UTIL]]
 
 
+@pytest.mark.django_db(transaction=True)  # an export closes the connection
 def test_files_and_the_curl_line_ask_the_same(client: Client, store: Store) -> None:
     save(block(gpu(), 0, {UTIL: 1.0}))
     body = html(client, f"/explore?metric={UTIL}&by=host&start=2025-07-18T20:00:00Z&end=2025-07-18T21:00:00Z")

@@ -29,7 +29,7 @@ from health.rule_table import rules_now
 from health.watch.recording import record
 from readings.times import to_ns
 from tests.health.building import NOON, make_event
-from tests.inventory.test_concurrency import at_once, file_database  # noqa: F401 - a fixture
+from tests.inventory.test_concurrency import at_once
 
 
 def steps(event: Event) -> list[tuple[str, str, str]]:
@@ -136,7 +136,7 @@ def test_one_mute_covers_what_several_events_share() -> None:
         assert abs(mute.expires - until) < timedelta(seconds=1)
 
 
-@pytest.mark.usefixtures("file_database")
+@pytest.mark.django_db(transaction=True)
 def test_an_event_that_watch_closes_meanwhile_is_not_resolved_too() -> None:
     """Both may hold the same row: the second waits for the first and sees what it wrote."""
     event = make_event()
@@ -164,7 +164,7 @@ def test_an_event_that_watch_closes_meanwhile_is_not_resolved_too() -> None:
     assert (event.closed, event.resolved_by) == (NOON, "")
 
 
-@pytest.mark.usefixtures("file_database")
+@pytest.mark.django_db(transaction=True)
 def test_people_and_watch_write_to_the_same_events_at_once() -> None:
     """None waits for ever, nothing is lost, and what a person closed stays closed."""
     events = [make_event(entity=f"GPU-{n}", opened=NOON + timedelta(seconds=n % 7)) for n in range(60)]

@@ -4,15 +4,12 @@ on a real PostgreSQL (TEST_DATABASE=postgresql, where locks are on rows)."""
 from __future__ import annotations
 
 import random
-import sqlite3
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
-from django.db import connection, connections
+from django.db import connections
 
 from inventory.models import GPU, CollectorStatus, Host, Placement, Residence
 from inventory.status import add_counts
@@ -21,31 +18,6 @@ from tests.inventory.building import POWER, SECOND, T0, UTIL, block, gpu, latest
 
 COLLECTORS = 4
 ROUNDS = 12
-
-
-@pytest.fixture
-def file_database(transactional_db: None, tmp_path: Path) -> Iterator[None]:
-    """The tests' own database is in memory, where threads share one lock: use a migrated copy of it in a file instead.
-
-    The connection to the memory is laid aside, not closed: the database there would go with it.
-    """
-    if connection.vendor != "sqlite":
-        yield
-        return
-    path = tmp_path / "inventory.sqlite3"
-    with connection.cursor() as cursor:
-        cursor.execute("VACUUM INTO %s", [str(path)])
-    # As after any migration. Of several connections that turn it on at once, SQLite lets all but one fail.
-    with closing(sqlite3.connect(path)) as made:
-        made.execute("PRAGMA journal_mode = WAL")
-    aside, name = connection.connection, connection.settings_dict["NAME"]
-    connection.connection, connection.settings_dict["NAME"] = None, str(path)
-    try:
-        assert connection.settings_dict["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
-        yield
-    finally:
-        connection.close()
-        connection.connection, connection.settings_dict["NAME"] = aside, name
 
 
 def at_once(*works: Callable[[], None]) -> None:
@@ -73,7 +45,7 @@ def at_once(*works: Callable[[], None]) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_collectors_that_save_the_same_gpus_at_once_never_lose_a_newer_value(file_database: None) -> None:
+def test_collectors_that_save_the_same_gpus_at_once_never_lose_a_newer_value() -> None:
     steps = range(ROUNDS * COLLECTORS)
 
     def collector(number: int) -> Callable[[], None]:
@@ -105,7 +77,7 @@ def test_collectors_that_save_the_same_gpus_at_once_never_lose_a_newer_value(fil
 
 
 @pytest.mark.django_db(transaction=True)
-def test_collectors_that_find_the_same_new_gpus_at_once_never_wait_in_a_circle(file_database: None) -> None:
+def test_collectors_that_find_the_same_new_gpus_at_once_never_wait_in_a_circle() -> None:
     """Every round brings GPUs that nobody knows, told in another order by each, beside some that all know. No host is
     told, whose row would make them wait for each other in good order."""
 
@@ -129,7 +101,7 @@ def test_collectors_that_find_the_same_new_gpus_at_once_never_wait_in_a_circle(f
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_collectors_that_replay_the_same_log_end_with_the_same_rows(file_database: None) -> None:
+def test_two_collectors_that_replay_the_same_log_end_with_the_same_rows() -> None:
     flushes = [
         seen(
             *(block(gpu(f"GPU-{n}", gpu_id=n, pod=f"pod-{step // 5}"), step, {UTIL: step, POWER: n}) for n in range(8))
@@ -153,7 +125,7 @@ def test_two_collectors_that_replay_the_same_log_end_with_the_same_rows(file_dat
 
 
 @pytest.mark.django_db(transaction=True)
-def test_counts_added_at_once_all_count(file_database: None) -> None:
+def test_counts_added_at_once_all_count() -> None:
     def work() -> None:
         for _ in range(10):
             add_counts(

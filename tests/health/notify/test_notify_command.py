@@ -19,7 +19,7 @@ from tests.health.building import make_event
 from tests.health.notify.receivers import Receiver
 from tests.ports import free_port
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.django_db(transaction=True)  # commands close the connection
 
 
 def notify(*arguments: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from stores.sqlite import SqliteStore
 from tests.health.watch.feeding import faulty_blocks
 from tests.ports import free_port
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.django_db(transaction=True)  # commands close the connection
 
 
 @pytest.fixture
