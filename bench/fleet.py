@@ -3,7 +3,7 @@
     python -m bench.fleet                                   # all sizes, 3 minutes each, on InfluxDB: build/fleet.json
     python -m bench.fleet --sizes 10000x25 --minutes 30     # GPUs x metrics, every 10 s
     python -m bench.fleet --store sqlite --set FLUSH_INTERVAL=1s
-    python -m bench.fleet --sizes 10000x25 --soak 6         # hours: whether memory grows
+    python -m bench.fleet --sizes 10000x25 --soak 6         # hours: whether memory grows; Ctrl-C ends it with what there is
     python -m bench.fleet --docs                            # write what is in build/fleet.json into docs/performance.md
 
 The fleet's messages come from a process that is not counted (bench.generator). First the pipeline runs by itself with one open
@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
+import signal
 import statistics
 import tempfile
 import threading
@@ -43,6 +45,9 @@ SIZES = ("250x25", "1000x10", "1000x25", "1000x100", "5000x25", "10000x10", "100
 REFRESH_S = 5.0
 AGE_EVERY_S = 1.0
 MEMORY_EVERY_S = 5.0
+# What grows in this time, or in a third of a shorter run, are caches that fill.
+WARM_UP_S = 1200.0
+PROGRESS_EVERY_S = 600.0
 ROUNDS, FEWEST_ROUNDS, MOST_ASKING_S = 20, 5, 180.0
 # Not the page of an event: it may be that there is none.
 PAGES = {name: path for name, path in PATHS.items() if name != "event"}
@@ -187,10 +192,15 @@ def measure_steady(pipeline: Pipeline, generator: Generator, size: Size, seconds
 
     asking = Repeated(ask_age, AGE_EVERY_S)
     sent, before, began = generator.reports()[-1]["sent"], pipeline.cpu(), time.monotonic()
-    while (elapsed := time.monotonic() - began) < seconds:
-        for name, mib in pipeline.memory().items():
-            memory[name].append((elapsed, mib))
-        time.sleep(min(MEMORY_EVERY_S, max(0.0, seconds - elapsed)))
+    with ended_by_signals() as stop:
+        told = 0.0
+        while (elapsed := time.monotonic() - began) < seconds and not stop.is_set():
+            for name, mib in pipeline.memory().items():
+                memory[name].append((elapsed, mib))
+            if elapsed - told >= PROGRESS_EVERY_S:
+                told = elapsed
+                print(f"  after {elapsed / 60:.0f} min, MiB: {spelled_growth(memory)}", flush=True)
+            stop.wait(min(MEMORY_EVERY_S, max(0.0, seconds - elapsed)))
     after, lasted = pipeline.cpu(), time.monotonic() - began
     asking.stop()
     if asking.failed:
@@ -205,8 +215,21 @@ def measure_steady(pipeline: Pipeline, generator: Generator, size: Size, seconds
         "age_s": {"p50": statistics.median(ages), "p99": quantile(ages, 0.99), "count": len(ages)},
         "memory_mib": {name: each[-1][1] for name, each in memory.items()},
         "memory_peak_mib": pipeline.memory("VmHWM"),
-        "memory_mib_an_hour": {name: slope(each[len(each) // 3 :]) * 3600 for name, each in memory.items()},
+        "memory_mib_an_hour": {name: growth(each)._asdict() for name, each in memory.items()},
+        "memory_by_minute": {name: by_minute(each) for name, each in memory.items()},
     }
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, in place of what they do else."""
+    stop = threading.Event()
+    before = {each: signal.signal(each, lambda *_: stop.set()) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def ask_each(pipeline: Pipeline, asked: Mapping[str, Callable[[], str]]) -> dict[str, dict[str, float]]:
@@ -237,9 +260,40 @@ def quantile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
-def slope(points: Sequence[tuple[float, float]]) -> float:
-    """How much y grows for each x, by least squares; 0 for fewer than two points."""
-    return statistics.linear_regression(*zip(*points, strict=True)).slope if len(points) > 1 else 0.0
+class Growth(NamedTuple):
+    """MiB an hour after the warm-up, and the standard error of that. Neighbouring samples are alike, so the true error is larger."""
+
+    slope: float
+    error: float
+
+
+def growth(points: Sequence[tuple[float, float]]) -> Growth:
+    """How memory grows, by least squares, from (seconds, MiB); zeros where too few points are left."""
+    warm = min(WARM_UP_S, points[-1][0] / 3) if points else 0.0
+    later = [(at / 3600, mib) for at, mib in points if at >= warm]
+    if len(later) < 3:
+        return Growth(0.0, 0.0)
+    slope, intercept = statistics.linear_regression(*zip(*later, strict=True))
+    mean = statistics.fmean(at for at, _ in later)
+    left = sum((mib - intercept - slope * at) ** 2 for at, mib in later) / (len(later) - 2)
+    return Growth(slope, math.sqrt(left / sum((at - mean) ** 2 for at, _ in later)))
+
+
+def by_minute(points: Sequence[tuple[float, float]]) -> list[tuple[int, float]]:
+    """(Minute, MiB): the first sample of each."""
+    first: dict[int, float] = {}
+    for at, mib in points:
+        first.setdefault(int(at // 60), mib)
+    return list(first.items())
+
+
+def spelled_growth(memory: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """The newest figure of each process, and how it grows."""
+    grown = {name: growth(each) for name, each in memory.items()}
+    return ", ".join(
+        f"{name} {each[-1][1]:.0f} ({grown[name].slope:+.1f} ± {grown[name].error:.1f} an hour)"
+        for name, each in memory.items()
+    )
 
 
 def printed(found: Mapping[str, Any]) -> str:
@@ -248,7 +302,8 @@ def printed(found: Mapping[str, Any]) -> str:
         f"{name} {share:.1%} ({found['cpu_s_per_million'][name]:.2f})" for name, share in found["cpu_share"].items()
     )
     memory = ", ".join(
-        f"{name} {mib:.0f} ({found['memory_mib_an_hour'][name]:+.0f}/h)" for name, mib in found["memory_mib"].items()
+        "{} {:.0f} ({slope:+.1f} ± {error:.1f} an hour)".format(name, mib, **found["memory_mib_an_hour"][name])
+        for name, mib in found["memory_mib"].items()
     )
     times = "\n".join(
         f"    {name:<34} p50 {each['p50']:7.1f} ms   p95 {each['p95']:7.1f} ms" for name, each in found["times"].items()
@@ -315,6 +370,7 @@ def write_docs() -> None:
     text += ["\nMemory of its own in MiB (RssAnon), by process:\n", table(["GPUs × metrics", "store, settings", *names], [
         [f"{each['gpus']:,} × {each['metrics']}", case_of(each), *(f"{each['memory_mib'].get(name, 0):.0f}" for name in names)] for each in results
     ])]  # fmt: skip
+    text += memory_over_time(results, names)
     curve = [each for each in max(by_store(results), key=len) if each["metrics"] == 25]
 
     def line(name: str, pick: Callable[[dict[str, Any]], float]) -> Line:
@@ -346,6 +402,27 @@ def write_docs() -> None:
         "\n![Five questions while data comes in](images/fleet-questions.svg)",
     ]
     put_section("fleet", "\n".join([*text, "", described(kept)]))
+
+
+def memory_over_time(results: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
+    """Of the longest run, if that was longer than its warm-up: a line, and a curve by process."""
+    longest = max(results, key=lambda each: float(each["seconds"]))
+    if longest["seconds"] < 2 * WARM_UP_S or "memory_by_minute" not in longest:
+        return []
+    curves = [Line(name, longest["memory_by_minute"][name]) for name in names if name in longest["memory_by_minute"]]
+    title = (
+        f"Memory of {longest['gpus']:,} GPUs, {longest['metrics']} metrics, over {longest['seconds'] / 3600:.1f} hours"
+    )
+    save_chart(IMAGES / "fleet-memory.svg", title, Axis("minutes"), Axis("MiB"), curves)
+    grown = ", ".join(
+        "{} {slope:+.1f} ± {error:.1f}".format(name, **longest["memory_mib_an_hour"][name])
+        for name in names
+        if name in longest["memory_mib_an_hour"]
+    )
+    return [
+        f"\n{title} ({case_of(longest)}); MiB an hour after the first {WARM_UP_S / 60:.0f} minutes: {grown}.\n",
+        f"![{title}](images/fleet-memory.svg)",
+    ]
 
 
 def case_of(found: Mapping[str, Any]) -> str:
