@@ -10,6 +10,7 @@ The roads run in turn, round by round, each into a new bucket of one InfluxDB (o
 - ceiling: the same points as ready-made lines, posted by a plain HTTP client. No pipeline can be faster;
 - defaults: broker, collector and streamer as processes, with default settings;
 - backfill: the same with BATCH_SIZE=5000 and FLUSH_INTERVAL=1s;
+- no-rollups: backfill with ROLLUPS=false. What it saves is what roll-ups cost; only when it is named;
 - telegraf: inputs.file with the csv parser and typed columns, outputs.influxdb_v2, ``--once``;
 - sqlite: the defaults, into the embedded store.
 
@@ -51,6 +52,8 @@ from tests.ingest.processes import Fleet, Service, all_committed
 
 ROADS = ("ceiling", "defaults", "backfill", "telegraf", "sqlite")
 BACKFILL = {"BATCH_SIZE": "5000", "FLUSH_INTERVAL": "1s"}
+# Roads of our own into InfluxDB, and what they set.
+SETTINGS = {"defaults": {}, "backfill": BACKFILL, "no-rollups": {**BACKFILL, "ROLLUPS": "false"}}
 LONGEST_SECONDS = 600.0
 
 TELEGRAF = """
@@ -149,7 +152,7 @@ class Bench:
         elif road == "telegraf":
             run = self._peer(config)
         else:
-            run = self._pipeline(BACKFILL if road == "backfill" else {}, config)
+            run = self._pipeline(SETTINGS[road], config)
         self._check(self._count(config))
         self._server.ask("DELETE", f"/api/v2/buckets/{self._bucket_id(config)}")
         return run
@@ -291,6 +294,7 @@ TITLES = {
     "ceiling": "ready-made lines",
     "defaults": "defaults",
     "backfill": "BATCH_SIZE=5000, FLUSH_INTERVAL=1s",
+    "no-rollups": "BATCH_SIZE=5000, FLUSH_INTERVAL=1s, ROLLUPS=false",
     "telegraf": "Telegraf",
     "sqlite": "defaults, to SQLite",
 }
@@ -354,7 +358,7 @@ def main() -> None:
     parser.add_argument("capture", type=Path, nargs="?")
     parser.add_argument("--rows", type=int, default=2_000_000, help="[%(default)s]")
     parser.add_argument("--rounds", type=int, default=5, help="[%(default)s]")
-    parser.add_argument("--roads", nargs="+", choices=ROADS, default=list(ROADS))
+    parser.add_argument("--roads", nargs="+", choices=TITLES, default=list(ROADS))
     parser.add_argument("--telegraf", default="", help="the peer's binary; without it that road is left out")
     parser.add_argument("--folder", type=Path, default=None, help="a folder on the disk to measure")
     parser.add_argument(
@@ -381,7 +385,7 @@ def main() -> None:
                     run = bench.run(road)
                     runs[road].append(run)
                     cpu = ", ".join(f"{each} {used:.1f}" for each, used in run.cpu.items())
-                    print(f"round {number + 1}: {road:<9} {run.rate:>9,.0f} readings/s   CPU s: {cpu}", flush=True)
+                    print(f"round {number + 1}: {road:<10} {run.rate:>9,.0f} readings/s   CPU s: {cpu}", flush=True)
         finally:
             server.stop()
     figures = summarise(runs, options.rows)

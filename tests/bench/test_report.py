@@ -23,7 +23,7 @@ def test_a_section_is_replaced_and_the_rest_stays(tmp_path: Path) -> None:
 def test_every_section_of_the_page_can_be_replaced(tmp_path: Path) -> None:
     copy = tmp_path / "page.md"
     copy.write_text(PAGE.read_text())
-    for name in ("fleet", "latency", "growth"):
+    for name in ("fleet", "latency", "growth", "longrange"):
         put_section(name, "x", copy)
 
 
