@@ -3,7 +3,7 @@
     python -m bench.fleet                                   # all sizes, 3 minutes each, on InfluxDB: build/fleet.json
     python -m bench.fleet --sizes 10000x25 --minutes 30     # GPUs x metrics, every 10 s
     python -m bench.fleet --store sqlite --set FLUSH_INTERVAL=1s
-    python -m bench.fleet --sizes 10000x25 --soak 6         # hours: whether memory grows; Ctrl-C ends it with what there is
+    python -m bench.fleet --sizes 10000x25 --soak 6         # hours: whether memory grows; SIGTERM ends it with what there is
     python -m bench.fleet --docs                            # write what is in build/fleet.json into docs/performance.md
 
 The fleet's messages come from a process that is not counted (bench.generator). First the pipeline runs by itself with one open
@@ -192,7 +192,7 @@ def measure_steady(pipeline: Pipeline, generator: Generator, size: Size, seconds
 
     asking = Repeated(ask_age, AGE_EVERY_S)
     sent, before, began = generator.reports()[-1]["sent"], pipeline.cpu(), time.monotonic()
-    with ended_by_signals() as stop:
+    with ended_by_sigterm() as stop:
         told = 0.0
         while (elapsed := time.monotonic() - began) < seconds and not stop.is_set():
             for name, mib in pipeline.memory().items():
@@ -221,15 +221,14 @@ def measure_steady(pipeline: Pipeline, generator: Generator, size: Size, seconds
 
 
 @contextmanager
-def ended_by_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, in place of what they do else."""
+def ended_by_sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets. A terminal's Ctrl-C would end the services, too."""
     stop = threading.Event()
-    before = {each: signal.signal(each, lambda *_: stop.set()) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:
         yield stop
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        signal.signal(signal.SIGTERM, before)
 
 
 def ask_each(pipeline: Pipeline, asked: Mapping[str, Callable[[], str]]) -> dict[str, dict[str, float]]:

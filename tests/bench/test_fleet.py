@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from bench.fleet import WARM_UP_S, Growth, by_minute, ended_by_signals, growth
+from bench.fleet import WARM_UP_S, Growth, by_minute, ended_by_sigterm, growth
 
 
 def test_growth_is_that_after_the_warm_up() -> None:
@@ -32,11 +32,10 @@ def test_memory_by_minute() -> None:
     assert by_minute([(0.0, 1.0), (59.0, 2.0), (61.0, 3.0), (185.0, 4.0)]) == [(0, 1.0), (1, 3.0), (3, 4.0)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_with_what_there_is(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    with ended_by_signals() as stop:
+def test_sigterm_ends_a_run_with_what_there_is() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with ended_by_sigterm() as stop:
         assert not stop.is_set()
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM)
         assert stop.wait(5)
-    assert signal.getsignal(number) == before
+    assert signal.getsignal(signal.SIGTERM) == before
