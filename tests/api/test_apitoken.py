@@ -17,7 +17,7 @@ from api.auth.tokens import TokenRefused, find_token
 from api.models import ApiToken
 from tests.api.serving import START_SECONDS, environment, manage, migrated
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.django_db(transaction=True)  # commands close the connection
 
 
 def run(*arguments: str) -> tuple[str, str]:
