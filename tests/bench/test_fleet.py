@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from bench.fleet import WARM_UP_S, Growth, by_minute, ended_by_sigterm, growth
+from bench.fleet import WARM_UP_S, Growth, by_minute, ended_by_sigterm, growth, printed
 
 
 def test_growth_is_that_after_the_warm_up() -> None:
@@ -39,3 +39,20 @@ def test_sigterm_ends_a_run_with_what_there_is() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.wait(5)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_run_is_told_in_some_lines() -> None:
+    found = {
+        "gpus": 10_000, "metrics": 25, "store": "influxdb", "settings": {"FLUSH_INTERVAL": "1s"},
+        "cpu_share": {"broker": 0.013}, "cpu_s_per_million": {"broker": 0.52},
+        "age_s": {"p50": 5.71, "p99": 10.5, "count": 1800, "failed": 1},
+        "memory_mib": {"broker": 33.2}, "memory_mib_an_hour": {"broker": Growth(0.41, 0.02)._asdict()},
+        "times": {"/api/v1/hosts": {"p50": 50.3, "p95": 180.2}}, "generator_late_s": 0.1, "load": 0.7,
+    }  # fmt: skip
+    head, cpu, ages, memory, times, rest = printed(found).splitlines()
+    assert head == "10,000 GPUs x 25 metrics on influxdb {'FLUSH_INTERVAL': '1s'}"
+    assert cpu.endswith("broker 1.3% (0.52)")
+    assert ages == "  data age p50 5.7 s, p99 10.5 s; 1800 answers, 1 failed"
+    assert memory == "  memory, MiB: broker 33 (+0.4 ± 0.0 an hour)"
+    assert times.split() == ["/api/v1/hosts", "p50", "50.3", "ms", "p95", "180.2", "ms"]
+    assert rest.endswith("load 0.7")
