@@ -78,8 +78,8 @@ async def measure_latencies(pipeline: Pipeline, count: int, every_s: float) -> l
     return found
 
 
-def measure(rate: int, store: str, flush: str, count: int, folder: Path | None) -> dict[str, Any]:
-    """The figures of one rate and setting."""
+def measure(rate: int, store: str, flush: str, count: int, warm_up: float, folder: Path | None) -> dict[str, Any]:
+    """The figures of one rate and setting, after ``warm_up`` seconds with the fleet known."""
     gpus = rate * STEP_S // METRICS
     with (
         tempfile.TemporaryDirectory(dir=folder, prefix="bench-latency-") as name,
@@ -88,6 +88,7 @@ def measure(rate: int, store: str, flush: str, count: int, folder: Path | None) 
         generator = Generator(pipeline.port, gpus, METRICS, 100, Path(name) / "generator.log")
         try:
             wait_until(lambda: len(generator.reports()) >= 3, "the fleet to be known", 300)
+            time.sleep(warm_up)
             before, began = pipeline.cpu(), time.monotonic()
             # As many in flight at once as one answer holds.
             times = asyncio.run(measure_latencies(pipeline, count, 0.25))
@@ -128,6 +129,10 @@ def main() -> None:
     parser.add_argument("--rates", type=int, nargs="+", default=RATES, help="readings a second [%(default)s]")
     parser.add_argument("--flush", nargs="+", default=FLUSHES, help="FLUSH_INTERVAL [%(default)s]")
     parser.add_argument("--store", choices=STORES, default="influxdb")
+    parser.add_argument(
+        "--warm-up", type=float, default=180.0, metavar="SECONDS",
+        help="before the first is followed [%(default)s]: a collector's first minutes are rolled up from raw readings",
+    )  # fmt: skip
     parser.add_argument("--count", type=int, default=300, help="readings to follow [%(default)s]")
     parser.add_argument("--folder", type=Path, default=None, help="a folder on the disk to measure")
     parser.add_argument("--append", action="store_true", help="keep what is in build/latency.json of other cases")
@@ -139,7 +144,7 @@ def main() -> None:
     results: list[dict[str, Any]] = load("latency")[1] if options.append else []
     for rate in options.rates:
         for flush in options.flush:
-            found = measure(rate, options.store, flush, options.count, options.folder)
+            found = measure(rate, options.store, flush, options.count, options.warm_up, options.folder)
             print(printed(found), flush=True)
             same = ("store", "rate", "flush")
             results = [each for each in results if any(each[name] != found[name] for name in same)] + [found]
