@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 FLUSH_READINGS = 50_000
 FLUSH_BYTES = 8 << 20
-_FEWEST_FOR_ARRAYS = 64  # points
 
 
 @dataclass(slots=True)
@@ -146,9 +145,7 @@ class BatchDecoder:
 
 
 def _count(block: PointBlock) -> int:
-    """The number of readings. Others need the arrays of a large block as well, and counting there takes a twentieth of the time."""
-    if len(block.points) < _FEWEST_FOR_ARRAYS:
-        return block.count()
+    """The number of readings. Others need the block's arrays as well, and counting there takes a twentieth of a large one's time."""
     try:
         values = block.arrays.values
     except ValueError:  # something that no store takes
