@@ -201,7 +201,8 @@ def measure_steady(pipeline: Pipeline, generator: Generator, size: Size, seconds
                 memory[name].append((elapsed, mib))
             if elapsed - told >= PROGRESS_EVERY_S:
                 told = elapsed
-                print(f"  after {elapsed / 60:.0f} min, MiB: {spelled_growth(memory)}", flush=True)
+                grown = ", ".join(spelled_growth(name, each[-1][1], growth(each)) for name, each in memory.items())
+                print(f"  after {elapsed / 60:.0f} min, MiB: {grown}", flush=True)
             stop.wait(min(MEMORY_EVERY_S, max(0.0, seconds - elapsed)))
     after, lasted = pipeline.cpu(), time.monotonic() - began
     asking.stop()
@@ -293,13 +294,9 @@ def by_minute(points: Sequence[tuple[float, float]]) -> list[tuple[int, float]]:
     return list(first.items())
 
 
-def spelled_growth(memory: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """The newest figure of each process, and how it grows."""
-    grown = {name: growth(each) for name, each in memory.items()}
-    return ", ".join(
-        f"{name} {each[-1][1]:.0f} ({grown[name].slope:+.1f} ± {grown[name].error:.1f} an hour)"
-        for name, each in memory.items()
-    )
+def spelled_growth(name: str, mib: float, grown: Growth) -> str:
+    """The newest figure of a process, and how it grows."""
+    return f"{name} {mib:.0f} ({grown.slope:+.1f} ± {grown.error:.1f} an hour)"
 
 
 def printed(found: Mapping[str, Any]) -> str:
@@ -308,7 +305,7 @@ def printed(found: Mapping[str, Any]) -> str:
         f"{name} {share:.1%} ({found['cpu_s_per_million'][name]:.2f})" for name, share in found["cpu_share"].items()
     )
     memory = ", ".join(
-        "{} {:.0f} ({slope:+.1f} ± {error:.1f} an hour)".format(name, mib, **found["memory_mib_an_hour"][name])
+        spelled_growth(name, mib, Growth(**found["memory_mib_an_hour"][name]))
         for name, mib in found["memory_mib"].items()
     )
     ages = "p50 {p50:.1f} s, p99 {p99:.1f} s; {count} answers, {failed} failed".format(**found["age_s"])
